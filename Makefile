@@ -1,0 +1,138 @@
+
+# Copyright (C) ngx_coord_module contributors
+
+# make                 build/ngx_http_coord_module.so for the installed nginx
+# make NGINX_SRC=dir   the same for that source tree, and build/nginx from it
+# make SANITIZE=1      build/sanitize/{ngx_http_coord_module.so,nginx}, with
+#                      ASan and UBSan; goes with test and NGINX_SRC
+# make test [TESTS=..] installs what is missing, builds, runs t/ with prove
+# make demo            two nodes, one Redis, until Ctrl-C; DEMO_ONCE=1: a check
+# make bench           ratios against stock nginx in the same run
+# make lint            style, layers, generated files, compiler, cppcheck
+# make install-deps    installs all Debian packages that are missing
+
+NGINX_SRC ?=
+SANITIZE ?=
+TESTS ?= t/
+PROVE_JOBS ?= 2
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+ifeq ($(NGINX_SRC),)
+tree_name := nginx
+else
+tree_name := $(notdir $(abspath $(NGINX_SRC)))
+endif
+
+ifeq ($(SANITIZE),1)
+out := build/sanitize
+tree := build/tree/$(tree_name)-sanitize
+else
+out := build
+tree := build/tree/$(tree_name)
+endif
+
+ifneq ($(NGINX_SRC)$(SANITIZE),)
+binary := $(CURDIR)/$(out)/nginx
+else
+binary := $(or $(NGINX),$(shell PATH=$$PATH:/usr/sbin:/usr/local/sbin \
+                                command -v nginx))
+endif
+
+module := $(out)/ngx_http_coord_module.so
+sources := $(sort $(wildcard ngx_coord_module/*.c ngx_coord_module/*.h))
+scripts := $(sort $(wildcard lua-free-scripts/*.redis))
+table := ngx_coord_module/ngx_coord_script_table.h
+
+unit_sources := $(shell grep -l '^main\>' t/unit/*.c 2>/dev/null)
+unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
+
+submake = $(MAKE) --no-print-directory
+parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
+
+export NGINX_SRC SANITIZE NGINX
+
+test_env = TEST_NGINX_BINARY=$(binary) TEST_MODULE=$(CURDIR)/$(module) \
+           TEST_UNIT=$(CURDIR)/$(out)/unit TEST_SANITIZE=$(SANITIZE)
+
+.PHONY: all module unit test check demo bench lint clean install-deps \
+        test-deps FORCE
+.DELETE_ON_ERROR:
+
+all: module
+
+# the set of sources is part of the configuration: it is kept in a file that
+# changes only when the set does
+
+$(tree).list: FORCE
+	@mkdir -p $(@D)
+	@echo '$(sources) $(NGINX_SRC)' | cmp -s - $@ \
+	    || echo '$(sources) $(NGINX_SRC)' > $@
+
+$(table): $(scripts) lua-free-scripts/generate.sh
+	sh lua-free-scripts/generate.sh
+	@touch $@
+
+$(tree)/objs/Makefile: config .ci/nginx-tree $(tree).list $(table) \
+                       $(filter /usr/%,$(binary))
+	@echo "configuring $(tree)"
+	@.ci/nginx-tree $(tree) .
+
+module: $(tree)/objs/Makefile
+	@mkdir -p $(out)
+ifneq ($(NGINX_SRC)$(SANITIZE),)
+	@$(submake) $(parallel) -s -C $(tree) -f objs/Makefile binary
+	@cmp -s $(tree)/objs/nginx $(out)/nginx \
+	    || cp -f $(tree)/objs/nginx $(out)/nginx
+endif
+	@$(submake) $(parallel) -s -C $(tree) -f objs/Makefile modules
+	@cmp -s $(tree)/objs/ngx_http_coord_module.so $(module) \
+	    || cp -f $(tree)/objs/ngx_http_coord_module.so $(module)
+	@echo "built $(module)"
+
+# a unit test names what it is linked with in a line "LINK: file.c -lfoo";
+# files are relative to the root
+
+unit_cflags = -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
+              -fno-sanitize=nonnull-attribute -fno-sanitize-recover=undefined \
+              -Wall -Wextra -Wno-unused-parameter -Werror
+unit_includes = -I ngx_coord_module -I t/unit \
+                $(foreach d,src/core src/event src/event/modules src/os/unix \
+                src/http src/http/modules objs,-isystem $(tree)/$(d))
+
+unit: $(unit_tests)
+
+$(out)/unit/%: t/unit/%.c $(sources) $(wildcard t/unit/*.h) \
+               | $(tree)/objs/Makefile
+	@mkdir -p $(@D)
+	$(CC) $(unit_cflags) $(unit_includes) -o $@ $< \
+	    $$(sed -n 's/^.*LINK: *\([^*]*\).*$$/\1/p' $<)
+
+install-deps:
+	@.ci/install-deps test
+	@.ci/install-deps bench
+	@.ci/install-deps lint
+
+test:
+	@.ci/install-deps test
+	@$(submake) check
+
+check: module unit
+	@$(test_env) prove -j$(PROVE_JOBS) --timer -I t/lib $(TESTS)
+
+demo:
+	@.ci/install-deps demo
+	@$(submake) module
+	@$(test_env) DEMO_ONCE=$(DEMO_ONCE) perl -I t/lib examples/demo.pl
+
+bench:
+	@.ci/install-deps bench
+	@$(submake) module
+	@$(test_env) perl -I t/lib bench/run.pl
+
+lint:
+	@.ci/install-deps lint
+	@$(submake) $(tree)/objs/Makefile
+	@perl .ci/lint $(tree)
+
+clean:
+	rm -rf build
