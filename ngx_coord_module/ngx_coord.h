@@ -1,0 +1,76 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Types that every layer shares.  Files named ngx_coord_* know nothing of
+ * HTTP; files named ngx_http_coord_* do.  Includes point downwards only:
+ * http -> store -> (redis | memory) -> script, resp, key.
+ */
+
+
+#ifndef _NGX_COORD_H_INCLUDED_
+#define _NGX_COORD_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+/* nanoseconds: a duration, or a point on the clock of the store */
+typedef int64_t                          ngx_coord_nsec_t;
+
+typedef struct ngx_coord_zone_s          ngx_coord_zone_t;
+typedef struct ngx_coord_store_s         ngx_coord_store_t;
+typedef struct ngx_coord_op_s            ngx_coord_op_t;
+typedef struct ngx_coord_batch_s         ngx_coord_batch_t;
+typedef struct ngx_coord_redis_s         ngx_coord_redis_t;
+typedef struct ngx_coord_redis_conf_s    ngx_coord_redis_conf_t;
+typedef struct ngx_coord_redis_call_s    ngx_coord_redis_call_t;
+typedef struct ngx_coord_resp_s          ngx_coord_resp_t;
+typedef struct ngx_coord_resp_value_s    ngx_coord_resp_value_t;
+typedef struct ngx_coord_script_s        ngx_coord_script_t;
+
+
+#define NGX_COORD_NSEC_PER_SEC           1000000000LL
+#define NGX_COORD_NSEC_PER_MSEC          1000000LL
+#define NGX_COORD_NSEC_PER_USEC          1000LL
+
+
+/*
+ * ngx_coord_monotonic() returns CLOCK_MONOTONIC in nanoseconds: one clock for
+ * all processes of a node, untouched by steps of the wall clock.
+ */
+
+static ngx_inline ngx_coord_nsec_t
+ngx_coord_monotonic(void)
+{
+    struct timespec  ts;
+
+    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
+
+    return (ngx_coord_nsec_t) ts.tv_sec * NGX_COORD_NSEC_PER_SEC + ts.tv_nsec;
+}
+
+
+/*
+ * ngx_coord_ceil_msec() and ngx_coord_ceil_sec() round a duration up to whole
+ * milliseconds or seconds; a negative one gives 0.
+ */
+
+static ngx_inline ngx_msec_t
+ngx_coord_ceil_msec(ngx_coord_nsec_t ns)
+{
+    return ns <= 0 ? 0 : (ngx_msec_t) ((ns + NGX_COORD_NSEC_PER_MSEC - 1)
+                                       / NGX_COORD_NSEC_PER_MSEC);
+}
+
+
+static ngx_inline time_t
+ngx_coord_ceil_sec(ngx_coord_nsec_t ns)
+{
+    return ns <= 0 ? 0 : (time_t) ((ns + NGX_COORD_NSEC_PER_SEC - 1)
+                                   / NGX_COORD_NSEC_PER_SEC);
+}
+
+
+#endif /* _NGX_COORD_H_INCLUDED_ */

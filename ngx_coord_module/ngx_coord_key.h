@@ -1,0 +1,60 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#ifndef _NGX_COORD_KEY_H_INCLUDED_
+#define _NGX_COORD_KEY_H_INCLUDED_
+
+
+#include "ngx_coord.h"
+
+
+/* the longest encoded key: a plain key of 64 bytes; a digest takes 33 */
+#define NGX_COORD_KEY_LEN          64
+
+#define NGX_COORD_DIGEST_LEN       32
+#define NGX_COORD_DIGEST_HEX_LEN   33     /* '~' and 128 bits in hex */
+
+
+/*
+ * Incremental SHA-256 (OpenSSL EVP).  One context serves one computation at a
+ * time in a worker; it needs no release.  Fields are added with their length
+ * in front, so that ("ab", "c") and ("a", "bc") differ.
+ */
+
+/* starts a computation; NGX_ERROR: OpenSSL failed, nothing to release */
+ngx_int_t ngx_coord_digest_init(void);
+
+/* adds raw bytes, without a length; for the parts of one long field */
+ngx_int_t ngx_coord_digest_update(const void *data, size_t len);
+
+/* adds one field: 8 bytes of length, then the bytes */
+ngx_int_t ngx_coord_digest_field(const ngx_str_t *field);
+
+/* ends the computation and stores NGX_COORD_DIGEST_LEN bytes at digest */
+ngx_int_t ngx_coord_digest_final(u_char *digest);
+
+
+/*
+ * ngx_coord_key_encode() writes the form in which a client's key stands in a
+ * Redis key, at most NGX_COORD_KEY_LEN bytes at dst, and returns its length.
+ * A key of 1 to 64 bytes of [A-Za-z0-9._@:/-] stands as it is; any other
+ * stands as '~' and the first 128 bits of its SHA-256 in hex, so that neither
+ * its content nor its length can change the command or the hash tag.
+ * Returns 0 if OpenSSL failed.
+ */
+size_t ngx_coord_key_encode(u_char *dst, const ngx_str_t *key);
+
+/* the digest form whatever the key holds: for keys that are secrets */
+size_t ngx_coord_key_digest(u_char *dst, const ngx_str_t *key);
+
+/*
+ * ngx_coord_key_tag() writes 8 hex digits that name a key in a log line
+ * without telling it (a part of its SHA-256), and returns their number.
+ */
+size_t ngx_coord_key_tag(u_char *dst, const ngx_str_t *key);
+
+
+#endif /* _NGX_COORD_KEY_H_INCLUDED_ */

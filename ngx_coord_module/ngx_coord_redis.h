@@ -1,0 +1,194 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The Redis client of a worker: one multiplexed, implicitly pipelined
+ * connection over ngx_connection_t.  It knows commands, replies, deadlines
+ * and the state of the server; it knows nothing of rates or leases.
+ *
+ *   ngx_coord_redis.c         create, send, deadlines, breaker, server clock
+ *   ngx_coord_redis_conn.c    socket, states, handshake, reading, writing
+ *   ngx_coord_redis_reply.c   error-reply classes, checking a transaction
+ *   ngx_coord_redis_sub.c     the subscriber connection
+ */
+
+
+#ifndef _NGX_COORD_REDIS_H_INCLUDED_
+#define _NGX_COORD_REDIS_H_INCLUDED_
+
+
+#include "ngx_coord.h"
+#include "ngx_coord_resp.h"
+
+
+/* why a call got no reply; the order is that of the failure counters */
+typedef enum {
+    NGX_COORD_FAIL_NONE = 0,
+    NGX_COORD_FAIL_CONNECT,      /* no connection, or it was lost */
+    NGX_COORD_FAIL_TIMEOUT,      /* no reply before the deadline */
+    NGX_COORD_FAIL_OVERFLOW,     /* max_pending calls are in flight */
+    NGX_COORD_FAIL_BREAKER,      /* the breaker is open */
+    NGX_COORD_FAIL_PROTOCOL,     /* the stream is in doubt and was closed */
+    NGX_COORD_FAIL_AUTH,         /* NOAUTH WRONGPASS NOPERM */
+    NGX_COORD_FAIL_UNAVAILABLE,  /* LOADING MASTERDOWN BUSY OOM READONLY ... */
+    NGX_COORD_FAIL_ERROR,        /* any other error reply: WRONGTYPE ... */
+    NGX_COORD_FAIL_MAX
+} ngx_coord_fail_e;
+
+
+/* the words for logs and metrics: "connect", "timeout", ... */
+extern const ngx_str_t  ngx_coord_fail_names[NGX_COORD_FAIL_MAX];
+
+
+#define NGX_COORD_LATENCY_BUCKETS  12
+
+/*
+ * Counters of one store, in shared memory where the caller has some: updated
+ * with ngx_atomic_fetch_add() by all workers, without a lock.
+ */
+
+typedef struct {
+    ngx_atomic_t               up;            /* workers with a ready conn. */
+    ngx_atomic_t               pending;       /* calls in flight, all workers */
+    ngx_atomic_t               reconnects;
+    ngx_atomic_t               breaker_open;  /* workers with an open breaker */
+    ngx_atomic_t               breaker_opens;
+    ngx_atomic_t               calls;         /* answered */
+    ngx_atomic_t               late;          /* answered past the deadline */
+    ngx_atomic_t               commands;      /* sent, of answered calls */
+    ngx_atomic_t               failures[NGX_COORD_FAIL_MAX];
+    ngx_atomic_t               latency[NGX_COORD_LATENCY_BUCKETS + 1];
+    ngx_atomic_t               latency_usec;  /* sum */
+    ngx_atomic_t               rtt_usec;      /* last clock sample */
+} ngx_coord_redis_stats_t;
+
+
+/* upper bounds of the latency buckets in microseconds; one more is +Inf */
+extern const ngx_uint_t  ngx_coord_latency_bounds[NGX_COORD_LATENCY_BUCKETS];
+
+
+/* a message of the subscriber connection; data is valid during the call */
+typedef void (*ngx_coord_redis_message_pt)(void *data, ngx_str_t *channel,
+    ngx_str_t *message);
+
+/* the subscriber connection is (again) subscribed: messages may be missing */
+typedef void (*ngx_coord_redis_subscribed_pt)(void *data);
+
+
+/* from coord_store {}; read-only once the configuration is read */
+struct ngx_coord_redis_conf_s {
+    ngx_str_t                  store;         /* name, for logs */
+    ngx_str_t                  host;          /* resolved with resolver */
+    in_port_t                  port;
+    ngx_addr_t                *addrs;         /* resolved at start, or unix: */
+    ngx_uint_t                 naddrs;
+    ngx_str_t                  username;      /* empty: AUTH password only */
+    ngx_str_t                  password;      /* empty: no AUTH */
+    ngx_uint_t                 db;
+    ngx_msec_t                 timeout;       /* of a call */
+    ngx_msec_t                 connect_timeout;  /* connect and handshake */
+    ngx_uint_t                 max_pending;
+    ngx_uint_t                 breaker_failures;
+    ngx_msec_t                 breaker_cooldown;
+    size_t                     max_reply;     /* bytes */
+    ngx_resolver_t            *resolver;      /* NULL: addrs for ever */
+    ngx_msec_t                 resolver_timeout;
+    ngx_array_t               *channels;      /* of ngx_str_t; may be NULL */
+};
+
+
+/*
+ * One transaction on its way.  The caller owns the memory, fills the upper
+ * part, and keeps the call until handler() was called: that comes exactly
+ * once, unless ngx_coord_redis_send() returned NGX_ERROR.
+ */
+
+struct ngx_coord_redis_call_s {
+    /*
+     * size() returns how many bytes encode() may write; encode() writes the
+     * commands in RESP at p, without MULTI and EXEC, and returns the end.
+     * Both run once, within ngx_coord_redis_send() or when the handshake is
+     * done, so that arguments can hold the server's clock.
+     */
+    size_t                   (*size)(ngx_coord_redis_call_t *call);
+    u_char                  *(*encode)(ngx_coord_redis_call_t *call,
+                                       u_char *p);
+    ngx_uint_t                 ncommands;
+
+    /*
+     * expired() tells that the deadline has passed; the call stays in the
+     * queue as a tombstone, and handler() still comes.  May be NULL.
+     */
+    void                     (*expired)(ngx_coord_redis_call_t *call);
+
+    /*
+     * The end.  rc NGX_OK: reply is an array with one value per command,
+     * valid during the call, its nonce already checked; single values may be
+     * error replies.  NGX_ERROR: no reply, call->failure says why.  Runs
+     * inside the client: it records and posts, and must not resume a request.
+     */
+    void                     (*handler)(ngx_coord_redis_call_t *call,
+                                        ngx_int_t rc,
+                                        ngx_coord_resp_value_t *reply);
+    void                      *data;
+
+    unsigned                   plain:1;   /* no MULTI/EXEC round it */
+
+    /* the client's */
+    unsigned                   late:1;    /* expired() was called */
+    unsigned                   sent:1;
+    ngx_coord_fail_e           failure;
+    ngx_uint_t                 received;  /* replies read so far */
+    uint64_t                   nonce;
+    ngx_msec_t                 deadline;
+    ngx_coord_nsec_t           start;
+    ngx_queue_t                queue;
+};
+
+
+/*
+ * Creates the client of this worker and starts to connect; only from
+ * init_process.  conf and stats must outlive it; stats is never NULL.
+ * NULL: no memory.
+ */
+ngx_coord_redis_t *ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
+    ngx_coord_redis_stats_t *stats, ngx_cycle_t *cycle);
+
+/*
+ * For exit_process: makes one last attempt to write what is queued, ends all
+ * calls with NGX_ERROR, closes the connections, frees the client.
+ */
+void ngx_coord_redis_destroy(ngx_coord_redis_t *redis);
+
+/*
+ * Sends a call to the node that serves key (one of the call's Redis keys; a
+ * standalone server serves all of them).  Never blocks: the bytes leave with
+ * those of all other calls of this turn of the event loop.  While a
+ * connection is being made the call waits for it, within its deadline.
+ * Returns NGX_AGAIN: handler() will come, not before this returns; or
+ * NGX_ERROR: nothing was sent and nothing will be called, call->failure says
+ * why (breaker open, not connected, too many calls in flight, no memory).
+ */
+ngx_int_t ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
+    ngx_coord_redis_call_t *call);
+
+/*
+ * The server's clock: CLOCK_MONOTONIC plus the offset of the best TIME sample.
+ * Meaningful inside size() and encode() and later.
+ */
+ngx_coord_nsec_t ngx_coord_redis_now(ngx_coord_redis_t *redis);
+
+/* 1 if the connection is ready and the breaker closed */
+ngx_uint_t ngx_coord_redis_ready(ngx_coord_redis_t *redis);
+
+/*
+ * Opens a second connection for conf->channels and keeps it subscribed, with
+ * the same back-off as the first.  Handlers run inside the client and must
+ * post whatever resumes a request.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_coord_redis_subscribe(ngx_coord_redis_t *redis,
+    ngx_coord_redis_message_pt message,
+    ngx_coord_redis_subscribed_pt subscribed, void *data);
+
+
+#endif /* _NGX_COORD_REDIS_H_INCLUDED_ */

@@ -1,0 +1,73 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The operations of lua-free-scripts/ as a C table.  The table itself,
+ * ngx_coord_script_table.h, is generated from the files by
+ * lua-free-scripts/generate.sh and checked in; "make lint" compares.
+ */
+
+
+#ifndef _NGX_COORD_SCRIPT_H_INCLUDED_
+#define _NGX_COORD_SCRIPT_H_INCLUDED_
+
+
+#include "ngx_coord.h"
+
+
+/*
+ * A script is a sequence of parts: RESP text that is sent as it is, followed
+ * by one argument as a bulk string.  The last part has arg == -1: text only.
+ * MULTI and EXEC are not among the parts: the client wraps what one request
+ * asks for in one transaction.
+ */
+
+typedef struct {
+    const char                *text;
+    uint16_t                   len;
+    int16_t                    arg;     /* index into the arguments, or -1 */
+} ngx_coord_script_part_t;
+
+
+struct ngx_coord_script_s {
+    ngx_str_t                  name;
+    ngx_uint_t                 nargs;
+    ngx_uint_t                 ncommands;
+    ngx_uint_t                 nparts;
+    const ngx_coord_script_part_t  *parts;
+};
+
+
+/*
+ * One argument: a string, or, where data is NULL, the number in decimal.
+ * Strings are not copied before ngx_coord_script_encode() runs.
+ */
+
+typedef struct {
+    u_char                    *data;
+    size_t                     len;
+    int64_t                    number;
+} ngx_coord_arg_t;
+
+
+#define ngx_coord_arg_str(a, d, l)   (a)->data = (d); (a)->len = (l)
+#define ngx_coord_arg_num(a, n)      (a)->data = NULL; (a)->number = (n)
+
+
+/* returns an upper bound of the bytes that ngx_coord_script_encode() writes */
+size_t ngx_coord_script_size(const ngx_coord_script_t *script,
+    const ngx_coord_arg_t *args);
+
+/*
+ * Writes the commands of a script in RESP at p, which has room for
+ * ngx_coord_script_size() bytes, and returns the end.
+ */
+u_char *ngx_coord_script_encode(u_char *p, const ngx_coord_script_t *script,
+    const ngx_coord_arg_t *args);
+
+
+/* defines the enum of scripts, the enums of arguments, ngx_coord_scripts[] */
+#include "ngx_coord_script_table.h"
+
+
+#endif /* _NGX_COORD_SCRIPT_H_INCLUDED_ */
