@@ -1,0 +1,263 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The private umbrella of the HTTP layer: what a feature file includes.
+ *
+ * A request walks its features in two stages.  In each stage every feature
+ * first says what it wants to know (begin), the stores are asked once, in one
+ * batch each, and then every feature decides in the order of the slots
+ * (decide).  The first that refuses ends the walk: what the others were
+ * granted in this stage is given back (undo).
+ */
+
+
+#ifndef _NGX_HTTP_COORD_H_INCLUDED_
+#define _NGX_HTTP_COORD_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_coord_store.h"
+
+
+typedef struct ngx_http_coord_ctx_s      ngx_http_coord_ctx_t;
+typedef struct ngx_http_coord_feature_s  ngx_http_coord_feature_t;
+
+
+/* the order of decisions within a stage; cheap refusals first */
+typedef enum {
+    NGX_HTTP_COORD_LIMIT_REQ = 0,
+    NGX_HTTP_COORD_LIMIT_CONN,
+    NGX_HTTP_COORD_SESSION,
+    NGX_HTTP_COORD_IDEMPOTENCY,
+    NGX_HTTP_COORD_LOCK,
+    NGX_HTTP_COORD_SLOTS
+} ngx_http_coord_slot_e;
+
+
+/*
+ * PREACCESS: limits, also for subrequests, as limit_req and limit_conn.
+ * PRECONTENT: what is scoped to an identity, after the access phase; main
+ * requests only.
+ */
+typedef enum {
+    NGX_HTTP_COORD_PREACCESS = 0,
+    NGX_HTTP_COORD_PRECONTENT,
+    NGX_HTTP_COORD_STAGES
+} ngx_http_coord_stage_e;
+
+
+/* names one operation of the running stage; see ngx_http_coord_op() */
+typedef struct {
+    uint16_t                   batch;
+    uint16_t                   op;
+} ngx_http_coord_ref_t;
+
+
+/*
+ * begin: adds operations with ngx_http_coord_add().  NGX_OK: decide() is to
+ *     be called; NGX_DECLINED: nothing to do for this request; NGX_AGAIN:
+ *     called again after ngx_http_coord_resume(); NGX_ERROR: 500.
+ * decide: NGX_DECLINED: the request may go on; NGX_AGAIN: called again after
+ *     ngx_http_coord_resume(); a status ends the walk: ngx_http_coord_refuse()
+ *     gives one, and ctx->respond may be set to send a response with it.
+ *     Results are read with ngx_http_coord_op() and are gone afterwards.
+ * undo: gives back what the last decide() kept, because a feature behind it
+ *     refused the request.  What a feature was granted before it could decide
+ *     is given back by the walk.  May be NULL.
+ * end: the request is over, whatever ended it; called once for each request
+ *     in which begin() returned NGX_OK or NGX_AGAIN.  A walk that was still
+ *     waiting has been cancelled.  May be NULL.
+ */
+struct ngx_http_coord_feature_s {
+    ngx_str_t                  name;          /* "limit_req" */
+    ngx_http_coord_slot_e      slot;
+    ngx_uint_t                 stages;        /* bits: 1 << stage */
+
+    ngx_int_t                (*begin)(ngx_http_request_t *r,
+                                      ngx_http_coord_ctx_t *ctx);
+    ngx_int_t                (*decide)(ngx_http_request_t *r,
+                                       ngx_http_coord_ctx_t *ctx);
+    void                     (*undo)(ngx_http_coord_ctx_t *ctx);
+    void                     (*end)(ngx_http_coord_ctx_t *ctx);
+};
+
+
+/* one limit as the RateLimit fields tell it */
+typedef struct {
+    ngx_str_t                  policy;        /* zone name */
+    ngx_uint_t                 quota;         /* q */
+    time_t                     window;        /* w, seconds; 0: none */
+    ngx_uint_t                 remaining;     /* r */
+    time_t                     reset;         /* t, seconds */
+    unsigned                   connections:1; /* qu="concurrent-requests" */
+    unsigned                   refused:1;
+} ngx_http_coord_report_t;
+
+
+typedef enum {
+    NGX_HTTP_COORD_WALK_IDLE = 0,
+    NGX_HTTP_COORD_WALK_BEGIN,
+    NGX_HTTP_COORD_WALK_ASKED,                /* batches are in flight */
+    NGX_HTTP_COORD_WALK_DECIDE
+} ngx_http_coord_walk_e;
+
+
+/*
+ * Sends a response and returns what ngx_http_finalize_request() takes; runs
+ * last in the walk, when everything has been given back.
+ */
+typedef ngx_int_t (*ngx_http_coord_respond_pt)(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+
+
+/* the state of a client request: one for the main request and all others */
+struct ngx_http_coord_ctx_s {
+    ngx_http_request_t        *request;       /* that walks, main or sub */
+    ngx_http_coord_walk_e      walk;
+    ngx_http_coord_stage_e     stage;
+    ngx_uint_t                 slot;          /* next to begin or decide */
+
+    /* bits: 1 << slot */
+    ngx_uint_t                 begun;         /* in this stage: to decide */
+    ngx_uint_t                 passed;        /* in this stage: decided */
+    ngx_uint_t                 decided;       /* once per client request */
+    ngx_uint_t                 ending;        /* end() is due */
+
+    ngx_array_t                batches;       /* of ngx_coord_batch_t * */
+    ngx_uint_t                 in_flight;
+
+    void                      *state[NGX_HTTP_COORD_SLOTS];
+
+    ngx_http_coord_respond_pt  respond;
+    void                      *response;      /* of respond */
+
+    ngx_array_t               *reports;       /* ngx_http_coord_report_t */
+    ngx_uint_t                 limit_headers;
+    time_t                     retry_after;   /* seconds; 0: no field */
+    ngx_array_t               *fields;        /* of ngx_keyval_t, to add */
+
+    unsigned                   waiting:1;     /* out of the phases */
+    unsigned                   again:1;       /* others begin after a wait */
+    unsigned                   headers_done:1;
+};
+
+
+typedef struct {
+    ngx_array_t                stores;        /* of ngx_coord_store_t * */
+    ngx_array_t                zones;         /* ngx_http_coord_zone_conf_t */
+    ngx_coord_store_t         *local;         /* the built-in memory store */
+    const ngx_http_coord_feature_t  *features[NGX_HTTP_COORD_SLOTS];
+    ngx_uint_t                 nfeatures;
+} ngx_http_coord_main_conf_t;
+
+
+#define NGX_HTTP_COORD_HEADERS_OFF     0
+#define NGX_HTTP_COORD_HEADERS_DRAFT   1
+#define NGX_HTTP_COORD_HEADERS_LEGACY  2
+
+
+typedef struct {
+    ngx_uint_t                 features[NGX_HTTP_COORD_STAGES];  /* bits */
+    ngx_uint_t                 on_failure;
+    ngx_uint_t                 limit_headers;
+} ngx_http_coord_loc_conf_t;
+
+
+extern ngx_module_t            ngx_http_coord_module;
+extern const ngx_str_t         ngx_coord_source_names[];
+
+
+/* --- ngx_http_coord_module.c --- */
+
+/* for a feature's postconfiguration: takes its slot */
+void ngx_http_coord_feature_add(ngx_conf_t *cf,
+    const ngx_http_coord_feature_t *feature);
+
+/* for a feature's merge_loc_conf: the location being merged uses it */
+void ngx_http_coord_feature_enable(ngx_conf_t *cf, ngx_uint_t stages,
+    ngx_http_coord_slot_e slot);
+
+
+/* --- ngx_http_coord_access.c: the walk --- */
+
+ngx_int_t ngx_http_coord_preaccess_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_coord_precontent_handler(ngx_http_request_t *r);
+
+/*
+ * The state of the client request that r belongs to, found also after an
+ * internal redirect; NULL: no feature has looked at it yet.
+ */
+ngx_http_coord_ctx_t *ngx_http_coord_get_ctx(ngx_http_request_t *r);
+
+/* the same, created if there is none; NULL: no memory */
+ngx_http_coord_ctx_t *ngx_http_coord_ctx(ngx_http_request_t *r);
+
+/*
+ * Adds an operation on key in zone to what this stage asks, and tells where
+ * its result will be.  The key is the client's: it is encoded here, as digest
+ * if secret is set.  on_failure NGX_CONF_UNSET_UINT: the location's.  The
+ * returned pointer is valid until the next call.  NULL: no memory.
+ */
+ngx_coord_op_t *ngx_http_coord_add(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_coord_op_e type, ngx_coord_zone_t *zone,
+    ngx_str_t *key, ngx_uint_t secret, ngx_uint_t on_failure,
+    ngx_http_coord_ref_t *ref);
+
+/* an operation of the running stage, in decide() with its result */
+ngx_coord_op_t *ngx_http_coord_op(ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_ref_t ref);
+
+/*
+ * Continues the walk of a request whose begin() or decide() returned
+ * NGX_AGAIN.  Only from a posted event or a timer, never from a feature's own
+ * begin() or decide(); the request may be gone when this returns.
+ */
+void ngx_http_coord_resume(ngx_http_coord_ctx_t *ctx);
+
+
+/* --- ngx_http_coord_decision.c: what the client sees --- */
+
+typedef struct {
+    ngx_uint_t                 status;
+    ngx_str_t                  type;          /* problem type, a URI */
+    ngx_str_t                  title;
+    ngx_str_t                  detail;
+    ngx_str_t                  code;          /* member "code" if not empty */
+    ngx_str_t                  members;       /* more JSON, from "," on */
+    time_t                     retry_after;   /* seconds; 0: no field */
+} ngx_http_coord_problem_t;
+
+/*
+ * Has the walk answer with a problem document (RFC 9457), or leaves that to
+ * error_page where one covers the status.  Strings are not copied and must
+ * live in r->pool or longer.  Returns what decide() has to return.
+ */
+ngx_int_t ngx_http_coord_refuse(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_problem_t *problem);
+
+/* refuses with 503 because a store has no answer: on_failure=closed */
+ngx_int_t ngx_http_coord_refuse_unavailable(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+
+/* adds a line to the RateLimit fields; NULL: no memory */
+ngx_http_coord_report_t *ngx_http_coord_report(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+
+/* a response field that survives internal redirects; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_field(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_str_t *name, ngx_str_t *value);
+
+/*
+ * The tail of a decision line, ", key: 1a2b3c4d, outcome: REJECTED, store:
+ * main (redis)", in at most NGX_HTTP_COORD_LOG_TAIL bytes at buf.
+ */
+#define NGX_HTTP_COORD_LOG_TAIL  256
+
+ngx_str_t ngx_http_coord_log_tail(u_char *buf, ngx_coord_op_t *op,
+    const ngx_str_t *outcome);
+
+
+#endif /* _NGX_HTTP_COORD_H_INCLUDED_ */

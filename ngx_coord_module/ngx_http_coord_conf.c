@@ -1,0 +1,378 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Parts of directives that several features share: zones, stores, failure
+ * policy.
+ */
+
+
+#include "ngx_http_coord.h"
+#include "ngx_http_coord_conf.h"
+
+
+static ngx_int_t ngx_http_coord_zone_head(ngx_conf_t *cf,
+    ngx_coord_zone_t *zone);
+static ngx_http_coord_zone_conf_t *ngx_http_coord_zone_conf(ngx_conf_t *cf,
+    ngx_str_t *type, ngx_str_t *name);
+static ngx_int_t ngx_http_coord_zone_memory(ngx_conf_t *cf,
+    ngx_coord_zone_t *zone, size_t size);
+
+
+ngx_conf_enum_t  ngx_http_coord_failure_enum[] = {
+    { ngx_string("open"), NGX_COORD_FAILURE_OPEN },
+    { ngx_string("closed"), NGX_COORD_FAILURE_CLOSED },
+    { ngx_string("local"), NGX_COORD_FAILURE_LOCAL },
+    { ngx_null_string, 0 }
+};
+
+
+ngx_conf_enum_t  ngx_http_coord_log_levels[] = {
+    { ngx_string("info"), NGX_LOG_INFO },
+    { ngx_string("notice"), NGX_LOG_NOTICE },
+    { ngx_string("warn"), NGX_LOG_WARN },
+    { ngx_string("error"), NGX_LOG_ERR },
+    { ngx_null_string, 0 }
+};
+
+
+ngx_conf_num_bounds_t  ngx_http_coord_status_bounds = {
+    ngx_conf_check_num_bounds, 400, 599
+};
+
+
+ngx_coord_zone_t *
+ngx_http_coord_zone_get(ngx_conf_t *cf, ngx_str_t *type, ngx_str_t *name)
+{
+    ngx_http_coord_zone_conf_t  *zcf;
+
+    if (name->len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "empty zone name");
+        return NULL;
+    }
+
+    zcf = ngx_http_coord_zone_conf(cf, type, name);
+
+    return (zcf == NULL) ? NULL : &zcf->zone;
+}
+
+
+static ngx_http_coord_zone_conf_t *
+ngx_http_coord_zone_conf(ngx_conf_t *cf, ngx_str_t *type, ngx_str_t *name)
+{
+    ngx_uint_t                    i;
+    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_zone_conf_t   *zcf, **zones;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
+    zones = cmcf->zones.elts;
+
+    for (i = 0; i < cmcf->zones.nelts; i++) {
+        zcf = zones[i];
+
+        if (zcf->zone.type.len == type->len
+            && ngx_strncmp(zcf->zone.type.data, type->data, type->len) == 0
+            && zcf->zone.name.len == name->len
+            && ngx_strncmp(zcf->zone.name.data, name->data, name->len) == 0)
+        {
+            return zcf;
+        }
+    }
+
+    zcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_zone_conf_t));
+    if (zcf == NULL) {
+        return NULL;
+    }
+
+    zones = ngx_array_push(&cmcf->zones);
+    if (zones == NULL) {
+        return NULL;
+    }
+
+    *zones = zcf;
+
+    zcf->zone.type = *type;
+    zcf->zone.name = *name;
+    zcf->file = cf->conf_file->file.name.data;
+    zcf->line = cf->conf_file->line;
+
+    return zcf;
+}
+
+
+ngx_coord_zone_t *
+ngx_http_coord_zone_declare(ngx_conf_t *cf, ngx_str_t *type, ngx_str_t *value)
+{
+    u_char                      *p;
+    ssize_t                      size;
+    ngx_str_t                    name, s;
+    ngx_http_coord_zone_conf_t  *zcf;
+
+    name = *value;
+    size = NGX_HTTP_COORD_ZONE_SIZE;
+
+    p = (u_char *) ngx_strlchr(value->data, value->data + value->len, ':');
+
+    if (p) {
+        name.len = p - value->data;
+
+        s.data = p + 1;
+        s.len = value->data + value->len - s.data;
+
+        size = ngx_parse_size(&s);
+
+        if (size == NGX_ERROR) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid zone size \"%V\"", value);
+            return NULL;
+        }
+
+        if (size < (ssize_t) (8 * ngx_pagesize)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "zone \"%V\" is too small, "
+                               "at least %uzk is needed",
+                               value, 8 * ngx_pagesize / 1024);
+            return NULL;
+        }
+    }
+
+    if (name.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid zone name in \"zone=%V\"", value);
+        return NULL;
+    }
+
+    zcf = ngx_http_coord_zone_conf(cf, type, &name);
+    if (zcf == NULL) {
+        return NULL;
+    }
+
+    if (zcf->declared) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "zone \"%V\" is already declared in %s:%ui",
+                           &name, zcf->file, zcf->line);
+        return NULL;
+    }
+
+    zcf->declared = 1;
+    zcf->file = cf->conf_file->file.name.data;
+    zcf->line = cf->conf_file->line;
+
+    if (ngx_http_coord_zone_memory(cf, &zcf->zone, size) != NGX_OK) {
+        return NULL;
+    }
+
+    return &zcf->zone;
+}
+
+
+static ngx_int_t
+ngx_http_coord_zone_memory(ngx_conf_t *cf, ngx_coord_zone_t *zone, size_t size)
+{
+    ngx_str_t        name;
+    ngx_shm_zone_t  *shm_zone;
+
+    /* zones of different features may bear one name */
+
+    name.len = sizeof("coord_") - 1 + zone->type.len + 1 + zone->name.len;
+
+    name.data = ngx_pnalloc(cf->pool, name.len);
+    if (name.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_sprintf(name.data, "coord_%V_%V", &zone->type, &zone->name);
+
+    shm_zone = ngx_shared_memory_add(cf, &name, size, &ngx_http_coord_module);
+    if (shm_zone == NULL) {
+        return NGX_ERROR;
+    }
+
+    shm_zone->init = ngx_coord_memory_init_zone;
+    shm_zone->data = zone;
+
+    zone->shm_zone = shm_zone;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_zones_resolve(ngx_conf_t *cf)
+{
+    ngx_uint_t                    i;
+    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_zone_conf_t   *zcf, **zones;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
+    zones = cmcf->zones.elts;
+
+    for (i = 0; i < cmcf->zones.nelts; i++) {
+        zcf = zones[i];
+
+        if (!zcf->declared) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "unknown zone \"%V\" in %s:%ui",
+                          &zcf->zone.name, zcf->file, zcf->line);
+            return NGX_ERROR;
+        }
+
+        zcf->zone.store = ngx_http_coord_store_find(cf,
+                                                    &zcf->zone.store_name);
+
+        if (zcf->zone.store == NULL) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "unknown store \"%V\" of zone \"%V\" in %s:%ui",
+                          &zcf->zone.store_name, &zcf->zone.name, zcf->file,
+                          zcf->line);
+            return NGX_ERROR;
+        }
+
+        if (ngx_http_coord_zone_head(cf, &zcf->zone) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_zone_head(ngx_conf_t *cf, ngx_coord_zone_t *zone)
+{
+    ngx_str_t  *prefix;
+
+    prefix = &zone->store->key_prefix;
+
+    zone->key_head.len = prefix->len + zone->type.len + 1 + zone->name.len + 2;
+
+    zone->key_head.data = ngx_pnalloc(cf->pool, zone->key_head.len);
+    if (zone->key_head.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_sprintf(zone->key_head.data, "%V%V:%V:{", prefix, &zone->type,
+                &zone->name);
+
+    return NGX_OK;
+}
+
+
+ngx_coord_store_t *
+ngx_http_coord_store_find(ngx_conf_t *cf, ngx_str_t *name)
+{
+    ngx_uint_t                    i;
+    ngx_coord_store_t           **stores;
+    ngx_http_coord_main_conf_t   *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
+    stores = cmcf->stores.elts;
+
+    if (name->len == 0) {
+        return cmcf->stores.nelts ? stores[0] : cmcf->local;
+    }
+
+    for (i = 0; i < cmcf->stores.nelts; i++) {
+        if (stores[i]->name.len == name->len
+            && ngx_strncmp(stores[i]->name.data, name->data, name->len) == 0)
+        {
+            return stores[i];
+        }
+    }
+
+    if (name->len == cmcf->local->name.len
+        && ngx_strncmp(name->data, cmcf->local->name.data, name->len) == 0)
+    {
+        return cmcf->local;
+    }
+
+    return NULL;
+}
+
+
+ngx_http_complex_value_t *
+ngx_http_coord_complex_value(ngx_conf_t *cf, ngx_str_t *value)
+{
+    ngx_http_complex_value_t          *cv;
+    ngx_http_compile_complex_value_t   ccv;
+
+    cv = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
+    if (cv == NULL) {
+        return NULL;
+    }
+
+    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+
+    ccv.cf = cf;
+    ccv.value = value;
+    ccv.complex_value = cv;
+
+    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+        return NULL;
+    }
+
+    return cv;
+}
+
+
+ngx_int_t
+ngx_http_coord_parse_on_failure(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_uint_t *on_failure)
+{
+    ngx_conf_enum_t  *e;
+
+    for (e = ngx_http_coord_failure_enum; e->name.len; e++) {
+        if (e->name.len == value->len
+            && ngx_strncmp(e->name.data, value->data, value->len) == 0)
+        {
+            *on_failure = e->value;
+            return NGX_OK;
+        }
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\" in \"on_failure=\", "
+                       "it must be \"open\", \"closed\" or \"local\"", value);
+
+    return NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_http_coord_add_variables(ngx_conf_t *cf, ngx_http_variable_t *table)
+{
+    ngx_http_variable_t  *var, *v;
+
+    for (v = table; v->name.len; v++) {
+        var = ngx_http_add_variable(cf, &v->name, v->flags);
+        if (var == NULL) {
+            return NGX_ERROR;
+        }
+
+        var->get_handler = v->get_handler;
+        var->data = v->data;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_coord_param(ngx_str_t *s, const char *prefix, ngx_str_t *rest)
+{
+    size_t  len;
+
+    len = ngx_strlen(prefix);
+
+    if (s->len < len || ngx_strncmp(s->data, prefix, len) != 0) {
+        return 0;
+    }
+
+    rest->data = s->data + len;
+    rest->len = s->len - len;
+
+    return 1;
+}

@@ -1,0 +1,87 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#ifndef _NGX_HTTP_COORD_CONF_H_INCLUDED_
+#define _NGX_HTTP_COORD_CONF_H_INCLUDED_
+
+
+#include "ngx_http_coord.h"
+
+
+#define NGX_HTTP_COORD_ZONE_SIZE   (1024 * 1024)    /* zone=name */
+
+
+/* a zone as the configuration knows it */
+typedef struct {
+    ngx_coord_zone_t           zone;
+    ngx_flag_t                 declared;
+    u_char                    *file;          /* of its first use */
+    ngx_uint_t                 line;
+} ngx_http_coord_zone_conf_t;
+
+
+/* a shared enum: open, closed, local */
+extern ngx_conf_enum_t         ngx_http_coord_failure_enum[];
+extern ngx_conf_enum_t         ngx_http_coord_log_levels[];
+extern ngx_conf_num_bounds_t   ngx_http_coord_status_bounds;
+
+
+/*
+ * Finds the zone of a type ("rl") by name, or makes a place for it: zones may
+ * be used before they are declared.  The pointer stays valid.  NULL: no
+ * memory.
+ */
+ngx_coord_zone_t *ngx_http_coord_zone_get(ngx_conf_t *cf, ngx_str_t *type,
+    ngx_str_t *name);
+
+/*
+ * Declares a zone from "name[:size]", the text after "zone=".  NULL: logged
+ * (bad name or size, declared twice).
+ */
+ngx_coord_zone_t *ngx_http_coord_zone_declare(ngx_conf_t *cf, ngx_str_t *type,
+    ngx_str_t *value);
+
+/*
+ * Gives every zone its store and the head of its Redis keys; refuses zones
+ * that were used but never declared.  From postconfiguration.
+ */
+ngx_int_t ngx_http_coord_zones_resolve(ngx_conf_t *cf);
+
+/* finds a store by name; an empty name: the default store.  NULL: unknown */
+ngx_coord_store_t *ngx_http_coord_store_find(ngx_conf_t *cf,
+    ngx_str_t *name);
+
+/* compiles a value that may hold variables; NULL: logged */
+ngx_http_complex_value_t *ngx_http_coord_complex_value(ngx_conf_t *cf,
+    ngx_str_t *value);
+
+/*
+ * Parses "open", "closed" or "local", the text after "on_failure=".
+ * NGX_ERROR: logged, with what is allowed.
+ */
+ngx_int_t ngx_http_coord_parse_on_failure(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_uint_t *on_failure);
+
+/* defines variables from a table that ends with ngx_http_null_variable */
+ngx_int_t ngx_http_coord_add_variables(ngx_conf_t *cf,
+    ngx_http_variable_t *table);
+
+/* 1 if s starts with prefix; *rest is what follows it */
+ngx_uint_t ngx_http_coord_param(ngx_str_t *s, const char *prefix,
+    ngx_str_t *rest);
+
+
+/* --- ngx_http_coord_store_conf.c --- */
+
+/* the directive coord_store name { ... } */
+char *ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* hands the resolver of http {} to the stores; from postconfiguration */
+void ngx_http_coord_stores_resolver(ngx_conf_t *cf);
+
+
+#endif /* _NGX_HTTP_COORD_CONF_H_INCLUDED_ */

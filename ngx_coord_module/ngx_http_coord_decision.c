@@ -1,0 +1,248 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * What a client sees of a decision: problem documents (RFC 9457), and the
+ * fields that the header filter adds.
+ */
+
+
+#include "ngx_http_coord.h"
+
+
+static ngx_uint_t ngx_http_coord_error_page(ngx_http_request_t *r,
+    ngx_uint_t status);
+static ngx_int_t ngx_http_coord_send_problem(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static size_t ngx_http_coord_problem_size(ngx_http_coord_problem_t *problem);
+static u_char *ngx_http_coord_problem_body(u_char *p,
+    ngx_http_coord_problem_t *problem);
+
+
+const ngx_str_t  ngx_coord_source_names[] = {
+    ngx_null_string,
+    ngx_string("redis"),
+    ngx_string("memory"),
+    ngx_string("fallback")
+};
+
+
+ngx_int_t
+ngx_http_coord_refuse(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_problem_t *problem)
+{
+    ngx_http_coord_problem_t  *response;
+
+    ctx->retry_after = problem->retry_after;
+
+    if (ngx_http_coord_error_page(r, problem->status)) {
+        return problem->status;
+    }
+
+    response = ngx_palloc(r->pool, sizeof(ngx_http_coord_problem_t));
+    if (response == NULL) {
+        return NGX_ERROR;
+    }
+
+    *response = *problem;
+
+    ctx->response = response;
+    ctx->respond = ngx_http_coord_send_problem;
+
+    return problem->status;
+}
+
+
+ngx_int_t
+ngx_http_coord_refuse_unavailable(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_problem_t  problem;
+
+    ngx_memzero(&problem, sizeof(ngx_http_coord_problem_t));
+
+    problem.status = NGX_HTTP_SERVICE_UNAVAILABLE;
+    problem.retry_after = 1;
+
+    ngx_str_set(&problem.type, "about:blank");
+    ngx_str_set(&problem.title, "Service Unavailable");
+    ngx_str_set(&problem.detail, "The store that this request depends on does "
+                                 "not answer; try again later.");
+    ngx_str_set(&problem.code, "store-unavailable");
+
+    return ngx_http_coord_refuse(r, ctx, &problem);
+}
+
+
+/* the question that ngx_http_special_response_handler() will ask */
+
+static ngx_uint_t
+ngx_http_coord_error_page(ngx_http_request_t *r, ngx_uint_t status)
+{
+    ngx_uint_t                 i;
+    ngx_http_err_page_t       *err_page;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    if (r->error_page || clcf->error_pages == NULL || r->uri_changes == 0) {
+        return 0;
+    }
+
+    err_page = clcf->error_pages->elts;
+
+    for (i = 0; i < clcf->error_pages->nelts; i++) {
+        if (err_page[i].status == (ngx_int_t) status) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_int_t
+ngx_http_coord_send_problem(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_problem_t *problem = ctx->response;
+
+    ngx_str_t                 type;
+    ngx_http_complex_value_t  cv;
+
+    ngx_memzero(&cv, sizeof(ngx_http_complex_value_t));
+
+    cv.value.data = ngx_pnalloc(r->pool, ngx_http_coord_problem_size(problem));
+    if (cv.value.data == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cv.value.len = ngx_http_coord_problem_body(cv.value.data, problem)
+                   - cv.value.data;
+
+    ngx_str_set(&type, "application/problem+json");
+
+    /* the connection may go on if the rest of the request is discarded */
+
+    return ngx_http_send_response(r, problem->status, &type, &cv);
+}
+
+
+static size_t
+ngx_http_coord_problem_size(ngx_http_coord_problem_t *problem)
+{
+    return sizeof("{\"type\":\"\",\"title\":\"\",\"status\":,\"detail\":\"\","
+                  "\"code\":\"\"}\n") + NGX_INT_T_LEN
+           + problem->type.len + problem->title.len + problem->detail.len
+           + problem->code.len + problem->members.len;
+}
+
+
+static u_char *
+ngx_http_coord_problem_body(u_char *p, ngx_http_coord_problem_t *problem)
+{
+    p = ngx_sprintf(p, "{\"type\":\"%V\",\"title\":\"%V\",\"status\":%ui",
+                    &problem->type, &problem->title, problem->status);
+
+    if (problem->detail.len) {
+        p = ngx_sprintf(p, ",\"detail\":\"%V\"", &problem->detail);
+    }
+
+    if (problem->code.len) {
+        p = ngx_sprintf(p, ",\"code\":\"%V\"", &problem->code);
+    }
+
+    p = ngx_cpymem(p, problem->members.data, problem->members.len);
+
+    *p++ = '}';
+    *p++ = LF;
+
+    return p;
+}
+
+
+ngx_http_coord_report_t *
+ngx_http_coord_report(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_report_t    *report;
+    ngx_http_coord_loc_conf_t  *clcf;
+
+    if (ctx->reports == NULL) {
+        ctx->reports = ngx_array_create(r->pool, 2,
+                                        sizeof(ngx_http_coord_report_t));
+        if (ctx->reports == NULL) {
+            return NULL;
+        }
+
+        /* as configured where the limits are, not where a redirect ends */
+
+        clcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+        ctx->limit_headers = clcf->limit_headers;
+    }
+
+    report = ngx_array_push(ctx->reports);
+
+    if (report) {
+        ngx_memzero(report, sizeof(ngx_http_coord_report_t));
+    }
+
+    return report;
+}
+
+
+ngx_int_t
+ngx_http_coord_field(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_str_t *name, ngx_str_t *value)
+{
+    ngx_keyval_t  *field;
+
+    if (ctx->fields == NULL) {
+        ctx->fields = ngx_array_create(r->pool, 2, sizeof(ngx_keyval_t));
+        if (ctx->fields == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    field = ngx_array_push(ctx->fields);
+    if (field == NULL) {
+        return NGX_ERROR;
+    }
+
+    field->key = *name;
+    field->value = *value;
+
+    return NGX_OK;
+}
+
+
+ngx_str_t
+ngx_http_coord_log_tail(u_char *buf, ngx_coord_op_t *op,
+    const ngx_str_t *outcome)
+{
+    u_char      tag[2 * sizeof(uint64_t)], *p, *last;
+    size_t      len;
+    ngx_str_t   key, tail;
+
+    key.data = op->key;
+    key.len = op->key_len;
+
+    len = ngx_coord_key_tag(tag, &key);
+
+    last = buf + NGX_HTTP_COORD_LOG_TAIL;
+
+    p = ngx_slprintf(buf, last, ", key: %*s, outcome: %V, store: %V",
+                     len, tag, outcome, &op->zone->store->name);
+
+    if (op->source) {
+        p = ngx_slprintf(p, last, " (%V)", &ngx_coord_source_names[op->source]);
+    }
+
+    if (op->failure) {
+        p = ngx_slprintf(p, last, ", reason: %V",
+                         &ngx_coord_fail_names[op->failure]);
+    }
+
+    tail.data = buf;
+    tail.len = p - buf;
+
+    return tail;
+}

@@ -1,0 +1,319 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The header filter: Retry-After, the RateLimit fields, fields of features.
+ * It runs on the way to the client, so proxy_cache never stores any of them.
+ */
+
+
+#include "ngx_http_coord.h"
+
+
+#define NGX_HTTP_COORD_ITEM_LEN                                               \
+    (sizeof(", \"\";q=;qu=\"concurrent-requests\";w=") - 1                    \
+     + 2 * NGX_INT64_LEN)
+
+
+static ngx_int_t ngx_http_coord_header_filter(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_add_draft(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_add_legacy(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static u_char *ngx_http_coord_policy_item(u_char *p,
+    ngx_http_coord_report_t *report);
+static u_char *ngx_http_coord_limit_item(u_char *p,
+    ngx_http_coord_report_t *report);
+static ngx_http_coord_report_t *ngx_http_coord_tightest(ngx_array_t *reports);
+static ngx_int_t ngx_http_coord_add_field(ngx_http_request_t *r,
+    const ngx_str_t *name, ngx_str_t *value);
+static ngx_int_t ngx_http_coord_add_number(ngx_http_request_t *r,
+    const ngx_str_t *name, ngx_uint_t number);
+static ngx_int_t ngx_http_coord_filter_init(ngx_conf_t *cf);
+
+
+static ngx_http_module_t  ngx_http_coord_filter_module_ctx = {
+    NULL,                                  /* preconfiguration */
+    ngx_http_coord_filter_init,            /* postconfiguration */
+
+    NULL,                                  /* create main configuration */
+    NULL,                                  /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    NULL,                                  /* create location configuration */
+    NULL                                   /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_coord_filter_module = {
+    NGX_MODULE_V1,
+    &ngx_http_coord_filter_module_ctx,     /* module context */
+    NULL,                                  /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    NULL,                                  /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static const ngx_str_t  ngx_http_coord_retry_after = ngx_string("Retry-After");
+static const ngx_str_t  ngx_http_coord_policy = ngx_string("RateLimit-Policy");
+static const ngx_str_t  ngx_http_coord_limit = ngx_string("RateLimit");
+static const ngx_str_t  ngx_http_coord_x_limit =
+    ngx_string("X-RateLimit-Limit");
+static const ngx_str_t  ngx_http_coord_x_remaining =
+    ngx_string("X-RateLimit-Remaining");
+static const ngx_str_t  ngx_http_coord_x_reset =
+    ngx_string("X-RateLimit-Reset");
+
+
+static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
+
+
+static ngx_int_t
+ngx_http_coord_header_filter(ngx_http_request_t *r)
+{
+    ngx_uint_t             i;
+    ngx_keyval_t          *field;
+    ngx_http_coord_ctx_t  *ctx;
+
+    if (r != r->main) {
+        return ngx_http_next_header_filter(r);
+    }
+
+    ctx = ngx_http_coord_get_ctx(r);
+
+    if (ctx == NULL || ctx->headers_done) {
+        return ngx_http_next_header_filter(r);
+    }
+
+    ctx->headers_done = 1;
+
+    if (ctx->retry_after
+        && ngx_http_coord_add_number(r, &ngx_http_coord_retry_after, ctx->retry_after)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (ctx->fields) {
+        field = ctx->fields->elts;
+
+        for (i = 0; i < ctx->fields->nelts; i++) {
+            if (ngx_http_coord_add_field(r, &field[i].key, &field[i].value)
+                != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+        }
+    }
+
+    /* a redirect is followed at once: the draft advises against the fields */
+
+    if (ctx->reports
+        && (r->headers_out.status < NGX_HTTP_SPECIAL_RESPONSE
+            || r->headers_out.status >= NGX_HTTP_BAD_REQUEST))
+    {
+        if (ctx->limit_headers == NGX_HTTP_COORD_HEADERS_DRAFT) {
+            if (ngx_http_coord_add_draft(r, ctx) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
+        } else if (ctx->limit_headers == NGX_HTTP_COORD_HEADERS_LEGACY) {
+            if (ngx_http_coord_add_legacy(r, ctx) != NGX_OK) {
+                return NGX_ERROR;
+            }
+        }
+    }
+
+    return ngx_http_next_header_filter(r);
+}
+
+
+/* draft-ietf-httpapi-ratelimit-headers-11, lists of RFC 9651 */
+
+static ngx_int_t
+ngx_http_coord_add_draft(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    size_t                    size;
+    ngx_str_t                 policy, limit;
+    ngx_uint_t                i;
+    ngx_http_coord_report_t  *report;
+
+    size = 0;
+    report = ctx->reports->elts;
+
+    for (i = 0; i < ctx->reports->nelts; i++) {
+        size += NGX_HTTP_COORD_ITEM_LEN + report[i].policy.len;
+    }
+
+    policy.data = ngx_pnalloc(r->pool, 2 * size);
+    if (policy.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    limit.data = policy.data + size;
+
+    policy.len = 0;
+    limit.len = 0;
+
+    for (i = 0; i < ctx->reports->nelts; i++) {
+
+        if (i) {
+            policy.data[policy.len++] = ',';
+            policy.data[policy.len++] = ' ';
+            limit.data[limit.len++] = ',';
+            limit.data[limit.len++] = ' ';
+        }
+
+        policy.len = ngx_http_coord_policy_item(policy.data + policy.len,
+                                                &report[i])
+                     - policy.data;
+
+        limit.len = ngx_http_coord_limit_item(limit.data + limit.len,
+                                              &report[i])
+                    - limit.data;
+    }
+
+    if (ngx_http_coord_add_field(r, &ngx_http_coord_policy, &policy) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_add_field(r, &ngx_http_coord_limit, &limit);
+}
+
+
+static u_char *
+ngx_http_coord_policy_item(u_char *p, ngx_http_coord_report_t *report)
+{
+    p = ngx_sprintf(p, "\"%V\";q=%ui", &report->policy, report->quota);
+
+    if (report->connections) {
+        p = ngx_cpymem(p, ";qu=\"concurrent-requests\"",
+                       sizeof(";qu=\"concurrent-requests\"") - 1);
+    }
+
+    if (report->window) {
+        p = ngx_sprintf(p, ";w=%T", report->window);
+    }
+
+    return p;
+}
+
+
+static u_char *
+ngx_http_coord_limit_item(u_char *p, ngx_http_coord_report_t *report)
+{
+    p = ngx_sprintf(p, "\"%V\";r=%ui", &report->policy, report->remaining);
+
+    if (!report->connections) {
+        p = ngx_sprintf(p, ";t=%T", report->reset);
+    }
+
+    return p;
+}
+
+
+/* the legacy fields tell one limit: the one that refused, or is nearest to */
+
+static ngx_int_t
+ngx_http_coord_add_legacy(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_report_t  *report;
+
+    report = ngx_http_coord_tightest(ctx->reports);
+
+    if (ngx_http_coord_add_number(r, &ngx_http_coord_x_limit, report->quota)
+        != NGX_OK
+        || ngx_http_coord_add_number(r, &ngx_http_coord_x_remaining,
+                                     report->remaining)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (report->connections) {
+        return NGX_OK;
+    }
+
+    return ngx_http_coord_add_number(r, &ngx_http_coord_x_reset, report->reset);
+}
+
+
+static ngx_http_coord_report_t *
+ngx_http_coord_tightest(ngx_array_t *reports)
+{
+    ngx_uint_t                i;
+    ngx_http_coord_report_t  *report, *tightest;
+
+    report = reports->elts;
+    tightest = &report[0];
+
+    for (i = 0; i < reports->nelts; i++) {
+
+        if (report[i].refused) {
+            return &report[i];
+        }
+
+        if (report[i].remaining < tightest->remaining) {
+            tightest = &report[i];
+        }
+    }
+
+    return tightest;
+}
+
+
+static ngx_int_t
+ngx_http_coord_add_field(ngx_http_request_t *r, const ngx_str_t *name,
+    ngx_str_t *value)
+{
+    ngx_table_elt_t  *h;
+
+    h = ngx_list_push(&r->headers_out.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(h, sizeof(ngx_table_elt_t));
+
+    h->hash = 1;
+    h->key = *name;
+    h->value = *value;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_add_number(ngx_http_request_t *r, const ngx_str_t *name,
+    ngx_uint_t number)
+{
+    ngx_str_t  value;
+
+    value.data = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
+    if (value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.len = ngx_sprintf(value.data, "%ui", number) - value.data;
+
+    return ngx_http_coord_add_field(r, name, &value);
+}
+
+
+static ngx_int_t
+ngx_http_coord_filter_init(ngx_conf_t *cf)
+{
+    ngx_http_next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = ngx_http_coord_header_filter;
+
+    return NGX_OK;
+}

@@ -1,0 +1,724 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_limit_req: the request side of rate limits.  Directives are in
+ * ngx_http_coord_limit_req_conf.c.
+ */
+
+
+#include "ngx_http_coord.h"
+#include "ngx_http_coord_conf.h"
+#include "ngx_http_coord_limit_req.h"
+
+
+/* one limit as asked for this request */
+typedef struct {
+    ngx_http_coord_limit_req_limit_t  *limit;
+    ngx_http_coord_ref_t               ref;
+    ngx_coord_quota_t                  quota;
+    ngx_coord_op_t                     op;        /* granted: to give back */
+    unsigned                           held:1;    /* op is valid */
+} ngx_http_coord_limit_req_item_t;
+
+
+typedef struct {
+    ngx_http_coord_ctx_t              *ctx;
+    ngx_http_coord_limit_req_conf_t   *conf;
+    ngx_array_t                        items;
+    ngx_event_t                        delay;
+
+    ngx_http_coord_limit_req_status_e  status;
+    ngx_str_t                          zone;
+    ngx_coord_source_e                 source;
+    ngx_uint_t                         limit;
+    ngx_uint_t                         remaining;
+    time_t                             reset;
+    unsigned                           delayed:1;
+    unsigned                           shown:1;   /* limit, ... are valid */
+} ngx_http_coord_limit_req_state_t;
+
+
+static ngx_int_t ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_limit_t *limit);
+static ngx_int_t ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_limit_t *limit, ngx_coord_quota_t *quota,
+    ngx_uint_t *burst);
+static ngx_int_t ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_item_t *item);
+static ngx_int_t ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state);
+static ngx_msec_t ngx_http_coord_limit_req_wait(
+    ngx_http_coord_limit_req_item_t *item);
+static ngx_int_t ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state, ngx_msec_t delay,
+    ngx_http_coord_limit_req_item_t *item);
+static void ngx_http_coord_limit_req_delayed(ngx_event_t *ev);
+static ngx_int_t ngx_http_coord_limit_req_report(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state);
+static void ngx_http_coord_limit_req_policy(
+    ngx_http_coord_limit_req_item_t *item, ngx_coord_rate_t *rate,
+    ngx_http_coord_report_t *report);
+static ngx_str_t ngx_http_coord_limit_req_members(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state);
+static void ngx_http_coord_limit_req_give(
+    ngx_http_coord_limit_req_state_t *state);
+static void ngx_http_coord_limit_req_undo(ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx);
+
+
+const ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
+    ngx_string("limit_req"),
+    NGX_HTTP_COORD_LIMIT_REQ,
+    1 << NGX_HTTP_COORD_PREACCESS,
+    ngx_http_coord_limit_req_begin,
+    ngx_http_coord_limit_req_decide,
+    ngx_http_coord_limit_req_undo,
+    ngx_http_coord_limit_req_end
+};
+
+
+static const ngx_str_t  ngx_http_coord_limit_req_statuses[] = {
+    ngx_null_string,
+    ngx_string("PASSED"),
+    ngx_string("DELAYED"),
+    ngx_string("REJECTED"),
+    ngx_string("DELAYED_DRY_RUN"),
+    ngx_string("REJECTED_DRY_RUN"),
+    ngx_string("BYPASSED")
+};
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t                         i;
+    ngx_http_coord_limit_req_conf_t   *lrcf;
+    ngx_http_coord_limit_req_limit_t  *limits;
+    ngx_http_coord_limit_req_state_t  *state;
+
+    lrcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_req_module);
+
+    state = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_limit_req_state_t));
+    if (state == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_array_init(&state->items, r->pool, lrcf->limits.nelts,
+                       sizeof(ngx_http_coord_limit_req_item_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    state->ctx = ctx;
+    state->conf = lrcf;
+
+    limits = lrcf->limits.elts;
+
+    for (i = 0; i < lrcf->limits.nelts; i++) {
+        if (ngx_http_coord_limit_req_ask(r, ctx, state, &limits[i])
+            == NGX_ERROR)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    if (state->items.nelts == 0) {
+        return NGX_DECLINED;
+    }
+
+    ctx->state[NGX_HTTP_COORD_LIMIT_REQ] = state;
+
+    return NGX_OK;
+}
+
+
+/* NGX_DECLINED: this limit does not apply to the request */
+
+static ngx_int_t
+ngx_http_coord_limit_req_ask(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_limit_t *limit)
+{
+    ngx_str_t                         key;
+    ngx_int_t                         rc;
+    ngx_uint_t                        burst;
+    ngx_coord_op_t                   *op;
+    ngx_coord_quota_t                 quota;
+    ngx_http_coord_ref_t              ref;
+    ngx_http_coord_limit_req_item_t  *item;
+    ngx_http_coord_limit_req_zone_t  *zone;
+
+    zone = limit->zone->data;
+
+    if (ngx_http_complex_value(r, zone->key, &key) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (key.len == 0) {
+        return NGX_DECLINED;
+    }
+
+    rc = ngx_http_coord_limit_req_quota(r, limit, &quota, &burst);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    op = ngx_http_coord_add(r, ctx, zone->op, limit->zone, &key, 0,
+                            limit->on_failure, &ref);
+    if (op == NULL) {
+        return NGX_ERROR;
+    }
+
+    op->u.rate.cost = 1;
+    op->u.rate.burst = burst;
+    op->u.rate.interval = quota.period / (ngx_coord_nsec_t) quota.count;
+    op->u.rate.limit = quota.count;
+    op->u.rate.window = quota.period;
+
+    if (zone->op == NGX_COORD_OP_LOG_TAKE && ngx_coord_id(op->id) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    item = ngx_array_push(&state->items);
+    if (item == NULL) {
+        return NGX_ERROR;
+    }
+
+    item->limit = limit;
+    item->ref = ref;
+    item->quota = quota;
+    item->held = 0;
+
+    return NGX_OK;
+}
+
+
+/* evaluates rate and burst; what is invalid is logged, the limit not applied */
+
+static ngx_int_t
+ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_limit_t *limit, ngx_coord_quota_t *quota,
+    ngx_uint_t *burst)
+{
+    ngx_str_t                         value;
+    ngx_http_coord_limit_req_zone_t  *zone;
+
+    zone = limit->zone->data;
+
+    *quota = zone->quota;
+    *burst = limit->burst;
+
+    if (zone->rate) {
+        if (ngx_http_complex_value(r, zone->rate, &value) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        if (ngx_coord_parse_rate(&value, quota) != NGX_OK) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "invalid rate \"%V\" in zone \"%V\", "
+                          "the request is not limited by it",
+                          &value, &limit->zone->name);
+            return NGX_DECLINED;
+        }
+    }
+
+    if (limit->burst_value) {
+        if (ngx_http_complex_value(r, limit->burst_value, &value) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        if (ngx_coord_parse_count(&value, 0, burst) != NGX_OK) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "invalid burst \"%V\" in zone \"%V\", "
+                          "the request is not limited by it",
+                          &value, &limit->zone->name);
+            return NGX_DECLINED;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t                         i;
+    ngx_coord_op_t                    *op;
+    ngx_http_coord_limit_req_item_t   *item, *refused;
+    ngx_http_coord_limit_req_state_t  *state;
+
+    state = ctx->state[NGX_HTTP_COORD_LIMIT_REQ];
+
+    if (state->delayed) {
+        state->delayed = 0;
+        return NGX_DECLINED;
+    }
+
+    refused = NULL;
+    item = state->items.elts;
+
+    for (i = 0; i < state->items.nelts; i++) {
+        op = ngx_http_coord_op(ctx, item[i].ref);
+
+        item[i].op = *op;
+        item[i].held = (op->rc == NGX_OK);
+
+        if (op->rc == NGX_ERROR
+            && op->on_failure != NGX_COORD_FAILURE_CLOSED)
+        {
+            continue;
+        }
+
+        if (op->rc != NGX_OK && refused == NULL) {
+            refused = &item[i];
+        }
+    }
+
+    if (ngx_http_coord_limit_req_report(r, ctx, state) != NGX_OK) {
+        ngx_http_coord_limit_req_give(state);
+        return NGX_ERROR;
+    }
+
+    if (refused) {
+        return ngx_http_coord_limit_req_refuse(r, ctx, state, refused);
+    }
+
+    return ngx_http_coord_limit_req_pass(r, ctx, state);
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_item_t *item)
+{
+    u_char                            buf[NGX_HTTP_COORD_LOG_TAIL];
+    ngx_str_t                         tail;
+    ngx_uint_t                        excess, dry_run;
+    ngx_http_coord_problem_t          problem;
+    ngx_http_coord_limit_req_conf_t  *lrcf;
+
+    lrcf = state->conf;
+    dry_run = lrcf->dry_run;
+    excess = item->op.u.rate.excess;
+
+    state->status = dry_run ? NGX_HTTP_COORD_LIMIT_REQ_REJECTED_DRY_RUN
+                            : NGX_HTTP_COORD_LIMIT_REQ_REJECTED;
+
+    ngx_http_coord_limit_req_give(state);
+
+    if (lrcf->log_level <= r->connection->log->log_level) {
+        tail = ngx_http_coord_log_tail(buf, &item->op,
+                             &ngx_http_coord_limit_req_statuses[state->status]);
+
+        ngx_log_error(lrcf->log_level, r->connection->log, 0,
+                      "limiting requests%s, excess: %ui.%03ui "
+                      "by zone \"%V\"%V",
+                      dry_run ? ", dry run" : "", excess / 1000, excess % 1000,
+                      &item->limit->zone->name, &tail);
+    }
+
+    if (dry_run) {
+        return NGX_DECLINED;
+    }
+
+    if (item->op.rc == NGX_ERROR) {
+        return ngx_http_coord_refuse_unavailable(r, ctx);
+    }
+
+    ngx_memzero(&problem, sizeof(ngx_http_coord_problem_t));
+
+    problem.status = lrcf->status_code;
+    problem.retry_after = ngx_max(state->reset, 1);
+    problem.members = ngx_http_coord_limit_req_members(r, state);
+
+    ngx_str_set(&problem.type,
+                "https://iana.org/assignments/http-problem-types"
+                "#quota-exceeded");
+    ngx_str_set(&problem.title, "Request cannot be satisfied as assigned "
+                                "quota has been exceeded");
+    ngx_str_set(&problem.detail, "Too many requests; the Retry-After field "
+                                 "tells when the next one is admitted.");
+
+    return ngx_http_coord_refuse(r, ctx, &problem);
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state)
+{
+    ngx_uint_t                        i;
+    ngx_msec_t                        delay, max;
+    ngx_http_coord_limit_req_item_t  *item, *longest;
+
+    state->status = NGX_HTTP_COORD_LIMIT_REQ_BYPASSED;
+
+    max = 0;
+    longest = NULL;
+    item = state->items.elts;
+
+    for (i = 0; i < state->items.nelts; i++) {
+
+        if (!item[i].held) {
+            continue;
+        }
+
+        state->status = NGX_HTTP_COORD_LIMIT_REQ_PASSED;
+
+        delay = ngx_http_coord_limit_req_wait(&item[i]);
+
+        if (delay > max) {
+            max = delay;
+            longest = &item[i];
+        }
+    }
+
+    if (max == 0) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_http_coord_limit_req_delay(r, state, max, longest);
+}
+
+
+/* how long a granted request has to wait: excess above "delay", as limit_req */
+
+static ngx_msec_t
+ngx_http_coord_limit_req_wait(ngx_http_coord_limit_req_item_t *item)
+{
+    ngx_uint_t                         excess;
+    ngx_coord_rate_t                  *rate;
+    ngx_http_coord_limit_req_limit_t  *limit;
+
+    limit = item->limit;
+    rate = &item->op.u.rate;
+    excess = rate->excess;
+
+    if (item->op.type != NGX_COORD_OP_BUCKET_TAKE
+        || limit->nodelay
+        || excess / 1000 < limit->delay
+        || excess <= limit->delay * 1000)
+    {
+        return 0;
+    }
+
+    excess -= limit->delay * 1000;
+
+    return ngx_coord_ceil_msec(rate->interval / 1000 * excess
+                               + rate->interval % 1000 * excess / 1000);
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state, ngx_msec_t delay,
+    ngx_http_coord_limit_req_item_t *item)
+{
+    u_char       buf[NGX_HTTP_COORD_LOG_TAIL];
+    ngx_str_t    tail;
+    ngx_uint_t   excess, dry_run, level;
+
+    dry_run = state->conf->dry_run;
+    level = state->conf->delay_log_level;
+    excess = item->op.u.rate.excess;
+
+    state->status = dry_run ? NGX_HTTP_COORD_LIMIT_REQ_DELAYED_DRY_RUN
+                            : NGX_HTTP_COORD_LIMIT_REQ_DELAYED;
+    state->zone = item->limit->zone->name;
+
+    if (level <= r->connection->log->log_level) {
+        tail = ngx_http_coord_log_tail(buf, &item->op,
+                             &ngx_http_coord_limit_req_statuses[state->status]);
+
+        ngx_log_error(level, r->connection->log, 0,
+                      "delaying request%s, excess: %ui.%03ui, "
+                      "by zone \"%V\", wait: %Mms%V",
+                      dry_run ? ", dry run" : "", excess / 1000, excess % 1000,
+                      &item->limit->zone->name, delay, &tail);
+    }
+
+    if (dry_run) {
+        return NGX_DECLINED;
+    }
+
+    state->delayed = 1;
+
+    state->delay.handler = ngx_http_coord_limit_req_delayed;
+    state->delay.data = state;
+    state->delay.log = r->connection->log;
+
+    ngx_add_timer(&state->delay, delay);
+
+    return NGX_AGAIN;
+}
+
+
+static void
+ngx_http_coord_limit_req_delayed(ngx_event_t *ev)
+{
+    ngx_http_coord_limit_req_state_t *state = ev->data;
+
+    ngx_http_coord_resume(state->ctx);
+}
+
+
+/* fills the RateLimit fields and the variables: the tightest limit counts */
+
+static ngx_int_t
+ngx_http_coord_limit_req_report(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state)
+{
+    ngx_uint_t                        i, refused;
+    ngx_coord_op_t                   *op;
+    ngx_http_coord_report_t          *report;
+    ngx_http_coord_limit_req_item_t  *item;
+
+    refused = 0;
+    item = state->items.elts;
+
+    for (i = 0; i < state->items.nelts; i++) {
+        op = &item[i].op;
+
+        if (state->zone.len == 0) {
+            state->zone = item[i].limit->zone->name;
+        }
+
+        if (op->rc == NGX_ERROR) {
+            continue;
+        }
+
+        report = ngx_http_coord_report(r, ctx);
+        if (report == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_http_coord_limit_req_policy(&item[i], &op->u.rate, report);
+
+        if (state->shown
+            && (refused || (report->remaining >= state->remaining
+                            && !report->refused)))
+        {
+            continue;
+        }
+
+        refused = report->refused;
+
+        state->shown = 1;
+        state->zone = report->policy;
+        state->source = op->source;
+        state->limit = report->quota;
+        state->remaining = report->remaining;
+        state->reset = report->reset;
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * The quota of a bucket is what the rate says, or the burst where that is
+ * more: q requests in w seconds are the rate in both cases.
+ */
+
+static void
+ngx_http_coord_limit_req_policy(ngx_http_coord_limit_req_item_t *item,
+    ngx_coord_rate_t *rate, ngx_http_coord_report_t *report)
+{
+    report->policy = item->limit->zone->name;
+    report->quota = item->quota.count;
+    report->window = ngx_coord_ceil_sec(item->quota.period);
+
+    if (item->op.type == NGX_COORD_OP_BUCKET_TAKE
+        && rate->burst + 1 > item->quota.count)
+    {
+        report->quota = rate->burst + 1;
+        report->window = ngx_coord_ceil_sec(rate->interval
+                                            * (rate->burst + 1));
+    }
+
+    report->remaining = rate->remaining;
+
+    if (item->op.rc == NGX_BUSY) {
+        report->refused = 1;
+        report->remaining = 0;
+        report->reset = ngx_max(ngx_coord_ceil_sec(rate->retry), 1);
+
+    } else {
+        report->reset = ngx_coord_ceil_sec(rate->reset);
+    }
+}
+
+
+/* the member "violated-policies" of the problem document */
+
+static ngx_str_t
+ngx_http_coord_limit_req_members(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state)
+{
+    u_char                           *p;
+    size_t                            len;
+    ngx_str_t                         members;
+    ngx_uint_t                        i, n;
+    ngx_http_coord_limit_req_item_t  *item;
+
+    ngx_str_null(&members);
+
+    len = sizeof(",\"violated-policies\":[]") - 1;
+    item = state->items.elts;
+
+    for (i = 0; i < state->items.nelts; i++) {
+        len += item[i].limit->zone->name.len + sizeof("\"\",") - 1;
+    }
+
+    members.data = ngx_pnalloc(r->pool, len);
+    if (members.data == NULL) {
+        return members;
+    }
+
+    n = 0;
+    p = ngx_cpymem(members.data, ",\"violated-policies\":[",
+                   sizeof(",\"violated-policies\":[") - 1);
+
+    for (i = 0; i < state->items.nelts; i++) {
+        if (item[i].op.rc == NGX_BUSY) {
+            p = ngx_sprintf(p, "%s\"%V\"", n++ ? "," : "",
+                            &item[i].limit->zone->name);
+        }
+    }
+
+    *p++ = ']';
+
+    members.len = p - members.data;
+
+    return members;
+}
+
+
+static void
+ngx_http_coord_limit_req_give(ngx_http_coord_limit_req_state_t *state)
+{
+    ngx_uint_t                        i;
+    ngx_http_coord_limit_req_item_t  *item;
+
+    item = state->items.elts;
+
+    for (i = 0; i < state->items.nelts; i++) {
+        if (item[i].held) {
+            item[i].held = 0;
+            ngx_coord_op_undo(&item[i].op);
+        }
+    }
+}
+
+
+static void
+ngx_http_coord_limit_req_undo(ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_limit_req_give(ctx->state[NGX_HTTP_COORD_LIMIT_REQ]);
+}
+
+
+/* a request that ends while it is delayed gives its place back */
+
+static void
+ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_limit_req_state_t  *state;
+
+    state = ctx->state[NGX_HTTP_COORD_LIMIT_REQ];
+
+    if (state->delay.timer_set) {
+        ngx_del_timer(&state->delay);
+    }
+
+    if (state->delayed) {
+        ngx_http_coord_limit_req_give(state);
+    }
+}
+
+
+ngx_int_t
+ngx_http_coord_limit_req_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    u_char                            *p;
+    ngx_uint_t                         n;
+    const ngx_str_t                   *s;
+    ngx_http_coord_ctx_t              *ctx;
+    ngx_http_coord_limit_req_state_t  *state;
+
+    ctx = ngx_http_coord_get_ctx(r);
+    state = ctx ? ctx->state[NGX_HTTP_COORD_LIMIT_REQ] : NULL;
+
+    if (state == NULL || state->status == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    s = NULL;
+    n = 0;
+
+    switch (data) {
+
+    case NGX_HTTP_COORD_LIMIT_REQ_VAR_STATUS:
+        s = &ngx_http_coord_limit_req_statuses[state->status];
+        break;
+
+    case NGX_HTTP_COORD_LIMIT_REQ_VAR_ZONE:
+        s = &state->zone;
+        break;
+
+    case NGX_HTTP_COORD_LIMIT_REQ_VAR_SOURCE:
+        s = &ngx_coord_source_names[state->source];
+        break;
+
+    case NGX_HTTP_COORD_LIMIT_REQ_VAR_LIMIT:
+        n = state->limit;
+        break;
+
+    case NGX_HTTP_COORD_LIMIT_REQ_VAR_REMAINING:
+        n = state->remaining;
+        break;
+
+    default: /* NGX_HTTP_COORD_LIMIT_REQ_VAR_RESET */
+        n = state->reset;
+        break;
+    }
+
+    if ((s && s->len == 0) || (s == NULL && !state->shown)) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    if (s) {
+        v->data = s->data;
+        v->len = s->len;
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    v->data = p;
+    v->len = ngx_sprintf(p, "%ui", n) - p;
+
+    return NGX_OK;
+}

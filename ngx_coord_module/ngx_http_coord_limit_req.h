@@ -1,0 +1,77 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#ifndef _NGX_HTTP_COORD_LIMIT_REQ_H_INCLUDED_
+#define _NGX_HTTP_COORD_LIMIT_REQ_H_INCLUDED_
+
+
+#include "ngx_http_coord.h"
+#include "ngx_coord_parse.h"
+
+
+typedef enum {
+    NGX_HTTP_COORD_LIMIT_REQ_PASSED = 1,
+    NGX_HTTP_COORD_LIMIT_REQ_DELAYED,
+    NGX_HTTP_COORD_LIMIT_REQ_REJECTED,
+    NGX_HTTP_COORD_LIMIT_REQ_DELAYED_DRY_RUN,
+    NGX_HTTP_COORD_LIMIT_REQ_REJECTED_DRY_RUN,
+    NGX_HTTP_COORD_LIMIT_REQ_BYPASSED
+} ngx_http_coord_limit_req_status_e;
+
+
+/* the variables $coord_limit_req_... */
+#define NGX_HTTP_COORD_LIMIT_REQ_VAR_STATUS     0
+#define NGX_HTTP_COORD_LIMIT_REQ_VAR_ZONE       1
+#define NGX_HTTP_COORD_LIMIT_REQ_VAR_REMAINING  2
+#define NGX_HTTP_COORD_LIMIT_REQ_VAR_LIMIT      3
+#define NGX_HTTP_COORD_LIMIT_REQ_VAR_RESET      4
+#define NGX_HTTP_COORD_LIMIT_REQ_VAR_SOURCE     5
+
+
+/* coord_limit_req_zone: the data of an ngx_coord_zone_t */
+typedef struct {
+    ngx_http_complex_value_t          *key;
+    ngx_http_complex_value_t          *rate;     /* NULL: quota is constant */
+    ngx_coord_quota_t                  quota;
+    ngx_coord_op_e                     op;       /* the algorithm */
+    unsigned                           delay:1;  /* leaky bucket */
+} ngx_http_coord_limit_req_zone_t;
+
+
+/* coord_limit_req */
+typedef struct {
+    ngx_coord_zone_t                  *zone;
+    ngx_http_complex_value_t          *burst_value;  /* NULL: constant */
+    ngx_uint_t                         burst;
+    ngx_uint_t                         delay;
+    ngx_uint_t                         on_failure;   /* or unset */
+    unsigned                           nodelay:1;
+    unsigned                           has_burst:1;
+    unsigned                           has_delay:1;
+    u_char                            *file;
+    ngx_uint_t                         line;
+} ngx_http_coord_limit_req_limit_t;
+
+
+typedef struct {
+    ngx_array_t                        limits;
+    ngx_uint_t                         log_level;
+    ngx_uint_t                         delay_log_level;
+    ngx_uint_t                         status_code;
+    ngx_flag_t                         dry_run;
+} ngx_http_coord_limit_req_conf_t;
+
+
+extern ngx_module_t                    ngx_http_coord_limit_req_module;
+extern const ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature;
+
+
+/* the getter of all $coord_limit_req_ variables; data: which one */
+ngx_int_t ngx_http_coord_limit_req_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
+
+#endif /* _NGX_HTTP_COORD_LIMIT_REQ_H_INCLUDED_ */

@@ -1,0 +1,546 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_limit_req: the directives.  Requests are decided in
+ * ngx_http_coord_limit_req.c.
+ */
+
+
+#include "ngx_http_coord_conf.h"
+#include "ngx_http_coord_limit_req.h"
+
+
+typedef struct {
+    ngx_str_t                  name;
+    ngx_coord_op_e             op;
+    unsigned                   delay:1;
+} ngx_http_coord_algorithm_t;
+
+
+static ngx_int_t ngx_http_coord_limit_req_add_variables(ngx_conf_t *cf);
+static void *ngx_http_coord_limit_req_create_conf(ngx_conf_t *cf);
+static char *ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+static ngx_int_t ngx_http_coord_limit_req_check(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_limit_t *limit);
+static ngx_int_t ngx_http_coord_limit_req_init(ngx_conf_t *cf);
+static char *ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static ngx_int_t ngx_http_coord_limit_req_zone_param(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *value, ngx_str_t *zone,
+    ngx_str_t *store);
+static ngx_int_t ngx_http_coord_limit_req_zone_rate(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *rate);
+static ngx_int_t ngx_http_coord_limit_req_zone_algorithm(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *name);
+static char *ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static ngx_int_t ngx_http_coord_limit_req_param(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_limit_t *limit, ngx_str_t *value);
+static ngx_int_t ngx_http_coord_limit_req_burst(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_limit_t *limit, ngx_str_t *value);
+
+
+static ngx_str_t  ngx_http_coord_limit_req_type = ngx_string("rl");
+
+
+static ngx_http_coord_algorithm_t  ngx_http_coord_algorithms[] = {
+    { ngx_string("leaky_bucket"), NGX_COORD_OP_BUCKET_TAKE, 1 },
+    { ngx_string("token_bucket"), NGX_COORD_OP_BUCKET_TAKE, 0 },
+    { ngx_string("sliding_window"), NGX_COORD_OP_SLIDING_TAKE, 0 },
+    { ngx_string("sliding_log"), NGX_COORD_OP_LOG_TAKE, 0 },
+    { ngx_string("fixed_window"), NGX_COORD_OP_WINDOW_TAKE, 0 },
+    { ngx_null_string, 0, 0 }
+};
+
+
+static ngx_command_t  ngx_http_coord_limit_req_commands[] = {
+
+    { ngx_string("coord_limit_req_zone"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_2MORE,
+      ngx_http_coord_limit_req_zone,
+      0,
+      0,
+      NULL },
+
+    { ngx_string("coord_limit_req"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_coord_limit_req,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("coord_limit_req_log_level"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_coord_limit_req_conf_t, log_level),
+      &ngx_http_coord_log_levels },
+
+    { ngx_string("coord_limit_req_status"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_coord_limit_req_conf_t, status_code),
+      &ngx_http_coord_status_bounds },
+
+    { ngx_string("coord_limit_req_dry_run"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_coord_limit_req_conf_t, dry_run),
+      NULL },
+
+      ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_coord_limit_req_module_ctx = {
+    ngx_http_coord_limit_req_add_variables, /* preconfiguration */
+    ngx_http_coord_limit_req_init,         /* postconfiguration */
+
+    NULL,                                  /* create main configuration */
+    NULL,                                  /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    ngx_http_coord_limit_req_create_conf,  /* create location configuration */
+    ngx_http_coord_limit_req_merge_conf    /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_coord_limit_req_module = {
+    NGX_MODULE_V1,
+    &ngx_http_coord_limit_req_module_ctx,  /* module context */
+    ngx_http_coord_limit_req_commands,     /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    NULL,                                  /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static ngx_http_variable_t  ngx_http_coord_limit_req_vars[] = {
+
+    { ngx_string("coord_limit_req_status"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_LIMIT_REQ_VAR_STATUS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_req_zone"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_LIMIT_REQ_VAR_ZONE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_req_remaining"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_LIMIT_REQ_VAR_REMAINING, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_req_limit"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_LIMIT_REQ_VAR_LIMIT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_req_reset"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_LIMIT_REQ_VAR_RESET, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_req_source"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_LIMIT_REQ_VAR_SOURCE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+      ngx_http_null_variable
+};
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_add_variables(ngx_conf_t *cf)
+{
+    return ngx_http_coord_add_variables(cf, ngx_http_coord_limit_req_vars);
+}
+
+
+static void *
+ngx_http_coord_limit_req_create_conf(ngx_conf_t *cf)
+{
+    ngx_http_coord_limit_req_conf_t  *conf;
+
+    conf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_limit_req_conf_t));
+    if (conf == NULL) {
+        return NULL;
+    }
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     conf->limits.elts = NULL;
+     */
+
+    conf->log_level = NGX_CONF_UNSET_UINT;
+    conf->status_code = NGX_CONF_UNSET_UINT;
+    conf->dry_run = NGX_CONF_UNSET;
+
+    return conf;
+}
+
+
+static char *
+ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_coord_limit_req_conf_t  *prev = parent;
+    ngx_http_coord_limit_req_conf_t  *conf = child;
+
+    ngx_uint_t                         i;
+    ngx_http_coord_limit_req_limit_t  *limits;
+
+    if (conf->limits.elts == NULL) {
+        conf->limits = prev->limits;
+    }
+
+    ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
+
+    conf->delay_log_level = (conf->log_level == NGX_LOG_INFO)
+                            ? NGX_LOG_INFO : conf->log_level + 1;
+
+    ngx_conf_merge_uint_value(conf->status_code, prev->status_code,
+                              NGX_HTTP_TOO_MANY_REQUESTS);
+    ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
+
+    limits = conf->limits.elts;
+
+    for (i = 0; i < conf->limits.nelts; i++) {
+        if (ngx_http_coord_limit_req_check(cf, &limits[i]) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    if (conf->limits.nelts) {
+        ngx_http_coord_feature_enable(cf,
+                                      ngx_http_coord_limit_req_feature.stages,
+                                      NGX_HTTP_COORD_LIMIT_REQ);
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* what depends on the algorithm: the zone may be declared after its use */
+
+static ngx_int_t
+ngx_http_coord_limit_req_check(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_limit_t *limit)
+{
+    ngx_http_coord_limit_req_zone_t  *lrz;
+
+    lrz = limit->zone->data;
+
+    if (limit->has_burst && lrz->op != NGX_COORD_OP_BUCKET_TAKE) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"burst=\" is not allowed with zone \"%V\" in %s:%ui: "
+                      "a window algorithm admits \"rate\" per period",
+                      &limit->zone->name, limit->file, limit->line);
+        return NGX_ERROR;
+    }
+
+    if (limit->has_delay && !lrz->delay) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"delay=\" is not allowed with zone \"%V\" in %s:%ui: "
+                      "only \"leaky_bucket\" delays requests",
+                      &limit->zone->name, limit->file, limit->line);
+        return NGX_ERROR;
+    }
+
+    if (!lrz->delay) {
+        limit->nodelay = 1;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_init(ngx_conf_t *cf)
+{
+    ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_req_feature);
+
+    return NGX_OK;
+}
+
+
+static char *
+ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_str_t                        *value, name, store;
+    ngx_uint_t                        i;
+    ngx_coord_zone_t                 *zone;
+    ngx_http_coord_limit_req_zone_t  *lrz;
+
+    value = cf->args->elts;
+
+    ngx_str_null(&name);
+    ngx_str_null(&store);
+
+    lrz = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_limit_req_zone_t));
+    if (lrz == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    lrz->op = NGX_COORD_OP_BUCKET_TAKE;
+    lrz->delay = 1;
+
+    lrz->key = ngx_http_coord_complex_value(cf, &value[1]);
+    if (lrz->key == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 2; i < cf->args->nelts; i++) {
+        if (ngx_http_coord_limit_req_zone_param(cf, lrz, &value[i], &name,
+                                                &store)
+            != NGX_OK)
+        {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    if (name.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" must have \"zone\" parameter", &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (lrz->rate == NULL && lrz->quota.count == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" must have \"rate\" parameter", &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    zone = ngx_http_coord_zone_declare(cf, &ngx_http_coord_limit_req_type,
+                                       &name);
+    if (zone == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    zone->store_name = store;
+    zone->data = lrz;
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_zone_param(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *value, ngx_str_t *zone,
+    ngx_str_t *store)
+{
+    ngx_str_t  rest;
+
+    if (ngx_http_coord_param(value, "zone=", zone)
+        || ngx_http_coord_param(value, "store=", store))
+    {
+        return NGX_OK;
+    }
+
+    if (ngx_http_coord_param(value, "rate=", &rest)) {
+        return ngx_http_coord_limit_req_zone_rate(cf, lrz, &rest);
+    }
+
+    if (ngx_http_coord_param(value, "algorithm=", &rest)) {
+        return ngx_http_coord_limit_req_zone_algorithm(cf, lrz, &rest);
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"%V\", allowed are \"zone=\", "
+                       "\"rate=\", \"algorithm=\" and \"store=\"", value);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_zone_rate(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *rate)
+{
+    if (ngx_http_script_variables_count(rate)) {
+        lrz->rate = ngx_http_coord_complex_value(cf, rate);
+
+        return lrz->rate ? NGX_OK : NGX_ERROR;
+    }
+
+    if (ngx_coord_parse_rate(rate, &lrz->quota) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid rate \"%V\", it must be like \"10r/s\", "
+                       "\"30r/m\", \"1000r/h\", \"5000r/d\" or \"10r/5s\"",
+                       rate);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_zone_algorithm(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *name)
+{
+    ngx_http_coord_algorithm_t  *algorithm;
+
+    for (algorithm = ngx_http_coord_algorithms;
+         algorithm->name.len;
+         algorithm++)
+    {
+        if (algorithm->name.len == name->len
+            && ngx_strncmp(algorithm->name.data, name->data, name->len) == 0)
+        {
+            lrz->op = algorithm->op;
+            lrz->delay = algorithm->delay;
+
+            return NGX_OK;
+        }
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid algorithm \"%V\", it must be "
+                       "\"leaky_bucket\", \"token_bucket\", "
+                       "\"sliding_window\", \"sliding_log\" or "
+                       "\"fixed_window\"", name);
+
+    return NGX_ERROR;
+}
+
+
+static char *
+ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_coord_limit_req_conf_t *lrcf = conf;
+
+    ngx_str_t                         *value, name;
+    ngx_uint_t                         i;
+    ngx_http_coord_limit_req_limit_t  *limit, *limits;
+
+    value = cf->args->elts;
+
+    ngx_str_null(&name);
+
+    if (lrcf->limits.elts == NULL) {
+        if (ngx_array_init(&lrcf->limits, cf->pool, 1,
+                           sizeof(ngx_http_coord_limit_req_limit_t))
+            != NGX_OK)
+        {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    limit = ngx_array_push(&lrcf->limits);
+    if (limit == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_memzero(limit, sizeof(ngx_http_coord_limit_req_limit_t));
+
+    limit->on_failure = NGX_CONF_UNSET_UINT;
+    limit->file = cf->conf_file->file.name.data;
+    limit->line = cf->conf_file->line;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_http_coord_param(&value[i], "zone=", &name)) {
+            continue;
+        }
+
+        if (ngx_http_coord_limit_req_param(cf, limit, &value[i]) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    if (name.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" must have \"zone\" parameter", &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    limit->zone = ngx_http_coord_zone_get(cf, &ngx_http_coord_limit_req_type,
+                                          &name);
+    if (limit->zone == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    limits = lrcf->limits.elts;
+
+    for (i = 0; i < lrcf->limits.nelts - 1; i++) {
+        if (limits[i].zone == limit->zone) {
+            return "is duplicate";
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_param(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_limit_t *limit, ngx_str_t *value)
+{
+    ngx_str_t  rest;
+
+    if (ngx_http_coord_param(value, "burst=", &rest)) {
+        return ngx_http_coord_limit_req_burst(cf, limit, &rest);
+    }
+
+    if (ngx_http_coord_param(value, "delay=", &rest)) {
+
+        if (ngx_coord_parse_count(&rest, 1, &limit->delay) == NGX_OK) {
+            limit->has_delay = 1;
+            return NGX_OK;
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid delay value \"%V\", it must be a number "
+                           "from 1 to %d", &rest, NGX_COORD_COUNT_MAX);
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_coord_param(value, "on_failure=", &rest)) {
+        return ngx_http_coord_parse_on_failure(cf, &rest, &limit->on_failure);
+    }
+
+    if (ngx_strcmp(value->data, "nodelay") == 0) {
+        limit->nodelay = 1;
+        return NGX_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"%V\", allowed are \"zone=\", "
+                       "\"burst=\", \"nodelay\", \"delay=\" and "
+                       "\"on_failure=\"", value);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_burst(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_limit_t *limit, ngx_str_t *value)
+{
+    limit->has_burst = 1;
+
+    if (ngx_http_script_variables_count(value)) {
+        limit->burst_value = ngx_http_coord_complex_value(cf, value);
+
+        return limit->burst_value ? NGX_OK : NGX_ERROR;
+    }
+
+    if (ngx_coord_parse_count(value, 0, &limit->burst) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid burst value \"%V\", it must be a number "
+                       "from 0 to %d", value, NGX_COORD_COUNT_MAX);
+
+    return NGX_ERROR;
+}

@@ -1,0 +1,308 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The core module: stores, shared directives, phase handlers, worker start
+ * and end.  Features are nginx modules of their own in the same file and
+ * register with it.
+ */
+
+
+#include "ngx_http_coord.h"
+#include "ngx_http_coord_conf.h"
+
+
+static void *ngx_http_coord_create_main_conf(ngx_conf_t *cf);
+static char *ngx_http_coord_init_main_conf(ngx_conf_t *cf, void *conf);
+static void *ngx_http_coord_create_loc_conf(ngx_conf_t *cf);
+static char *ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+static ngx_int_t ngx_http_coord_init(ngx_conf_t *cf);
+static ngx_int_t ngx_http_coord_push_handler(ngx_conf_t *cf,
+    ngx_http_phases phase, ngx_http_handler_pt handler);
+static ngx_int_t ngx_http_coord_init_process(ngx_cycle_t *cycle);
+static void ngx_http_coord_exit_process(ngx_cycle_t *cycle);
+
+
+static ngx_conf_enum_t  ngx_http_coord_limit_headers_enum[] = {
+    { ngx_string("off"), NGX_HTTP_COORD_HEADERS_OFF },
+    { ngx_string("draft"), NGX_HTTP_COORD_HEADERS_DRAFT },
+    { ngx_string("legacy"), NGX_HTTP_COORD_HEADERS_LEGACY },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_command_t  ngx_http_coord_commands[] = {
+
+    { ngx_string("coord_store"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE1,
+      ngx_http_coord_store_block,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("coord_on_failure"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_coord_loc_conf_t, on_failure),
+      &ngx_http_coord_failure_enum },
+
+    { ngx_string("coord_limit_headers"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_coord_loc_conf_t, limit_headers),
+      &ngx_http_coord_limit_headers_enum },
+
+      ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_coord_module_ctx = {
+    NULL,                                  /* preconfiguration */
+    ngx_http_coord_init,                   /* postconfiguration */
+
+    ngx_http_coord_create_main_conf,       /* create main configuration */
+    ngx_http_coord_init_main_conf,         /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    ngx_http_coord_create_loc_conf,        /* create location configuration */
+    ngx_http_coord_merge_loc_conf          /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_coord_module = {
+    NGX_MODULE_V1,
+    &ngx_http_coord_module_ctx,            /* module context */
+    ngx_http_coord_commands,               /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    ngx_http_coord_init_process,           /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    ngx_http_coord_exit_process,           /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+void
+ngx_http_coord_feature_add(ngx_conf_t *cf,
+    const ngx_http_coord_feature_t *feature)
+{
+    ngx_http_coord_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
+    cmcf->features[feature->slot] = feature;
+    cmcf->nfeatures++;
+}
+
+
+void
+ngx_http_coord_feature_enable(ngx_conf_t *cf, ngx_uint_t stages,
+    ngx_http_coord_slot_e slot)
+{
+    ngx_uint_t                  i;
+    ngx_http_coord_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_coord_module);
+
+    for (i = 0; i < NGX_HTTP_COORD_STAGES; i++) {
+        if (stages & (1 << i)) {
+            clcf->features[i] |= 1 << slot;
+        }
+    }
+}
+
+
+static void *
+ngx_http_coord_create_main_conf(ngx_conf_t *cf)
+{
+    ngx_coord_store_t           *store;
+    ngx_http_coord_main_conf_t  *cmcf;
+
+    cmcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_main_conf_t));
+    if (cmcf == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&cmcf->stores, cf->pool, 2,
+                       sizeof(ngx_coord_store_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    if (ngx_array_init(&cmcf->zones, cf->pool, 4,
+                       sizeof(ngx_http_coord_zone_conf_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    store = ngx_pcalloc(cf->pool, sizeof(ngx_coord_store_t));
+    if (store == NULL) {
+        return NULL;
+    }
+
+    store->stats = ngx_pcalloc(cf->pool, sizeof(ngx_coord_redis_stats_t));
+    if (store->stats == NULL) {
+        return NULL;
+    }
+
+    ngx_str_set(&store->name, "local");
+    store->actions = &ngx_coord_store_memory_actions;
+
+    cmcf->local = store;
+
+    return cmcf;
+}
+
+
+static char *
+ngx_http_coord_init_main_conf(ngx_conf_t *cf, void *conf)
+{
+    if (ngx_http_coord_zones_resolve(cf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static void *
+ngx_http_coord_create_loc_conf(ngx_conf_t *cf)
+{
+    ngx_http_coord_loc_conf_t  *clcf;
+
+    clcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_loc_conf_t));
+    if (clcf == NULL) {
+        return NULL;
+    }
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     clcf->features[] = { 0 };
+     */
+
+    clcf->on_failure = NGX_CONF_UNSET_UINT;
+    clcf->limit_headers = NGX_CONF_UNSET_UINT;
+
+    return clcf;
+}
+
+
+static char *
+ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_coord_loc_conf_t  *prev = parent;
+    ngx_http_coord_loc_conf_t  *conf = child;
+
+    ngx_conf_merge_uint_value(conf->on_failure, prev->on_failure,
+                              NGX_COORD_FAILURE_OPEN);
+    ngx_conf_merge_uint_value(conf->limit_headers, prev->limit_headers,
+                              NGX_HTTP_COORD_HEADERS_DRAFT);
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_init(ngx_conf_t *cf)
+{
+    ngx_http_coord_stores_resolver(cf);
+
+    if (ngx_http_coord_push_handler(cf, NGX_HTTP_PREACCESS_PHASE,
+                                    ngx_http_coord_preaccess_handler)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_push_handler(cf, NGX_HTTP_PRECONTENT_PHASE,
+                                       ngx_http_coord_precontent_handler);
+}
+
+
+static ngx_int_t
+ngx_http_coord_push_handler(ngx_conf_t *cf, ngx_http_phases phase,
+    ngx_http_handler_pt handler)
+{
+    ngx_http_handler_pt        *h;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    h = ngx_array_push(&cmcf->phases[phase].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = handler;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_init_process(ngx_cycle_t *cycle)
+{
+    ngx_uint_t                    i;
+    ngx_coord_store_t           **stores;
+    ngx_http_coord_main_conf_t   *cmcf;
+
+    cmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_coord_module);
+
+    if (cmcf == NULL
+        || (ngx_process != NGX_PROCESS_WORKER
+            && ngx_process != NGX_PROCESS_SINGLE))
+    {
+        return NGX_OK;
+    }
+
+    if (ngx_coord_store_init(cmcf->local, cycle) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    stores = cmcf->stores.elts;
+
+    for (i = 0; i < cmcf->stores.nelts; i++) {
+        if (ngx_coord_store_init(stores[i], cycle) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_uint_t                    i;
+    ngx_coord_store_t           **stores;
+    ngx_http_coord_main_conf_t   *cmcf;
+
+    cmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_coord_module);
+
+    if (cmcf == NULL
+        || (ngx_process != NGX_PROCESS_WORKER
+            && ngx_process != NGX_PROCESS_SINGLE))
+    {
+        return;
+    }
+
+    stores = cmcf->stores.elts;
+
+    for (i = 0; i < cmcf->stores.nelts; i++) {
+        ngx_coord_store_exit(stores[i]);
+    }
+
+    ngx_coord_store_exit(cmcf->local);
+}

@@ -1,0 +1,740 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The block coord_store name { ... }.
+ */
+
+
+#include "ngx_http_coord.h"
+#include "ngx_http_coord_conf.h"
+
+
+#define NGX_HTTP_COORD_TIMEOUT_MIN       1
+#define NGX_HTTP_COORD_TIMEOUT_MAX       60000
+#define NGX_HTTP_COORD_MAX_REPLY         (16 * 1024 * 1024)
+
+
+typedef struct {
+    ngx_str_t                  name;
+    ngx_uint_t                 min;           /* arguments */
+    ngx_uint_t                 max;
+    char                    *(*set)(ngx_conf_t *cf, ngx_coord_store_t *store,
+                                    ngx_str_t *value, void *data);
+    size_t                     offset;        /* in ngx_coord_store_t */
+} ngx_http_coord_store_command_t;
+
+
+static char *ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy,
+    void *conf);
+static char *ngx_http_coord_store_finish(ngx_conf_t *cf,
+    ngx_coord_store_t *store);
+
+static char *ngx_http_coord_store_server(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+static char *ngx_http_coord_store_mode(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+static char *ngx_http_coord_store_str(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+static char *ngx_http_coord_store_prefix(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+static char *ngx_http_coord_store_password(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+static char *ngx_http_coord_store_msec(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+static char *ngx_http_coord_store_pending(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+static char *ngx_http_coord_store_breaker(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+static char *ngx_http_coord_store_tls(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+
+static ngx_int_t ngx_http_coord_url_tcp(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *url, ngx_str_t *rest);
+static ngx_int_t ngx_http_coord_url_unix(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *url);
+static ngx_int_t ngx_http_coord_url_user(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *user);
+static ngx_int_t ngx_http_coord_url_db(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *db);
+static ngx_int_t ngx_http_coord_unescape(ngx_conf_t *cf, ngx_str_t *dst,
+    u_char *data, size_t len);
+static void ngx_http_coord_hide(ngx_conf_t *cf, u_char *data, size_t len);
+static ngx_int_t ngx_http_coord_read_password(ngx_conf_t *cf,
+    ngx_str_t *path, ngx_str_t *password);
+
+
+static ngx_http_coord_store_command_t  ngx_http_coord_store_commands[] = {
+
+    { ngx_string("server"), 1, 1, ngx_http_coord_store_server, 0 },
+    { ngx_string("mode"), 1, 1, ngx_http_coord_store_mode, 0 },
+    { ngx_string("username"), 1, 1, ngx_http_coord_store_str,
+      offsetof(ngx_coord_store_t, redis.username) },
+    { ngx_string("password_file"), 1, 1, ngx_http_coord_store_password, 0 },
+    { ngx_string("key_prefix"), 1, 1, ngx_http_coord_store_prefix, 0 },
+    { ngx_string("timeout"), 1, 1, ngx_http_coord_store_msec,
+      offsetof(ngx_coord_store_t, redis.timeout) },
+    { ngx_string("connect_timeout"), 1, 1, ngx_http_coord_store_msec,
+      offsetof(ngx_coord_store_t, redis.connect_timeout) },
+    { ngx_string("max_pending"), 1, 1, ngx_http_coord_store_pending, 0 },
+    { ngx_string("breaker"), 1, 2, ngx_http_coord_store_breaker, 0 },
+    { ngx_string("ssl_trusted_certificate"), 1, 1,
+      ngx_http_coord_store_tls, 0 },
+    { ngx_string("ssl_certificate"), 1, 1, ngx_http_coord_store_tls, 0 },
+    { ngx_string("ssl_certificate_key"), 1, 1, ngx_http_coord_store_tls, 0 },
+    { ngx_string("ssl_name"), 1, 1, ngx_http_coord_store_tls, 0 },
+    { ngx_string("ssl_verify"), 1, 1, ngx_http_coord_store_tls, 0 },
+    { ngx_null_string, 0, 0, NULL, 0 }
+};
+
+
+char *
+ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_coord_main_conf_t  *cmcf = conf;
+
+    char               *rv;
+    ngx_str_t          *value;
+    ngx_conf_t          save;
+    ngx_coord_store_t  *store, **stores;
+
+    value = cf->args->elts;
+
+    if ((value[1].len == cmcf->local->name.len
+         && ngx_strncmp(value[1].data, cmcf->local->name.data, value[1].len)
+            == 0)
+        || (cmcf->stores.nelts && ngx_http_coord_store_find(cf, &value[1])))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "duplicate store name \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    store = ngx_pcalloc(cf->pool, sizeof(ngx_coord_store_t));
+    if (store == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    store->stats = ngx_pcalloc(cf->pool, sizeof(ngx_coord_redis_stats_t));
+    if (store->stats == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    store->name = value[1];
+    store->redis.store = value[1];
+    ngx_str_set(&store->key_prefix, "coord:");
+    store->redis.timeout = 50;
+    store->redis.connect_timeout = 200;
+    store->redis.max_pending = 4096;
+    store->redis.breaker_failures = 5;
+    store->redis.breaker_cooldown = 500;
+    store->redis.max_reply = NGX_HTTP_COORD_MAX_REPLY;
+
+    save = *cf;
+    cf->handler = ngx_http_coord_store_line;
+    cf->handler_conf = (void *) store;
+
+    rv = ngx_conf_parse(cf, NULL);
+
+    *cf = save;
+
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    stores = ngx_array_push(&cmcf->stores);
+    if (stores == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *stores = store;
+
+    return ngx_http_coord_store_finish(cf, store);
+}
+
+
+static char *
+ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
+{
+    ngx_coord_store_t *store = conf;
+
+    ngx_str_t                       *value;
+    ngx_http_coord_store_command_t  *cmd;
+
+    value = cf->args->elts;
+
+    for (cmd = ngx_http_coord_store_commands; cmd->name.len; cmd++) {
+
+        if (cmd->name.len != value[0].len
+            || ngx_strcmp(cmd->name.data, value[0].data) != 0)
+        {
+            continue;
+        }
+
+        if (cf->args->nelts - 1 < cmd->min || cf->args->nelts - 1 > cmd->max) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid number of arguments in "
+                               "\"%V\" of coord_store", &value[0]);
+            return NGX_CONF_ERROR;
+        }
+
+        return cmd->set(cf, store, value, (u_char *) store + cmd->offset);
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "unknown directive \"%V\" in coord_store", &value[0]);
+
+    return NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_http_coord_store_finish(ngx_conf_t *cf, ngx_coord_store_t *store)
+{
+    if (store->redis.naddrs == 0) {
+
+        if (store->redis.username.len || store->redis.password.len) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "store \"%V\" has a user but no \"server\"",
+                               &store->name);
+            return NGX_CONF_ERROR;
+        }
+
+        store->actions = &ngx_coord_store_memory_actions;
+
+        return NGX_CONF_OK;
+    }
+
+    if (store->redis.username.len && store->redis.password.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "store \"%V\" has a user name but no password: "
+                           "\"password_file\" is missing", &store->name);
+        return NGX_CONF_ERROR;
+    }
+
+    store->actions = &ngx_coord_store_redis_actions;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data)
+{
+    ngx_int_t  rc;
+    ngx_str_t  rest;
+
+    if (store->redis.naddrs) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "store \"%V\" has a second \"server\": "
+                           "\"mode standalone\" takes one", &store->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_coord_param(&value[1], "redis://", &rest)) {
+        rc = ngx_http_coord_url_tcp(cf, store, &value[1], &rest);
+
+    } else if (ngx_http_coord_param(&value[1], "unix:", &rest)) {
+        rc = ngx_http_coord_url_unix(cf, store, &value[1]);
+
+    } else if (ngx_http_coord_param(&value[1], "rediss://", &rest)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"rediss://\" (TLS) is not supported "
+                           "by this version of ngx_coord_module");
+        return NGX_CONF_ERROR;
+
+    } else {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid server of store \"%V\": it must begin "
+                           "with \"redis://\" or \"unix:\"", &store->name);
+        return NGX_CONF_ERROR;
+    }
+
+    return (rc == NGX_OK) ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+/* redis://[user:password@]host[:port][/db] */
+
+static ngx_int_t
+ngx_http_coord_url_tcp(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *url, ngx_str_t *rest)
+{
+    u_char      *p, *last, *at;
+    ngx_str_t    user, db;
+    ngx_url_t    u;
+    ngx_addr_t   addr;
+
+    p = rest->data;
+    last = rest->data + rest->len;
+    at = NULL;
+
+    for (db.data = p; db.data < last; db.data++) {
+        if (*db.data == '@') {
+            at = db.data;
+        }
+    }
+
+    if (at) {
+        user.data = p;
+        user.len = at - p;
+        p = at + 1;
+
+        if (ngx_http_coord_url_user(cf, store, &user) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    db.data = ngx_strlchr(p, last, '/');
+
+    if (db.data) {
+        db.data++;
+        db.len = last - db.data;
+        last = db.data - 1;
+
+        if (db.len && ngx_http_coord_url_db(cf, store, &db) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    ngx_memzero(&u, sizeof(ngx_url_t));
+
+    u.url.data = p;
+    u.url.len = last - p;
+    u.default_port = 6379;
+
+    if (ngx_parse_url(cf->pool, &u) != NGX_OK || u.naddrs == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "%s in server \"%V\" of store \"%V\"",
+                           u.err ? u.err : "no address", &u.url, &store->name);
+        return NGX_ERROR;
+    }
+
+    store->redis.addrs = u.addrs;
+    store->redis.naddrs = u.naddrs;
+    store->redis.port = u.port;
+
+    if (ngx_parse_addr(cf->pool, &addr, u.host.data, u.host.len)
+        == NGX_DECLINED)
+    {
+        /* a name: looked up again at each reconnect if there is a resolver */
+        store->redis.host = u.host;
+    }
+
+    return NGX_OK;
+}
+
+
+/* unix:/path[:db] */
+
+static ngx_int_t
+ngx_http_coord_url_unix(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *url)
+{
+    u_char     *p;
+    ngx_str_t   db;
+    ngx_url_t   u;
+
+    ngx_memzero(&u, sizeof(ngx_url_t));
+
+    u.url = *url;
+
+    p = ngx_strlchr(url->data + sizeof("unix:") - 1, url->data + url->len,
+                    ':');
+
+    if (p) {
+        db.data = p + 1;
+        db.len = url->data + url->len - db.data;
+        u.url.len = p - url->data;
+
+        if (ngx_http_coord_url_db(cf, store, &db) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ngx_parse_url(cf->pool, &u) != NGX_OK || u.naddrs == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "%s in server \"%V\" of store \"%V\"",
+                           u.err ? u.err : "no path", &u.url, &store->name);
+        return NGX_ERROR;
+    }
+
+    store->redis.addrs = u.addrs;
+    store->redis.naddrs = u.naddrs;
+
+    return NGX_OK;
+}
+
+
+/* user:password or :password, each percent-encoded */
+
+static ngx_int_t
+ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *user)
+{
+    u_char  *p, *last;
+
+    last = user->data + user->len;
+    p = ngx_strlchr(user->data, last, ':');
+
+    if (p == NULL || p + 1 == last) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "no password after the user name in server "
+                           "of store \"%V\"", &store->name);
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_coord_unescape(cf, &store->redis.username, user->data,
+                                p - user->data)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    p++;
+
+    if (ngx_http_coord_unescape(cf, &store->redis.password, p, last - p)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_hide(cf, p, last - p);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_url_db(ngx_conf_t *cf, ngx_coord_store_t *store, ngx_str_t *db)
+{
+    ngx_int_t  n;
+
+    n = ngx_atoi(db->data, db->len);
+
+    if (n == NGX_ERROR || n > 65535) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid database \"%V\" in server of store "
+                           "\"%V\": it must be a number from 0 to 65535",
+                           db, &store->name);
+        return NGX_ERROR;
+    }
+
+    store->redis.db = n;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_unescape(ngx_conf_t *cf, ngx_str_t *dst, u_char *data,
+    size_t len)
+{
+    u_char  *p;
+
+    dst->data = ngx_pnalloc(cf->pool, len + 1);
+    if (dst->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = dst->data;
+    ngx_unescape_uri(&p, &data, len, 0);
+    dst->len = p - dst->data;
+
+    return NGX_OK;
+}
+
+
+/* blots a password out of what "nginx -T" prints */
+
+static void
+ngx_http_coord_hide(ngx_conf_t *cf, u_char *data, size_t len)
+{
+    u_char     *p;
+    ngx_buf_t  *dump;
+
+    dump = cf->conf_file->dump;
+
+    if (dump == NULL || len == 0) {
+        return;
+    }
+
+    for (p = dump->start; p + len <= dump->last; p++) {
+        if (ngx_memcmp(p, data, len) == 0) {
+            ngx_memset(p, '*', len);
+        }
+    }
+}
+
+
+static char *
+ngx_http_coord_store_mode(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data)
+{
+    if (ngx_strcmp(value[1].data, "standalone") == 0) {
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "cluster") == 0
+        || ngx_strncmp(value[1].data, "sentinel=", 9) == 0)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "mode \"%V\" is not supported by this version "
+                           "of ngx_coord_module", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid mode \"%V\" of store \"%V\", it must be "
+                       "\"standalone\", \"sentinel=<master>\" or \"cluster\"",
+                       &value[1], &store->name);
+
+    return NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_http_coord_store_str(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data)
+{
+    ngx_str_t *field = data;
+
+    *field = value[1];
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_coord_store_prefix(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data)
+{
+    size_t  i;
+
+    for (i = 0; i < value[1].len; i++) {
+        if (value[1].data[i] <= ' '
+            || value[1].data[i] >= 0x7f
+            || value[1].data[i] == '{'
+            || value[1].data[i] == '}')
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid key_prefix \"%V\": blanks, braces and "
+                               "non-ASCII characters are not allowed",
+                               &value[1]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    store->key_prefix = value[1];
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_coord_store_password(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data)
+{
+    if (ngx_conf_full_name(cf->cycle, &value[1], 1) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_coord_read_password(cf, &value[1], &store->redis.password)
+        != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_read_password(ngx_conf_t *cf, ngx_str_t *path,
+    ngx_str_t *password)
+{
+    u_char           buf[4096];
+    ssize_t          n;
+    ngx_fd_t         fd;
+    ngx_file_info_t  fi;
+
+    fd = ngx_open_file(path->data, NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
+
+    if (fd == NGX_INVALID_FILE) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           ngx_open_file_n " \"%V\" failed", path);
+        return NGX_ERROR;
+    }
+
+    if (ngx_fd_info(fd, &fi) != NGX_FILE_ERROR && (fi.st_mode & 0007)) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "password file \"%V\" is open to everybody, "
+                           "mode 0600 or 0640 is advised", path);
+    }
+
+    n = ngx_read_fd(fd, buf, sizeof(buf));
+
+    if (ngx_close_file(fd) == NGX_FILE_ERROR) {
+        ngx_conf_log_error(NGX_LOG_ALERT, cf, ngx_errno,
+                           ngx_close_file_n " \"%V\" failed", path);
+    }
+
+    if (n == -1) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           ngx_read_fd_n " \"%V\" failed", path);
+        return NGX_ERROR;
+    }
+
+    for (password->len = 0;
+         password->len < (size_t) n
+         && buf[password->len] != CR && buf[password->len] != LF;
+         password->len++)
+    {
+        /* void */
+    }
+
+    if (password->len == 0 || password->len == sizeof(buf)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "no password in the first line of \"%V\"", path);
+        ngx_explicit_memzero(buf, sizeof(buf));
+        return NGX_ERROR;
+    }
+
+    password->data = ngx_pnalloc(cf->pool, password->len);
+
+    if (password->data) {
+        ngx_memcpy(password->data, buf, password->len);
+    }
+
+    ngx_explicit_memzero(buf, sizeof(buf));
+
+    return password->data ? NGX_OK : NGX_ERROR;
+}
+
+
+static char *
+ngx_http_coord_store_msec(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data)
+{
+    ngx_msec_t *field = data;
+
+    ngx_int_t  ms;
+
+    ms = ngx_parse_time(&value[1], 0);
+
+    if (ms == NGX_ERROR
+        || ms < NGX_HTTP_COORD_TIMEOUT_MIN
+        || ms > NGX_HTTP_COORD_TIMEOUT_MAX)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid %V \"%V\" of store \"%V\", it must be "
+                           "from 1ms to 60s",
+                           &value[0], &value[1], &store->name);
+        return NGX_CONF_ERROR;
+    }
+
+    *field = ms;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_coord_store_pending(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data)
+{
+    ngx_int_t  n;
+
+    n = ngx_atoi(value[1].data, value[1].len);
+
+    if (n < 1 || n > 1000000) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid max_pending \"%V\" of store \"%V\", "
+                           "it must be from 1 to 1000000",
+                           &value[1], &store->name);
+        return NGX_CONF_ERROR;
+    }
+
+    store->redis.max_pending = n;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_coord_store_breaker(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data)
+{
+    ngx_int_t   n;
+    ngx_str_t   s;
+    ngx_uint_t  i;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_http_coord_param(&value[i], "failures=", &s)) {
+            n = ngx_atoi(s.data, s.len);
+
+            if (n >= 1 && n <= 1000000) {
+                store->redis.breaker_failures = n;
+                continue;
+            }
+
+        } else if (ngx_http_coord_param(&value[i], "cooldown=", &s)) {
+            n = ngx_parse_time(&s, 0);
+
+            if (n >= 1 && n <= 3600000) {
+                store->redis.breaker_cooldown = n;
+                continue;
+            }
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid breaker parameter \"%V\" of store "
+                           "\"%V\", allowed are \"failures=\" 1 to 1000000 "
+                           "and \"cooldown=\" 1ms to 1h",
+                           &value[i], &store->name);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_coord_store_tls(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data)
+{
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "\"%V\" of store \"%V\": TLS to Redis is not supported "
+                       "by this version of ngx_coord_module",
+                       &value[0], &store->name);
+
+    return NGX_CONF_ERROR;
+}
+
+
+void
+ngx_http_coord_stores_resolver(ngx_conf_t *cf)
+{
+    ngx_uint_t                    i;
+    ngx_coord_store_t           **stores;
+    ngx_http_core_loc_conf_t     *clcf;
+    ngx_http_coord_main_conf_t   *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->resolver == NULL || clcf->resolver->connections.nelts == 0) {
+        return;
+    }
+
+    stores = cmcf->stores.elts;
+
+    for (i = 0; i < cmcf->stores.nelts; i++) {
+        if (stores[i]->redis.host.len) {
+            stores[i]->redis.resolver = clcf->resolver;
+            stores[i]->redis.resolver_timeout = clcf->resolver_timeout;
+        }
+    }
+}
