@@ -1,0 +1,51 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * What a store that answers later asks of the batches; features do not
+ * include this.
+ */
+
+
+#ifndef _NGX_COORD_BATCH_H_INCLUDED_
+#define _NGX_COORD_BATCH_H_INCLUDED_
+
+
+#include "ngx_coord_store.h"
+
+
+/* 1 if a granted operation of this kind holds something to give back */
+#define ngx_coord_op_takes(op)                                                \
+    ((op)->type == NGX_COORD_OP_LEASE_ACQUIRE                                 \
+     || ((op)->type <= NGX_COORD_OP_LOG_TAKE && ((op)->type & 1) == 0))
+
+/* 1 if what the operation is about lies in memory, whatever the store */
+#define ngx_coord_op_local(op)                                                \
+    ((op)->source == NGX_COORD_SOURCE_MEMORY                                  \
+     || (op)->source == NGX_COORD_SOURCE_FALLBACK)
+
+
+/* ends an operation that got no answer, by its on_failure */
+void ngx_coord_op_fail(ngx_coord_op_t *op, ngx_coord_fail_e failure);
+
+/*
+ * The deadline of a batch in flight has passed: its operations end by their
+ * on_failure and its handler is posted.
+ */
+void ngx_coord_batch_expired(ngx_coord_batch_t *batch);
+
+/*
+ * An answer that came when nobody waited for it any more: op is a copy of the
+ * operation with that answer.  A lease is given back, and of a cancelled
+ * batch everything; a place of a merely late batch stays taken.
+ */
+void ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op);
+
+/*
+ * The client has let the batch go, and unless it expired before, its results
+ * stand now.  The handler is posted, or the batch released.
+ */
+void ngx_coord_batch_released(ngx_coord_batch_t *batch);
+
+
+#endif /* _NGX_COORD_BATCH_H_INCLUDED_ */

@@ -1,0 +1,288 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#include "ngx_coord_rate.h"
+
+
+static ngx_coord_nsec_t ngx_coord_rate_span(ngx_coord_nsec_t interval,
+    ngx_uint_t n);
+static ngx_coord_nsec_t ngx_coord_sliding_fits(ngx_coord_nsec_t length,
+    int64_t room, int64_t count);
+
+
+/* interval * n, cut to NGX_COORD_RATE_SPAN */
+
+static ngx_coord_nsec_t
+ngx_coord_rate_span(ngx_coord_nsec_t interval, ngx_uint_t n)
+{
+    if (n >= (uint64_t) NGX_COORD_RATE_SPAN / (uint64_t) interval) {
+        return NGX_COORD_RATE_SPAN;
+    }
+
+    return interval * (ngx_coord_nsec_t) n;
+}
+
+
+ngx_int_t
+ngx_coord_bucket_init(ngx_coord_bucket_t *bucket,
+    const ngx_coord_rate_t *rate)
+{
+    ngx_uint_t  cost, capacity;
+
+    cost = rate->cost ? rate->cost : 1;
+    capacity = rate->burst + 1;
+
+    if (capacity == 0) {
+        capacity = rate->burst;
+    }
+
+    bucket->interval = ngx_max(rate->interval, 1);
+    bucket->interval = ngx_min(bucket->interval, NGX_COORD_RATE_SPAN);
+    bucket->total = ngx_coord_rate_span(bucket->interval, capacity);
+
+    if (cost > capacity) {
+        bucket->charge = bucket->total;
+        bucket->limit = 0;
+
+        return NGX_DECLINED;
+    }
+
+    bucket->charge = ngx_coord_rate_span(bucket->interval, cost);
+    bucket->limit = bucket->total - bucket->charge;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_coord_bucket_answer(const ngx_coord_bucket_t *bucket,
+    ngx_coord_rate_t *rate, ngx_coord_nsec_t backlog)
+{
+    ngx_coord_nsec_t  whole, part;
+
+    backlog = ngx_max(backlog, 0);
+
+    whole = backlog / bucket->interval;
+    part = backlog % bucket->interval;
+
+    if (whole > NGX_MAX_INT_T_VALUE / 1000 - 1) {
+        rate->excess = NGX_MAX_INT_T_VALUE;
+
+    } else if (bucket->interval > INT64_MAX / 1000) {
+        rate->excess = whole * 1000
+                       + ngx_min(part / (bucket->interval / 1000), 999);
+
+    } else {
+        rate->excess = whole * 1000 + part * 1000 / bucket->interval;
+    }
+
+    if (backlog > bucket->limit) {
+        rate->retry = backlog - bucket->limit;
+        rate->reset = backlog;
+        rate->remaining = backlog < bucket->total
+                          ? (bucket->total - backlog) / bucket->interval : 0;
+        return NGX_BUSY;
+    }
+
+    backlog += bucket->charge;
+
+    rate->retry = 0;
+    rate->reset = backlog;
+    rate->remaining = (bucket->total - backlog) / bucket->interval;
+
+    return NGX_OK;
+}
+
+
+ngx_coord_nsec_t
+ngx_coord_bucket_refund(const ngx_coord_rate_t *rate, ngx_coord_nsec_t now)
+{
+    ngx_coord_nsec_t    left;
+    ngx_coord_bucket_t  bucket;
+
+    if (now < 0 || rate->mark <= now) {
+        return 0;
+    }
+
+    (void) ngx_coord_bucket_init(&bucket, rate);
+
+    left = rate->mark - now;
+
+    return ngx_min(left, bucket.charge);
+}
+
+
+ngx_int_t
+ngx_coord_window_init(ngx_coord_window_t *window,
+    const ngx_coord_rate_t *rate)
+{
+    window->length = ngx_max(rate->window, NGX_COORD_NSEC_PER_MSEC);
+    window->length = ngx_min(window->length, NGX_COORD_RATE_SPAN);
+    window->limit = ngx_min(rate->limit, NGX_COORD_RATE_LIMIT);
+    window->cost = rate->cost ? ngx_min(rate->cost, NGX_COORD_RATE_LIMIT) : 1;
+
+    return window->cost > window->limit ? NGX_DECLINED : NGX_OK;
+}
+
+
+ngx_int_t
+ngx_coord_window_answer(const ngx_coord_window_t *window,
+    ngx_coord_rate_t *rate, ngx_int_t rc, int64_t used, ngx_coord_nsec_t left)
+{
+    left = ngx_max(left, 0);
+
+    rate->excess = 0;
+    rate->remaining = used < window->limit ? window->limit - used : 0;
+    rate->retry = (rc == NGX_BUSY) ? left : 0;
+    rate->reset = left;
+
+    return rc;
+}
+
+
+void
+ngx_coord_sliding_init(ngx_coord_sliding_t *sliding,
+    const ngx_coord_window_t *window, ngx_coord_nsec_t now)
+{
+    int64_t           digits;
+    ngx_uint_t        i;
+    ngx_coord_nsec_t  rest;
+
+    now = ngx_max(now, 0);
+
+    sliding->index = now / window->length;
+    sliding->elapsed = now % window->length;
+
+    /* nine digits of (length - elapsed) / length, by long division */
+
+    rest = window->length - sliding->elapsed;
+    digits = rest / window->length;
+    rest %= window->length;
+
+    for (i = 0; i < 9; i++) {
+        rest *= 10;
+        digits = digits * 10 + rest / window->length;
+        rest %= window->length;
+    }
+
+    sliding->weight = rest ? digits + 1 : digits;
+}
+
+
+ngx_int_t
+ngx_coord_sliding_decide(const ngx_coord_sliding_t *sliding,
+    const ngx_coord_window_t *window, int64_t current, int64_t previous)
+{
+    int64_t  room;
+
+    room = window->limit - window->cost - current;
+
+    if (room < 0) {
+        return NGX_BUSY;
+    }
+
+    previous = ngx_min(previous, NGX_COORD_RATE_LIMIT);
+
+    return previous * sliding->weight <= room * NGX_COORD_RATE_WEIGHT
+           ? NGX_OK : NGX_BUSY;
+}
+
+
+/*
+ * The shortest time into a window at which count in the window before weighs
+ * no more than room.
+ */
+
+static ngx_coord_nsec_t
+ngx_coord_sliding_fits(ngx_coord_nsec_t length, int64_t room, int64_t count)
+{
+    int64_t  weight;
+
+    if (count <= room) {
+        return 0;
+    }
+
+    weight = room * NGX_COORD_RATE_WEIGHT / count;
+
+    return length - length / NGX_COORD_RATE_WEIGHT * weight
+           - length % NGX_COORD_RATE_WEIGHT * weight / NGX_COORD_RATE_WEIGHT;
+}
+
+
+ngx_int_t
+ngx_coord_sliding_answer(const ngx_coord_sliding_t *sliding,
+    const ngx_coord_window_t *window, ngx_coord_rate_t *rate, ngx_int_t rc,
+    int64_t current, int64_t previous)
+{
+    int64_t           room, weighed;
+    ngx_coord_nsec_t  left, at;
+
+    current = ngx_max(current, 0);
+    current = ngx_min(current, NGX_COORD_RATE_LIMIT);
+    previous = ngx_max(previous, 0);
+    previous = ngx_min(previous, NGX_COORD_RATE_LIMIT);
+
+    left = window->length - sliding->elapsed;
+    weighed = previous * sliding->weight;
+    room = (window->limit - current) * NGX_COORD_RATE_WEIGHT - weighed;
+
+    rate->excess = 0;
+    rate->remaining = room > 0 ? room / NGX_COORD_RATE_WEIGHT : 0;
+    rate->reset = current ? left + window->length : previous ? left : 0;
+    rate->retry = 0;
+
+    if (rc != NGX_BUSY) {
+        return rc;
+    }
+
+    room = window->limit - window->cost;
+
+    if (room < 0) {
+        return rc;
+    }
+
+    if (current <= room) {
+        at = ngx_coord_sliding_fits(window->length, room - current, previous);
+        rate->retry = ngx_max(at - sliding->elapsed, 1);
+
+    } else {
+        at = ngx_coord_sliding_fits(window->length, room, current);
+        rate->retry = left + at;
+    }
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_coord_log_answer(const ngx_coord_window_t *window,
+    ngx_coord_rate_t *rate, ngx_int_t rc, int64_t used,
+    ngx_coord_nsec_t oldest, ngx_coord_nsec_t newest, ngx_coord_nsec_t now)
+{
+    ngx_coord_nsec_t  first, last;
+
+    first = ngx_min(ngx_max(now - oldest, 0), window->length);
+    last = ngx_min(ngx_max(now - newest, 0), window->length);
+
+    rate->excess = 0;
+    rate->remaining = used < window->limit ? window->limit - used : 0;
+    rate->retry = (rc == NGX_BUSY) ? ngx_max(window->length - first, 1) : 0;
+    rate->reset = used ? window->length - last : 0;
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_coord_rate_never(ngx_coord_rate_t *rate)
+{
+    rate->excess = 0;
+    rate->remaining = 0;
+    rate->retry = 0;
+    rate->reset = 0;
+
+    return NGX_BUSY;
+}

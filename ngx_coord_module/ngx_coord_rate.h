@@ -1,0 +1,137 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The arithmetic of rate limits, shared by both stores: pure functions of
+ * their arguments, no clock, no memory, no overflow for any argument.
+ *
+ * What the answers mean, for every algorithm:
+ *
+ *   remaining   how many further requests of cost 1 would be granted right now
+ *   retry       refused: the shortest wait after which the same request is
+ *               granted if nobody else asks; 0: its cost never fits
+ *   reset       how long until the state is that of a key never seen
+ */
+
+
+#ifndef _NGX_COORD_RATE_H_INCLUDED_
+#define _NGX_COORD_RATE_H_INCLUDED_
+
+
+#include "ngx_coord_store.h"
+
+
+/* durations above are cut to this: 18 years; two of them still add up */
+#define NGX_COORD_RATE_SPAN    ((ngx_coord_nsec_t) 1 << 59)
+
+/* limits of windows and costs above are cut to this */
+#define NGX_COORD_RATE_LIMIT   0x7fffffff
+
+/* the weight of a previous window is counted in parts of this */
+#define NGX_COORD_RATE_WEIGHT  1000000000LL
+
+
+/*
+ * A bucket as GCRA (virtual scheduling).  A request of cost c moves the
+ * theoretical arrival time (TAT) by charge = c * interval; it is granted if
+ * TAT - now, the backlog, is at most limit = (burst + 1 - c) * interval.
+ */
+
+typedef struct {
+    ngx_coord_nsec_t           interval;
+    ngx_coord_nsec_t           charge;
+    ngx_coord_nsec_t           limit;
+    ngx_coord_nsec_t           total;     /* (burst + 1) * interval */
+} ngx_coord_bucket_t;
+
+
+/*
+ * Computes the bucket of a rate.  NGX_DECLINED: the cost is above burst + 1
+ * and never fits.
+ */
+ngx_int_t ngx_coord_bucket_init(ngx_coord_bucket_t *bucket,
+    const ngx_coord_rate_t *rate);
+
+/*
+ * Decides on a request that found backlog nanoseconds in the bucket: returns
+ * NGX_OK or NGX_BUSY and fills the answer of rate, but for mark.
+ */
+ngx_int_t ngx_coord_bucket_answer(const ngx_coord_bucket_t *bucket,
+    ngx_coord_rate_t *rate, ngx_coord_nsec_t backlog);
+
+/*
+ * How far the TAT may be set back for a take whose TAT was rate->mark: only
+ * the part of the charge that has not drained yet, so that giving back never
+ * admits more than not having asked; 0: nothing.
+ */
+ngx_coord_nsec_t ngx_coord_bucket_refund(const ngx_coord_rate_t *rate,
+    ngx_coord_nsec_t now);
+
+
+/* the parameters of a window within their bounds */
+typedef struct {
+    ngx_coord_nsec_t           length;
+    int64_t                    limit;
+    int64_t                    cost;
+} ngx_coord_window_t;
+
+
+/* NGX_DECLINED: the cost is above the limit and never fits */
+ngx_int_t ngx_coord_window_init(ngx_coord_window_t *window,
+    const ngx_coord_rate_t *rate);
+
+/*
+ * Fills the answer of a fixed window: used places after the request, left
+ * nanoseconds until the window ends.  Returns rc.
+ */
+ngx_int_t ngx_coord_window_answer(const ngx_coord_window_t *window,
+    ngx_coord_rate_t *rate, ngx_int_t rc, int64_t used,
+    ngx_coord_nsec_t left);
+
+
+/*
+ * A sliding window counter sees windows that start at multiples of their
+ * length.  The estimate is the count of the current window and that of the
+ * previous one times the part of it that still lies within one length.
+ */
+
+typedef struct {
+    int64_t                    index;     /* of the current window */
+    ngx_coord_nsec_t           elapsed;   /* since it began */
+    int64_t                    weight;    /* of the previous one, rounded up */
+} ngx_coord_sliding_t;
+
+
+void ngx_coord_sliding_init(ngx_coord_sliding_t *sliding,
+    const ngx_coord_window_t *window, ngx_coord_nsec_t now);
+
+/*
+ * Decides on a request by the counts of both windows without it: NGX_OK or
+ * NGX_BUSY.
+ */
+ngx_int_t ngx_coord_sliding_decide(const ngx_coord_sliding_t *sliding,
+    const ngx_coord_window_t *window, int64_t current, int64_t previous);
+
+/*
+ * Fills the answer: rc was decided; current and previous are the counts
+ * after the request.  Returns rc.
+ */
+ngx_int_t ngx_coord_sliding_answer(const ngx_coord_sliding_t *sliding,
+    const ngx_coord_window_t *window, ngx_coord_rate_t *rate, ngx_int_t rc,
+    int64_t current, int64_t previous);
+
+
+/*
+ * Fills the answer of a sliding log: used entries after the request; oldest
+ * and newest are the times of the first and the last one.  Returns rc.
+ */
+ngx_int_t ngx_coord_log_answer(const ngx_coord_window_t *window,
+    ngx_coord_rate_t *rate, ngx_int_t rc, int64_t used,
+    ngx_coord_nsec_t oldest, ngx_coord_nsec_t newest, ngx_coord_nsec_t now);
+
+
+/* the answer to a request whose cost never fits; returns NGX_BUSY */
+ngx_int_t ngx_coord_rate_never(ngx_coord_rate_t *rate);
+
+
+#endif /* _NGX_COORD_RATE_H_INCLUDED_ */

@@ -1,0 +1,487 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * What both stores share: batches and their life, the failure policy, giving
+ * back, and telling the features.
+ */
+
+
+#include "ngx_coord_store.h"
+#include "ngx_coord_batch.h"
+
+#include <openssl/rand.h>
+
+
+/* batches that a worker keeps for reuse */
+#define NGX_COORD_BATCH_KEEP  128
+
+
+static ngx_coord_batch_t *ngx_coord_batch_give(ngx_coord_store_t *store,
+    ngx_coord_op_t *ops, ngx_uint_t n);
+static void ngx_coord_batch_free(ngx_coord_batch_t *batch);
+static void ngx_coord_batch_finish(ngx_coord_batch_t *batch);
+static void ngx_coord_batch_post(ngx_coord_batch_t *batch);
+static void ngx_coord_store_done_handler(ngx_event_t *ev);
+
+
+/* free batches, linked by their data */
+static ngx_coord_batch_t  *ngx_coord_batches;
+static ngx_uint_t          ngx_coord_nbatches;
+
+
+ngx_int_t
+ngx_coord_store_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
+{
+    store->cycle = cycle;
+    store->client = NULL;
+
+    ngx_queue_init(&store->completed);
+
+    ngx_memzero(&store->done, sizeof(ngx_event_t));
+
+    store->done.handler = ngx_coord_store_done_handler;
+    store->done.data = store;
+    store->done.log = cycle->log;
+
+    if (store->actions->init == NULL) {
+        return NGX_OK;
+    }
+
+    return store->actions->init(store, cycle);
+}
+
+
+void
+ngx_coord_store_exit(ngx_coord_store_t *store)
+{
+    ngx_queue_t        *q;
+    ngx_coord_batch_t  *batch;
+
+    if (store->cycle == NULL) {
+        return;
+    }
+
+    if (store->actions->exit) {
+        store->actions->exit(store);
+    }
+
+    if (store->done.posted) {
+        ngx_delete_posted_event(&store->done);
+    }
+
+    /* nobody is called any more: what the features hold dies with them */
+
+    while (!ngx_queue_empty(&store->completed)) {
+        q = ngx_queue_head(&store->completed);
+        batch = ngx_queue_data(q, ngx_coord_batch_t, queue);
+
+        ngx_queue_remove(q);
+        batch->queued = 0;
+
+        if (batch->abandoned || batch->handler == NULL) {
+            ngx_coord_batch_free(batch);
+        }
+    }
+
+    while (ngx_coord_batches) {
+        batch = ngx_coord_batches;
+        ngx_coord_batches = batch->data;
+        ngx_free(batch);
+    }
+
+    ngx_coord_nbatches = 0;
+    store->cycle = NULL;
+}
+
+
+ngx_coord_batch_t *
+ngx_coord_batch_create(ngx_coord_store_t *store)
+{
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_coord_batches;
+
+    if (batch) {
+        ngx_coord_batches = batch->data;
+        ngx_coord_nbatches--;
+
+    } else {
+        batch = ngx_alloc(sizeof(ngx_coord_batch_t), ngx_cycle->log);
+
+        if (batch == NULL) {
+            return NULL;
+        }
+    }
+
+    /* all but the operations, which ngx_coord_batch_add() clears */
+
+    ngx_memzero(batch, offsetof(ngx_coord_batch_t, inline_ops));
+
+    batch->store = store;
+    batch->ops = batch->inline_ops;
+    batch->nalloc = NGX_COORD_BATCH_OPS;
+
+    return batch;
+}
+
+
+ngx_coord_op_t *
+ngx_coord_batch_add(ngx_coord_batch_t *batch, ngx_coord_op_e type,
+    ngx_coord_zone_t *zone, u_char *key, size_t len)
+{
+    ngx_coord_op_t  *op, *ops;
+
+    if (len > NGX_COORD_KEY_LEN) {
+        return NULL;
+    }
+
+    if (batch->nops == batch->nalloc) {
+        ops = ngx_alloc(2 * batch->nalloc * sizeof(ngx_coord_op_t),
+                        ngx_cycle->log);
+        if (ops == NULL) {
+            return NULL;
+        }
+
+        ngx_memcpy(ops, batch->ops, batch->nops * sizeof(ngx_coord_op_t));
+
+        if (batch->ops != batch->inline_ops) {
+            ngx_free(batch->ops);
+        }
+
+        batch->ops = ops;
+        batch->nalloc *= 2;
+    }
+
+    op = &batch->ops[batch->nops++];
+
+    ngx_memzero(op, sizeof(ngx_coord_op_t));
+
+    op->type = type;
+    op->zone = zone;
+    op->key_len = len;
+
+    ngx_memcpy(op->key, key, len);
+
+    return op;
+}
+
+
+ngx_int_t
+ngx_coord_batch_send(ngx_coord_batch_t *batch)
+{
+    ngx_int_t   rc;
+    ngx_uint_t  i;
+
+    rc = batch->store->actions->send(batch);
+
+    if (rc == NGX_AGAIN) {
+        return NGX_AGAIN;
+    }
+
+    if (rc == NGX_ERROR) {
+        for (i = 0; i < batch->nops; i++) {
+            if (batch->ops[i].sent) {
+                ngx_coord_op_fail(&batch->ops[i], batch->call.failure);
+            }
+        }
+    }
+
+    batch->in_flight = 0;
+    batch->complete = 1;
+
+    if (batch->handler == NULL) {
+        ngx_coord_batch_free(batch);
+    }
+
+    return NGX_OK;
+}
+
+
+void
+ngx_coord_batch_done(ngx_coord_batch_t *batch)
+{
+    if (batch->queued) {
+
+        /* results that nobody has seen are no results */
+
+        ngx_queue_remove(&batch->queue);
+        batch->queued = 0;
+        batch->complete = 0;
+
+        ngx_coord_batch_undo(batch, 0, batch->nops);
+    }
+
+    if (batch->in_flight) {
+        batch->abandoned = 1;
+        return;
+    }
+
+    ngx_coord_batch_free(batch);
+}
+
+
+void
+ngx_coord_batch_undo(ngx_coord_batch_t *batch, ngx_uint_t first,
+    ngx_uint_t last)
+{
+    ngx_coord_batch_t  *give;
+
+    last = ngx_min(last, batch->nops);
+
+    if (first >= last) {
+        return;
+    }
+
+    give = ngx_coord_batch_give(batch->store, batch->ops + first,
+                                last - first);
+
+    if (give) {
+        (void) ngx_coord_batch_send(give);
+    }
+}
+
+
+void
+ngx_coord_op_undo(ngx_coord_op_t *op)
+{
+    ngx_coord_batch_t  *give;
+
+    give = ngx_coord_batch_give(op->zone->store, op, 1);
+
+    if (give) {
+        (void) ngx_coord_batch_send(give);
+    }
+}
+
+
+/*
+ * A batch that gives back what was granted among n operations; NULL: nothing
+ * was, or no memory.
+ */
+
+static ngx_coord_batch_t *
+ngx_coord_batch_give(ngx_coord_store_t *store, ngx_coord_op_t *ops,
+    ngx_uint_t n)
+{
+    ngx_uint_t          i;
+    ngx_coord_op_t     *op, *give;
+    ngx_coord_op_e      type;
+    ngx_coord_batch_t  *batch;
+
+    batch = NULL;
+
+    for (i = 0; i < n; i++) {
+        op = &ops[i];
+
+        if (op->rc != NGX_OK || !ngx_coord_op_takes(op)) {
+            continue;
+        }
+
+        if (batch == NULL) {
+            batch = ngx_coord_batch_create(store);
+
+            if (batch == NULL) {
+                return NULL;
+            }
+        }
+
+        type = (op->type == NGX_COORD_OP_LEASE_ACQUIRE)
+               ? NGX_COORD_OP_LEASE_RELEASE : op->type + 1;
+
+        give = ngx_coord_batch_add(batch, type, op->zone, op->key,
+                                   op->key_len);
+        if (give == NULL) {
+            break;
+        }
+
+        give->u = op->u;
+        give->source = op->source;
+
+        ngx_memcpy(give->id, op->id, NGX_COORD_ID_LEN);
+    }
+
+    return batch;
+}
+
+
+static void
+ngx_coord_batch_free(ngx_coord_batch_t *batch)
+{
+    if (batch->ops != batch->inline_ops) {
+        ngx_free(batch->ops);
+    }
+
+    if (ngx_coord_nbatches >= NGX_COORD_BATCH_KEEP) {
+        ngx_free(batch);
+        return;
+    }
+
+    batch->data = ngx_coord_batches;
+    ngx_coord_batches = batch;
+    ngx_coord_nbatches++;
+}
+
+
+/*
+ * Ends an operation for which Redis has no answer.  Only what takes a place
+ * may take it in memory instead: a lease that lies in Redis cannot be renewed
+ * or released there.
+ */
+
+void
+ngx_coord_op_fail(ngx_coord_op_t *op, ngx_coord_fail_e failure)
+{
+    if (op->on_failure == NGX_COORD_FAILURE_LOCAL && ngx_coord_op_takes(op)) {
+        ngx_coord_memory_run(op);
+
+        op->source = NGX_COORD_SOURCE_FALLBACK;
+        op->failure = failure;
+        return;
+    }
+
+    op->rc = NGX_ERROR;
+    op->source = NGX_COORD_SOURCE_NONE;
+    op->failure = failure;
+}
+
+
+/*
+ * The results stand, or the client has let the batch go, or both.  Runs
+ * inside the client: handlers wait for the posted event.
+ */
+
+static void
+ngx_coord_batch_finish(ngx_coord_batch_t *batch)
+{
+    if (batch->handler == NULL || batch->abandoned) {
+
+        if (!batch->in_flight) {
+            ngx_coord_batch_free(batch);
+        }
+
+        return;
+    }
+
+    if (!batch->complete) {
+        batch->complete = 1;
+        ngx_coord_batch_post(batch);
+    }
+}
+
+
+static void
+ngx_coord_batch_post(ngx_coord_batch_t *batch)
+{
+    ngx_coord_store_t  *store;
+
+    store = batch->store;
+
+    batch->queued = 1;
+    ngx_queue_insert_tail(&store->completed, &batch->queue);
+
+    if (!store->done.posted) {
+        ngx_post_event(&store->done, &ngx_posted_events);
+    }
+}
+
+
+void
+ngx_coord_batch_expired(ngx_coord_batch_t *batch)
+{
+    ngx_uint_t  i;
+
+    if (batch->abandoned || batch->complete) {
+        return;
+    }
+
+    for (i = 0; i < batch->nops; i++) {
+        if (batch->ops[i].sent) {
+            ngx_coord_op_fail(&batch->ops[i], NGX_COORD_FAIL_TIMEOUT);
+        }
+    }
+
+    if (batch->handler == NULL) {
+        batch->complete = 1;
+        return;
+    }
+
+    ngx_coord_batch_finish(batch);
+}
+
+
+void
+ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
+{
+    ngx_coord_batch_t  *give;
+
+    if (op->rc != NGX_OK || batch->store->client == NULL) {
+        return;
+    }
+
+    if (batch->complete && op->type != NGX_COORD_OP_LEASE_ACQUIRE) {
+        return;
+    }
+
+    give = ngx_coord_batch_give(batch->store, op, 1);
+
+    if (give == NULL) {
+        return;
+    }
+
+    /* sent by the posted event: not while the client is reading */
+
+    give->unsent = 1;
+    ngx_coord_batch_post(give);
+}
+
+
+void
+ngx_coord_batch_released(ngx_coord_batch_t *batch)
+{
+    batch->in_flight = 0;
+
+    /* a timed-out batch whose handler has not run yet ends as it would */
+
+    if (batch->complete && batch->handler && !batch->abandoned) {
+        return;
+    }
+
+    ngx_coord_batch_finish(batch);
+}
+
+
+static void
+ngx_coord_store_done_handler(ngx_event_t *ev)
+{
+    ngx_queue_t        *q;
+    ngx_coord_batch_t  *batch;
+    ngx_coord_store_t  *store;
+
+    store = ev->data;
+
+    while (!ngx_queue_empty(&store->completed)) {
+        q = ngx_queue_head(&store->completed);
+        batch = ngx_queue_data(q, ngx_coord_batch_t, queue);
+
+        ngx_queue_remove(q);
+        batch->queued = 0;
+
+        if (batch->unsent) {
+            batch->unsent = 0;
+            (void) ngx_coord_batch_send(batch);
+            continue;
+        }
+
+        /* the handler may end the batch */
+
+        batch->handler(batch);
+    }
+}
+
+
+ngx_int_t
+ngx_coord_id(u_char *id)
+{
+    return RAND_bytes(id, NGX_COORD_ID_LEN) == 1 ? NGX_OK : NGX_ERROR;
+}

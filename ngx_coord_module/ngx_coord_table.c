@@ -1,0 +1,690 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#include "ngx_coord_table.h"
+
+
+/* cells that an insertion looks at to free expired entries */
+#define NGX_COORD_TABLE_SWEEP  4
+
+/* cells that are looked at, at most, when there is no free one */
+#define NGX_COORD_TABLE_SCAN   1024
+
+/* of these, entries that compete for eviction */
+#define NGX_COORD_TABLE_CANDIDATES  8
+
+
+#define ngx_coord_table_cell(t, n)  (&ngx_coord_table_cells(t)[n])
+
+#define ngx_coord_table_number(t, c)                                          \
+    ((uint32_t) ((ngx_coord_cell_t *) (c) - ngx_coord_table_cells(t)))
+
+#define ngx_coord_rotl(v, n)  ((v) << (n) | (v) >> (64 - (n)))
+
+
+static uint32_t ngx_coord_table_hash(ngx_coord_table_t *table,
+    ngx_uint_t tag, const u_char *key, size_t len);
+static void ngx_coord_sip_round(uint64_t *v);
+static uint32_t ngx_coord_table_alloc(ngx_coord_table_t *table,
+    uint32_t keep, ngx_coord_nsec_t now);
+static void ngx_coord_table_free(ngx_coord_table_t *table, uint32_t n);
+static void ngx_coord_table_free_chain(ngx_coord_table_t *table, uint32_t n);
+static ngx_coord_entry_t *ngx_coord_table_tick(ngx_coord_table_t *table,
+    uint32_t keep, ngx_coord_nsec_t now);
+static void ngx_coord_table_repair(ngx_coord_table_t *table);
+static ngx_uint_t ngx_coord_table_repair_head(ngx_coord_table_t *table,
+    uint32_t n);
+
+
+ngx_coord_table_t *
+ngx_coord_table_create(void *addr, size_t size, const u_char *seed,
+    const ngx_str_t *name)
+{
+    size_t              fixed, per_cell;
+    uint32_t            i;
+    ngx_coord_table_t  *table;
+
+    table = addr;
+
+    /* cell 0 is none; alignment may take another one */
+
+    fixed = sizeof(ngx_coord_table_t) + 2 * NGX_COORD_CELL_SIZE;
+    per_cell = NGX_COORD_CELL_SIZE + sizeof(uint32_t);
+
+    if (size < fixed + per_cell) {
+        return NULL;
+    }
+
+    ngx_memzero(table, sizeof(ngx_coord_table_t));
+
+    table->ncells = ngx_min((size - fixed) / per_cell, 0x7fffffff);
+    table->nbuckets = 1;
+
+    while (table->nbuckets <= table->ncells / 2) {
+        table->nbuckets *= 2;
+    }
+
+    ngx_memcpy(table->seed, seed, NGX_COORD_TABLE_SEED_LEN);
+    ngx_memcpy(table->name, name->data,
+               ngx_min(name->len, NGX_COORD_TABLE_NAME_LEN));
+
+    table->version = NGX_COORD_TABLE_VERSION;
+
+    for (i = 1; i <= table->ncells; i++) {
+        ngx_coord_table_cell(table, i)->head.state = NGX_COORD_CELL_FREE;
+    }
+
+    ngx_coord_table_repair(table);
+
+    table->repairs = 0;
+
+    ngx_coord_table_commit();
+
+    table->magic = NGX_COORD_TABLE_MAGIC;
+
+    return table;
+}
+
+
+ngx_uint_t
+ngx_coord_table_enter(ngx_coord_table_t *table)
+{
+    ngx_uint_t  repaired;
+
+    repaired = 0;
+
+    if (table->dirty) {
+        ngx_coord_table_repair(table);
+        repaired = 1;
+    }
+
+    table->dirty = 1;
+
+    ngx_coord_table_commit();
+
+    return repaired;
+}
+
+
+void
+ngx_coord_table_leave(ngx_coord_table_t *table)
+{
+    ngx_coord_table_commit();
+
+    table->dirty = 0;
+
+    ngx_coord_table_commit();
+}
+
+
+/*
+ * SipHash-1-3: clients choose the keys and must not be able to choose the
+ * bucket.
+ */
+
+static uint32_t
+ngx_coord_table_hash(ngx_coord_table_t *table, ngx_uint_t tag,
+    const u_char *key, size_t len)
+{
+    size_t    n;
+    uint64_t  v[4], word;
+
+    v[0] = table->seed[0] ^ 0x736f6d6570736575ULL;
+    v[1] = table->seed[1] ^ 0x646f72616e646f6dULL;
+    v[2] = table->seed[0] ^ 0x6c7967656e657261ULL;
+    v[3] = table->seed[1] ^ 0x7465646279746573ULL;
+
+    n = len;
+
+    while (n >= 8) {
+        ngx_memcpy(&word, key, 8);
+
+        v[3] ^= word;
+        ngx_coord_sip_round(v);
+        v[0] ^= word;
+
+        key += 8;
+        n -= 8;
+    }
+
+    word = 0;
+    ngx_memcpy(&word, key, n);
+    word ^= (uint64_t) (len ^ (tag << 8) ^ 0x800000) << 56
+            ^ (uint64_t) tag << 48;
+
+    v[3] ^= word;
+    ngx_coord_sip_round(v);
+    v[0] ^= word;
+
+    v[2] ^= 0xff;
+    ngx_coord_sip_round(v);
+    ngx_coord_sip_round(v);
+    ngx_coord_sip_round(v);
+
+    word = v[0] ^ v[1] ^ v[2] ^ v[3];
+
+    return (uint32_t) (word ^ word >> 32);
+}
+
+
+static void
+ngx_coord_sip_round(uint64_t *v)
+{
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = ngx_coord_rotl(v[1], 13) ^ v[0];
+    v[3] = ngx_coord_rotl(v[3], 16) ^ v[2];
+    v[0] = ngx_coord_rotl(v[0], 32);
+
+    v[2] += v[1];
+    v[0] += v[3];
+    v[1] = ngx_coord_rotl(v[1], 17) ^ v[2];
+    v[3] = ngx_coord_rotl(v[3], 21) ^ v[0];
+    v[2] = ngx_coord_rotl(v[2], 32);
+}
+
+
+ngx_coord_entry_t *
+ngx_coord_table_find(ngx_coord_table_t *table, ngx_uint_t tag,
+    const u_char *key, size_t len, ngx_coord_nsec_t now)
+{
+    uint32_t            n, hash;
+    ngx_coord_entry_t  *entry;
+
+    hash = ngx_coord_table_hash(table, tag, key, len);
+    n = ngx_coord_table_buckets(table)[hash & (table->nbuckets - 1)];
+
+    while (n) {
+        entry = &ngx_coord_table_cell(table, n)->head;
+
+        if (entry->hash == hash
+            && entry->tag == tag
+            && entry->key_len == len
+            && ngx_memcmp(entry->key, key, len) == 0)
+        {
+            if (entry->expires <= now) {
+                table->expirations++;
+                ngx_coord_table_remove(table, entry);
+                return NULL;
+            }
+
+            entry->used = now;
+
+            return entry;
+        }
+
+        n = entry->next;
+    }
+
+    return NULL;
+}
+
+
+ngx_coord_entry_t *
+ngx_coord_table_insert(ngx_coord_table_t *table, ngx_uint_t tag,
+    ngx_uint_t flags, const u_char *key, size_t len, const void *payload,
+    ngx_coord_nsec_t expires, ngx_coord_nsec_t now)
+{
+    uint32_t            n, *bucket;
+    ngx_uint_t          i;
+    ngx_coord_entry_t  *entry;
+
+    if (len > NGX_COORD_KEY_LEN) {
+        return NULL;
+    }
+
+    for (i = 0; i < NGX_COORD_TABLE_SWEEP; i++) {
+        (void) ngx_coord_table_tick(table, 0, now);
+    }
+
+    n = ngx_coord_table_alloc(table, 0, now);
+
+    if (n == 0) {
+        return NULL;
+    }
+
+    entry = &ngx_coord_table_cell(table, n)->head;
+
+    ngx_memzero(entry, sizeof(ngx_coord_entry_t));
+
+    entry->hash = ngx_coord_table_hash(table, tag, key, len);
+    entry->tag = (uint8_t) tag;
+    entry->flags = (uint8_t) flags;
+    entry->key_len = (uint8_t) len;
+    entry->expires = expires;
+    entry->used = now;
+
+    ngx_memcpy(entry->key, key, len);
+
+    if (payload) {
+        ngx_memcpy(entry->payload, payload, NGX_COORD_ENTRY_PAYLOAD);
+    }
+
+    bucket = ngx_coord_table_buckets(table)
+             + (entry->hash & (table->nbuckets - 1));
+
+    entry->next = *bucket;
+
+    ngx_coord_table_commit();
+
+    entry->state = NGX_COORD_CELL_HEAD;
+    *bucket = n;
+    table->nentries++;
+
+    return entry;
+}
+
+
+void
+ngx_coord_table_remove(ngx_coord_table_t *table, ngx_coord_entry_t *entry)
+{
+    uint32_t  n, chain, *link;
+
+    n = ngx_coord_table_number(table, entry);
+    chain = entry->chain;
+
+    entry->state = NGX_COORD_CELL_FREE;
+
+    ngx_coord_table_commit();
+
+    link = ngx_coord_table_buckets(table)
+           + (entry->hash & (table->nbuckets - 1));
+
+    while (*link != n) {
+        link = &ngx_coord_table_cell(table, *link)->head.next;
+    }
+
+    *link = entry->next;
+    table->nentries--;
+
+    ngx_coord_table_free(table, n);
+    ngx_coord_table_free_chain(table, chain);
+}
+
+
+ngx_coord_data_t *
+ngx_coord_table_first(ngx_coord_table_t *table, ngx_coord_entry_t *entry)
+{
+    return entry->chain ? &ngx_coord_table_cell(table, entry->chain)->data
+                        : NULL;
+}
+
+
+ngx_coord_data_t *
+ngx_coord_table_next(ngx_coord_table_t *table, ngx_coord_data_t *data)
+{
+    return data->next ? &ngx_coord_table_cell(table, data->next)->data : NULL;
+}
+
+
+ngx_coord_data_t *
+ngx_coord_table_add(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
+    ngx_coord_data_t *after, ngx_coord_nsec_t now)
+{
+    uint32_t           n, owner, *link;
+    ngx_coord_data_t  *data;
+
+    owner = ngx_coord_table_number(table, entry);
+
+    n = ngx_coord_table_alloc(table, owner, now);
+
+    if (n == 0) {
+        return NULL;
+    }
+
+    link = after ? &after->next : &entry->chain;
+
+    data = &ngx_coord_table_cell(table, n)->data;
+
+    ngx_memzero(data, sizeof(ngx_coord_data_t));
+
+    data->owner = owner;
+    data->next = *link;
+    data->state = NGX_COORD_CELL_DATA_USED;
+
+    ngx_coord_table_commit();
+
+    *link = n;
+
+    return data;
+}
+
+
+ngx_coord_data_t *
+ngx_coord_table_drop(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
+    ngx_coord_data_t *after)
+{
+    uint32_t  n, *link;
+
+    link = after ? &after->next : &entry->chain;
+    n = *link;
+
+    *link = ngx_coord_table_cell(table, n)->data.next;
+
+    ngx_coord_table_commit();
+
+    ngx_coord_table_free(table, n);
+
+    return *link ? &ngx_coord_table_cell(table, *link)->data : NULL;
+}
+
+
+ngx_int_t
+ngx_coord_table_write(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
+    const u_char *src, size_t len, ngx_coord_nsec_t now)
+{
+    size_t             n, left;
+    ngx_coord_data_t  *data, *last;
+
+    entry->flags |= NGX_COORD_ENTRY_WRITING;
+    entry->length = 0;
+
+    ngx_coord_table_commit();
+
+    last = NULL;
+    data = ngx_coord_table_first(table, entry);
+    left = len;
+
+    while (left) {
+
+        if (data == NULL) {
+            data = ngx_coord_table_add(table, entry, last, now);
+
+            if (data == NULL || len > 0x7fffffff) {
+                ngx_coord_table_remove(table, entry);
+                return NGX_ERROR;
+            }
+        }
+
+        n = ngx_min(left, NGX_COORD_CELL_DATA);
+
+        ngx_memcpy(data->data, src, n);
+
+        src += n;
+        left -= n;
+        last = data;
+        data = ngx_coord_table_next(table, data);
+    }
+
+    while (data) {
+        data = ngx_coord_table_drop(table, entry, last);
+    }
+
+    entry->length = (uint32_t) len;
+
+    ngx_coord_table_commit();
+
+    entry->flags &= ~NGX_COORD_ENTRY_WRITING;
+
+    return NGX_OK;
+}
+
+
+size_t
+ngx_coord_table_read(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
+    u_char *dst, size_t offset, size_t len)
+{
+    size_t             n, done;
+    ngx_coord_data_t  *data;
+
+    if (offset >= entry->length) {
+        return 0;
+    }
+
+    len = ngx_min(len, entry->length - offset);
+    done = 0;
+
+    for (data = ngx_coord_table_first(table, entry);
+         data && done < len;
+         data = ngx_coord_table_next(table, data))
+    {
+        if (offset >= NGX_COORD_CELL_DATA) {
+            offset -= NGX_COORD_CELL_DATA;
+            continue;
+        }
+
+        n = ngx_min(len - done, NGX_COORD_CELL_DATA - offset);
+
+        ngx_memcpy(dst + done, (u_char *) data->data + offset, n);
+
+        done += n;
+        offset = 0;
+    }
+
+    return done;
+}
+
+
+/*
+ * Takes a cell from the free list; where it is empty, frees what has expired
+ * or evicts the entry that was not used for the longest time, among those the
+ * hand passes.  The entry keep stays.
+ */
+
+static uint32_t
+ngx_coord_table_alloc(ngx_coord_table_t *table, uint32_t keep,
+    ngx_coord_nsec_t now)
+{
+    uint32_t            n;
+    ngx_uint_t          i, candidates;
+    ngx_coord_entry_t  *entry, *victim;
+
+    victim = NULL;
+    candidates = 0;
+
+    for (i = 0; table->free == 0 && i < NGX_COORD_TABLE_SCAN; i++) {
+
+        entry = ngx_coord_table_tick(table, keep, now);
+
+        if (entry == NULL) {
+            continue;
+        }
+
+        if (victim == NULL || entry->used < victim->used) {
+            victim = entry;
+        }
+
+        if (++candidates == NGX_COORD_TABLE_CANDIDATES) {
+            break;
+        }
+    }
+
+    if (table->free == 0) {
+
+        if (victim == NULL) {
+            return 0;
+        }
+
+        table->evictions++;
+        ngx_coord_table_remove(table, victim);
+    }
+
+    n = table->free;
+    table->free = ngx_coord_table_cell(table, n)->data.next;
+    table->nfree--;
+
+    return n;
+}
+
+
+static void
+ngx_coord_table_free(ngx_coord_table_t *table, uint32_t n)
+{
+    ngx_coord_data_t  *data;
+
+    data = &ngx_coord_table_cell(table, n)->data;
+
+    data->state = NGX_COORD_CELL_FREE;
+    data->next = table->free;
+
+    table->free = n;
+    table->nfree++;
+}
+
+
+static void
+ngx_coord_table_free_chain(ngx_coord_table_t *table, uint32_t n)
+{
+    uint32_t  next;
+
+    while (n) {
+        next = ngx_coord_table_cell(table, n)->data.next;
+        ngx_coord_table_free(table, n);
+        n = next;
+    }
+}
+
+
+/*
+ * Moves the hand one cell on.  An expired entry there is removed; one that
+ * may be evicted is returned.
+ */
+
+static ngx_coord_entry_t *
+ngx_coord_table_tick(ngx_coord_table_t *table, uint32_t keep,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_entry_t  *entry;
+
+    table->hand = (table->hand >= table->ncells) ? 1 : table->hand + 1;
+
+    entry = &ngx_coord_table_cell(table, table->hand)->head;
+
+    if (entry->state != NGX_COORD_CELL_HEAD || table->hand == keep) {
+        return NULL;
+    }
+
+    if (entry->expires <= now) {
+        table->expirations++;
+        ngx_coord_table_remove(table, entry);
+        return NULL;
+    }
+
+    return (entry->flags & NGX_COORD_ENTRY_EVICT) ? entry : NULL;
+}
+
+
+/*
+ * Rebuilds everything that is not in the cells themselves.  Safe to be cut
+ * short at any point: it only depends on the cells and leaves what it found
+ * good as good.
+ */
+
+static void
+ngx_coord_table_repair(ngx_coord_table_t *table)
+{
+    uint32_t           i, *bucket, *buckets;
+    ngx_coord_cell_t  *cell;
+
+    buckets = ngx_coord_table_buckets(table);
+
+    ngx_memzero(buckets, table->nbuckets * sizeof(uint32_t));
+
+    table->free = 0;
+    table->nfree = 0;
+    table->nentries = 0;
+    table->hand = 0;
+    table->repairs++;
+
+    for (i = 1; i <= table->ncells; i++) {
+        cell = ngx_coord_table_cell(table, i);
+
+        if (cell->head.state != NGX_COORD_CELL_HEAD) {
+            cell->data.mark = 0;
+        }
+    }
+
+    for (i = 1; i <= table->ncells; i++) {
+        cell = ngx_coord_table_cell(table, i);
+
+        if (cell->head.state != NGX_COORD_CELL_HEAD) {
+            continue;
+        }
+
+        if (!ngx_coord_table_repair_head(table, i)) {
+            cell->head.state = NGX_COORD_CELL_FREE;
+            continue;
+        }
+
+        bucket = &buckets[cell->head.hash & (table->nbuckets - 1)];
+
+        cell->head.next = *bucket;
+        *bucket = i;
+        table->nentries++;
+    }
+
+    for (i = table->ncells; i; i--) {
+        cell = ngx_coord_table_cell(table, i);
+
+        if (cell->head.state == NGX_COORD_CELL_HEAD) {
+            continue;
+        }
+
+        /* a mark is only set once the owner was checked */
+
+        if (cell->data.state == NGX_COORD_CELL_DATA_USED
+            && cell->data.mark
+            && ngx_coord_table_cell(table, cell->data.owner)->head.state
+               == NGX_COORD_CELL_HEAD)
+        {
+            continue;
+        }
+
+        ngx_coord_table_free(table, i);
+    }
+}
+
+
+/*
+ * Tells whether a head can stay and marks its data cells.  A chain ends at
+ * the first cell that is not its own.
+ */
+
+static ngx_uint_t
+ngx_coord_table_repair_head(ngx_coord_table_t *table, uint32_t n)
+{
+    size_t              room;
+    uint32_t           *link;
+    ngx_coord_data_t   *data;
+    ngx_coord_entry_t  *entry;
+
+    entry = &ngx_coord_table_cell(table, n)->head;
+
+    if (entry->key_len > NGX_COORD_KEY_LEN
+        || (entry->flags & NGX_COORD_ENTRY_WRITING)
+        || entry->hash != ngx_coord_table_hash(table, entry->tag, entry->key,
+                                               entry->key_len))
+    {
+        return 0;
+    }
+
+    room = 0;
+    link = &entry->chain;
+
+    while (*link) {
+
+        if (*link > table->ncells) {
+            *link = 0;
+            break;
+        }
+
+        data = &ngx_coord_table_cell(table, *link)->data;
+
+        if (data->state != NGX_COORD_CELL_DATA_USED
+            || data->owner != n
+            || data->mark)
+        {
+            *link = 0;
+            break;
+        }
+
+        data->mark = 1;
+        room += NGX_COORD_CELL_DATA;
+        link = &data->next;
+    }
+
+    return entry->length <= room;
+}
