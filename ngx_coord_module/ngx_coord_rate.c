@@ -133,6 +133,7 @@ ngx_coord_window_answer(const ngx_coord_window_t *window,
     ngx_coord_rate_t *rate, ngx_int_t rc, int64_t used, ngx_coord_nsec_t left)
 {
     left = ngx_max(left, 0);
+    used = ngx_max(used, 0);
 
     rate->excess = 0;
     rate->remaining = used < window->limit ? window->limit - used : 0;
@@ -264,8 +265,14 @@ ngx_coord_log_answer(const ngx_coord_window_t *window,
 {
     ngx_coord_nsec_t  first, last;
 
-    first = ngx_min(ngx_max(now - oldest, 0), window->length);
-    last = ngx_min(ngx_max(now - newest, 0), window->length);
+    now = ngx_max(now, 0);
+    used = ngx_max(used, 0);
+
+    first = now - ngx_min(ngx_max(oldest, 0), now);
+    first = ngx_min(first, window->length);
+
+    last = now - ngx_min(ngx_max(newest, 0), now);
+    last = ngx_min(last, window->length);
 
     rate->excess = 0;
     rate->remaining = used < window->limit ? window->limit - used : 0;
