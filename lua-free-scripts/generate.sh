@@ -1,0 +1,330 @@
+#!/bin/sh
+#
+# Copyright (C) ngx_coord_module contributors
+#
+# Writes ngx_coord_script_table.h, the C table of the operations in this
+# directory, to stdout:
+#
+#     lua-free-scripts/generate.sh > ngx_coord_module/ngx_coord_script_table.h
+#
+# generate.sh [directory]: where the *.redis files are, by default here.
+# Ends with file:line and a reason on stderr, and status 1, if one is wrong.
+
+set -e
+
+LC_ALL=C
+export LC_ALL
+
+cd "${1:-$(dirname "$0")}"
+
+set -- *.redis
+
+if [ ! -f "$1" ]; then
+    echo "generate.sh: no *.redis files in $(pwd)" >&2
+    exit 1
+fi
+
+table=$(awk '
+function fail(line, why)
+{
+    printf "%s:%d: %s\n", file, line, why | "cat 1>&2"
+    close("cat 1>&2")
+    failed = 1
+    exit 1
+}
+
+# the file is complete: check it and keep its C text
+function finish(    i, n, text)
+{
+    if (file == "") {
+        return
+    }
+
+    n = split("name keys args reply atomic concurrent", fields, " ")
+
+    for (i = 1; i <= n; i++) {
+        # a script may do without arguments, but has to say so
+        if (!(fields[i] in seen)) {
+            fail(last, "no \"# " fields[i] ":\" in the header")
+        }
+    }
+
+    if (state != "end") {
+        fail(last, state == "header" ? "no MULTI" : "no EXEC")
+    }
+
+    if (ncommands == 0) {
+        fail(last, "no commands")
+    }
+
+    if (replies != ncommands) {
+        fail(last, ncommands " commands, but " replies " \"# reply:\" lines")
+    }
+
+    for (i in declared) {
+        if (!(i in arg)) {
+            fail(declared[i], "{" i "} is declared but not used")
+        }
+    }
+
+    if (literal != "") {
+        part("-1")
+    }
+
+    scripts++
+    name[scripts] = script
+    upper[scripts] = toupper(script)
+
+    text = "enum {\n"
+    for (i = 0; i < nargs; i++) {
+        text = text "    NGX_COORD_" upper[scripts] "_" toupper(order[i])
+        text = text (i == 0 ? " = 0" : "") (i + 1 < nargs ? "," : "") "\n"
+    }
+    text = text "};\n\n"
+    indices[scripts] = text "#define NGX_COORD_" upper[scripts] "_NARGS  " \
+                       nargs
+
+    parts[scripts] = body
+    count[scripts] = nparts
+    nargs_of[scripts] = nargs
+    commands[scripts] = ncommands
+}
+
+# literal text, in C, one line per token; len counts its bytes on the wire
+function add(token)
+{
+    literal = literal (literal == "" ? "" : "\n      ")
+    literal = literal "\"" token "\\r\\n\""
+    len += length(token) + 2
+}
+
+function bulk(token,    s)
+{
+    s = "$" length(token)
+    literal = literal (literal == "" ? "" : "\n      ")
+    literal = literal "\"" s "\\r\\n" token "\\r\\n\""
+    len += length(s) + length(token) + 4
+}
+
+function part(index_)
+{
+    body = body "    { " (literal == "" ? "\"\"" : literal) ",\n"
+    body = body "      " len ", " index_ " },\n"
+    literal = ""
+    len = 0
+    nparts++
+}
+
+function declare(what, line)
+{
+    if (what !~ /^[a-z][a-z0-9_]*$/) {
+        fail(line, "\"" what "\" is no name of a placeholder")
+    }
+
+    if (what in declared) {
+        fail(line, "{" what "} is declared twice")
+    }
+
+    declared[what] = line
+}
+
+FNR == 1 {
+    finish()
+
+    file = FILENAME
+    script = file
+    sub(/\.redis$/, "", script)
+    state = "header"
+    ncommands = nargs = nparts = replies = len = 0
+    literal = body = ""
+    split("", seen)
+    split("", declared)
+    split("", arg)
+    split("", order)
+
+    if (script !~ /^[a-z][a-z0-9_]*$/) {
+        fail(1, "a file is called [a-z][a-z0-9_]*.redis")
+    }
+
+    if (index($0, "# " script ": ") != 1) {
+        fail(1, "the first line is not \"# " script ": purpose\"")
+    }
+
+    seen["name"] = 1
+    last = 1
+    next
+}
+
+{
+    last = FNR
+}
+
+/[^ -~]/ {
+    fail(FNR, "a character that is not printable ASCII")
+}
+
+/^#/ {
+    if (state != "header") {
+        fail(FNR, "a comment below the header")
+    }
+
+    if ($0 ~ /^#    /) {
+        next
+    }
+
+    if ($0 !~ /^# (keys|args|reply|atomic|concurrent): +[^ ]/) {
+        fail(FNR, "an unknown line in the header")
+    }
+
+    field = $2
+    sub(/:$/, "", field)
+    seen[field] = 1
+
+    if (field == "keys") {
+        for (i = 3; i <= NF; i++) {
+            declare($i, FNR)
+        }
+
+    } else if (field == "args") {
+        declare($3, FNR)
+
+    } else if (field == "reply") {
+        replies++
+    }
+
+    next
+}
+
+NF == 0 {
+    fail(FNR, "an empty line")
+}
+
+state == "end" {
+    fail(FNR, "a command after EXEC")
+}
+
+state == "header" {
+    if ($0 != "MULTI") {
+        fail(FNR, "MULTI is not the first command")
+    }
+
+    state = "commands"
+    next
+}
+
+$0 == "EXEC" {
+    state = "end"
+    next
+}
+
+{
+    if ($1 !~ /^[A-Z]+$/ || $1 ~ /^(MULTI|DISCARD|WATCH|UNWATCH|EXEC)$/) {
+        fail(FNR, "\"" $1 "\" cannot stand here")
+    }
+
+    ncommands++
+    add("*" NF)
+
+    for (i = 1; i <= NF; i++) {
+
+        if ($i !~ /[{}]/) {
+
+            if ($i !~ /^[A-Za-z0-9+.-]+$/) {
+                fail(FNR, "\"" $i "\" cannot be a literal")
+            }
+
+            bulk($i)
+            continue
+        }
+
+        if ($i !~ /^[{][a-z0-9_]+[}]$/) {
+            fail(FNR, "\"" $i "\": a placeholder is a whole token")
+        }
+
+        p = substr($i, 2, length($i) - 2)
+
+        if (!(p in declared)) {
+            fail(FNR, "unknown placeholder {" p "}")
+        }
+
+        if (!(p in arg)) {
+            arg[p] = 1
+            order[nargs++] = p
+        }
+
+        part("NGX_COORD_" toupper(script) "_" toupper(p))
+    }
+}
+
+END {
+    if (failed) {
+        exit 1
+    }
+
+    finish()
+
+    print "/*"
+    print " * Generated by lua-free-scripts/generate.sh from the files there:"
+    print " * do not edit."
+    print " */"
+    print ""
+    print ""
+    print "#ifndef _NGX_COORD_SCRIPT_TABLE_H_INCLUDED_"
+    print "#define _NGX_COORD_SCRIPT_TABLE_H_INCLUDED_"
+    print ""
+    print ""
+    print "typedef enum {"
+    for (i = 1; i <= scripts; i++) {
+        print "    NGX_COORD_SCRIPT_" upper[i] (i == 1 ? " = 0," : ",")
+    }
+    print "    NGX_COORD_SCRIPT_MAX"
+    print "} ngx_coord_script_e;"
+
+    for (i = 1; i <= scripts; i++) {
+        print ""
+        print ""
+        print "/* " name[i] ".redis */"
+        print ""
+        print indices[i]
+    }
+
+    print ""
+    print ""
+    print "extern const ngx_coord_script_t"
+    print "    ngx_coord_scripts[NGX_COORD_SCRIPT_MAX];"
+    print ""
+    print ""
+    print "#ifdef NGX_COORD_SCRIPT_TABLE"
+
+    for (i = 1; i <= scripts; i++) {
+        print ""
+        print ""
+        print "static const ngx_coord_script_part_t"
+        print "    ngx_coord_" name[i] "_parts[] = {"
+        print ""
+        printf "%s", parts[i]
+        print "};"
+    }
+
+    print ""
+    print ""
+    print "const ngx_coord_script_t"
+    print "    ngx_coord_scripts[NGX_COORD_SCRIPT_MAX] = {"
+    for (i = 1; i <= scripts; i++) {
+        print ""
+        print "    { ngx_string(\"" name[i] "\"),"
+        print "      NGX_COORD_" upper[i] "_NARGS, " commands[i] ", " \
+              count[i] ","
+        print "      ngx_coord_" name[i] "_parts },"
+    }
+    print "};"
+    print ""
+    print ""
+    print "#endif /* NGX_COORD_SCRIPT_TABLE */"
+    print ""
+    print ""
+    print "#endif /* _NGX_COORD_SCRIPT_TABLE_H_INCLUDED_ */"
+}
+' "$@")
+
+printf "\n%s\n" "$table"

@@ -1,0 +1,219 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#include "ngx_coord_key.h"
+
+#include <openssl/evp.h>
+
+
+/* bytes of a digest that stand in a key, and in a log line */
+#define NGX_COORD_KEY_DIGEST_BYTES  16
+#define NGX_COORD_KEY_TAG_BYTES     4
+
+
+static ngx_int_t ngx_coord_digest_create(void);
+static ngx_uint_t ngx_coord_key_is_plain(const ngx_str_t *key);
+static ngx_int_t ngx_coord_key_sha256(u_char *digest, const ngx_str_t *key);
+
+
+/* one computation at a time in a process, so one context is enough */
+static EVP_MD_CTX    *ngx_coord_digest_ctx;
+static const EVP_MD  *ngx_coord_digest_md;
+
+
+/* [A-Za-z0-9._@:/-], a bit per character */
+
+static const uint32_t  ngx_coord_key_plain[] = {
+    0x00000000, /* control characters */
+
+                /* ?>=< ;:98 7654 3210  /.-, +*)( '&%$ #"!  */
+    0x07ffe000, /* 0000 0111 1111 1111  1110 0000 0000 0000 */
+
+                /* _^]\ [ZYX WVUT SRQP  ONML KJIH GFED CBA@ */
+    0x87ffffff, /* 1000 0111 1111 1111  1111 1111 1111 1111 */
+
+                /*  ~}| {zyx wvut srqp  onml kjih gfed cba` */
+    0x07fffffe, /* 0000 0111 1111 1111  1111 1111 1111 1110 */
+
+    0x00000000,
+    0x00000000,
+    0x00000000,
+    0x00000000
+};
+
+
+ngx_int_t
+ngx_coord_digest_init(void)
+{
+    if (ngx_coord_digest_ctx == NULL && ngx_coord_digest_create() != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (EVP_DigestInit_ex(ngx_coord_digest_ctx, ngx_coord_digest_md, NULL)
+        != 1)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_coord_digest_create(void)
+{
+    EVP_MD_CTX    *ctx;
+    const EVP_MD  *md;
+
+    /* EVP_sha256() in OpenSSL 3 would be looked up at each computation */
+
+#if (OPENSSL_VERSION_NUMBER >= 0x30000000L)
+    md = EVP_MD_fetch(NULL, "SHA256", NULL);
+#else
+    md = EVP_sha256();
+#endif
+
+    if (md == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx = EVP_MD_CTX_new();
+
+    if (ctx == NULL) {
+#if (OPENSSL_VERSION_NUMBER >= 0x30000000L)
+        EVP_MD_free((EVP_MD *) md);
+#endif
+        return NGX_ERROR;
+    }
+
+    ngx_coord_digest_ctx = ctx;
+    ngx_coord_digest_md = md;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_coord_digest_update(const void *data, size_t len)
+{
+    if (EVP_DigestUpdate(ngx_coord_digest_ctx, data, len) != 1) {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_coord_digest_field(const ngx_str_t *field)
+{
+    u_char      length[8];
+    uint64_t    n;
+    ngx_uint_t  i;
+
+    n = field->len;
+
+    /* the same on every node of a mixed cluster: big-endian */
+
+    for (i = 8; i > 0; i--) {
+        length[i - 1] = (u_char) (n & 0xff);
+        n >>= 8;
+    }
+
+    if (ngx_coord_digest_update(length, 8) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_coord_digest_update(field->data, field->len);
+}
+
+
+ngx_int_t
+ngx_coord_digest_final(u_char *digest)
+{
+    if (EVP_DigestFinal_ex(ngx_coord_digest_ctx, digest, NULL) != 1) {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+size_t
+ngx_coord_key_encode(u_char *dst, const ngx_str_t *key)
+{
+    if (ngx_coord_key_is_plain(key)) {
+        ngx_memcpy(dst, key->data, key->len);
+        return key->len;
+    }
+
+    return ngx_coord_key_digest(dst, key);
+}
+
+
+static ngx_uint_t
+ngx_coord_key_is_plain(const ngx_str_t *key)
+{
+    u_char  *p, *last;
+
+    if (key->len == 0 || key->len > NGX_COORD_KEY_LEN) {
+        return 0;
+    }
+
+    last = key->data + key->len;
+
+    for (p = key->data; p < last; p++) {
+        if (!(ngx_coord_key_plain[*p >> 5] & (1U << (*p & 0x1f)))) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+size_t
+ngx_coord_key_digest(u_char *dst, const ngx_str_t *key)
+{
+    u_char  digest[NGX_COORD_DIGEST_LEN];
+
+    if (ngx_coord_key_sha256(digest, key) != NGX_OK) {
+        return 0;
+    }
+
+    *dst++ = '~';
+    (void) ngx_hex_dump(dst, digest, NGX_COORD_KEY_DIGEST_BYTES);
+
+    return NGX_COORD_DIGEST_HEX_LEN;
+}
+
+
+size_t
+ngx_coord_key_tag(u_char *dst, const ngx_str_t *key)
+{
+    u_char  digest[NGX_COORD_DIGEST_LEN];
+
+    if (ngx_coord_key_sha256(digest, key) != NGX_OK) {
+        return 0;
+    }
+
+    (void) ngx_hex_dump(dst, digest, NGX_COORD_KEY_TAG_BYTES);
+
+    return NGX_COORD_KEY_TAG_BYTES * 2;
+}
+
+
+static ngx_int_t
+ngx_coord_key_sha256(u_char *digest, const ngx_str_t *key)
+{
+    if (ngx_coord_digest_init() != NGX_OK
+        || ngx_coord_digest_update(key->data, key->len) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_coord_digest_final(digest);
+}

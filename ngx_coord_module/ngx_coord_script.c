@@ -1,0 +1,153 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#define NGX_COORD_SCRIPT_TABLE  1
+
+#include "ngx_coord_script.h"
+
+
+/* "$20\r\n", the digits and the sign of an int64_t, "\r\n" */
+#define NGX_COORD_SCRIPT_NUMBER_LEN  (5 + NGX_INT64_LEN + 2)
+
+/* "$", the digits of a length, and twice "\r\n" */
+#define NGX_COORD_SCRIPT_BULK_LEN    (1 + NGX_SIZE_T_LEN + 4)
+
+
+static u_char *ngx_coord_script_digits(u_char *end, uint64_t n);
+static u_char *ngx_coord_script_length(u_char *p, size_t len);
+static u_char *ngx_coord_script_number(u_char *p, int64_t n);
+static u_char *ngx_coord_script_string(u_char *p, const u_char *data,
+    size_t len);
+
+
+size_t
+ngx_coord_script_size(const ngx_coord_script_t *script,
+    const ngx_coord_arg_t *args)
+{
+    size_t                          size;
+    ngx_uint_t                      i;
+    const ngx_coord_arg_t          *arg;
+    const ngx_coord_script_part_t  *part;
+
+    size = 0;
+    part = script->parts;
+
+    for (i = 0; i < script->nparts; i++) {
+
+        size += part[i].len;
+
+        if (part[i].arg < 0) {
+            continue;
+        }
+
+        arg = &args[part[i].arg];
+
+        size += (arg->data == NULL) ? NGX_COORD_SCRIPT_NUMBER_LEN
+                                    : NGX_COORD_SCRIPT_BULK_LEN + arg->len;
+    }
+
+    return size;
+}
+
+
+u_char *
+ngx_coord_script_encode(u_char *p, const ngx_coord_script_t *script,
+    const ngx_coord_arg_t *args)
+{
+    ngx_uint_t                      i;
+    const ngx_coord_arg_t          *arg;
+    const ngx_coord_script_part_t  *part;
+
+    part = script->parts;
+
+    for (i = 0; i < script->nparts; i++) {
+
+        p = ngx_cpymem(p, part[i].text, part[i].len);
+
+        if (part[i].arg < 0) {
+            continue;
+        }
+
+        arg = &args[part[i].arg];
+
+        if (arg->data == NULL) {
+            p = ngx_coord_script_number(p, arg->number);
+
+        } else {
+            p = ngx_coord_script_string(p, arg->data, arg->len);
+        }
+    }
+
+    return p;
+}
+
+
+/* writes the digits of n so that they end at end, returns their start */
+
+static u_char *
+ngx_coord_script_digits(u_char *end, uint64_t n)
+{
+    do {
+        *--end = (u_char) (n % 10 + '0');
+        n /= 10;
+    } while (n);
+
+    return end;
+}
+
+
+static u_char *
+ngx_coord_script_length(u_char *p, size_t len)
+{
+    u_char  *start, digits[NGX_INT64_LEN];
+
+    *p++ = '$';
+
+    if (len < 10) {
+        *p++ = (u_char) (len + '0');
+
+    } else {
+        start = ngx_coord_script_digits(digits + NGX_INT64_LEN, len);
+        p = ngx_cpymem(p, start, digits + NGX_INT64_LEN - start);
+    }
+
+    *p++ = CR;
+    *p++ = LF;
+
+    return p;
+}
+
+
+static u_char *
+ngx_coord_script_number(u_char *p, int64_t n)
+{
+    u_char    *start, digits[NGX_INT64_LEN];
+    uint64_t   abs;
+
+    /* the negation is that of an unsigned: INT64_MIN has no positive twin */
+    abs = (n < 0) ? 0 - (uint64_t) n : (uint64_t) n;
+
+    start = ngx_coord_script_digits(digits + NGX_INT64_LEN, abs);
+
+    if (n < 0) {
+        *--start = '-';
+    }
+
+    return ngx_coord_script_string(p, start, digits + NGX_INT64_LEN - start);
+}
+
+
+static u_char *
+ngx_coord_script_string(u_char *p, const u_char *data, size_t len)
+{
+    p = ngx_coord_script_length(p, len);
+    p = ngx_cpymem(p, data, len);
+
+    *p++ = CR;
+    *p++ = LF;
+
+    return p;
+}
