@@ -1,0 +1,1029 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Calls and the node that serves them: encoding, deadlines, breaker, clock.
+ */
+
+
+#include "ngx_coord_redis_conn.h"
+
+#include <openssl/rand.h>
+
+
+#define NGX_COORD_CLOCK_INTERVAL     1000     /* milliseconds */
+#define NGX_COORD_CLOCK_AGE          (10 * NGX_COORD_NSEC_PER_SEC)
+#define NGX_COORD_STALL              4        /* times the timeout */
+#define NGX_COORD_BREAKER_AUTH       10000    /* milliseconds */
+
+#define NGX_COORD_MULTI              "*1" CRLF "$5" CRLF "MULTI" CRLF
+#define NGX_COORD_EXEC               "*1" CRLF "$4" CRLF "EXEC" CRLF
+#define NGX_COORD_ECHO               "*2" CRLF "$4" CRLF "ECHO" CRLF          \
+                                     "$16" CRLF
+#define NGX_COORD_TIME               "*1" CRLF "$4" CRLF "TIME" CRLF
+
+#define NGX_COORD_CALL_OVERHEAD                                               \
+    (sizeof(NGX_COORD_MULTI NGX_COORD_ECHO CRLF NGX_COORD_EXEC) - 1           \
+     + NGX_COORD_REDIS_NONCE_LEN)
+
+
+static ngx_coord_redis_node_t *ngx_coord_redis_node(ngx_coord_redis_t *redis,
+    ngx_str_t *key);
+static ngx_int_t ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
+    ngx_coord_redis_node_t *node);
+static void ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value, ngx_coord_nsec_t start);
+static ngx_uint_t ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn);
+static ngx_coord_fail_e ngx_coord_redis_node_reply(
+    ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
+static ngx_coord_fail_e ngx_coord_redis_node_refused(
+    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *error);
+static void ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
+    ngx_coord_fail_e failure, ngx_uint_t ready);
+static void ngx_coord_redis_node_failed(ngx_coord_redis_node_t *node);
+
+static ngx_coord_fail_e ngx_coord_redis_admit(ngx_coord_redis_node_t *node);
+static ngx_coord_fail_e ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+static void ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+static void ngx_coord_redis_send_gated(ngx_coord_redis_node_t *node);
+static void ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+static void ngx_coord_redis_end(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_int_t rc,
+    ngx_coord_resp_value_t *reply);
+static void ngx_coord_redis_end_all(ngx_coord_redis_node_t *node,
+    ngx_queue_t *calls, ngx_coord_fail_e failure);
+static void ngx_coord_redis_skip_live(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+static void ngx_coord_redis_deadline(ngx_event_t *ev);
+static void ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+static void ngx_coord_redis_rearm(ngx_coord_redis_node_t *node);
+
+static void ngx_coord_redis_breaker_open(ngx_coord_redis_node_t *node,
+    ngx_msec_t cooldown);
+static void ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
+    ngx_uint_t failures);
+static void ngx_coord_redis_breaker_cooldown(ngx_event_t *ev);
+static void ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node);
+
+static void ngx_coord_redis_clock_ask(ngx_coord_redis_node_t *node);
+static size_t ngx_coord_redis_clock_size(ngx_coord_redis_call_t *call);
+static u_char *ngx_coord_redis_clock_encode(ngx_coord_redis_call_t *call,
+    u_char *p);
+static void ngx_coord_redis_clock_expired(ngx_coord_redis_call_t *call);
+static void ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call,
+    ngx_int_t rc, ngx_coord_resp_value_t *reply);
+static void ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
+    ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end);
+static ngx_coord_nsec_t ngx_coord_redis_wall_offset(void);
+
+
+static const ngx_coord_conn_actions_t  ngx_coord_redis_node_actions = {
+    ngx_coord_redis_node_ready,
+    ngx_coord_redis_node_expect,
+    ngx_coord_redis_node_reply,
+    ngx_coord_redis_node_closed
+};
+
+
+const ngx_uint_t  ngx_coord_latency_bounds[NGX_COORD_LATENCY_BUCKETS] = {
+    100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000,
+    1000000
+};
+
+
+ngx_coord_redis_t *
+ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
+    ngx_coord_redis_stats_t *stats, ngx_cycle_t *cycle)
+{
+    ngx_coord_redis_t  *redis;
+
+    redis = ngx_calloc(sizeof(ngx_coord_redis_t), cycle->log);
+    if (redis == NULL) {
+        return NULL;
+    }
+
+    redis->conf = conf;
+    redis->stats = stats;
+    redis->cycle = cycle;
+
+    if (ngx_coord_redis_node_init(redis, &redis->node) != NGX_OK) {
+        ngx_free(redis);
+        return NULL;
+    }
+
+    ngx_coord_redis_conn_start(redis->node.conn);
+
+    return redis;
+}
+
+
+static ngx_int_t
+ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
+    ngx_coord_redis_node_t *node)
+{
+    ngx_coord_redis_call_t  *call;
+
+    node->conn = ngx_coord_redis_conn_create(redis,
+                                             &ngx_coord_redis_node_actions,
+                                             node);
+    if (node->conn == NULL) {
+        return NGX_ERROR;
+    }
+
+    node->redis = redis;
+    ngx_queue_init(&node->calls);
+
+    node->deadline.handler = ngx_coord_redis_deadline;
+    node->deadline.data = node;
+    node->deadline.log = &node->conn->log;
+    node->deadline.cancelable = 1;
+
+    node->cooldown.handler = ngx_coord_redis_breaker_cooldown;
+    node->cooldown.data = node;
+    node->cooldown.log = &node->conn->log;
+    node->cooldown.cancelable = 1;
+
+    /* until the server has told its own time */
+
+    node->clock.offset = ngx_coord_redis_wall_offset();
+
+    call = &node->clock.call;
+
+    call->size = ngx_coord_redis_clock_size;
+    call->encode = ngx_coord_redis_clock_encode;
+    call->ncommands = 1;
+    call->expired = ngx_coord_redis_clock_expired;
+    call->handler = ngx_coord_redis_clock_handler;
+    call->data = node;
+    call->plain = 1;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
+{
+    ngx_queue_t              calls;
+    ngx_coord_redis_node_t  *node;
+
+    if (redis->sub != NULL) {
+        ngx_coord_redis_sub_destroy(redis->sub);
+        redis->sub = NULL;
+    }
+
+    node = &redis->node;
+
+    if (node->conn->state == NGX_COORD_CONN_READY) {
+        (void) ngx_atomic_fetch_add(&redis->stats->up, -1);
+    }
+
+    ngx_coord_redis_conn_destroy(node->conn);
+    node->conn = NULL;
+
+    ngx_queue_init(&calls);
+
+    if (!ngx_queue_empty(&node->calls)) {
+        ngx_queue_add(&calls, &node->calls);
+        ngx_queue_init(&node->calls);
+    }
+
+    ngx_coord_redis_end_all(node, &calls, NGX_COORD_FAIL_CONNECT);
+
+    if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
+        (void) ngx_atomic_fetch_add(&redis->stats->breaker_open, -1);
+    }
+
+    if (node->cooldown.timer_set) {
+        ngx_del_timer(&node->cooldown);
+    }
+
+    if (node->deadline.timer_set) {
+        ngx_del_timer(&node->deadline);
+    }
+
+    ngx_free(redis);
+}
+
+
+ngx_int_t
+ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_coord_redis_node_t  *node;
+
+    node = ngx_coord_redis_node(redis, key);
+
+    call->late = 0;
+    call->sent = 0;
+    call->received = 0;
+    call->start = ngx_coord_monotonic();
+    call->deadline = ngx_current_msec + redis->conf->timeout;
+
+    call->failure = ngx_coord_redis_admit(node);
+
+    if (call->failure == NGX_COORD_FAIL_NONE
+        && node->conn->state == NGX_COORD_CONN_READY)
+    {
+        call->failure = ngx_coord_redis_encode(node, call);
+    }
+
+    if (call->failure != NGX_COORD_FAIL_NONE) {
+        (void) ngx_atomic_fetch_add(&redis->stats->failures[call->failure], 1);
+        return NGX_ERROR;
+    }
+
+    ngx_coord_redis_enqueue(node, call);
+    (void) ngx_atomic_fetch_add(&redis->stats->pending, 1);
+
+    if (call->sent
+        && ngx_current_msec - node->clock.asked >= NGX_COORD_CLOCK_INTERVAL)
+    {
+        ngx_coord_redis_clock_ask(node);
+    }
+
+    return NGX_AGAIN;
+}
+
+
+ngx_coord_nsec_t
+ngx_coord_redis_now(ngx_coord_redis_t *redis)
+{
+    return ngx_coord_monotonic() + redis->node.clock.offset;
+}
+
+
+ngx_uint_t
+ngx_coord_redis_ready(ngx_coord_redis_t *redis)
+{
+    return redis->node.conn != NULL
+           && redis->node.conn->state == NGX_COORD_CONN_READY
+           && redis->node.breaker == NGX_COORD_BREAKER_CLOSED;
+}
+
+
+/* the only place that knows which server has which key */
+
+static ngx_coord_redis_node_t *
+ngx_coord_redis_node(ngx_coord_redis_t *redis, ngx_str_t *key)
+{
+    return &redis->node;
+}
+
+
+static void
+ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value, ngx_coord_nsec_t start)
+{
+    ngx_coord_nsec_t          time, now;
+    ngx_coord_redis_node_t   *node;
+    ngx_coord_redis_conf_t   *conf;
+    ngx_coord_redis_stats_t  *stats;
+
+    node = conn->data;
+    conf = node->redis->conf;
+    stats = node->redis->stats;
+
+    (void) ngx_atomic_fetch_add(&stats->up, 1);
+
+    if (node->was_ready) {
+        (void) ngx_atomic_fetch_add(&stats->reconnects, 1);
+    }
+
+    node->was_ready = 1;
+
+    if (RAND_bytes((u_char *) &node->nonce, sizeof(uint64_t)) != 1) {
+        node->nonce = ((uint64_t) ngx_random() << 32)
+                      ^ (uint64_t) ngx_coord_monotonic();
+    }
+
+    now = ngx_coord_monotonic();
+
+    /* this may be another server: samples of the last connection are void */
+
+    node->clock.sampled = 0;
+
+    if (ngx_coord_redis_time(value, &time) == NGX_OK) {
+        ngx_coord_redis_clock_sample(node, time, start, now);
+    }
+
+    node->clock.asked = ngx_current_msec;
+
+    if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
+
+        if (now - start
+            <= (ngx_coord_nsec_t) conf->timeout * NGX_COORD_NSEC_PER_MSEC)
+        {
+            /* on probation: one more failure opens it again */
+
+            ngx_coord_redis_breaker_close(node, conf->breaker_failures
+                                                ? conf->breaker_failures - 1
+                                                : 0);
+
+        } else {
+            ngx_coord_redis_breaker_reopen(node);
+        }
+    }
+
+    ngx_coord_redis_send_gated(node);
+}
+
+
+static ngx_uint_t
+ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn)
+{
+    ngx_queue_t             *q;
+    ngx_coord_redis_node_t  *node;
+
+    node = conn->data;
+
+    if (ngx_queue_empty(&node->calls)) {
+        return 0;
+    }
+
+    q = ngx_queue_head(&node->calls);
+
+    return ngx_coord_redis_replies(ngx_queue_data(q, ngx_coord_redis_call_t,
+                                                  queue));
+}
+
+
+static ngx_coord_fail_e
+ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value)
+{
+    ngx_int_t                rc;
+    ngx_queue_t             *q;
+    ngx_coord_redis_call_t  *call;
+    ngx_coord_redis_node_t  *node;
+    ngx_coord_resp_value_t  *reply, *error;
+
+    node = conn->data;
+
+    q = ngx_queue_head(&node->calls);
+    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+    call->received = ngx_coord_redis_replies(call);
+
+    rc = ngx_coord_redis_check(call, value, &reply, &error);
+
+    if (rc == NGX_ERROR) {
+        ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
+                                 "a reply that is not of this call", NULL);
+        return NGX_COORD_FAIL_PROTOCOL;
+    }
+
+    if (rc == NGX_DECLINED) {
+        return ngx_coord_redis_node_refused(node, call, error);
+    }
+
+    /* rc == NGX_OK */
+
+    ngx_coord_redis_answered(node, call);
+    ngx_coord_redis_end(node, call, NGX_OK, reply);
+
+    return NGX_COORD_FAIL_NONE;
+}
+
+
+static ngx_coord_fail_e
+ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error)
+{
+    ngx_str_t                       code;
+    const ngx_coord_redis_error_t  *e;
+
+    e = ngx_coord_redis_error(&error->str);
+    code = ngx_coord_redis_error_code(&error->str);
+
+    ngx_coord_redis_conn_log(node->conn, e->failure, 0, "error reply", &code);
+
+    if (e->failure == NGX_COORD_FAIL_ERROR) {
+        node->failures = 0;
+
+    } else {
+        ngx_coord_redis_node_failed(node);
+    }
+
+    call->failure = e->failure;
+    ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
+
+    return e->close ? e->failure : NGX_COORD_FAIL_NONE;
+}
+
+
+static void
+ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
+    ngx_coord_fail_e failure, ngx_uint_t ready)
+{
+    ngx_queue_t              calls;
+    ngx_coord_redis_node_t  *node;
+
+    node = conn->data;
+
+    if (ready) {
+        (void) ngx_atomic_fetch_add(&node->redis->stats->up, -1);
+    }
+
+    /* what the calls have told about a ready connection was counted then */
+
+    if (!ready
+        || failure == NGX_COORD_FAIL_CONNECT
+        || failure == NGX_COORD_FAIL_PROTOCOL)
+    {
+        ngx_coord_redis_node_failed(node);
+    }
+
+    if (failure == NGX_COORD_FAIL_AUTH) {
+        ngx_coord_redis_breaker_open(node, NGX_COORD_BREAKER_AUTH);
+    }
+
+    ngx_queue_init(&calls);
+
+    if (!ngx_queue_empty(&node->calls)) {
+        ngx_queue_add(&calls, &node->calls);
+        ngx_queue_init(&node->calls);
+    }
+
+    ngx_coord_redis_end_all(node, &calls, failure);
+}
+
+
+/* one more failure in a row: too many open the breaker */
+
+static void
+ngx_coord_redis_node_failed(ngx_coord_redis_node_t *node)
+{
+    ngx_coord_redis_conf_t  *conf;
+
+    conf = node->redis->conf;
+
+    node->failures++;
+
+    if (conf->breaker_failures && node->failures >= conf->breaker_failures) {
+        ngx_coord_redis_breaker_open(node, conf->breaker_cooldown);
+    }
+}
+
+
+static ngx_coord_fail_e
+ngx_coord_redis_admit(ngx_coord_redis_node_t *node)
+{
+    if (node->conn == NULL) {
+        return NGX_COORD_FAIL_CONNECT;
+    }
+
+    if (node->conn->state == NGX_COORD_CONN_DISCONNECTED && ngx_exiting) {
+        ngx_coord_redis_conn_connect(node->conn);
+    }
+
+    if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
+        return NGX_COORD_FAIL_BREAKER;
+    }
+
+    if (node->conn->state == NGX_COORD_CONN_DISCONNECTED) {
+        return NGX_COORD_FAIL_CONNECT;
+    }
+
+    if (node->pending >= node->redis->conf->max_pending) {
+        return NGX_COORD_FAIL_OVERFLOW;
+    }
+
+    return NGX_COORD_FAIL_NONE;
+}
+
+
+static ngx_coord_fail_e
+ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    u_char            *p;
+    ngx_coord_fail_e   failure;
+
+    p = ngx_coord_redis_conn_room(node->conn,
+                                  call->size(call) + NGX_COORD_CALL_OVERHEAD,
+                                  &failure);
+    if (p == NULL) {
+        return failure;
+    }
+
+    if (!call->plain) {
+        p = ngx_cpymem(p, NGX_COORD_MULTI, sizeof(NGX_COORD_MULTI) - 1);
+    }
+
+    p = call->encode(call, p);
+
+    call->nonce = node->nonce++;
+    call->sent = 1;
+
+    p = ngx_cpymem(p, NGX_COORD_ECHO, sizeof(NGX_COORD_ECHO) - 1);
+    p = ngx_coord_redis_nonce(p, call->nonce);
+    p = ngx_cpymem(p, CRLF, sizeof(CRLF) - 1);
+
+    if (!call->plain) {
+        p = ngx_cpymem(p, NGX_COORD_EXEC, sizeof(NGX_COORD_EXEC) - 1);
+    }
+
+    ngx_coord_redis_conn_queue(node->conn, p);
+
+    return NGX_COORD_FAIL_NONE;
+}
+
+
+static void
+ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_event_t  *ev;
+
+    ngx_queue_insert_tail(&node->calls, &call->queue);
+    node->pending++;
+
+    if (node->first_live == NULL) {
+        node->first_live = call;
+    }
+
+    ev = &node->deadline;
+    ev->cancelable = 0;
+
+    /* set for a stalled tombstone it may be later than this deadline */
+
+    if (ev->timer_set) {
+
+        if ((ngx_msec_int_t) (ev->timer.key - call->deadline) <= 0) {
+            return;
+        }
+
+        ngx_del_timer(ev);
+    }
+
+    ngx_add_timer(ev, call->deadline - ngx_current_msec);
+}
+
+
+/* the connection is ready: all that waits is encoded before any handler runs */
+
+static void
+ngx_coord_redis_send_gated(ngx_coord_redis_node_t *node)
+{
+    ngx_queue_t             *q, *next, failed;
+    ngx_coord_redis_call_t  *call;
+
+    ngx_queue_init(&failed);
+
+    for (q = ngx_queue_head(&node->calls);
+         q != ngx_queue_sentinel(&node->calls);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+        if (ngx_coord_redis_encode(node, call) == NGX_COORD_FAIL_NONE) {
+            continue;
+        }
+
+        ngx_coord_redis_skip_live(node, call);
+
+        ngx_queue_remove(q);
+        ngx_queue_insert_tail(&failed, q);
+    }
+
+    ngx_coord_redis_end_all(node, &failed, NGX_COORD_FAIL_OVERFLOW);
+}
+
+
+static void
+ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_uint_t                n, usec;
+    ngx_coord_redis_stats_t  *stats;
+
+    if (!call->late) {
+        node->failures = 0;
+    }
+
+    if (call == &node->clock.call) {
+        return;
+    }
+
+    stats = node->redis->stats;
+    usec = (ngx_coord_monotonic() - call->start) / NGX_COORD_NSEC_PER_USEC;
+
+    for (n = 0; n < NGX_COORD_LATENCY_BUCKETS; n++) {
+
+        if (usec <= ngx_coord_latency_bounds[n]) {
+            break;
+        }
+    }
+
+    (void) ngx_atomic_fetch_add(&stats->latency[n], 1);
+    (void) ngx_atomic_fetch_add(&stats->latency_usec, usec);
+    (void) ngx_atomic_fetch_add(&stats->calls, 1);
+    (void) ngx_atomic_fetch_add(&stats->commands, call->ncommands);
+
+    if (call->late) {
+        (void) ngx_atomic_fetch_add(&stats->late, 1);
+    }
+}
+
+
+/* unlinks a call, then tells its owner; rc NGX_ERROR: call->failure is set */
+
+static void
+ngx_coord_redis_end(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_int_t rc, ngx_coord_resp_value_t *reply)
+{
+    ngx_coord_redis_stats_t  *stats;
+
+    ngx_coord_redis_skip_live(node, call);
+
+    ngx_queue_remove(&call->queue);
+    node->pending--;
+
+    if (node->pending == 0) {
+        node->deadline.cancelable = 1;
+    }
+
+    if (call != &node->clock.call) {
+        stats = node->redis->stats;
+
+        (void) ngx_atomic_fetch_add(&stats->pending, -1);
+
+        /* a late one was counted as a timeout */
+
+        if (rc != NGX_OK && !call->late) {
+            (void) ngx_atomic_fetch_add(&stats->failures[call->failure], 1);
+        }
+    }
+
+    call->handler(call, rc, reply);
+}
+
+
+static void
+ngx_coord_redis_end_all(ngx_coord_redis_node_t *node, ngx_queue_t *calls,
+    ngx_coord_fail_e failure)
+{
+    ngx_queue_t             *q;
+    ngx_coord_redis_call_t  *call;
+
+    if (ngx_queue_empty(&node->calls)) {
+        node->first_live = NULL;
+    }
+
+    while (!ngx_queue_empty(calls)) {
+        q = ngx_queue_head(calls);
+        call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+        call->failure = failure;
+        ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
+    }
+}
+
+
+/* the call is no longer among those whose deadline is ahead */
+
+static void
+ngx_coord_redis_skip_live(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_queue_t  *q;
+
+    if (node->first_live != call) {
+        return;
+    }
+
+    q = ngx_queue_next(&call->queue);
+
+    if (q == ngx_queue_sentinel(&node->calls)) {
+        node->first_live = NULL;
+        return;
+    }
+
+    node->first_live = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+}
+
+
+static void
+ngx_coord_redis_deadline(ngx_event_t *ev)
+{
+    ngx_coord_redis_node_t  *node = ev->data;
+
+    ngx_msec_t               age;
+    ngx_queue_t             *q;
+    ngx_coord_redis_call_t  *call;
+
+    while (node->first_live != NULL) {
+        call = node->first_live;
+
+        if ((ngx_msec_int_t) (call->deadline - ngx_current_msec) > 0) {
+            break;
+        }
+
+        ngx_coord_redis_expire(node, call);
+    }
+
+    if (ngx_queue_empty(&node->calls)) {
+        return;
+    }
+
+    q = ngx_queue_head(&node->calls);
+    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+    age = ngx_current_msec - call->deadline + node->redis->conf->timeout;
+
+    if (call->late && age >= NGX_COORD_STALL * node->redis->conf->timeout) {
+        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_TIMEOUT, 0,
+                                 "the server does not reply, connection closed",
+                                 NULL);
+        ngx_coord_redis_conn_close(node->conn, NGX_COORD_FAIL_TIMEOUT);
+        return;
+    }
+
+    ngx_coord_redis_rearm(node);
+}
+
+
+static void
+ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_coord_redis_stats_t  *stats;
+
+    ngx_coord_redis_skip_live(node, call);
+
+    call->late = 1;
+    call->failure = NGX_COORD_FAIL_TIMEOUT;
+
+    if (call != &node->clock.call) {
+        stats = node->redis->stats;
+
+        (void) ngx_atomic_fetch_add(&stats->failures[NGX_COORD_FAIL_TIMEOUT],
+                                    1);
+
+        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_TIMEOUT, 0,
+                                 "no reply in time", NULL);
+        ngx_coord_redis_node_failed(node);
+    }
+
+    if (call->expired != NULL) {
+        call->expired(call);
+    }
+
+    if (!call->sent) {
+        ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
+    }
+}
+
+
+/* for the next deadline, or for the tombstone that stalls */
+
+static void
+ngx_coord_redis_rearm(ngx_coord_redis_node_t *node)
+{
+    ngx_msec_t               when;
+    ngx_queue_t             *q;
+    ngx_msec_int_t           delay;
+    ngx_coord_redis_call_t  *call;
+
+    q = ngx_queue_head(&node->calls);
+    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+    when = call->deadline;
+
+    if (call->late) {
+        when += (NGX_COORD_STALL - 1) * node->redis->conf->timeout;
+
+        if (node->first_live != NULL
+            && (ngx_msec_int_t) (node->first_live->deadline - when) < 0)
+        {
+            when = node->first_live->deadline;
+        }
+    }
+
+    delay = (ngx_msec_int_t) (when - ngx_current_msec);
+
+    if (node->deadline.timer_set) {
+        ngx_del_timer(&node->deadline);
+    }
+
+    ngx_add_timer(&node->deadline, ngx_max(delay, 1));
+}
+
+
+static void
+ngx_coord_redis_breaker_open(ngx_coord_redis_node_t *node,
+    ngx_msec_t cooldown)
+{
+    ngx_coord_redis_stats_t  *stats;
+
+    if (node->breaker == NGX_COORD_BREAKER_CLOSED) {
+        stats = node->redis->stats;
+
+        (void) ngx_atomic_fetch_add(&stats->breaker_open, 1);
+        (void) ngx_atomic_fetch_add(&stats->breaker_opens, 1);
+
+        node->breaker = NGX_COORD_BREAKER_OPEN;
+
+        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_BREAKER, 0,
+                                 "breaker opened", NULL);
+
+        ngx_add_timer(&node->cooldown, cooldown);
+    }
+}
+
+
+static void
+ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
+    ngx_uint_t failures)
+{
+    (void) ngx_atomic_fetch_add(&node->redis->stats->breaker_open, -1);
+
+    node->breaker = NGX_COORD_BREAKER_CLOSED;
+    node->failures = failures;
+
+    if (node->cooldown.timer_set) {
+        ngx_del_timer(&node->cooldown);
+    }
+
+    ngx_log_error(NGX_LOG_INFO, &node->conn->log, 0,
+                  "coord redis: breaker closed");
+}
+
+
+/*
+ * Half-open: TIME asks a live connection.  Without one there is nothing to do:
+ * the next handshake decides.
+ */
+
+static void
+ngx_coord_redis_breaker_cooldown(ngx_event_t *ev)
+{
+    ngx_coord_redis_node_t  *node = ev->data;
+
+    if (node->conn->state != NGX_COORD_CONN_READY) {
+        return;
+    }
+
+    if (!node->clock.in_flight) {
+        ngx_coord_redis_clock_ask(node);
+    }
+
+    if (!node->clock.in_flight || node->clock.call.late) {
+        ngx_coord_redis_breaker_reopen(node);
+        return;
+    }
+
+    node->breaker = NGX_COORD_BREAKER_PROBING;
+}
+
+
+static void
+ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node)
+{
+    node->breaker = NGX_COORD_BREAKER_OPEN;
+
+    if (!node->cooldown.timer_set) {
+        ngx_add_timer(&node->cooldown, node->redis->conf->breaker_cooldown);
+    }
+}
+
+
+static void
+ngx_coord_redis_clock_ask(ngx_coord_redis_node_t *node)
+{
+    ngx_coord_redis_call_t  *call;
+
+    if (node->clock.in_flight) {
+        return;
+    }
+
+    call = &node->clock.call;
+
+    call->late = 0;
+    call->sent = 0;
+    call->failure = NGX_COORD_FAIL_NONE;
+    call->start = ngx_coord_monotonic();
+    call->deadline = ngx_current_msec + node->redis->conf->timeout;
+
+    if (ngx_coord_redis_encode(node, call) != NGX_COORD_FAIL_NONE) {
+        return;
+    }
+
+    node->clock.in_flight = 1;
+    node->clock.asked = ngx_current_msec;
+
+    ngx_coord_redis_enqueue(node, call);
+}
+
+
+static size_t
+ngx_coord_redis_clock_size(ngx_coord_redis_call_t *call)
+{
+    return sizeof(NGX_COORD_TIME) - 1;
+}
+
+
+static u_char *
+ngx_coord_redis_clock_encode(ngx_coord_redis_call_t *call, u_char *p)
+{
+    return ngx_cpymem(p, NGX_COORD_TIME, sizeof(NGX_COORD_TIME) - 1);
+}
+
+
+static void
+ngx_coord_redis_clock_expired(ngx_coord_redis_call_t *call)
+{
+    ngx_coord_redis_node_t  *node = call->data;
+
+    if (node->breaker == NGX_COORD_BREAKER_PROBING) {
+        ngx_coord_redis_breaker_reopen(node);
+    }
+}
+
+
+static void
+ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
+    ngx_coord_resp_value_t *reply)
+{
+    ngx_coord_redis_node_t  *node = call->data;
+
+    ngx_coord_nsec_t         time;
+
+    node->clock.in_flight = 0;
+
+    if (rc == NGX_OK
+        && ngx_coord_redis_time(ngx_coord_resp_element(reply, 0), &time)
+           == NGX_OK)
+    {
+        ngx_coord_redis_clock_sample(node, time, call->start,
+                                     ngx_coord_monotonic());
+
+        if (node->breaker == NGX_COORD_BREAKER_PROBING) {
+            ngx_coord_redis_breaker_close(node, 0);
+        }
+
+        return;
+    }
+
+    if (node->breaker == NGX_COORD_BREAKER_PROBING) {
+        ngx_coord_redis_breaker_reopen(node);
+    }
+}
+
+
+/*
+ * A sample is wrong by half its round trip at most.  The shortest one of the
+ * last seconds counts, unless a newer one contradicts it: then the server's
+ * clock was set.
+ */
+
+static void
+ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
+    ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end)
+{
+    ngx_coord_nsec_t          rtt, offset, step, slack;
+    ngx_coord_redis_clock_t  *clock;
+
+    clock = &node->clock;
+
+    rtt = end - start;
+    offset = server - (start + rtt / 2);
+
+    node->redis->stats->rtt_usec = rtt / NGX_COORD_NSEC_PER_USEC;
+
+    step = offset - clock->offset;
+    slack = (rtt + clock->rtt) / 2 + NGX_COORD_NSEC_PER_MSEC;
+
+    if (clock->sampled
+        && rtt > clock->rtt
+        && end - clock->taken < NGX_COORD_CLOCK_AGE
+        && step < slack
+        && step > -slack)
+    {
+        return;
+    }
+
+    clock->sampled = 1;
+    clock->offset = offset;
+    clock->rtt = rtt;
+    clock->taken = end;
+}
+
+
+static ngx_coord_nsec_t
+ngx_coord_redis_wall_offset(void)
+{
+    struct timespec  ts;
+
+    (void) clock_gettime(CLOCK_REALTIME, &ts);
+
+    return (ngx_coord_nsec_t) ts.tv_sec * NGX_COORD_NSEC_PER_SEC + ts.tv_nsec
+           - ngx_coord_monotonic();
+}

@@ -1,0 +1,1191 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * One connection: addresses, states, handshake, reading and writing.  Bytes go
+ * through c->recv() and c->send() only, so that TLS can stand between
+ * CONNECTING and HANDSHAKE.
+ */
+
+
+#include "ngx_coord_redis_conn.h"
+
+
+#define NGX_COORD_CONN_READ_SIZE     16384
+#define NGX_COORD_CONN_READ_BUDGET   65536    /* bytes per read event */
+#define NGX_COORD_CONN_REPLY_BUDGET  256      /* replies per read event */
+#define NGX_COORD_CONN_OUT_SIZE      16384
+#define NGX_COORD_CONN_OUT_KEEP      262144   /* a larger buffer is freed */
+#define NGX_COORD_CONN_OUT_MAX       4194304  /* soft cap of unsent output */
+
+#define NGX_COORD_CONN_BACKOFF       50       /* milliseconds */
+#define NGX_COORD_CONN_BACKOFF_MAX   2000
+#define NGX_COORD_CONN_BACKOFF_AUTH  10000
+#define NGX_COORD_CONN_STABLE        2000     /* lived so long: no back-off */
+#define NGX_COORD_CONN_LOG           1000
+#define NGX_COORD_CONN_LOG_AUTH      60000
+
+
+static u_char *ngx_coord_redis_conn_log_error(ngx_log_t *log, u_char *buf,
+    size_t len);
+static void ngx_coord_redis_conn_timer(ngx_event_t *ev);
+static ngx_int_t ngx_coord_redis_conn_resolve(ngx_coord_redis_conn_t *conn);
+static void ngx_coord_redis_conn_resolved(ngx_resolver_ctx_t *ctx);
+static void ngx_coord_redis_conn_keep_addrs(ngx_coord_redis_conn_t *conn,
+    ngx_resolver_ctx_t *ctx);
+static void ngx_coord_redis_conn_connecting(ngx_coord_redis_conn_t *conn);
+static void ngx_coord_redis_conn_try(ngx_coord_redis_conn_t *conn);
+static ngx_int_t ngx_coord_redis_conn_open(ngx_coord_redis_conn_t *conn,
+    ngx_addr_t *addr);
+static void ngx_coord_redis_conn_options(ngx_coord_redis_conn_t *conn,
+    ngx_connection_t *c);
+static void ngx_coord_redis_conn_refused(ngx_coord_redis_conn_t *conn,
+    ngx_err_t err);
+static void ngx_coord_redis_conn_established(ngx_coord_redis_conn_t *conn);
+static void ngx_coord_redis_conn_handshake(ngx_coord_redis_conn_t *conn);
+static size_t ngx_coord_redis_conn_hello_size(ngx_coord_redis_conn_t *conn);
+static u_char *ngx_coord_redis_conn_hello(ngx_coord_redis_conn_t *conn,
+    u_char *p);
+static ngx_coord_conn_step_e ngx_coord_redis_conn_step(
+    ngx_coord_redis_conn_t *conn, ngx_uint_t step);
+static ngx_coord_fail_e ngx_coord_redis_conn_greeted(
+    ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
+static ngx_coord_fail_e ngx_coord_redis_conn_rejected(
+    ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
+static void ngx_coord_redis_conn_ready(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value);
+static void ngx_coord_redis_conn_read(ngx_event_t *rev);
+static ngx_coord_fail_e ngx_coord_redis_conn_recv(
+    ngx_coord_redis_conn_t *conn, size_t *size);
+static ngx_coord_fail_e ngx_coord_redis_conn_replies(
+    ngx_coord_redis_conn_t *conn, ngx_uint_t *budget);
+static void ngx_coord_redis_conn_write(ngx_event_t *wev);
+static void ngx_coord_redis_conn_flush(ngx_event_t *ev);
+static void ngx_coord_redis_conn_send(ngx_coord_redis_conn_t *conn);
+static void ngx_coord_redis_conn_drop(ngx_coord_redis_conn_t *conn);
+static void ngx_coord_redis_conn_free_out(ngx_coord_redis_conn_t *conn);
+static void ngx_coord_redis_conn_backoff(ngx_coord_redis_conn_t *conn,
+    ngx_coord_fail_e failure, ngx_uint_t ready);
+
+
+ngx_coord_redis_conn_t *
+ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
+    const ngx_coord_conn_actions_t *actions, void *data)
+{
+    ngx_coord_redis_conn_t  *conn;
+
+    conn = ngx_calloc(sizeof(ngx_coord_redis_conn_t), redis->cycle->log);
+    if (conn == NULL) {
+        return NULL;
+    }
+
+    /*
+     * set by ngx_calloc():
+     *
+     *     conn->state = NGX_COORD_CONN_DISCONNECTED;
+     *     conn->peer.connection = NULL;
+     *     conn->out = NULL;
+     */
+
+    conn->conf = redis->conf;
+    conn->limits = &redis->limits;
+    conn->actions = actions;
+    conn->data = data;
+
+    conn->log = *redis->cycle->log;
+    conn->log.handler = ngx_coord_redis_conn_log_error;
+    conn->log.data = conn;
+    conn->log.action = NULL;
+
+    /* connect() errors are logged by us, once a second at most */
+
+    conn->quiet = conn->log;
+
+    if (conn->quiet.log_level < NGX_LOG_DEBUG) {
+        conn->quiet.log_level = NGX_LOG_EMERG;
+    }
+
+    conn->timer.handler = ngx_coord_redis_conn_timer;
+    conn->timer.data = conn;
+    conn->timer.log = &conn->log;
+    conn->timer.cancelable = 1;
+
+    conn->flush.handler = ngx_coord_redis_conn_flush;
+    conn->flush.data = conn;
+    conn->flush.log = &conn->log;
+
+    conn->retry_at = ngx_current_msec;
+
+    return conn;
+}
+
+
+void
+ngx_coord_redis_conn_destroy(ngx_coord_redis_conn_t *conn)
+{
+    ssize_t            n;
+    u_char             buf[4096];
+    ngx_uint_t         i;
+    ngx_connection_t  *c;
+
+    c = conn->peer.connection;
+
+    if (c != NULL && conn->state == NGX_COORD_CONN_READY) {
+
+        if (conn->out_pos != conn->out_last) {
+            (void) c->send(c, conn->out_pos, conn->out_last - conn->out_pos);
+        }
+
+        /* closing with unread input resets, and could undo the last write */
+
+        c->read->ready = 1;
+
+        for (i = 0; i < 64 && c->read->ready; i++) {
+            n = c->recv(c, buf, sizeof(buf));
+
+            if (n <= 0) {
+                break;
+            }
+        }
+
+        (void) ngx_shutdown_socket(c->fd, NGX_WRITE_SHUTDOWN);
+    }
+
+    ngx_coord_redis_conn_drop(conn);
+
+    if (conn->resolved != NULL) {
+        ngx_free(conn->resolved);
+    }
+
+    ngx_free(conn);
+}
+
+
+static u_char *
+ngx_coord_redis_conn_log_error(ngx_log_t *log, u_char *buf, size_t len)
+{
+    u_char                  *p;
+    ngx_coord_redis_conn_t  *conn;
+
+    p = buf;
+    conn = log->data;
+
+    if (log->action) {
+        p = ngx_snprintf(buf, len, " while %s", log->action);
+        len -= p - buf;
+        buf = p;
+    }
+
+    p = ngx_snprintf(buf, len, ", coord store: \"%V\"", &conn->conf->store);
+    len -= p - buf;
+    buf = p;
+
+    if (conn->peer.name != NULL) {
+        p = ngx_snprintf(buf, len, ", server: %V", conn->peer.name);
+    }
+
+    return p;
+}
+
+
+void
+ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
+    ngx_coord_fail_e failure, ngx_err_t err, const char *text,
+    ngx_str_t *detail)
+{
+    u_char                    *p, more[NGX_INT_T_LEN + sizeof(",  more")];
+    ngx_msec_t                 interval;
+    ngx_uint_t                 level;
+    ngx_coord_redis_limits_t  *limits;
+
+    limits = conn->limits;
+
+    level = NGX_LOG_ERR;
+    interval = NGX_COORD_CONN_LOG;
+
+    if (failure == NGX_COORD_FAIL_AUTH) {
+        level = NGX_LOG_EMERG;
+        interval = NGX_COORD_CONN_LOG_AUTH;
+    }
+
+    if (limits->logged[failure] != 0
+        && ngx_current_msec - limits->logged[failure] < interval)
+    {
+        limits->suppressed[failure]++;
+        return;
+    }
+
+    p = more;
+
+    if (limits->suppressed[failure]) {
+        p = ngx_sprintf(more, ", %ui more", limits->suppressed[failure]);
+    }
+
+    limits->logged[failure] = ngx_current_msec ? ngx_current_msec : 1;
+    limits->suppressed[failure] = 0;
+
+    if (detail != NULL) {
+        ngx_log_error(level, &conn->log, err, "coord redis: %s: %V%*s", text,
+                      detail, (size_t) (p - more), more);
+        return;
+    }
+
+    ngx_log_error(level, &conn->log, err, "coord redis: %s%*s", text,
+                  (size_t) (p - more), more);
+}
+
+
+void
+ngx_coord_redis_conn_connect(ngx_coord_redis_conn_t *conn)
+{
+    ngx_msec_int_t  delay;
+
+    if (conn->state != NGX_COORD_CONN_DISCONNECTED || conn->timer.timer_set) {
+        return;
+    }
+
+    delay = (ngx_msec_int_t) (conn->retry_at - ngx_current_msec);
+
+    ngx_add_timer(&conn->timer, ngx_max(delay, 0));
+}
+
+
+static void
+ngx_coord_redis_conn_timer(ngx_event_t *ev)
+{
+    ngx_coord_redis_conn_t  *conn = ev->data;
+
+    if (conn->state == NGX_COORD_CONN_DISCONNECTED) {
+        ngx_coord_redis_conn_start(conn);
+        return;
+    }
+
+    ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_CONNECT, NGX_ETIMEDOUT,
+                             conn->state == NGX_COORD_CONN_HANDSHAKE
+                             ? "handshake failed" : "connect() failed", NULL);
+
+    ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
+}
+
+
+void
+ngx_coord_redis_conn_start(ngx_coord_redis_conn_t *conn)
+{
+    ngx_log_debug1(NGX_LOG_DEBUG_CORE, &conn->log, 0,
+                   "coord redis: attempt %ui", conn->attempts + 1);
+
+    if (conn->conf->resolver != NULL && conn->conf->host.len) {
+        conn->state = NGX_COORD_CONN_RESOLVING;
+
+        if (ngx_coord_redis_conn_resolve(conn) == NGX_OK) {
+            return;
+        }
+    }
+
+    ngx_coord_redis_conn_connecting(conn);
+}
+
+
+static ngx_int_t
+ngx_coord_redis_conn_resolve(ngx_coord_redis_conn_t *conn)
+{
+    ngx_resolver_ctx_t  *ctx, temp;
+
+    ngx_memzero(&temp, sizeof(ngx_resolver_ctx_t));
+    temp.name = conn->conf->host;
+
+    ctx = ngx_resolve_start(conn->conf->resolver, &temp);
+
+    if (ctx == NULL || ctx == NGX_NO_RESOLVER) {
+        return NGX_ERROR;
+    }
+
+    ctx->name = conn->conf->host;
+    ctx->handler = ngx_coord_redis_conn_resolved;
+    ctx->data = conn;
+    ctx->timeout = conn->conf->resolver_timeout;
+    ctx->cancelable = 1;
+
+    conn->resolving = ctx;
+
+    /* may call the handler at once: touch nothing after NGX_OK */
+
+    if (ngx_resolve_name(ctx) != NGX_OK) {
+        conn->resolving = NULL;
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_coord_redis_conn_resolved(ngx_resolver_ctx_t *ctx)
+{
+    ngx_str_t                reason;
+    ngx_coord_redis_conn_t  *conn;
+
+    conn = ctx->data;
+
+    if (ctx->state == NGX_OK && ctx->naddrs) {
+        ngx_coord_redis_conn_keep_addrs(conn, ctx);
+
+    } else {
+        reason.data = (u_char *) ngx_resolver_strerror(ctx->state);
+        reason.len = ngx_strlen(reason.data);
+
+        ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_CONNECT, 0,
+                                 "host name could not be resolved", &reason);
+    }
+
+    conn->resolving = NULL;
+    ngx_resolve_name_done(ctx);
+
+    ngx_coord_redis_conn_connecting(conn);
+}
+
+
+/* copies what was resolved; without memory the last good addresses stay */
+
+static void
+ngx_coord_redis_conn_keep_addrs(ngx_coord_redis_conn_t *conn,
+    ngx_resolver_ctx_t *ctx)
+{
+    u_char          *text;
+    ngx_uint_t       i, n;
+    ngx_addr_t      *addrs;
+    ngx_sockaddr_t  *sa;
+
+    n = ctx->naddrs;
+
+    addrs = ngx_calloc(n * (sizeof(ngx_addr_t) + sizeof(ngx_sockaddr_t)
+                            + NGX_SOCKADDR_STRLEN), &conn->log);
+    if (addrs == NULL) {
+        return;
+    }
+
+    sa = (ngx_sockaddr_t *) &addrs[n];
+    text = (u_char *) &sa[n];
+
+    for (i = 0; i < n; i++) {
+        ngx_memcpy(&sa[i], ctx->addrs[i].sockaddr, ctx->addrs[i].socklen);
+        ngx_inet_set_port(&sa[i].sockaddr, conn->conf->port);
+
+        addrs[i].sockaddr = &sa[i].sockaddr;
+        addrs[i].socklen = ctx->addrs[i].socklen;
+        addrs[i].name.data = text;
+        addrs[i].name.len = ngx_sock_ntop(&sa[i].sockaddr, addrs[i].socklen,
+                                          text, NGX_SOCKADDR_STRLEN, 1);
+
+        text += NGX_SOCKADDR_STRLEN;
+    }
+
+    /* the name in the log context may point into the old ones */
+
+    conn->peer.name = NULL;
+
+    if (conn->resolved != NULL) {
+        ngx_free(conn->resolved);
+    }
+
+    conn->resolved = addrs;
+    conn->nresolved = n;
+}
+
+
+static void
+ngx_coord_redis_conn_connecting(ngx_coord_redis_conn_t *conn)
+{
+    conn->state = NGX_COORD_CONN_CONNECTING;
+    conn->tries = conn->nresolved ? conn->nresolved : conn->conf->naddrs;
+
+    ngx_add_timer(&conn->timer, conn->conf->connect_timeout);
+
+    ngx_coord_redis_conn_try(conn);
+}
+
+
+static void
+ngx_coord_redis_conn_try(ngx_coord_redis_conn_t *conn)
+{
+    ngx_int_t    rc;
+    ngx_uint_t   n;
+    ngx_addr_t  *addrs;
+
+    addrs = conn->nresolved ? conn->resolved : conn->conf->addrs;
+    n = conn->nresolved ? conn->nresolved : conn->conf->naddrs;
+
+    while (conn->tries) {
+        conn->tries--;
+
+        rc = ngx_coord_redis_conn_open(conn, &addrs[conn->next_addr++ % n]);
+
+        if (rc == NGX_AGAIN) {
+            return;
+        }
+
+        if (rc == NGX_OK) {
+            ngx_coord_redis_conn_handshake(conn);
+            return;
+        }
+    }
+
+    ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
+}
+
+
+/* NGX_OK: connected; NGX_AGAIN: in progress; NGX_ERROR: no connection */
+
+static ngx_int_t
+ngx_coord_redis_conn_open(ngx_coord_redis_conn_t *conn, ngx_addr_t *addr)
+{
+    ngx_int_t               rc;
+    ngx_connection_t       *c;
+    ngx_peer_connection_t  *pc;
+
+    pc = &conn->peer;
+
+    ngx_memzero(pc, sizeof(ngx_peer_connection_t));
+
+    pc->sockaddr = addr->sockaddr;
+    pc->socklen = addr->socklen;
+    pc->name = &addr->name;
+    pc->get = ngx_event_get_peer;
+    pc->log = &conn->quiet;
+    pc->log_error = NGX_ERROR_INFO;
+    pc->so_keepalive = 1;
+
+    ngx_set_errno(0);
+
+    rc = ngx_event_connect_peer(pc);
+
+    if (rc != NGX_OK && rc != NGX_AGAIN) {
+        ngx_coord_redis_conn_refused(conn, ngx_socket_errno);
+        pc->connection = NULL;
+        return NGX_ERROR;
+    }
+
+    c = pc->connection;
+
+    c->data = conn;
+    c->log = &conn->log;
+    c->read->log = c->log;
+    c->write->log = c->log;
+    c->read->handler = ngx_coord_redis_conn_read;
+    c->write->handler = ngx_coord_redis_conn_write;
+
+    ngx_coord_redis_conn_options(conn, c);
+
+    conn->resp = ngx_coord_resp_create(conn->conf->max_reply
+                                       + NGX_COORD_CONN_READ_SIZE, c->log);
+    if (conn->resp == NULL) {
+        ngx_close_connection(c);
+        pc->connection = NULL;
+        return NGX_ERROR;
+    }
+
+    return rc;
+}
+
+
+static void
+ngx_coord_redis_conn_options(ngx_coord_redis_conn_t *conn, ngx_connection_t *c)
+{
+    int  value;
+
+    (void) fcntl(c->fd, F_SETFD, FD_CLOEXEC);
+
+    if (conn->peer.sockaddr->sa_family == AF_UNIX) {
+        return;
+    }
+
+    (void) ngx_tcp_nodelay(c);
+
+#if (NGX_HAVE_KEEPALIVE_TUNABLE)
+
+    value = 30;
+    (void) setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPIDLE, &value, sizeof(int));
+
+    value = 10;
+    (void) setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPINTVL, &value, sizeof(int));
+
+    value = 3;
+    (void) setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPCNT, &value, sizeof(int));
+
+#endif
+
+#ifdef TCP_USER_TIMEOUT
+
+    /* data that nobody acknowledges: keepalive alone would not notice */
+
+    value = ngx_max(conn->conf->timeout * 10, 5000);
+    (void) setsockopt(c->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &value,
+                      sizeof(int));
+
+#endif
+
+    (void) value;
+}
+
+
+static void
+ngx_coord_redis_conn_refused(ngx_coord_redis_conn_t *conn, ngx_err_t err)
+{
+    if (conn->tries) {
+        ngx_log_error(NGX_LOG_INFO, &conn->log, err,
+                      "coord redis: connect() failed, trying another address");
+        return;
+    }
+
+    ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_CONNECT, err,
+                             "connect() failed", NULL);
+}
+
+
+static void
+ngx_coord_redis_conn_established(ngx_coord_redis_conn_t *conn)
+{
+    int                err;
+    socklen_t          len;
+    ngx_connection_t  *c;
+
+    c = conn->peer.connection;
+
+    err = 0;
+    len = sizeof(int);
+
+    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, (void *) &err, &len) == -1) {
+        err = ngx_socket_errno;
+    }
+
+    if (err == 0) {
+        ngx_coord_redis_conn_handshake(conn);
+        return;
+    }
+
+    ngx_coord_redis_conn_refused(conn, err);
+
+    ngx_close_connection(c);
+    conn->peer.connection = NULL;
+
+    ngx_coord_resp_destroy(conn->resp);
+    conn->resp = NULL;
+
+    ngx_coord_redis_conn_try(conn);
+}
+
+
+static void
+ngx_coord_redis_conn_handshake(ngx_coord_redis_conn_t *conn)
+{
+    u_char            *p;
+    ngx_coord_fail_e   failure;
+
+    ngx_log_debug0(NGX_LOG_DEBUG_CORE, &conn->log, 0,
+                   "coord redis: connected, handshake");
+
+    conn->state = NGX_COORD_CONN_HANDSHAKE;
+    conn->step = ngx_coord_redis_conn_step(conn, NGX_COORD_STEP_AUTH);
+
+    p = ngx_coord_redis_conn_room(conn, ngx_coord_redis_conn_hello_size(conn),
+                                  &failure);
+    if (p == NULL) {
+        ngx_coord_redis_conn_close(conn, failure);
+        return;
+    }
+
+    conn->start = ngx_coord_monotonic();
+
+    ngx_coord_redis_conn_queue(conn, ngx_coord_redis_conn_hello(conn, p));
+}
+
+
+static size_t
+ngx_coord_redis_conn_hello_size(ngx_coord_redis_conn_t *conn)
+{
+    ngx_coord_redis_conf_t  *conf;
+
+    conf = conn->conf;
+
+    return sizeof("*3" CRLF "$4" CRLF "AUTH" CRLF) - 1
+           + ngx_coord_redis_bulk_size(conf->username.len)
+           + ngx_coord_redis_bulk_size(conf->password.len)
+           + sizeof("*2" CRLF "$6" CRLF "SELECT" CRLF) - 1
+           + ngx_coord_redis_bulk_size(NGX_INT_T_LEN)
+           + sizeof("*3" CRLF "$6" CRLF "CLIENT" CRLF
+                    "$7" CRLF "SETNAME" CRLF) - 1
+           + ngx_coord_redis_bulk_size(sizeof("ngx_coord::") - 1
+                                       + conf->store.len + NGX_INT64_LEN)
+           + sizeof("*1" CRLF "$4" CRLF "TIME" CRLF) - 1;
+}
+
+
+static u_char *
+ngx_coord_redis_conn_hello(ngx_coord_redis_conn_t *conn, u_char *p)
+{
+    u_char                  *last, number[NGX_INT_T_LEN];
+    u_char                   pid[NGX_INT64_LEN];
+    ngx_coord_redis_conf_t  *conf;
+
+    conf = conn->conf;
+
+    if (conf->password.len) {
+        p = ngx_sprintf(p, "*%d" CRLF "$4" CRLF "AUTH" CRLF,
+                        conf->username.len ? 3 : 2);
+
+        if (conf->username.len) {
+            p = ngx_coord_redis_bulk(p, conf->username.data,
+                                     conf->username.len);
+        }
+
+        p = ngx_coord_redis_bulk(p, conf->password.data, conf->password.len);
+    }
+
+    if (conf->db) {
+        last = ngx_sprintf(number, "%ui", conf->db);
+
+        p = ngx_cpymem(p, "*2" CRLF "$6" CRLF "SELECT" CRLF,
+                       sizeof("*2" CRLF "$6" CRLF "SELECT" CRLF) - 1);
+        p = ngx_coord_redis_bulk(p, number, last - number);
+    }
+
+    last = ngx_sprintf(pid, "%P", ngx_pid);
+
+    p = ngx_sprintf(p, "*3" CRLF "$6" CRLF "CLIENT" CRLF
+                    "$7" CRLF "SETNAME" CRLF "$%uz" CRLF "ngx_coord:%V:%*s" CRLF,
+                    sizeof("ngx_coord::") - 1 + conf->store.len
+                    + (last - pid),
+                    &conf->store, (size_t) (last - pid), pid);
+
+    return ngx_cpymem(p, "*1" CRLF "$4" CRLF "TIME" CRLF,
+                      sizeof("*1" CRLF "$4" CRLF "TIME" CRLF) - 1);
+}
+
+
+/* the first step from the given one on that was sent to this server */
+
+static ngx_coord_conn_step_e
+ngx_coord_redis_conn_step(ngx_coord_redis_conn_t *conn, ngx_uint_t step)
+{
+    if (step == NGX_COORD_STEP_AUTH && conn->conf->password.len == 0) {
+        step = NGX_COORD_STEP_SELECT;
+    }
+
+    if (step == NGX_COORD_STEP_SELECT && conn->conf->db == 0) {
+        step = NGX_COORD_STEP_NAME;
+    }
+
+    return step;
+}
+
+
+static ngx_coord_fail_e
+ngx_coord_redis_conn_greeted(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value)
+{
+    ngx_coord_fail_e  failure;
+    ngx_coord_nsec_t  time;
+
+    if (value->type == NGX_COORD_RESP_ERROR) {
+        failure = ngx_coord_redis_conn_rejected(conn, value);
+
+        if (failure != NGX_COORD_FAIL_NONE) {
+            return failure;
+        }
+
+    } else if (conn->step == NGX_COORD_STEP_TIME) {
+
+        if (ngx_coord_redis_time(value, &time) != NGX_OK) {
+            goto unexpected;
+        }
+
+        ngx_coord_redis_conn_ready(conn, value);
+
+    } else if (value->type != NGX_COORD_RESP_STATUS) {
+        goto unexpected;
+    }
+
+    conn->step = ngx_coord_redis_conn_step(conn, conn->step + 1);
+
+    return NGX_COORD_FAIL_NONE;
+
+unexpected:
+
+    ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
+                             "unexpected reply in the handshake", NULL);
+
+    return NGX_COORD_FAIL_PROTOCOL;
+}
+
+
+/* an error reply in the handshake; NONE: one that does not matter */
+
+static ngx_coord_fail_e
+ngx_coord_redis_conn_rejected(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value)
+{
+    ngx_str_t                       code;
+    ngx_coord_fail_e                failure;
+    const char                     *text;
+    const ngx_coord_redis_error_t  *e;
+
+    e = ngx_coord_redis_error(&value->str);
+    code = ngx_coord_redis_error_code(&value->str);
+    failure = e->failure;
+
+    switch (conn->step) {
+
+    case NGX_COORD_STEP_AUTH:
+        text = "AUTH failed";
+
+        if (failure != NGX_COORD_FAIL_UNAVAILABLE) {
+            failure = NGX_COORD_FAIL_AUTH;
+        }
+
+        break;
+
+    case NGX_COORD_STEP_SELECT:
+        text = "SELECT failed";
+        break;
+
+    case NGX_COORD_STEP_NAME:
+        text = "CLIENT SETNAME failed";
+
+        if (!e->close) {
+            return NGX_COORD_FAIL_NONE;
+        }
+
+        break;
+
+    default:
+        text = "TIME failed";
+        break;
+    }
+
+    ngx_coord_redis_conn_log(conn, failure, 0, text, &code);
+
+    return failure;
+}
+
+
+static void
+ngx_coord_redis_conn_ready(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value)
+{
+    ngx_del_timer(&conn->timer);
+
+    conn->state = NGX_COORD_CONN_READY;
+    conn->since = ngx_current_msec;
+
+    /* AUTH was there; all of it is sent, or there were no replies */
+
+    if (conn->out_pos == conn->out_last) {
+        ngx_coord_redis_conn_free_out(conn);
+    }
+
+    if (conn->failed) {
+        conn->failed = 0;
+        ngx_log_error(NGX_LOG_NOTICE, &conn->log, 0, "coord redis: connected");
+    }
+
+    conn->actions->ready(conn, value, conn->start);
+}
+
+
+static void
+ngx_coord_redis_conn_read(ngx_event_t *rev)
+{
+    size_t                   size;
+    ngx_uint_t               budget;
+    ngx_coord_fail_e         failure;
+    ngx_connection_t        *c;
+    ngx_coord_redis_conn_t  *conn;
+
+    c = rev->data;
+    conn = c->data;
+
+    if (c->close) {
+        ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
+        return;
+    }
+
+    if (conn->state == NGX_COORD_CONN_CONNECTING) {
+        ngx_coord_redis_conn_established(conn);
+        return;
+    }
+
+    budget = NGX_COORD_CONN_REPLY_BUDGET;
+    size = NGX_COORD_CONN_READ_BUDGET;
+
+    for ( ;; ) {
+        failure = ngx_coord_redis_conn_replies(conn, &budget);
+
+        if (failure != NGX_COORD_FAIL_NONE) {
+            break;
+        }
+
+        if (budget == 0 || size == 0) {
+            ngx_post_event(rev, &ngx_posted_next_events);
+            return;
+        }
+
+        if (!rev->ready) {
+
+            if (ngx_handle_read_event(rev, 0) == NGX_OK) {
+                return;
+            }
+
+            failure = NGX_COORD_FAIL_CONNECT;
+            break;
+        }
+
+        failure = ngx_coord_redis_conn_recv(conn, &size);
+
+        if (failure != NGX_COORD_FAIL_NONE) {
+            break;
+        }
+    }
+
+    ngx_coord_redis_conn_close(conn, failure);
+}
+
+
+/* reads once; subtracts from *size what the event may still read */
+
+static ngx_coord_fail_e
+ngx_coord_redis_conn_recv(ngx_coord_redis_conn_t *conn, size_t *size)
+{
+    u_char             buf[NGX_COORD_CONN_READ_SIZE];
+    ssize_t            n;
+    ngx_str_t          reason;
+    ngx_connection_t  *c;
+
+    c = conn->peer.connection;
+
+    n = c->recv(c, buf, ngx_min(*size, NGX_COORD_CONN_READ_SIZE));
+
+    if (n == NGX_AGAIN) {
+        c->read->ready = 0;
+        return NGX_COORD_FAIL_NONE;
+    }
+
+    if (n == 0 || n == NGX_ERROR) {
+        ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_CONNECT, 0,
+                                 n ? "connection lost"
+                                   : "connection closed by the server", NULL);
+        return NGX_COORD_FAIL_CONNECT;
+    }
+
+    *size -= n;
+
+    if (ngx_coord_resp_feed(conn->resp, buf, n) != NGX_OK) {
+        reason.data = (u_char *) ngx_coord_resp_error(conn->resp);
+        reason.len = ngx_strlen(reason.data);
+
+        ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
+                                 "bad reply", &reason);
+        return NGX_COORD_FAIL_PROTOCOL;
+    }
+
+    return NGX_COORD_FAIL_NONE;
+}
+
+
+static ngx_coord_fail_e
+ngx_coord_redis_conn_replies(ngx_coord_redis_conn_t *conn, ngx_uint_t *budget)
+{
+    ngx_int_t                rc;
+    ngx_str_t                reason;
+    ngx_uint_t               n;
+    ngx_coord_fail_e         failure;
+    ngx_coord_resp_value_t  *value;
+
+    while (*budget) {
+
+        n = 1;
+
+        if (conn->state == NGX_COORD_CONN_READY) {
+            n = conn->actions->expect(conn);
+        }
+
+        if (n == 0) {
+
+            if (ngx_coord_resp_pending(conn->resp) == 0) {
+                return NGX_COORD_FAIL_NONE;
+            }
+
+            ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
+                                     "unsolicited reply", NULL);
+            return NGX_COORD_FAIL_PROTOCOL;
+        }
+
+        if (n > 1 && !conn->gathering) {
+            ngx_coord_resp_gather(conn->resp, n);
+            conn->gathering = 1;
+        }
+
+        rc = ngx_coord_resp_next(conn->resp, &value);
+
+        if (rc == NGX_AGAIN) {
+            return NGX_COORD_FAIL_NONE;
+        }
+
+        if (rc == NGX_ERROR) {
+            reason.data = (u_char *) ngx_coord_resp_error(conn->resp);
+            reason.len = ngx_strlen(reason.data);
+
+            ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
+                                     "bad reply", &reason);
+            return NGX_COORD_FAIL_PROTOCOL;
+        }
+
+        conn->gathering = 0;
+        *budget -= ngx_min(n, *budget);
+
+        failure = conn->state == NGX_COORD_CONN_READY
+                  ? conn->actions->reply(conn, value)
+                  : ngx_coord_redis_conn_greeted(conn, value);
+
+        if (failure != NGX_COORD_FAIL_NONE) {
+            return failure;
+        }
+    }
+
+    return NGX_COORD_FAIL_NONE;
+}
+
+
+static void
+ngx_coord_redis_conn_write(ngx_event_t *wev)
+{
+    ngx_connection_t        *c;
+    ngx_coord_redis_conn_t  *conn;
+
+    c = wev->data;
+    conn = c->data;
+
+    if (c->close) {
+        ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
+        return;
+    }
+
+    if (conn->state == NGX_COORD_CONN_CONNECTING) {
+        ngx_coord_redis_conn_established(conn);
+        return;
+    }
+
+    ngx_coord_redis_conn_send(conn);
+}
+
+
+static void
+ngx_coord_redis_conn_flush(ngx_event_t *ev)
+{
+    ngx_coord_redis_conn_t  *conn = ev->data;
+
+    if (conn->peer.connection->write->ready) {
+        ngx_coord_redis_conn_send(conn);
+    }
+}
+
+
+static void
+ngx_coord_redis_conn_send(ngx_coord_redis_conn_t *conn)
+{
+    ssize_t            n;
+    ngx_connection_t  *c;
+
+    c = conn->peer.connection;
+
+    while (conn->out_pos != conn->out_last) {
+
+        n = c->send(c, conn->out_pos, conn->out_last - conn->out_pos);
+
+        if (n > 0) {
+            conn->out_pos += n;
+            continue;
+        }
+
+        if (n == NGX_AGAIN) {
+            break;
+        }
+
+        ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_CONNECT, 0,
+                                 "connection lost", NULL);
+        ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
+        return;
+    }
+
+    if (conn->out_pos == conn->out_last) {
+        conn->out_pos = conn->out;
+        conn->out_last = conn->out;
+
+        if (conn->out_end - conn->out > NGX_COORD_CONN_OUT_KEEP) {
+            ngx_coord_redis_conn_free_out(conn);
+        }
+    }
+
+    if (ngx_handle_write_event(c->write, 0) != NGX_OK) {
+        ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
+    }
+}
+
+
+u_char *
+ngx_coord_redis_conn_room(ngx_coord_redis_conn_t *conn, size_t size,
+    ngx_coord_fail_e *failure)
+{
+    size_t   used, total;
+    u_char  *p;
+
+    if ((size_t) (conn->out_end - conn->out_last) >= size) {
+        return conn->out_last;
+    }
+
+    used = conn->out_last - conn->out_pos;
+    *failure = NGX_COORD_FAIL_OVERFLOW;
+
+    if (used && used + size > NGX_COORD_CONN_OUT_MAX) {
+        return NULL;
+    }
+
+    total = ngx_max((size_t) (conn->out_end - conn->out) * 2,
+                    NGX_COORD_CONN_OUT_SIZE);
+    total = ngx_min(total, NGX_COORD_CONN_OUT_MAX);
+    total = ngx_max(total, used + size);
+
+    p = ngx_alloc(total, &conn->log);
+    if (p == NULL) {
+        return NULL;
+    }
+
+    if (used) {
+        ngx_memcpy(p, conn->out_pos, used);
+    }
+
+    ngx_coord_redis_conn_free_out(conn);
+
+    conn->out = p;
+    conn->out_pos = p;
+    conn->out_last = p + used;
+    conn->out_end = p + total;
+
+    return conn->out_last;
+}
+
+
+void
+ngx_coord_redis_conn_queue(ngx_coord_redis_conn_t *conn, u_char *last)
+{
+    conn->out_last = last;
+
+    ngx_post_event(&conn->flush, &ngx_posted_events);
+}
+
+
+void
+ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
+    ngx_coord_fail_e failure)
+{
+    ngx_uint_t  ready;
+
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, &conn->log, 0,
+                   "coord redis: close, state:%d reason:%V", (int) conn->state,
+                   &ngx_coord_fail_names[failure]);
+
+    ready = (conn->state == NGX_COORD_CONN_READY);
+
+    ngx_coord_redis_conn_drop(conn);
+    ngx_coord_redis_conn_backoff(conn, failure, ready);
+
+    conn->failed = 1;
+
+    conn->actions->closed(conn, failure, ready);
+}
+
+
+/* frees all that belongs to an attempt or a connection */
+
+static void
+ngx_coord_redis_conn_drop(ngx_coord_redis_conn_t *conn)
+{
+    if (conn->resolving != NULL) {
+        ngx_resolve_name_done(conn->resolving);
+        conn->resolving = NULL;
+    }
+
+    if (conn->timer.timer_set) {
+        ngx_del_timer(&conn->timer);
+    }
+
+    if (conn->flush.posted) {
+        ngx_delete_posted_event(&conn->flush);
+    }
+
+    if (conn->peer.connection != NULL) {
+        ngx_close_connection(conn->peer.connection);
+        conn->peer.connection = NULL;
+    }
+
+    if (conn->resp != NULL) {
+        ngx_coord_resp_destroy(conn->resp);
+        conn->resp = NULL;
+    }
+
+    ngx_coord_redis_conn_free_out(conn);
+
+    conn->gathering = 0;
+    conn->state = NGX_COORD_CONN_DISCONNECTED;
+}
+
+
+static void
+ngx_coord_redis_conn_free_out(ngx_coord_redis_conn_t *conn)
+{
+    if (conn->out != NULL) {
+
+        /* there may be a password */
+
+        ngx_explicit_memzero(conn->out, conn->out_end - conn->out);
+        ngx_free(conn->out);
+    }
+
+    conn->out = NULL;
+    conn->out_pos = NULL;
+    conn->out_last = NULL;
+    conn->out_end = NULL;
+}
+
+
+static void
+ngx_coord_redis_conn_backoff(ngx_coord_redis_conn_t *conn,
+    ngx_coord_fail_e failure, ngx_uint_t ready)
+{
+    ngx_msec_t  delay;
+
+    if (ready && ngx_current_msec - conn->since > NGX_COORD_CONN_STABLE) {
+        conn->attempts = 0;
+    }
+
+    if (failure == NGX_COORD_FAIL_AUTH) {
+        delay = NGX_COORD_CONN_BACKOFF_AUTH / 2
+                + ngx_random() % NGX_COORD_CONN_BACKOFF_AUTH;
+
+    } else if (ready && conn->attempts == 0
+               && failure == NGX_COORD_FAIL_CONNECT)
+    {
+        delay = ngx_random() % 10;
+
+    } else {
+        delay = NGX_COORD_CONN_BACKOFF << ngx_min(conn->attempts, 6);
+        delay = delay / 2 + ngx_random() % delay;
+        delay = ngx_min(delay, NGX_COORD_CONN_BACKOFF_MAX);
+    }
+
+    conn->attempts++;
+    conn->retry_at = ngx_current_msec + delay;
+
+    if (!ngx_exiting && !ngx_terminate) {
+        ngx_add_timer(&conn->timer, delay);
+    }
+}

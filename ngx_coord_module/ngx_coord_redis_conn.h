@@ -1,0 +1,267 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Private to the Redis client: one connection to one server.  A connection
+ * knows addresses, states and bytes; what the replies mean is its owner's
+ * matter: the client's node for calls, the subscriber for messages.
+ */
+
+
+#ifndef _NGX_COORD_REDIS_CONN_H_INCLUDED_
+#define _NGX_COORD_REDIS_CONN_H_INCLUDED_
+
+
+#include <ngx_event.h>
+#include <ngx_event_connect.h>
+#include "ngx_coord_redis.h"
+
+
+#define NGX_COORD_REDIS_NONCE_LEN    16      /* hex digits */
+
+
+typedef struct ngx_coord_redis_conn_s   ngx_coord_redis_conn_t;
+typedef struct ngx_coord_redis_node_s   ngx_coord_redis_node_t;
+typedef struct ngx_coord_redis_sub_s    ngx_coord_redis_sub_t;
+
+
+typedef enum {
+    NGX_COORD_CONN_DISCONNECTED = 0,  /* the timer starts the next attempt */
+    NGX_COORD_CONN_RESOLVING,         /* the timer ends the attempt ... */
+    NGX_COORD_CONN_CONNECTING,
+    NGX_COORD_CONN_HANDSHAKE,
+    NGX_COORD_CONN_READY              /* ... no timer */
+} ngx_coord_conn_state_e;
+
+
+/* what keeps an outage from filling the log; shared by a client's conns. */
+typedef struct {
+    ngx_msec_t                 logged[NGX_COORD_FAIL_MAX];
+    ngx_uint_t                 suppressed[NGX_COORD_FAIL_MAX];
+} ngx_coord_redis_limits_t;
+
+
+/* one step of the handshake, in the order of the replies */
+typedef enum {
+    NGX_COORD_STEP_AUTH = 0,
+    NGX_COORD_STEP_SELECT,
+    NGX_COORD_STEP_NAME,
+    NGX_COORD_STEP_TIME,
+    NGX_COORD_STEP_DONE
+} ngx_coord_conn_step_e;
+
+
+/*
+ * The owner of a connection.  None of these may close the connection; reply
+ * returns what is wrong, and then the connection closes itself.
+ */
+
+typedef struct {
+    /* the handshake is done; value: the reply to TIME; start: when sent */
+    void                     (*ready)(ngx_coord_redis_conn_t *conn,
+                                      ngx_coord_resp_value_t *value,
+                                      ngx_coord_nsec_t start);
+
+    /* how many replies the next value shall gather; 0: none is expected */
+    ngx_uint_t               (*expect)(ngx_coord_redis_conn_t *conn);
+
+    /* a reply; gathered if expect() has returned more than 1 */
+    ngx_coord_fail_e         (*reply)(ngx_coord_redis_conn_t *conn,
+                                      ngx_coord_resp_value_t *value);
+
+    /* an attempt has failed, or a connection is lost; the state is set */
+    void                     (*closed)(ngx_coord_redis_conn_t *conn,
+                                       ngx_coord_fail_e failure,
+                                       ngx_uint_t ready);
+} ngx_coord_conn_actions_t;
+
+
+struct ngx_coord_redis_conn_s {
+    ngx_coord_redis_conf_t    *conf;
+    const ngx_coord_conn_actions_t  *actions;
+    void                      *data;          /* the owner */
+
+    ngx_coord_conn_state_e     state;
+    ngx_coord_conn_step_e      step;
+    ngx_coord_resp_t          *resp;
+    ngx_peer_connection_t      peer;          /* peer.connection */
+    ngx_resolver_ctx_t        *resolving;
+
+    ngx_addr_t                *resolved;      /* last good; one allocation */
+    ngx_uint_t                 nresolved;
+    ngx_uint_t                 next_addr;     /* addresses are tried in turn */
+    ngx_uint_t                 tries;         /* left in this attempt */
+
+    u_char                    *out;           /* output that is not sent: */
+    u_char                    *out_pos;       /* ... from here */
+    u_char                    *out_last;
+    u_char                    *out_end;
+    ngx_event_t                flush;         /* posted, never timed */
+
+    ngx_event_t                timer;
+    ngx_msec_t                 retry_at;      /* disconnected: not before */
+    ngx_uint_t                 attempts;      /* failed in a row */
+    ngx_msec_t                 since;         /* ready */
+    ngx_coord_nsec_t           start;         /* of the handshake */
+
+    ngx_log_t                  log;           /* with store and address */
+    ngx_log_t                  quiet;         /* for nginx's connect errors */
+    ngx_coord_redis_limits_t  *limits;
+
+    unsigned                   gathering:1;   /* some replies of several */
+    unsigned                   failed:1;      /* since the last ready */
+};
+
+
+typedef enum {
+    NGX_COORD_BREAKER_CLOSED = 0,
+    NGX_COORD_BREAKER_OPEN,
+    NGX_COORD_BREAKER_PROBING
+} ngx_coord_breaker_e;
+
+
+typedef struct {
+    ngx_coord_nsec_t           offset;        /* server - CLOCK_MONOTONIC */
+    ngx_coord_nsec_t           rtt;           /* of the best sample */
+    ngx_coord_nsec_t           taken;         /* when, on our clock */
+    ngx_msec_t                 asked;
+    ngx_coord_redis_call_t     call;          /* TIME, also the probe */
+    unsigned                   in_flight:1;
+    unsigned                   sampled:1;
+} ngx_coord_redis_clock_t;
+
+
+/*
+ * A server and the calls that wait for it.  A client has one; with a cluster
+ * it would have one per master, and ngx_coord_redis_node() would choose.
+ */
+
+struct ngx_coord_redis_node_s {
+    ngx_coord_redis_t         *redis;
+    ngx_coord_redis_conn_t    *conn;
+
+    /*
+     * All calls have the same timeout, so this is the order of deadlines, too.
+     * Until the connection is ready none is sent, afterwards all are.
+     */
+    ngx_queue_t                calls;
+    ngx_coord_redis_call_t    *first_live;    /* the first that is not late */
+    ngx_uint_t                 pending;
+    ngx_event_t                deadline;
+    uint64_t                   nonce;
+
+    ngx_coord_breaker_e        breaker;
+    ngx_uint_t                 failures;      /* in a row */
+    ngx_event_t                cooldown;
+    unsigned                   was_ready:1;
+
+    ngx_coord_redis_clock_t    clock;
+};
+
+
+struct ngx_coord_redis_s {
+    ngx_coord_redis_conf_t    *conf;
+    ngx_coord_redis_stats_t   *stats;
+    ngx_cycle_t               *cycle;
+    ngx_coord_redis_limits_t   limits;
+    ngx_coord_redis_node_t     node;
+    ngx_coord_redis_sub_t     *sub;           /* NULL: not subscribed */
+};
+
+
+/* ngx_coord_redis_conn.c */
+
+/* creates a connection; the owner starts it.  NULL: no memory */
+ngx_coord_redis_conn_t *ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
+    const ngx_coord_conn_actions_t *actions, void *data);
+
+/*
+ * Starts the first attempt, whose failure closed() may tell before this
+ * returns.  Further ones follow by themselves, until the worker is exiting.
+ */
+void ngx_coord_redis_conn_start(ngx_coord_redis_conn_t *conn);
+
+/*
+ * For an exiting worker: starts an attempt from a timer, as soon as the
+ * back-off allows it.  Nothing happens unless disconnected.
+ */
+void ngx_coord_redis_conn_connect(ngx_coord_redis_conn_t *conn);
+
+/* sends what it can without waiting, closes quietly, frees */
+void ngx_coord_redis_conn_destroy(ngx_coord_redis_conn_t *conn);
+
+/*
+ * Ends an attempt or a connection for the given reason: tells the owner,
+ * arms the back-off.  Not from within the actions.
+ */
+void ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
+    ngx_coord_fail_e failure);
+
+/*
+ * Returns room for size bytes of output, or NULL: over the soft cap
+ * (*failure OVERFLOW), or no memory.  The caller writes, then calls
+ * ngx_coord_redis_conn_queue() with the end of what it wrote.
+ */
+u_char *ngx_coord_redis_conn_room(ngx_coord_redis_conn_t *conn, size_t size,
+    ngx_coord_fail_e *failure);
+void ngx_coord_redis_conn_queue(ngx_coord_redis_conn_t *conn, u_char *last);
+
+/*
+ * Logs "text: detail" with the store and its address, at most once a second
+ * per class of failure (AUTH: once a minute), and counts what it leaves out.
+ */
+void ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
+    ngx_coord_fail_e failure, ngx_err_t err, const char *text,
+    ngx_str_t *detail);
+
+/* writes one argument as a bulk string and returns the end */
+u_char *ngx_coord_redis_bulk(u_char *p, u_char *data, size_t len);
+
+/* bytes that ngx_coord_redis_bulk() may write */
+#define ngx_coord_redis_bulk_size(len)                                        \
+    (sizeof("$" CRLF CRLF) - 1 + NGX_SIZE_T_LEN + (len))
+
+
+/* ngx_coord_redis_reply.c */
+
+typedef struct {
+    ngx_str_t                  word;          /* the reply begins with it */
+    ngx_coord_fail_e           failure;
+    unsigned                   close:1;       /* of no use until reconnected */
+} ngx_coord_redis_error_t;
+
+/* the class of an error reply; never NULL, static */
+const ngx_coord_redis_error_t *ngx_coord_redis_error(ngx_str_t *text);
+
+/*
+ * The error code of an error reply, safe to log: upper-case letters only, no
+ * text, which may quote arguments.
+ */
+ngx_str_t ngx_coord_redis_error_code(ngx_str_t *text);
+
+/* the number of replies that a call has */
+ngx_uint_t ngx_coord_redis_replies(ngx_coord_redis_call_t *call);
+
+/*
+ * Checks the gathered replies of a call.  NGX_OK: *reply is the array for the
+ * handler; NGX_DECLINED: refused, *error is the first error reply and
+ * the stream is in order; NGX_ERROR: these are not the replies of the call.
+ */
+ngx_int_t ngx_coord_redis_check(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
+    ngx_coord_resp_value_t **error);
+
+/* writes the nonce in hex */
+u_char *ngx_coord_redis_nonce(u_char *p, uint64_t nonce);
+
+/* the reply to TIME in nanoseconds; NGX_ERROR: it is no such reply */
+ngx_int_t ngx_coord_redis_time(ngx_coord_resp_value_t *v,
+    ngx_coord_nsec_t *time);
+
+
+/* ngx_coord_redis_sub.c */
+
+void ngx_coord_redis_sub_destroy(ngx_coord_redis_sub_t *sub);
+
+
+#endif /* _NGX_COORD_REDIS_CONN_H_INCLUDED_ */

@@ -1,0 +1,349 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * What replies mean: classes of error replies, and whether what has arrived
+ * is the answer to this very call.
+ */
+
+
+#include "ngx_coord_redis_conn.h"
+
+
+static ngx_int_t ngx_coord_redis_check_multi(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
+    ngx_coord_resp_value_t **error);
+static ngx_int_t ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
+    ngx_coord_resp_value_t **error);
+static ngx_int_t ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *array);
+static ngx_uint_t ngx_coord_redis_is_nonce(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *v);
+static ngx_uint_t ngx_coord_redis_is_status(ngx_coord_resp_value_t *v,
+    const char *text, size_t len);
+
+
+const ngx_str_t  ngx_coord_fail_names[NGX_COORD_FAIL_MAX] = {
+    ngx_string("none"),
+    ngx_string("connect"),
+    ngx_string("timeout"),
+    ngx_string("overflow"),
+    ngx_string("breaker"),
+    ngx_string("protocol"),
+    ngx_string("auth"),
+    ngx_string("unavailable"),
+    ngx_string("error")
+};
+
+
+#define NGX_COORD_EXECABORT  "EXECABORT Transaction discarded because of: "
+
+
+static const ngx_coord_redis_error_t  ngx_coord_redis_errors[] = {
+    { ngx_string("NOAUTH"), NGX_COORD_FAIL_AUTH, 1 },
+    { ngx_string("WRONGPASS"), NGX_COORD_FAIL_AUTH, 1 },
+    { ngx_string("NOPERM"), NGX_COORD_FAIL_AUTH, 0 },
+    { ngx_string("READONLY"), NGX_COORD_FAIL_UNAVAILABLE, 1 },
+    { ngx_string("LOADING"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
+    { ngx_string("MASTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
+    { ngx_string("BUSY"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
+    { ngx_string("MISCONF"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
+    { ngx_string("OOM"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
+    { ngx_string("NOREPLICAS"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
+    { ngx_string("CLUSTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
+    { ngx_string("TRYAGAIN"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
+    { ngx_string("ERR max number of clients"),
+      NGX_COORD_FAIL_UNAVAILABLE, 1 },
+    { ngx_null_string, NGX_COORD_FAIL_ERROR, 0 }
+};
+
+
+const ngx_coord_redis_error_t *
+ngx_coord_redis_error(ngx_str_t *text)
+{
+    size_t                          skip;
+    ngx_str_t                       s;
+    const ngx_coord_redis_error_t  *e;
+
+    s = *text;
+    skip = sizeof(NGX_COORD_EXECABORT) - 1;
+
+    /* refused at EXEC, not when it was queued: the cause stands inside */
+
+    if (s.len > skip && ngx_memcmp(s.data, NGX_COORD_EXECABORT, skip) == 0) {
+        s.data += skip;
+        s.len -= skip;
+    }
+
+    for (e = ngx_coord_redis_errors; e->word.len; e++) {
+
+        if (s.len < e->word.len
+            || ngx_memcmp(s.data, e->word.data, e->word.len) != 0)
+        {
+            continue;
+        }
+
+        if (s.len == e->word.len
+            || s.data[e->word.len] == ' '
+            || ngx_strlchr(e->word.data, e->word.data + e->word.len, ' '))
+        {
+            return e;
+        }
+    }
+
+    return e;
+}
+
+
+ngx_str_t
+ngx_coord_redis_error_code(ngx_str_t *text)
+{
+    ngx_str_t  code;
+
+    code.data = text->data;
+    code.len = 0;
+
+    while (code.len < text->len
+           && code.len < 24
+           && text->data[code.len] >= 'A'
+           && text->data[code.len] <= 'Z')
+    {
+        code.len++;
+    }
+
+    return code;
+}
+
+
+ngx_uint_t
+ngx_coord_redis_replies(ngx_coord_redis_call_t *call)
+{
+    /* the commands and ECHO; MULTI and EXEC */
+
+    return call->plain ? call->ncommands + 1 : call->ncommands + 3;
+}
+
+
+ngx_int_t
+ngx_coord_redis_check(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
+    ngx_coord_resp_value_t **error)
+{
+    if (gathered->type != NGX_COORD_RESP_ARRAY
+        || (ngx_uint_t) gathered->integer != ngx_coord_redis_replies(call))
+    {
+        return NGX_ERROR;
+    }
+
+    if (call->plain) {
+        return ngx_coord_redis_check_plain(call, gathered, reply, error);
+    }
+
+    return ngx_coord_redis_check_multi(call, gathered, reply, error);
+}
+
+
+/*
+ * +OK, +QUEUED for each command and ECHO, the array of EXEC.  An error at any
+ * of them ends in an error from EXEC.  Where MULTI itself was refused the
+ * commands have run, or were refused, one by one: ECHO still tells whose
+ * replies these are.
+ */
+
+static ngx_int_t
+ngx_coord_redis_check_multi(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
+    ngx_coord_resp_value_t **error)
+{
+    ngx_uint_t               i, refused;
+    ngx_coord_resp_value_t  *v;
+
+    *error = NULL;
+
+    v = gathered + 1;
+    refused = (v->type == NGX_COORD_RESP_ERROR);
+
+    if (refused) {
+        *error = v;
+
+    } else if (!ngx_coord_redis_is_status(v, "OK", sizeof("OK") - 1)) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < call->ncommands + 1; i++) {
+        v += v->next;
+
+        if (v->type == NGX_COORD_RESP_ERROR) {
+            *error = *error ? *error : v;
+            continue;
+        }
+
+        if (refused) {
+            if (i == call->ncommands && !ngx_coord_redis_is_nonce(call, v)) {
+                return NGX_ERROR;
+            }
+
+            continue;
+        }
+
+        if (!ngx_coord_redis_is_status(v, "QUEUED", sizeof("QUEUED") - 1)) {
+            return NGX_ERROR;
+        }
+    }
+
+    v += v->next;
+
+    if (v->type == NGX_COORD_RESP_ERROR) {
+        *error = *error ? *error : v;
+        return NGX_DECLINED;
+    }
+
+    if (*error != NULL || ngx_coord_redis_check_echo(call, v) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    *reply = v;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
+    ngx_coord_resp_value_t **error)
+{
+    ngx_uint_t               i;
+    ngx_coord_resp_value_t  *v, *first;
+
+    first = NULL;
+    v = gathered + 1;
+
+    for (i = 0; i < call->ncommands; i++) {
+
+        if (first == NULL && v->type == NGX_COORD_RESP_ERROR) {
+            first = v;
+        }
+
+        v += v->next;
+    }
+
+    /* a server that refuses everything refuses ECHO, too */
+
+    if (first != NULL && v->type == NGX_COORD_RESP_ERROR) {
+        *error = first;
+        return NGX_DECLINED;
+    }
+
+    if (ngx_coord_redis_check_echo(call, gathered) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (first != NULL
+        && ngx_coord_redis_error(&first->str)->failure != NGX_COORD_FAIL_ERROR)
+    {
+        *error = first;
+        return NGX_DECLINED;
+    }
+
+    *reply = gathered;
+
+    return NGX_OK;
+}
+
+
+/* takes the nonce off the end of the array if it is the right one */
+
+static ngx_int_t
+ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *array)
+{
+    ngx_coord_resp_value_t  *v;
+
+    v = ngx_coord_resp_element(array, call->ncommands);
+
+    if (v == NULL
+        || (ngx_uint_t) array->integer != call->ncommands + 1
+        || !ngx_coord_redis_is_nonce(call, v))
+    {
+        return NGX_ERROR;
+    }
+
+    array->integer--;
+    array->next--;
+
+    return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_coord_redis_is_nonce(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *v)
+{
+    u_char  nonce[NGX_COORD_REDIS_NONCE_LEN];
+
+    (void) ngx_coord_redis_nonce(nonce, call->nonce);
+
+    return v->type == NGX_COORD_RESP_STRING
+           && v->str.len == NGX_COORD_REDIS_NONCE_LEN
+           && ngx_memcmp(v->str.data, nonce, NGX_COORD_REDIS_NONCE_LEN) == 0;
+}
+
+
+static ngx_uint_t
+ngx_coord_redis_is_status(ngx_coord_resp_value_t *v, const char *text,
+    size_t len)
+{
+    return v->type == NGX_COORD_RESP_STATUS
+           && v->str.len == len
+           && ngx_memcmp(v->str.data, text, len) == 0;
+}
+
+
+u_char *
+ngx_coord_redis_nonce(u_char *p, uint64_t nonce)
+{
+    return ngx_hex_dump(p, (u_char *) &nonce, sizeof(uint64_t));
+}
+
+
+ngx_int_t
+ngx_coord_redis_time(ngx_coord_resp_value_t *v, ngx_coord_nsec_t *time)
+{
+    int64_t                  sec, usec;
+    ngx_coord_resp_value_t  *s, *u;
+
+    s = ngx_coord_resp_element(v, 0);
+    u = ngx_coord_resp_element(v, 1);
+
+    if (s == NULL || u == NULL
+        || ngx_coord_resp_integer(s, &sec) != NGX_OK
+        || ngx_coord_resp_integer(u, &usec) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    /* no overflow of nanoseconds in 64 bits, with room for durations */
+
+    if (sec < 0 || sec > 4294967295LL || usec < 0 || usec > 999999) {
+        return NGX_ERROR;
+    }
+
+    *time = sec * NGX_COORD_NSEC_PER_SEC + usec * NGX_COORD_NSEC_PER_USEC;
+
+    return NGX_OK;
+}
+
+
+u_char *
+ngx_coord_redis_bulk(u_char *p, u_char *data, size_t len)
+{
+    p = ngx_sprintf(p, "$%uz" CRLF, len);
+    p = ngx_cpymem(p, data, len);
+
+    *p++ = CR;
+    *p++ = LF;
+
+    return p;
+}

@@ -1,0 +1,834 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * hiredis' reader finds the values, this file bounds and keeps them.  Its
+ * callbacks append to a flat array; strings go to an arena as offsets and
+ * become pointers when the reply is whole, for the arena may move meanwhile.
+ */
+
+
+#include "ngx_coord_resp.h"
+
+#include <math.h>
+#include <hiredis/hiredis.h>
+
+
+#define NGX_COORD_RESP_ARENA       4096     /* kept between replies */
+#define NGX_COORD_RESP_MAX_LENGTH  24       /* digits of a length, CRLF */
+
+
+struct ngx_coord_resp_s {
+    redisReader               *reader;
+    size_t                     max_reply;
+    ngx_log_t                 *log;
+    const char                *error;
+
+    u_char                    *arena;
+    size_t                     size;
+    size_t                     used;
+
+    ngx_uint_t                 gather;    /* replies that are still to come */
+    ngx_uint_t                 nvalues;
+    unsigned                   whole:1;   /* the values were handed out */
+
+    ngx_coord_resp_value_t     values[NGX_COORD_RESP_MAX_VALUES];
+};
+
+
+#if (HIREDIS_MAJOR >= 1)
+
+typedef size_t  ngx_coord_resp_count_t;
+
+#define ngx_coord_resp_task(reader)  ((reader)->task[(reader)->ridx])
+
+#else
+
+typedef int     ngx_coord_resp_count_t;
+
+#define ngx_coord_resp_task(reader)  (&(reader)->rstack[(reader)->ridx])
+
+#endif
+
+
+static void *ngx_coord_resp_create_string(const redisReadTask *task,
+    char *data, size_t len);
+static void *ngx_coord_resp_create_array(const redisReadTask *task,
+    ngx_coord_resp_count_t n);
+static void *ngx_coord_resp_create_integer(const redisReadTask *task,
+    long long n);
+static void *ngx_coord_resp_create_nil(const redisReadTask *task);
+#if (HIREDIS_MAJOR >= 1)
+static void *ngx_coord_resp_create_double(const redisReadTask *task,
+    double d, char *data, size_t len);
+static void *ngx_coord_resp_create_bool(const redisReadTask *task, int b);
+#endif
+static void ngx_coord_resp_free_object(void *object);
+
+static ngx_coord_resp_value_t *ngx_coord_resp_push(ngx_coord_resp_t *resp,
+    ngx_coord_resp_e type);
+static ngx_int_t ngx_coord_resp_reserve(ngx_coord_resp_t *resp, size_t len);
+static void ngx_coord_resp_reset(ngx_coord_resp_t *resp);
+static ngx_int_t ngx_coord_resp_check_partial(ngx_coord_resp_t *resp);
+static ngx_int_t ngx_coord_resp_check_length(ngx_coord_resp_t *resp,
+    u_char *p, u_char *last);
+static void ngx_coord_resp_finish(ngx_coord_resp_t *resp);
+static ngx_int_t ngx_coord_resp_parse_integer(ngx_str_t *s, int64_t *n);
+static ngx_int_t ngx_coord_resp_parse_double(ngx_str_t *s, double *d);
+static u_char *ngx_coord_resp_parse_digits(u_char *p, u_char *last,
+    uint64_t *mantissa, ngx_int_t *dropped);
+
+
+static redisReplyObjectFunctions  ngx_coord_resp_functions = {
+    ngx_coord_resp_create_string,
+    ngx_coord_resp_create_array,
+    ngx_coord_resp_create_integer,
+#if (HIREDIS_MAJOR >= 1)
+    ngx_coord_resp_create_double,
+#endif
+    ngx_coord_resp_create_nil,
+#if (HIREDIS_MAJOR >= 1)
+    ngx_coord_resp_create_bool,
+#endif
+    ngx_coord_resp_free_object
+};
+
+
+ngx_coord_resp_t *
+ngx_coord_resp_create(size_t max_reply, ngx_log_t *log)
+{
+    ngx_coord_resp_t  *resp;
+
+    resp = ngx_alloc(sizeof(ngx_coord_resp_t), log);
+    if (resp == NULL) {
+        return NULL;
+    }
+
+    ngx_memzero(resp, offsetof(ngx_coord_resp_t, values));
+
+    resp->max_reply = max_reply;
+    resp->log = log;
+
+    resp->reader = redisReaderCreateWithFunctions(&ngx_coord_resp_functions);
+    if (resp->reader == NULL) {
+        ngx_free(resp);
+        return NULL;
+    }
+
+    resp->reader->privdata = resp;
+
+    return resp;
+}
+
+
+void
+ngx_coord_resp_destroy(ngx_coord_resp_t *resp)
+{
+    redisReaderFree(resp->reader);
+
+    if (resp->arena != NULL) {
+        ngx_free(resp->arena);
+    }
+
+    ngx_free(resp);
+}
+
+
+ngx_int_t
+ngx_coord_resp_feed(ngx_coord_resp_t *resp, u_char *data, size_t len)
+{
+    size_t  pending;
+
+    if (resp->error != NULL) {
+        return NGX_ERROR;
+    }
+
+    pending = ngx_coord_resp_pending(resp);
+
+    if (len > resp->max_reply || pending > resp->max_reply - len) {
+        resp->error = "reply too large";
+        return NGX_ERROR;
+    }
+
+    if (redisReaderFeed(resp->reader, (char *) data, len) != REDIS_OK) {
+        resp->error = "no memory for a reply";
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+size_t
+ngx_coord_resp_pending(ngx_coord_resp_t *resp)
+{
+    return resp->reader->len - resp->reader->pos;
+}
+
+
+void
+ngx_coord_resp_gather(ngx_coord_resp_t *resp, ngx_uint_t n)
+{
+    ngx_coord_resp_value_t  *v;
+
+    if (resp->error != NULL) {
+        return;
+    }
+
+    ngx_coord_resp_reset(resp);
+
+    if (n > NGX_COORD_RESP_MAX_ELEMENTS) {
+        resp->error = "too many elements";
+        return;
+    }
+
+    v = ngx_coord_resp_push(resp, NGX_COORD_RESP_ARRAY);
+    v->integer = n;
+
+    resp->gather = n;
+}
+
+
+ngx_int_t
+ngx_coord_resp_next(ngx_coord_resp_t *resp, ngx_coord_resp_value_t **value)
+{
+    void  *reply;
+
+    if (resp->whole) {
+        ngx_coord_resp_reset(resp);
+    }
+
+    do {
+        if (resp->error != NULL) {
+            return NGX_ERROR;
+        }
+
+        if (redisReaderGetReply(resp->reader, &reply) != REDIS_OK) {
+            if (resp->error == NULL) {
+                resp->error = "not a RESP2 reply";
+            }
+
+            return NGX_ERROR;
+        }
+
+        if (reply == NULL) {
+            return ngx_coord_resp_check_partial(resp);
+        }
+
+        if (resp->gather) {
+            resp->gather--;
+        }
+
+    } while (resp->gather);
+
+    ngx_coord_resp_finish(resp);
+
+    *value = resp->values;
+
+    return NGX_OK;
+}
+
+
+const char *
+ngx_coord_resp_error(ngx_coord_resp_t *resp)
+{
+    return resp->error != NULL ? resp->error : "no error";
+}
+
+
+static void *
+ngx_coord_resp_create_string(const redisReadTask *task, char *data,
+    size_t len)
+{
+    ngx_coord_resp_t        *resp = task->privdata;
+
+    ngx_coord_resp_e         type;
+    ngx_coord_resp_value_t  *v;
+
+    switch (task->type) {
+
+    case REDIS_REPLY_STRING:
+
+        /* the reader calls with both bytes at hand, but without a look */
+
+        if (len > resp->max_reply || data[len] != CR || data[len + 1] != LF) {
+            resp->error = "bulk string without its end";
+            return NULL;
+        }
+
+        type = NGX_COORD_RESP_STRING;
+        break;
+
+    case REDIS_REPLY_STATUS:
+        type = NGX_COORD_RESP_STATUS;
+        break;
+
+    case REDIS_REPLY_ERROR:
+        type = NGX_COORD_RESP_ERROR;
+        break;
+
+    default:
+        resp->error = "not a RESP2 type";
+        return NULL;
+    }
+
+    if (ngx_coord_resp_reserve(resp, len) != NGX_OK) {
+        return NULL;
+    }
+
+    v = ngx_coord_resp_push(resp, type);
+    if (v == NULL) {
+        return NULL;
+    }
+
+    ngx_memcpy(resp->arena + resp->used, data, len);
+
+    v->integer = resp->used;
+    v->str.len = len;
+
+    resp->used += len;
+
+    return resp;
+}
+
+
+static void *
+ngx_coord_resp_create_array(const redisReadTask *task,
+    ngx_coord_resp_count_t n)
+{
+    ngx_coord_resp_t        *resp = task->privdata;
+
+    ngx_uint_t               depth;
+    const redisReadTask     *parent;
+    ngx_coord_resp_value_t  *v;
+
+    if (task->type != REDIS_REPLY_ARRAY) {
+        resp->error = "not a RESP2 type";
+        return NULL;
+    }
+
+    if ((size_t) n > NGX_COORD_RESP_MAX_ELEMENTS) {
+        resp->error = "too many elements";
+        return NULL;
+    }
+
+    depth = 1;
+
+    for (parent = task->parent; parent != NULL; parent = parent->parent) {
+        depth++;
+    }
+
+    if (depth > NGX_COORD_RESP_MAX_DEPTH) {
+        resp->error = "arrays too deep";
+        return NULL;
+    }
+
+    v = ngx_coord_resp_push(resp, NGX_COORD_RESP_ARRAY);
+    if (v == NULL) {
+        return NULL;
+    }
+
+    v->integer = n;
+
+    return resp;
+}
+
+
+static void *
+ngx_coord_resp_create_integer(const redisReadTask *task, long long n)
+{
+    ngx_coord_resp_t        *resp = task->privdata;
+
+    ngx_coord_resp_value_t  *v;
+
+    v = ngx_coord_resp_push(resp, NGX_COORD_RESP_INTEGER);
+    if (v == NULL) {
+        return NULL;
+    }
+
+    v->integer = n;
+
+    return resp;
+}
+
+
+static void *
+ngx_coord_resp_create_nil(const redisReadTask *task)
+{
+    ngx_coord_resp_t  *resp = task->privdata;
+
+    if (task->type != REDIS_REPLY_STRING && task->type != REDIS_REPLY_ARRAY) {
+        resp->error = "not a RESP2 type";
+        return NULL;
+    }
+
+    if (ngx_coord_resp_push(resp, NGX_COORD_RESP_NIL) == NULL) {
+        return NULL;
+    }
+
+    return resp;
+}
+
+
+#if (HIREDIS_MAJOR >= 1)
+
+static void *
+ngx_coord_resp_create_double(const redisReadTask *task, double d, char *data,
+    size_t len)
+{
+    ngx_coord_resp_t  *resp = task->privdata;
+
+    resp->error = "not a RESP2 type";
+
+    return NULL;
+}
+
+
+static void *
+ngx_coord_resp_create_bool(const redisReadTask *task, int b)
+{
+    ngx_coord_resp_t  *resp = task->privdata;
+
+    resp->error = "not a RESP2 type";
+
+    return NULL;
+}
+
+#endif
+
+
+static void
+ngx_coord_resp_free_object(void *object)
+{
+    /* values belong to the ngx_coord_resp_t */
+}
+
+
+static ngx_coord_resp_value_t *
+ngx_coord_resp_push(ngx_coord_resp_t *resp, ngx_coord_resp_e type)
+{
+    ngx_coord_resp_value_t  *v;
+
+    if (resp->nvalues == NGX_COORD_RESP_MAX_VALUES) {
+        resp->error = "too many values";
+        return NULL;
+    }
+
+    v = &resp->values[resp->nvalues++];
+
+    v->type = type;
+    v->next = 1;
+    v->integer = 0;
+    v->str.len = 0;
+    v->str.data = NULL;
+
+    return v;
+}
+
+
+static ngx_int_t
+ngx_coord_resp_reserve(ngx_coord_resp_t *resp, size_t len)
+{
+    size_t   size;
+    u_char  *p;
+
+    if (resp->arena != NULL && len <= resp->size - resp->used) {
+        return NGX_OK;
+    }
+
+    if (len > resp->max_reply || resp->used > resp->max_reply - len) {
+        resp->error = "reply too large";
+        return NGX_ERROR;
+    }
+
+    size = ngx_max(resp->size * 2, NGX_COORD_RESP_ARENA);
+    size = ngx_max(size, resp->used + len);
+
+    p = ngx_alloc(size, resp->log);
+    if (p == NULL) {
+        resp->error = "no memory for a reply";
+        return NGX_ERROR;
+    }
+
+    if (resp->arena != NULL) {
+        ngx_memcpy(p, resp->arena, resp->used);
+        ngx_free(resp->arena);
+    }
+
+    resp->arena = p;
+    resp->size = size;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_coord_resp_reset(ngx_coord_resp_t *resp)
+{
+    resp->whole = 0;
+    resp->nvalues = 0;
+    resp->used = 0;
+
+    if (resp->size > NGX_COORD_RESP_ARENA) {
+        ngx_free(resp->arena);
+        resp->arena = NULL;
+        resp->size = 0;
+    }
+}
+
+
+/* the reader waits for more: is what it has got the start of something sane */
+
+static ngx_int_t
+ngx_coord_resp_check_partial(ngx_coord_resp_t *resp)
+{
+    u_char       *p, *last, *end;
+    redisReader  *reader;
+
+    reader = resp->reader;
+
+    if (reader->ridx < 0) {
+        return NGX_AGAIN;
+    }
+
+    p = (u_char *) reader->buf + reader->pos;
+    last = (u_char *) reader->buf + reader->len;
+
+    if (ngx_coord_resp_task(reader)->type == REDIS_REPLY_STRING) {
+        return ngx_coord_resp_check_length(resp, p, last);
+    }
+
+    if (last - p <= NGX_COORD_RESP_MAX_LINE) {
+        return NGX_AGAIN;
+    }
+
+    for (end = p; end < last - 1; end++) {
+
+        end = ngx_strlchr(end, last - 1, CR);
+
+        if (end == NULL) {
+            break;
+        }
+
+        if (end[1] == LF) {
+            return NGX_AGAIN;
+        }
+    }
+
+    resp->error = "line too long";
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_coord_resp_check_length(ngx_coord_resp_t *resp, u_char *p, u_char *last)
+{
+    size_t   size;
+    u_char  *end;
+
+    end = ngx_strlchr(p, last, CR);
+
+    if (end == NULL) {
+        end = last;
+    }
+
+    if (end - p > NGX_COORD_RESP_MAX_LENGTH) {
+        resp->error = "bad length of a bulk string";
+        return NGX_ERROR;
+    }
+
+    /* digits that the reader has accepted, or their start */
+
+    for (size = 0; p < end; p++) {
+
+        if (*p < '0' || *p > '9') {
+            continue;
+        }
+
+        size = size * 10 + (*p - '0');
+
+        if (size > resp->max_reply) {
+            resp->error = "bulk string too large";
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_AGAIN;
+}
+
+
+/* turns offsets into pointers and, from the end, finds the lengths of arrays */
+
+static void
+ngx_coord_resp_finish(ngx_coord_resp_t *resp)
+{
+    int64_t                  n;
+    uint32_t                 next;
+    ngx_uint_t               i;
+    ngx_coord_resp_value_t  *v;
+
+    for (i = resp->nvalues; i-- > 0; /* void */ ) {
+
+        v = &resp->values[i];
+
+        switch (v->type) {
+
+        case NGX_COORD_RESP_ARRAY:
+
+            next = 1;
+
+            for (n = 0; n < v->integer; n++) {
+                next += v[next].next;
+            }
+
+            v->next = next;
+            break;
+
+        case NGX_COORD_RESP_STATUS:
+        case NGX_COORD_RESP_ERROR:
+        case NGX_COORD_RESP_STRING:
+
+            v->str.data = resp->arena + v->integer;
+            v->integer = 0;
+            break;
+
+        default:
+            break;
+        }
+    }
+
+    resp->whole = 1;
+}
+
+
+ngx_int_t
+ngx_coord_resp_integer(ngx_coord_resp_value_t *v, int64_t *n)
+{
+    switch (v->type) {
+
+    case NGX_COORD_RESP_INTEGER:
+        *n = v->integer;
+        return NGX_OK;
+
+    case NGX_COORD_RESP_STRING:
+        return ngx_coord_resp_parse_integer(&v->str, n);
+
+    case NGX_COORD_RESP_NIL:
+        return NGX_DECLINED;
+
+    default:
+        return NGX_ERROR;
+    }
+}
+
+
+ngx_int_t
+ngx_coord_resp_double(ngx_coord_resp_value_t *v, double *d)
+{
+    switch (v->type) {
+
+    case NGX_COORD_RESP_INTEGER:
+        *d = (double) v->integer;
+        return NGX_OK;
+
+    case NGX_COORD_RESP_STRING:
+        return ngx_coord_resp_parse_double(&v->str, d);
+
+    case NGX_COORD_RESP_NIL:
+        return NGX_DECLINED;
+
+    default:
+        return NGX_ERROR;
+    }
+}
+
+
+ngx_int_t
+ngx_coord_resp_string(ngx_coord_resp_value_t *v, ngx_str_t *s)
+{
+    switch (v->type) {
+
+    case NGX_COORD_RESP_STRING:
+    case NGX_COORD_RESP_STATUS:
+        *s = v->str;
+        return NGX_OK;
+
+    case NGX_COORD_RESP_NIL:
+        return NGX_DECLINED;
+
+    default:
+        return NGX_ERROR;
+    }
+}
+
+
+ngx_coord_resp_value_t *
+ngx_coord_resp_element(ngx_coord_resp_value_t *array, ngx_uint_t n)
+{
+    ngx_uint_t               i;
+    ngx_coord_resp_value_t  *v;
+
+    if (array->type != NGX_COORD_RESP_ARRAY
+        || n >= (ngx_uint_t) array->integer)
+    {
+        return NULL;
+    }
+
+    v = array + 1;
+
+    for (i = 0; i < n; i++) {
+        v += v->next;
+    }
+
+    return v;
+}
+
+
+static ngx_int_t
+ngx_coord_resp_parse_integer(ngx_str_t *s, int64_t *n)
+{
+    u_char      *p, *last;
+    uint64_t     value, cutoff;
+    ngx_uint_t   negative;
+
+    p = s->data;
+    last = s->data + s->len;
+
+    negative = (p < last && *p == '-');
+    p += negative;
+
+    if (p == last) {
+        return NGX_ERROR;
+    }
+
+    cutoff = (uint64_t) INT64_MAX + negative;
+
+    for (value = 0; p < last; p++) {
+
+        if (*p < '0' || *p > '9'
+            || value > (cutoff - (*p - '0')) / 10)
+        {
+            return NGX_ERROR;
+        }
+
+        value = value * 10 + (*p - '0');
+    }
+
+    /* unsigned arithmetic: INT64_MIN has no positive counterpart */
+
+    *n = (int64_t) (negative ? 0 - value : value);
+
+    return NGX_OK;
+}
+
+
+/*
+ * Not strtod(): its decimal point depends on the locale.  "inf" and "nan" are
+ * refused: no caller can count with them.
+ */
+
+static ngx_int_t
+ngx_coord_resp_parse_double(ngx_str_t *s, double *d)
+{
+    u_char       *p, *last, *start;
+    uint64_t      mantissa;
+    ngx_int_t     dropped, exponent, scale;
+    ngx_uint_t    negative, minus;
+    long double   value;
+
+    p = s->data;
+    last = s->data + s->len;
+
+    negative = (p < last && *p == '-');
+    p += negative;
+
+    mantissa = 0;
+    dropped = 0;
+    scale = 0;
+
+    start = p;
+    p = ngx_coord_resp_parse_digits(p, last, &mantissa, &dropped);
+
+    if (p == start) {
+        return NGX_ERROR;
+    }
+
+    scale = dropped;
+
+    if (p < last && *p == '.') {
+        start = ++p;
+        dropped = 0;
+        p = ngx_coord_resp_parse_digits(p, last, &mantissa, &dropped);
+
+        if (p == start) {
+            return NGX_ERROR;
+        }
+
+        scale -= (p - start) - dropped;
+    }
+
+    if (p < last && (*p == 'e' || *p == 'E')) {
+        p++;
+
+        minus = (p < last && *p == '-');
+        p += (p < last && (*p == '-' || *p == '+'));
+
+        exponent = ngx_atoi(p, last - p);
+
+        if (exponent == NGX_ERROR || exponent > 400) {
+            return NGX_ERROR;
+        }
+
+        scale += minus ? -exponent : exponent;
+        p = last;
+    }
+
+    if (p != last || scale > 400 || scale < -800) {
+        return NGX_ERROR;
+    }
+
+    value = (long double) mantissa;
+
+    for ( /* void */ ; scale > 0; scale--) {
+        value *= 10;
+    }
+
+    for ( /* void */ ; scale < -18; scale += 18) {
+        value /= 1e18L;
+    }
+
+    if (scale < 0) {
+        mantissa = 1;
+
+        for ( /* void */ ; scale < 0; scale++) {
+            mantissa *= 10;
+        }
+
+        value /= mantissa;
+    }
+
+    *d = (double) (negative ? -value : value);
+
+    return isfinite(*d) ? NGX_OK : NGX_ERROR;
+}
+
+
+/* digits beyond the 19th are dropped and counted */
+
+static u_char *
+ngx_coord_resp_parse_digits(u_char *p, u_char *last, uint64_t *mantissa,
+    ngx_int_t *dropped)
+{
+    for ( /* void */ ; p < last && *p >= '0' && *p <= '9'; p++) {
+
+        if (*mantissa >= 1000000000000000000ULL) {
+            (*dropped)++;
+            continue;
+        }
+
+        *mantissa = *mantissa * 10 + (*p - '0');
+    }
+
+    return p;
+}
