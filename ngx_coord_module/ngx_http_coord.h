@@ -30,6 +30,7 @@ typedef struct ngx_http_coord_feature_s  ngx_http_coord_feature_t;
 typedef enum {
     NGX_HTTP_COORD_LIMIT_REQ = 0,
     NGX_HTTP_COORD_LIMIT_CONN,
+    NGX_HTTP_COORD_SESSION_LOOKUP,   /* asks together with the limits */
     NGX_HTTP_COORD_SESSION,
     NGX_HTTP_COORD_IDEMPOTENCY,
     NGX_HTTP_COORD_LOCK,
@@ -59,7 +60,8 @@ typedef struct {
 /*
  * begin: adds operations with ngx_http_coord_add().  NGX_OK: decide() is to
  *     be called; NGX_DECLINED: nothing to do for this request; NGX_AGAIN:
- *     called again after ngx_http_coord_resume(); NGX_ERROR: 500.
+ *     called again after ngx_http_coord_resume(); NGX_DONE: the feature reads
+ *     the request body and runs the phases again itself; NGX_ERROR: 500.
  * decide: NGX_DECLINED: the request may go on; NGX_AGAIN: called again after
  *     ngx_http_coord_resume(); a status ends the walk: ngx_http_coord_refuse()
  *     gives one, and ctx->respond may be set to send a response with it.
@@ -68,7 +70,7 @@ typedef struct {
  *     refused the request.  What a feature was granted before it could decide
  *     is given back by the walk.  May be NULL.
  * end: the request is over, whatever ended it; called once for each request
- *     in which begin() returned NGX_OK or NGX_AGAIN.  A walk that was still
+ *     in which begin() returned NGX_OK, NGX_AGAIN or NGX_DONE.  A walk that was still
  *     waiting has been cancelled.  May be NULL.
  */
 struct ngx_http_coord_feature_s {

@@ -130,6 +130,10 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
             return ngx_http_coord_wait(r, ctx);
         }
 
+        if (rc == NGX_DONE) {
+            return NGX_DONE;
+        }
+
         if (rc == NGX_DECLINED && ctx->again) {
             ctx->again = 0;
             ctx->walk = NGX_HTTP_COORD_WALK_BEGIN;
@@ -223,7 +227,7 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
             continue;
         }
 
-        if (rc == NGX_AGAIN) {
+        if (rc == NGX_AGAIN || rc == NGX_DONE) {
             ctx->ending |= bit;
         }
 

@@ -1,0 +1,59 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Waiting for news on a key without asking all the time.  A worker keeps its
+ * waiters in the order of arrival; they are woken by a message on the channel
+ * "<prefix>wake" (any node), by ngx_coord_wake() (this worker), and, lest a
+ * message is lost, by a jittered poll of the first one.
+ */
+
+
+#ifndef _NGX_COORD_WAKE_H_INCLUDED_
+#define _NGX_COORD_WAKE_H_INCLUDED_
+
+
+#include "ngx_coord_store.h"
+
+
+typedef struct ngx_coord_waiter_s  ngx_coord_waiter_t;
+
+
+/*
+ * Called from a posted event or a timer.  NGX_OK: the news are taken, waiters
+ * behind this one need not hear them; NGX_DECLINED: tell the next one too.
+ * May remove its own waiter, not others.
+ */
+typedef ngx_int_t (*ngx_coord_waiter_handler_pt)(ngx_coord_waiter_t *waiter);
+
+
+struct ngx_coord_waiter_s {
+    ngx_queue_t                  queue;
+    ngx_coord_zone_t            *zone;
+    size_t                       key_len;
+    u_char                       key[NGX_COORD_KEY_LEN];   /* encoded */
+    ngx_coord_waiter_handler_pt  handler;
+    void                        *data;
+    unsigned                     active:1;
+};
+
+
+/*
+ * Starts to wait for news on a key of a zone; the memory is the caller's and
+ * stays until ngx_coord_wait_remove().  poll: after about so many milliseconds
+ * without news the first waiter of the key is woken all the same.
+ */
+void ngx_coord_wait_add(ngx_coord_waiter_t *waiter, ngx_coord_zone_t *zone,
+    u_char *key, size_t len, ngx_msec_t poll);
+
+/* ends a wait; does nothing if the waiter is not active */
+void ngx_coord_wait_remove(ngx_coord_waiter_t *waiter);
+
+/* news on a key, heard in this worker: wakes its waiters, from a posted event */
+void ngx_coord_wake(ngx_coord_zone_t *zone, u_char *key, size_t len);
+
+/* how many waiters of this worker wait for the key */
+ngx_uint_t ngx_coord_waiters(ngx_coord_zone_t *zone, u_char *key, size_t len);
+
+
+#endif /* _NGX_COORD_WAKE_H_INCLUDED_ */
