@@ -207,7 +207,8 @@ struct ngx_coord_zone_s {
     ngx_str_t                  store_name;   /* store=, or empty: default */
     ngx_str_t                  key_head;     /* "<prefix><type>:<zone>:{" */
     ngx_shm_zone_t            *shm_zone;
-    void                      *table;        /* ngx_coord_memory_t, in shm */
+    void                      *table;        /* ngx_coord_table_t, in shm */
+    ngx_coord_nsec_t           longest;      /* life of its keys in Redis */
     void                      *data;         /* the feature's */
 };
 

@@ -682,9 +682,17 @@ ngx_coord_memory_lease_acquire(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     ngx_coord_memory_slots(table, entry, op->id, now, &slots);
 
-    if (slots.own == NULL && slots.used >= lease->limit) {
+    if (slots.used - (slots.own != NULL) >= lease->limit) {
+
+        /* a limit that has been lowered may end the lease of who asks again */
+
+        if (slots.own) {
+            slots.own->at = 0;
+            slots.used--;
+        }
+
         lease->current = slots.used;
-        lease->retry = slots.first - now;
+        lease->retry = ngx_max(slots.first - now, 1);
         return NGX_BUSY;
     }
 
@@ -728,9 +736,9 @@ ngx_coord_memory_lease_renew(ngx_coord_table_t *table, ngx_coord_op_t *op,
         return NGX_BUSY;
     }
 
-    ngx_coord_memory_slots(table, entry, op->id, now, &slots);
+    /* a lease that has run out goes on if nobody has dropped it yet */
 
-    op->u.lease.current = slots.used;
+    ngx_coord_memory_slots(table, entry, op->id, 0, &slots);
 
     if (slots.own == NULL) {
         return NGX_BUSY;

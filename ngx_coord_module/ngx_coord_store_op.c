@@ -1,0 +1,848 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Arguments and replies of the scripts.  Buckets count in nanoseconds, logs
+ * and leases in microseconds: their times are scores, which are doubles.
+ */
+
+
+#include "ngx_coord_store_op.h"
+#include "ngx_coord_rate.h"
+#include "ngx_coord_script.h"
+
+
+#define NGX_COORD_STORE_OP_ARGS  12
+
+/* added to the life of keys: as far may the clocks of workers be apart */
+#define NGX_COORD_STORE_OP_SLACK  1000
+
+/* a fixed window that has less left may end before a give arrives */
+#define NGX_COORD_STORE_OP_MARGIN  (100 * NGX_COORD_NSEC_PER_MSEC)
+
+/* what follows a key: "}:tmp", or "}:" and the index of a window */
+#define NGX_COORD_STORE_OP_SUFFIX  (2 + NGX_INT64_LEN)
+
+#define NGX_COORD_STORE_OP_KEYS  3
+#define NGX_COORD_STORE_OP_WORDS  (2 * NGX_COORD_ID_LEN + 16)
+
+/* scores beyond this are no times */
+#define NGX_COORD_STORE_OP_USEC_MAX  1e16
+
+
+typedef struct {
+    ngx_uint_t                 script;
+    u_char                    *last;      /* of the scratch memory */
+    ngx_coord_arg_t            args[NGX_COORD_STORE_OP_ARGS];
+} ngx_coord_command_t;
+
+
+typedef struct {
+    ngx_uint_t                 script;
+    void                     (*build)(ngx_coord_command_t *cmd,
+                                      ngx_coord_op_t *op,
+                                      ngx_coord_nsec_t now);
+    ngx_int_t                (*parse)(ngx_coord_op_t *op,
+                                      ngx_coord_resp_value_t **values,
+                                      ngx_coord_nsec_t now);
+} ngx_coord_store_op_t;
+
+
+static void ngx_coord_store_op_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, const char *suffix);
+static void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, int64_t index);
+static void ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op);
+static ngx_coord_nsec_t ngx_coord_lease_span(ngx_coord_op_t *op);
+static int64_t ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns);
+
+static void ngx_coord_bucket_take_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_bucket_give_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_window_take_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_window_give_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_sliding_take_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_sliding_give_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_log_take_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_log_give_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_lease_renew_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_lease_release_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+static ngx_int_t ngx_coord_give_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_sliding_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_log_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_lease_acquire_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_lease_renew_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_set_parse(ngx_coord_resp_value_t **values,
+    int64_t *used, ngx_coord_nsec_t *first, ngx_coord_nsec_t none);
+static ngx_int_t ngx_coord_count_parse(ngx_coord_resp_value_t *value,
+    int64_t *n);
+
+
+/* in the order of ngx_coord_op_e */
+
+static const ngx_coord_store_op_t  ngx_coord_store_ops[] = {
+
+    { NGX_COORD_SCRIPT_GCRA_TAKE,
+      ngx_coord_bucket_take_build,
+      ngx_coord_bucket_take_parse },
+
+    { NGX_COORD_SCRIPT_GCRA_GIVE,
+      ngx_coord_bucket_give_build,
+      ngx_coord_give_parse },
+
+    { NGX_COORD_SCRIPT_WINDOW_TAKE,
+      ngx_coord_window_take_build,
+      ngx_coord_window_take_parse },
+
+    { NGX_COORD_SCRIPT_WINDOW_GIVE,
+      ngx_coord_window_give_build,
+      ngx_coord_give_parse },
+
+    { NGX_COORD_SCRIPT_SLIDING_WINDOW_TAKE,
+      ngx_coord_sliding_take_build,
+      ngx_coord_sliding_take_parse },
+
+    { NGX_COORD_SCRIPT_SLIDING_WINDOW_GIVE,
+      ngx_coord_sliding_give_build,
+      ngx_coord_give_parse },
+
+    { NGX_COORD_SCRIPT_SLIDING_LOG_TAKE,
+      ngx_coord_log_take_build,
+      ngx_coord_log_take_parse },
+
+    { NGX_COORD_SCRIPT_SLIDING_LOG_GIVE,
+      ngx_coord_log_give_build,
+      ngx_coord_give_parse },
+
+    { NGX_COORD_SCRIPT_LEASE_ACQUIRE,
+      ngx_coord_lease_acquire_build,
+      ngx_coord_lease_acquire_parse },
+
+    { NGX_COORD_SCRIPT_LEASE_RENEW,
+      ngx_coord_lease_renew_build,
+      ngx_coord_lease_renew_parse },
+
+    { NGX_COORD_SCRIPT_LEASE_RELEASE,
+      ngx_coord_lease_release_build,
+      ngx_coord_give_parse }
+};
+
+
+/* of this worker: the keys and words of the operation being encoded */
+static u_char  *ngx_coord_scratch;
+static size_t   ngx_coord_scratch_size;
+
+
+ngx_int_t
+ngx_coord_store_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    ngx_coord_rate_t     *rate;
+    ngx_coord_bucket_t    bucket;
+    ngx_coord_window_t    window;
+    ngx_coord_sliding_t   sliding;
+
+    rate = &op->u.rate;
+
+    switch (op->type) {
+
+    case NGX_COORD_OP_BUCKET_TAKE:
+        return ngx_coord_bucket_init(&bucket, rate) == NGX_OK
+               ? NGX_AGAIN : ngx_coord_rate_never(rate);
+
+    case NGX_COORD_OP_WINDOW_TAKE:
+    case NGX_COORD_OP_SLIDING_TAKE:
+    case NGX_COORD_OP_LOG_TAKE:
+        return ngx_coord_window_init(&window, rate) == NGX_OK
+               ? NGX_AGAIN : ngx_coord_rate_never(rate);
+
+    case NGX_COORD_OP_BUCKET_GIVE:
+        return ngx_coord_bucket_refund(rate, now) ? NGX_AGAIN : NGX_OK;
+
+    case NGX_COORD_OP_WINDOW_GIVE:
+        return rate->mark - now > NGX_COORD_STORE_OP_MARGIN
+               && rate->mark - now > (ngx_coord_nsec_t)
+                                     op->zone->store->redis.timeout
+                                     * NGX_COORD_NSEC_PER_MSEC
+               ? NGX_AGAIN : NGX_OK;
+
+    case NGX_COORD_OP_SLIDING_GIVE:
+        (void) ngx_coord_window_init(&window, rate);
+        ngx_coord_sliding_init(&sliding, &window, now);
+
+        return rate->mark >= sliding.index - 1 ? NGX_AGAIN : NGX_OK;
+
+    case NGX_COORD_OP_LEASE_ACQUIRE:
+        op->u.lease.current = 0;
+        op->u.lease.retry = 0;
+
+        return op->u.lease.limit ? NGX_AGAIN : NGX_BUSY;
+
+    default:
+        return NGX_AGAIN;
+    }
+}
+
+
+ngx_uint_t
+ngx_coord_store_op_ncommands(ngx_coord_op_t *op)
+{
+    return ngx_coord_scripts[ngx_coord_store_ops[op->type].script].ncommands;
+}
+
+
+ngx_int_t
+ngx_coord_store_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
+    ngx_str_t *key)
+{
+    size_t               len, size;
+    ngx_uint_t           i;
+    ngx_coord_command_t  cmd;
+
+    len = 0;
+
+    for (i = 0; i < batch->nops; i++) {
+        len = ngx_max(len, batch->ops[i].zone->key_head.len);
+    }
+
+    size = NGX_COORD_STORE_OP_KEYS
+           * (len + NGX_COORD_KEY_LEN + NGX_COORD_STORE_OP_SUFFIX)
+           + NGX_COORD_STORE_OP_WORDS;
+
+    /* it never shrinks: a call may be encoded later than it is sent */
+
+    if (size > ngx_coord_scratch_size) {
+
+        if (ngx_coord_scratch) {
+            ngx_free(ngx_coord_scratch);
+        }
+
+        ngx_coord_scratch_size = 0;
+        ngx_coord_scratch = ngx_alloc(size, ngx_cycle->log);
+
+        if (ngx_coord_scratch == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_coord_scratch_size = size;
+    }
+
+    /* any suffix would do: the hash tag decides */
+
+    cmd.last = ngx_coord_scratch;
+    ngx_coord_arg_key(&cmd, 0, op, "}");
+
+    key->data = cmd.args[0].data;
+    key->len = cmd.args[0].len;
+
+    return NGX_OK;
+}
+
+
+size_t
+ngx_coord_store_op_size(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    ngx_coord_command_t  cmd;
+
+    ngx_coord_store_op_build(&cmd, op, now);
+
+    return ngx_coord_script_size(&ngx_coord_scripts[cmd.script], cmd.args);
+}
+
+
+u_char *
+ngx_coord_store_op_encode(u_char *p, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_command_t  cmd;
+
+    ngx_coord_store_op_build(&cmd, op, now);
+
+    return ngx_coord_script_encode(p, &ngx_coord_scripts[cmd.script],
+                                   cmd.args);
+}
+
+
+ngx_int_t
+ngx_coord_store_op_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    return ngx_coord_store_ops[op->type].parse(op, values, now);
+}
+
+
+static void
+ngx_coord_store_op_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    cmd->script = ngx_coord_store_ops[op->type].script;
+    cmd->last = ngx_coord_scratch;
+
+    ngx_coord_store_ops[op->type].build(cmd, op, now);
+}
+
+
+static void
+ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op,
+    const char *suffix)
+{
+    u_char  *p;
+
+    p = cmd->last;
+
+    p = ngx_cpymem(p, op->zone->key_head.data, op->zone->key_head.len);
+    p = ngx_cpymem(p, op->key, op->key_len);
+    p = ngx_cpymem(p, suffix, ngx_strlen(suffix));
+
+    ngx_coord_arg_str(&cmd->args[n], cmd->last, p - cmd->last);
+
+    cmd->last = p;
+}
+
+
+static void
+ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, int64_t index)
+{
+    u_char  *p;
+
+    ngx_coord_arg_key(cmd, n, op, "}:");
+
+    p = ngx_sprintf(cmd->last, "%L", index);
+
+    cmd->args[n].len += p - cmd->last;
+    cmd->last = p;
+}
+
+
+/* in hex, so that redis-cli shows it */
+
+static void
+ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
+{
+    u_char  *p;
+
+    p = ngx_hex_dump(cmd->last, op->id, NGX_COORD_ID_LEN);
+
+    ngx_coord_arg_str(&cmd->args[n], cmd->last, p - cmd->last);
+
+    cmd->last = p;
+}
+
+
+/*
+ * The life of a key in milliseconds: that of the longest seen in the zone, as
+ * callers with shorter ones must not cut it.
+ */
+
+static int64_t
+ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns)
+{
+    op->zone->longest = ngx_max(op->zone->longest, ns);
+
+    return (int64_t) ngx_coord_ceil_msec(op->zone->longest)
+           + NGX_COORD_STORE_OP_SLACK;
+}
+
+
+static ngx_coord_nsec_t
+ngx_coord_lease_span(ngx_coord_op_t *op)
+{
+    return ngx_min(ngx_max(op->u.lease.lease, NGX_COORD_NSEC_PER_MSEC),
+                   NGX_COORD_RATE_SPAN);
+}
+
+
+static void
+ngx_coord_bucket_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t     *a;
+    ngx_coord_nsec_t     open;
+    ngx_coord_bucket_t   bucket;
+
+    (void) ngx_coord_bucket_init(&bucket, &op->u.rate);
+
+    a = cmd->args;
+    open = INT64_MAX - bucket.limit;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_TAKE_K, op, "}");
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_MINUS_NOW], -now);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_OPEN], open);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_CLOSE], bucket.charge - open);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_NOW], now);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_TTL],
+                      ngx_coord_ttl(op, bucket.total));
+}
+
+
+static void
+ngx_coord_bucket_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t     *a;
+    ngx_coord_bucket_t   bucket;
+
+    (void) ngx_coord_bucket_init(&bucket, &op->u.rate);
+
+    a = cmd->args;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_GIVE_K, op, "}");
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_GIVE_MINUS_REFUND],
+                      -ngx_coord_bucket_refund(&op->u.rate, now));
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_GIVE_TTL],
+                      ngx_coord_ttl(op, bucket.total));
+}
+
+
+static void
+ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t     *a;
+    ngx_coord_window_t   window;
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    a = cmd->args;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_TAKE_K, op, "}");
+    ngx_coord_arg_str(&a[NGX_COORD_WINDOW_TAKE_ZERO], (u_char *) "\0\0\0", 4);
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_WINDOW],
+                      ngx_coord_ceil_msec(window.length));
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_OPEN],
+                      0xffffffffLL - (window.limit - window.cost));
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_CLOSE],
+                      window.limit - 0xffffffffLL);
+}
+
+
+static void
+ngx_coord_window_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t     *a;
+    ngx_coord_nsec_t     left;
+    ngx_coord_window_t   window;
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    a = cmd->args;
+    left = (op->u.rate.mark - now) / NGX_COORD_NSEC_PER_MSEC;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_GIVE_K, op, "}");
+    ngx_coord_arg_str(&a[NGX_COORD_WINDOW_GIVE_ZERO], (u_char *) "\0\0\0", 4);
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_GIVE_REMAINING], ngx_max(left, 1));
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_GIVE_MINUS_COST],
+                      left > 0 ? -window.cost : 0);
+}
+
+
+static void
+ngx_coord_sliding_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    u_char               *p;
+    ngx_coord_arg_t      *a;
+    ngx_coord_window_t    window;
+    ngx_coord_sliding_t   sliding;
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+    ngx_coord_sliding_init(&sliding, &window, now);
+
+    a = cmd->args;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_SLIDING_WINDOW_TAKE_TMP, op, "}:tmp");
+    ngx_coord_arg_window(cmd, NGX_COORD_SLIDING_WINDOW_TAKE_PREV, op,
+                         sliding.index - 1);
+    ngx_coord_arg_window(cmd, NGX_COORD_SLIDING_WINDOW_TAKE_CUR, op,
+                         sliding.index);
+
+    p = ngx_sprintf(cmd->last, "%L.%09L",
+                    sliding.weight / NGX_COORD_RATE_WEIGHT,
+                    sliding.weight % NGX_COORD_RATE_WEIGHT);
+
+    ngx_coord_arg_str(&a[NGX_COORD_SLIDING_WINDOW_TAKE_F], cmd->last,
+                      p - cmd->last);
+    cmd->last = p;
+
+    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_WINDOW_TAKE_FIT],
+                      window.limit - window.cost);
+    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_WINDOW_TAKE_COST], window.cost);
+    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_WINDOW_TAKE_TTL],
+                      ngx_coord_ttl(op, 2 * window.length));
+}
+
+
+static void
+ngx_coord_sliding_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_window_t  window;
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    ngx_coord_arg_window(cmd, NGX_COORD_SLIDING_WINDOW_GIVE_CUR, op,
+                         op->u.rate.mark);
+    ngx_coord_arg_num(&cmd->args[NGX_COORD_SLIDING_WINDOW_GIVE_MINUS_COST],
+                      -window.cost);
+}
+
+
+static void
+ngx_coord_log_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t     *a;
+    ngx_coord_window_t   window;
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    a = cmd->args;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_SLIDING_LOG_TAKE_K, op, "}");
+    ngx_coord_arg_key(cmd, NGX_COORD_SLIDING_LOG_TAKE_TMP, op, "}:tmp");
+    ngx_coord_arg_id(cmd, NGX_COORD_SLIDING_LOG_TAKE_ID, op);
+    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_OLD],
+                      (now - window.length) / NGX_COORD_NSEC_PER_USEC);
+    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_NOW],
+                      now / NGX_COORD_NSEC_PER_USEC);
+    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_LIMIT], window.limit);
+    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_WINDOW],
+                      ngx_coord_ttl(op, window.length));
+}
+
+
+static void
+ngx_coord_log_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_key(cmd, NGX_COORD_SLIDING_LOG_GIVE_K, op, "}");
+    ngx_coord_arg_id(cmd, NGX_COORD_SLIDING_LOG_GIVE_ID, op);
+}
+
+
+static void
+ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t   *a;
+    ngx_coord_nsec_t   span;
+
+    a = cmd->args;
+    span = ngx_coord_lease_span(op);
+
+    ngx_coord_arg_key(cmd, NGX_COORD_LEASE_ACQUIRE_K, op, "}");
+    ngx_coord_arg_key(cmd, NGX_COORD_LEASE_ACQUIRE_TMP, op, "}:tmp");
+    ngx_coord_arg_id(cmd, NGX_COORD_LEASE_ACQUIRE_ID, op);
+    ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_NOW],
+                      now / NGX_COORD_NSEC_PER_USEC);
+    ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_EXPIRY],
+                      (now + span) / NGX_COORD_NSEC_PER_USEC);
+    ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_LIMIT],
+                      (int64_t) ngx_min(op->u.lease.limit,
+                                        NGX_COORD_RATE_LIMIT));
+    ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_TTL],
+                      ngx_coord_ttl(op, span));
+}
+
+
+static void
+ngx_coord_lease_renew_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t   *a;
+    ngx_coord_nsec_t   span;
+
+    a = cmd->args;
+    span = ngx_coord_lease_span(op);
+
+    ngx_coord_arg_key(cmd, NGX_COORD_LEASE_RENEW_K, op, "}");
+    ngx_coord_arg_id(cmd, NGX_COORD_LEASE_RENEW_ID, op);
+    ngx_coord_arg_num(&a[NGX_COORD_LEASE_RENEW_EXPIRY],
+                      (now + span) / NGX_COORD_NSEC_PER_USEC);
+    ngx_coord_arg_num(&a[NGX_COORD_LEASE_RENEW_TTL],
+                      ngx_coord_ttl(op, span));
+}
+
+
+static void
+ngx_coord_lease_release_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_key(cmd, NGX_COORD_LEASE_RELEASE_K, op, "}");
+    ngx_coord_arg_id(cmd, NGX_COORD_LEASE_RELEASE_ID, op);
+}
+
+
+/* whatever it gave back, it is not there any more */
+
+static ngx_int_t
+ngx_coord_give_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    int64_t                  backlog, sum, tat;
+    ngx_int_t                opened, closed, rc;
+    ngx_coord_rate_t        *rate;
+    ngx_coord_bucket_t       bucket;
+    ngx_coord_resp_value_t  *v;
+
+    rate = &op->u.rate;
+    v = values[0];
+
+    if (v->type != NGX_COORD_RESP_ARRAY || v->integer != 4) {
+        return NGX_ERROR;
+    }
+
+    opened = ngx_coord_resp_integer(ngx_coord_resp_element(v, 1), &sum);
+    closed = ngx_coord_resp_integer(ngx_coord_resp_element(v, 2), &sum);
+
+    if (opened == NGX_ERROR
+        || opened != closed
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &backlog)
+           != NGX_OK
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 3), &tat)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_coord_bucket_init(&bucket, rate);
+
+    rc = ngx_coord_bucket_answer(&bucket, rate, backlog);
+
+    rate->mark = tat;
+
+    return (rc == NGX_OK) == (opened == NGX_OK) ? rc : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_coord_window_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    int64_t                  used, pttl, sum;
+    ngx_int_t                opened;
+    ngx_coord_nsec_t         left;
+    ngx_coord_window_t       window;
+    ngx_coord_resp_value_t  *v;
+
+    v = values[1];
+
+    if (v->type != NGX_COORD_RESP_ARRAY || v->integer != 3) {
+        return NGX_ERROR;
+    }
+
+    opened = ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &sum);
+
+    if (opened == NGX_ERROR
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 2), &used)
+           != NGX_OK
+        || ngx_coord_resp_integer(values[2], &pttl) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    /* an end that lies too early is safe: see NGX_COORD_STORE_OP_MARGIN */
+
+    left = window.length;
+
+    if (pttl >= 0) {
+        left = ngx_min(pttl, NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC)
+               * NGX_COORD_NSEC_PER_MSEC;
+    }
+
+    op->u.rate.mark = now + left;
+
+    /* the key goes when its last millisecond is over */
+
+    return ngx_coord_window_answer(&window, &op->u.rate,
+                                   opened == NGX_OK ? NGX_OK : NGX_BUSY,
+                                   used, left + NGX_COORD_NSEC_PER_MSEC);
+}
+
+
+/* a counter: a score that may be missing */
+
+static ngx_int_t
+ngx_coord_count_parse(ngx_coord_resp_value_t *value, int64_t *n)
+{
+    double     d;
+    ngx_int_t  rc;
+
+    *n = 0;
+
+    rc = ngx_coord_resp_double(value, &d);
+
+    if (rc != NGX_OK) {
+        return rc == NGX_DECLINED ? NGX_OK : NGX_ERROR;
+    }
+
+    if (!(d > -1e15 && d < 1e15)) {
+        return NGX_ERROR;
+    }
+
+    *n = (int64_t) d;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_coord_sliding_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    int64_t              granted, current, previous;
+    ngx_coord_window_t   window;
+    ngx_coord_sliding_t  sliding;
+
+    if (ngx_coord_resp_integer(values[3], &granted) != NGX_OK
+        || ngx_coord_count_parse(values[6], &current) != NGX_OK
+        || ngx_coord_count_parse(values[7], &previous) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+    ngx_coord_sliding_init(&sliding, &window, now);
+
+    op->u.rate.mark = sliding.index;
+
+    return ngx_coord_sliding_answer(&sliding, &window, &op->u.rate,
+                                    granted ? NGX_OK : NGX_BUSY, current,
+                                    previous);
+}
+
+
+/* what the scripts for logs and leases have in common */
+
+static ngx_int_t
+ngx_coord_set_parse(ngx_coord_resp_value_t **values, int64_t *used,
+    ngx_coord_nsec_t *first, ngx_coord_nsec_t none)
+{
+    double                   score;
+    int64_t                  kept, dropped;
+    ngx_coord_resp_value_t  *v;
+
+    v = values[8];
+
+    if (ngx_coord_resp_integer(values[3], &kept) != NGX_OK
+        || ngx_coord_resp_integer(values[4], &dropped) != NGX_OK
+        || ngx_coord_resp_integer(values[7], used) != NGX_OK
+        || (kept != 0) == (dropped != 0)
+        || *used < 0
+        || v->type != NGX_COORD_RESP_ARRAY)
+    {
+        return NGX_ERROR;
+    }
+
+    *first = none;
+
+    if (v->integer == 2) {
+
+        if (ngx_coord_resp_double(ngx_coord_resp_element(v, 1), &score)
+            != NGX_OK
+            || !(score >= 0 && score <= NGX_COORD_STORE_OP_USEC_MAX))
+        {
+            return NGX_ERROR;
+        }
+
+        *first = ngx_min((int64_t) score, INT64_MAX / NGX_COORD_NSEC_PER_USEC)
+                 * NGX_COORD_NSEC_PER_USEC;
+    }
+
+    return dropped ? NGX_BUSY : NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_coord_log_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    int64_t             used;
+    ngx_int_t           rc;
+    ngx_coord_nsec_t    first;
+    ngx_coord_window_t  window;
+
+    rc = ngx_coord_set_parse(values, &used, &first, now);
+
+    if (rc == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    op->u.rate.mark = now;
+
+    /* the newest entry is not told: now is the latest it can be */
+
+    return ngx_coord_log_answer(&window, &op->u.rate, rc, used, first, now,
+                                now);
+}
+
+
+static ngx_int_t
+ngx_coord_lease_acquire_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    int64_t           used;
+    ngx_int_t         rc;
+    ngx_coord_nsec_t  first;
+
+    rc = ngx_coord_set_parse(values, &used, &first, now);
+
+    if (rc == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    op->u.lease.current = (ngx_uint_t) used;
+    op->u.lease.retry = (rc == NGX_BUSY) ? ngx_max(first - now, 1) : 0;
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_coord_lease_renew_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    double     expires;
+    ngx_int_t  rc;
+
+    rc = ngx_coord_resp_double(values[1], &expires);
+
+    return rc == NGX_DECLINED ? NGX_BUSY : rc;
+}

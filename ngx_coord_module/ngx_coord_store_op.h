@@ -1,0 +1,51 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * One operation of the store as a script of lua-free-scripts/ and back.
+ */
+
+
+#ifndef _NGX_COORD_STORE_OP_H_INCLUDED_
+#define _NGX_COORD_STORE_OP_H_INCLUDED_
+
+
+#include "ngx_coord_store.h"
+
+
+/* the replies of one operation, at most */
+#define NGX_COORD_STORE_OP_VALUES  12
+
+
+/*
+ * The result of an operation that needs no asking, NGX_OK or NGX_BUSY: its
+ * cost never fits, or there is nothing left to give back.  NGX_AGAIN: ask.
+ */
+ngx_int_t ngx_coord_store_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+/* the commands, and so the replies, of an operation */
+ngx_uint_t ngx_coord_store_op_ncommands(ngx_coord_op_t *op);
+
+/*
+ * Makes room for what the encoding of the operations of a batch needs, and
+ * stores a Redis key of op in *key, valid until the next encoding.
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_coord_store_op_prepare(ngx_coord_batch_t *batch,
+    ngx_coord_op_t *op, ngx_str_t *key);
+
+/* as size() and encode() of a call, now on the clock of the server */
+size_t ngx_coord_store_op_size(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+u_char *ngx_coord_store_op_encode(u_char *p, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
+
+/*
+ * Reads the replies of an operation that was encoded at now; none of them is
+ * an error reply.  Fills the answer and returns NGX_OK or NGX_BUSY, or
+ * NGX_ERROR: this is not what the script answers.
+ */
+ngx_int_t ngx_coord_store_op_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+
+
+#endif /* _NGX_COORD_STORE_OP_H_INCLUDED_ */

@@ -1,0 +1,335 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The Redis store: what is sent, and what becomes of the replies.  How the
+ * single operations look as commands stands in ngx_coord_store_op.c.
+ */
+
+
+#include "ngx_coord_batch.h"
+#include "ngx_coord_store_op.h"
+
+
+static ngx_int_t ngx_coord_store_redis_init(ngx_coord_store_t *store,
+    ngx_cycle_t *cycle);
+static void ngx_coord_store_redis_exit(ngx_coord_store_t *store);
+static ngx_int_t ngx_coord_store_redis_send(ngx_coord_batch_t *batch);
+static size_t ngx_coord_store_redis_size(ngx_coord_redis_call_t *call);
+static u_char *ngx_coord_store_redis_encode(ngx_coord_redis_call_t *call,
+    u_char *p);
+static void ngx_coord_store_redis_expired(ngx_coord_redis_call_t *call);
+static void ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call,
+    ngx_int_t rc, ngx_coord_resp_value_t *reply);
+static void ngx_coord_store_redis_failed(ngx_coord_batch_t *batch);
+static ngx_int_t ngx_coord_store_redis_decode(ngx_coord_batch_t *batch,
+    ngx_coord_op_t *op, ngx_coord_resp_value_t **reply, ngx_uint_t *left);
+
+
+const ngx_coord_store_actions_t  ngx_coord_store_redis_actions = {
+    ngx_coord_store_redis_init,
+    ngx_coord_store_redis_exit,
+    ngx_coord_store_redis_send
+};
+
+
+static ngx_int_t
+ngx_coord_store_redis_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
+{
+    store->client = ngx_coord_redis_create(&store->redis, store->stats,
+                                           cycle);
+
+    return store->client ? NGX_OK : NGX_ERROR;
+}
+
+
+static void
+ngx_coord_store_redis_exit(ngx_coord_store_t *store)
+{
+    ngx_coord_redis_t  *client;
+
+    client = store->client;
+
+    /* the calls that end now find no client and start nothing new */
+
+    store->client = NULL;
+
+    if (client) {
+        ngx_coord_redis_destroy(client);
+    }
+}
+
+
+static ngx_int_t
+ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
+{
+    ngx_str_t                key;
+    ngx_int_t                rc;
+    ngx_uint_t               i;
+    ngx_coord_op_t          *op, *first;
+    ngx_coord_redis_call_t  *call;
+
+    first = NULL;
+    call = &batch->call;
+
+    if (batch->store->client) {
+        batch->now = ngx_coord_redis_now(batch->store->client);
+    }
+
+    for (i = 0; i < batch->nops; i++) {
+        op = &batch->ops[i];
+
+        if (ngx_coord_op_local(op)) {
+            ngx_coord_memory_run(op);
+            continue;
+        }
+
+        op->rc = ngx_coord_store_op_known(op, batch->now);
+
+        if (op->rc != NGX_AGAIN) {
+            op->source = NGX_COORD_SOURCE_REDIS;
+            continue;
+        }
+
+        op->sent = 1;
+        call->ncommands += ngx_coord_store_op_ncommands(op);
+
+        if (first == NULL) {
+            first = op;
+        }
+    }
+
+    if (first == NULL) {
+        return NGX_OK;
+    }
+
+    call->failure = NGX_COORD_FAIL_CONNECT;
+
+    if (batch->store->client == NULL
+        || ngx_coord_store_op_prepare(batch, first, &key) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    call->size = ngx_coord_store_redis_size;
+    call->encode = ngx_coord_store_redis_encode;
+    call->expired = ngx_coord_store_redis_expired;
+    call->handler = ngx_coord_store_redis_handler;
+    call->data = batch;
+
+    batch->in_flight = 1;
+
+    rc = ngx_coord_redis_send(batch->store->client, &key, call);
+
+    if (rc == NGX_ERROR) {
+        batch->in_flight = 0;
+    }
+
+    return rc;
+}
+
+
+static size_t
+ngx_coord_store_redis_size(ngx_coord_redis_call_t *call)
+{
+    size_t              size;
+    ngx_uint_t          i;
+    ngx_coord_batch_t  *batch;
+
+    batch = call->data;
+    size = 0;
+
+    /* one time for all operations and for reading the replies */
+
+    batch->now = ngx_coord_redis_now(batch->store->client);
+
+    for (i = 0; i < batch->nops; i++) {
+        if (batch->ops[i].sent) {
+            size += ngx_coord_store_op_size(&batch->ops[i], batch->now);
+        }
+    }
+
+    return size;
+}
+
+
+static u_char *
+ngx_coord_store_redis_encode(ngx_coord_redis_call_t *call, u_char *p)
+{
+    ngx_uint_t          i;
+    ngx_coord_batch_t  *batch;
+
+    batch = call->data;
+
+    for (i = 0; i < batch->nops; i++) {
+        if (batch->ops[i].sent) {
+            p = ngx_coord_store_op_encode(p, &batch->ops[i], batch->now);
+        }
+    }
+
+    return p;
+}
+
+
+static void
+ngx_coord_store_redis_expired(ngx_coord_redis_call_t *call)
+{
+    ngx_coord_batch_expired(call->data);
+}
+
+
+static void
+ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
+    ngx_coord_resp_value_t *reply)
+{
+    ngx_int_t           answer;
+    ngx_uint_t          i, left, awaited;
+    ngx_coord_op_t     *op, copy;
+    ngx_coord_batch_t  *batch;
+
+    batch = call->data;
+
+    if (rc != NGX_OK || reply->type != NGX_COORD_RESP_ARRAY) {
+
+        if (rc == NGX_OK) {
+            call->failure = NGX_COORD_FAIL_PROTOCOL;
+        }
+
+        ngx_coord_store_redis_failed(batch);
+        return;
+    }
+
+    /* nobody waits for a batch that has expired or was given up */
+
+    awaited = !batch->complete && !batch->abandoned;
+
+    left = (ngx_uint_t) reply->integer;
+    reply++;
+
+    for (i = 0; i < batch->nops; i++) {
+        op = &batch->ops[i];
+
+        if (!op->sent) {
+
+            /* a fallback's answer that a cancelled batch got at once */
+
+            continue;
+        }
+
+        copy = *op;
+        copy.source = NGX_COORD_SOURCE_REDIS;
+        copy.failure = NGX_COORD_FAIL_NONE;
+
+        answer = ngx_coord_store_redis_decode(batch, &copy, &reply, &left);
+
+        if (!awaited) {
+
+            if (answer == NGX_OK) {
+                ngx_coord_batch_answered(batch, &copy);
+            }
+
+            continue;
+        }
+
+        if (answer == NGX_OK) {
+            *op = copy;
+
+        } else {
+            ngx_coord_op_fail(op, copy.failure);
+        }
+    }
+
+    ngx_coord_batch_released(batch);
+}
+
+
+static void
+ngx_coord_store_redis_failed(ngx_coord_batch_t *batch)
+{
+    ngx_uint_t       i;
+    ngx_coord_op_t  *op;
+
+    if (!batch->complete && !batch->abandoned) {
+
+        for (i = 0; i < batch->nops; i++) {
+            op = &batch->ops[i];
+
+            if (!op->sent) {
+                continue;
+            }
+
+            if (batch->store->client == NULL) {
+
+                /* the worker exits: nothing may be taken for nobody */
+
+                op->rc = NGX_ERROR;
+                op->failure = batch->call.failure;
+                continue;
+            }
+
+            ngx_coord_op_fail(op, batch->call.failure);
+        }
+    }
+
+    ngx_coord_batch_released(batch);
+}
+
+
+/*
+ * Takes the replies of one operation off the transaction's.  NGX_ERROR: no
+ * answer, op->failure is set; the replies of the next one still follow.
+ */
+
+static ngx_int_t
+ngx_coord_store_redis_decode(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **reply, ngx_uint_t *left)
+{
+    ngx_uint_t               i, n;
+    ngx_coord_resp_value_t  *error;
+    ngx_coord_resp_value_t  *values[NGX_COORD_STORE_OP_VALUES];
+
+    n = ngx_coord_store_op_ncommands(op);
+
+    if (n > *left || n > NGX_COORD_STORE_OP_VALUES) {
+        *left = 0;
+        op->failure = NGX_COORD_FAIL_PROTOCOL;
+        return NGX_ERROR;
+    }
+
+    error = NULL;
+
+    for (i = 0; i < n; i++) {
+        values[i] = *reply;
+
+        if (values[i]->type == NGX_COORD_RESP_ERROR && error == NULL) {
+            error = values[i];
+        }
+
+        *reply += values[i]->next;
+    }
+
+    *left -= n;
+
+    if (error) {
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                      "coord store \"%V\": Redis refused an operation on a "
+                      "key of zone \"%V\": \"%V\"",
+                      &batch->store->name, &op->zone->name, &error->str);
+
+        op->failure = NGX_COORD_FAIL_ERROR;
+        return NGX_ERROR;
+    }
+
+    op->rc = ngx_coord_store_op_parse(op, values, batch->now);
+
+    if (op->rc == NGX_ERROR) {
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                      "coord store \"%V\": unexpected reply on a key of zone "
+                      "\"%V\"", &batch->store->name, &op->zone->name);
+
+        op->failure = NGX_COORD_FAIL_PROTOCOL;
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
