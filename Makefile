@@ -69,7 +69,7 @@ $(tree).list: FORCE
 	    || echo '$(sources) $(NGINX_SRC)' > $@
 
 $(table): $(scripts) lua-free-scripts/generate.sh
-	sh lua-free-scripts/generate.sh
+	sh lua-free-scripts/generate.sh > $@.tmp && mv $@.tmp $@
 	@touch $@
 
 $(tree)/objs/Makefile: config .ci/nginx-tree $(tree).list $(table) \
