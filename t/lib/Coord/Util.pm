@@ -1,0 +1,152 @@
+package Coord::Util;
+
+# Copyright (C) ngx_coord_module contributors
+
+# Small functions that the other packages share.
+
+use strict;
+use warnings;
+
+use Exporter qw(import);
+use Fcntl qw(LOCK_EX LOCK_NB O_CREAT O_RDWR);
+use IO::Socket::INET;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT_OK = qw(free_port wait_for slurp spew alive wait_dead
+                    kill_and_wait children);
+
+my %held;
+
+
+# free_port(): a loopback port that nothing listens on.  It stands below the
+# range from which the kernel takes the ports of outgoing connections, and a
+# lock keeps other tests off it while this process lives.
+
+sub free_port {
+    my $dir = "/tmp/coord-ports.$>";
+
+    mkdir $dir, 0700;
+
+    for (1 .. 1000) {
+        my $port = 10000 + int(rand(20000));
+
+        next if $held{$port};
+
+        sysopen(my $fh, "$dir/$port", O_CREAT|O_RDWR, 0600) or next;
+        flock($fh, LOCK_EX|LOCK_NB) or next;
+
+        my $sock = IO::Socket::INET->new(LocalAddr => '127.0.0.1',
+                                         LocalPort => $port, Listen => 1)
+            or next;
+        close $sock;
+
+        $held{$port} = $fh;
+
+        return $port;
+    }
+
+    die "no free port";
+}
+
+
+# wait_for($code, $seconds): calls $code until it returns true; returns that,
+# or nothing when the time is over.
+
+sub wait_for {
+    my ($code, $timeout) = @_;
+
+    my $end = time() + (defined $timeout ? $timeout : 10);
+
+    for ( ;; ) {
+        my $rc = $code->();
+        return $rc if $rc;
+
+        return if time() > $end;
+        sleep 0.02;
+    }
+}
+
+
+sub slurp {
+    my ($file) = @_;
+
+    open(my $fh, '<:raw', $file) or return '';
+    local $/;
+
+    my $text = <$fh>;
+
+    return defined $text ? $text : '';
+}
+
+
+sub spew {
+    my ($file, @text) = @_;
+
+    open(my $fh, '>:raw', $file) or die "cannot write $file: $!";
+    print $fh @text;
+    close $fh or die "cannot write $file: $!";
+
+    return $file;
+}
+
+
+# alive($pid): false also for a process that only waits to be reaped
+
+sub alive {
+    my ($pid) = @_;
+
+    my $stat = slurp("/proc/$pid/stat");
+
+    return $stat =~ /\)\s+([A-Za-z])/ && $1 ne 'Z' && $1 ne 'X';
+}
+
+
+sub wait_dead {
+    my ($timeout, @pids) = @_;
+
+    return wait_for(sub { !grep { alive($_) } @pids }, $timeout);
+}
+
+
+# kill_and_wait($signal, $seconds, @pids): false when KILL had to be used
+
+sub kill_and_wait {
+    my ($signal, $timeout, @pids) = @_;
+
+    @pids = grep { alive($_) } @pids;
+    return 1 unless @pids;
+
+    kill $signal, @pids;
+    return 1 if wait_dead($timeout, @pids);
+
+    kill 'KILL', @pids;
+    wait_dead(5, @pids);
+
+    return 0;
+}
+
+
+# children($pid): [pid, command line] of each living child
+
+sub children {
+    my ($parent) = @_;
+
+    my @found;
+
+    opendir(my $dh, '/proc') or die "cannot read /proc: $!";
+
+    for my $pid (grep { /^\d+$/ } readdir $dh) {
+        my $stat = slurp("/proc/$pid/stat");
+
+        next unless $stat =~ /\)\s+([A-Za-z])\s+(\d+)/;
+        next if $2 != $parent || $1 eq 'Z';
+
+        (my $cmd = slurp("/proc/$pid/cmdline")) =~ tr/\0/ /;
+        push @found, [$pid, $cmd];
+    }
+
+    return sort { $a->[0] <=> $b->[0] } @found;
+}
+
+
+1;
