@@ -1,0 +1,255 @@
+package Coord::Redis;
+
+# Copyright (C) ngx_coord_module contributors
+
+# A small RESP2 client, and a real redis-server of its own for a test.
+#
+#   my $server = Coord::Redis->start('maxmemory 10mb');
+#   my $redis = $server->connect;
+#   $redis->command('SET', 'k', 'v');          'OK'
+#   $redis->pipeline([ 'GET', 'k' ], ...);     a list, one value per command
+#
+# Values: a string or number, undef for nil, an array reference, or a
+# Coord::Redis::Error object.  With die => 1 an error reply dies instead.
+
+use strict;
+use warnings;
+
+use File::Path qw(remove_tree);
+use File::Temp qw(tempdir);
+use IO::Socket::INET;
+use IO::Socket::UNIX;
+use Time::HiRes qw(sleep time);
+
+use Coord::Util qw(free_port);
+
+my %running;
+
+
+# new(port => .., [host => ..] | socket => path, die => 0|1, timeout => s)
+
+sub new {
+    my ($class, %opt) = @_;
+
+    my $sock = $opt{socket}
+        ? IO::Socket::UNIX->new(Peer => $opt{socket})
+        : IO::Socket::INET->new(PeerAddr => $opt{host} || '127.0.0.1',
+                                PeerPort => $opt{port});
+
+    die 'connect to ' . ($opt{socket} || $opt{port}) . ": $!\n" if !$sock;
+
+    return bless { sock => $sock, die => $opt{die}, buf => '',
+                   timeout => $opt{timeout} || 30 }, $class;
+}
+
+
+sub command {
+    my ($self, @argv) = @_;
+
+    $self->send([ @argv ]);
+
+    return $self->read;
+}
+
+
+sub pipeline {
+    my ($self, @commands) = @_;
+
+    $self->send(@commands);
+
+    return map { $self->read } @commands;
+}
+
+
+# send([ argv ], ...): writes commands; each needs a read() later
+
+sub send {
+    my ($self, @commands) = @_;
+
+    my $out = '';
+
+    for my $argv (@commands) {
+        $out .= '*' . @$argv . "\r\n";
+        $out .= '$' . length($_) . "\r\n$_\r\n" for @$argv;
+    }
+
+    local $SIG{PIPE} = 'IGNORE';
+
+    while (length $out) {
+        my $n = syswrite($self->{sock}, $out);
+        die "write to Redis: $!\n" if !defined $n;
+        substr($out, 0, $n, '');
+    }
+}
+
+
+sub read {
+    my ($self) = @_;
+
+    my $value = $self->value;
+
+    if ($self->{die} && ref $value && $value->isa('Coord::Redis::Error')) {
+        die "$$value\n";
+    }
+
+    return $value;
+}
+
+
+sub value {
+    my ($self) = @_;
+
+    $self->fill until $self->{buf} =~ s/^(.)([^\r\n]*)\r\n//s;
+    my ($type, $rest) = ($1, $2);
+
+    return $rest if $type eq '+' || $type eq ':';
+    return bless(\$rest, 'Coord::Redis::Error') if $type eq '-';
+
+    if ($type eq '$') {
+        return undef if $rest < 0;
+
+        $self->fill while length $self->{buf} < $rest + 2;
+        my $str = substr($self->{buf}, 0, $rest);
+        substr($self->{buf}, 0, $rest + 2, '');
+
+        return $str;
+    }
+
+    if ($type eq '*') {
+        return undef if $rest < 0;
+        return bless([ map { $self->value } 1 .. $rest ],
+                     'Coord::Redis::Array');
+    }
+
+    die "unexpected RESP type \"$type\"\n";
+}
+
+
+sub fill {
+    my ($self) = @_;
+
+    my $set = '';
+    vec($set, fileno($self->{sock}), 1) = 1;
+
+    select($set, undef, undef, $self->{timeout})
+        or die "no reply from Redis in $self->{timeout} s\n";
+
+    sysread($self->{sock}, $self->{buf}, 65536, length $self->{buf})
+        or die "Redis closed the connection\n";
+}
+
+
+sub close {
+    my ($self) = @_;
+
+    CORE::close($self->{sock});
+}
+
+
+# start(conf lines ...): a server on a free loopback port, without
+# persistence, in a directory of its own; stopped at the end of the process
+
+sub start {
+    my ($class, @conf) = @_;
+
+    my $dir = tempdir('coord-redis-XXXXXX', TMPDIR => 1);
+    my $port = free_port();
+
+    open(my $fh, '>', "$dir/redis.conf") or die "$dir/redis.conf: $!";
+    print $fh map { "$_\n" } 'bind 127.0.0.1', "port $port", "dir $dir",
+        "unixsocket $dir/redis.sock", 'save ""', 'appendonly no',
+        'daemonize no', "logfile $dir/redis.log", @conf;
+    CORE::close($fh) or die "$dir/redis.conf: $!";
+
+    my $self = bless { dir => $dir, port => $port, owner => $$,
+                       socket => "$dir/redis.sock" }, 'Coord::Redis::Server';
+    $self->run;
+
+    return $self;
+}
+
+
+package Coord::Redis::Server;
+
+use strict;
+use warnings;
+
+use POSIX qw(WNOHANG);
+
+
+# run(): starts the process, again after stop(); dies if it does not answer
+
+sub run {
+    my ($self) = @_;
+
+    my $pid = fork();
+    die "fork: $!" if !defined $pid;
+
+    if ($pid == 0) {
+        { exec('redis-server', "$self->{dir}/redis.conf") };
+        POSIX::_exit(127);
+    }
+
+    $self->{pid} = $pid;
+    $running{$pid} = $self;
+
+    for (1 .. 300) {
+        return if eval { $self->connect->command('PING') };
+        last if waitpid($pid, WNOHANG) == $pid;
+        Time::HiRes::sleep(0.05);
+    }
+
+    $self->stop;
+    die "redis-server does not start, see $self->{dir}/redis.log\n";
+}
+
+
+sub connect {
+    my ($self, %opt) = @_;
+
+    return Coord::Redis->new(port => $self->{port}, %opt);
+}
+
+
+# stop($signal): ends the process, by default with TERM, and waits for it
+
+sub stop {
+    my ($self, $signal) = @_;
+
+    my $pid = delete $self->{pid} or return;
+
+    delete $running{$pid};
+    kill 'CONT', $pid;
+    kill $signal || 'TERM', $pid;
+
+    for (1 .. 100) {
+        return if waitpid($pid, WNOHANG) != 0;
+        Time::HiRes::sleep(0.05);
+    }
+
+    kill 'KILL', $pid;
+    waitpid($pid, 0);
+}
+
+
+sub END {
+    local ($?, $!);
+
+    for my $server (values %running) {
+        next if $server->{owner} != $$;
+
+        $server->stop;
+        File::Path::remove_tree($server->{dir});
+    }
+}
+
+
+package Coord::Redis::Error;
+
+use overload '""' => sub { ${ $_[0] } }, fallback => 1;
+
+
+package Coord::Redis::Array;
+
+
+1;

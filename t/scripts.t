@@ -1,0 +1,436 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# The operations of lua-free-scripts/, each as it stands in its file, against
+# a real Redis and under an ACL user without scripting.
+
+use strict;
+use warnings;
+
+use FindBin;
+use POSIX ();
+use Test::More;
+
+use lib "$FindBin::Bin/lib";
+use Coord::Redis;
+
+my $dir = "$FindBin::Bin/../lua-free-scripts";
+my $table = "$FindBin::Bin/../ngx_coord_module/ngx_coord_script_table.h";
+my ($now, $msec) = (1_700_000_000_000_000_000, 1_000_000);
+my $max = 9_223_372_036_854_775_807;
+my $zero = "\0" x 4;
+my $t = 10 * $msec;                     # GCRA: between two requests
+
+my $server = Coord::Redis->start();
+my $admin = $server->connect(die => 1);
+my @acl = readme_acl();
+
+is($admin->command('ACL', @acl), 'OK', 'ACL rule of the README');
+
+my $redis = client();
+my %script = map { m{([^/]+)\.redis$} ? ($1 => script($_)) : () }
+             glob "$dir/*.redis";
+my %called;
+
+like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
+
+
+# --- GCRA ---
+
+{
+    my $granted = together('gcra_take', sub { bucket(5) }, sub { $_[0][0][1] });
+    is($granted, 6, 'bucket: burst 5 admits 6 of 20 at once');
+    ttl_at_least('{k}', 50);
+
+    my $before = dump_of('{k}');
+    is(run('gcra_take', bucket(5))->[0][1], undef, 'bucket: refused');
+    is(run('gcra_take', bucket(0))->[0][0], 6 * $t, 'bucket: what it found');
+    is(dump_of('{k}'), $before, 'bucket: a refused caller leaves no trace');
+
+    run('gcra_give', k => '{k}', minus_refund => -$t, ttl => 60);
+    ok(run('gcra_take', bucket(5))->[0][1], 'bucket: a place given back');
+    ok(!run('gcra_take', bucket(5))->[0][1], 'bucket: and only one');
+    ok(run('gcra_take', bucket(7))->[0][1], 'bucket: a larger burst');
+    is(run('gcra_take', bucket(7))->[0][3], $now + 8 * $t, 'bucket: TAT');
+    ok(!run('gcra_take', bucket(7, 1, $t - 1))->[0][1], 'bucket: 1 ns early');
+    ok(run('gcra_take', bucket(7, 1, $t))->[0][1], 'bucket: just in time');
+
+    clear();
+    ok(run('gcra_take', bucket(5, 4))->[0][1], 'bucket: cost 4 of 6');
+    ok(!run('gcra_take', bucket(5, 3))->[0][1], 'bucket: cost 3 of 2');
+    ok(run('gcra_take', bucket(5, 2))->[0][1], 'bucket: cost 2 of 2');
+}
+
+
+# --- fixed window ---
+
+{
+    my $granted = together('window_take', sub { window(7) },
+                           sub { defined $_[0][1][1] });
+    is($granted, 7, 'window: limit 7 admits 7 of 20 at once');
+    my $ttl = ttl_at_least('{k}', 30_000);
+
+    my $before = dump_of('{k}');
+    is_deeply([ @{ run('window_take', window(7))->[1] } ],
+              [ undef, undef, 7 ], 'window: refused');
+    ok(!defined run('window_take', window(3))->[1][1], 'window: smaller limit');
+    is(dump_of('{k}'), $before, 'window: a refused caller leaves no trace');
+    is(run('window_take', window(8))->[1][1], 8, 'window: larger limit');
+    is(run('window_give', k => '{k}', zero => $zero, remaining => 5,
+           minus_cost => -2)->[1][0], 6, 'window: given back');
+    cmp_ok($admin->command('PTTL', '{k}'), '>', 20_000, 'window: same end');
+    ok(!defined run('window_take', window(7, 2))->[1][1], 'window: cost 2');
+    is(run('window_take', window(7, 1))->[1][1], 7, 'window: cost 1');
+
+    clear();
+    run('window_give', k => '{k}', zero => $zero, remaining => 60_000,
+        minus_cost => -1);
+    cmp_ok($admin->command('PTTL', '{k}'), '>', 0, 'window: late give, a TTL');
+}
+
+
+# --- sliding window ---
+
+{
+    clear();
+    $admin->command('ZADD', '{k}p', 10, 't');
+    my $granted = together('sliding_window_take', sub { sliding(9, 1, 0.5) },
+                           sub { $_[0][3] });
+    is($granted, 4, 'sliding window: 10 * 0.5 + 4 = 9');
+    ttl_at_least('{k}c', 30_000);
+
+    my $before = contents();
+    is(run('sliding_window_take', sliding(9, 1, 0.5))->[2], 9,
+       'sliding window: estimate of a refused');
+    is(run('sliding_window_take', sliding(3, 1, 0.5))->[3], 0,
+       'sliding window: smaller limit');
+    is(contents(), $before, 'sliding window: refused, no trace');
+
+    is(run('sliding_window_give', cur => '{k}c', minus_cost => -2)->[0], 2,
+       'sliding window: given back');
+    is(run('sliding_window_take', sliding(9, 3, 0.5))->[3], 0,
+       'sliding window: cost 3 of 2');
+    is(run('sliding_window_take', sliding(9, 2, 0.5))->[6], 4,
+       'sliding window: cost 2 of 2');
+
+    clear();
+    $admin->command('ZADD', '{k}p', 10, 't');
+    is(run('sliding_window_take', sliding(9, 1, 1))->[3], 0,
+       'sliding window: refused by the previous window alone');
+    is($admin->command('EXISTS', '{k}c', '{k}tmp'), 0,
+       'sliding window: refused, no counter made');
+    is(run('sliding_window_give', cur => '{k}c', minus_cost => -1)->[0], undef,
+       'sliding window: give to a window that is gone');
+}
+
+
+# --- leases, and the log, which share their steps ---
+
+for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
+           [ 'log', 'sliding_log_take', \&entry, 'sliding_log_give' ])
+{
+    my ($what, $take, $args, $give) = @$c;
+
+    for my $limit (1, 5) {
+        clear();
+
+        my $granted = together($take, sub { $args->("id$_[0]", $limit) },
+                               sub { $_[0][3] });
+        is($granted, $limit, "$what: limit $limit admits $limit of 20");
+        is($admin->command('ZCARD', '{k}'), $limit, "$what: $limit held");
+        ttl_at_least('{k}', 30_000);
+
+        my $before = contents();
+        my $reply = run($take, $args->('late', $limit));
+        is("@$reply[3,4,7]", "0 1 $limit", "$what: refused at $limit");
+        is(run($take, $args->('late', 1))->[3], 0, "$what: limit 1 refused");
+        is(contents(), $before, "$what: refused, no trace, nobody evicted");
+
+        my ($holder) = @{ $admin->command('ZRANGE', '{k}', 0, 0) };
+        $reply = run($take, $args->($holder, $limit, 1000));
+        is("@$reply[3,7]", "1 $limit", "$what: a holder asks again");
+        isnt($admin->command('ZSCORE', '{k}', $holder), undef,
+             "$what: and keeps its place");
+
+        is(run($give, k => '{k}', id => 'late')->[0], 0, "$what: not held");
+        is(run($give, k => '{k}', id => $holder)->[0], 1, "$what: given back");
+        is(run($take, $args->('late', $limit))->[3], 1, "$what: room again");
+        is(run($take, $args->('more', $limit + 1))->[3], 1,
+           "$what: a larger limit on the same key");
+
+        $reply = run($take, $args->('much later', $limit, 99_000_000));
+        is("@$reply[0,3,7]", ($limit + 1) . ' 1 1', "$what: time frees all");
+    }
+}
+
+{
+    clear();
+    run('lease_acquire', lease('a', 1));
+    my $reply = run('lease_renew', renew('a', 50_000_000));
+    is("@$reply", '1 ' . (lease_time(50_000_000)) . ' 1', 'lease: renewed');
+    is(run('lease_renew', renew('a', 50_000_000))->[1],
+       lease_time(50_000_000), 'lease: renewed to the same time');
+    is(run('lease_acquire', lease('b', 1, 40_000_000))->[3], 0,
+       'lease: renewed, still held');
+    is(run('lease_renew', renew('b', 60_000_000))->[1], undef,
+       'lease: renewal gives none');
+    is($admin->command('ZCARD', '{k}'), 1, 'lease: and adds none');
+}
+
+
+# --- the files ---
+
+is_deeply([ sort keys %called ], [ sort keys %script ], 'each script was run');
+
+{
+    my $fresh = `sh $dir/generate.sh`;
+    open(my $fh, '<', $table) or die "$table: $!";
+    local $/;
+    is($fresh, <$fh>, 'the table is that of generate.sh');
+}
+
+malformed('unknown placeholder', qr/bad\.redis:8: .*\{x\}/,
+          sub { $_[0] =~ s/\{id\}$/{x}/m });
+malformed('no EXEC', qr/bad\.redis:8: .*EXEC/, sub { $_[0] =~ s/EXEC\n// });
+malformed('no MULTI', qr/bad\.redis:7: .*MULTI/, sub { $_[0] =~ s/MULTI\n// });
+malformed('no atomic', qr/bad\.redis:8: .*atomic/,
+          sub { $_[0] =~ s/# atomic.*\n// });
+
+done_testing();
+
+
+sub bucket {
+    my ($burst, $cost, $later) = (@_, 1);
+
+    $cost = 1 if !defined $cost;
+    $later = 0 if @_ < 3;
+
+    my ($tau, $take) = (($burst + 1 - $cost) * $t, $cost * $t);
+
+    return (k => '{k}', minus_now => -($now + $later), open => $max - $tau,
+            close => -($max - $tau - $take), now => $now + $later,
+            ttl => 60_000);
+}
+
+
+sub window {
+    my ($limit, $cost) = (@_, 1);
+
+    return (k => '{k}', zero => $zero, window => 60_000,
+            open => 4294967295 - ($limit - $cost),
+            close => -(4294967295 - $limit));
+}
+
+
+sub sliding {
+    my ($limit, $cost, $f) = @_;
+
+    return (cur => '{k}c', prev => '{k}p', tmp => '{k}tmp', f => $f,
+            fit => $limit - $cost, cost => $cost, ttl => 60_000);
+}
+
+
+sub lease_time { return $now / 1000 + $_[0] }
+
+
+sub lease {
+    my ($id, $limit, $later) = (@_, 0);
+
+    return (k => '{k}', tmp => '{k}tmp', now => lease_time($later), id => $id,
+            expiry => lease_time($later + 30_000_000), limit => $limit,
+            ttl => 60_000);
+}
+
+
+sub renew {
+    my ($id, $expiry) = @_;
+
+    return (k => '{k}', id => $id, expiry => lease_time($expiry),
+            ttl => 60_000);
+}
+
+
+sub entry {
+    my ($id, $limit, $later) = (@_, 0);
+
+    return (k => '{k}', tmp => '{k}tmp', id => $id, limit => $limit,
+            now => lease_time($later), old => lease_time($later - 30_000_000),
+            window => 60_000);
+}
+
+
+sub script {
+    my ($file) = @_;
+
+    my (@commands, @shapes);
+
+    open(my $fh, '<', $file) or die "$file: $!";
+
+    while (<$fh>) {
+        push @shapes, $1 if /^# reply: (\S+)/;
+        push @commands, [ split ] if !/^#/;
+    }
+
+    return { commands => \@commands, shapes => \@shapes };
+}
+
+
+sub substitute {
+    my ($name, %value) = @_;
+
+    my $used = $script{$name}{commands};
+
+    return map { [ map { !/^\{(.+)\}$/ ? $_
+                         : defined $value{$1} ? $value{$1}
+                         : die "$name: no value for $_" } @$_ ] } @$used;
+}
+
+
+# runs a script; the replies of EXEC, whose shapes are those of the header
+
+sub run {
+    my ($name, %value) = @_;
+
+    my @replies = $redis->pipeline(substitute($name, %value));
+
+    return checked($name, $replies[-1]);
+}
+
+
+sub checked {
+    my ($name, $reply) = @_;
+
+    my @shapes = @{ $script{$name}{shapes} };
+    my @bad;
+
+    push @bad, "reply \"$reply\"" if ref $reply ne 'Coord::Redis::Array';
+
+    if (!@bad) {
+        push @bad, 'number of replies' if @$reply != @shapes;
+
+        for (0 .. $#shapes) {
+            push @bad, "$_: $shapes[$_]" if !fits($reply->[$_], $shapes[$_]);
+        }
+    }
+
+    BAIL_OUT("$name: unlike its header: @bad") if @bad;
+    $called{$name} = 1;
+
+    return $reply;
+}
+
+
+sub fits {
+    my ($value, $shape) = @_;
+
+    if ($shape =~ /^\[(.*)\]$/) {
+        my @elements = split /,/, $1;
+
+        return ref $value eq 'Coord::Redis::Array' && @$value == @elements
+               && !grep { !fits($value->[$_], $elements[$_]) } 0 .. $#elements;
+    }
+
+    return $shape =~ /nil/ if !defined $value;
+    return 0 if ref $value;
+    return $value =~ /^-?\d+$/ if $shape =~ /int/;
+    return $value eq 'OK' if $shape =~ /status/;
+    return $shape =~ /string/;
+}
+
+
+# 20 connections ask before any reads; how many were granted
+
+sub together {
+    my ($name, $args, $is_granted) = @_;
+
+    my @clients = map { client() } 1 .. 20;
+    my @pids;
+
+    clear() if $name !~ /sliding_window/;
+
+    for my $n (0 .. $#clients) {
+        my $pid = fork();
+        die "fork: $!" if !defined $pid;
+
+        if ($pid == 0) {
+            my @replies = $clients[$n]->pipeline(substitute($name,
+                                                            $args->($n)));
+            POSIX::_exit($is_granted->(checked($name, $replies[-1])) ? 1 : 0);
+        }
+
+        push @pids, $pid;
+    }
+
+    my $granted = 0;
+
+    for my $pid (@pids) {
+        waitpid($pid, 0);
+        die "a client died: $?" if ($? >> 8) > 1 || $? & 127;
+        $granted += $? >> 8;
+    }
+
+    return $granted;
+}
+
+
+sub client {
+    my $client = $server->connect;
+
+    is($client->command('AUTH', 'app', 'secret'), 'OK', 'AUTH') if !$redis;
+    $client->command('AUTH', 'app', 'secret') if $redis;
+
+    return $client;
+}
+
+
+sub clear { $admin->command('FLUSHALL') }
+
+sub dump_of { return unpack 'H*', $admin->command('GET', $_[0]) }
+
+
+sub contents {
+    return join ' ', map { my $k = $_;
+        "$k: @{ $admin->command('ZRANGE', $k, 0, -1, 'WITHSCORES') };" }
+        sort @{ $admin->command('KEYS', '*') };
+}
+
+
+sub ttl_at_least {
+    my ($key, $least) = @_;
+
+    cmp_ok($admin->command('PTTL', $key), '>=', $least, "TTL of $key");
+}
+
+
+# the README names the rule, for keys of the prefix "coord:"
+
+sub readme_acl {
+    open(my $fh, '<', "$dir/README.md") or die "README.md: $!";
+    my ($rule) = join('', <$fh>) =~ /^ *ACL (SETUSER app(?:.*\\\n)*.*)/m;
+
+    $rule =~ s/\\\n//g;
+    $rule =~ s/~coord:\*/~*/;
+
+    return split ' ', $rule;
+}
+
+
+sub malformed {
+    my ($what, $expected, $change) = @_;
+
+    my $bad = File::Temp::tempdir(CLEANUP => 1);
+    my $text = "# bad: test\n# keys: k\n# args: id bytes\n# reply: int\n"
+               . "# atomic: yes\n# concurrent: no\nMULTI\nZREM {k} {id}\n"
+               . "EXEC\n";
+
+    $change->($text);
+
+    open(my $fh, '>', "$bad/bad.redis") or die $!;
+    print $fh $text;
+    close $fh;
+
+    my $out = `sh $dir/generate.sh $bad 2>&1`;
+    isnt($?, 0, "generate.sh fails: $what");
+    like($out, $expected, "generate.sh tells where: $what");
+}
