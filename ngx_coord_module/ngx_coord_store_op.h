@@ -48,4 +48,24 @@ ngx_int_t ngx_coord_store_op_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 
 
+/*
+ * The readers of each kind of replies, to the same contract; in
+ * ngx_coord_store_reply.c.
+ */
+ngx_int_t ngx_coord_give_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_window_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_sliding_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_log_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_lease_acquire_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_lease_renew_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+
+
 #endif /* _NGX_COORD_STORE_OP_H_INCLUDED_ */

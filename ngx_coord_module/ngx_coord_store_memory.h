@@ -1,0 +1,42 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Inside the memory store: operations on a table whose lock is held.
+ */
+
+
+#ifndef _NGX_COORD_STORE_MEMORY_H_INCLUDED_
+#define _NGX_COORD_STORE_MEMORY_H_INCLUDED_
+
+
+#include "ngx_coord_store.h"
+#include "ngx_coord_table.h"
+
+
+/*
+ * The state of an operation's key; kinds of operations have tags of their
+ * own, so that one key may have several.  NULL: none, or expired.
+ */
+ngx_coord_entry_t *ngx_coord_memory_find(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+/* a new state for a take or an acquire; NULL: the zone is full */
+ngx_coord_entry_t *ngx_coord_memory_insert(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, uint64_t *payload, ngx_coord_nsec_t expires,
+    ngx_coord_nsec_t now);
+
+/* the operations on sets; each returns rc of the operation */
+ngx_int_t ngx_coord_memory_log_take(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_memory_log_give(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_memory_lease_acquire(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_memory_lease_renew(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_memory_lease_release(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+
+#endif /* _NGX_COORD_STORE_MEMORY_H_INCLUDED_ */
