@@ -89,8 +89,8 @@ endif
 	    || cp -f $(tree)/objs/ngx_http_coord_module.so $(module)
 	@echo "built $(module)"
 
-# a unit test names what it is linked with in a line "LINK: file.c -lfoo";
-# files are relative to the root
+# t/unit/foo_test.c is linked with ngx_coord_module/ngx_coord_foo.c; a line
+# "LINK: file.c -lfoo" in it says otherwise, files are relative to the root
 
 unit_cflags = -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
               -fno-sanitize=nonnull-attribute -fno-sanitize-recover=undefined \
@@ -104,8 +104,11 @@ unit: $(unit_tests)
 $(out)/unit/%: t/unit/%.c $(sources) $(wildcard t/unit/*.h) \
                | $(tree)/objs/Makefile
 	@mkdir -p $(@D)
+	@link=$$(sed -n 's/^.*LINK: *\([^*]*\).*$$/\1/p' $<); \
 	$(CC) $(unit_cflags) $(unit_includes) -o $@ $< \
-	    $$(sed -n 's/^.*LINK: *\([^*]*\).*$$/\1/p' $<)
+	    $${link:-ngx_coord_module/ngx_coord_$(*:_test=).c \
+	            -lhiredis -lcrypto -lcmocka}
+	@echo "built $@"
 
 install-deps:
 	@.ci/install-deps test

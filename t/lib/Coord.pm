@@ -45,9 +45,12 @@ is checked at exit and makes the test file fail.
         Added where the text has none: load_module, user, worker_processes,
         pid, error_log, events, access_log, temp paths.
     $t->conf_error(%opt)   what "nginx -t" prints for such a node, '' if good
-    $t->redis(%opt)        Coord::Redis->start(..); the first gives %%REDIS%%
-                           (redis://127.0.0.1:port), %%REDIS_PORT%%
-    $t->fake_redis(%opt)   Coord::FakeRedis; gives %%FAKE%%, %%FAKE_PORT%%
+    $t->redis(@conf)       Coord::Redis->start(conf lines), a real server:
+                           $redis->{port}, {pid}, connect, stop($sig), run;
+                           gives %%REDIS%% (redis://127.0.0.1:port),
+                           %%REDIS_PORT%%, %%REDIS_SOCKET%%; the second one
+                           %%REDIS_2%%, %%REDIS_2_PORT%% ..
+    $t->fake_redis(%opt)   Coord::FakeRedis; gives %%FAKE%%, %%FAKE_PORT%% ..
     $t->origin(%opt)       Coord::Origin; gives %%ORIGIN%% (127.0.0.1:port)
     $t->set(NAME => value) defines %%NAME%%
     $t->dir, $t->file(name), $t->binary, $t->module
@@ -218,14 +221,16 @@ sub conf_error {
 
 
 sub redis {
-    my ($self, %opt) = @_;
+    my ($self, @conf) = @_;
 
     require Coord::Redis;
 
-    my $redis = Coord::Redis->start(dir => $self->_subdir('redis'), %opt);
+    my $redis = Coord::Redis->start(@conf);
 
     push @{$self->{servers}}, $redis;
-    $self->_define('REDIS', "redis://127.0.0.1:", $redis->port);
+    $self->{count}{redis}++;
+    my $name = $self->_define('REDIS', 'redis://127.0.0.1:', $redis->{port});
+    $self->{vars}{"${name}_SOCKET"} = $redis->{socket};
 
     return $redis;
 }
@@ -270,13 +275,13 @@ sub _subdir {
 sub _define {
     my ($self, $kind, $prefix, $port) = @_;
 
-    return if !defined $port;
-
     my $n = $self->{count}{lc $kind};
     my $name = $n > 1 ? "${kind}_$n" : $kind;
 
     $self->{vars}{$name} = "$prefix$port";
     $self->{vars}{"${name}_PORT"} = $port;
+
+    return $name;
 }
 
 
@@ -305,6 +310,10 @@ sub finish {
 
     for my $server (@{$self->{servers}}) {
         eval { $server->stop; 1 } or push @late, "$server: $@";
+
+        # of its own, outside of ours
+        remove_tree($server->{dir}) if $server->isa('Coord::Redis::Server')
+                                       && !$ENV{TEST_KEEP};
     }
 
     $_->() for @{$self->{at_end}};
