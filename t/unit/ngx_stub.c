@@ -1,0 +1,255 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+
+#include "ngx_stub.h"
+
+
+static ngx_log_t    stub_log = { .log_level = NGX_LOG_INFO };
+static ngx_cycle_t  stub_cycle = { .log = &stub_log };
+static ngx_time_t   stub_time;
+
+volatile ngx_cycle_t  *ngx_cycle = &stub_cycle;
+volatile ngx_time_t   *ngx_cached_time = &stub_time;
+volatile ngx_msec_t    ngx_current_msec;
+ngx_queue_t            ngx_posted_events = { &ngx_posted_events,
+                                             &ngx_posted_events };
+ngx_uint_t             ngx_pagesize = 4096;
+
+ngx_uint_t  ngx_stub_logged;
+char        ngx_stub_line[512];
+int         ngx_stub_locked;
+int64_t     ngx_stub_clock;
+
+
+int
+clock_gettime(clockid_t id, struct timespec *ts)
+{
+    if (ngx_stub_clock == 0) {
+        return syscall(SYS_clock_gettime, id, ts);
+    }
+
+    ts->tv_sec = ngx_stub_clock / 1000000000;
+    ts->tv_nsec = ngx_stub_clock % 1000000000;
+
+    return 0;
+}
+
+
+void *
+ngx_alloc(size_t size, ngx_log_t *log)
+{
+    return malloc(size);
+}
+
+
+void *
+ngx_calloc(size_t size, ngx_log_t *log)
+{
+    return calloc(1, size);
+}
+
+
+void
+ngx_shmtx_lock(ngx_shmtx_t *mtx)
+{
+    if (ngx_stub_locked++) {
+        abort();
+    }
+}
+
+
+void
+ngx_shmtx_unlock(ngx_shmtx_t *mtx)
+{
+    if (--ngx_stub_locked) {
+        abort();
+    }
+}
+
+
+void
+ngx_stub_shm(ngx_shm_zone_t *shm_zone, size_t size)
+{
+    ngx_slab_pool_t  *pool;
+
+    shm_zone->shm.addr = calloc(1, size);
+    shm_zone->shm.size = size;
+    shm_zone->shm.log = &stub_log;
+
+    pool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+    pool->start = ngx_align_ptr((u_char *) (pool + 1), 64);
+    pool->end = shm_zone->shm.addr + size;
+    pool->pfree = (size - 1024) / ngx_pagesize;
+}
+
+
+void *
+ngx_slab_alloc(ngx_slab_pool_t *pool, size_t size)
+{
+    void  *p;
+
+    size = ngx_align(size, 64);
+
+    if (size > (size_t) (pool->end - pool->start)) {
+        return NULL;
+    }
+
+    p = pool->start;
+    pool->start += size;
+
+    return p;
+}
+
+
+void
+ngx_stub_run_posted(void)
+{
+    ngx_queue_t  *q;
+    ngx_event_t  *ev;
+
+    while (!ngx_queue_empty(&ngx_posted_events)) {
+        q = ngx_queue_head(&ngx_posted_events);
+        ev = ngx_queue_data(q, ngx_event_t, queue);
+
+        ngx_delete_posted_event(ev);
+        ev->handler(ev);
+    }
+}
+
+
+/* of the conversions: %V %s %Z %L %uL %d %ui %i, a width with zeros */
+
+u_char *
+ngx_vslprintf(u_char *buf, u_char *last, const char *fmt, va_list args)
+{
+    int           width;
+    char          tmp[32];
+    size_t        len;
+    ngx_str_t    *v;
+    const char   *s;
+
+    while (*fmt && buf < last) {
+
+        if (*fmt != '%') {
+            *buf++ = *fmt++;
+            continue;
+        }
+
+        fmt++;
+        width = (int) strtol(fmt, (char **) &fmt, 10);
+        s = tmp;
+        len = 1;
+
+        switch (*fmt++) {
+
+        case 'V':
+            v = va_arg(args, ngx_str_t *);
+            s = (char *) v->data;
+            len = v->len;
+            break;
+
+        case 's':
+            s = va_arg(args, char *);
+            len = strlen(s);
+            break;
+
+        case 'Z':
+            tmp[0] = '\0';
+            break;
+
+        case 'L':
+            len = sprintf(tmp, "%0*lld", width, va_arg(args, long long));
+            break;
+
+        case 'd':
+            len = sprintf(tmp, "%0*d", width, va_arg(args, int));
+            break;
+
+        case 'i':
+            len = sprintf(tmp, "%0*ld", width, (long) va_arg(args, ngx_int_t));
+            break;
+
+        case 'u':
+            len = sprintf(tmp, "%0*llu", width,
+                          (unsigned long long) va_arg(args, uint64_t));
+            fmt++;
+            break;
+
+        default:
+            abort();
+        }
+
+        len = ngx_min(len, (size_t) (last - buf));
+        memcpy(buf, s, len);
+        buf += len;
+    }
+
+    return buf;
+}
+
+
+u_char *
+ngx_sprintf(u_char *buf, const char *fmt, ...)
+{
+    u_char   *p;
+    va_list   args;
+
+    va_start(args, fmt);
+    p = ngx_vslprintf(buf, (u_char *) -1, fmt, args);
+    va_end(args);
+
+    return p;
+}
+
+
+u_char *
+ngx_snprintf(u_char *buf, size_t max, const char *fmt, ...)
+{
+    u_char   *p;
+    va_list   args;
+
+    va_start(args, fmt);
+    p = ngx_vslprintf(buf, buf + max, fmt, args);
+    va_end(args);
+
+    return p;
+}
+
+
+u_char *
+ngx_hex_dump(u_char *dst, u_char *src, size_t len)
+{
+    static const char  hex[] = "0123456789abcdef";
+
+    while (len--) {
+        *dst++ = hex[*src >> 4];
+        *dst++ = hex[*src++ & 0xf];
+    }
+
+    return dst;
+}
+
+
+void
+ngx_log_error_core(ngx_uint_t level, ngx_log_t *log, ngx_err_t err,
+    const char *fmt, ...)
+{
+    u_char   *p;
+    va_list   args;
+
+    va_start(args, fmt);
+    p = ngx_vslprintf((u_char *) ngx_stub_line,
+                      (u_char *) ngx_stub_line + sizeof(ngx_stub_line) - 1,
+                      fmt, args);
+    va_end(args);
+
+    *p = '\0';
+    ngx_stub_logged++;
+}

@@ -1,0 +1,38 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The little of nginx that a unit test needs in place of nginx itself.
+ */
+
+
+#ifndef _NGX_STUB_H_INCLUDED_
+#define _NGX_STUB_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+
+/* lines that would have gone to the error log, and the last of them */
+extern ngx_uint_t  ngx_stub_logged;
+extern char        ngx_stub_line[512];
+
+/* mutexes held: 0 outside of the code under test */
+extern int         ngx_stub_locked;
+
+/* nanoseconds that clock_gettime() tells; 0: the real clock */
+extern int64_t     ngx_stub_clock;
+
+/* runs the posted events until there are none */
+void ngx_stub_run_posted(void);
+
+/*
+ * Makes shm look like a fresh shared memory of size bytes, with a slab pool
+ * that only hands out and never takes back.
+ */
+void ngx_stub_shm(ngx_shm_zone_t *shm_zone, size_t size);
+
+
+#endif /* _NGX_STUB_H_INCLUDED_ */
