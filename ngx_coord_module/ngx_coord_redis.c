@@ -179,6 +179,16 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 
     node = &redis->node;
 
+    /* the events log to the connection's log */
+
+    if (node->cooldown.timer_set) {
+        ngx_del_timer(&node->cooldown);
+    }
+
+    if (node->deadline.timer_set) {
+        ngx_del_timer(&node->deadline);
+    }
+
     if (node->conn->state == NGX_COORD_CONN_READY) {
         (void) ngx_atomic_fetch_add(&redis->stats->up, -1);
     }
@@ -197,14 +207,6 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 
     if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
         (void) ngx_atomic_fetch_add(&redis->stats->breaker_open, -1);
-    }
-
-    if (node->cooldown.timer_set) {
-        ngx_del_timer(&node->cooldown);
-    }
-
-    if (node->deadline.timer_set) {
-        ngx_del_timer(&node->deadline);
     }
 
     ngx_free(redis);

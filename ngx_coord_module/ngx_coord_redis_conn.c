@@ -102,7 +102,7 @@ ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
     conn->quiet = conn->log;
 
     if (conn->quiet.log_level < NGX_LOG_DEBUG) {
-        conn->quiet.log_level = NGX_LOG_EMERG;
+        conn->quiet.log_level = NGX_LOG_ALERT;
     }
 
     conn->timer.handler = ngx_coord_redis_conn_timer;
@@ -749,7 +749,7 @@ ngx_coord_redis_conn_rejected(ngx_coord_redis_conn_t *conn,
         break;
 
     case NGX_COORD_STEP_NAME:
-        text = "CLIENT SETNAME failed";
+        text = "connection refused by the server";
 
         if (!e->close) {
             return NGX_COORD_FAIL_NONE;

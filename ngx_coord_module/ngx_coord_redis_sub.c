@@ -107,11 +107,11 @@ ngx_coord_redis_subscribe(ngx_coord_redis_t *redis,
 void
 ngx_coord_redis_sub_destroy(ngx_coord_redis_sub_t *sub)
 {
-    ngx_coord_redis_conn_destroy(sub->conn);
-
     if (sub->ping.timer_set) {
         ngx_del_timer(&sub->ping);
     }
+
+    ngx_coord_redis_conn_destroy(sub->conn);
 
     ngx_free(sub);
 }

@@ -417,6 +417,7 @@ static guard_t  guards[] = {
     G("bulk shorter than said", "$5\r\nabc\r\n:1\r\n",
       "bulk string without its end"),
     G("bulk, CR lost", "$3\r\nabc\n:\r\n", "bulk string without its end"),
+    G("bulk, CR replaced", "$3\r\nabcd\n", "bulk string without its end"),
     G("bulk, LF lost", "$3\r\nabc\r:1\r\n", "bulk string without its end"),
     G("bulk, CRLF lost", "$3\r\nabc+X:7\r\n", "bulk string without its end"),
     G("array of 2^31", "*2147483647\r\n", "too many elements"),
