@@ -1,0 +1,772 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Batches and both stores.  The Redis client is played by the test, which
+ * decides when an answer comes; the answers are those of a real Redis on a
+ * unix socket.
+ *
+ * LINK: t/unit/ngx_stub.c ngx_coord_module/ngx_coord_store.c
+ * LINK: ngx_coord_module/ngx_coord_store_redis.c
+ * LINK: ngx_coord_module/ngx_coord_store_op.c
+ * LINK: ngx_coord_module/ngx_coord_store_reply.c
+ * LINK: ngx_coord_module/ngx_coord_store_memory.c
+ * LINK: ngx_coord_module/ngx_coord_store_memory_set.c
+ * LINK: ngx_coord_module/ngx_coord_script.c ngx_coord_module/ngx_coord_resp.c
+ * LINK: ngx_coord_module/ngx_coord_table.c ngx_coord_module/ngx_coord_rate.c
+ * LINK: -lcmocka -lcrypto -lhiredis
+ */
+
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+
+#include "ngx_stub.h"
+#include "ngx_coord_store.h"
+
+
+#define SEC    1000000000LL
+#define CALLS  64
+
+
+typedef struct {
+    ngx_coord_redis_call_t  *call;
+    u_char                  *data;
+    size_t                   len;
+} pending_t;
+
+
+static uint64_t                  rnd = 0x123456789abcdefULL;
+static char                      dir[] = "/tmp/coord-store-XXXXXX";
+static pid_t                     server;
+static int                       fd;
+static ngx_coord_resp_t         *resp;
+static ngx_uint_t                refuse;       /* the client sends nothing */
+static pending_t                 pending[CALLS];
+static ngx_uint_t                npending;
+static ngx_uint_t                handled;
+static ngx_coord_redis_stats_t   stats;
+static ngx_cycle_t               cycle;
+static ngx_shm_zone_t            shm;
+static ngx_coord_store_t         redis;
+static ngx_coord_store_t         memory;
+static ngx_coord_zone_t          zone;         /* of redis */
+static ngx_coord_zone_t          local;        /* of memory */
+
+
+static uint64_t
+any(uint64_t n)
+{
+    rnd ^= rnd << 13;
+    rnd ^= rnd >> 7;
+    rnd ^= rnd << 17;
+
+    return (rnd >> 11) % n;
+}
+
+
+/* the client */
+
+ngx_coord_redis_t *
+ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
+    ngx_coord_redis_stats_t *st, ngx_cycle_t *cy)
+{
+    return (ngx_coord_redis_t *) &redis;
+}
+
+
+void
+ngx_coord_redis_destroy(ngx_coord_redis_t *r)
+{
+    pending_t  *p;
+
+    while (npending) {
+        p = &pending[--npending];
+        p->call->failure = NGX_COORD_FAIL_CONNECT;
+        p->call->handler(p->call, NGX_ERROR, NULL);
+        free(p->data);
+    }
+}
+
+
+ngx_coord_nsec_t
+ngx_coord_redis_now(ngx_coord_redis_t *r)
+{
+    return ngx_stub_clock;
+}
+
+
+ngx_int_t
+ngx_coord_redis_send(ngx_coord_redis_t *r, ngx_str_t *key,
+    ngx_coord_redis_call_t *call)
+{
+    size_t      size;
+    u_char     *end;
+    pending_t  *p;
+
+    if (refuse) {
+        call->failure = NGX_COORD_FAIL_BREAKER;
+        return NGX_ERROR;
+    }
+
+    assert_true(npending < CALLS);
+    assert_memory_equal(key->data, "t:rl:z:{", 8);
+
+    p = &pending[npending++];
+    size = call->size(call);
+    p->call = call;
+    p->data = malloc(size);
+    end = call->encode(call, p->data);
+    p->len = end - p->data;
+
+    assert_true(p->len <= size);
+
+    return NGX_AGAIN;
+}
+
+
+static ngx_coord_resp_value_t *
+reply(void)
+{
+    u_char                   buf[4096];
+    ssize_t                  n;
+    ngx_coord_resp_value_t  *v;
+
+    for ( ;; ) {
+        switch (ngx_coord_resp_next(resp, &v)) {
+        case NGX_OK:
+            return v;
+        case NGX_ERROR:
+            fail_msg("%s", ngx_coord_resp_error(resp));
+        }
+
+        n = read(fd, buf, sizeof(buf));
+        assert_true(n > 0);
+        assert_int_equal(ngx_coord_resp_feed(resp, buf, n), NGX_OK);
+    }
+}
+
+
+static void
+put(const void *data, size_t len)
+{
+    assert_int_equal(write(fd, data, len), len);
+}
+
+
+/* an inline command */
+
+static ngx_coord_resp_value_t *
+raw(const char *command)
+{
+    put(command, strlen(command));
+    put("\r\n", 2);
+
+    return reply();
+}
+
+
+static void
+deliver(void)
+{
+    ngx_uint_t               i;
+    pending_t                p;
+    ngx_coord_resp_value_t  *v;
+
+    while (npending) {
+        p = pending[0];
+        npending--;
+        memmove(pending, pending + 1, npending * sizeof(pending_t));
+
+        assert_int_equal(raw("MULTI")->type, NGX_COORD_RESP_STATUS);
+        put(p.data, p.len);
+
+        for (i = 0; i < p.call->ncommands; i++) {
+            v = reply();
+            assert_int_equal(v->type, NGX_COORD_RESP_STATUS);
+        }
+
+        v = raw("EXEC");
+        assert_int_equal(v->type, NGX_COORD_RESP_ARRAY);
+        assert_int_equal(v->integer, p.call->ncommands);
+
+        p.call->handler(p.call, NGX_OK, v);
+        free(p.data);
+    }
+}
+
+
+static void
+expire(void)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < npending; i++) {
+        pending[i].call->late = 1;
+        pending[i].call->expired(pending[i].call);
+    }
+}
+
+
+static int
+start_redis(void **state)
+{
+    char                path[64];
+    int                 i;
+    struct sockaddr_un  sa;
+
+    assert_non_null(mkdtemp(dir));
+    sprintf(path, "%s/s", dir);
+
+    server = fork();
+
+    if (server == 0) {
+        if (freopen("/dev/null", "w", stdout) == NULL) {
+            _exit(1);
+        }
+
+        execlp("redis-server", "redis-server", "--port", "0", "--unixsocket",
+               path, "--save", "", "--appendonly", "no", "--dir", dir, NULL);
+        _exit(1);
+    }
+
+    ngx_memzero(&sa, sizeof(sa));
+    sa.sun_family = AF_UNIX;
+    strcpy(sa.sun_path, path);
+
+    for (i = 0; i < 1000; i++) {
+        fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+        if (connect(fd, (struct sockaddr *) &sa, sizeof(sa)) == 0) {
+            resp = ngx_coord_resp_create(1 << 20, ngx_cycle->log);
+            return 0;
+        }
+
+        close(fd);
+        usleep(20000);
+    }
+
+    return 1;
+}
+
+
+static int
+stop_redis(void **state)
+{
+    char  path[64];
+
+    ngx_coord_resp_destroy(resp);
+    close(fd);
+
+    kill(server, SIGKILL);
+    waitpid(server, NULL, 0);
+
+    sprintf(path, "%s/s", dir);
+    unlink(path);
+    rmdir(dir);
+
+    return 0;
+}
+
+
+static int
+setup(void **state)
+{
+    ngx_memzero(&redis, sizeof(redis));
+    ngx_memzero(&memory, sizeof(memory));
+    ngx_memzero(&zone, sizeof(zone));
+    ngx_memzero(&shm, sizeof(shm));
+
+    ngx_stub_clock = 1700000000 * SEC;
+    cycle.log = ngx_cycle->log;
+    refuse = 0;
+    handled = 0;
+
+    redis.actions = &ngx_coord_store_redis_actions;
+    redis.stats = &stats;
+    redis.redis.timeout = 50;
+    ngx_str_set(&redis.name, "main");
+    memory.actions = &ngx_coord_store_memory_actions;
+
+    ngx_str_set(&zone.name, "z");
+    ngx_str_set(&zone.type, "rl");
+    ngx_str_set(&zone.key_head, "t:rl:z:{");
+    zone.store = &redis;
+
+    ngx_stub_shm(&shm, 1 << 20);
+    shm.data = &zone;
+
+    assert_int_equal(ngx_coord_memory_init_zone(&shm, NULL), NGX_OK);
+
+    local = zone;
+    local.store = &memory;
+
+    assert_int_equal(ngx_coord_store_init(&redis, &cycle), NGX_OK);
+    assert_int_equal(ngx_coord_store_init(&memory, &cycle), NGX_OK);
+
+    raw("FLUSHALL");
+
+    return 0;
+}
+
+
+static int
+teardown(void **state)
+{
+    ngx_coord_store_exit(&redis);
+    ngx_coord_store_exit(&memory);
+
+    assert_int_equal(npending, 0);
+
+    free(shm.shm.addr);
+    ngx_stub_clock = 0;
+
+    return 0;
+}
+
+
+static void
+handler(ngx_coord_batch_t *batch)
+{
+    handled++;
+}
+
+
+static ngx_coord_batch_t *
+batch_of(ngx_coord_zone_t *z)
+{
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_coord_batch_create(z->store);
+    batch->handler = handler;
+
+    return batch;
+}
+
+
+static ngx_coord_op_t *
+add(ngx_coord_batch_t *batch, ngx_coord_op_e type, ngx_coord_zone_t *z,
+    const char *key)
+{
+    ngx_coord_op_t  *op;
+
+    op = ngx_coord_batch_add(batch, type, z, (u_char *) key, strlen(key));
+
+    if (type >= NGX_COORD_OP_LEASE_ACQUIRE) {
+        op->u.lease.limit = 1;
+        op->u.lease.lease = 10 * SEC;
+
+    } else {
+        op->u.rate.interval = SEC;
+        op->u.rate.limit = 1;
+        op->u.rate.window = 100 * SEC;
+        op->u.rate.cost = 1;
+    }
+
+    assert_int_equal(ngx_coord_id(op->id), NGX_OK);
+
+    return op;
+}
+
+
+/* one operation with limit 1, waited for */
+
+static ngx_int_t
+take(ngx_coord_op_e type, ngx_coord_zone_t *z, const char *key)
+{
+    ngx_int_t           rc;
+    ngx_coord_batch_t  *batch;
+
+    batch = batch_of(z);
+    add(batch, type, z, key);
+
+    if (ngx_coord_batch_send(batch) == NGX_AGAIN) {
+        deliver();
+        ngx_stub_run_posted();
+    }
+
+    rc = batch->ops[0].rc;
+    ngx_coord_batch_done(batch);
+
+    return rc;
+}
+
+
+static void
+results_come_from_a_posted_event(void **state)
+{
+    ngx_coord_batch_t  *batch;
+
+    batch = batch_of(&zone);
+    add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "a");
+    add(batch, NGX_COORD_OP_LEASE_ACQUIRE, &zone, "a2");
+    add(batch, NGX_COORD_OP_WINDOW_TAKE, &zone, "a3");
+
+    assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+
+    deliver();
+    assert_int_equal(handled, 0);
+
+    ngx_stub_run_posted();
+    assert_int_equal(handled, 1);
+
+    assert_int_equal(batch->ops[0].rc, NGX_OK);
+    assert_int_equal(batch->ops[0].source, NGX_COORD_SOURCE_REDIS);
+    assert_int_equal(batch->ops[1].rc, NGX_OK);
+    assert_int_equal(batch->ops[1].u.lease.current, 1);
+    assert_int_equal(batch->ops[2].rc, NGX_OK);
+
+    /* and giving back frees all of it */
+
+    assert_int_equal(take(NGX_COORD_OP_LEASE_ACQUIRE, &zone, "a2"), NGX_BUSY);
+    ngx_coord_batch_undo(batch, 0, 3);
+    deliver();
+    ngx_coord_batch_done(batch);
+
+    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "a"), NGX_OK);
+    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "a"), NGX_BUSY);
+    assert_int_equal(take(NGX_COORD_OP_LEASE_ACQUIRE, &zone, "a2"), NGX_OK);
+    assert_int_equal(take(NGX_COORD_OP_WINDOW_TAKE, &zone, "a3"), NGX_OK);
+}
+
+
+static void
+no_answer_ends_by_the_policy(void **state)
+{
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    refuse = 1;
+
+    batch = batch_of(&zone);
+    add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "b");
+    op = add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "b2");
+    op->on_failure = NGX_COORD_FAILURE_LOCAL;
+    op = add(batch, NGX_COORD_OP_LEASE_RENEW, &zone, "b3");
+    op->on_failure = NGX_COORD_FAILURE_LOCAL;
+
+    assert_int_equal(ngx_coord_batch_send(batch), NGX_OK);
+
+    op = batch->ops;
+    assert_int_equal(op[0].rc, NGX_ERROR);
+    assert_int_equal(op[0].failure, NGX_COORD_FAIL_BREAKER);
+    assert_int_equal(op[1].rc, NGX_OK);
+    assert_int_equal(op[1].source, NGX_COORD_SOURCE_FALLBACK);
+    assert_int_equal(op[2].rc, NGX_ERROR);
+
+    /* what memory gave goes back to memory, also while Redis is well */
+
+    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &local, "b2"), NGX_BUSY);
+    refuse = 0;
+    ngx_coord_op_undo(&op[1]);
+    assert_int_equal(npending, 0);
+    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &local, "b2"), NGX_OK);
+
+    ngx_coord_batch_done(batch);
+    assert_int_equal(handled, 0);
+
+    redis.client = NULL;
+    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "b"), NGX_ERROR);
+    redis.client = (ngx_coord_redis_t *) &redis;
+}
+
+
+static void
+a_late_lease_goes_back_a_late_place_stays(void **state)
+{
+    ngx_uint_t          early;
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    for (early = 0; early < 2; early++) {
+        raw("FLUSHALL");
+        handled = 0;
+
+        batch = batch_of(&zone);
+        op = add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "c");
+        op = add(batch, NGX_COORD_OP_LEASE_ACQUIRE, &zone, "c2");
+        op->on_failure = NGX_COORD_FAILURE_LOCAL;
+        op->u.lease.limit = 2;
+
+        assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+
+        expire();
+        assert_int_equal(handled, 0);
+        ngx_stub_run_posted();
+        assert_int_equal(handled, 1);
+
+        op = batch->ops;
+        assert_int_equal(op[0].rc, NGX_ERROR);
+        assert_int_equal(op[0].failure, NGX_COORD_FAIL_TIMEOUT);
+        assert_int_equal(op[1].rc, NGX_OK);
+        assert_int_equal(op[1].source, NGX_COORD_SOURCE_FALLBACK);
+
+        if (early) {
+            ngx_coord_batch_done(batch);
+        }
+
+        deliver();
+        ngx_stub_run_posted();
+        assert_int_equal(handled, 1);
+        deliver();
+
+        if (!early) {
+            assert_int_equal(op[1].source, NGX_COORD_SOURCE_FALLBACK);
+            ngx_coord_batch_done(batch);
+        }
+
+        assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "c"),
+                         NGX_BUSY);
+        assert_int_equal(take(NGX_COORD_OP_LEASE_ACQUIRE, &zone, "c2"),
+                         NGX_OK);
+    }
+}
+
+
+static void
+a_cancelled_batch_gives_all_back(void **state)
+{
+    ngx_uint_t          when;
+    ngx_coord_batch_t  *batch;
+
+    for (when = 0; when < 4; when++) {
+        raw("FLUSHALL");
+        handled = 0;
+
+        batch = batch_of(&zone);
+        add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "d");
+        add(batch, NGX_COORD_OP_LEASE_ACQUIRE, &zone, "d2");
+        add(batch, NGX_COORD_OP_SLIDING_TAKE, &zone, "d3");
+        add(batch, NGX_COORD_OP_LOG_TAKE, &zone, "d4");
+
+        assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+
+        if (when == 1) {
+            deliver();              /* answered, not told yet */
+
+        } else if (when == 2) {
+            expire();               /* expired, not told yet */
+        }
+
+        ngx_coord_batch_done(batch);
+
+        if (when == 3) {
+            expire();               /* expired after it was given up */
+        }
+
+        deliver();
+        ngx_stub_run_posted();
+        deliver();
+
+        assert_int_equal(handled, 0);
+        assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "d"), NGX_OK);
+        assert_int_equal(take(NGX_COORD_OP_LEASE_ACQUIRE, &zone, "d2"),
+                         NGX_OK);
+        assert_int_equal(take(NGX_COORD_OP_SLIDING_TAKE, &zone, "d3"),
+                         NGX_OK);
+        assert_int_equal(take(NGX_COORD_OP_LOG_TAKE, &zone, "d4"), NGX_OK);
+    }
+}
+
+
+static void
+a_wrong_key_only_fails_its_own_operation(void **state)
+{
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    raw("SET t:rl:z:{e} something");
+    raw("LPUSH t:rl:z:{e2} something");
+
+    batch = batch_of(&zone);
+    add(batch, NGX_COORD_OP_LEASE_ACQUIRE, &zone, "e");
+    add(batch, NGX_COORD_OP_LEASE_ACQUIRE, &zone, "e1");
+    op = add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "e2");
+    op->on_failure = NGX_COORD_FAILURE_LOCAL;
+
+    assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+    deliver();
+    ngx_stub_run_posted();
+
+    op = batch->ops;
+    assert_int_equal(op[0].rc, NGX_ERROR);
+    assert_int_equal(op[0].failure, NGX_COORD_FAIL_ERROR);
+    assert_int_equal(op[1].rc, NGX_OK);
+    assert_int_equal(op[1].source, NGX_COORD_SOURCE_REDIS);
+    assert_int_equal(op[2].rc, NGX_OK);
+    assert_int_equal(op[2].source, NGX_COORD_SOURCE_FALLBACK);
+
+    ngx_coord_batch_done(batch);
+}
+
+
+static void
+many_operations_and_no_handler(void **state)
+{
+    char                key[16];
+    ngx_uint_t          i;
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_coord_batch_create(&redis);
+
+    for (i = 0; i < 30; i++) {
+        sprintf(key, "f%d", (int) i);
+        add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, key);
+    }
+
+    assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+    deliver();
+    ngx_stub_run_posted();
+
+    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "f0"), NGX_BUSY);
+    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "f29"), NGX_BUSY);
+    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "f30"), NGX_OK);
+
+    /* left in flight for the exit */
+
+    batch = ngx_coord_batch_create(&redis);
+    add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "f31");
+    assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+}
+
+
+static void
+both_stores_answer_the_same(void **state)
+{
+    char                key[16];
+    uint64_t            i, undo;
+    ngx_coord_op_e      type;
+    ngx_coord_op_t     *a, *b;
+    ngx_coord_batch_t  *one, *two;
+
+    static ngx_coord_op_t  held[50];
+    static ngx_uint_t      nheld;
+
+    for (i = 0; i < 6000; i++) {
+        ngx_stub_clock += any(10) ? any(50000) * 1000 : any(2000000) * 1000;
+
+        type = any(5) * 2;
+        sprintf(key, "%d.%d", type, (int) any(4));
+
+        one = batch_of(&zone);
+        two = batch_of(&local);
+
+        a = add(one, type, &zone, key);
+        b = add(two, type, &local, key);
+
+        if (type == NGX_COORD_OP_LEASE_ACQUIRE) {
+            a->u.lease.limit = 3 + any(2);
+            a->u.lease.lease = (1 + any(3)) * SEC / 4;
+
+            if (nheld && any(3) == 0) {
+                *a = held[any(nheld)];
+                a->rc = 0;
+                a->source = 0;
+                a->sent = 0;
+                a->type = any(2) ? NGX_COORD_OP_LEASE_RENEW
+                                 : NGX_COORD_OP_LEASE_RELEASE;
+            }
+
+        } else {
+            a->u.rate.interval = SEC / 10;
+            a->u.rate.burst = 3;
+            a->u.rate.limit = 5;
+            a->u.rate.window = (type == NGX_COORD_OP_WINDOW_TAKE)
+                               ? 100000 * SEC : SEC;
+            a->u.rate.cost = (type == NGX_COORD_OP_LOG_TAKE) ? 1 : 1 + any(4);
+        }
+
+        *b = *a;
+        b->zone = &local;
+
+        assert_int_equal(ngx_coord_batch_send(two), NGX_OK);
+
+        if (ngx_coord_batch_send(one) == NGX_AGAIN) {
+            deliver();
+            ngx_stub_run_posted();
+        }
+
+        if (a->type == NGX_COORD_OP_LEASE_RENEW && a->rc != b->rc) {
+
+            /* either may have dropped a lease that has run out */
+
+            assert_true(b->rc == NGX_BUSY);
+            ngx_coord_op_undo(a);
+            a->type = NGX_COORD_OP_LEASE_ACQUIRE;
+            ngx_coord_op_undo(a);
+            deliver();
+            goto next;
+        }
+
+        assert_int_equal(a->rc, b->rc);
+
+        if (a->type == NGX_COORD_OP_LEASE_ACQUIRE) {
+            assert_int_equal(a->u.lease.current, b->u.lease.current);
+            assert_int_equal(a->u.lease.retry, b->u.lease.retry);
+
+            if (a->rc == NGX_OK) {
+                held[nheld < 50 ? nheld++ : any(50)] = *a;
+            }
+
+        } else if (a->type < NGX_COORD_OP_LEASE_ACQUIRE) {
+            assert_int_equal(a->u.rate.remaining, b->u.rate.remaining);
+            assert_int_equal(a->u.rate.excess, b->u.rate.excess);
+
+            if (type != NGX_COORD_OP_WINDOW_TAKE) {
+                assert_int_equal(a->u.rate.retry, b->u.rate.retry);
+
+                if (type != NGX_COORD_OP_LOG_TAKE || a->rc == NGX_OK) {
+                    assert_int_equal(a->u.rate.reset, b->u.rate.reset);
+                }
+            }
+
+            undo = any(type == NGX_COORD_OP_WINDOW_TAKE ? 2 : 4);
+
+            if (undo == 0) {
+                ngx_stub_clock += any(100000) * 1000;
+                ngx_coord_op_undo(a);
+                ngx_coord_op_undo(b);
+                deliver();
+            }
+        }
+
+    next:
+
+        ngx_coord_batch_done(one);
+        ngx_coord_batch_done(two);
+    }
+}
+
+
+int
+main(void)
+{
+    const struct CMUnitTest  tests[] = {
+        cmocka_unit_test_setup_teardown(results_come_from_a_posted_event,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(no_answer_ends_by_the_policy,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+                                   a_late_lease_goes_back_a_late_place_stays,
+                                   setup, teardown),
+        cmocka_unit_test_setup_teardown(a_cancelled_batch_gives_all_back,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+                                    a_wrong_key_only_fails_its_own_operation,
+                                    setup, teardown),
+        cmocka_unit_test_setup_teardown(many_operations_and_no_handler,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(both_stores_answer_the_same,
+                                        setup, teardown)
+    };
+
+    return cmocka_run_group_tests(tests, start_redis, stop_redis);
+}
