@@ -2,7 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Calls and the node that serves them: encoding, deadlines, breaker, clock.
+ * Calls and the node that serves them: encoding, replies, deadlines.
  */
 
 
@@ -12,7 +12,6 @@
 
 
 #define NGX_COORD_CLOCK_INTERVAL     1000     /* milliseconds */
-#define NGX_COORD_CLOCK_AGE          (10 * NGX_COORD_NSEC_PER_SEC)
 #define NGX_COORD_STALL              4        /* times the timeout */
 #define NGX_COORD_BREAKER_AUTH       10000    /* milliseconds */
 
@@ -20,7 +19,6 @@
 #define NGX_COORD_EXEC               "*1" CRLF "$4" CRLF "EXEC" CRLF
 #define NGX_COORD_ECHO               "*2" CRLF "$4" CRLF "ECHO" CRLF          \
                                      "$16" CRLF
-#define NGX_COORD_TIME               "*1" CRLF "$4" CRLF "TIME" CRLF
 
 #define NGX_COORD_CALL_OVERHEAD                                               \
     (sizeof(NGX_COORD_MULTI NGX_COORD_ECHO CRLF NGX_COORD_EXEC) - 1           \
@@ -41,13 +39,8 @@ static ngx_coord_fail_e ngx_coord_redis_node_refused(
     ngx_coord_resp_value_t *error);
 static void ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_uint_t ready);
-static void ngx_coord_redis_node_failed(ngx_coord_redis_node_t *node);
 
 static ngx_coord_fail_e ngx_coord_redis_admit(ngx_coord_redis_node_t *node);
-static ngx_coord_fail_e ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call);
-static void ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_send_gated(ngx_coord_redis_node_t *node);
 static void ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
@@ -62,24 +55,6 @@ static void ngx_coord_redis_deadline(ngx_event_t *ev);
 static void ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_rearm(ngx_coord_redis_node_t *node);
-
-static void ngx_coord_redis_breaker_open(ngx_coord_redis_node_t *node,
-    ngx_msec_t cooldown);
-static void ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
-    ngx_uint_t failures);
-static void ngx_coord_redis_breaker_cooldown(ngx_event_t *ev);
-static void ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node);
-
-static void ngx_coord_redis_clock_ask(ngx_coord_redis_node_t *node);
-static size_t ngx_coord_redis_clock_size(ngx_coord_redis_call_t *call);
-static u_char *ngx_coord_redis_clock_encode(ngx_coord_redis_call_t *call,
-    u_char *p);
-static void ngx_coord_redis_clock_expired(ngx_coord_redis_call_t *call);
-static void ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call,
-    ngx_int_t rc, ngx_coord_resp_value_t *reply);
-static void ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
-    ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end);
-static ngx_coord_nsec_t ngx_coord_redis_wall_offset(void);
 
 
 static const ngx_coord_conn_actions_t  ngx_coord_redis_node_actions = {
@@ -126,8 +101,6 @@ static ngx_int_t
 ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
     ngx_coord_redis_node_t *node)
 {
-    ngx_coord_redis_call_t  *call;
-
     node->conn = ngx_coord_redis_conn_create(redis,
                                              &ngx_coord_redis_node_actions,
                                              node);
@@ -143,24 +116,7 @@ ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
     node->deadline.log = &node->conn->log;
     node->deadline.cancelable = 1;
 
-    node->cooldown.handler = ngx_coord_redis_breaker_cooldown;
-    node->cooldown.data = node;
-    node->cooldown.log = &node->conn->log;
-    node->cooldown.cancelable = 1;
-
-    /* until the server has told its own time */
-
-    node->clock.offset = ngx_coord_redis_wall_offset();
-
-    call = &node->clock.call;
-
-    call->size = ngx_coord_redis_clock_size;
-    call->encode = ngx_coord_redis_clock_encode;
-    call->ncommands = 1;
-    call->expired = ngx_coord_redis_clock_expired;
-    call->handler = ngx_coord_redis_clock_handler;
-    call->data = node;
-    call->plain = 1;
+    ngx_coord_redis_health_init(node);
 
     return NGX_OK;
 }
@@ -456,23 +412,6 @@ ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
 }
 
 
-/* one more failure in a row: too many open the breaker */
-
-static void
-ngx_coord_redis_node_failed(ngx_coord_redis_node_t *node)
-{
-    ngx_coord_redis_conf_t  *conf;
-
-    conf = node->redis->conf;
-
-    node->failures++;
-
-    if (conf->breaker_failures && node->failures >= conf->breaker_failures) {
-        ngx_coord_redis_breaker_open(node, conf->breaker_cooldown);
-    }
-}
-
-
 static ngx_coord_fail_e
 ngx_coord_redis_admit(ngx_coord_redis_node_t *node)
 {
@@ -500,7 +439,7 @@ ngx_coord_redis_admit(ngx_coord_redis_node_t *node)
 }
 
 
-static ngx_coord_fail_e
+ngx_coord_fail_e
 ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call)
 {
@@ -537,7 +476,7 @@ ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
 }
 
 
-static void
+void
 ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call)
 {
@@ -568,7 +507,7 @@ ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
 }
 
 
-/* the connection is ready: all that waits is encoded before any handler runs */
+/* ready: all that waits is encoded before any handler runs */
 
 static void
 ngx_coord_redis_send_gated(ngx_coord_redis_node_t *node)
@@ -742,7 +681,7 @@ ngx_coord_redis_deadline(ngx_event_t *ev)
 
     if (call->late && age >= NGX_COORD_STALL * node->redis->conf->timeout) {
         ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_TIMEOUT, 0,
-                                 "the server does not reply, connection closed",
+                                 "no reply, connection closed",
                                  NULL);
         ngx_coord_redis_conn_close(node->conn, NGX_COORD_FAIL_TIMEOUT);
         return;
@@ -816,216 +755,4 @@ ngx_coord_redis_rearm(ngx_coord_redis_node_t *node)
     }
 
     ngx_add_timer(&node->deadline, ngx_max(delay, 1));
-}
-
-
-static void
-ngx_coord_redis_breaker_open(ngx_coord_redis_node_t *node,
-    ngx_msec_t cooldown)
-{
-    ngx_coord_redis_stats_t  *stats;
-
-    if (node->breaker == NGX_COORD_BREAKER_CLOSED) {
-        stats = node->redis->stats;
-
-        (void) ngx_atomic_fetch_add(&stats->breaker_open, 1);
-        (void) ngx_atomic_fetch_add(&stats->breaker_opens, 1);
-
-        node->breaker = NGX_COORD_BREAKER_OPEN;
-
-        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_BREAKER, 0,
-                                 "breaker opened", NULL);
-
-        ngx_add_timer(&node->cooldown, cooldown);
-    }
-}
-
-
-static void
-ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
-    ngx_uint_t failures)
-{
-    (void) ngx_atomic_fetch_add(&node->redis->stats->breaker_open, -1);
-
-    node->breaker = NGX_COORD_BREAKER_CLOSED;
-    node->failures = failures;
-
-    if (node->cooldown.timer_set) {
-        ngx_del_timer(&node->cooldown);
-    }
-
-    ngx_log_error(NGX_LOG_INFO, &node->conn->log, 0,
-                  "coord redis: breaker closed");
-}
-
-
-/*
- * Half-open: TIME asks a live connection.  Without one there is nothing to do:
- * the next handshake decides.
- */
-
-static void
-ngx_coord_redis_breaker_cooldown(ngx_event_t *ev)
-{
-    ngx_coord_redis_node_t  *node = ev->data;
-
-    if (node->conn->state != NGX_COORD_CONN_READY) {
-        return;
-    }
-
-    if (!node->clock.in_flight) {
-        ngx_coord_redis_clock_ask(node);
-    }
-
-    if (!node->clock.in_flight || node->clock.call.late) {
-        ngx_coord_redis_breaker_reopen(node);
-        return;
-    }
-
-    node->breaker = NGX_COORD_BREAKER_PROBING;
-}
-
-
-static void
-ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node)
-{
-    node->breaker = NGX_COORD_BREAKER_OPEN;
-
-    if (!node->cooldown.timer_set) {
-        ngx_add_timer(&node->cooldown, node->redis->conf->breaker_cooldown);
-    }
-}
-
-
-static void
-ngx_coord_redis_clock_ask(ngx_coord_redis_node_t *node)
-{
-    ngx_coord_redis_call_t  *call;
-
-    if (node->clock.in_flight) {
-        return;
-    }
-
-    call = &node->clock.call;
-
-    call->late = 0;
-    call->sent = 0;
-    call->failure = NGX_COORD_FAIL_NONE;
-    call->start = ngx_coord_monotonic();
-    call->deadline = ngx_current_msec + node->redis->conf->timeout;
-
-    if (ngx_coord_redis_encode(node, call) != NGX_COORD_FAIL_NONE) {
-        return;
-    }
-
-    node->clock.in_flight = 1;
-    node->clock.asked = ngx_current_msec;
-
-    ngx_coord_redis_enqueue(node, call);
-}
-
-
-static size_t
-ngx_coord_redis_clock_size(ngx_coord_redis_call_t *call)
-{
-    return sizeof(NGX_COORD_TIME) - 1;
-}
-
-
-static u_char *
-ngx_coord_redis_clock_encode(ngx_coord_redis_call_t *call, u_char *p)
-{
-    return ngx_cpymem(p, NGX_COORD_TIME, sizeof(NGX_COORD_TIME) - 1);
-}
-
-
-static void
-ngx_coord_redis_clock_expired(ngx_coord_redis_call_t *call)
-{
-    ngx_coord_redis_node_t  *node = call->data;
-
-    if (node->breaker == NGX_COORD_BREAKER_PROBING) {
-        ngx_coord_redis_breaker_reopen(node);
-    }
-}
-
-
-static void
-ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
-    ngx_coord_resp_value_t *reply)
-{
-    ngx_coord_redis_node_t  *node = call->data;
-
-    ngx_coord_nsec_t         time;
-
-    node->clock.in_flight = 0;
-
-    if (rc == NGX_OK
-        && ngx_coord_redis_time(ngx_coord_resp_element(reply, 0), &time)
-           == NGX_OK)
-    {
-        ngx_coord_redis_clock_sample(node, time, call->start,
-                                     ngx_coord_monotonic());
-
-        if (node->breaker == NGX_COORD_BREAKER_PROBING) {
-            ngx_coord_redis_breaker_close(node, 0);
-        }
-
-        return;
-    }
-
-    if (node->breaker == NGX_COORD_BREAKER_PROBING) {
-        ngx_coord_redis_breaker_reopen(node);
-    }
-}
-
-
-/*
- * A sample is wrong by half its round trip at most.  The shortest one of the
- * last seconds counts, unless a newer one contradicts it: then the server's
- * clock was set.
- */
-
-static void
-ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
-    ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end)
-{
-    ngx_coord_nsec_t          rtt, offset, step, slack;
-    ngx_coord_redis_clock_t  *clock;
-
-    clock = &node->clock;
-
-    rtt = end - start;
-    offset = server - (start + rtt / 2);
-
-    node->redis->stats->rtt_usec = rtt / NGX_COORD_NSEC_PER_USEC;
-
-    step = offset - clock->offset;
-    slack = (rtt + clock->rtt) / 2 + NGX_COORD_NSEC_PER_MSEC;
-
-    if (clock->sampled
-        && rtt > clock->rtt
-        && end - clock->taken < NGX_COORD_CLOCK_AGE
-        && step < slack
-        && step > -slack)
-    {
-        return;
-    }
-
-    clock->sampled = 1;
-    clock->offset = offset;
-    clock->rtt = rtt;
-    clock->taken = end;
-}
-
-
-static ngx_coord_nsec_t
-ngx_coord_redis_wall_offset(void)
-{
-    struct timespec  ts;
-
-    (void) clock_gettime(CLOCK_REALTIME, &ts);
-
-    return (ngx_coord_nsec_t) ts.tv_sec * NGX_COORD_NSEC_PER_SEC + ts.tv_nsec
-           - ngx_coord_monotonic();
 }

@@ -6,8 +6,10 @@
  * connection over ngx_connection_t.  It knows commands, replies, deadlines
  * and the state of the server; it knows nothing of rates or leases.
  *
- *   ngx_coord_redis.c         create, send, deadlines, breaker, server clock
- *   ngx_coord_redis_conn.c    socket, states, handshake, reading, writing
+ *   ngx_coord_redis.c         create, send, replies, deadlines
+ *   ngx_coord_redis_health.c  breaker, server clock
+ *   ngx_coord_redis_conn.c    addresses, socket, states, back-off
+ *   ngx_coord_redis_io.c      handshake, reading, writing
  *   ngx_coord_redis_reply.c   error-reply classes, checking a transaction
  *   ngx_coord_redis_sub.c     the subscriber connection
  */

@@ -18,6 +18,7 @@
 
 
 #define NGX_COORD_REDIS_NONCE_LEN    16      /* hex digits */
+#define NGX_COORD_CONN_READ_SIZE     16384   /* bytes of one read */
 
 
 typedef struct ngx_coord_redis_conn_s   ngx_coord_redis_conn_t;
@@ -198,6 +199,28 @@ void ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure);
 
 /*
+ * Logs "text: detail" with the store and its address, at most once a second
+ * per class of failure (AUTH: once a minute), and counts what it leaves out.
+ */
+void ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
+    ngx_coord_fail_e failure, ngx_err_t err, const char *text,
+    ngx_str_t *detail);
+
+/* the socket of an attempt has become writable or readable */
+void ngx_coord_redis_conn_established(ngx_coord_redis_conn_t *conn);
+
+
+/* ngx_coord_redis_io.c */
+
+/* queues AUTH, SELECT and the rest for a connected socket */
+void ngx_coord_redis_conn_handshake(ngx_coord_redis_conn_t *conn);
+
+/* event handlers: of the connection, and of conn->flush */
+void ngx_coord_redis_conn_read(ngx_event_t *rev);
+void ngx_coord_redis_conn_write(ngx_event_t *wev);
+void ngx_coord_redis_conn_flush(ngx_event_t *ev);
+
+/*
  * Returns room for size bytes of output, or NULL: over the soft cap
  * (*failure OVERFLOW), or no memory.  The caller writes, then calls
  * ngx_coord_redis_conn_queue() with the end of what it wrote.
@@ -206,13 +229,11 @@ u_char *ngx_coord_redis_conn_room(ngx_coord_redis_conn_t *conn, size_t size,
     ngx_coord_fail_e *failure);
 void ngx_coord_redis_conn_queue(ngx_coord_redis_conn_t *conn, u_char *last);
 
-/*
- * Logs "text: detail" with the store and its address, at most once a second
- * per class of failure (AUTH: once a minute), and counts what it leaves out.
- */
-void ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
-    ngx_coord_fail_e failure, ngx_err_t err, const char *text,
-    ngx_str_t *detail);
+/* wipes and frees the output buffer */
+void ngx_coord_redis_conn_free_out(ngx_coord_redis_conn_t *conn);
+
+
+/* ngx_coord_redis_reply.c */
 
 /* writes one argument as a bulk string and returns the end */
 u_char *ngx_coord_redis_bulk(u_char *p, u_char *data, size_t len);
@@ -221,8 +242,6 @@ u_char *ngx_coord_redis_bulk(u_char *p, u_char *data, size_t len);
 #define ngx_coord_redis_bulk_size(len)                                        \
     (sizeof("$" CRLF CRLF) - 1 + NGX_SIZE_T_LEN + (len))
 
-
-/* ngx_coord_redis_reply.c */
 
 typedef struct {
     ngx_str_t                  word;          /* the reply begins with it */
@@ -257,6 +276,44 @@ u_char *ngx_coord_redis_nonce(u_char *p, uint64_t nonce);
 /* the reply to TIME in nanoseconds; NGX_ERROR: it is no such reply */
 ngx_int_t ngx_coord_redis_time(ngx_coord_resp_value_t *v,
     ngx_coord_nsec_t *time);
+
+
+/* ngx_coord_redis.c */
+
+/* writes a call into the output; NONE, or why it cannot be sent */
+ngx_coord_fail_e ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+
+/* from now on the call has a deadline, and replies if it is sent */
+void ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+
+
+/* ngx_coord_redis_health.c */
+
+/* sets up the breaker and the clock of a node that has a connection */
+void ngx_coord_redis_health_init(ngx_coord_redis_node_t *node);
+
+/* one more failure in a row: too many open the breaker */
+void ngx_coord_redis_node_failed(ngx_coord_redis_node_t *node);
+
+/* opens a closed breaker; after cooldown the client probes */
+void ngx_coord_redis_breaker_open(ngx_coord_redis_node_t *node,
+    ngx_msec_t cooldown);
+
+/* closes it; failures: how many in a row it shall have had already */
+void ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
+    ngx_uint_t failures);
+
+/* a probe has failed: another cooldown */
+void ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node);
+
+/* sends TIME, unless one is in flight */
+void ngx_coord_redis_clock_ask(ngx_coord_redis_node_t *node);
+
+/* the server's time, asked at start and received at end of our clock */
+void ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
+    ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end);
 
 
 /* ngx_coord_redis_sub.c */

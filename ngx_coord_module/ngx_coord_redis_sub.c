@@ -318,7 +318,7 @@ ngx_coord_redis_sub_ping(ngx_event_t *ev)
 
     if (sub->waiting && quiet >= NGX_COORD_SUB_OVERDUE) {
         ngx_coord_redis_conn_log(sub->conn, NGX_COORD_FAIL_TIMEOUT, 0,
-                                 "the server does not reply, connection closed",
+                                 "no reply, connection closed",
                                  NULL);
         ngx_coord_redis_conn_close(sub->conn, NGX_COORD_FAIL_TIMEOUT);
         return;

@@ -558,7 +558,7 @@ ngx_coord_resp_check_length(ngx_coord_resp_t *resp, u_char *p, u_char *last)
 }
 
 
-/* turns offsets into pointers and, from the end, finds the lengths of arrays */
+/* turns offsets into pointers and, from the end, measures the arrays */
 
 static void
 ngx_coord_resp_finish(ngx_coord_resp_t *resp)

@@ -413,7 +413,8 @@ static guard_t  guards[] = {
       "bad length of a bulk string"),
     G("bulk of -2", "$-2\r\n", "not a RESP2 reply"),
     G("bulk, letters", "$5x\r\nhello\r\n", "not a RESP2 reply"),
-    G("bulk longer than said", "$3\r\nabcd\r\n", "bulk string without its end"),
+    G("bulk longer than said", "$3\r\nabcd\r\n",
+      "bulk string without its end"),
     G("bulk shorter than said", "$5\r\nabc\r\n:1\r\n",
       "bulk string without its end"),
     G("bulk, CR lost", "$3\r\nabc\n:\r\n", "bulk string without its end"),
@@ -649,7 +650,8 @@ test_gather(void **state)
     ngx_coord_resp_t        *resp;
     ngx_coord_resp_value_t  *v;
 
-    static u_char  replies[] = "+OK\r\n*2\r\n:1\r\n$1\r\na\r\n$-1\r\n+next\r\n";
+    static u_char  replies[] =
+        "+OK\r\n*2\r\n:1\r\n$1\r\na\r\n$-1\r\n+next\r\n";
 
     len = sizeof(replies) - 1;
 
