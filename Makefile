@@ -34,7 +34,7 @@ endif
 ifneq ($(NGINX_SRC)$(SANITIZE),)
 binary := $(CURDIR)/$(out)/nginx
 else
-binary := $(or $(NGINX),$(shell PATH=$$PATH:/usr/sbin:/usr/local/sbin \
+binary := $(or $(NGINX_BINARY),$(shell PATH=$$PATH:/usr/sbin:/usr/local/sbin \
                                 command -v nginx))
 endif
 
@@ -49,7 +49,7 @@ unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
 submake = $(MAKE) --no-print-directory
 parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
-export NGINX_SRC SANITIZE NGINX
+export NGINX_SRC SANITIZE NGINX_BINARY
 
 test_env = TEST_NGINX_BINARY=$(binary) TEST_MODULE=$(CURDIR)/$(module) \
            TEST_UNIT=$(CURDIR)/$(out)/unit TEST_SANITIZE=$(SANITIZE)

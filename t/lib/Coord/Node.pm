@@ -157,6 +157,9 @@ sub _run {
         open(STDOUT, '>', $out);
         open(STDERR, '>&', \*STDOUT);
 
+        # nginx takes it for the sockets of an older master
+        delete $ENV{NGINX};
+
         local $ENV{ASAN_OPTIONS} = join ':', 'detect_leaks=0',
             "log_path=$self->{dir}/sanitizer", $ENV{ASAN_OPTIONS} || ();
         local $ENV{UBSAN_OPTIONS} = join ':', 'print_stacktrace=1',

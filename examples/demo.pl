@@ -1,0 +1,137 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# "make demo": two stock nginx nodes, one Redis and an origin on loopback, until
+# Ctrl-C.  With DEMO_ONCE=1 it runs the curl lines that it prints, checks what
+# they say, and does the same on one node without a coord_store.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../t/lib";
+
+use Coord;
+use Coord::Util qw(slurp);
+use IO::Socket::INET;
+
+$| = 1;
+
+my $once = $ENV{DEMO_ONCE};
+my $failed = 0;
+
+my $t = Coord->new(time_limit => $once ? 120 : 1000000000);
+$SIG{INT} = $SIG{TERM} = sub { exit 0 } if !$once;
+
+my $conf = slurp("$FindBin::Bin/demo.conf");
+
+my $redis = $t->redis;
+$t->origin(default => sub {
+    my ($req) = @_;
+    return { body => "the origin answers request $req->{n}\n" };
+});
+
+my ($n1, $n2) = map {
+    $t->node(name => "node$_", port => usable(8080 + $_), workers => 2,
+             conf => $conf)->start;
+} 1, 2;
+
+my ($u1, $u2) = map { $_->url } $n1, $n2;
+my $key = '-H "X-Api-Key: alice"';
+
+my @lines = (
+    [ 'four requests for one key, the nodes in turn: the limit is 3 at once',
+      "for url in $u1 $u2 $u1 $u2; do"
+      . " curl -s -o /dev/null -w '%{http_code} ' $key \$url; done; echo",
+      qr/^200 200 200 429 $/ ],
+
+    [ 'node 2 refuses what it never saw itself, and says until when',
+      "curl -s -i $key $u2",
+      qr/^HTTP\/1.1[ ]429[ ] .*^Retry-After:[ ]\d+\r$
+         .*^RateLimit-Policy:[ ]"demo";q=\d+;w=\d+\r$/msx ],
+
+    # a replayed POST comes here with coord_idempotency
+    [ 'another key has its own limit',
+      'curl -s -i -H "X-Api-Key: bob" ' . $u2,
+      qr/^HTTP\/1.1 200 .*^RateLimit: "demo";r=2;t=\d+\r$/ms ],
+);
+
+if ($once) {
+    once();
+
+} else {
+    interactive();
+}
+
+exit $failed;
+
+
+# the wanted port, or any if it is taken
+
+sub usable {
+    my ($port) = @_;
+
+    my $sock = IO::Socket::INET->new(LocalAddr => '127.0.0.1',
+                                     LocalPort => $port, Listen => 1);
+
+    return $sock ? $port : undef;
+}
+
+
+sub interactive {
+    print "\n    node 1   $u1\n    node 2   $u2\n",
+          "    Redis    127.0.0.1:$redis->{port}",
+          "   redis-cli -p $redis->{port} monitor\n\n";
+
+    for my $line (@lines) {
+        print "# $line->[0]\n$line->[1]\n\n";
+    }
+
+    print "Ctrl-C ends it all.\n";
+    sleep 1000 while 1;
+}
+
+
+sub once {
+    check(@$_) for @lines;
+
+    # the same configuration on one node's memory
+
+    (my $local = $conf) =~ s/^    coord_store .*?^    \}\n//ms
+        or die 'demo.conf has no coord_store';
+
+    my $n3 = $t->node(name => 'node3', workers => 2, conf => $local)->start;
+
+    # nothing here may come from Redis
+    $redis->stop;
+
+    my $url = $n3->url;
+
+    check('without a coord_store: four requests to one node',
+          "for i in 1 2 3 4; do curl -s -o /dev/null -w '%{http_code} ' $key"
+          . " $url; done; echo", qr/^200 200 200 429 $/);
+
+    my ($late, $bad) = $t->finish;
+
+    if (@$late || @$bad) {
+        print "not ok: ", join("\n        ", @$late, @$bad), "\n";
+        $failed = 1;
+    }
+
+    print $failed ? "demo: failed\n" : "demo: ok\n";
+}
+
+
+sub check {
+    my ($text, $command, $want) = @_;
+
+    my $out = `$command`;
+
+    print "# $text\n$command\n$out\n";
+
+    if ($out !~ $want) {
+        print "not ok: expected $want\n\n";
+        $failed = 1;
+    }
+}
