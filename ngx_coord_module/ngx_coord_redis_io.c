@@ -187,8 +187,8 @@ ngx_coord_redis_conn_rejected(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value)
 {
     ngx_str_t                       code;
-    ngx_coord_fail_e                failure;
     const char                     *text;
+    ngx_coord_fail_e                failure;
     const ngx_coord_redis_error_t  *e;
 
     e = ngx_coord_redis_error(&value->str);
