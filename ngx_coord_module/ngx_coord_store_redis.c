@@ -22,8 +22,9 @@ static void ngx_coord_store_redis_expired(ngx_coord_redis_call_t *call);
 static void ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
 static void ngx_coord_store_redis_failed(ngx_coord_batch_t *batch);
-static ngx_int_t ngx_coord_store_redis_decode(ngx_coord_batch_t *batch,
-    ngx_coord_op_t *op, ngx_coord_resp_value_t **reply, ngx_uint_t *left);
+static ngx_int_t ngx_coord_store_redis_decode(ngx_coord_op_t *op,
+    ngx_coord_nsec_t now, ngx_coord_resp_value_t **reply, ngx_uint_t *left);
+static void ngx_coord_store_redis_log(ngx_coord_op_t *op, ngx_str_t *error);
 
 
 const ngx_coord_store_actions_t  ngx_coord_store_redis_actions = {
@@ -210,9 +211,6 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
         op = &batch->ops[i];
 
         if (!op->sent) {
-
-            /* a fallback's answer that a cancelled batch got at once */
-
             continue;
         }
 
@@ -220,7 +218,8 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
         copy.source = NGX_COORD_SOURCE_REDIS;
         copy.failure = NGX_COORD_FAIL_NONE;
 
-        answer = ngx_coord_store_redis_decode(batch, &copy, &reply, &left);
+        answer = ngx_coord_store_redis_decode(&copy, batch->now, &reply,
+                                              &left);
 
         if (!awaited) {
 
@@ -281,7 +280,7 @@ ngx_coord_store_redis_failed(ngx_coord_batch_t *batch)
  */
 
 static ngx_int_t
-ngx_coord_store_redis_decode(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
+ngx_coord_store_redis_decode(ngx_coord_op_t *op, ngx_coord_nsec_t now,
     ngx_coord_resp_value_t **reply, ngx_uint_t *left)
 {
     ngx_uint_t               i, n;
@@ -311,25 +310,44 @@ ngx_coord_store_redis_decode(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
     *left -= n;
 
     if (error) {
-        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                      "coord store \"%V\": Redis refused an operation on a "
-                      "key of zone \"%V\": \"%V\"",
-                      &batch->store->name, &op->zone->name, &error->str);
+        ngx_coord_store_redis_log(op, &error->str);
 
         op->failure = NGX_COORD_FAIL_ERROR;
         return NGX_ERROR;
     }
 
-    op->rc = ngx_coord_store_op_parse(op, values, batch->now);
+    op->rc = ngx_coord_store_op_parse(op, values, now);
 
     if (op->rc == NGX_ERROR) {
-        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                      "coord store \"%V\": unexpected reply on a key of zone "
-                      "\"%V\"", &batch->store->name, &op->zone->name);
+        ngx_coord_store_redis_log(op, NULL);
 
         op->failure = NGX_COORD_FAIL_PROTOCOL;
         return NGX_ERROR;
     }
 
     return NGX_OK;
+}
+
+
+/* once a second: a client may come back to such a key at will */
+
+static void
+ngx_coord_store_redis_log(ngx_coord_op_t *op, ngx_str_t *error)
+{
+    static time_t     last;
+    static ngx_str_t  unexpected = ngx_string("not the reply of a script");
+
+    if (last == ngx_time()) {
+        return;
+    }
+
+    last = ngx_time();
+
+    if (error == NULL) {
+        error = &unexpected;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                  "coord store \"%V\": no answer for a key of zone \"%V\": "
+                  "%V", &op->zone->store->name, &op->zone->name, error);
 }

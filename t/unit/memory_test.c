@@ -26,6 +26,9 @@
 #define PLACES  40
 #define SEC     1000000000LL
 
+/* coarse, so that times meet exactly */
+#define TICK    (SEC / 200)
+
 
 typedef struct {
     int64_t   level, at;                    /* bucket: a leaking level */
@@ -196,7 +199,7 @@ step_window(model_t *m, uint32_t k)
     assert_int_equal(op.u.rate.remaining, 6 - m->used);
 
     if (rc == NGX_OK && any(3) == 0) {
-        ngx_stub_clock += any(SEC / 4);
+        ngx_stub_clock += TICK * any(50);
         run(&op, NGX_COORD_OP_WINDOW_GIVE, k);
 
         if (ngx_stub_clock < m->end) {
@@ -238,7 +241,7 @@ step_sliding(model_t *m, uint32_t k)
         assert_int_equal(op.u.rate.remaining, (6 * SEC - weighed) / SEC);
 
         if (any(3) == 0) {
-            ngx_stub_clock += any(SEC * 3 / 2);
+            ngx_stub_clock += TICK * any(300);
             run(&op, NGX_COORD_OP_SLIDING_GIVE, k);
             m->count[i] -= cost;
         }
@@ -383,7 +386,7 @@ all_operations_match_naive_models(void **state)
 
     for (i = 0; i < 100000; i++) {
         k = any(KEYS);
-        ngx_stub_clock += any(20) ? any(SEC / 100) : any(SEC);
+        ngx_stub_clock += TICK * (any(20) ? any(3) : any(200));
 
         switch (any(5)) {
         case 0: step_bucket(&models[k], k); break;

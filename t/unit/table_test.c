@@ -458,9 +458,12 @@ mutate(shared_t *s, ngx_coord_table_t *t)
         }
 
         if (e && tag == 1) {
-            len = any(3000);
+            len = 1 + any(2999);
             fill(blob, len, k);
-            ngx_coord_table_write(t, e, blob, len, now);
+
+            if (ngx_coord_table_write(t, e, blob, len, now) == NGX_OK) {
+                e->payload[0] = 1;
+            }
         }
 
         if (e && tag == 2) {
@@ -512,6 +515,11 @@ check_content(ngx_coord_table_t *t)
         assert_true(k < 100);
 
         if (cell->head.tag == 1) {
+
+            /* one that was written is whole, or it is not there */
+
+            assert_true(cell->head.length || !cell->head.payload[0]);
+
             fill(want, cell->head.length, k);
             assert_int_equal(ngx_coord_table_read(t, &cell->head, got, 0,
                                                   3000),
