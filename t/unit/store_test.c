@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -229,6 +230,11 @@ start_redis(void **state)
     server = fork();
 
     if (server == 0) {
+
+        /* not even a crash of the test leaves it behind */
+
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+
         if (freopen("/dev/null", "w", stdout) == NULL) {
             _exit(1);
         }
