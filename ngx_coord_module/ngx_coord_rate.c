@@ -132,7 +132,9 @@ ngx_int_t
 ngx_coord_window_answer(const ngx_coord_window_t *window,
     ngx_coord_rate_t *rate, ngx_int_t rc, int64_t used, ngx_coord_nsec_t left)
 {
-    left = ngx_max(left, 0);
+    /* a TTL in milliseconds is rounded up, past the window at its start */
+
+    left = ngx_min(ngx_max(left, 0), window->length);
     used = ngx_max(used, 0);
 
     rate->excess = 0;

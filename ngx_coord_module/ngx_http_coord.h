@@ -124,6 +124,7 @@ struct ngx_http_coord_ctx_s {
 
     /* bits: 1 << slot */
     ngx_uint_t                 begun;         /* in this stage: to decide */
+    ngx_uint_t                 deciding;      /* decide() returned AGAIN */
     ngx_uint_t                 passed;        /* in this stage: decided */
     ngx_uint_t                 decided;       /* once per client request */
     ngx_uint_t                 ending;        /* end() is due */

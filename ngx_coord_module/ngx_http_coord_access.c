@@ -166,6 +166,7 @@ ngx_http_coord_end_stage(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
     ctx->walk = NGX_HTTP_COORD_WALK_IDLE;
     ctx->begun = 0;
+    ctx->deciding = 0;
     ctx->passed = 0;
     ctx->again = 0;
 
@@ -288,7 +289,7 @@ ngx_http_coord_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
         bit = 1 << ctx->slot;
 
-        if ((ctx->begun & bit) == 0) {
+        if (((ctx->begun | ctx->deciding) & bit) == 0) {
             continue;
         }
 
@@ -296,6 +297,7 @@ ngx_http_coord_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
         ctx->decided |= bit;
         ctx->begun &= ~bit;
+        ctx->deciding = 0;
 
         rc = feature->decide(r, ctx);
 
@@ -319,7 +321,8 @@ ngx_http_coord_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
                 ctx->again = 1;
             }
 
-            ctx->begun = bit;
+            ctx->begun = 0;
+            ctx->deciding = bit;
         }
 
         return rc;

@@ -489,7 +489,8 @@ sub h2 {
     my ($self, $path, @args) = @_;
 
     open(my $fh, '-|', 'curl', '-s', '-i', '--max-time', '20',
-         '--http2-prior-knowledge', @args, $self->url($path))
+         '--http2-prior-knowledge', @args,
+         $path =~ /^http:/ ? $path : $self->url($path))
         or die "curl: $!";
     local $/;
     my $text = <$fh>;
