@@ -1,0 +1,239 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# "make bench": requests per second against stock nginx in the same run, as
+# ratios.  All variants are measured in turn in each round, so that a slow
+# minute of the machine hits them alike; the median of the rounds counts.
+#
+# BENCH_SECONDS (3): of one measurement; BENCH_ROUNDS (5); BENCH_ONLY: a regex
+# over the names of the rows.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../t/lib";
+
+use Coord;
+use Coord::Util qw(slurp);
+
+$| = 1;
+
+my $seconds = $ENV{BENCH_SECONDS} || 3;
+my $rounds = $ENV{BENCH_ROUNDS} || 5;
+my $connections = 64;
+my $only = $ENV{BENCH_ONLY};
+
+my $t = Coord->new(time_limit => 3600, log_level => 'crit');
+
+die "bench: wrk is missing, run \"make bench\"\n"
+    if system('wrk -v >/dev/null 2>&1') >> 8 == 127;
+die "bench: build the module first\n" if !$t->module;
+
+my $redis = $t->redis;
+my $frozen = $t->redis;
+
+# a server block that serves a 43 byte picture through all phases; "return"
+# would answer before the limits run
+
+sub server {
+    my ($limit) = @_;
+
+    return <<"END";
+    access_log off;
+    keepalive_requests 100000000;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { $limit empty_gif; }
+    }
+END
+}
+
+my $plenty = 'zone=one burst=1000000 nodelay;';
+my $stock = 'limit_req_zone $binary_remote_addr zone=one:1m';
+my $coord = 'coord_limit_req_zone $binary_remote_addr zone=one:1m';
+my $level = 'limit_req_log_level info;';
+
+my @rows = (
+    { name => 'no module, no limit', plain => 1, http => server('') },
+
+    { name => 'module loaded, no directive', http => server(''),
+      base => 0, reach => 0.98 },
+
+    { name => 'stock limit_req, passing', plain => 1, base => 0,
+      http => "$stock rate=1000000r/s;" . server("limit_req $plenty") },
+
+    { name => 'coord_limit_req, memory', base => 2,
+      http => "$coord rate=1000000r/s;" . server("coord_limit_req $plenty") },
+
+    { name => 'coord_limit_req, Redis', base => 2, reach => 0.5,
+      redis => $redis,
+      http => 'coord_store main { server %%REDIS%%; timeout 1s;'
+              . ' key_prefix passing:; }'
+              . "$coord rate=1000000r/s;"
+              . server("coord_limit_req $plenty") },
+
+    { name => 'stock limit_req, refusing', plain => 1, refused => 1,
+      http => "$stock rate=1r/m; limit_req_status 429; $level"
+              . server('limit_req zone=one;') },
+
+    { name => 'coord_limit_req, memory, refusing', base => 5, refused => 1,
+      http => "$coord rate=1r/m; coord_$level"
+              . server('coord_limit_req zone=one;') },
+
+    { name => 'coord_limit_req, Redis, refusing', base => 5, refused => 1,
+      redis => $redis,
+      http => 'coord_store main { server %%REDIS%%; timeout 1s;'
+              . ' key_prefix refusing:; }'
+              . "$coord rate=1r/m; coord_$level"
+              . server('coord_limit_req zone=one;') },
+
+    { name => 'Redis frozen, breaker open', base => 0, frozen => 1,
+      reach => 0.95,
+      http => 'coord_store main { server %%REDIS_2%%;'
+              . ' breaker failures=5 cooldown=60s; }'
+              . "$coord rate=1000000r/s;"
+              . server("coord_limit_req $plenty") },
+);
+
+for my $i (0 .. $#rows) {
+    my $row = $rows[$i];
+
+    $row->{skip} = $only && $row->{name} !~ /$only/;
+    next if $row->{skip};
+
+    $row->{node} = $t->node(name => "row$i", plain => $row->{plain},
+                            http => $row->{http})->start;
+
+    # connections to Redis, memory of the pools
+    wrk($row, 1);
+
+    # the breaker opens now, while requests come, and stays open
+    if ($row->{frozen}) {
+        kill 'STOP', $frozen->{pid};
+        wrk($row, 1);
+    }
+}
+
+printf "%d rounds of %g s, 1 worker, %d connections, keep-alive\n\n",
+       $rounds, $seconds, $connections;
+
+for my $round (1 .. $rounds) {
+    for my $row (grep { !$_->{skip} } @rows) {
+        measure($row);
+        print '.';
+    }
+}
+
+kill 'CONT', $frozen->{pid};
+
+print "\n\n";
+report();
+
+my ($late, $bad) = $t->finish;
+print "$_\n" for @$late, @$bad;
+
+exit(@$late || @$bad ? 1 : 0);
+
+
+sub wrk {
+    my ($row, $duration) = @_;
+
+    my $out = `wrk -t 1 -c $connections -d ${duration}s --latency @{[
+                   $row->{node}->url ]} 2>&1`;
+
+    my ($rps) = $out =~ /^Requests\/sec:\s+([\d.]+)/m
+        or die "bench: wrk says:\n$out";
+    my ($total) = $out =~ /(\d+) requests in/;
+    my ($other) = $out =~ /Non-2xx or 3xx responses: (\d+)/;
+    my ($p99, $unit) = $out =~ /^\s+99%\s+([\d.]+)(us|ms|s)/m;
+
+    $p99 *= { us => 0.001, ms => 1, s => 1000 }->{$unit};
+    $other ||= 0;
+
+    return ($rps, $total, $other, $p99);
+}
+
+
+sub measure {
+    my ($row) = @_;
+
+    my $before = $row->{redis} && info($row->{redis});
+    my ($rps, $total, $other, $p99) = wrk($row, $seconds);
+
+    # a row whose requests fare otherwise than its name says measures nothing
+
+    my $expected = $row->{refused} ? $total : 0;
+
+    if (abs($other - $expected) > 0.01 * $total) {
+        die "bench: $row->{name}: $other of $total answers are not 2xx\n";
+    }
+
+    push @{$row->{rps}}, $rps;
+    push @{$row->{p99}}, $p99;
+
+    return if !$before;
+
+    my $after = info($row->{redis});
+
+    $row->{decisions} += $total;
+    $row->{commands} += $after->{commands} - $before->{commands} - 1;
+    $row->{cpu} += $after->{cpu} - $before->{cpu};
+}
+
+
+sub info {
+    my ($server) = @_;
+
+    my $text = $server->connect->command('INFO', 'everything');
+
+    my ($cpu) = $text =~ /^used_cpu_user_main_thread:([\d.]+)/m;
+    my ($sys) = $text =~ /^used_cpu_sys_main_thread:([\d.]+)/m;
+    my ($commands) = $text =~ /^total_commands_processed:(\d+)/m;
+
+    return { cpu => $cpu + $sys, commands => $commands };
+}
+
+
+sub median {
+    my @v = sort { $a <=> $b } @_;
+
+    return $v[@v / 2];
+}
+
+
+sub report {
+    printf "%-34s %9s %7s  %-34s %6s %6s\n",
+           '', 'req/s', 'p99 ms', 'against', 'ratio', 'reach';
+
+    for my $row (grep { $_->{rps} } @rows) {
+        my ($against, $ratio) = ('', '');
+
+        my $base = defined $row->{base} && $rows[$row->{base}];
+
+        if ($base && $base->{rps}) {
+            $against = $base->{name};
+
+            # round by round: neighbors in time are compared
+
+            $ratio = sprintf '%.2f', median(map {
+                $row->{rps}[$_] / $base->{rps}[$_]
+            } 0 .. $#{$row->{rps}});
+        }
+
+        printf "%-34s %9.0f %7.2f  %-34s %6s %6s\n", $row->{name},
+               median(@{$row->{rps}}), median(@{$row->{p99}}), $against,
+               $ratio, $row->{reach} || '';
+    }
+
+    print "\n";
+
+    for my $row (grep { $_->{decisions} } @rows) {
+        printf "%-34s %.2f Redis commands and %.1f us of Redis CPU a request,"
+               . " %.0f requests per Redis CPU second\n",
+               $row->{name}, $row->{commands} / $row->{decisions},
+               1e6 * $row->{cpu} / $row->{decisions},
+               $row->{cpu} > 0 ? $row->{decisions} / $row->{cpu} : 0;
+    }
+}
