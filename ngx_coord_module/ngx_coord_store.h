@@ -210,6 +210,7 @@ struct ngx_coord_zone_s {
     void                      *table;        /* ngx_coord_table_t, in shm */
     ngx_coord_nsec_t           longest;      /* life of its keys in Redis */
     void                      *data;         /* the feature's */
+    unsigned                   leases:1;     /* its leases have a journal */
 };
 
 

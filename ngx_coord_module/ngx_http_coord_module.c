@@ -10,6 +10,7 @@
 
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_coord_lease.h"
 
 
 static void *ngx_http_coord_create_main_conf(ngx_conf_t *cf);
@@ -256,6 +257,7 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
     ngx_uint_t                    i;
     ngx_coord_store_t           **stores;
     ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_zone_conf_t  **zones;
 
     cmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_coord_module);
 
@@ -278,6 +280,14 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
         }
     }
 
+    zones = cmcf->zones.elts;
+
+    for (i = 0; i < cmcf->zones.nelts; i++) {
+        if (zones[i]->zone.leases) {
+            ngx_coord_lease_recover(&zones[i]->zone);
+        }
+    }
+
     return NGX_OK;
 }
 
@@ -297,6 +307,10 @@ ngx_http_coord_exit_process(ngx_cycle_t *cycle)
     {
         return;
     }
+
+    /* what requests still hold: a fast exit does not end them */
+
+    ngx_coord_lease_exit();
 
     stores = cmcf->stores.elts;
 

@@ -1,0 +1,319 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The journal of owners: each lease that a worker holds has an entry in the
+ * shared memory of its zone, so that its successor can release what a killed
+ * worker held.
+ *
+ * The key of an entry is the id of the lease and the encoded key behind it,
+ * or, where that is too long, the id alone with the key as data.  The payload
+ * tells the owner: its process id, and a random number against the reuse of
+ * process ids.  The entry may be evicted: a lease without one ends by expiry.
+ */
+
+
+#include "ngx_coord_lease.h"
+#include "ngx_coord_table.h"
+
+
+/* the tag of these entries; operations have theirs below */
+#define NGX_COORD_JOURNAL_TAG    240
+
+/* cells that are looked at while the lock is held */
+#define NGX_COORD_JOURNAL_CELLS  1024
+
+
+static ngx_coord_table_t *ngx_coord_journal_lock(ngx_coord_zone_t *zone);
+static void ngx_coord_journal_unlock(ngx_coord_zone_t *zone);
+static size_t ngx_coord_journal_key(ngx_coord_held_t *held, u_char *key);
+static uint64_t ngx_coord_journal_owner(void);
+static ngx_uint_t ngx_coord_journal_gone(uint64_t owner);
+static ngx_int_t ngx_coord_journal_read(ngx_coord_table_t *table,
+    ngx_coord_entry_t *entry, ngx_coord_held_t *held);
+
+
+/* this process: process id in the high half, then the random number */
+static uint64_t  ngx_coord_journal_self;
+
+
+void
+ngx_coord_journal_add(ngx_coord_held_t *held)
+{
+    u_char              key[NGX_COORD_KEY_LEN];
+    size_t              len;
+    uint64_t            payload[2];
+    ngx_coord_nsec_t    now;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    payload[0] = ngx_coord_journal_owner();
+    payload[1] = held->source;
+
+    if (payload[0] == 0) {
+        return;
+    }
+
+    table = ngx_coord_journal_lock(held->zone);
+
+    if (table == NULL) {
+        return;
+    }
+
+    now = ngx_coord_monotonic();
+    len = ngx_coord_journal_key(held, key);
+
+    entry = ngx_coord_table_find(table, NGX_COORD_JOURNAL_TAG, key, len, now);
+
+    if (entry == NULL) {
+        entry = ngx_coord_table_insert(table, NGX_COORD_JOURNAL_TAG,
+                                       NGX_COORD_ENTRY_EVICT, key, len,
+                                       payload, now + held->lease, now);
+    }
+
+    if (entry && len == NGX_COORD_ID_LEN) {
+        (void) ngx_coord_table_write(table, entry, held->key, held->key_len,
+                                     now);
+    }
+
+    ngx_coord_journal_unlock(held->zone);
+}
+
+
+void
+ngx_coord_journal_renew(ngx_coord_held_t *held)
+{
+    u_char              key[NGX_COORD_KEY_LEN];
+    size_t              len;
+    ngx_coord_nsec_t    now;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    table = ngx_coord_journal_lock(held->zone);
+
+    if (table == NULL) {
+        return;
+    }
+
+    now = ngx_coord_monotonic();
+    len = ngx_coord_journal_key(held, key);
+
+    entry = ngx_coord_table_find(table, NGX_COORD_JOURNAL_TAG, key, len, now);
+
+    if (entry) {
+        entry->expires = now + held->lease;
+    }
+
+    ngx_coord_journal_unlock(held->zone);
+
+    if (entry == NULL) {
+        ngx_coord_journal_add(held);
+    }
+}
+
+
+void
+ngx_coord_journal_remove(ngx_coord_held_t *held)
+{
+    u_char              key[NGX_COORD_KEY_LEN];
+    size_t              len;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    table = ngx_coord_journal_lock(held->zone);
+
+    if (table == NULL) {
+        return;
+    }
+
+    len = ngx_coord_journal_key(held, key);
+
+    entry = ngx_coord_table_find(table, NGX_COORD_JOURNAL_TAG, key, len,
+                                 ngx_coord_monotonic());
+
+    if (entry) {
+        ngx_coord_table_remove(table, entry);
+    }
+
+    ngx_coord_journal_unlock(held->zone);
+}
+
+
+ngx_uint_t
+ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
+    ngx_coord_held_t *held, ngx_uint_t n)
+{
+    uint32_t            last, ncells;
+    ngx_uint_t          found;
+    ngx_coord_nsec_t    now;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    if (ngx_coord_journal_owner() == 0) {
+        return 0;
+    }
+
+    found = 0;
+
+    do {
+        table = ngx_coord_journal_lock(zone);
+
+        if (table == NULL) {
+            return found;
+        }
+
+        now = ngx_coord_monotonic();
+        ncells = table->ncells;
+        last = (uint32_t) ngx_min(ncells, *cell + NGX_COORD_JOURNAL_CELLS);
+
+        while (*cell < last && found < n) {
+
+            entry = &ngx_coord_table_cells(table)[++*cell].head;
+
+            if (entry->state != NGX_COORD_CELL_HEAD
+                || entry->tag != NGX_COORD_JOURNAL_TAG
+                || entry->expires <= now
+                || !ngx_coord_journal_gone(entry->payload[0]))
+            {
+                continue;
+            }
+
+            ngx_memzero(&held[found], sizeof(ngx_coord_held_t));
+
+            held[found].zone = zone;
+            held[found].renewed = now;
+            held[found].lease = entry->expires - now;
+
+            if (ngx_coord_journal_read(table, entry, &held[found])
+                == NGX_OK)
+            {
+                found++;
+            }
+
+            ngx_coord_table_remove(table, entry);
+        }
+
+        ngx_coord_journal_unlock(zone);
+
+    } while (*cell < ncells && found < n);
+
+    return found;
+}
+
+
+static ngx_int_t
+ngx_coord_journal_read(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
+    ngx_coord_held_t *held)
+{
+    if (entry->key_len < NGX_COORD_ID_LEN
+        || entry->key_len > NGX_COORD_KEY_LEN)
+    {
+        return NGX_ERROR;
+    }
+
+    held->source = (ngx_coord_source_e) entry->payload[1];
+
+    ngx_memcpy(held->id, entry->key, NGX_COORD_ID_LEN);
+
+    if (entry->key_len == NGX_COORD_ID_LEN) {
+        held->key_len = ngx_coord_table_read(table, entry, held->key, 0,
+                                             NGX_COORD_KEY_LEN);
+
+        return held->key_len ? NGX_OK : NGX_ERROR;
+    }
+
+    held->key_len = entry->key_len - NGX_COORD_ID_LEN;
+
+    ngx_memcpy(held->key, entry->key + NGX_COORD_ID_LEN, held->key_len);
+
+    return NGX_OK;
+}
+
+
+static ngx_coord_table_t *
+ngx_coord_journal_lock(ngx_coord_zone_t *zone)
+{
+    ngx_slab_pool_t  *shpool;
+
+    if (zone->table == NULL) {
+        return NULL;
+    }
+
+    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    if (ngx_coord_table_enter(zone->table)) {
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
+                      "coord zone \"%V\" was left locked by a dead process "
+                      "and has been repaired", &zone->name);
+    }
+
+    return zone->table;
+}
+
+
+static void
+ngx_coord_journal_unlock(ngx_coord_zone_t *zone)
+{
+    ngx_slab_pool_t  *shpool;
+
+    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
+
+    ngx_coord_table_leave(zone->table);
+
+    ngx_shmtx_unlock(&shpool->mutex);
+}
+
+
+static size_t
+ngx_coord_journal_key(ngx_coord_held_t *held, u_char *key)
+{
+    ngx_memcpy(key, held->id, NGX_COORD_ID_LEN);
+
+    if (held->key_len > NGX_COORD_KEY_LEN - NGX_COORD_ID_LEN) {
+        return NGX_COORD_ID_LEN;
+    }
+
+    ngx_memcpy(key + NGX_COORD_ID_LEN, held->key, held->key_len);
+
+    return NGX_COORD_ID_LEN + held->key_len;
+}
+
+
+/* 0: no random bytes, no journal */
+
+static uint64_t
+ngx_coord_journal_owner(void)
+{
+    u_char    id[NGX_COORD_ID_LEN];
+    uint32_t  incarnation;
+
+    if (ngx_coord_journal_self == 0 && ngx_coord_id(id) == NGX_OK) {
+        ngx_memcpy(&incarnation, id, sizeof(uint32_t));
+
+        ngx_coord_journal_self = (uint64_t) ngx_pid << 32 | incarnation;
+    }
+
+    return ngx_coord_journal_self;
+}
+
+
+/*
+ * A process id that is in use again is that of another program, whose leases
+ * nobody can claim before they expire, or that of this very worker.
+ */
+
+static ngx_uint_t
+ngx_coord_journal_gone(uint64_t owner)
+{
+    ngx_pid_t  pid;
+
+    pid = (ngx_pid_t) (owner >> 32);
+
+    if (pid == ngx_pid) {
+        return owner != ngx_coord_journal_self;
+    }
+
+    return pid > 0 && kill(pid, 0) == -1 && ngx_errno == ESRCH;
+}

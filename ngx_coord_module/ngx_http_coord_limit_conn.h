@@ -1,0 +1,54 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#ifndef _NGX_HTTP_COORD_LIMIT_CONN_H_INCLUDED_
+#define _NGX_HTTP_COORD_LIMIT_CONN_H_INCLUDED_
+
+
+#include "ngx_http_coord.h"
+
+
+typedef enum {
+    NGX_HTTP_COORD_LIMIT_CONN_PASSED = 1,
+    NGX_HTTP_COORD_LIMIT_CONN_REJECTED,
+    NGX_HTTP_COORD_LIMIT_CONN_REJECTED_DRY_RUN,
+    NGX_HTTP_COORD_LIMIT_CONN_BYPASSED
+} ngx_http_coord_limit_conn_status_e;
+
+
+/* the variables $coord_limit_conn_... */
+#define NGX_HTTP_COORD_LIMIT_CONN_VAR_STATUS   0
+#define NGX_HTTP_COORD_LIMIT_CONN_VAR_ZONE     1
+#define NGX_HTTP_COORD_LIMIT_CONN_VAR_CURRENT  2
+
+
+/* coord_limit_conn */
+typedef struct {
+    ngx_coord_zone_t                  *zone;
+    ngx_http_complex_value_t          *number_value;  /* NULL: constant */
+    ngx_uint_t                         number;
+    ngx_uint_t                         on_failure;    /* or unset */
+} ngx_http_coord_limit_conn_limit_t;
+
+
+typedef struct {
+    ngx_array_t                        limits;
+    ngx_uint_t                         log_level;
+    ngx_uint_t                         status_code;
+    ngx_flag_t                         dry_run;
+} ngx_http_coord_limit_conn_conf_t;
+
+
+extern ngx_module_t                    ngx_http_coord_limit_conn_module;
+extern const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature;
+
+
+/* the getter of all $coord_limit_conn_ variables; data: which one */
+ngx_int_t ngx_http_coord_limit_conn_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
+
+#endif /* _NGX_HTTP_COORD_LIMIT_CONN_H_INCLUDED_ */

@@ -1,0 +1,300 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_limit_conn: the directives.  Requests are decided in
+ * ngx_http_coord_limit_conn.c.
+ */
+
+
+#include "ngx_http_coord_conf.h"
+#include "ngx_http_coord_lease.h"
+#include "ngx_http_coord_limit_conn.h"
+#include "ngx_coord_parse.h"
+
+
+/* as limit_conn */
+#define NGX_HTTP_COORD_LIMIT_CONN_MAX  65535
+
+
+static ngx_int_t ngx_http_coord_limit_conn_add_variables(ngx_conf_t *cf);
+static void *ngx_http_coord_limit_conn_create_conf(ngx_conf_t *cf);
+static char *ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf,
+    void *parent, void *child);
+static ngx_int_t ngx_http_coord_limit_conn_init(ngx_conf_t *cf);
+static char *ngx_http_coord_limit_conn_zone(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+static char *ngx_http_coord_limit_conn(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static ngx_int_t ngx_http_coord_limit_conn_number(ngx_conf_t *cf,
+    ngx_http_coord_limit_conn_limit_t *limit, ngx_str_t *value);
+static ngx_int_t ngx_http_coord_limit_conn_param(ngx_conf_t *cf,
+    ngx_http_coord_limit_conn_limit_t *limit, ngx_str_t *value);
+
+
+static ngx_str_t  ngx_http_coord_limit_conn_type = ngx_string("cc");
+
+
+static ngx_command_t  ngx_http_coord_limit_conn_commands[] = {
+
+    { ngx_string("coord_limit_conn_zone"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_2MORE,
+      ngx_http_coord_limit_conn_zone,
+      0,
+      0,
+      NULL },
+
+    { ngx_string("coord_limit_conn"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_2MORE,
+      ngx_http_coord_limit_conn,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("coord_limit_conn_log_level"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_coord_limit_conn_conf_t, log_level),
+      &ngx_http_coord_log_levels },
+
+    { ngx_string("coord_limit_conn_status"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_coord_limit_conn_conf_t, status_code),
+      &ngx_http_coord_status_bounds },
+
+    { ngx_string("coord_limit_conn_dry_run"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_coord_limit_conn_conf_t, dry_run),
+      NULL },
+
+      ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_coord_limit_conn_module_ctx = {
+    ngx_http_coord_limit_conn_add_variables, /* preconfiguration */
+    ngx_http_coord_limit_conn_init,        /* postconfiguration */
+
+    NULL,                                  /* create main configuration */
+    NULL,                                  /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    ngx_http_coord_limit_conn_create_conf, /* create location configuration */
+    ngx_http_coord_limit_conn_merge_conf   /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_coord_limit_conn_module = {
+    NGX_MODULE_V1,
+    &ngx_http_coord_limit_conn_module_ctx, /* module context */
+    ngx_http_coord_limit_conn_commands,    /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    NULL,                                  /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static ngx_http_variable_t  ngx_http_coord_limit_conn_vars[] = {
+
+    { ngx_string("coord_limit_conn_status"), NULL,
+      ngx_http_coord_limit_conn_variable,
+      NGX_HTTP_COORD_LIMIT_CONN_VAR_STATUS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_conn_zone"), NULL,
+      ngx_http_coord_limit_conn_variable,
+      NGX_HTTP_COORD_LIMIT_CONN_VAR_ZONE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_conn_current"), NULL,
+      ngx_http_coord_limit_conn_variable,
+      NGX_HTTP_COORD_LIMIT_CONN_VAR_CURRENT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+      ngx_http_null_variable
+};
+
+
+static ngx_int_t
+ngx_http_coord_limit_conn_add_variables(ngx_conf_t *cf)
+{
+    return ngx_http_coord_add_variables(cf, ngx_http_coord_limit_conn_vars);
+}
+
+
+static void *
+ngx_http_coord_limit_conn_create_conf(ngx_conf_t *cf)
+{
+    ngx_http_coord_limit_conn_conf_t  *conf;
+
+    conf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_limit_conn_conf_t));
+    if (conf == NULL) {
+        return NULL;
+    }
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     conf->limits.elts = NULL;
+     */
+
+    conf->log_level = NGX_CONF_UNSET_UINT;
+    conf->status_code = NGX_CONF_UNSET_UINT;
+    conf->dry_run = NGX_CONF_UNSET;
+
+    return conf;
+}
+
+
+static char *
+ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf, void *parent,
+    void *child)
+{
+    ngx_http_coord_limit_conn_conf_t  *prev = parent;
+    ngx_http_coord_limit_conn_conf_t  *conf = child;
+
+    if (conf->limits.elts == NULL) {
+        conf->limits = prev->limits;
+    }
+
+    ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
+    ngx_conf_merge_uint_value(conf->status_code, prev->status_code,
+                              NGX_HTTP_TOO_MANY_REQUESTS);
+    ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
+
+    if (conf->limits.nelts) {
+        ngx_http_coord_feature_enable(cf,
+                                     ngx_http_coord_limit_conn_feature.stages,
+                                     NGX_HTTP_COORD_LIMIT_CONN);
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_conn_init(ngx_conf_t *cf)
+{
+    ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_conn_feature);
+
+    return NGX_OK;
+}
+
+
+static char *
+ngx_http_coord_limit_conn_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    return ngx_http_coord_lease_zone(cf, cmd, &ngx_http_coord_limit_conn_type);
+}
+
+
+static char *
+ngx_http_coord_limit_conn(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_coord_limit_conn_conf_t *lccf = conf;
+
+    ngx_str_t                          *value;
+    ngx_uint_t                          i;
+    ngx_http_coord_limit_conn_limit_t  *limit, *limits;
+
+    value = cf->args->elts;
+
+    if (lccf->limits.elts == NULL) {
+        if (ngx_array_init(&lccf->limits, cf->pool, 1,
+                           sizeof(ngx_http_coord_limit_conn_limit_t))
+            != NGX_OK)
+        {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    limit = ngx_array_push(&lccf->limits);
+    if (limit == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_memzero(limit, sizeof(ngx_http_coord_limit_conn_limit_t));
+
+    limit->on_failure = NGX_CONF_UNSET_UINT;
+
+    limit->zone = ngx_http_coord_zone_get(cf, &ngx_http_coord_limit_conn_type,
+                                          &value[1]);
+    if (limit->zone == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_coord_limit_conn_number(cf, limit, &value[2]) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 3; i < cf->args->nelts; i++) {
+        if (ngx_http_coord_limit_conn_param(cf, limit, &value[i]) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    limits = lccf->limits.elts;
+
+    for (i = 0; i < lccf->limits.nelts - 1; i++) {
+        if (limits[i].zone == limit->zone) {
+            return "is duplicate";
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_conn_number(ngx_conf_t *cf,
+    ngx_http_coord_limit_conn_limit_t *limit, ngx_str_t *value)
+{
+    if (ngx_http_script_variables_count(value)) {
+        limit->number_value = ngx_http_coord_complex_value(cf, value);
+
+        return limit->number_value ? NGX_OK : NGX_ERROR;
+    }
+
+    if (ngx_coord_parse_count(value, 1, &limit->number) != NGX_OK) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid number of connections \"%V\"", value);
+        return NGX_ERROR;
+    }
+
+    if (limit->number > NGX_HTTP_COORD_LIMIT_CONN_MAX) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "connection limit must be less than %d",
+                           NGX_HTTP_COORD_LIMIT_CONN_MAX + 1);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_conn_param(ngx_conf_t *cf,
+    ngx_http_coord_limit_conn_limit_t *limit, ngx_str_t *value)
+{
+    ngx_str_t  rest;
+
+    if (ngx_http_coord_param(value, "on_failure=", &rest)) {
+        return ngx_http_coord_parse_on_failure(cf, &rest, &limit->on_failure);
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"%V\", allowed is \"on_failure=\"",
+                       value);
+
+    return NGX_ERROR;
+}
