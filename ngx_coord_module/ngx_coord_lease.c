@@ -47,7 +47,7 @@ static void ngx_coord_lease_start(void);
 
 static ngx_queue_t        ngx_coord_leases;     /* held */
 static ngx_queue_t        ngx_coord_releases;   /* to be sent this turn */
-static ngx_queue_t        ngx_coord_repeats;    /* to be sent at the next tick */
+static ngx_queue_t        ngx_coord_repeats;    /* to be sent next tick */
 static ngx_event_t        ngx_coord_lease_timer;
 static ngx_event_t        ngx_coord_lease_post;
 static ngx_msec_t         ngx_coord_lease_period;

@@ -43,7 +43,7 @@ struct ngx_coord_held_s {
     void                      *data;
     unsigned                   lost:1;
     unsigned                   released:1;
-    unsigned                   done:1;    /* free it when nothing is in flight */
+    unsigned                   done:1;    /* free it, nothing in flight */
     size_t                     key_len;
     u_char                     key[NGX_COORD_KEY_LEN];
     u_char                     id[NGX_COORD_ID_LEN];

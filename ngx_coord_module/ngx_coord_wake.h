@@ -49,7 +49,7 @@ void ngx_coord_wait_add(ngx_coord_waiter_t *waiter, ngx_coord_zone_t *zone,
 /* ends a wait; does nothing if the waiter is not active */
 void ngx_coord_wait_remove(ngx_coord_waiter_t *waiter);
 
-/* news on a key, heard in this worker: wakes its waiters, from a posted event */
+/* news on a key, heard in this worker: its waiters hear of it, posted */
 void ngx_coord_wake(ngx_coord_zone_t *zone, u_char *key, size_t len);
 
 /* how many waiters of this worker wait for the key */
