@@ -29,6 +29,8 @@ typedef struct ngx_coord_redis_call_s    ngx_coord_redis_call_t;
 typedef struct ngx_coord_resp_s          ngx_coord_resp_t;
 typedef struct ngx_coord_resp_value_s    ngx_coord_resp_value_t;
 typedef struct ngx_coord_script_s        ngx_coord_script_t;
+typedef struct ngx_coord_counts_s        ngx_coord_counts_t;
+typedef struct ngx_coord_store_counts_s  ngx_coord_store_counts_t;
 
 
 #define NGX_COORD_NSEC_PER_SEC           1000000000LL

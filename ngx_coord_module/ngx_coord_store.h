@@ -185,7 +185,8 @@ struct ngx_coord_store_s {
     const ngx_coord_store_actions_t  *actions;
     ngx_str_t                  key_prefix;
     ngx_coord_redis_conf_t     redis;        /* Redis stores only */
-    ngx_coord_redis_stats_t   *stats;        /* in shared memory if any */
+    ngx_coord_store_counts_t  *counts;       /* in shm, or NULL */
+    ngx_coord_redis_stats_t   *stats;        /* of this process */
 
     /* of this worker, set in init_process: */
     ngx_coord_redis_t         *client;
@@ -209,6 +210,8 @@ struct ngx_coord_zone_s {
     ngx_shm_zone_t            *shm_zone;
     void                      *table;        /* ngx_coord_table_t, in shm */
     ngx_coord_nsec_t           longest;      /* life of its keys in Redis */
+    ngx_coord_counts_t        *counts;       /* in shm; NULL: not counted */
+    ngx_uint_t                 keys;         /* refused keys are kept */
     void                      *data;         /* the feature's */
     unsigned                   leases:1;     /* its leases have a journal */
 };

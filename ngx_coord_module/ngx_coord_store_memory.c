@@ -67,12 +67,18 @@ static const ngx_coord_memory_op_pt  ngx_coord_memory_ops[] = {
 static ngx_int_t
 ngx_coord_memory_send(ngx_coord_batch_t *batch)
 {
-    ngx_uint_t  i;
+    ngx_uint_t                i;
+    ngx_coord_redis_stats_t  *stats;
 
     for (i = 0; i < batch->nops; i++) {
         ngx_coord_memory_run(&batch->ops[i]);
         batch->ops[i].source = NGX_COORD_SOURCE_MEMORY;
     }
+
+    stats = batch->store->stats;
+
+    (void) ngx_atomic_fetch_add(&stats->calls, 1);
+    (void) ngx_atomic_fetch_add(&stats->commands, batch->nops);
 
     return NGX_OK;
 }

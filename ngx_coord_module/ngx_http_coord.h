@@ -20,6 +20,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_coord_store.h"
+#include "ngx_coord_metrics.h"
 
 
 typedef struct ngx_http_coord_ctx_s      ngx_http_coord_ctx_t;
@@ -152,6 +153,8 @@ typedef struct {
     ngx_array_t                stores;        /* of ngx_coord_store_t * */
     ngx_array_t                zones;         /* ngx_http_coord_zone_conf_t */
     ngx_coord_store_t         *local;         /* the built-in memory store */
+    ngx_coord_metrics_t        metrics;
+    ngx_flag_t                 status;        /* coord_status is used */
     const ngx_http_coord_feature_t  *features[NGX_HTTP_COORD_SLOTS];
     ngx_uint_t                 nfeatures;
 } ngx_http_coord_main_conf_t;

@@ -16,7 +16,7 @@
 
 /* a zone as the configuration knows it */
 typedef struct {
-    ngx_coord_zone_t           zone;
+    ngx_coord_zone_t           zone;          /* first: read as its pointer */
     ngx_flag_t                 declared;
     u_char                    *file;          /* of its first use */
     ngx_uint_t                 line;

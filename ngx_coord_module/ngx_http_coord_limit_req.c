@@ -67,6 +67,8 @@ static void ngx_http_coord_limit_req_policy(
     ngx_http_coord_report_t *report);
 static ngx_str_t ngx_http_coord_limit_req_members(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state);
+static void ngx_http_coord_limit_req_count(
+    ngx_http_coord_limit_req_state_t *state);
 static void ngx_http_coord_limit_req_give(
     ngx_http_coord_limit_req_state_t *state);
 static void ngx_http_coord_limit_req_undo(ngx_http_coord_ctx_t *ctx);
@@ -317,6 +319,7 @@ ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
                             : NGX_HTTP_COORD_LIMIT_REQ_REJECTED;
 
     ngx_http_coord_limit_req_give(state);
+    ngx_http_coord_limit_req_count(state);
 
     if (lrcf->log_level <= r->connection->log->log_level) {
         tail = ngx_http_coord_log_tail(buf, &item->op,
@@ -386,6 +389,7 @@ ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
     }
 
     if (max == 0) {
+        ngx_http_coord_limit_req_count(state);
         return NGX_DECLINED;
     }
 
@@ -437,6 +441,8 @@ ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
     state->status = dry_run ? NGX_HTTP_COORD_LIMIT_REQ_DELAYED_DRY_RUN
                             : NGX_HTTP_COORD_LIMIT_REQ_DELAYED;
     state->zone = item->limit->zone->name;
+
+    ngx_http_coord_limit_req_count(state);
 
     if (level <= r->connection->log->log_level) {
         tail = ngx_http_coord_log_tail(buf, &item->op,
@@ -603,6 +609,55 @@ ngx_http_coord_limit_req_members(ngx_http_request_t *r,
     members.len = p - members.data;
 
     return members;
+}
+
+
+/*
+ * For the metrics.  In a refused request the zones that refused it count, not
+ * those that got their places back.
+ */
+
+static void
+ngx_http_coord_limit_req_count(ngx_http_coord_limit_req_state_t *state)
+{
+    ngx_uint_t                        i, rejected, dry_run;
+    ngx_coord_op_t                   *op;
+    ngx_coord_outcome_e               outcome;
+    ngx_http_coord_limit_req_item_t  *item;
+
+    dry_run = state->conf->dry_run;
+    rejected = (state->status == NGX_HTTP_COORD_LIMIT_REQ_REJECTED
+                || state->status == NGX_HTTP_COORD_LIMIT_REQ_REJECTED_DRY_RUN);
+
+    item = state->items.elts;
+
+    for (i = 0; i < state->items.nelts; i++) {
+        op = &item[i].op;
+
+        if (op->rc == NGX_BUSY) {
+            outcome = dry_run ? NGX_COORD_OUTCOME_REJECTED_DRY_RUN
+                              : NGX_COORD_OUTCOME_REJECTED;
+
+            ngx_coord_keys_refused(op->zone, op->key, op->key_len);
+
+        } else if (op->rc == NGX_ERROR) {
+            outcome = (op->on_failure == NGX_COORD_FAILURE_CLOSED && !dry_run)
+                      ? NGX_COORD_OUTCOME_UNAVAILABLE
+                      : NGX_COORD_OUTCOME_BYPASSED;
+
+        } else if (rejected) {
+            continue;
+
+        } else if (ngx_http_coord_limit_req_wait(&item[i])) {
+            outcome = dry_run ? NGX_COORD_OUTCOME_DELAYED_DRY_RUN
+                              : NGX_COORD_OUTCOME_DELAYED;
+
+        } else {
+            outcome = NGX_COORD_OUTCOME_PASSED;
+        }
+
+        ngx_coord_metrics_decision(op->zone, outcome);
+    }
 }
 
 

@@ -161,6 +161,10 @@ ngx_http_coord_create_main_conf(ngx_conf_t *cf)
 
     cmcf->local = store;
 
+    cmcf->metrics.zones = &cmcf->zones;
+    cmcf->metrics.stores = &cmcf->stores;
+    cmcf->metrics.local = store;
+
     return cmcf;
 }
 
@@ -217,7 +221,18 @@ ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 static ngx_int_t
 ngx_http_coord_init(ngx_conf_t *cf)
 {
+    ngx_http_coord_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
     ngx_http_coord_stores_resolver(cf);
+
+    if ((cmcf->zones.nelts || cmcf->stores.nelts || cmcf->status)
+        && ngx_coord_metrics_add(cf, &cmcf->metrics, &ngx_http_coord_module)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
     if (ngx_http_coord_push_handler(cf, NGX_HTTP_PREACCESS_PHASE,
                                     ngx_http_coord_preaccess_handler)
@@ -267,6 +282,8 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
     {
         return NGX_OK;
     }
+
+    ngx_coord_metrics_start(&cmcf->metrics);
 
     if (ngx_coord_store_init(cmcf->local, cycle) != NGX_OK) {
         return NGX_ERROR;
@@ -319,4 +336,6 @@ ngx_http_coord_exit_process(ngx_cycle_t *cycle)
     }
 
     ngx_coord_store_exit(cmcf->local);
+
+    ngx_coord_metrics_stop(&cmcf->metrics);
 }
