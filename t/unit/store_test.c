@@ -301,6 +301,7 @@ setup(void **state)
     redis.redis.timeout = 50;
     ngx_str_set(&redis.name, "main");
     memory.actions = &ngx_coord_store_memory_actions;
+    memory.stats = &stats;
 
     ngx_str_set(&zone.name, "z");
     ngx_str_set(&zone.type, "rl");
