@@ -88,6 +88,11 @@ sub _complete {
     $head .= "user root;\n" if $> == 0 && $text !~ /^\s*user\s/m;
     $head .= "worker_processes $self->{workers};\n"
         if $text !~ /worker_processes/;
+
+    # a new binary after USR2 gets no other variables
+    $head .= "env ASAN_OPTIONS;\nenv UBSAN_OPTIONS;\n"
+        if $ENV{TEST_SANITIZE};
+
     $head .= "pid %%NODEDIR%%/nginx.pid;\n" if $text !~ /^\s*pid\s/m;
     $head .= "error_log %%NODEDIR%%/error.log $self->{log_level};\n";
     $head .= "worker_shutdown_timeout 60s;\n"
