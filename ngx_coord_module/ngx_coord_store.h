@@ -188,6 +188,10 @@ struct ngx_coord_store_s {
     ngx_coord_store_counts_t  *counts;       /* in shm, or NULL */
     ngx_coord_redis_stats_t   *stats;        /* of this process */
 
+    /* ngx_coord_channel.h */
+    ngx_array_t               *channels;
+    ngx_str_t                  wake;         /* the channel of news */
+
     /* of this worker, set in init_process: */
     ngx_coord_redis_t         *client;
     ngx_queue_t                completed;    /* of ngx_coord_batch_t */
@@ -214,6 +218,7 @@ struct ngx_coord_zone_s {
     ngx_uint_t                 keys;         /* refused keys are kept */
     void                      *data;         /* the feature's */
     unsigned                   leases:1;     /* its leases have a journal */
+    unsigned                   wake:1;       /* its keys are waited for */
 };
 
 

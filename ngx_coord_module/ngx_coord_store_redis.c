@@ -8,6 +8,7 @@
 
 
 #include "ngx_coord_batch.h"
+#include "ngx_coord_channel.h"
 #include "ngx_coord_store_op.h"
 
 
@@ -40,7 +41,11 @@ ngx_coord_store_redis_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
     store->client = ngx_coord_redis_create(&store->redis, store->stats,
                                            cycle);
 
-    return store->client ? NGX_OK : NGX_ERROR;
+    if (store->client == NULL) {
+        return NGX_ERROR;
+    }
+
+    return ngx_coord_channel_init(store);
 }
 
 

@@ -30,20 +30,29 @@ typedef ngx_int_t (*ngx_coord_waiter_handler_pt)(ngx_coord_waiter_t *waiter);
 struct ngx_coord_waiter_s {
     ngx_queue_t                  queue;
     ngx_coord_zone_t            *zone;
-    size_t                       key_len;
-    u_char                       key[NGX_COORD_KEY_LEN];   /* encoded */
-    ngx_coord_waiter_handler_pt  handler;
+    void                        *wait;        /* of ngx_coord_wake.c */
+    ngx_coord_waiter_handler_pt  handler;     /* the caller's, and data */
     void                        *data;
     unsigned                     active:1;
 };
 
 
 /*
- * Starts to wait for news on a key of a zone; the memory is the caller's and
- * stays until ngx_coord_wait_remove().  poll: after about so many milliseconds
- * without news the first waiter of the key is woken all the same.
+ * At configuration time, for each zone whose keys are waited for, when its
+ * store is known: has the store's workers listen for news; store->wake is the
+ * channel, and a message is the Redis key, up to and with the "}".  Setting
+ * zone->wake early in the configuration does the same.  NGX_ERROR: no memory.
  */
-void ngx_coord_wait_add(ngx_coord_waiter_t *waiter, ngx_coord_zone_t *zone,
+ngx_int_t ngx_coord_wake_zone(ngx_pool_t *pool, ngx_coord_zone_t *zone);
+
+
+/*
+ * Starts to wait for news on an encoded key of a zone; the memory is the
+ * caller's and stays until ngx_coord_wait_remove().  handler and data are set
+ * by the caller.  poll: after at most so many milliseconds without news the
+ * first waiter of the key is woken all the same.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_coord_wait_add(ngx_coord_waiter_t *waiter, ngx_coord_zone_t *zone,
     u_char *key, size_t len, ngx_msec_t poll);
 
 /* ends a wait; does nothing if the waiter is not active */

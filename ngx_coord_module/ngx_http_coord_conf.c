@@ -9,6 +9,7 @@
 
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_coord_wake.h"
 
 
 static ngx_int_t ngx_http_coord_zone_head(ngx_conf_t *cf,
@@ -231,6 +232,12 @@ ngx_http_coord_zones_resolve(ngx_conf_t *cf)
         }
 
         if (ngx_http_coord_zone_head(cf, &zcf->zone) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        if (zcf->zone.wake
+            && ngx_coord_wake_zone(cf->pool, &zcf->zone) != NGX_OK)
+        {
             return NGX_ERROR;
         }
     }
