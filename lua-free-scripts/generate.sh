@@ -186,7 +186,9 @@ FNR == 1 {
         }
 
     } else if (field == "args") {
-        declare($3, FNR)
+        if ($0 != "# args: none") {
+            declare($3, FNR)
+        }
 
     } else if (field == "reply") {
         replies++

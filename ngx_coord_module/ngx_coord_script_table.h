@@ -15,10 +15,21 @@ typedef enum {
     NGX_COORD_SCRIPT_LEASE_ACQUIRE,
     NGX_COORD_SCRIPT_LEASE_RELEASE,
     NGX_COORD_SCRIPT_LEASE_RENEW,
+    NGX_COORD_SCRIPT_SESSION_BIND,
+    NGX_COORD_SCRIPT_SESSION_GET,
+    NGX_COORD_SCRIPT_SESSION_REVOKE,
+    NGX_COORD_SCRIPT_SESSION_SET,
+    NGX_COORD_SCRIPT_SESSION_TOUCH,
     NGX_COORD_SCRIPT_SLIDING_LOG_GIVE,
     NGX_COORD_SCRIPT_SLIDING_LOG_TAKE,
     NGX_COORD_SCRIPT_SLIDING_WINDOW_GIVE,
     NGX_COORD_SCRIPT_SLIDING_WINDOW_TAKE,
+    NGX_COORD_SCRIPT_USER_ADD,
+    NGX_COORD_SCRIPT_USER_CHECK,
+    NGX_COORD_SCRIPT_USER_DROP,
+    NGX_COORD_SCRIPT_USER_LIST,
+    NGX_COORD_SCRIPT_USER_REVOKE,
+    NGX_COORD_SCRIPT_USER_SEEN,
     NGX_COORD_SCRIPT_WINDOW_GIVE,
     NGX_COORD_SCRIPT_WINDOW_TAKE,
     NGX_COORD_SCRIPT_MAX
@@ -87,6 +98,64 @@ enum {
 #define NGX_COORD_LEASE_RENEW_NARGS  4
 
 
+/* session_bind.redis */
+
+enum {
+    NGX_COORD_SESSION_BIND_K = 0,
+    NGX_COORD_SESSION_BIND_NOW,
+    NGX_COORD_SESSION_BIND_FIELD,
+    NGX_COORD_SESSION_BIND_VALUE,
+    NGX_COORD_SESSION_BIND_OWNER,
+    NGX_COORD_SESSION_BIND_USER,
+    NGX_COORD_SESSION_BIND_TTL
+};
+
+#define NGX_COORD_SESSION_BIND_NARGS  7
+
+
+/* session_get.redis */
+
+enum {
+    NGX_COORD_SESSION_GET_K = 0
+};
+
+#define NGX_COORD_SESSION_GET_NARGS  1
+
+
+/* session_revoke.redis */
+
+enum {
+    NGX_COORD_SESSION_REVOKE_K = 0,
+    NGX_COORD_SESSION_REVOKE_NOW,
+    NGX_COORD_SESSION_REVOKE_TTL
+};
+
+#define NGX_COORD_SESSION_REVOKE_NARGS  3
+
+
+/* session_set.redis */
+
+enum {
+    NGX_COORD_SESSION_SET_K = 0,
+    NGX_COORD_SESSION_SET_NOW,
+    NGX_COORD_SESSION_SET_FIELD,
+    NGX_COORD_SESSION_SET_VALUE,
+    NGX_COORD_SESSION_SET_TTL
+};
+
+#define NGX_COORD_SESSION_SET_NARGS  5
+
+
+/* session_touch.redis */
+
+enum {
+    NGX_COORD_SESSION_TOUCH_K = 0,
+    NGX_COORD_SESSION_TOUCH_TTL
+};
+
+#define NGX_COORD_SESSION_TOUCH_NARGS  2
+
+
 /* sliding_log_give.redis */
 
 enum {
@@ -135,6 +204,72 @@ enum {
 };
 
 #define NGX_COORD_SLIDING_WINDOW_TAKE_NARGS  7
+
+
+/* user_add.redis */
+
+enum {
+    NGX_COORD_USER_ADD_I = 0,
+    NGX_COORD_USER_ADD_OLD,
+    NGX_COORD_USER_ADD_NOW,
+    NGX_COORD_USER_ADD_ID,
+    NGX_COORD_USER_ADD_BEYOND,
+    NGX_COORD_USER_ADD_TTL
+};
+
+#define NGX_COORD_USER_ADD_NARGS  6
+
+
+/* user_check.redis */
+
+enum {
+    NGX_COORD_USER_CHECK_I = 0,
+    NGX_COORD_USER_CHECK_ID
+};
+
+#define NGX_COORD_USER_CHECK_NARGS  2
+
+
+/* user_drop.redis */
+
+enum {
+    NGX_COORD_USER_DROP_I = 0,
+    NGX_COORD_USER_DROP_ID
+};
+
+#define NGX_COORD_USER_DROP_NARGS  2
+
+
+/* user_list.redis */
+
+enum {
+    NGX_COORD_USER_LIST_I = 0,
+    NGX_COORD_USER_LIST_OLD,
+    NGX_COORD_USER_LIST_LAST
+};
+
+#define NGX_COORD_USER_LIST_NARGS  3
+
+
+/* user_revoke.redis */
+
+enum {
+    NGX_COORD_USER_REVOKE_I = 0
+};
+
+#define NGX_COORD_USER_REVOKE_NARGS  1
+
+
+/* user_seen.redis */
+
+enum {
+    NGX_COORD_USER_SEEN_I = 0,
+    NGX_COORD_USER_SEEN_NOW,
+    NGX_COORD_USER_SEEN_ID,
+    NGX_COORD_USER_SEEN_TTL
+};
+
+#define NGX_COORD_USER_SEEN_NARGS  4
 
 
 /* window_give.redis */
@@ -320,6 +455,125 @@ static const ngx_coord_script_part_t
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_session_bind_parts[] = {
+
+    { "*4\r\n"
+      "$6\r\nHSETNX\r\n",
+      16, NGX_COORD_SESSION_BIND_K },
+    { "$1\r\nc\r\n",
+      7, NGX_COORD_SESSION_BIND_NOW },
+    { "*4\r\n"
+      "$6\r\nHSETNX\r\n",
+      16, NGX_COORD_SESSION_BIND_K },
+    { "",
+      0, NGX_COORD_SESSION_BIND_FIELD },
+    { "",
+      0, NGX_COORD_SESSION_BIND_VALUE },
+    { "*4\r\n"
+      "$6\r\nHSETNX\r\n",
+      16, NGX_COORD_SESSION_BIND_K },
+    { "",
+      0, NGX_COORD_SESSION_BIND_OWNER },
+    { "",
+      0, NGX_COORD_SESSION_BIND_USER },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_SESSION_BIND_K },
+    { "",
+      0, NGX_COORD_SESSION_BIND_TTL },
+    { "*6\r\n"
+      "$5\r\nHMGET\r\n",
+      15, NGX_COORD_SESSION_BIND_K },
+    { "$1\r\nc\r\n"
+      "$1\r\nv\r\n"
+      "$1\r\nu\r\n"
+      "$1\r\nx\r\n"
+      "*2\r\n"
+      "$4\r\nPTTL\r\n",
+      42, NGX_COORD_SESSION_BIND_K },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_session_get_parts[] = {
+
+    { "*6\r\n"
+      "$5\r\nHMGET\r\n",
+      15, NGX_COORD_SESSION_GET_K },
+    { "$1\r\nc\r\n"
+      "$1\r\nv\r\n"
+      "$1\r\nu\r\n"
+      "$1\r\nx\r\n"
+      "*2\r\n"
+      "$4\r\nPTTL\r\n",
+      42, NGX_COORD_SESSION_GET_K },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_session_revoke_parts[] = {
+
+    { "*3\r\n"
+      "$4\r\nHGET\r\n",
+      14, NGX_COORD_SESSION_REVOKE_K },
+    { "$1\r\nu\r\n"
+      "*4\r\n"
+      "$6\r\nHSETNX\r\n",
+      23, NGX_COORD_SESSION_REVOKE_K },
+    { "$1\r\nc\r\n",
+      7, NGX_COORD_SESSION_REVOKE_NOW },
+    { "*4\r\n"
+      "$4\r\nHSET\r\n",
+      14, NGX_COORD_SESSION_REVOKE_K },
+    { "$1\r\nx\r\n",
+      7, NGX_COORD_SESSION_REVOKE_NOW },
+    { "*3\r\n"
+      "$4\r\nHDEL\r\n",
+      14, NGX_COORD_SESSION_REVOKE_K },
+    { "$1\r\nv\r\n"
+      "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      24, NGX_COORD_SESSION_REVOKE_K },
+    { "",
+      0, NGX_COORD_SESSION_REVOKE_TTL },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_session_set_parts[] = {
+
+    { "*4\r\n"
+      "$6\r\nHSETNX\r\n",
+      16, NGX_COORD_SESSION_SET_K },
+    { "$1\r\nc\r\n",
+      7, NGX_COORD_SESSION_SET_NOW },
+    { "*4\r\n"
+      "$4\r\nHSET\r\n",
+      14, NGX_COORD_SESSION_SET_K },
+    { "",
+      0, NGX_COORD_SESSION_SET_FIELD },
+    { "",
+      0, NGX_COORD_SESSION_SET_VALUE },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_SESSION_SET_K },
+    { "",
+      0, NGX_COORD_SESSION_SET_TTL },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_session_touch_parts[] = {
+
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_SESSION_TOUCH_K },
+    { "",
+      0, NGX_COORD_SESSION_TOUCH_TTL },
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_sliding_log_give_parts[] = {
 
     { "*3\r\n"
@@ -469,6 +723,109 @@ static const ngx_coord_script_part_t
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_user_add_parts[] = {
+
+    { "*4\r\n"
+      "$16\r\nZREMRANGEBYSCORE\r\n",
+      27, NGX_COORD_USER_ADD_I },
+    { "$4\r\n-inf\r\n",
+      10, NGX_COORD_USER_ADD_OLD },
+    { "*4\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_USER_ADD_I },
+    { "",
+      0, NGX_COORD_USER_ADD_NOW },
+    { "",
+      0, NGX_COORD_USER_ADD_ID },
+    { "*4\r\n"
+      "$15\r\nZREMRANGEBYRANK\r\n",
+      26, NGX_COORD_USER_ADD_I },
+    { "$1\r\n0\r\n",
+      7, NGX_COORD_USER_ADD_BEYOND },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_USER_ADD_I },
+    { "",
+      0, NGX_COORD_USER_ADD_TTL },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_user_check_parts[] = {
+
+    { "*3\r\n"
+      "$6\r\nZSCORE\r\n",
+      16, NGX_COORD_USER_CHECK_I },
+    { "",
+      0, NGX_COORD_USER_CHECK_ID },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_user_drop_parts[] = {
+
+    { "*3\r\n"
+      "$4\r\nZREM\r\n",
+      14, NGX_COORD_USER_DROP_I },
+    { "",
+      0, NGX_COORD_USER_DROP_ID },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_user_list_parts[] = {
+
+    { "*4\r\n"
+      "$16\r\nZREMRANGEBYSCORE\r\n",
+      27, NGX_COORD_USER_LIST_I },
+    { "$4\r\n-inf\r\n",
+      10, NGX_COORD_USER_LIST_OLD },
+    { "*2\r\n"
+      "$5\r\nZCARD\r\n",
+      15, NGX_COORD_USER_LIST_I },
+    { "*6\r\n"
+      "$6\r\nZRANGE\r\n",
+      16, NGX_COORD_USER_LIST_I },
+    { "$1\r\n0\r\n",
+      7, NGX_COORD_USER_LIST_LAST },
+    { "$3\r\nREV\r\n"
+      "$10\r\nWITHSCORES\r\n",
+      26, -1 },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_user_revoke_parts[] = {
+
+    { "*2\r\n"
+      "$5\r\nZCARD\r\n",
+      15, NGX_COORD_USER_REVOKE_I },
+    { "*2\r\n"
+      "$6\r\nUNLINK\r\n",
+      16, NGX_COORD_USER_REVOKE_I },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_user_seen_parts[] = {
+
+    { "*6\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_USER_SEEN_I },
+    { "$2\r\nXX\r\n"
+      "$2\r\nGT\r\n",
+      16, NGX_COORD_USER_SEEN_NOW },
+    { "",
+      0, NGX_COORD_USER_SEEN_ID },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_USER_SEEN_I },
+    { "",
+      0, NGX_COORD_USER_SEEN_TTL },
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_window_give_parts[] = {
 
     { "*6\r\n"
@@ -547,6 +904,26 @@ const ngx_coord_script_t
       NGX_COORD_LEASE_RENEW_NARGS, 3, 7,
       ngx_coord_lease_renew_parts },
 
+    { ngx_string("session_bind"),
+      NGX_COORD_SESSION_BIND_NARGS, 6, 12,
+      ngx_coord_session_bind_parts },
+
+    { ngx_string("session_get"),
+      NGX_COORD_SESSION_GET_NARGS, 2, 2,
+      ngx_coord_session_get_parts },
+
+    { ngx_string("session_revoke"),
+      NGX_COORD_SESSION_REVOKE_NARGS, 5, 8,
+      ngx_coord_session_revoke_parts },
+
+    { ngx_string("session_set"),
+      NGX_COORD_SESSION_SET_NARGS, 3, 7,
+      ngx_coord_session_set_parts },
+
+    { ngx_string("session_touch"),
+      NGX_COORD_SESSION_TOUCH_NARGS, 1, 2,
+      ngx_coord_session_touch_parts },
+
     { ngx_string("sliding_log_give"),
       NGX_COORD_SLIDING_LOG_GIVE_NARGS, 1, 2,
       ngx_coord_sliding_log_give_parts },
@@ -562,6 +939,30 @@ const ngx_coord_script_t
     { ngx_string("sliding_window_take"),
       NGX_COORD_SLIDING_WINDOW_TAKE_NARGS, 10, 20,
       ngx_coord_sliding_window_take_parts },
+
+    { ngx_string("user_add"),
+      NGX_COORD_USER_ADD_NARGS, 4, 9,
+      ngx_coord_user_add_parts },
+
+    { ngx_string("user_check"),
+      NGX_COORD_USER_CHECK_NARGS, 1, 2,
+      ngx_coord_user_check_parts },
+
+    { ngx_string("user_drop"),
+      NGX_COORD_USER_DROP_NARGS, 1, 2,
+      ngx_coord_user_drop_parts },
+
+    { ngx_string("user_list"),
+      NGX_COORD_USER_LIST_NARGS, 3, 6,
+      ngx_coord_user_list_parts },
+
+    { ngx_string("user_revoke"),
+      NGX_COORD_USER_REVOKE_NARGS, 2, 2,
+      ngx_coord_user_revoke_parts },
+
+    { ngx_string("user_seen"),
+      NGX_COORD_USER_SEEN_NARGS, 2, 5,
+      ngx_coord_user_seen_parts },
 
     { ngx_string("window_give"),
       NGX_COORD_WINDOW_GIVE_NARGS, 2, 5,

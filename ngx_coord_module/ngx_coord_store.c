@@ -168,6 +168,15 @@ ngx_coord_batch_add(ngx_coord_batch_t *batch, ngx_coord_op_e type,
 
 
 ngx_int_t
+ngx_coord_op_blob(ngx_coord_op_t *op, size_t size)
+{
+    op->blob = ngx_alloc(size, ngx_cycle->log);
+
+    return op->blob ? NGX_OK : NGX_ERROR;
+}
+
+
+ngx_int_t
 ngx_coord_batch_send(ngx_coord_batch_t *batch)
 {
     ngx_int_t   rc;
@@ -308,6 +317,14 @@ ngx_coord_batch_give(ngx_coord_store_t *store, ngx_coord_op_t *ops,
 static void
 ngx_coord_batch_free(ngx_coord_batch_t *batch)
 {
+    ngx_uint_t  i;
+
+    for (i = 0; i < batch->nops; i++) {
+        if (batch->ops[i].blob) {
+            ngx_free(batch->ops[i].blob);
+        }
+    }
+
     if (batch->ops != batch->inline_ops) {
         ngx_free(batch->ops);
     }

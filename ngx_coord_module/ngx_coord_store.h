@@ -32,6 +32,18 @@ typedef enum {
     NGX_COORD_OP_LEASE_ACQUIRE,
     NGX_COORD_OP_LEASE_RENEW,
     NGX_COORD_OP_LEASE_RELEASE,
+    NGX_COORD_OP_SESSION_GET,      /* key: the session */
+    NGX_COORD_OP_SESSION_BIND,
+    NGX_COORD_OP_SESSION_SET,
+    NGX_COORD_OP_SESSION_TOUCH,
+    NGX_COORD_OP_SESSION_REVOKE,
+    NGX_COORD_OP_USER_CHECK,       /* key: the user; id: the session */
+    NGX_COORD_OP_USER_ADD,
+    NGX_COORD_OP_USER_SEEN,
+    NGX_COORD_OP_USER_DROP,
+    NGX_COORD_OP_USER_LIST,
+    NGX_COORD_OP_USER_REVOKE,
+    NGX_COORD_OP_SESSION_KEEP,     /* memory only: a copy of Redis's answer */
     NGX_COORD_OP_MAX
 } ngx_coord_op_e;
 
@@ -93,6 +105,50 @@ typedef struct {
 } ngx_coord_lease_t;
 
 
+#define NGX_COORD_SESSION_VALUE_LEN  512  /* bytes of a bound value */
+#define NGX_COORD_SESSION_LIST       100  /* sessions that a list tells */
+
+
+/* one of the sessions of a user, as USER_LIST leaves them in the blob */
+typedef struct {
+    u_char                     id[NGX_COORD_ID_LEN];
+    ngx_coord_nsec_t           idle;      /* since its last activity */
+} ngx_coord_session_item_t;
+
+
+/*
+ * Session operations; the value stands in the blob, which has room for
+ * NGX_COORD_SESSION_VALUE_LEN bytes (LIST: for NGX_COORD_SESSION_LIST items).
+ *
+ * GET: reads.  BIND: creates what is not there, value and user only where none
+ * stand, and reads what stands then.  SET: replaces the value, or the user.
+ * TOUCH: slides the life.  REVOKE: ends the session; answers found and user.
+ * CHECK: found if the session is one of the user's.  ADD: makes it one, and
+ * ends the least recently active beyond max.  SEEN: it was active.  DROP:
+ * ends it.  LIST: its newest sessions; count: all of them.  REVOKE: ends all.
+ * KEEP: copies an answer of GET or BIND into the memory of the zone, as it
+ * stands in the operation; left may become longer, where the life was slid
+ * from this node just now.
+ */
+typedef struct {
+    ngx_coord_nsec_t           ttl;       /* asked: life from now on */
+    ngx_uint_t                 max;       /* asked: ADD; 0: any number */
+
+    size_t                     value_len; /* asked and answered */
+    size_t                     user_len;
+    u_char                     user[NGX_COORD_DIGEST_HEX_LEN];
+
+    /* answered */
+    ngx_coord_nsec_t           age;
+    ngx_coord_nsec_t           left;      /* of its life */
+    ngx_uint_t                 count;     /* LIST, REVOKE of a user */
+    unsigned                   bound:1;   /* has a value; asked as well */
+    unsigned                   found:1;
+    unsigned                   created:1; /* by this operation */
+    unsigned                   revoked:1;
+} ngx_coord_session_t;
+
+
 /*
  * One operation.  Result rc: NGX_OK granted (or done); NGX_BUSY refused,
  * nothing was consumed; NGX_ERROR no answer, failure says why.
@@ -114,7 +170,11 @@ struct ngx_coord_op_s {
     union {
         ngx_coord_rate_t       rate;
         ngx_coord_lease_t      lease;
+        ngx_coord_session_t    session;
     } u;
+
+    /* strings of the question and the answer: ngx_coord_op_blob() */
+    u_char                    *blob;
 
     ngx_int_t                  rc;
     ngx_coord_fail_e           failure;
@@ -244,6 +304,12 @@ ngx_coord_batch_t *ngx_coord_batch_create(ngx_coord_store_t *store);
  */
 ngx_coord_op_t *ngx_coord_batch_add(ngx_coord_batch_t *batch,
     ngx_coord_op_e type, ngx_coord_zone_t *zone, u_char *key, size_t len);
+
+/*
+ * Gives an operation of a batch size bytes that live as long as the batch,
+ * also when its caller is gone.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_coord_op_blob(ngx_coord_op_t *op, size_t size);
 
 /*
  * Sends a batch.  NGX_OK: all results stand now, handler will not be called;

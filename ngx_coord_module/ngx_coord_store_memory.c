@@ -18,10 +18,6 @@
 #include "ngx_coord_rate.h"
 
 
-typedef ngx_int_t (*ngx_coord_memory_op_pt)(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-
-
 static ngx_int_t ngx_coord_memory_send(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_coord_memory_bucket_take(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
@@ -47,7 +43,7 @@ const ngx_coord_store_actions_t  ngx_coord_store_memory_actions = {
 };
 
 
-/* in the order of ngx_coord_op_e */
+/* in the order of ngx_coord_op_e, up to LEASE_RELEASE */
 
 static const ngx_coord_memory_op_pt  ngx_coord_memory_ops[] = {
     ngx_coord_memory_bucket_take,
@@ -87,12 +83,13 @@ ngx_coord_memory_send(ngx_coord_batch_t *batch)
 void
 ngx_coord_memory_run(ngx_coord_op_t *op)
 {
-    uint32_t            second;
-    ngx_log_t          *log;
-    ngx_uint_t          repaired;
-    ngx_slab_pool_t    *shpool;
-    ngx_coord_nsec_t    now;
-    ngx_coord_table_t  *table;
+    uint32_t                second;
+    ngx_log_t              *log;
+    ngx_uint_t              repaired;
+    ngx_slab_pool_t        *shpool;
+    ngx_coord_nsec_t        now;
+    ngx_coord_table_t      *table;
+    ngx_coord_memory_op_pt  run;
 
     table = op->zone->table;
     log = ngx_cycle->log;
@@ -112,7 +109,11 @@ ngx_coord_memory_run(ngx_coord_op_t *op)
 
     now = ngx_coord_monotonic();
 
-    op->rc = ngx_coord_memory_ops[op->type](table, op, now);
+    run = (op->type < NGX_COORD_OP_SESSION_GET)
+          ? ngx_coord_memory_ops[op->type]
+          : ngx_coord_memory_session_ops[op->type - NGX_COORD_OP_SESSION_GET];
+
+    op->rc = run(table, op, now);
 
     second = 0;
 

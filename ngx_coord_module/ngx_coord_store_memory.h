@@ -14,6 +14,11 @@
 #include "ngx_coord_table.h"
 
 
+/* runs an operation at now; returns its rc */
+typedef ngx_int_t (*ngx_coord_memory_op_pt)(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+
 /*
  * The state of an operation's key; kinds of operations have tags of their
  * own, so that one key may have several.  NULL: none, or expired.
@@ -37,6 +42,11 @@ ngx_int_t ngx_coord_memory_lease_renew(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 ngx_int_t ngx_coord_memory_lease_release(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+
+
+/* from SESSION_GET to SESSION_KEEP; in ngx_coord_store_memory_session.c */
+extern const ngx_coord_memory_op_pt  ngx_coord_memory_session_ops[];
 
 
 #endif /* _NGX_COORD_STORE_MEMORY_H_INCLUDED_ */

@@ -9,13 +9,7 @@
 
 #include "ngx_coord_store_op.h"
 #include "ngx_coord_rate.h"
-#include "ngx_coord_script.h"
 
-
-#define NGX_COORD_STORE_OP_ARGS  12
-
-/* added to the life of keys: as far may the clocks of workers be apart */
-#define NGX_COORD_STORE_OP_SLACK  1000
 
 /* a fixed window that has less left may end before a give arrives */
 #define NGX_COORD_STORE_OP_MARGIN  (100 * NGX_COORD_NSEC_PER_MSEC)
@@ -27,32 +21,11 @@
 #define NGX_COORD_STORE_OP_WORDS  (2 * NGX_COORD_ID_LEN + 16)
 
 
-typedef struct {
-    ngx_uint_t                 script;
-    u_char                    *last;      /* of the scratch memory */
-    ngx_coord_arg_t            args[NGX_COORD_STORE_OP_ARGS];
-} ngx_coord_command_t;
-
-
-typedef struct {
-    ngx_uint_t                 script;
-    void                     (*build)(ngx_coord_command_t *cmd,
-                                      ngx_coord_op_t *op,
-                                      ngx_coord_nsec_t now);
-    ngx_int_t                (*parse)(ngx_coord_op_t *op,
-                                      ngx_coord_resp_value_t **values,
-                                      ngx_coord_nsec_t now);
-} ngx_coord_store_op_t;
-
-
+static const ngx_coord_store_op_t *ngx_coord_store_op(ngx_coord_op_e type);
 static void ngx_coord_store_op_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static void ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op, const char *suffix);
 static void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op, int64_t index);
-static void ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op);
 static ngx_coord_nsec_t ngx_coord_lease_span(ngx_coord_op_t *op);
 static int64_t ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns);
 
@@ -80,7 +53,7 @@ static void ngx_coord_lease_release_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
-/* in the order of ngx_coord_op_e */
+/* in the order of ngx_coord_op_e, up to LEASE_RELEASE */
 
 static const ngx_coord_store_op_t  ngx_coord_store_ops[] = {
 
@@ -185,10 +158,19 @@ ngx_coord_store_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 }
 
 
+static const ngx_coord_store_op_t *
+ngx_coord_store_op(ngx_coord_op_e type)
+{
+    return (type < NGX_COORD_OP_SESSION_GET)
+           ? &ngx_coord_store_ops[type]
+           : &ngx_coord_session_ops[type - NGX_COORD_OP_SESSION_GET];
+}
+
+
 ngx_uint_t
 ngx_coord_store_op_ncommands(ngx_coord_op_t *op)
 {
-    return ngx_coord_scripts[ngx_coord_store_ops[op->type].script].ncommands;
+    return ngx_coord_scripts[ngx_coord_store_op(op->type)->script].ncommands;
 }
 
 
@@ -268,7 +250,7 @@ ngx_int_t
 ngx_coord_store_op_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    return ngx_coord_store_ops[op->type].parse(op, values, now);
+    return ngx_coord_store_op(op->type)->parse(op, values, now);
 }
 
 
@@ -276,14 +258,18 @@ static void
 ngx_coord_store_op_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    cmd->script = ngx_coord_store_ops[op->type].script;
+    const ngx_coord_store_op_t  *sop;
+
+    sop = ngx_coord_store_op(op->type);
+
+    cmd->script = sop->script;
     cmd->last = ngx_coord_scratch;
 
-    ngx_coord_store_ops[op->type].build(cmd, op, now);
+    sop->build(cmd, op, now);
 }
 
 
-static void
+void
 ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op,
     const char *suffix)
 {
@@ -316,9 +302,7 @@ ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
 }
 
 
-/* in hex, so that redis-cli shows it */
-
-static void
+void
 ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
 {
     u_char  *p;

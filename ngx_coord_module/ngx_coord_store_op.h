@@ -11,10 +11,40 @@
 
 
 #include "ngx_coord_store.h"
+#include "ngx_coord_script.h"
 
 
 /* the replies of one operation, at most */
 #define NGX_COORD_STORE_OP_VALUES  12
+
+#define NGX_COORD_STORE_OP_ARGS  12
+
+/* added to the life of keys: as far may the clocks of workers be apart */
+#define NGX_COORD_STORE_OP_SLACK  1000
+
+
+/* an operation on its way to be encoded */
+typedef struct {
+    ngx_uint_t                 script;
+    u_char                    *last;      /* of the scratch memory */
+    ngx_coord_arg_t            args[NGX_COORD_STORE_OP_ARGS];
+} ngx_coord_command_t;
+
+
+/* build: fills the arguments; parse: as ngx_coord_store_op_parse() */
+typedef struct {
+    ngx_uint_t                 script;
+    void                     (*build)(ngx_coord_command_t *cmd,
+                                      ngx_coord_op_t *op,
+                                      ngx_coord_nsec_t now);
+    ngx_int_t                (*parse)(ngx_coord_op_t *op,
+                                      ngx_coord_resp_value_t **values,
+                                      ngx_coord_nsec_t now);
+} ngx_coord_store_op_t;
+
+
+/* from SESSION_GET to USER_REVOKE; in ngx_coord_store_op_session.c */
+extern const ngx_coord_store_op_t  ngx_coord_session_ops[];
 
 
 /*
@@ -46,6 +76,16 @@ u_char *ngx_coord_store_op_encode(u_char *p, ngx_coord_op_t *op,
  */
 ngx_int_t ngx_coord_store_op_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+
+
+/*
+ * For builders: the key of op with what follows it, and the id of op, in hex
+ * so that redis-cli shows it, as arguments in the scratch memory.
+ */
+void ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, const char *suffix);
+void ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op);
 
 
 /*

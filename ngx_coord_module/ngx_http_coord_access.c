@@ -659,11 +659,8 @@ ngx_http_coord_add(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_coord_op_e type, ngx_coord_zone_t *zone, ngx_str_t *key,
     ngx_uint_t secret, ngx_uint_t on_failure, ngx_http_coord_ref_t *ref)
 {
-    u_char                      encoded[NGX_COORD_KEY_LEN];
-    size_t                      len;
-    ngx_coord_op_t             *op;
-    ngx_coord_batch_t          *batch;
-    ngx_http_coord_loc_conf_t  *clcf;
+    u_char  encoded[NGX_COORD_KEY_LEN];
+    size_t  len;
 
     len = secret ? ngx_coord_key_digest(encoded, key)
                  : ngx_coord_key_encode(encoded, key);
@@ -672,6 +669,20 @@ ngx_http_coord_add(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
         return NULL;
     }
 
+    return ngx_http_coord_add_encoded(r, ctx, type, zone, encoded, len,
+                                      on_failure, ref);
+}
+
+
+ngx_coord_op_t *
+ngx_http_coord_add_encoded(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_coord_op_e type, ngx_coord_zone_t *zone, u_char *key, size_t len,
+    ngx_uint_t on_failure, ngx_http_coord_ref_t *ref)
+{
+    ngx_coord_op_t             *op;
+    ngx_coord_batch_t          *batch;
+    ngx_http_coord_loc_conf_t  *clcf;
+
     batch = ngx_http_coord_batch(ctx, zone->store, &ref->batch);
     if (batch == NULL) {
         return NULL;
@@ -679,7 +690,7 @@ ngx_http_coord_add(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
     ref->op = batch->nops;
 
-    op = ngx_coord_batch_add(batch, type, zone, encoded, len);
+    op = ngx_coord_batch_add(batch, type, zone, key, len);
     if (op == NULL) {
         return NULL;
     }

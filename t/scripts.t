@@ -179,6 +179,86 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
 }
 
 
+# --- sessions ---
+
+{
+    my $won = together('session_bind', sub { session("v$_[0]", "u$_[0]") },
+                       sub { $_[0][0] });
+    is($won, 1, 'session: one of 20 creates it');
+
+    my $r = run('session_get', k => '{k}');
+    my ($n) = $r->[0][1] =~ /^v(\d+)$/;
+    is($r->[0][2], "u$n", 'session: value and user of the same caller');
+    is($r->[0][0], us(0), 'session: created');
+    ttl_at_least('{k}', 50_000);
+
+    $r = run('session_bind', session('late', 'late'));
+    is("@$r[0 .. 2] $r->[4][1]", "0 0 0 v$n", 'session: what stands is told');
+
+    clear();
+    run('session_bind', session(undef, undef));
+    is_deeply([ @{ run('session_get', k => '{k}')->[0] } ],
+              [ us(0), undef, undef, undef ], 'session: without a value');
+    is(run('session_bind', session('later', undef))->[4][1], 'later',
+       'session: the value comes later');
+
+    run('session_set', k => '{k}', now => us(9), field => 'v',
+        value => 'other', ttl => 90_000);
+    $r = run('session_get', k => '{k}');
+    is("@{ $r->[0] }[0, 1]", us(0) . ' other', 'session: set');
+    ttl_at_least('{k}', 80_000);
+
+    run('session_touch', k => '{k}', ttl => 120_000);
+    ttl_at_least('{k}', 110_000);
+    is(run('session_touch', k => '{none}', ttl => 1000)->[0], 0,
+       'session: touch of none');
+    is($admin->command('EXISTS', '{none}'), 0, 'session: touch creates none');
+
+    run('session_set', k => '{k}', now => us(9), field => 'u',
+        value => 'u1', ttl => 90_000);
+    $r = run('session_revoke', k => '{k}', now => us(5), ttl => 60_000);
+    is("@$r[0, 1]", 'u1 0', 'session: revoked, whose it was');
+    $r = run('session_bind', session('again', 'u1'));
+    is($r->[4][3], us(5), 'session: revoked stays revoked');
+    is(run('session_revoke', k => '{new}', now => us(5), ttl => 60_000)->[1],
+       1, 'session: revoke of none');
+    ttl_at_least('{new}', 50_000);
+}
+
+
+# --- users ---
+
+{
+    clear();
+    my $added = together('user_add', sub { user("s$_[0]", $_[0], 5) },
+                         sub { $_[0][1] });
+    is($added, 20, 'user: 20 sessions');
+    is($admin->command('ZCARD', '{k}'), 5, 'user: 5 are left');
+    ttl_at_least('{k}', 50_000);
+
+    clear();
+    run('user_add', user("s$_", $_, 3)) for 1 .. 3;
+    run('user_seen', i => '{k}', now => us(10), id => 's1', ttl => 60_000);
+    is(run('user_add', user('s4', 11, 3))->[2], 1, 'user: one too many');
+    is(join(' ', map { run('user_check', i => '{k}', id => $_)->[0] ? 1 : 0 }
+                 qw(s1 s2 s3 s4)), '1 0 1 1',
+       'user: the least recently active is ended');
+
+    run('user_seen', i => '{k}', now => us(12), id => 's2', ttl => 60_000);
+    run('user_seen', i => '{k}', now => us(5), id => 's1', ttl => 60_000);
+    my $r = run('user_list', i => '{k}', old => us(-9), last => 1);
+    is("$r->[1] @{ $r->[2] }", '3 s4 ' . us(11) . ' s1 ' . us(10),
+       'user: list, the ended does not come back, activity only grows');
+    is(run('user_list', i => '{k}', old => us(5), last => 9)->[0], 1,
+       'user: expired ones are dropped');
+
+    is(run('user_drop', i => '{k}', id => 's4')->[0], 1, 'user: drop');
+    is(run('user_drop', i => '{k}', id => 's4')->[0], 0, 'user: dropped');
+    is(run('user_revoke', i => '{k}')->[0], 1, 'user: revoke all');
+    is($admin->command('EXISTS', '{k}'), 0, 'user: none is left');
+}
+
+
 # --- the files ---
 
 is_deeply([ sort keys %called ], [ sort keys %script ], 'each script was run');
@@ -331,6 +411,7 @@ sub fits {
                && !grep { !fits($value->[$_], $elements[$_]) } 0 .. $#elements;
     }
 
+    return ref $value eq 'Coord::Redis::Array' if $shape eq 'list';
     return $shape =~ /nil/ if !defined $value;
     return 0 if ref $value;
     return $value =~ /^-?\d+$/ if $shape =~ /int/;
@@ -371,6 +452,28 @@ sub together {
     }
 
     return $granted;
+}
+
+
+sub us { return $now / 1000 + 1_000_000 * $_[0] }
+
+
+sub session {
+    my ($value, $user) = @_;
+
+    return (k => '{k}', now => us(0), ttl => 60_000,
+            defined $value ? (field => 'v', value => $value)
+                           : (field => 'c', value => us(0)),
+            defined $user ? (owner => 'u', user => $user)
+                          : (owner => 'c', user => us(0)));
+}
+
+
+sub user {
+    my ($id, $at, $most) = @_;
+
+    return (i => '{k}', id => $id, now => us($at), old => us(-60),
+            beyond => -($most + 1), ttl => 60_000);
 }
 
 

@@ -1,0 +1,132 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#ifndef _NGX_HTTP_COORD_SESSION_H_INCLUDED_
+#define _NGX_HTTP_COORD_SESSION_H_INCLUDED_
+
+
+#include "ngx_http_coord.h"
+
+
+typedef enum {
+    NGX_HTTP_COORD_SESSION_NEW = 1,
+    NGX_HTTP_COORD_SESSION_BOUND,
+    NGX_HTTP_COORD_SESSION_MISMATCH,
+    NGX_HTTP_COORD_SESSION_REVOKED,
+    NGX_HTTP_COORD_SESSION_NONE,
+    NGX_HTTP_COORD_SESSION_BYPASSED
+} ngx_http_coord_session_status_e;
+
+
+#define NGX_HTTP_COORD_SESSION_REJECT     0
+#define NGX_HTTP_COORD_SESSION_PASS       1
+#define NGX_HTTP_COORD_SESSION_REBIND     2
+
+
+/* the variables $coord_session_... */
+#define NGX_HTTP_COORD_SESSION_VAR_STATUS  0
+#define NGX_HTTP_COORD_SESSION_VAR_VALUE   1
+#define NGX_HTTP_COORD_SESSION_VAR_AGE     2
+
+
+#define NGX_HTTP_COORD_SESSION_ID_LEN  (2 * NGX_COORD_ID_LEN)
+
+
+/* coord_session_zone: the data of an ngx_coord_zone_t */
+typedef struct {
+    ngx_http_complex_value_t         *key;
+    ngx_coord_nsec_t                  ttl;
+    ngx_coord_nsec_t                  absolute;  /* 0: none */
+    unsigned                          users:1;   /* some use has user= */
+} ngx_http_coord_session_zone_t;
+
+
+/* coord_session */
+typedef struct {
+    ngx_coord_zone_t                 *zone;
+    ngx_http_complex_value_t         *bind;      /* NULL: none */
+    ngx_http_complex_value_t         *learn;
+    ngx_http_complex_value_t         *user;
+    ngx_uint_t                        max_per_user;
+    ngx_uint_t                        mismatch;
+    ngx_uint_t                        missing;
+    ngx_uint_t                        on_failure;   /* or unset */
+    unsigned                          learn_addr:1; /* a list of peers */
+} ngx_http_coord_session_use_t;
+
+
+/* coord_session_cookie */
+typedef struct {
+    ngx_str_t                         name;
+    ngx_str_t                         attributes;   /* from "; " on */
+    time_t                            expires;      /* 0: with the browser */
+} ngx_http_coord_session_cookie_t;
+
+
+typedef struct {
+    ngx_http_coord_session_use_t     *use;       /* NULL: off */
+    ngx_http_coord_session_cookie_t  *cookie;    /* NULL: off */
+    ngx_uint_t                        log_level;
+    ngx_uint_t                        status_code;
+    ngx_flag_t                        dry_run;
+} ngx_http_coord_session_conf_t;
+
+
+extern ngx_module_t                    ngx_http_coord_session_module;
+extern const ngx_http_coord_feature_t  ngx_http_coord_session_lookup_feature;
+extern const ngx_http_coord_feature_t  ngx_http_coord_session_feature;
+
+
+/* --- ngx_http_coord_session.c --- */
+
+/* the getter of $coord_session_status, _value and _age; data: which one */
+ngx_int_t ngx_http_coord_session_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
+/*
+ * The header of the response is about to be sent: a value that is to be
+ * learned from it is taken now.
+ */
+void ngx_http_coord_session_learn(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+
+/*
+ * The peer that the session is bound to cannot be used: where its value is
+ * learned, it is learned again.
+ */
+void ngx_http_coord_session_unusable(ngx_http_request_t *r, ngx_str_t *peer);
+
+
+/* --- ngx_http_coord_session_cookie.c --- */
+
+/* parses coord_session_cookie; NULL: logged */
+ngx_http_coord_session_cookie_t *ngx_http_coord_session_cookie_parse(
+    ngx_conf_t *cf);
+
+/*
+ * Issues an id to a client that has none, once per client request.
+ * NGX_ERROR: no memory or no random bytes.
+ */
+ngx_int_t ngx_http_coord_session_cookie_issue(ngx_http_request_t *r);
+
+/* the getter of $coord_session_id: the id of the client, or the one issued */
+ngx_int_t ngx_http_coord_session_id_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
+
+/* --- ngx_http_coord_session_sticky.c --- */
+
+/* coord_sticky in upstream {} */
+typedef struct {
+    ngx_http_complex_value_t           *value;
+    ngx_http_upstream_init_pt           original_init_upstream;
+    ngx_http_upstream_init_peer_pt      original_init_peer;
+} ngx_http_coord_sticky_conf_t;
+
+char *ngx_http_coord_sticky(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+
+#endif /* _NGX_HTTP_COORD_SESSION_H_INCLUDED_ */

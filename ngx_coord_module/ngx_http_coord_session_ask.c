@@ -1,0 +1,773 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_session: what is asked of the store, and what it answers.  Decisions
+ * are made in ngx_http_coord_session.c.
+ */
+
+
+#include "ngx_http_coord_session_state.h"
+
+
+#define NGX_HTTP_COORD_SESSION_DIGEST  "sha256:"
+
+/* the life is slid when this part of it has passed */
+#define NGX_HTTP_COORD_SESSION_SLIDE   60
+
+
+static ngx_coord_op_t *ngx_http_coord_session_op(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_e type,
+    ngx_http_coord_ref_t *ref);
+static ngx_coord_op_t *ngx_http_coord_session_user_op(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_e type, u_char *user,
+    size_t len, ngx_http_coord_ref_t *ref);
+static ngx_int_t ngx_http_coord_session_ask_get(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_ask_write(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_ask_user(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_new_user(
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_ask_value(ngx_coord_op_t *op,
+    ngx_str_t *value);
+static ngx_coord_op_t *ngx_http_coord_session_result(
+    ngx_http_coord_session_state_t *state, ngx_http_coord_ref_t ref);
+static ngx_int_t ngx_http_coord_session_record(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_t *op);
+static void ngx_http_coord_session_keep(
+    ngx_http_coord_session_state_t *state);
+static void ngx_http_coord_session_memory_op(ngx_coord_op_t *op,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_e type, u_char *blob);
+static void ngx_http_coord_session_remember(
+    ngx_http_coord_session_state_t *state);
+
+
+ngx_int_t
+ngx_http_coord_session_name(ngx_http_coord_session_state_t *state,
+    ngx_str_t *text)
+{
+    ngx_uint_t  i;
+
+    if (ngx_coord_key_digest(state->key, text) != NGX_COORD_DIGEST_HEX_LEN) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < NGX_COORD_ID_LEN; i++) {
+        state->id[i] = (u_char) ngx_hextoi(state->key + 1 + 2 * i, 2);
+    }
+
+    state->text = *text;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_session_user_key(ngx_http_coord_session_user_t *user)
+{
+    user->len = 0;
+
+    if (user->text.len == 0) {
+        return NGX_OK;
+    }
+
+    user->len = ngx_coord_key_digest(user->key, &user->text);
+
+    return user->len ? NGX_OK : NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_http_coord_session_value(ngx_http_request_t *r,
+    ngx_http_complex_value_t *cv, ngx_str_t *value)
+{
+    u_char  *p, digest[NGX_COORD_DIGEST_LEN];
+
+    if (ngx_http_complex_value(r, cv, value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (value->len <= NGX_COORD_SESSION_VALUE_LEN) {
+        return NGX_OK;
+    }
+
+    if (ngx_coord_digest_init() != NGX_OK
+        || ngx_coord_digest_update(value->data, value->len) != NGX_OK
+        || ngx_coord_digest_final(digest) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    p = ngx_pnalloc(r->pool, sizeof(NGX_HTTP_COORD_SESSION_DIGEST) - 1
+                             + 2 * NGX_COORD_DIGEST_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    value->data = p;
+
+    p = ngx_cpymem(p, NGX_HTTP_COORD_SESSION_DIGEST,
+                   sizeof(NGX_HTTP_COORD_SESSION_DIGEST) - 1);
+    p = ngx_hex_dump(p, digest, NGX_COORD_DIGEST_LEN);
+
+    value->len = p - value->data;
+
+    return NGX_OK;
+}
+
+
+ngx_coord_nsec_t
+ngx_http_coord_session_life(ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_nsec_t                left;
+    ngx_http_coord_session_zone_t  *sz;
+
+    sz = state->use->zone->data;
+
+    if (sz->absolute == 0) {
+        return sz->ttl;
+    }
+
+    left = sz->absolute - (state->record.found ? state->record.age : 0);
+
+    return ngx_min(sz->ttl, ngx_max(left, NGX_COORD_NSEC_PER_MSEC));
+}
+
+
+/* 1 if the session has to be put into the index of the user */
+
+static ngx_int_t
+ngx_http_coord_session_new_user(ngx_http_coord_session_state_t *state)
+{
+    return state->user.len
+           && (state->user.len != state->record.user_len
+               || ngx_memcmp(state->user.key, state->record.user,
+                             state->user.len)
+                  != 0);
+}
+
+
+ngx_http_coord_session_need_e
+ngx_http_coord_session_plan(ngx_http_coord_session_state_t *state)
+{
+    ngx_uint_t            dry_run;
+    ngx_coord_session_t  *record;
+
+    if (state->failed || state->wrote) {
+        return NGX_HTTP_COORD_SESSION_NOTHING;
+    }
+
+    if (!state->known) {
+        return NGX_HTTP_COORD_SESSION_GET;
+    }
+
+    record = &state->record;
+    dry_run = state->conf->dry_run;
+
+    if (!record->found) {
+
+        /* without anything to bind the response may bring a value */
+
+        return (state->bind.len || state->user.len
+                || state->use->learn == NULL)
+               ? NGX_HTTP_COORD_SESSION_WRITE : NGX_HTTP_COORD_SESSION_NOTHING;
+    }
+
+    if (record->revoked) {
+        return NGX_HTTP_COORD_SESSION_NOTHING;
+    }
+
+    if (record->user_len && !state->checked) {
+        return NGX_HTTP_COORD_SESSION_CHECK;
+    }
+
+    if (state->ended) {
+        return NGX_HTTP_COORD_SESSION_NOTHING;
+    }
+
+    if (!record->bound && state->bind.len) {
+        return NGX_HTTP_COORD_SESSION_WRITE;
+    }
+
+    if (ngx_http_coord_session_differs(state)) {
+
+        if (state->use->mismatch == NGX_HTTP_COORD_SESSION_REBIND) {
+            return dry_run ? NGX_HTTP_COORD_SESSION_NOTHING
+                           : NGX_HTTP_COORD_SESSION_WRITE;
+        }
+
+        if (state->use->mismatch == NGX_HTTP_COORD_SESSION_REJECT) {
+            return NGX_HTTP_COORD_SESSION_NOTHING;
+        }
+    }
+
+    return ngx_http_coord_session_new_user(state)
+           ? NGX_HTTP_COORD_SESSION_WRITE : NGX_HTTP_COORD_SESSION_NOTHING;
+}
+
+
+ngx_int_t
+ngx_http_coord_session_ask(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t  *op;
+
+    state->has_get = 0;
+    state->has_check = 0;
+
+    switch (state->need) {
+
+    case NGX_HTTP_COORD_SESSION_GET:
+        return ngx_http_coord_session_ask_get(r, state);
+
+    case NGX_HTTP_COORD_SESSION_CHECK:
+        op = ngx_http_coord_session_user_op(r, state,
+                                            NGX_COORD_OP_USER_CHECK,
+                                            state->record.user,
+                                            state->record.user_len,
+                                            &state->check);
+        if (op == NULL) {
+            return NGX_ERROR;
+        }
+
+        state->has_check = 1;
+
+        return NGX_OK;
+
+    case NGX_HTTP_COORD_SESSION_WRITE:
+        return ngx_http_coord_session_ask_write(r, state);
+
+    default: /* NGX_HTTP_COORD_SESSION_NOTHING */
+        return NGX_OK;
+    }
+}
+
+
+static ngx_coord_op_t *
+ngx_http_coord_session_op(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_e type,
+    ngx_http_coord_ref_t *ref)
+{
+    return ngx_http_coord_session_user_op(r, state, type, state->key,
+                                          NGX_COORD_DIGEST_HEX_LEN, ref);
+}
+
+
+static ngx_coord_op_t *
+ngx_http_coord_session_user_op(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_e type, u_char *user,
+    size_t len, ngx_http_coord_ref_t *ref)
+{
+    ngx_coord_op_t    *op;
+    ngx_coord_zone_t  *zone;
+
+    zone = state->use->zone;
+
+    if (state->batch) {
+        ref->batch = 0;
+        ref->op = state->batch->nops;
+
+        op = ngx_coord_batch_add(state->batch, type, zone, user, len);
+
+        if (op) {
+            op->on_failure = state->on_failure;
+        }
+
+    } else {
+        op = ngx_http_coord_add_encoded(r, state->ctx, type, zone, user, len,
+                                        state->on_failure, ref);
+    }
+
+    if (op == NULL) {
+        return NULL;
+    }
+
+    op->u.session.ttl = ((ngx_http_coord_session_zone_t *) zone->data)->ttl;
+
+    ngx_memcpy(op->id, state->id, NGX_COORD_ID_LEN);
+
+    return op;
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_ask_get(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t  *op;
+
+    op = ngx_http_coord_session_op(r, state, NGX_COORD_OP_SESSION_GET,
+                                   &state->get);
+
+    if (op == NULL
+        || ngx_coord_op_blob(op, NGX_COORD_SESSION_VALUE_LEN) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    state->has_get = 1;
+
+    if (state->hint.len == 0) {
+        ngx_http_coord_session_remember(state);
+    }
+
+    if (state->hint.len == 0) {
+        return NGX_OK;
+    }
+
+    op = ngx_http_coord_session_user_op(r, state, NGX_COORD_OP_USER_CHECK,
+                                        state->hint.key, state->hint.len,
+                                        &state->check);
+    if (op == NULL) {
+        return NGX_ERROR;
+    }
+
+    state->has_check = 1;
+
+    return NGX_OK;
+}
+
+
+/* whose session it was when this node saw it last */
+
+static void
+ngx_http_coord_session_remember(ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t                  op;
+    ngx_http_coord_session_zone_t  *sz;
+
+    sz = state->use->zone->data;
+
+    if (!sz->users || ngx_coord_store_is_memory(state->use->zone->store)) {
+        return;
+    }
+
+    ngx_http_coord_session_memory_op(&op, state, NGX_COORD_OP_SESSION_GET,
+                                     NULL);
+    ngx_coord_memory_run(&op);
+
+    if (op.rc == NGX_OK && op.u.session.found) {
+        state->hint.len = op.u.session.user_len;
+        ngx_memcpy(state->hint.key, op.u.session.user, state->hint.len);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_ask_value(ngx_coord_op_t *op, ngx_str_t *value)
+{
+    if (ngx_coord_op_blob(op, NGX_COORD_SESSION_VALUE_LEN) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (value->len) {
+        ngx_memcpy(op->blob, value->data, value->len);
+
+        op->u.session.bound = 1;
+        op->u.session.value_len = value->len;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_ask_write(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t        *op;
+    ngx_coord_session_t   *record;
+    ngx_http_coord_ref_t   ref;
+
+    record = &state->record;
+
+    /* the index first: a session whose user does not have it has ended */
+
+    if (ngx_http_coord_session_new_user(state)
+        && ngx_http_coord_session_ask_user(r, state) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (!record->found || (!record->bound && state->bind.len)) {
+
+        op = ngx_http_coord_session_op(r, state, NGX_COORD_OP_SESSION_BIND,
+                                       &state->get);
+
+        if (op == NULL
+            || ngx_http_coord_session_ask_value(op, &state->bind) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        op->u.session.ttl = ngx_http_coord_session_life(state);
+        op->u.session.user_len = state->user.len;
+
+        ngx_memcpy(op->u.session.user, state->user.key, state->user.len);
+
+        state->has_get = 1;
+
+        return NGX_OK;
+    }
+
+    if (!ngx_http_coord_session_differs(state)
+        || state->use->mismatch != NGX_HTTP_COORD_SESSION_REBIND)
+    {
+        return NGX_OK;
+    }
+
+    op = ngx_http_coord_session_op(r, state, NGX_COORD_OP_SESSION_SET, &ref);
+
+    if (op == NULL
+        || ngx_http_coord_session_ask_value(op, &state->bind) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    op->u.session.ttl = ngx_http_coord_session_life(state);
+
+    state->differs = 1;
+
+    return NGX_OK;
+}
+
+
+/* moves the session into the index of its user, from that of another one */
+
+static ngx_int_t
+ngx_http_coord_session_ask_user(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t        *op;
+    ngx_coord_session_t   *record;
+    ngx_http_coord_ref_t   ref;
+
+    record = &state->record;
+
+    op = ngx_http_coord_session_user_op(r, state, NGX_COORD_OP_USER_ADD,
+                                        state->user.key, state->user.len,
+                                        &ref);
+    if (op == NULL) {
+        return NGX_ERROR;
+    }
+
+    op->u.session.max = state->use->max_per_user;
+
+    if (!record->found) {
+        return NGX_OK;
+    }
+
+    if (record->user_len) {
+        op = ngx_http_coord_session_user_op(r, state, NGX_COORD_OP_USER_DROP,
+                                            record->user, record->user_len,
+                                            &ref);
+        if (op == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    op = ngx_http_coord_session_op(r, state, NGX_COORD_OP_SESSION_SET, &ref);
+
+    if (op == NULL
+        || ngx_coord_op_blob(op, NGX_COORD_SESSION_VALUE_LEN) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    op->u.session.ttl = ngx_http_coord_session_life(state);
+    op->u.session.user_len = state->user.len;
+
+    ngx_memcpy(op->u.session.user, state->user.key, state->user.len);
+
+    return NGX_OK;
+}
+
+
+static ngx_coord_op_t *
+ngx_http_coord_session_result(ngx_http_coord_session_state_t *state,
+    ngx_http_coord_ref_t ref)
+{
+    return state->batch ? &state->batch->ops[ref.op]
+                        : ngx_http_coord_op(state->ctx, ref);
+}
+
+
+ngx_int_t
+ngx_http_coord_session_take(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t       *op;
+    ngx_coord_session_t  *record;
+
+    record = &state->record;
+
+    if (state->has_get) {
+        op = ngx_http_coord_session_result(state, state->get);
+
+        if (ngx_http_coord_session_record(r, state, op) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (state->has_check && !state->failed) {
+        op = ngx_http_coord_session_result(state, state->check);
+
+        if (op->rc != NGX_OK) {
+            state->failed = 1;
+            state->failure = op->failure;
+
+        } else if (record->found
+                   && record->user_len == op->key_len
+                   && ngx_memcmp(record->user, op->key, op->key_len) == 0)
+        {
+            state->checked = 1;
+            state->ended = !op->u.session.found;
+        }
+    }
+
+    if (state->need == NGX_HTTP_COORD_SESSION_WRITE && !state->failed) {
+        state->wrote = 1;
+        state->checked = 1;
+
+        if (state->user.len) {
+            record->user_len = state->user.len;
+            ngx_memcpy(record->user, state->user.key, state->user.len);
+        }
+
+        if (state->differs) {
+            state->value = state->bind;
+        }
+    }
+
+    if (!state->failed) {
+        ngx_http_coord_session_keep(state);
+    }
+
+    return NGX_OK;
+}
+
+
+/* copies the answer to GET or BIND */
+
+static ngx_int_t
+ngx_http_coord_session_record(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_t *op)
+{
+    state->source = op->source;
+    state->failure = op->failure;
+
+    if (op->rc != NGX_OK) {
+        state->failed = 1;
+        return NGX_OK;
+    }
+
+    state->known = 1;
+    state->record = op->u.session;
+
+    ngx_str_null(&state->value);
+
+    if (!op->u.session.bound) {
+        return NGX_OK;
+    }
+
+    state->value.data = ngx_pnalloc(r->pool,
+                                    ngx_max(op->u.session.value_len, 1));
+    if (state->value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    state->value.len = op->u.session.value_len;
+
+    ngx_memcpy(state->value.data, op->blob, state->value.len);
+
+    return NGX_OK;
+}
+
+
+/* the session for an operation on the zone's memory; blob: its value */
+
+static void
+ngx_http_coord_session_memory_op(ngx_coord_op_t *op,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_e type, u_char *blob)
+{
+    ngx_memzero(op, sizeof(ngx_coord_op_t));
+
+    op->type = type;
+    op->zone = state->use->zone;
+    op->key_len = NGX_COORD_DIGEST_HEX_LEN;
+    op->blob = blob;
+
+    ngx_memcpy(op->key, state->key, NGX_COORD_DIGEST_HEX_LEN);
+}
+
+
+/* this node remembers what Redis said */
+
+static void
+ngx_http_coord_session_keep(ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t  op;
+
+    if (!state->known || ngx_coord_store_is_memory(state->use->zone->store)) {
+        return;
+    }
+
+    ngx_http_coord_session_memory_op(&op, state, NGX_COORD_OP_SESSION_KEEP,
+                                     state->value.data);
+
+    op.u.session = state->record;
+    op.u.session.value_len = state->value.len;
+
+    if (state->ended) {
+        op.u.session.revoked = 1;
+    }
+
+    ngx_coord_memory_run(&op);
+
+    state->record.left = op.u.session.left;
+}
+
+
+void
+ngx_http_coord_session_touch(ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t        *op;
+    ngx_coord_nsec_t       life;
+    ngx_coord_batch_t     *batch;
+    ngx_coord_session_t   *record;
+    ngx_http_coord_ref_t   ref;
+
+    record = &state->record;
+    life = ngx_http_coord_session_life(state);
+
+    if (life - record->left < ((ngx_http_coord_session_zone_t *)
+                               state->use->zone->data)->ttl
+                              / NGX_HTTP_COORD_SESSION_SLIDE)
+    {
+        return;
+    }
+
+    batch = ngx_coord_batch_create(state->use->zone->store);
+    if (batch == NULL) {
+        return;
+    }
+
+    state->batch = batch;
+
+    op = ngx_http_coord_session_op(NULL, state, NGX_COORD_OP_SESSION_TOUCH,
+                                   &ref);
+    if (op) {
+        op->u.session.ttl = life;
+    }
+
+    if (record->user_len) {
+        (void) ngx_http_coord_session_user_op(NULL, state,
+                                              NGX_COORD_OP_USER_SEEN,
+                                              record->user, record->user_len,
+                                              &ref);
+    }
+
+    state->batch = NULL;
+
+    (void) ngx_coord_batch_send(batch);
+
+    record->left = life;
+
+    ngx_http_coord_session_keep(state);
+}
+
+
+void
+ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
+    ngx_str_t *value)
+{
+    ngx_coord_op_t        *op, memory;
+    ngx_coord_op_e         type;
+    ngx_coord_nsec_t       life;
+    ngx_coord_batch_t     *batch;
+    ngx_http_coord_ref_t   ref;
+    u_char                 blob[NGX_COORD_SESSION_VALUE_LEN];
+
+    type = state->record.bound ? NGX_COORD_OP_SESSION_SET
+                               : NGX_COORD_OP_SESSION_BIND;
+    life = ngx_http_coord_session_life(state);
+
+    /* the memory at once: a request may come before the answer of Redis */
+
+    ngx_http_coord_session_memory_op(&memory, state, type, blob);
+
+    ngx_memcpy(blob, value->data, value->len);
+
+    memory.u.session.bound = 1;
+    memory.u.session.value_len = value->len;
+    memory.u.session.user_len = state->user.len;
+    memory.u.session.ttl = life;
+
+    ngx_memcpy(memory.u.session.user, state->user.key, state->user.len);
+
+    ngx_coord_memory_run(&memory);
+
+    if (state->failed || ngx_coord_store_is_memory(state->use->zone->store)) {
+        return;
+    }
+
+    batch = ngx_coord_batch_create(state->use->zone->store);
+    if (batch == NULL) {
+        return;
+    }
+
+    state->batch = batch;
+    op = ngx_http_coord_session_op(NULL, state, type, &ref);
+    state->batch = NULL;
+
+    if (op == NULL || ngx_http_coord_session_ask_value(op, value) != NGX_OK) {
+        ngx_coord_batch_done(batch);
+        return;
+    }
+
+    op->u.session.ttl = life;
+
+    (void) ngx_coord_batch_send(batch);
+}
+
+
+ngx_int_t
+ngx_http_coord_session_fallback(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t  op;
+    u_char          blob[NGX_COORD_SESSION_VALUE_LEN];
+
+    if (state->on_failure == NGX_COORD_FAILURE_LOCAL
+        && (state->bind.len || state->use->learn == NULL))
+    {
+        ngx_http_coord_session_memory_op(&op, state,
+                                         NGX_COORD_OP_SESSION_BIND, blob);
+
+        ngx_memcpy(blob, state->bind.data, state->bind.len);
+
+        op.u.session.bound = (state->bind.len != 0);
+        op.u.session.value_len = state->bind.len;
+        op.u.session.ttl = ngx_http_coord_session_life(state);
+
+    } else {
+        ngx_http_coord_session_memory_op(&op, state, NGX_COORD_OP_SESSION_GET,
+                                         blob);
+    }
+
+    ngx_coord_memory_run(&op);
+
+    if (op.rc != NGX_OK
+        || (!op.u.session.found
+            && state->on_failure != NGX_COORD_FAILURE_LOCAL))
+    {
+        return NGX_DECLINED;
+    }
+
+    op.source = NGX_COORD_SOURCE_FALLBACK;
+    op.failure = state->failure;
+
+    return ngx_http_coord_session_record(r, state, &op);
+}

@@ -1,0 +1,362 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_session_cookie: session ids for applications that have none.
+ */
+
+
+#include "ngx_http_coord_conf.h"
+#include "ngx_http_coord_session.h"
+
+
+#define NGX_HTTP_COORD_COOKIE_EXPIRES  "; expires="
+#define NGX_HTTP_COORD_COOKIE_MAX_AGE  "; max-age="
+
+
+/* ctx->state[NGX_HTTP_COORD_SESSION_LOOKUP] */
+typedef struct {
+    ngx_str_t                         id;        /* the one issued */
+} ngx_http_coord_session_issued_t;
+
+
+static ngx_int_t ngx_http_coord_session_cookie_find(ngx_http_request_t *r,
+    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id);
+static ngx_int_t ngx_http_coord_session_cookie_field(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_cookie_t *cookie,
+    ngx_str_t *id);
+static ngx_int_t ngx_http_coord_session_cookie_expires(ngx_conf_t *cf,
+    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *value);
+static ngx_int_t ngx_http_coord_session_cookie_attribute(ngx_conf_t *cf,
+    ngx_http_coord_session_cookie_t *cookie, const char *name,
+    ngx_str_t *value);
+static ngx_int_t ngx_http_coord_session_cookie_check(ngx_conf_t *cf,
+    ngx_str_t *value);
+
+
+static ngx_str_t  ngx_http_coord_set_cookie = ngx_string("Set-Cookie");
+
+
+ngx_int_t
+ngx_http_coord_session_cookie_issue(ngx_http_request_t *r)
+{
+    u_char                            random[NGX_COORD_ID_LEN];
+    ngx_str_t                         id;
+    ngx_http_coord_ctx_t             *ctx;
+    ngx_http_coord_session_conf_t    *scf;
+    ngx_http_coord_session_issued_t  *issued;
+
+    scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_session_module);
+
+    if (scf->cookie == NULL
+        || r != r->main
+        || r->header_sent
+        || ngx_http_coord_session_cookie_find(r, scf->cookie, &id) == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    ctx = ngx_http_coord_ctx(r);
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ctx->state[NGX_HTTP_COORD_SESSION_LOOKUP] || ctx->headers_done) {
+        return NGX_OK;
+    }
+
+    issued = ngx_palloc(r->pool, sizeof(ngx_http_coord_session_issued_t)
+                                 + NGX_HTTP_COORD_SESSION_ID_LEN);
+    if (issued == NULL || ngx_coord_id(random) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    issued->id.data = (u_char *) (issued + 1);
+    issued->id.len = NGX_HTTP_COORD_SESSION_ID_LEN;
+
+    ngx_hex_dump(issued->id.data, random, NGX_COORD_ID_LEN);
+
+    if (ngx_http_coord_session_cookie_field(r, ctx, scf->cookie, &issued->id)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    ctx->state[NGX_HTTP_COORD_SESSION_LOOKUP] = issued;
+
+    return NGX_OK;
+}
+
+
+/* the id that the client has; only what looks like one of ours is taken */
+
+static ngx_int_t
+ngx_http_coord_session_cookie_find(ngx_http_request_t *r,
+    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id)
+{
+    u_char      ch;
+    ngx_uint_t  i;
+
+#if (nginx_version >= 1023000)
+
+    if (ngx_http_parse_multi_header_lines(r, r->headers_in.cookie,
+                                          &cookie->name, id)
+        == NULL)
+    {
+        return NGX_DECLINED;
+    }
+
+#else
+
+    if (ngx_http_parse_multi_header_lines(&r->headers_in.cookies,
+                                          &cookie->name, id)
+        == NGX_DECLINED)
+    {
+        return NGX_DECLINED;
+    }
+
+#endif
+
+    if (id->len != NGX_HTTP_COORD_SESSION_ID_LEN) {
+        return NGX_DECLINED;
+    }
+
+    for (i = 0; i < id->len; i++) {
+        ch = id->data[i];
+
+        if (!((ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'f'))) {
+            return NGX_DECLINED;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_cookie_field(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_cookie_t *cookie,
+    ngx_str_t *id)
+{
+    u_char     *p;
+    ngx_str_t   value;
+
+    value.data = ngx_pnalloc(r->pool,
+                             cookie->name.len + 1 + id->len
+                             + sizeof(NGX_HTTP_COORD_COOKIE_EXPIRES) - 1
+                             + sizeof("Thu, 31-Dec-37 23:55:55 GMT") - 1
+                             + sizeof(NGX_HTTP_COORD_COOKIE_MAX_AGE) - 1
+                             + NGX_TIME_T_LEN + cookie->attributes.len);
+    if (value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = ngx_cpymem(value.data, cookie->name.data, cookie->name.len);
+    *p++ = '=';
+    p = ngx_cpymem(p, id->data, id->len);
+
+    if (cookie->expires) {
+        p = ngx_cpymem(p, NGX_HTTP_COORD_COOKIE_EXPIRES,
+                       sizeof(NGX_HTTP_COORD_COOKIE_EXPIRES) - 1);
+        p = ngx_http_cookie_time(p, ngx_time() + cookie->expires);
+        p = ngx_sprintf(p, NGX_HTTP_COORD_COOKIE_MAX_AGE "%T",
+                        cookie->expires);
+    }
+
+    p = ngx_cpymem(p, cookie->attributes.data, cookie->attributes.len);
+
+    value.len = p - value.data;
+
+    return ngx_http_coord_field(r, ctx, &ngx_http_coord_set_cookie, &value);
+}
+
+
+ngx_int_t
+ngx_http_coord_session_id_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t                         id;
+    ngx_http_request_t               *main;
+    ngx_http_coord_ctx_t             *ctx;
+    ngx_http_coord_session_conf_t    *scf;
+    ngx_http_coord_session_issued_t  *issued;
+
+    main = r->main;
+
+    scf = ngx_http_get_module_loc_conf(main, ngx_http_coord_session_module);
+
+    if (scf->cookie
+        && ngx_http_coord_session_cookie_find(main, scf->cookie, &id)
+           == NGX_OK)
+    {
+        goto found;
+    }
+
+    /* it may be asked for before the phase that issues it */
+
+    if (r == main && ngx_http_coord_session_cookie_issue(r) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ctx = ngx_http_coord_get_ctx(main);
+    issued = ctx ? ctx->state[NGX_HTTP_COORD_SESSION_LOOKUP] : NULL;
+
+    if (issued == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    id = issued->id;
+
+found:
+
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+    v->len = id.len;
+    v->data = id.data;
+
+    return NGX_OK;
+}
+
+
+ngx_http_coord_session_cookie_t *
+ngx_http_coord_session_cookie_parse(ngx_conf_t *cf)
+{
+    ngx_int_t                         rc;
+    ngx_str_t                        *value, rest, path;
+    ngx_uint_t                        i;
+    ngx_http_coord_session_cookie_t  *cookie;
+
+    value = cf->args->elts;
+
+    cookie = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_session_cookie_t));
+    if (cookie == NULL) {
+        return NULL;
+    }
+
+    cookie->name = value[1];
+    ngx_str_set(&path, "/");
+
+    if (ngx_http_coord_session_cookie_check(cf, &value[1]) != NGX_OK) {
+        return NULL;
+    }
+
+    for (i = 2; i < cf->args->nelts; i++) {
+
+        rc = ngx_http_coord_session_cookie_check(cf, &value[i]);
+
+        if (rc != NGX_OK) {
+            return NULL;
+        }
+
+        if (ngx_http_coord_param(&value[i], "path=", &path)) {
+            continue;
+        }
+
+        if (ngx_http_coord_param(&value[i], "domain=", &rest)) {
+            rc = ngx_http_coord_session_cookie_attribute(cf, cookie, "domain=",
+                                                         &rest);
+
+        } else if (ngx_http_coord_param(&value[i], "expires=", &rest)) {
+            rc = ngx_http_coord_session_cookie_expires(cf, cookie, &rest);
+
+        } else if (ngx_strcmp(value[i].data, "secure") == 0
+                   || ngx_strcmp(value[i].data, "httponly") == 0
+                   || ngx_strcmp(value[i].data, "samesite=strict") == 0
+                   || ngx_strcmp(value[i].data, "samesite=lax") == 0
+                   || ngx_strcmp(value[i].data, "samesite=none") == 0)
+        {
+            rc = ngx_http_coord_session_cookie_attribute(cf, cookie, "",
+                                                         &value[i]);
+
+        } else {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter \"%V\", allowed are "
+                               "\"path=\", \"domain=\", \"secure\", "
+                               "\"httponly\", \"samesite=strict|lax|none\" "
+                               "and \"expires=\"", &value[i]);
+            return NULL;
+        }
+
+        if (rc != NGX_OK) {
+            return NULL;
+        }
+    }
+
+    if (ngx_http_coord_session_cookie_attribute(cf, cookie, "path=", &path)
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    return cookie;
+}
+
+
+/* nothing in a cookie may end it or begin another field */
+
+static ngx_int_t
+ngx_http_coord_session_cookie_check(ngx_conf_t *cf, ngx_str_t *value)
+{
+    size_t  i;
+
+    for (i = 0; i < value->len; i++) {
+
+        if (value->data[i] <= ' '
+            || value->data[i] >= 0x7f
+            || value->data[i] == ';'
+            || value->data[i] == ',')
+        {
+            break;
+        }
+    }
+
+    if (value->len && i == value->len) {
+        return NGX_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "\"%V\" cannot stand in a cookie", value);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_cookie_expires(ngx_conf_t *cf,
+    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *value)
+{
+    cookie->expires = ngx_parse_time(value, 1);
+
+    if (cookie->expires != (time_t) NGX_ERROR && cookie->expires != 0) {
+        return NGX_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid time \"%V\" in \"expires=\"", value);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_cookie_attribute(ngx_conf_t *cf,
+    ngx_http_coord_session_cookie_t *cookie, const char *name,
+    ngx_str_t *value)
+{
+    u_char  *p, *last;
+
+    p = ngx_pnalloc(cf->pool, cookie->attributes.len + sizeof("; ") - 1
+                              + ngx_strlen(name) + value->len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    last = ngx_sprintf(p, "%V; %s%V", &cookie->attributes, name, value);
+
+    cookie->attributes.data = p;
+    cookie->attributes.len = last - p;
+
+    return NGX_OK;
+}
