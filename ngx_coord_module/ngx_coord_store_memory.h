@@ -44,7 +44,6 @@ ngx_int_t ngx_coord_memory_lease_release(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
-
 /* from SESSION_GET to SESSION_KEEP; in ngx_coord_store_memory_session.c */
 extern const ngx_coord_memory_op_pt  ngx_coord_memory_session_ops[];
 

@@ -30,6 +30,8 @@ static ngx_int_t ngx_http_coord_session_round(ngx_http_request_t *r,
 static void ngx_http_coord_session_answered(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_session_conclude(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_verdict(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_refuse(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_state_t *state,
     const char *code, const char *what);
@@ -68,6 +70,17 @@ static const ngx_str_t  ngx_http_coord_session_statuses[] = {
     ngx_string("REVOKED"),
     ngx_string("NONE"),
     ngx_string("BYPASSED")
+};
+
+
+static const ngx_coord_outcome_e  ngx_http_coord_session_outcomes[] = {
+    NGX_COORD_OUTCOME_BYPASSED,
+    NGX_COORD_OUTCOME_NEW,
+    NGX_COORD_OUTCOME_BOUND,
+    NGX_COORD_OUTCOME_MISMATCH,
+    NGX_COORD_OUTCOME_REVOKED,
+    NGX_COORD_OUTCOME_NONE,
+    NGX_COORD_OUTCOME_BYPASSED
 };
 
 
@@ -337,6 +350,29 @@ ngx_http_coord_session_answered(ngx_coord_batch_t *batch)
 
 static ngx_int_t
 ngx_http_coord_session_conclude(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_state_t *state)
+{
+    ngx_int_t            rc;
+    ngx_coord_outcome_e  outcome;
+
+    rc = ngx_http_coord_session_verdict(r, ctx, state);
+
+    outcome = ngx_http_coord_session_outcomes[state->status];
+
+    if (state->status == NGX_HTTP_COORD_SESSION_BYPASSED
+        && rc != NGX_DECLINED)
+    {
+        outcome = NGX_COORD_OUTCOME_UNAVAILABLE;
+    }
+
+    ngx_coord_metrics_decision(state->use->zone, outcome);
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_verdict(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_state_t *state)
 {
     ngx_coord_session_t           *record;

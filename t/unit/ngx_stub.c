@@ -274,3 +274,23 @@ ngx_atoi(u_char *line, size_t n)
 
     return value;
 }
+
+
+ngx_int_t
+ngx_hextoi(u_char *line, size_t n)
+{
+    char       digits[17];
+    char      *end;
+    ngx_int_t  value;
+
+    if (n == 0 || n > 15) {
+        return NGX_ERROR;
+    }
+
+    memcpy(digits, line, n);
+    digits[n] = '\0';
+
+    value = strtoll(digits, &end, 16);
+
+    return *end == '\0' ? value : NGX_ERROR;
+}

@@ -10,8 +10,10 @@
  * LINK: ngx_coord_module/ngx_coord_store_redis.c
  * LINK: ngx_coord_module/ngx_coord_store_op.c
  * LINK: ngx_coord_module/ngx_coord_store_reply.c
+ * LINK: ngx_coord_module/ngx_coord_store_op_session.c
  * LINK: ngx_coord_module/ngx_coord_store_memory.c
  * LINK: ngx_coord_module/ngx_coord_store_memory_set.c
+ * LINK: ngx_coord_module/ngx_coord_store_memory_session.c
  * LINK: ngx_coord_module/ngx_coord_script.c ngx_coord_module/ngx_coord_resp.c
  * LINK: ngx_coord_module/ngx_coord_table.c ngx_coord_module/ngx_coord_rate.c
  * LINK: -lcmocka -lcrypto -lhiredis
@@ -32,6 +34,7 @@
 
 #include "ngx_stub.h"
 #include "ngx_coord_store.h"
+#include "ngx_coord_channel.h"
 
 
 #define SEC    1000000000LL
@@ -71,6 +74,15 @@ any(uint64_t n)
     rnd ^= rnd << 17;
 
     return (rnd >> 11) % n;
+}
+
+
+/* nobody subscribes here */
+
+ngx_int_t
+ngx_coord_channel_init(ngx_coord_store_t *store)
+{
+    return NGX_OK;
 }
 
 
