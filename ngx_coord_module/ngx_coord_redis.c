@@ -432,6 +432,8 @@ ngx_coord_redis_admit(ngx_coord_redis_node_t *node)
     }
 
     if (node->pending >= node->redis->conf->max_pending) {
+        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_OVERFLOW, 0,
+                                 "\"max_pending\" calls are in flight", NULL);
         return NGX_COORD_FAIL_OVERFLOW;
     }
 

@@ -62,6 +62,11 @@ ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
 
     (void) ngx_coord_bucket_init(&bucket, rate);
 
+    /* a caller with a larger burst was here: keep the key as long as it does */
+
+    op->zone->longest = ngx_max(op->zone->longest,
+                                ngx_min(backlog, NGX_COORD_RATE_SPAN));
+
     rc = ngx_coord_bucket_answer(&bucket, rate, backlog);
 
     rate->mark = tat;

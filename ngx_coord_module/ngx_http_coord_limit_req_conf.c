@@ -9,6 +9,7 @@
 
 #include "ngx_http_coord_conf.h"
 #include "ngx_http_coord_limit_req.h"
+#include "ngx_coord_rate.h"
 
 
 typedef struct {
@@ -234,6 +235,7 @@ static ngx_int_t
 ngx_http_coord_limit_req_check(ngx_conf_t *cf,
     ngx_http_coord_limit_req_limit_t *limit)
 {
+    ngx_coord_nsec_t                  full;
     ngx_http_coord_limit_req_zone_t  *lrz;
 
     lrz = limit->zone->data;
@@ -256,6 +258,21 @@ ngx_http_coord_limit_req_check(ngx_conf_t *cf,
 
     if (!lrz->delay) {
         limit->nodelay = 1;
+    }
+
+    /*
+     * Callers with different bursts share the keys of a zone: none may set a
+     * TTL that is too short for another.
+     */
+
+    if (lrz->rate == NULL) {
+        full = lrz->quota.period / (ngx_coord_nsec_t) lrz->quota.count;
+
+        if (full < NGX_COORD_RATE_SPAN / (ngx_coord_nsec_t) (limit->burst + 1))
+        {
+            full *= limit->burst + 1;
+            limit->zone->longest = ngx_max(limit->zone->longest, full);
+        }
     }
 
     return NGX_OK;

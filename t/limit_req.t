@@ -156,6 +156,9 @@ for my $n ($nodes[0], $memory) {
     my @small = map { $n->get('/small?k=mixed')->status } 1 .. 5;
     is_deeply(\@small, [(429) x 5], 'none fits into a burst of 1');
 
+    cmp_ok($r->command('PTTL', 'coord:rl:second:{mixed}'), '>', 9 * 60000,
+           'the small burst does not cut the TTL') if $n == $nodes[0];
+
     my @more = map { $n->get('/large?k=mixed')->status } 1 .. 4;
     is_deeply(\@more, [200, 200, 429, 429], 'two are left of the burst of 9');
 }
