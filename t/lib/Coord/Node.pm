@@ -258,7 +258,10 @@ sub reload {
     my ($self, %opt) = @_;
 
     my %old = map { $_ => 1 } $self->workers(all => 1);
-    my $count = $self->workers;
+
+    # not the number running: after a reload the old ones still count for a
+    # while
+    my $count = $self->{workers};
 
     kill 'HUP', $self->pid;
 
