@@ -63,7 +63,8 @@ ngx_module_t  ngx_http_coord_filter_module = {
 };
 
 
-static const ngx_str_t  ngx_http_coord_retry_after = ngx_string("Retry-After");
+static const ngx_str_t  ngx_http_coord_retry_after =
+    ngx_string("Retry-After");
 static const ngx_str_t  ngx_http_coord_policy = ngx_string("RateLimit-Policy");
 static const ngx_str_t  ngx_http_coord_limit = ngx_string("RateLimit");
 static const ngx_str_t  ngx_http_coord_x_limit =
@@ -97,7 +98,8 @@ ngx_http_coord_header_filter(ngx_http_request_t *r)
     ctx->headers_done = 1;
 
     if (ctx->retry_after
-        && ngx_http_coord_add_number(r, &ngx_http_coord_retry_after, ctx->retry_after)
+        && ngx_http_coord_add_number(r, &ngx_http_coord_retry_after,
+                                     ctx->retry_after)
            != NGX_OK)
     {
         return NGX_ERROR;
@@ -182,7 +184,9 @@ ngx_http_coord_add_draft(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
                     - limit.data;
     }
 
-    if (ngx_http_coord_add_field(r, &ngx_http_coord_policy, &policy) != NGX_OK) {
+    if (ngx_http_coord_add_field(r, &ngx_http_coord_policy, &policy)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

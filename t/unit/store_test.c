@@ -15,6 +15,7 @@
  * LINK: ngx_coord_module/ngx_coord_store_memory_set.c
  * LINK: ngx_coord_module/ngx_coord_store_memory_session.c
  * LINK: ngx_coord_module/ngx_coord_script.c ngx_coord_module/ngx_coord_resp.c
+ * LINK: ngx_coord_module/ngx_coord_resp_value.c
  * LINK: ngx_coord_module/ngx_coord_table.c ngx_coord_module/ngx_coord_rate.c
  * LINK: -lcmocka -lcrypto -lhiredis
  */
@@ -87,6 +88,15 @@ ngx_coord_channel_init(ngx_coord_store_t *store)
 
 
 /* the client */
+
+ngx_int_t
+ngx_coord_channel_init(ngx_coord_store_t *store)
+{
+    /* this store has no channels */
+
+    return NGX_OK;
+}
+
 
 ngx_coord_redis_t *
 ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
