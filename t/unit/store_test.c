@@ -89,15 +89,6 @@ ngx_coord_channel_init(ngx_coord_store_t *store)
 
 /* the client */
 
-ngx_int_t
-ngx_coord_channel_init(ngx_coord_store_t *store)
-{
-    /* this store has no channels */
-
-    return NGX_OK;
-}
-
-
 ngx_coord_redis_t *
 ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
     ngx_coord_redis_stats_t *st, ngx_cycle_t *cy)
