@@ -8,6 +8,7 @@
 
 
 #include "ngx_coord_lease.h"
+#include "ngx_coord_metrics.h"
 
 
 /* operations of one transaction: a reply has at most 256 elements */
@@ -88,6 +89,7 @@ ngx_coord_lease_hold(ngx_coord_op_t *op, ngx_coord_lease_lost_pt handler,
 
     ngx_coord_journal_add(held);
     ngx_coord_lease_schedule(held);
+    ngx_coord_metrics_gauge(held->zone, NGX_COORD_GAUGE_LEASES, 1);
 
     return held;
 }
@@ -98,6 +100,8 @@ ngx_coord_lease_release(ngx_coord_held_t *held)
 {
     held->handler = NULL;
     held->released = 1;
+
+    ngx_coord_metrics_gauge(held->zone, NGX_COORD_GAUGE_LEASES, -1);
 
     if (held->lost) {
         held->done = 1;

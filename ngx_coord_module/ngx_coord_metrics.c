@@ -28,12 +28,6 @@ typedef struct {
 } ngx_coord_metrics_block_t;
 
 
-struct ngx_coord_metrics_shm_s {
-    ngx_atomic_t               procs[NGX_COORD_METRICS_PROCS];   /* pids */
-    ngx_queue_t                blocks;
-};
-
-
 static size_t ngx_coord_metrics_size(ngx_coord_metrics_t *metrics);
 static ngx_int_t ngx_coord_metrics_init(ngx_shm_zone_t *shm_zone, void *data);
 static void ngx_coord_metrics_bind(ngx_coord_metrics_t *metrics,
@@ -408,32 +402,6 @@ ngx_coord_metrics_alive(ngx_pid_t pid)
 }
 
 
-ngx_uint_t
-ngx_coord_metrics_living(ngx_coord_metrics_t *metrics, u_char *living)
-{
-    ngx_uint_t                i, n;
-    ngx_coord_metrics_shm_t  *shm;
-
-    n = 0;
-    shm = metrics->shm;
-
-    ngx_memzero(living, NGX_COORD_METRICS_PROCS);
-
-    if (shm == NULL) {
-        return 0;
-    }
-
-    for (i = 0; i < NGX_COORD_METRICS_PROCS; i++) {
-        if (ngx_coord_metrics_alive((ngx_pid_t) shm->procs[i])) {
-            living[i] = 1;
-            n++;
-        }
-    }
-
-    return n;
-}
-
-
 void
 ngx_coord_metrics_decision(ngx_coord_zone_t *zone,
     ngx_coord_outcome_e outcome)
@@ -453,6 +421,34 @@ ngx_coord_metrics_decision(ngx_coord_zone_t *zone,
     if (ngx_coord_outcomes[outcome].refused) {
         ngx_coord_metrics_tick(shard->refused);
     }
+}
+
+
+void
+ngx_coord_metrics_limit(ngx_coord_op_t *op, ngx_uint_t refused,
+    ngx_uint_t dry_run)
+{
+    ngx_coord_outcome_e  outcome;
+
+    if (op->rc == NGX_BUSY) {
+        outcome = dry_run ? NGX_COORD_OUTCOME_REJECTED_DRY_RUN
+                          : NGX_COORD_OUTCOME_REJECTED;
+
+        ngx_coord_keys_refused(op->zone, op->key, op->key_len);
+
+    } else if (op->rc == NGX_ERROR) {
+        outcome = (op->on_failure == NGX_COORD_FAILURE_CLOSED && !dry_run)
+                  ? NGX_COORD_OUTCOME_UNAVAILABLE
+                  : NGX_COORD_OUTCOME_BYPASSED;
+
+    } else if (refused) {
+        return;
+
+    } else {
+        outcome = NGX_COORD_OUTCOME_PASSED;
+    }
+
+    ngx_coord_metrics_decision(op->zone, outcome);
 }
 
 

@@ -121,9 +121,39 @@ struct ngx_coord_counts_s {
 };
 
 
+#define NGX_COORD_INFO_STR  32
+
+
+typedef struct {
+    size_t                     len;
+    u_char                     data[NGX_COORD_INFO_STR];
+} ngx_coord_info_str_t;
+
+
+/* what a Redis server last said of itself */
+typedef struct {
+    ngx_coord_info_str_t       version;
+    ngx_coord_info_str_t       role;
+    uint64_t                   used_memory;
+    uint64_t                   max_memory;
+    uint64_t                   clients;
+    uint64_t                   hits;
+    uint64_t                   misses;
+    uint64_t                   evicted;
+    uint64_t                   uptime;       /* seconds */
+    ngx_uint_t                 rtt_usec;
+    ngx_msec_t                 taken;        /* 0: never */
+    ngx_coord_fail_e           failure;      /* of the last question */
+    ngx_msec_t                 failed;       /* when */
+} ngx_coord_store_info_t;
+
+
 /* of a store, in shared memory */
 struct ngx_coord_store_counts_s {
     ngx_coord_redis_stats_t    procs[NGX_COORD_METRICS_PROCS];
+    ngx_atomic_t               asked;        /* second of the last INFO */
+    ngx_atomic_t               version;      /* odd: info is being written */
+    ngx_coord_store_info_t     info;
 };
 
 
@@ -136,6 +166,14 @@ void ngx_coord_metrics_decision(ngx_coord_zone_t *zone,
     ngx_coord_outcome_e outcome);
 
 /*
+ * The same for an operation that limits: passed, rejected, bypassed or
+ * unavailable by its result; refused tells that the request was refused.
+ * Operations that were granted in a refused request do not count.
+ */
+void ngx_coord_metrics_limit(ngx_coord_op_t *op, ngx_uint_t refused,
+    ngx_uint_t dry_run);
+
+/*
  * Adds to a present state of a zone, in the slot of this process: +1 when a
  * lease is granted, -1 when it ends.
  */
@@ -144,7 +182,11 @@ void ngx_coord_metrics_gauge(ngx_coord_zone_t *zone, ngx_coord_gauge_e gauge,
 
 
 /* what the configuration has: lists that grow until its end */
-typedef struct ngx_coord_metrics_shm_s  ngx_coord_metrics_shm_t;
+typedef struct {
+    ngx_atomic_t               procs[NGX_COORD_METRICS_PROCS];   /* pids */
+    ngx_queue_t                blocks;
+} ngx_coord_metrics_shm_t;
+
 
 typedef struct {
     ngx_array_t               *zones;        /* of ngx_coord_zone_t * */
@@ -174,12 +216,113 @@ void ngx_coord_metrics_stop(ngx_coord_metrics_t *metrics);
 /* 1 if a process lives; pid 0 does not */
 ngx_uint_t ngx_coord_metrics_alive(ngx_pid_t pid);
 
+
+/* --- ngx_coord_metrics_read.c --- */
+
+typedef enum {
+    NGX_COORD_METRIC_COUNTER = 0,
+    NGX_COORD_METRIC_GAUGE,
+    NGX_COORD_METRIC_HISTOGRAM
+} ngx_coord_metric_type_e;
+
+
+/* what a metric is about, and with it its labels */
+typedef enum {
+    NGX_COORD_METRIC_NODE = 0,       /* none */
+    NGX_COORD_METRIC_STORE,          /* store */
+    NGX_COORD_METRIC_RESULTS,        /* store, result */
+    NGX_COORD_METRIC_LATENCY,        /* store, le */
+    NGX_COORD_METRIC_DECISIONS,      /* feature, zone, outcome */
+    NGX_COORD_METRIC_ZONE            /* feature, zone */
+} ngx_coord_metric_scope_e;
+
+
 /*
- * Marks the slots of living processes in NGX_COORD_METRICS_PROCS bytes and
- * returns their number.
+ * The table that JSON, Prometheus text and docs/metrics.md come from.  usec:
+ * microseconds that are shown as seconds.
  */
-ngx_uint_t ngx_coord_metrics_living(ngx_coord_metrics_t *metrics,
-    u_char *living);
+
+typedef struct {
+    ngx_str_t                  name;
+    ngx_str_t                  member;       /* in JSON */
+    ngx_str_t                  help;
+    ngx_coord_metric_type_e    type;
+    ngx_coord_metric_scope_e   scope;
+    ngx_uint_t                 offset;       /* in stats, or a gauge */
+    unsigned                   usec:1;
+} ngx_coord_metric_t;
+
+
+extern const ngx_coord_metric_t  ngx_coord_metrics_table[];
+
+
+/* how a zone's type is called, and what becomes of its requests */
+typedef struct {
+    ngx_str_t                  type;         /* "rl" */
+    ngx_str_t                  name;         /* "limit_req" */
+    uint32_t                   outcomes;     /* bits */
+    uint32_t                   gauges;       /* bits */
+    unsigned                   keys:1;       /* keys may be shown */
+} ngx_coord_metrics_feature_t;
+
+
+/* one look at everything: who lives, and the sums of a store */
+typedef struct {
+    ngx_uint_t                 workers;
+    u_char                     living[NGX_COORD_METRICS_PROCS];
+} ngx_coord_metrics_view_t;
+
+
+/* which slots belong to living processes; other reads take it */
+void ngx_coord_metrics_look(ngx_coord_metrics_t *metrics,
+    ngx_coord_metrics_view_t *view);
+
+/* the feature of a zone; a type of which nothing is known has its own name */
+const ngx_coord_metrics_feature_t *ngx_coord_metrics_feature(
+    ngx_coord_zone_t *zone);
+
+/* how often a zone had an outcome, over all workers */
+ngx_uint_t ngx_coord_metrics_outcome(ngx_coord_zone_t *zone,
+    ngx_coord_outcome_e outcome);
+
+/* a present state of a zone, over all living workers */
+ngx_uint_t ngx_coord_metrics_state(ngx_coord_metrics_view_t *view,
+    ngx_coord_zone_t *zone, ngx_coord_gauge_e gauge);
+
+/*
+ * Decisions in each of the last n full seconds (at most 60), the oldest
+ * first; refused ones among them.
+ */
+void ngx_coord_metrics_history(ngx_coord_zone_t *zone, ngx_uint_t *all,
+    ngx_uint_t *refused, ngx_uint_t n);
+
+/* the counters of a store over all workers, present states of the living */
+void ngx_coord_metrics_store(ngx_coord_metrics_view_t *view,
+    ngx_coord_store_t *store, ngx_coord_redis_stats_t *sum);
+
+/* a copy of what the server of a store last said; taken 0: nothing yet */
+void ngx_coord_metrics_info(ngx_coord_store_t *store,
+    ngx_coord_store_info_t *info);
+
+/*
+ * A quantile (0.5, 0.99) of the latencies as the upper bound of its bucket,
+ * in microseconds; 0: no calls, or beyond the last bound.
+ */
+ngx_uint_t ngx_coord_metrics_quantile(ngx_coord_redis_stats_t *stats,
+    double quantile);
+
+typedef enum {
+    NGX_COORD_STORE_DOWN = 0,
+    NGX_COORD_STORE_DEGRADED,        /* some workers reach it */
+    NGX_COORD_STORE_UP
+} ngx_coord_store_state_e;
+
+extern const ngx_str_t  ngx_coord_store_states[];
+
+/* what is known of a store without asking it */
+ngx_coord_store_state_e ngx_coord_metrics_store_state(
+    ngx_coord_store_t *store, ngx_coord_metrics_view_t *view,
+    ngx_coord_redis_stats_t *sum, ngx_coord_store_info_t *info);
 
 
 /* --- ngx_coord_metrics_keys.c --- */

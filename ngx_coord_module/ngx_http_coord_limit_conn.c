@@ -267,6 +267,11 @@ ngx_http_coord_limit_conn_decide(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
+    for (i = 0; i < state->items.nelts; i++) {
+        ngx_coord_metrics_limit(&item[i].op, refused != NULL,
+                                state->conf->dry_run);
+    }
+
     if (refused) {
         return ngx_http_coord_limit_conn_refuse(r, ctx, state, refused);
     }

@@ -620,43 +620,31 @@ ngx_http_coord_limit_req_members(ngx_http_request_t *r,
 static void
 ngx_http_coord_limit_req_count(ngx_http_coord_limit_req_state_t *state)
 {
-    ngx_uint_t                        i, rejected, dry_run;
+    ngx_uint_t                        i, refused, dry_run;
     ngx_coord_op_t                   *op;
-    ngx_coord_outcome_e               outcome;
     ngx_http_coord_limit_req_item_t  *item;
 
     dry_run = state->conf->dry_run;
-    rejected = (state->status == NGX_HTTP_COORD_LIMIT_REQ_REJECTED
-                || state->status == NGX_HTTP_COORD_LIMIT_REQ_REJECTED_DRY_RUN);
+    refused = (state->status == NGX_HTTP_COORD_LIMIT_REQ_REJECTED
+               || state->status == NGX_HTTP_COORD_LIMIT_REQ_REJECTED_DRY_RUN);
 
     item = state->items.elts;
 
     for (i = 0; i < state->items.nelts; i++) {
         op = &item[i].op;
 
-        if (op->rc == NGX_BUSY) {
-            outcome = dry_run ? NGX_COORD_OUTCOME_REJECTED_DRY_RUN
-                              : NGX_COORD_OUTCOME_REJECTED;
-
-            ngx_coord_keys_refused(op->zone, op->key, op->key_len);
-
-        } else if (op->rc == NGX_ERROR) {
-            outcome = (op->on_failure == NGX_COORD_FAILURE_CLOSED && !dry_run)
-                      ? NGX_COORD_OUTCOME_UNAVAILABLE
-                      : NGX_COORD_OUTCOME_BYPASSED;
-
-        } else if (rejected) {
+        if (op->rc == NGX_OK
+            && !refused
+            && ngx_http_coord_limit_req_wait(&item[i]))
+        {
+            ngx_coord_metrics_decision(op->zone,
+                                       dry_run
+                                       ? NGX_COORD_OUTCOME_DELAYED_DRY_RUN
+                                       : NGX_COORD_OUTCOME_DELAYED);
             continue;
-
-        } else if (ngx_http_coord_limit_req_wait(&item[i])) {
-            outcome = dry_run ? NGX_COORD_OUTCOME_DELAYED_DRY_RUN
-                              : NGX_COORD_OUTCOME_DELAYED;
-
-        } else {
-            outcome = NGX_COORD_OUTCOME_PASSED;
         }
 
-        ngx_coord_metrics_decision(op->zone, outcome);
+        ngx_coord_metrics_limit(op, refused, dry_run);
     }
 }
 

@@ -1,0 +1,354 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * INFO in the background.
+ */
+
+
+#include "ngx_coord_probe.h"
+
+
+#define NGX_COORD_PROBE_INTERVAL  2000       /* milliseconds */
+
+#define NGX_COORD_INFO  "*1" CRLF "$4" CRLF "INFO" CRLF
+
+
+typedef struct {
+    ngx_coord_store_t         *store;
+    ngx_coord_redis_call_t     call;
+    unsigned                   in_flight:1;
+    unsigned                   denied:1;     /* the user may not ask */
+} ngx_coord_probe_t;
+
+
+/* a line of INFO and where its value goes */
+typedef struct {
+    ngx_str_t                  name;
+    ngx_uint_t                 offset;
+    unsigned                   text:1;
+} ngx_coord_probe_field_t;
+
+
+static void ngx_coord_probe_tick(ngx_event_t *ev);
+static void ngx_coord_probe_ask(ngx_coord_probe_t *probe);
+static size_t ngx_coord_probe_size(ngx_coord_redis_call_t *call);
+static u_char *ngx_coord_probe_encode(ngx_coord_redis_call_t *call,
+    u_char *p);
+static void ngx_coord_probe_expired(ngx_coord_redis_call_t *call);
+static void ngx_coord_probe_handler(ngx_coord_redis_call_t *call,
+    ngx_int_t rc, ngx_coord_resp_value_t *reply);
+static void ngx_coord_probe_failed(ngx_coord_probe_t *probe,
+    ngx_coord_fail_e failure);
+static void ngx_coord_probe_publish(ngx_coord_store_counts_t *counts,
+    ngx_coord_store_info_t *info);
+static void ngx_coord_probe_line(ngx_coord_store_info_t *info, u_char *line,
+    size_t len);
+static void ngx_coord_probe_value(ngx_coord_store_info_t *info,
+    const ngx_coord_probe_field_t *field, u_char *value, size_t len);
+
+
+#define ngx_coord_info(field)  offsetof(ngx_coord_store_info_t, field)
+
+
+static const ngx_coord_probe_field_t  ngx_coord_probe_fields[] = {
+    { ngx_string("redis_version"), ngx_coord_info(version), 1 },
+    { ngx_string("role"), ngx_coord_info(role), 1 },
+    { ngx_string("used_memory"), ngx_coord_info(used_memory), 0 },
+    { ngx_string("maxmemory"), ngx_coord_info(max_memory), 0 },
+    { ngx_string("connected_clients"), ngx_coord_info(clients), 0 },
+    { ngx_string("keyspace_hits"), ngx_coord_info(hits), 0 },
+    { ngx_string("keyspace_misses"), ngx_coord_info(misses), 0 },
+    { ngx_string("evicted_keys"), ngx_coord_info(evicted), 0 },
+    { ngx_string("uptime_in_seconds"), ngx_coord_info(uptime), 0 },
+    { ngx_null_string, 0, 0 }
+};
+
+
+/* of this worker */
+static ngx_coord_probe_t  *ngx_coord_probes;
+static ngx_uint_t          ngx_coord_nprobes;
+static ngx_event_t         ngx_coord_probe_timer;
+
+
+ngx_int_t
+ngx_coord_probe_start(ngx_coord_metrics_t *metrics, ngx_cycle_t *cycle)
+{
+    ngx_uint_t           i;
+    ngx_coord_store_t  **stores;
+
+    ngx_coord_probe_stop();
+
+    if (metrics->stores->nelts == 0) {
+        return NGX_OK;
+    }
+
+    ngx_coord_probes = ngx_calloc(metrics->stores->nelts
+                                  * sizeof(ngx_coord_probe_t), cycle->log);
+    if (ngx_coord_probes == NULL) {
+        return NGX_ERROR;
+    }
+
+    stores = metrics->stores->elts;
+
+    for (i = 0; i < metrics->stores->nelts; i++) {
+        if (stores[i]->client && stores[i]->counts) {
+            ngx_coord_probes[ngx_coord_nprobes++].store = stores[i];
+        }
+    }
+
+    if (ngx_coord_nprobes == 0) {
+        return NGX_OK;
+    }
+
+    ngx_memzero(&ngx_coord_probe_timer, sizeof(ngx_event_t));
+
+    ngx_coord_probe_timer.handler = ngx_coord_probe_tick;
+    ngx_coord_probe_timer.data = &ngx_coord_probe_timer;
+    ngx_coord_probe_timer.log = cycle->log;
+    ngx_coord_probe_timer.cancelable = 1;
+
+    ngx_add_timer(&ngx_coord_probe_timer, 1);
+
+    return NGX_OK;
+}
+
+
+void
+ngx_coord_probe_stop(void)
+{
+    if (ngx_coord_probe_timer.timer_set) {
+        ngx_del_timer(&ngx_coord_probe_timer);
+    }
+
+    if (ngx_coord_probes) {
+        ngx_free(ngx_coord_probes);
+    }
+
+    ngx_coord_probes = NULL;
+    ngx_coord_nprobes = 0;
+}
+
+
+static void
+ngx_coord_probe_tick(ngx_event_t *ev)
+{
+    ngx_uint_t                 i;
+    ngx_atomic_uint_t          asked, now;
+    ngx_coord_store_counts_t  *counts;
+
+    now = ngx_current_msec / NGX_COORD_PROBE_INTERVAL;
+
+    for (i = 0; i < ngx_coord_nprobes; i++) {
+        counts = ngx_coord_probes[i].store->counts;
+        asked = counts->asked;
+
+        if (asked != now && ngx_atomic_cmp_set(&counts->asked, asked, now)) {
+            ngx_coord_probe_ask(&ngx_coord_probes[i]);
+        }
+    }
+
+    if (!ngx_exiting) {
+        ngx_add_timer(ev, NGX_COORD_PROBE_INTERVAL
+                          - ngx_current_msec % NGX_COORD_PROBE_INTERVAL
+                          + ngx_random() % 100);
+    }
+}
+
+
+static void
+ngx_coord_probe_ask(ngx_coord_probe_t *probe)
+{
+    ngx_str_t                key;
+    ngx_coord_redis_call_t  *call;
+
+    if (probe->in_flight || probe->denied) {
+        return;
+    }
+
+    call = &probe->call;
+
+    ngx_memzero(call, sizeof(ngx_coord_redis_call_t));
+
+    call->size = ngx_coord_probe_size;
+    call->encode = ngx_coord_probe_encode;
+    call->ncommands = 1;
+    call->expired = ngx_coord_probe_expired;
+    call->handler = ngx_coord_probe_handler;
+    call->data = probe;
+    call->plain = 1;
+
+    ngx_str_null(&key);
+
+    if (ngx_coord_redis_send(probe->store->client, &key, call) == NGX_AGAIN) {
+        probe->in_flight = 1;
+        return;
+    }
+
+    ngx_coord_probe_failed(probe, call->failure);
+}
+
+
+static size_t
+ngx_coord_probe_size(ngx_coord_redis_call_t *call)
+{
+    return sizeof(NGX_COORD_INFO) - 1;
+}
+
+
+static u_char *
+ngx_coord_probe_encode(ngx_coord_redis_call_t *call, u_char *p)
+{
+    return ngx_cpymem(p, NGX_COORD_INFO, sizeof(NGX_COORD_INFO) - 1);
+}
+
+
+static void
+ngx_coord_probe_expired(ngx_coord_redis_call_t *call)
+{
+    ngx_coord_probe_failed(call->data, NGX_COORD_FAIL_TIMEOUT);
+}
+
+
+static void
+ngx_coord_probe_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
+    ngx_coord_resp_value_t *reply)
+{
+    ngx_coord_probe_t *probe = call->data;
+
+    ngx_str_t               text;
+    ngx_coord_store_info_t  info;
+
+    probe->in_flight = 0;
+
+    if (call->late) {
+
+        /* reported when it was */
+
+        return;
+    }
+
+    if (rc != NGX_OK) {
+        probe->denied = (call->failure == NGX_COORD_FAIL_AUTH);
+        ngx_coord_probe_failed(probe, call->failure);
+        return;
+    }
+
+    if (ngx_coord_resp_string(ngx_coord_resp_element(reply, 0), &text)
+        != NGX_OK)
+    {
+        probe->denied = 1;
+        ngx_coord_probe_failed(probe, NGX_COORD_FAIL_ERROR);
+        return;
+    }
+
+    ngx_memzero(&info, sizeof(ngx_coord_store_info_t));
+
+    ngx_coord_probe_parse(&info, &text);
+
+    info.rtt_usec = (ngx_coord_monotonic() - call->start)
+                    / NGX_COORD_NSEC_PER_USEC;
+    info.taken = ngx_max(ngx_current_msec, 1);
+
+    ngx_coord_probe_publish(probe->store->counts, &info);
+}
+
+
+static void
+ngx_coord_probe_failed(ngx_coord_probe_t *probe, ngx_coord_fail_e failure)
+{
+    ngx_coord_store_info_t  info;
+
+    info = probe->store->counts->info;
+
+    info.failure = failure;
+    info.failed = ngx_current_msec;
+
+    ngx_coord_probe_publish(probe->store->counts, &info);
+}
+
+
+/* readers see the version change; see ngx_coord_metrics_info() */
+
+static void
+ngx_coord_probe_publish(ngx_coord_store_counts_t *counts,
+    ngx_coord_store_info_t *info)
+{
+    ngx_atomic_uint_t  version;
+
+    version = counts->version | 1;
+    counts->version = version;
+
+    ngx_memory_barrier();
+
+    counts->info = *info;
+
+    ngx_memory_barrier();
+
+    counts->version = version + 1;
+}
+
+
+void
+ngx_coord_probe_parse(ngx_coord_store_info_t *info, ngx_str_t *text)
+{
+    u_char  *p, *line, *last;
+
+    p = text->data;
+    last = text->data + text->len;
+
+    while (p < last) {
+        line = p;
+
+        while (p < last && *p != CR && *p != LF) {
+            p++;
+        }
+
+        ngx_coord_probe_line(info, line, p - line);
+
+        p++;
+    }
+}
+
+
+static void
+ngx_coord_probe_line(ngx_coord_store_info_t *info, u_char *line, size_t len)
+{
+    const ngx_coord_probe_field_t  *field;
+
+    for (field = ngx_coord_probe_fields; field->name.len; field++) {
+        if (len > field->name.len
+            && line[field->name.len] == ':'
+            && ngx_memcmp(line, field->name.data, field->name.len) == 0)
+        {
+            ngx_coord_probe_value(info, field, line + field->name.len + 1,
+                                  len - field->name.len - 1);
+            return;
+        }
+    }
+}
+
+
+static void
+ngx_coord_probe_value(ngx_coord_store_info_t *info,
+    const ngx_coord_probe_field_t *field, u_char *value, size_t len)
+{
+    off_t                  n;
+    uint64_t              *number;
+    ngx_coord_info_str_t  *str;
+
+    if (field->text) {
+        str = (ngx_coord_info_str_t *) ((u_char *) info + field->offset);
+
+        str->len = ngx_min(len, NGX_COORD_INFO_STR);
+        ngx_memcpy(str->data, value, str->len);
+        return;
+    }
+
+    n = ngx_atoof(value, len);
+
+    if (n != NGX_ERROR) {
+        number = (uint64_t *) ((u_char *) info + field->offset);
+        *number = n;
+    }
+}

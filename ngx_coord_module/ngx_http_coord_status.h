@@ -1,0 +1,81 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The status page: one look at the metrics in three forms.
+ */
+
+
+#ifndef _NGX_HTTP_COORD_STATUS_H_INCLUDED_
+#define _NGX_HTTP_COORD_STATUS_H_INCLUDED_
+
+
+#include "ngx_http_coord.h"
+#include "ngx_http_coord_out.h"
+
+
+#define NGX_HTTP_COORD_STATUS_HISTORY  60    /* seconds */
+#define NGX_HTTP_COORD_STATUS_KEYS     10
+
+
+/* what a response is made from */
+typedef struct {
+    ngx_http_request_t            *request;
+    ngx_http_coord_main_conf_t    *conf;
+    ngx_coord_metrics_view_t       view;
+    ngx_uint_t                     keys;     /* show refused keys */
+} ngx_http_coord_status_t;
+
+
+/* what is known of a store */
+typedef struct {
+    ngx_coord_store_t             *store;
+    ngx_coord_redis_stats_t        stats;
+    ngx_coord_store_info_t         info;
+    ngx_coord_store_state_e        state;
+} ngx_http_coord_status_store_t;
+
+
+extern ngx_module_t  ngx_http_coord_status_module;
+
+
+/*
+ * The n-th store, from 0: those of the configuration, then the built-in one
+ * if a zone uses it.  NGX_DECLINED: there are no more.
+ */
+ngx_int_t ngx_http_coord_status_store(ngx_http_coord_status_t *st,
+    ngx_uint_t n, ngx_http_coord_status_store_t *store);
+
+/* the n-th zone, from 0; NULL: there are no more */
+ngx_coord_zone_t *ngx_http_coord_status_zone(ngx_http_coord_status_t *st,
+    ngx_uint_t n);
+
+/* 1 if an outcome of a zone is to be shown */
+ngx_uint_t ngx_http_coord_status_outcome(ngx_coord_zone_t *zone,
+    ngx_uint_t outcome, ngx_uint_t *count);
+
+/* a zone's key may be shown: plain, and of a feature whose keys are no secret */
+ngx_uint_t ngx_http_coord_status_key(ngx_coord_zone_t *zone,
+    ngx_coord_keys_entry_t *entry);
+
+/* the three forms; each fills out */
+void ngx_http_coord_status_json(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out);
+void ngx_http_coord_status_prom(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out);
+
+/* the members of one store, also for coord_health */
+void ngx_http_coord_status_json_store(ngx_http_coord_status_store_t *s,
+    ngx_http_coord_out_t *out);
+
+
+/* sends a problem document from a content handler; see ngx_http_coord.h */
+ngx_int_t ngx_http_coord_problem(ngx_http_request_t *r,
+    ngx_http_coord_problem_t *problem);
+
+/* 405 with the methods that are allowed */
+ngx_int_t ngx_http_coord_not_allowed(ngx_http_request_t *r,
+    const char *methods);
+
+
+#endif /* _NGX_HTTP_COORD_STATUS_H_INCLUDED_ */

@@ -1,0 +1,434 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The status as JSON.
+ */
+
+
+#include "ngx_http_coord_status.h"
+
+
+static void ngx_http_coord_status_json_node(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_metric(
+    ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out,
+    const ngx_coord_metric_t *metric);
+static void ngx_http_coord_status_json_results(ngx_coord_redis_stats_t *stats,
+    ngx_http_coord_out_t *out, const char *name);
+static void ngx_http_coord_status_json_latency(ngx_coord_redis_stats_t *stats,
+    ngx_http_coord_out_t *out, const char *name);
+static void ngx_http_coord_status_json_server(
+    ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_decisions(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_rates(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_keys(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out);
+
+
+void
+ngx_http_coord_status_json(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t                      i;
+    ngx_coord_zone_t               *zone;
+    ngx_http_coord_status_store_t   store;
+
+    ngx_http_coord_json_open(out, NULL, '{');
+
+    ngx_http_coord_status_json_node(st, out);
+
+    ngx_http_coord_json_open(out, "stores", '[');
+
+    for (i = 0; ngx_http_coord_status_store(st, i, &store) == NGX_OK; i++) {
+        ngx_http_coord_json_open(out, NULL, '{');
+        ngx_http_coord_status_json_store(&store, out);
+        ngx_http_coord_json_close(out, '}');
+    }
+
+    ngx_http_coord_json_close(out, ']');
+
+    ngx_http_coord_json_open(out, "zones", '[');
+
+    for (i = 0; /* void */ ; i++) {
+        zone = ngx_http_coord_status_zone(st, i);
+
+        if (zone == NULL) {
+            break;
+        }
+
+        ngx_http_coord_status_json_zone(st, zone, out);
+    }
+
+    ngx_http_coord_json_close(out, ']');
+
+    ngx_http_coord_json_close(out, '}');
+    ngx_http_coord_out_text(out, "\n");
+}
+
+
+static void
+ngx_http_coord_status_json_node(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out)
+{
+    ngx_str_t    s;
+    ngx_time_t  *tp;
+
+    tp = ngx_timeofday();
+
+    ngx_http_coord_json_number(out, "time_ms",
+                               (int64_t) tp->sec * 1000 + tp->msec);
+
+    s.data = ngx_cycle->hostname.data;
+    s.len = ngx_cycle->hostname.len;
+    ngx_http_coord_json_string(out, "node", &s);
+
+    ngx_str_set(&s, NGINX_VERSION);
+    ngx_http_coord_json_string(out, "nginx", &s);
+
+    ngx_http_coord_json_number(out, "workers", st->view.workers);
+}
+
+
+void
+ngx_http_coord_status_json_store(ngx_http_coord_status_store_t *s,
+    ngx_http_coord_out_t *out)
+{
+    ngx_str_t                  type;
+    ngx_uint_t                 memory;
+    const ngx_coord_metric_t  *metric;
+
+    memory = ngx_coord_store_is_memory(s->store);
+
+    if (memory) {
+        ngx_str_set(&type, "memory");
+
+    } else {
+        ngx_str_set(&type, "redis");
+    }
+
+    ngx_http_coord_json_string(out, "name", &s->store->name);
+    ngx_http_coord_json_string(out, "type", &type);
+    ngx_http_coord_json_string(out, "state",
+                               &ngx_coord_store_states[s->state]);
+
+    for (metric = ngx_coord_metrics_table; metric->name.len; metric++) {
+        ngx_http_coord_status_json_metric(s, out, metric);
+    }
+
+    if (!memory) {
+        ngx_http_coord_status_json_server(s, out);
+    }
+}
+
+
+static void
+ngx_http_coord_status_json_metric(ngx_http_coord_status_store_t *s,
+    ngx_http_coord_out_t *out, const ngx_coord_metric_t *metric)
+{
+    char          *name;
+    ngx_uint_t     memory;
+    ngx_atomic_t  *value;
+
+    /* table strings end with zero */
+
+    name = (char *) metric->member.data;
+    memory = ngx_coord_store_is_memory(s->store);
+
+    switch (metric->scope) {
+
+    case NGX_COORD_METRIC_STORE:
+        value = (ngx_atomic_t *) ((u_char *) &s->stats + metric->offset);
+
+        if (metric->usec) {
+            if (!memory) {
+                ngx_http_coord_json_seconds(out, name, *value);
+            }
+
+        } else {
+            ngx_http_coord_json_number(out, name, *value);
+        }
+
+        break;
+
+    case NGX_COORD_METRIC_RESULTS:
+        ngx_http_coord_status_json_results(&s->stats, out, name);
+        break;
+
+    case NGX_COORD_METRIC_LATENCY:
+        if (!memory) {
+            ngx_http_coord_status_json_latency(&s->stats, out, name);
+        }
+
+        break;
+
+    default:
+        break;
+    }
+}
+
+
+static void
+ngx_http_coord_status_json_results(ngx_coord_redis_stats_t *stats,
+    ngx_http_coord_out_t *out, const char *name)
+{
+    ngx_uint_t  i;
+
+    ngx_http_coord_json_open(out, name, '{');
+
+    ngx_http_coord_json_number(out, "ok", stats->calls - stats->late);
+
+    for (i = NGX_COORD_FAIL_NONE + 1; i < NGX_COORD_FAIL_MAX; i++) {
+        ngx_http_coord_json_number(out,
+                                   (char *) ngx_coord_fail_names[i].data,
+                                   stats->failures[i]);
+    }
+
+    ngx_http_coord_json_close(out, '}');
+}
+
+
+static void
+ngx_http_coord_status_json_latency(ngx_coord_redis_stats_t *stats,
+    ngx_http_coord_out_t *out, const char *name)
+{
+    ngx_uint_t  i, n, usec;
+
+    ngx_http_coord_json_open(out, name, '{');
+
+    usec = ngx_coord_metrics_quantile(stats, 0.5);
+
+    if (usec) {
+        ngx_http_coord_json_seconds(out, "p50_seconds", usec);
+
+    } else {
+        ngx_http_coord_json_null(out, "p50_seconds");
+    }
+
+    usec = ngx_coord_metrics_quantile(stats, 0.99);
+
+    if (usec) {
+        ngx_http_coord_json_seconds(out, "p99_seconds", usec);
+
+    } else {
+        ngx_http_coord_json_null(out, "p99_seconds");
+    }
+
+    ngx_http_coord_json_number(out, "count", stats->calls);
+    ngx_http_coord_json_seconds(out, "sum_seconds", stats->latency_usec);
+
+    ngx_http_coord_json_open(out, "buckets", '[');
+
+    n = 0;
+
+    for (i = 0; i <= NGX_COORD_LATENCY_BUCKETS; i++) {
+        n += stats->latency[i];
+
+        ngx_http_coord_json_open(out, NULL, '{');
+
+        if (i < NGX_COORD_LATENCY_BUCKETS) {
+            ngx_http_coord_json_seconds(out, "le",
+                                        ngx_coord_latency_bounds[i]);
+        } else {
+            ngx_http_coord_json_null(out, "le");
+        }
+
+        ngx_http_coord_json_number(out, "count", n);
+        ngx_http_coord_json_close(out, '}');
+    }
+
+    ngx_http_coord_json_close(out, ']');
+    ngx_http_coord_json_close(out, '}');
+}
+
+
+/* what INFO has said, and how long ago */
+
+static void
+ngx_http_coord_status_json_server(ngx_http_coord_status_store_t *s,
+    ngx_http_coord_out_t *out)
+{
+    ngx_str_t                text;
+    ngx_coord_store_info_t  *info;
+
+    info = &s->info;
+
+    if (info->failure != NGX_COORD_FAIL_NONE) {
+        ngx_http_coord_json_string(out, "trouble",
+                                   &ngx_coord_fail_names[info->failure]);
+    }
+
+    if (info->taken == 0) {
+        ngx_http_coord_json_null(out, "server");
+        return;
+    }
+
+    ngx_http_coord_json_open(out, "server", '{');
+
+    text.data = info->version.data;
+    text.len = info->version.len;
+    ngx_http_coord_json_string(out, "version", &text);
+
+    text.data = info->role.data;
+    text.len = info->role.len;
+    ngx_http_coord_json_string(out, "role", &text);
+
+    ngx_http_coord_json_seconds(out, "rtt_seconds", info->rtt_usec);
+    ngx_http_coord_json_number(out, "used_memory", info->used_memory);
+    ngx_http_coord_json_number(out, "max_memory", info->max_memory);
+    ngx_http_coord_json_number(out, "clients", info->clients);
+    ngx_http_coord_json_number(out, "hits", info->hits);
+    ngx_http_coord_json_number(out, "misses", info->misses);
+    ngx_http_coord_json_number(out, "evicted", info->evicted);
+    ngx_http_coord_json_number(out, "uptime_seconds", info->uptime);
+    ngx_http_coord_json_number(out, "age_ms",
+                               (ngx_msec_int_t) (ngx_current_msec
+                                                 - info->taken));
+    ngx_http_coord_json_close(out, '}');
+}
+
+
+static void
+ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out)
+{
+    const ngx_coord_metric_t           *metric;
+    const ngx_coord_metrics_feature_t  *feature;
+
+    feature = ngx_coord_metrics_feature(zone);
+
+    ngx_http_coord_json_open(out, NULL, '{');
+
+    ngx_http_coord_json_string(out, "feature", &feature->name);
+    ngx_http_coord_json_string(out, "zone", &zone->name);
+    ngx_http_coord_json_string(out, "store", &zone->store->name);
+
+    ngx_http_coord_status_json_decisions(zone, out);
+    ngx_http_coord_status_json_rates(zone, out);
+
+    for (metric = ngx_coord_metrics_table; metric->name.len; metric++) {
+        if (metric->scope == NGX_COORD_METRIC_ZONE
+            && (feature->gauges & (1 << metric->offset)))
+        {
+            ngx_http_coord_json_number(out, (char *) metric->member.data,
+                                       ngx_coord_metrics_state(&st->view, zone,
+                                                           metric->offset));
+        }
+    }
+
+    if (st->keys && feature->keys) {
+        ngx_http_coord_status_json_keys(zone, out);
+    }
+
+    ngx_http_coord_json_close(out, '}');
+}
+
+
+static void
+ngx_http_coord_status_json_decisions(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t  i, n, all, refused;
+
+    all = 0;
+    refused = 0;
+
+    ngx_http_coord_json_open(out, "decisions", '{');
+
+    for (i = 0; i < NGX_COORD_OUTCOME_MAX; i++) {
+        if (ngx_http_coord_status_outcome(zone, i, &n)) {
+            ngx_http_coord_json_number(out,
+                                     (char *) ngx_coord_outcomes[i].name.data,
+                                     n);
+            all += n;
+            refused += ngx_coord_outcomes[i].refused ? n : 0;
+        }
+    }
+
+    ngx_http_coord_json_close(out, '}');
+
+    ngx_http_coord_json_number(out, "total", all);
+    ngx_http_coord_json_number(out, "refused", refused);
+}
+
+
+/* "now" is the mean of the last five seconds */
+
+static void
+ngx_http_coord_status_json_rates(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t  i, five, minute, five_refused, minute_refused;
+    ngx_uint_t  all[NGX_HTTP_COORD_STATUS_HISTORY];
+    ngx_uint_t  refused[NGX_HTTP_COORD_STATUS_HISTORY];
+
+    ngx_coord_metrics_history(zone, all, refused,
+                              NGX_HTTP_COORD_STATUS_HISTORY);
+
+    five = 0;
+    minute = 0;
+    five_refused = 0;
+    minute_refused = 0;
+
+    for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
+        minute += all[i];
+        minute_refused += refused[i];
+
+        if (i >= NGX_HTTP_COORD_STATUS_HISTORY - 5) {
+            five += all[i];
+            five_refused += refused[i];
+        }
+    }
+
+    ngx_http_coord_json_open(out, "rate", '{');
+    ngx_http_coord_json_seconds(out, "now", (uint64_t) five * 200000);
+    ngx_http_coord_json_seconds(out, "now_refused",
+                                (uint64_t) five_refused * 200000);
+    ngx_http_coord_json_seconds(out, "minute",
+                                (uint64_t) minute * 1000000 / 60);
+    ngx_http_coord_json_seconds(out, "minute_refused",
+                                (uint64_t) minute_refused * 1000000 / 60);
+    ngx_http_coord_json_close(out, '}');
+
+    ngx_http_coord_json_open(out, "history", '[');
+
+    for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
+        ngx_http_coord_json_open(out, NULL, '[');
+        ngx_http_coord_json_number(out, NULL, all[i]);
+        ngx_http_coord_json_number(out, NULL, refused[i]);
+        ngx_http_coord_json_close(out, ']');
+    }
+
+    ngx_http_coord_json_close(out, ']');
+}
+
+
+static void
+ngx_http_coord_status_json_keys(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out)
+{
+    ngx_str_t                key;
+    ngx_uint_t               i, n;
+    ngx_coord_keys_entry_t   entries[NGX_HTTP_COORD_STATUS_KEYS];
+
+    n = ngx_coord_keys_top(zone, entries, NGX_HTTP_COORD_STATUS_KEYS);
+
+    ngx_http_coord_json_open(out, "keys", '[');
+
+    for (i = 0; i < n; i++) {
+        key.data = entries[i].key;
+        key.len = entries[i].len;
+
+        ngx_http_coord_json_open(out, NULL, '{');
+        ngx_http_coord_json_string(out, "key", &key);
+        ngx_http_coord_json_number(out, "refused", entries[i].count);
+        ngx_http_coord_json_number(out, "error", entries[i].error);
+        ngx_http_coord_json_close(out, '}');
+    }
+
+    ngx_http_coord_json_close(out, ']');
+}
