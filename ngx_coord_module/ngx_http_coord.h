@@ -253,6 +253,13 @@ ngx_int_t ngx_http_coord_refuse(ngx_http_request_t *r,
 ngx_int_t ngx_http_coord_refuse_unavailable(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 
+/*
+ * Sends a problem document; for content handlers, after the body of the
+ * request was read or discarded.  Returns what a content handler returns.
+ */
+ngx_int_t ngx_http_coord_problem(ngx_http_request_t *r,
+    ngx_http_coord_problem_t *problem);
+
 /* adds a line to the RateLimit fields; NULL: no memory */
 ngx_http_coord_report_t *ngx_http_coord_report(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);

@@ -104,8 +104,14 @@ ngx_http_coord_error_page(ngx_http_request_t *r, ngx_uint_t status)
 static ngx_int_t
 ngx_http_coord_send_problem(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
-    ngx_http_coord_problem_t *problem = ctx->response;
+    return ngx_http_coord_problem(r, ctx->response);
+}
 
+
+ngx_int_t
+ngx_http_coord_problem(ngx_http_request_t *r,
+    ngx_http_coord_problem_t *problem)
+{
     ngx_str_t                 type;
     ngx_http_complex_value_t  cv;
 

@@ -10,6 +10,7 @@
 
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_coord_probe.h"
 #include "ngx_coord_lease.h"
 
 
@@ -305,6 +306,10 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
         }
     }
 
+    if (cmcf->status) {
+        return ngx_coord_probe_start(&cmcf->metrics, cycle);
+    }
+
     return NGX_OK;
 }
 
@@ -337,5 +342,6 @@ ngx_http_coord_exit_process(ngx_cycle_t *cycle)
 
     ngx_coord_store_exit(cmcf->local);
 
+    ngx_coord_probe_stop();
     ngx_coord_metrics_stop(&cmcf->metrics);
 }

@@ -92,6 +92,31 @@ ngx_http_coord_out_grow(ngx_http_coord_out_t *out)
 
 
 void
+ngx_http_coord_out_join(ngx_http_coord_out_t *out,
+    ngx_http_coord_out_t *other)
+{
+    if (other->failed) {
+        out->failed = 1;
+    }
+
+    if (other->first == NULL) {
+        return;
+    }
+
+    if (out->last) {
+        out->last->next = other->first;
+
+    } else {
+        out->first = other->first;
+    }
+
+    out->last = other->last;
+    out->size += other->size;
+    out->comma = other->comma;
+}
+
+
+void
 ngx_http_coord_out_printf(ngx_http_coord_out_t *out, const char *fmt, ...)
 {
     u_char   buf[NGX_HTTP_COORD_OUT_PRINT], *p;

@@ -38,6 +38,10 @@ void ngx_http_coord_out(ngx_http_coord_out_t *out, const void *data,
 #define ngx_http_coord_out_text(out, text)                                    \
     ngx_http_coord_out(out, (u_char *) text, sizeof(text) - 1)
 
+/* moves all of another text to the end */
+void ngx_http_coord_out_join(ngx_http_coord_out_t *out,
+    ngx_http_coord_out_t *other);
+
 /* adds formatted text of at most 512 bytes; for numbers and short words */
 void ngx_http_coord_out_printf(ngx_http_coord_out_t *out, const char *fmt,
     ...);

@@ -54,24 +54,18 @@ ngx_coord_zone_t *ngx_http_coord_status_zone(ngx_http_coord_status_t *st,
 ngx_uint_t ngx_http_coord_status_outcome(ngx_coord_zone_t *zone,
     ngx_uint_t outcome, ngx_uint_t *count);
 
-/* a zone's key may be shown: plain, and of a feature whose keys are no secret */
-ngx_uint_t ngx_http_coord_status_key(ngx_coord_zone_t *zone,
-    ngx_coord_keys_entry_t *entry);
-
 /* the three forms; each fills out */
 void ngx_http_coord_status_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
 void ngx_http_coord_status_prom(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out);
+void ngx_http_coord_status_html(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
 
 /* the members of one store, also for coord_health */
 void ngx_http_coord_status_json_store(ngx_http_coord_status_store_t *s,
     ngx_http_coord_out_t *out);
 
-
-/* sends a problem document from a content handler; see ngx_http_coord.h */
-ngx_int_t ngx_http_coord_problem(ngx_http_request_t *r,
-    ngx_http_coord_problem_t *problem);
 
 /* 405 with the methods that are allowed */
 ngx_int_t ngx_http_coord_not_allowed(ngx_http_request_t *r,

@@ -233,6 +233,7 @@ ngx_http_coord_status_json_latency(ngx_coord_redis_stats_t *stats,
         if (i < NGX_COORD_LATENCY_BUCKETS) {
             ngx_http_coord_json_seconds(out, "le",
                                         ngx_coord_latency_bounds[i]);
+
         } else {
             ngx_http_coord_json_null(out, "le");
         }

@@ -1,0 +1,104 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# coord_health answers at once, whatever Redis does.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+
+use JSON::PP;
+use Time::HiRes qw(time);
+
+my $t = Coord->new;
+my $redis = $t->redis;
+
+my $n = $t->node(name => 'n', workers => 2, http => <<'EOF')->start;
+    coord_store main {
+        server           %%REDIS%%;
+        timeout          2s;
+        connect_timeout  2s;
+    }
+
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/s;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { coord_limit_req zone=one; empty_gif; }
+        location = /health { coord_health; }
+    }
+EOF
+
+sub health {
+    my $response = $n->get('/health');
+    return ($response, decode_json($response->body));
+}
+
+my ($response, $json);
+
+ok($t->wait_for(sub {
+    ($response, $json) = health();
+    return $response->status == 200 && $json->{stores}[0]{server};
+}, 20), 'healthy');
+
+is($response->header('Content-Type'), 'application/json', 'type');
+is($response->header('Cache-Control'), 'no-store', 'not cached');
+is($json->{status}, 'up', 'status');
+
+my $store = $json->{stores}[0];
+is($store->{name}, 'main', 'name');
+is($store->{up}, 2, 'both workers are connected');
+is($store->{server}{role}, 'master', 'role');
+like($store->{server}{version}, qr/^\d+\.\d+\.\d+/, 'version');
+cmp_ok($store->{server}{used_memory}, '>', 100000, 'memory');
+cmp_ok($store->{server}{rtt_seconds}, '>', 0, 'round trip');
+ok(defined $store->{server}{$_}, $_) for qw(hits misses evicted clients);
+is($store->{breaker_open}, 0, 'breaker');
+unlike($response->body, qr/$redis->{port}/, 'the address is not shown');
+
+is($n->request('HEAD', '/health')->status, 200, 'HEAD');
+my $post = $n->post('/health', 'x' x 100_000);
+is($post->status, 405, 'POST is not allowed');
+is($post->header('Allow'), 'GET, HEAD', 'Allow');
+is($post->header('Content-Type'), 'application/problem+json', 'a problem');
+
+
+# a server that hangs: known without asking it
+
+kill 'STOP', $redis->{pid};
+my $worst = 0;
+
+ok($t->wait_for(sub {
+    my $start = time;
+    ($response, $json) = health();
+    $worst = time - $start if time - $start > $worst;
+    return $response->status == 503;
+}, 30), 'a server that hangs');
+
+is($json->{status}, 'down', 'status');
+is($json->{stores}[0]{state}, 'down', 'state of the store');
+ok($json->{stores}[0]{server}{version}, 'what was known is still shown');
+cmp_ok($worst, '<', 1.5, 'no answer waited for the server');
+
+kill 'CONT', $redis->{pid};
+
+ok($t->wait_for(sub { (health())[0]->status == 200 }, 30), 'healthy again');
+
+
+# a server that is gone
+
+$redis->stop('KILL');
+
+ok($t->wait_for(sub {
+    ($response, $json) = health();
+    return $response->status == 503 && $json->{stores}[0]{up} == 0;
+}, 30), 'a server that is gone');
+
+is($json->{stores}[0]{up}, 0, 'no worker is connected');
+
+done_testing();
