@@ -9,6 +9,8 @@
 
 static ngx_coord_nsec_t ngx_coord_rate_span(ngx_coord_nsec_t interval,
     ngx_uint_t n);
+static ngx_uint_t ngx_coord_bucket_left(const ngx_coord_bucket_t *bucket,
+    ngx_coord_nsec_t backlog);
 static ngx_coord_nsec_t ngx_coord_sliding_fits(ngx_coord_nsec_t length,
     int64_t room, int64_t count);
 
@@ -42,6 +44,7 @@ ngx_coord_bucket_init(ngx_coord_bucket_t *bucket,
     bucket->interval = ngx_max(rate->interval, 1);
     bucket->interval = ngx_min(bucket->interval, NGX_COORD_RATE_SPAN);
     bucket->total = ngx_coord_rate_span(bucket->interval, capacity);
+    bucket->slack = ngx_min(bucket->interval / 2, NGX_COORD_RATE_SLACK);
 
     if (cost > capacity) {
         bucket->charge = bucket->total;
@@ -51,7 +54,7 @@ ngx_coord_bucket_init(ngx_coord_bucket_t *bucket,
     }
 
     bucket->charge = ngx_coord_rate_span(bucket->interval, cost);
-    bucket->limit = bucket->total - bucket->charge;
+    bucket->limit = bucket->total - bucket->charge + bucket->slack;
 
     return NGX_OK;
 }
@@ -82,8 +85,8 @@ ngx_coord_bucket_answer(const ngx_coord_bucket_t *bucket,
     if (backlog > bucket->limit) {
         rate->retry = backlog - bucket->limit;
         rate->reset = backlog;
-        rate->remaining = backlog < bucket->total
-                          ? (bucket->total - backlog) / bucket->interval : 0;
+        rate->remaining = ngx_coord_bucket_left(bucket, backlog);
+
         return NGX_BUSY;
     }
 
@@ -91,9 +94,23 @@ ngx_coord_bucket_answer(const ngx_coord_bucket_t *bucket,
 
     rate->retry = 0;
     rate->reset = backlog;
-    rate->remaining = (bucket->total - backlog) / bucket->interval;
+    rate->remaining = ngx_coord_bucket_left(bucket, backlog);
 
     return NGX_OK;
+}
+
+
+/* how many requests of cost 1 would be granted now */
+
+static ngx_uint_t
+ngx_coord_bucket_left(const ngx_coord_bucket_t *bucket,
+    ngx_coord_nsec_t backlog)
+{
+    ngx_coord_nsec_t  left;
+
+    left = bucket->total + bucket->slack - backlog;
+
+    return left > 0 ? left / bucket->interval : 0;
 }
 
 

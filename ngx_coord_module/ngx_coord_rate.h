@@ -24,6 +24,9 @@
 /* durations above are cut to this: 18 years; two of them still add up */
 #define NGX_COORD_RATE_SPAN    ((ngx_coord_nsec_t) 1 << 59)
 
+/* how far the clocks of two workers may differ: see ngx_coord_bucket_t */
+#define NGX_COORD_RATE_SLACK   (5 * NGX_COORD_NSEC_PER_MSEC)
+
 /* limits of windows and costs above are cut to this */
 #define NGX_COORD_RATE_LIMIT   0x7fffffff
 
@@ -34,7 +37,14 @@
 /*
  * A bucket as GCRA (virtual scheduling).  A request of cost c moves the
  * theoretical arrival time (TAT) by charge = c * interval; it is granted if
- * TAT - now, the backlog, is at most limit = (burst + 1 - c) * interval.
+ * TAT - now, the backlog, is at most limit = (burst + 1 - c) * interval
+ * + slack.
+ *
+ * slack is for the clocks of workers, which agree with the server's only up to
+ * half a round trip: without it the last place of a burst would go to nobody
+ * when a worker with a late clock asks for it.  A request may come early by
+ * so much, but the TAT moves by the whole charge: the rate stays, and since
+ * slack is at most half an interval, so does the number of places.
  */
 
 typedef struct {
@@ -42,6 +52,7 @@ typedef struct {
     ngx_coord_nsec_t           charge;
     ngx_coord_nsec_t           limit;
     ngx_coord_nsec_t           total;     /* (burst + 1) * interval */
+    ngx_coord_nsec_t           slack;
 } ngx_coord_bucket_t;
 
 

@@ -78,7 +78,8 @@ EOF
 
 my @nodes = map {
     $t->node(name => $_, workers => 2,
-             http => conf('coord_store main { server %%REDIS%%; timeout 5s; }'))
+             http => conf('coord_store main { server %%REDIS%%; timeout 5s; '
+                        . 'connect_timeout 5s; }'))
       ->start
 } qw(a b);
 

@@ -54,7 +54,7 @@ for my $i (0 .. $#kinds) {
 }
 
 my $n = $t->node(name => 'n', http => <<"EOF")->start;
-    coord_store main { server %%REDIS%%; timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
     limit_req_status 429;
     $zones
     server {

@@ -57,13 +57,21 @@ bucket_first_is_free_of_excess(void **state)
 
     assert_int_equal(ngx_coord_bucket_answer(&b, &rate, 150), NGX_OK);
     assert_int_equal(rate.excess, 1500);
-    assert_int_equal(rate.remaining, 0);
+    assert_int_equal(rate.remaining, 1);
+
+    /* half an interval of slack: 200 is the limit of one clock, 250 of two */
 
     assert_int_equal(ngx_coord_bucket_answer(&b, &rate, 200), NGX_OK);
-    assert_int_equal(ngx_coord_bucket_answer(&b, &rate, 201), NGX_BUSY);
+    assert_int_equal(rate.remaining, 0);
+    assert_int_equal(ngx_coord_bucket_answer(&b, &rate, 250), NGX_OK);
+    assert_int_equal(ngx_coord_bucket_answer(&b, &rate, 251), NGX_BUSY);
     assert_int_equal(rate.retry, 1);
-    assert_int_equal(rate.reset, 201);
-    assert_int_equal(rate.excess, 2010);
+    assert_int_equal(rate.reset, 251);
+    assert_int_equal(rate.excess, 2510);
+
+    rate.interval = NGX_COORD_NSEC_PER_SEC;
+    assert_int_equal(ngx_coord_bucket_init(&b, &rate), NGX_OK);
+    assert_int_equal(b.limit - 2 * rate.interval, NGX_COORD_RATE_SLACK);
 }
 
 
@@ -95,7 +103,7 @@ bucket_holds_its_promises(void **state)
         if (rc == NGX_OK) {
             assert_int_equal(rate.retry, 0);
             assert_int_equal(rate.reset, backlog + b.charge);
-            assert_true(rate.reset <= b.total);
+            assert_true(rate.reset <= b.total + b.slack);
             backlog = rate.reset;
 
         } else {
@@ -174,7 +182,8 @@ extremes_do_not_overflow(void **state)
                     (void) ngx_coord_bucket_init(&b, &rate);
 
                     assert_true(b.charge >= 1 && b.limit >= 0);
-                    assert_true(b.charge + b.limit == b.total);
+                    assert_true(b.limit <= b.slack
+                                || b.charge + b.limit == b.total + b.slack);
                     assert_true(b.total <= NGX_COORD_RATE_SPAN);
 
                     (void) ngx_coord_bucket_answer(&b, &rate, times[l]);
