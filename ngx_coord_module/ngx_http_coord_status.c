@@ -14,8 +14,8 @@
 typedef enum {
     NGX_HTTP_COORD_STATUS_JSON = 0,
     NGX_HTTP_COORD_STATUS_PROM,
-    NGX_HTTP_COORD_STATUS_FORMS,
-    NGX_HTTP_COORD_STATUS_HTML
+    NGX_HTTP_COORD_STATUS_HTML,
+    NGX_HTTP_COORD_STATUS_FORMS
 } ngx_http_coord_status_form_e;
 
 
@@ -23,7 +23,7 @@ typedef struct {
     ngx_str_t                  name;         /* of ?format= */
     ngx_str_t                  ending;       /* of the URI */
     ngx_str_t                  type;         /* of the response */
-    void                     (*write)(ngx_http_coord_status_t *st,
+    ngx_int_t                (*write)(ngx_http_coord_status_t *st,
                                       ngx_http_coord_out_t *out);
 } ngx_http_coord_status_form_t;
 
@@ -67,7 +67,11 @@ static const ngx_http_coord_status_form_t  ngx_http_coord_status_forms[] = {
 
     { ngx_string("prometheus"), ngx_string(".prom"),
       ngx_string("text/plain; version=0.0.4; charset=utf-8"),
-      ngx_http_coord_status_prom }
+      ngx_http_coord_status_prom },
+
+    { ngx_string("html"), ngx_string(".html"),
+      ngx_string("text/html; charset=utf-8"),
+      ngx_http_coord_status_html }
 };
 
 
@@ -172,7 +176,10 @@ ngx_http_coord_status_handler(ngx_http_request_t *r)
     st.keys = scf->keys;
 
     ngx_http_coord_out_init(&out, r->pool);
-    ngx_http_coord_status_forms[form].write(&st, &out);
+
+    if (ngx_http_coord_status_forms[form].write(&st, &out) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
     ngx_str_set(&vary, "Accept");
 

@@ -54,12 +54,12 @@ ngx_coord_zone_t *ngx_http_coord_status_zone(ngx_http_coord_status_t *st,
 ngx_uint_t ngx_http_coord_status_outcome(ngx_coord_zone_t *zone,
     ngx_uint_t outcome, ngx_uint_t *count);
 
-/* the three forms; each fills out */
-void ngx_http_coord_status_json(ngx_http_coord_status_t *st,
+/* the three forms; each fills out.  NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_status_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
-void ngx_http_coord_status_prom(ngx_http_coord_status_t *st,
+ngx_int_t ngx_http_coord_status_prom(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
-void ngx_http_coord_status_html(ngx_http_coord_status_t *st,
+ngx_int_t ngx_http_coord_status_html(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
 
 /* the members of one store, also for coord_health */

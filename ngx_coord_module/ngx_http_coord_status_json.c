@@ -30,7 +30,7 @@ static void ngx_http_coord_status_json_keys(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out);
 
 
-void
+ngx_int_t
 ngx_http_coord_status_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
@@ -68,6 +68,8 @@ ngx_http_coord_status_json(ngx_http_coord_status_t *st,
 
     ngx_http_coord_json_close(out, '}');
     ngx_http_coord_out_text(out, "\n");
+
+    return NGX_OK;
 }
 
 
@@ -176,7 +178,9 @@ static void
 ngx_http_coord_status_json_results(ngx_coord_redis_stats_t *stats,
     ngx_http_coord_out_t *out, const char *name)
 {
-    ngx_uint_t  i;
+    ngx_uint_t  i, failed;
+
+    failed = 0;
 
     ngx_http_coord_json_open(out, name, '{');
 
@@ -186,9 +190,12 @@ ngx_http_coord_status_json_results(ngx_coord_redis_stats_t *stats,
         ngx_http_coord_json_number(out,
                                    (char *) ngx_coord_fail_names[i].data,
                                    stats->failures[i]);
+        failed += stats->failures[i];
     }
 
     ngx_http_coord_json_close(out, '}');
+
+    ngx_http_coord_json_number(out, "failed", failed);
 }
 
 
@@ -393,6 +400,9 @@ ngx_http_coord_status_json_rates(ngx_coord_zone_t *zone,
                                 (uint64_t) minute * 1000000 / 60);
     ngx_http_coord_json_seconds(out, "minute_refused",
                                 (uint64_t) minute_refused * 1000000 / 60);
+    ngx_http_coord_json_seconds(out, "refused_share",
+                                (uint64_t) minute_refused * 1000000
+                                / ngx_max(minute, 1));
     ngx_http_coord_json_close(out, '}');
 
     ngx_http_coord_json_open(out, "history", '[');

@@ -35,7 +35,7 @@ static const ngx_str_t  ngx_http_coord_prom_types[] = {
 };
 
 
-void
+ngx_int_t
 ngx_http_coord_status_prom(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
@@ -49,6 +49,8 @@ ngx_http_coord_status_prom(ngx_http_coord_status_t *st,
 
         ngx_http_coord_status_prom_metric(st, out, metric);
     }
+
+    return NGX_OK;
 }
 
 

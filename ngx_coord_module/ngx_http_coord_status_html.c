@@ -1,0 +1,446 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The status as a page.  It is complete as it is sent; its script fetches the
+ * JSON form and writes the values again.  data-v is where a value stands in
+ * the JSON, data-f how it is written.
+ */
+
+
+#include "ngx_http_coord_status.h"
+#include "ngx_http_coord_status_page.h"
+
+#include <openssl/rand.h>
+
+
+#define NGX_HTTP_COORD_NONCE_LEN  32
+
+
+/* a number of a store: where it stands in the JSON */
+typedef struct {
+    const char                *label;
+    const char                *path;
+    const char                *form;
+} ngx_http_coord_status_row_t;
+
+
+static ngx_int_t ngx_http_coord_status_html_policy(
+    ngx_http_coord_status_t *st, u_char *nonce);
+static void ngx_http_coord_status_html_head(ngx_http_coord_out_t *out,
+    u_char *nonce);
+static void ngx_http_coord_status_html_store(
+    ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out,
+    ngx_uint_t n);
+static void ngx_http_coord_status_html_server(
+    ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out,
+    ngx_uint_t n);
+static void ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n);
+static void ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out, ngx_uint_t n);
+static void ngx_http_coord_status_html_line(ngx_http_coord_out_t *out,
+    const char *class, ngx_uint_t *counts, ngx_uint_t most);
+static void ngx_http_coord_status_html_keys(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out, ngx_uint_t n);
+static void ngx_http_coord_status_html_row(ngx_http_coord_out_t *out,
+    const char *label, const char *path, const char *form, ngx_uint_t n,
+    const char *fmt, ...);
+
+
+ngx_int_t
+ngx_http_coord_status_html(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out)
+{
+    u_char                          nonce[NGX_HTTP_COORD_NONCE_LEN + 1];
+    ngx_uint_t                      i;
+    ngx_coord_zone_t               *zone;
+    ngx_http_coord_status_store_t   s;
+
+    if (ngx_http_coord_status_html_policy(st, nonce) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_status_html_head(out, nonce);
+
+    ngx_http_coord_out_printf(out, "<span class=\"dim\"><span data-v="
+                              "\"workers\">%ui</span> workers</span>"
+                              "<span id=\"late\" role=\"status\"></span>"
+                              "</header><main><h2>Stores</h2>"
+                              "<div class=\"cards\">", st->view.workers);
+
+    for (i = 0; ngx_http_coord_status_store(st, i, &s) == NGX_OK; i++) {
+        ngx_http_coord_status_html_store(&s, out, i);
+    }
+
+    ngx_http_coord_out_text(out, "</div><h2>Zones</h2><div class=\"cards\">");
+
+    for (i = 0; /* void */ ; i++) {
+        zone = ngx_http_coord_status_zone(st, i);
+
+        if (zone == NULL) {
+            break;
+        }
+
+        ngx_http_coord_status_html_zone(st, zone, out, i);
+    }
+
+    ngx_http_coord_out_printf(out, "</div></main><script nonce=\"%s\">",
+                              nonce);
+    ngx_http_coord_out_text(out, ngx_http_coord_status_script);
+    ngx_http_coord_out_text(out, "</script></body></html>\n");
+
+    return NGX_OK;
+}
+
+
+/* nothing may be loaded, only this style and this script count */
+
+static ngx_int_t
+ngx_http_coord_status_html_policy(ngx_http_coord_status_t *st, u_char *nonce)
+{
+    u_char               random[NGX_HTTP_COORD_NONCE_LEN / 2];
+    ngx_str_t            value;
+    ngx_http_request_t  *r;
+
+    static const char  policy[] = "default-src 'none'; connect-src 'self'; "
+                                  "img-src data:; style-src 'nonce-%s'; "
+                                  "script-src 'nonce-%s'; "
+                                  "base-uri 'none'; form-action 'none'; "
+                                  "frame-ancestors 'none'";
+
+    r = st->request;
+
+    if (RAND_bytes(random, sizeof(random)) != 1) {
+        return NGX_ERROR;
+    }
+
+    *ngx_hex_dump(nonce, random, sizeof(random)) = '\0';
+
+    value.data = ngx_pnalloc(r->pool, sizeof(policy)
+                                      + 2 * NGX_HTTP_COORD_NONCE_LEN);
+    if (value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.len = ngx_sprintf(value.data, policy, nonce, nonce) - value.data;
+
+    if (ngx_http_coord_out_header(r, "Content-Security-Policy", &value)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    ngx_str_set(&value, "no-referrer");
+
+    return ngx_http_coord_out_header(r, "Referrer-Policy", &value);
+}
+
+
+static void
+ngx_http_coord_status_html_head(ngx_http_coord_out_t *out, u_char *nonce)
+{
+    ngx_str_t  host;
+
+    host.data = ngx_cycle->hostname.data;
+    host.len = ngx_cycle->hostname.len;
+
+    ngx_http_coord_out_text(out, "<!DOCTYPE html><html lang=\"en\"><head>"
+                            "<meta charset=\"utf-8\"><meta name=\"viewport\" "
+                            "content=\"width=device-width,initial-scale=1\">"
+                            "<link rel=\"icon\" href=\"data:,\"><title>");
+    ngx_http_coord_out_html(out, &host);
+    ngx_http_coord_out_text(out, " - coord status</title><noscript><meta "
+                            "http-equiv=\"refresh\" content=\"5\"></noscript>");
+
+    ngx_http_coord_out_printf(out, "<style nonce=\"%s\">", nonce);
+    ngx_http_coord_out_text(out, ngx_http_coord_status_style);
+    ngx_http_coord_out_text(out, "</style></head><body><header><h1>");
+    ngx_http_coord_out_html(out, &host);
+    ngx_http_coord_out_text(out, "</h1>");
+}
+
+
+static void
+ngx_http_coord_status_html_store(ngx_http_coord_status_store_t *s,
+    ngx_http_coord_out_t *out, ngx_uint_t n)
+{
+    ngx_uint_t                i, failed;
+    ngx_coord_redis_stats_t  *stats;
+
+    stats = &s->stats;
+
+    ngx_http_coord_out_text(out, "<article><h3>");
+    ngx_http_coord_out_html(out, &s->store->name);
+    ngx_http_coord_out_printf(out, "<span class=\"state %V\" data-f=\"state\" "
+                              "data-v=\"stores.%ui.state\">%V</span></h3><dl>",
+                              &ngx_coord_store_states[s->state], n,
+                              &ngx_coord_store_states[s->state]);
+
+    ngx_http_coord_status_html_row(out, "operations", "stores.%ui.operations."
+                                   "ok", "", n, "%ui",
+                                   stats->calls - stats->late);
+
+    if (ngx_coord_store_is_memory(s->store)) {
+        ngx_http_coord_out_text(out, "<dt>kind</dt><dd>shared memory</dd>"
+                                     "</dl></article>");
+        return;
+    }
+
+    failed = 0;
+
+    for (i = 0; i < NGX_COORD_FAIL_MAX; i++) {
+        failed += stats->failures[i];
+    }
+
+    ngx_http_coord_status_html_row(out, "failed", "stores.%ui.failed", "", n,
+                                   "%ui", failed);
+    ngx_http_coord_status_html_row(out, "in flight", "stores.%ui.pending", "",
+                                   n, "%ui", stats->pending);
+    ngx_http_coord_status_html_row(out, "connected workers", "stores.%ui.up",
+                                   "", n, "%ui", stats->up);
+    ngx_http_coord_status_html_row(out, "open breakers",
+                                   "stores.%ui.breaker_open", "", n, "%ui",
+                                   stats->breaker_open);
+    ngx_http_coord_status_html_row(out, "reconnects", "stores.%ui.reconnects",
+                                   "", n, "%ui", stats->reconnects);
+
+    ngx_http_coord_status_html_server(s, out, n);
+
+    ngx_http_coord_out_text(out, "</dl></article>");
+}
+
+
+static void
+ngx_http_coord_status_html_server(ngx_http_coord_status_store_t *s,
+    ngx_http_coord_out_t *out, ngx_uint_t n)
+{
+    ngx_str_t                text;
+    ngx_uint_t               usec, mib;
+    ngx_coord_store_info_t  *info;
+
+    usec = ngx_coord_metrics_quantile(&s->stats, 0.5);
+    ngx_http_coord_status_html_row(out, "latency, half below",
+                                   "stores.%ui.latency.p50_seconds", "ms", n,
+                                   "%ui.%02ui ms", usec / 1000,
+                                   usec % 1000 / 10);
+
+    usec = ngx_coord_metrics_quantile(&s->stats, 0.99);
+    ngx_http_coord_status_html_row(out, "latency, 99% below",
+                                   "stores.%ui.latency.p99_seconds", "ms", n,
+                                   "%ui.%02ui ms", usec / 1000,
+                                   usec % 1000 / 10);
+
+    info = &s->info;
+
+    ngx_http_coord_status_html_row(out, "round trip",
+                                   "stores.%ui.server.rtt_seconds", "ms", n,
+                                   "%ui.%02ui ms", info->rtt_usec / 1000,
+                                   info->rtt_usec % 1000 / 10);
+
+    text.data = info->version.data;
+    text.len = info->version.len;
+
+    ngx_http_coord_out_printf(out, "<dt>version</dt><dd data-v=\"stores.%ui."
+                              "server.version\">", n);
+    ngx_http_coord_out_html(out, &text);
+
+    text.data = info->role.data;
+    text.len = info->role.len;
+
+    ngx_http_coord_out_printf(out, "</dd><dt>role</dt><dd data-v=\"stores.%ui."
+                              "server.role\">", n);
+    ngx_http_coord_out_html(out, &text);
+    ngx_http_coord_out_text(out, "</dd>");
+
+    mib = info->used_memory * 10 / 1048576;
+
+    ngx_http_coord_status_html_row(out, "memory",
+                                   "stores.%ui.server.used_memory", "mib", n,
+                                   "%ui.%ui MiB", mib / 10, mib % 10);
+    ngx_http_coord_status_html_row(out, "hits", "stores.%ui.server.hits", "",
+                                   n, "%uL", info->hits);
+    ngx_http_coord_status_html_row(out, "misses", "stores.%ui.server.misses",
+                                   "", n, "%uL", info->misses);
+}
+
+
+static void
+ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n)
+{
+    u_char                              path[64];
+    ngx_uint_t                          i, count;
+    const ngx_coord_metric_t           *metric;
+    const ngx_coord_metrics_feature_t  *feature;
+
+    feature = ngx_coord_metrics_feature(zone);
+
+    ngx_http_coord_out_text(out, "<article><h3>");
+    ngx_http_coord_out_html(out, &zone->name);
+    ngx_http_coord_out_printf(out, "<small>%V, store ", &feature->name);
+    ngx_http_coord_out_html(out, &zone->store->name);
+    ngx_http_coord_out_text(out, "</small></h3>");
+
+    ngx_http_coord_status_html_rates(zone, out, n);
+
+    ngx_http_coord_out_text(out, "<dl>");
+
+    for (i = 0; i < NGX_COORD_OUTCOME_MAX; i++) {
+
+        if (!ngx_http_coord_status_outcome(zone, i, &count)) {
+            continue;
+        }
+
+        ngx_sprintf(path, "zones.%%ui.decisions.%V%Z",
+                    &ngx_coord_outcomes[i].name);
+
+        ngx_http_coord_status_html_row(out,
+                                     (char *) ngx_coord_outcomes[i].name.data,
+                                     (char *) path, "", n, "%ui", count);
+    }
+
+    for (metric = ngx_coord_metrics_table; metric->name.len; metric++) {
+
+        if (metric->scope != NGX_COORD_METRIC_ZONE
+            || !(feature->gauges & (1 << metric->offset)))
+        {
+            continue;
+        }
+
+        ngx_sprintf(path, "zones.%%ui.%V%Z", &metric->member);
+
+        ngx_http_coord_status_html_row(out, (char *) metric->member.data,
+                                       (char *) path, "", n, "%ui",
+                                       ngx_coord_metrics_state(&st->view, zone,
+                                                           metric->offset));
+    }
+
+    ngx_http_coord_out_text(out, "</dl>");
+
+    if (st->keys && feature->keys) {
+        ngx_http_coord_status_html_keys(zone, out, n);
+    }
+
+    ngx_http_coord_out_text(out, "</article>");
+}
+
+
+static void
+ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out, ngx_uint_t n)
+{
+    ngx_uint_t  i, five, minute, no, most, share;
+    ngx_uint_t  all[NGX_HTTP_COORD_STATUS_HISTORY];
+    ngx_uint_t  refused[NGX_HTTP_COORD_STATUS_HISTORY];
+
+    ngx_coord_metrics_history(zone, all, refused,
+                              NGX_HTTP_COORD_STATUS_HISTORY);
+
+    no = 0;
+    five = 0;
+    most = 1;
+    minute = 0;
+
+    for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
+        no += refused[i];
+        minute += all[i];
+        most = ngx_max(most, all[i]);
+
+        if (i >= NGX_HTTP_COORD_STATUS_HISTORY - 5) {
+            five += all[i];
+        }
+    }
+
+    share = no * 1000 / ngx_max(minute, 1);
+
+    ngx_http_coord_out_printf(out, "<div class=\"big\"><span><b data-f="
+                              "\"rate\" data-v=\"zones.%ui.rate.now\">"
+                              "%ui.%ui</b><small>a second now</small></span>",
+                              n, five / 5, five % 5 * 2);
+    ngx_http_coord_out_printf(out, "<span><b data-f=\"rate\" "
+                              "data-v=\"zones.%ui.rate.minute\">%ui.%ui</b>"
+                              "<small>last minute</small></span>",
+                              n, minute / 60, minute % 60 / 6);
+    ngx_http_coord_out_printf(out, "<span><b data-f=\"share\" "
+                              "data-v=\"zones.%ui.rate.refused_share\">"
+                              "%ui.%ui%%</b><small>refused</small></span>"
+                              "</div>", n, share / 10, share % 10);
+
+    ngx_http_coord_out_printf(out, "<svg data-s=\"zones.%ui.history\" "
+                              "viewBox=\"0 0 59 31\" role=\"img\" "
+                              "preserveAspectRatio=\"none\" aria-label="
+                              "\"decisions in each second of the last "
+                              "minute, and refused ones\">", n);
+
+    ngx_http_coord_status_html_line(out, "all", all, most);
+    ngx_http_coord_status_html_line(out, "no", refused, most);
+
+    ngx_http_coord_out_text(out, "</svg>");
+}
+
+
+static void
+ngx_http_coord_status_html_line(ngx_http_coord_out_t *out, const char *class,
+    ngx_uint_t *counts, ngx_uint_t most)
+{
+    ngx_uint_t  i, y;
+
+    ngx_http_coord_out_printf(out, "<polyline class=\"%s\" points=\"", class);
+
+    for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
+        y = 300 - counts[i] * 290 / most;
+
+        ngx_http_coord_out_printf(out, "%s%ui,%ui.%ui", i ? " " : "", i,
+                                  y / 10, y % 10);
+    }
+
+    ngx_http_coord_out_text(out, "\"/>");
+}
+
+
+static void
+ngx_http_coord_status_html_keys(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out, ngx_uint_t n)
+{
+    ngx_str_t                key;
+    ngx_uint_t               i, found;
+    ngx_coord_keys_entry_t   entries[NGX_HTTP_COORD_STATUS_KEYS];
+
+    found = ngx_coord_keys_top(zone, entries, NGX_HTTP_COORD_STATUS_KEYS);
+
+    ngx_http_coord_out_printf(out, "<table><thead><tr><th>key</th><th>refused"
+                              "</th></tr></thead><tbody "
+                              "data-k=\"zones.%ui.keys\">", n);
+
+    for (i = 0; i < found; i++) {
+        key.data = entries[i].key;
+        key.len = entries[i].len;
+
+        ngx_http_coord_out_text(out, "<tr><td>");
+        ngx_http_coord_out_html(out, &key);
+        ngx_http_coord_out_printf(out, "</td><td>%uL</td></tr>",
+                                  entries[i].count);
+    }
+
+    ngx_http_coord_out_text(out, "</tbody></table>");
+}
+
+
+static void
+ngx_http_coord_status_html_row(ngx_http_coord_out_t *out, const char *label,
+    const char *path, const char *form, ngx_uint_t n, const char *fmt, ...)
+{
+    u_char   buf[NGX_INT64_LEN * 2], *p;
+    va_list  args;
+
+    ngx_http_coord_out_printf(out, "<dt>%s</dt><dd data-f=\"%s\" data-v=\"",
+                              label, form);
+    ngx_http_coord_out_printf(out, path, n);
+
+    va_start(args, fmt);
+    p = ngx_vslprintf(buf, buf + sizeof(buf), fmt, args);
+    va_end(args);
+
+    ngx_http_coord_out_printf(out, "\">%*s</dd>", p - buf, buf);
+}

@@ -1,0 +1,158 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# The status page, as text and in headless Chromium: what it shows is what the
+# JSON says, with and without its script; nothing is loaded, nothing complains.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+
+use JSON::PP;
+
+my $t = Coord->new;
+my $redis = $t->redis;
+
+my $n = $t->node(name => 'n', workers => 2, http => <<'EOF')->start;
+    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_store mem { }
+
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
+    coord_limit_req_zone $arg_k "zone=<script>alert(1)</script>&\":1m"
+                         rate=1r/h store=mem;
+    coord_limit_conn_zone $arg_k zone=conn:1m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+
+        location / {
+            coord_limit_req zone=one;
+            coord_limit_conn conn 10;
+            empty_gif;
+        }
+
+        location = /status { coord_status keys; }
+    }
+EOF
+
+$n->get('/?k=alice') for 1 .. 4;
+$n->get('/?k=bob') for 1 .. 2;
+
+sub status { decode_json($n->get('/status?format=json')->body) }
+
+# the values of a page, by their place in the JSON
+
+sub values_of {
+    my ($html) = @_;
+    my %value;
+
+    while ($html =~ /<\w+ ([^>]*data-v="([^"]+)"[^>]*)>([^<]*)</g) {
+        my ($attributes, $path, $text) = ($1, $2, $3);
+        my ($form) = $attributes =~ /data-f="(\w*)"/;
+        $value{$path} = [$form // '', $text];
+    }
+
+    return \%value;
+}
+
+sub pick {
+    my ($data, $path) = @_;
+
+    for (split /\./, $path) {
+        $data = ref $data eq 'ARRAY' ? $data->[$_] : $data->{$_};
+    }
+
+    return $data;
+}
+
+# numbers that do not change while nothing is asked
+
+sub same {
+    my ($values, $json, $what) = @_;
+    my ($compared, @differ) = 0;
+
+    for my $path (sort keys %$values) {
+        my ($form, $text) = @{ $values->{$path} };
+
+        # INFO goes on all the time
+
+        next if $form =~ /^(rate|share|ms|mib)$/ || $path =~ /server/
+             || $path =~ /^stores\.0\.(operations\.ok|pending)$/;
+
+        my $want = pick($json, $path);
+        $compared++;
+        push @differ, "$path: $text, not $want" if $want ne $text;
+    }
+
+    cmp_ok($compared, '>=', 25, "$what: values");
+    is("@differ", '', "$what: all as in the JSON");
+}
+
+ok($t->wait_for(sub { status()->{stores}[0]{server} }, 20), 'server known');
+
+my $response = $n->get('/status', headers => { Accept =>
+    'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8' });
+
+is($response->header('Content-Type'), 'text/html; charset=utf-8', 'a page');
+
+my $html = $response->body;
+my $policy = $response->header('Content-Security-Policy');
+my ($nonce) = $policy =~ /script-src 'nonce-([0-9a-f]{32})';/;
+
+ok($nonce, 'a policy with a nonce');
+like($policy, qr/^default-src 'none'; connect-src 'self'; /, 'nothing else');
+unlike($policy, qr/unsafe/, 'nothing unsafe');
+my ($second) = $n->get('/status?format=html')
+               ->header('Content-Security-Policy') =~ /nonce-(\w+)/;
+isnt($second, $nonce, 'another nonce for each response');
+
+unlike($html, qr/<script>alert/, 'a zone name cannot bring a script');
+like($html, qr/&lt;script&gt;alert\(1\)&lt;\/script&gt;&amp;&quot;/, 'escaped');
+unlike($html, qr/(src|href)="(?!data:,)/, 'nothing to load');
+unlike($html, qr/ style="| on\w+="/, 'no inline style or handler');
+like($html, qr/<noscript><meta http-equiv="refresh"/, 'works without script');
+like($html, qr{<td>alice</td><td>3</td>}, 'keys');
+is(scalar(() = $html =~ /<polyline class="(?:all|no)" points="0,/g), 6,
+   'a chart for each zone');
+
+same(values_of($html), status(), 'without script')
+    if ok(values_of($html)->{'zones.0.decisions.rejected'}[1] eq 4, 'refused');
+
+
+# in a browser
+
+my ($chromium) = grep { -x } map { ("$_/chromium", "$_/chromium-browser") }
+                 split /:/, $ENV{PATH};
+
+SKIP: {
+    skip 'chromium is missing (Debian package chromium)', 7 unless $chromium;
+
+    my $dir = $t->dir . '/chromium';
+    my @command = ($chromium, qw(
+        --headless --no-sandbox --disable-gpu --disable-quic --no-first-run
+        --disable-background-networking --disable-component-update
+        --disable-sync --disable-dev-shm-usage --enable-logging=stderr
+        --timeout=20000 --virtual-time-budget=5000), "--user-data-dir=$dir", '--dump-dom');
+
+    my $url = $n->url('/status?format=html');
+    my $dom = `timeout 120 @command '$url' 2>$dir.log`;
+
+    open my $fh, '<', "$dir.log" or die $!;
+    my $log = do { local $/; <$fh> };
+    close $fh;
+
+    ok($dom =~ /<body data-time="(\d{13})"/, 'the script has run')
+        or diag($dom, $log);
+    same(values_of($dom), status(), 'with script');
+    is(scalar(() = $dom =~ /points="0,\d/g), 6, 'charts');
+    like($dom, qr{<td>alice</td><td>3</td>}, 'keys');
+    is(join('', $log =~ /^.*CONSOLE.*$/mg), '', 'no word on the console');
+    like($dom, qr{id="late" role="status"></span>}, 'updated');
+}
+
+done_testing();
