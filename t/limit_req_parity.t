@@ -106,32 +106,54 @@ sub run {
 }
 
 
-for my $limit (sort(keys %limits), 'both') {
-    my @result = run($limit, $limit);
-    my $burst = 0;
+# how a kind differs from stock over the whole script, '' if it does not
 
-    while (my @of = splice @result, 0, scalar @names) {
-        $burst++;
-        my $stock = $of[0];
+sub difference {
+    my ($stock, $coord) = @_;
 
-        is($stock->{passed} + $stock->{refused}, $script[$burst - 1][0],
-           "$limit, burst $burst: all answered");
+    for my $i (0 .. $#$stock) {
+        my ($s, $c) = ($stock->[$i], $coord->[$i]);
+        my $where = "burst $i: stock passed $s->{passed} @{$s->{waits}}, "
+                    . "coord passed $c->{passed} @{$c->{waits}}";
 
-        for my $coord (@of[1, 2]) {
-            my $what = "$limit, burst $burst, $coord->{name}";
+        return $where if $c->{passed} != $s->{passed}
+                         || $c->{refused} != $s->{refused};
 
-            is($coord->{passed}, $stock->{passed}, "$what: as many pass");
-            is($coord->{refused}, $stock->{refused}, "$what: as many refused");
-
-            my @off = grep {
-                abs($coord->{waits}[$_] - $stock->{waits}[$_]) > 0.06
-            } 0 .. $#{$stock->{waits}};
-
-            ok(!@off, "$what: the same delays")
-                or diag("stock @{$stock->{waits}}\n"
-                        . "coord @{$coord->{waits}}");
-        }
+        return $where if grep {
+            abs($c->{waits}[$_] - $s->{waits}[$_]) > 0.06
+        } 0 .. $#{$s->{waits}};
     }
+
+    return '';
+}
+
+
+# A loaded machine may deliver an arrival late to one of the kinds: what
+# differs by chance does not differ three times.
+
+for my $limit (sort(keys %limits), 'both') {
+    my %left = map { $_ => 'never ran' } @names[1, 2];
+
+    for my $try (1 .. 3) {
+        my (%of, $answered);
+
+        for my $r (run($limit, "$limit$try")) {
+            push @{$of{$r->{name}}}, $r;
+            $answered += $r->{passed} + $r->{refused};
+        }
+
+        is($answered, 3 * 18, "$limit: all are answered");
+
+        for my $name (sort keys %left) {
+            $left{$name} = difference($of{stock}, $of{$name});
+            delete $left{$name} if $left{$name} eq '';
+        }
+
+        last if !%left;
+    }
+
+    is($left{$_} || '', '', "$limit, $_: decisions and delays of limit_req")
+        for @names[1, 2];
 }
 
 
