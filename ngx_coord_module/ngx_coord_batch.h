@@ -17,12 +17,19 @@
 /* 1 if a granted operation of this kind holds something to give back */
 #define ngx_coord_op_takes(op)                                                \
     ((op)->type == NGX_COORD_OP_LEASE_ACQUIRE                                 \
+     || (op)->type == NGX_COORD_OP_CLAIM                                      \
      || ((op)->type <= NGX_COORD_OP_LOG_TAKE && ((op)->type & 1) == 0))
 
 /* 1 if what the operation is about lies in memory, whatever the store */
 #define ngx_coord_op_local(op)                                                \
     ((op)->source == NGX_COORD_SOURCE_MEMORY                                  \
      || (op)->source == NGX_COORD_SOURCE_FALLBACK)
+
+#define ngx_coord_op_free_record(op)                                          \
+    if ((op)->record.data) {                                                  \
+        ngx_free((op)->record.data);                                          \
+        (op)->record.data = NULL;                                             \
+    }
 
 
 /* ends an operation that got no answer, by its on_failure */

@@ -225,6 +225,23 @@ ngx_coord_redis_ready(ngx_coord_redis_t *redis)
 }
 
 
+void
+ngx_coord_redis_push(ngx_coord_redis_t *redis)
+{
+    ngx_coord_redis_conn_t  *conn;
+
+    conn = redis->node.conn;
+
+    if (conn != NULL
+        && conn->state == NGX_COORD_CONN_READY
+        && conn->flush.posted)
+    {
+        ngx_delete_posted_event(&conn->flush);
+        ngx_coord_redis_conn_flush(&conn->flush);
+    }
+}
+
+
 /* the only place that knows which server has which key */
 
 static ngx_coord_redis_node_t *

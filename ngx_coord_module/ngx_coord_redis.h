@@ -180,6 +180,12 @@ ngx_int_t ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
  */
 ngx_coord_nsec_t ngx_coord_redis_now(ngx_coord_redis_t *redis);
 
+/*
+ * Sends what is queued now, not at the end of this turn: for a write that has
+ * to be ahead of what the client is told.
+ */
+void ngx_coord_redis_push(ngx_coord_redis_t *redis);
+
 /* 1 if the connection is ready and the breaker closed */
 ngx_uint_t ngx_coord_redis_ready(ngx_coord_redis_t *redis);
 

@@ -12,6 +12,11 @@
 typedef enum {
     NGX_COORD_SCRIPT_GCRA_GIVE = 0,
     NGX_COORD_SCRIPT_GCRA_TAKE,
+    NGX_COORD_SCRIPT_IDEMPOTENCY_CLAIM,
+    NGX_COORD_SCRIPT_IDEMPOTENCY_COMPLETE,
+    NGX_COORD_SCRIPT_IDEMPOTENCY_DISCARD,
+    NGX_COORD_SCRIPT_IDEMPOTENCY_RELEASE,
+    NGX_COORD_SCRIPT_IDEMPOTENCY_RENEW,
     NGX_COORD_SCRIPT_LEASE_ACQUIRE,
     NGX_COORD_SCRIPT_LEASE_RELEASE,
     NGX_COORD_SCRIPT_LEASE_RENEW,
@@ -59,6 +64,71 @@ enum {
 };
 
 #define NGX_COORD_GCRA_TAKE_NARGS  6
+
+
+/* idempotency_claim.redis */
+
+enum {
+    NGX_COORD_IDEMPOTENCY_CLAIM_R = 0,
+    NGX_COORD_IDEMPOTENCY_CLAIM_K,
+    NGX_COORD_IDEMPOTENCY_CLAIM_GONE,
+    NGX_COORD_IDEMPOTENCY_CLAIM_MEMBER,
+    NGX_COORD_IDEMPOTENCY_CLAIM_EXPIRY,
+    NGX_COORD_IDEMPOTENCY_CLAIM_TTL
+};
+
+#define NGX_COORD_IDEMPOTENCY_CLAIM_NARGS  6
+
+
+/* idempotency_complete.redis */
+
+enum {
+    NGX_COORD_IDEMPOTENCY_COMPLETE_R = 0,
+    NGX_COORD_IDEMPOTENCY_COMPLETE_BLOB,
+    NGX_COORD_IDEMPOTENCY_COMPLETE_TTL,
+    NGX_COORD_IDEMPOTENCY_COMPLETE_K,
+    NGX_COORD_IDEMPOTENCY_COMPLETE_MEMBER,
+    NGX_COORD_IDEMPOTENCY_COMPLETE_EXPIRY,
+    NGX_COORD_IDEMPOTENCY_COMPLETE_DONE,
+    NGX_COORD_IDEMPOTENCY_COMPLETE_LIFE,
+    NGX_COORD_IDEMPOTENCY_COMPLETE_CHANNEL
+};
+
+#define NGX_COORD_IDEMPOTENCY_COMPLETE_NARGS  9
+
+
+/* idempotency_discard.redis */
+
+enum {
+    NGX_COORD_IDEMPOTENCY_DISCARD_R = 0,
+    NGX_COORD_IDEMPOTENCY_DISCARD_K,
+    NGX_COORD_IDEMPOTENCY_DISCARD_DONE
+};
+
+#define NGX_COORD_IDEMPOTENCY_DISCARD_NARGS  3
+
+
+/* idempotency_release.redis */
+
+enum {
+    NGX_COORD_IDEMPOTENCY_RELEASE_K = 0,
+    NGX_COORD_IDEMPOTENCY_RELEASE_MEMBER,
+    NGX_COORD_IDEMPOTENCY_RELEASE_CHANNEL
+};
+
+#define NGX_COORD_IDEMPOTENCY_RELEASE_NARGS  3
+
+
+/* idempotency_renew.redis */
+
+enum {
+    NGX_COORD_IDEMPOTENCY_RENEW_K = 0,
+    NGX_COORD_IDEMPOTENCY_RENEW_EXPIRY,
+    NGX_COORD_IDEMPOTENCY_RENEW_MEMBER,
+    NGX_COORD_IDEMPOTENCY_RENEW_TTL
+};
+
+#define NGX_COORD_IDEMPOTENCY_RENEW_NARGS  4
 
 
 /* lease_acquire.redis */
@@ -357,6 +427,139 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_GCRA_TAKE_K },
     { "",
       0, NGX_COORD_GCRA_TAKE_TTL },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_idempotency_claim_parts[] = {
+
+    { "*2\r\n"
+      "$3\r\nGET\r\n",
+      13, NGX_COORD_IDEMPOTENCY_CLAIM_R },
+    { "*4\r\n"
+      "$16\r\nZREMRANGEBYSCORE\r\n",
+      27, NGX_COORD_IDEMPOTENCY_CLAIM_K },
+    { "$4\r\n-inf\r\n",
+      10, NGX_COORD_IDEMPOTENCY_CLAIM_GONE },
+    { "*4\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_IDEMPOTENCY_CLAIM_K },
+    { "$4\r\n+inf\r\n",
+      10, NGX_COORD_IDEMPOTENCY_CLAIM_MEMBER },
+    { "*4\r\n"
+      "$15\r\nZREMRANGEBYRANK\r\n",
+      26, NGX_COORD_IDEMPOTENCY_CLAIM_K },
+    { "$1\r\n1\r\n"
+      "$2\r\n-1\r\n"
+      "*6\r\n"
+      "$4\r\nZADD\r\n",
+      29, NGX_COORD_IDEMPOTENCY_CLAIM_K },
+    { "$2\r\nXX\r\n"
+      "$2\r\nCH\r\n",
+      16, NGX_COORD_IDEMPOTENCY_CLAIM_EXPIRY },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_CLAIM_MEMBER },
+    { "*5\r\n"
+      "$6\r\nZRANGE\r\n",
+      16, NGX_COORD_IDEMPOTENCY_CLAIM_K },
+    { "$1\r\n0\r\n"
+      "$1\r\n0\r\n"
+      "$10\r\nWITHSCORES\r\n"
+      "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      48, NGX_COORD_IDEMPOTENCY_CLAIM_K },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_CLAIM_TTL },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_idempotency_complete_parts[] = {
+
+    { "*6\r\n"
+      "$3\r\nSET\r\n",
+      13, NGX_COORD_IDEMPOTENCY_COMPLETE_R },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_COMPLETE_BLOB },
+    { "$2\r\nPX\r\n",
+      8, NGX_COORD_IDEMPOTENCY_COMPLETE_TTL },
+    { "$2\r\nNX\r\n"
+      "*3\r\n"
+      "$4\r\nZREM\r\n",
+      22, NGX_COORD_IDEMPOTENCY_COMPLETE_K },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_COMPLETE_MEMBER },
+    { "*4\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_IDEMPOTENCY_COMPLETE_K },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_COMPLETE_EXPIRY },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_COMPLETE_DONE },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_IDEMPOTENCY_COMPLETE_K },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_COMPLETE_LIFE },
+    { "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      17, NGX_COORD_IDEMPOTENCY_COMPLETE_CHANNEL },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_COMPLETE_K },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_idempotency_discard_parts[] = {
+
+    { "*2\r\n"
+      "$3\r\nDEL\r\n",
+      13, NGX_COORD_IDEMPOTENCY_DISCARD_R },
+    { "*3\r\n"
+      "$4\r\nZREM\r\n",
+      14, NGX_COORD_IDEMPOTENCY_DISCARD_K },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_DISCARD_DONE },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_idempotency_release_parts[] = {
+
+    { "*3\r\n"
+      "$4\r\nZREM\r\n",
+      14, NGX_COORD_IDEMPOTENCY_RELEASE_K },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_RELEASE_MEMBER },
+    { "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      17, NGX_COORD_IDEMPOTENCY_RELEASE_CHANNEL },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_RELEASE_K },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_idempotency_renew_parts[] = {
+
+    { "*6\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_IDEMPOTENCY_RENEW_K },
+    { "$2\r\nXX\r\n"
+      "$2\r\nCH\r\n",
+      16, NGX_COORD_IDEMPOTENCY_RENEW_EXPIRY },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_RENEW_MEMBER },
+    { "*3\r\n"
+      "$6\r\nZSCORE\r\n",
+      16, NGX_COORD_IDEMPOTENCY_RENEW_K },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_RENEW_MEMBER },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_IDEMPOTENCY_RENEW_K },
+    { "",
+      0, NGX_COORD_IDEMPOTENCY_RENEW_TTL },
 };
 
 
@@ -891,6 +1094,26 @@ const ngx_coord_script_t
     { ngx_string("gcra_take"),
       NGX_COORD_GCRA_TAKE_NARGS, 2, 7,
       ngx_coord_gcra_take_parts },
+
+    { ngx_string("idempotency_claim"),
+      NGX_COORD_IDEMPOTENCY_CLAIM_NARGS, 7, 12,
+      ngx_coord_idempotency_claim_parts },
+
+    { ngx_string("idempotency_complete"),
+      NGX_COORD_IDEMPOTENCY_COMPLETE_NARGS, 5, 12,
+      ngx_coord_idempotency_complete_parts },
+
+    { ngx_string("idempotency_discard"),
+      NGX_COORD_IDEMPOTENCY_DISCARD_NARGS, 2, 3,
+      ngx_coord_idempotency_discard_parts },
+
+    { ngx_string("idempotency_release"),
+      NGX_COORD_IDEMPOTENCY_RELEASE_NARGS, 2, 4,
+      ngx_coord_idempotency_release_parts },
+
+    { ngx_string("idempotency_renew"),
+      NGX_COORD_IDEMPOTENCY_RENEW_NARGS, 3, 7,
+      ngx_coord_idempotency_renew_parts },
 
     { ngx_string("lease_acquire"),
       NGX_COORD_LEASE_ACQUIRE_NARGS, 10, 20,

@@ -296,7 +296,9 @@ ngx_coord_batch_give(ngx_coord_store_t *store, ngx_coord_op_t *ops,
         }
 
         type = (op->type == NGX_COORD_OP_LEASE_ACQUIRE)
-               ? NGX_COORD_OP_LEASE_RELEASE : op->type + 1;
+               ? NGX_COORD_OP_LEASE_RELEASE
+               : (op->type == NGX_COORD_OP_CLAIM)
+                 ? NGX_COORD_OP_CLAIM_RELEASE : op->type + 1;
 
         give = ngx_coord_batch_add(batch, type, op->zone, op->key,
                                    op->key_len);
@@ -323,6 +325,8 @@ ngx_coord_batch_free(ngx_coord_batch_t *batch)
         if (batch->ops[i].blob) {
             ngx_free(batch->ops[i].blob);
         }
+
+        ngx_coord_op_free_record(&batch->ops[i]);
     }
 
     if (batch->ops != batch->inline_ops) {
@@ -436,7 +440,10 @@ ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
         return;
     }
 
-    if (batch->complete && op->type != NGX_COORD_OP_LEASE_ACQUIRE) {
+    if (batch->complete
+        && op->type != NGX_COORD_OP_LEASE_ACQUIRE
+        && op->type != NGX_COORD_OP_CLAIM)
+    {
         return;
     }
 

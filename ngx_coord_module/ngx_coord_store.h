@@ -44,6 +44,11 @@ typedef enum {
     NGX_COORD_OP_USER_LIST,
     NGX_COORD_OP_USER_REVOKE,
     NGX_COORD_OP_SESSION_KEEP,     /* memory only: a copy of Redis's answer */
+    NGX_COORD_OP_CLAIM,            /* idempotency */
+    NGX_COORD_OP_CLAIM_RENEW,
+    NGX_COORD_OP_CLAIM_COMPLETE,
+    NGX_COORD_OP_CLAIM_RELEASE,
+    NGX_COORD_OP_CLAIM_DISCARD,
     NGX_COORD_OP_MAX
 } ngx_coord_op_e;
 
@@ -149,6 +154,42 @@ typedef struct {
 } ngx_coord_session_t;
 
 
+/* what stands at a key that was to be claimed */
+typedef enum {
+    NGX_COORD_CLAIM_NONE = 0,
+    NGX_COORD_CLAIM_RUNNING,       /* another one holds the claim */
+    NGX_COORD_CLAIM_LAPSED,        /* and did not end it: outcome unknown */
+    NGX_COORD_CLAIM_DONE           /* there is a result */
+} ngx_coord_claim_e;
+
+
+#define NGX_COORD_FINGERPRINT_LEN  16
+
+
+/*
+ * Claims: one holder a key, named by id, and then one result.  CLAIM: NGX_OK
+ * granted, NGX_BUSY refused; the record of a result comes as blob with either
+ * answer.  RENEW: lease 0 lets the claim lapse in place; NGX_BUSY: it is lost.
+ * COMPLETE stores blob; NGX_BUSY: another result stood there already.
+ * RELEASE ends the claim, or with done removes the mark of a result that is
+ * no good.  DISCARD removes a result.
+ */
+typedef struct {
+    /* asked */
+    u_char                     fingerprint[NGX_COORD_FINGERPRINT_LEN];
+    ngx_coord_nsec_t           lease;
+    ngx_coord_nsec_t           ttl;       /* of the result */
+    unsigned                   keep:1;    /* CLAIM: lapsed claims block */
+    unsigned                   done:1;    /* RELEASE: see above */
+
+    /* answered by CLAIM */
+    unsigned                   lapsed:1;  /* one that had lapsed is dropped */
+    ngx_coord_claim_e          state;     /* of whom refused this one */
+    u_char                     twin[NGX_COORD_FINGERPRINT_LEN];
+    ngx_coord_nsec_t           remaining; /* of the lease or the result */
+} ngx_coord_claim_t;
+
+
 /*
  * One operation.  Result rc: NGX_OK granted (or done); NGX_BUSY refused,
  * nothing was consumed; NGX_ERROR no answer, failure says why.
@@ -171,10 +212,17 @@ struct ngx_coord_op_s {
         ngx_coord_rate_t       rate;
         ngx_coord_lease_t      lease;
         ngx_coord_session_t    session;
+        ngx_coord_claim_t      claim;
     } u;
 
     /* strings of the question and the answer: ngx_coord_op_blob() */
     u_char                    *blob;
+
+    /*
+     * CLAIM: answered; COMPLETE: asked.  On the heap, freed with the batch;
+     * whoever takes it sets data to NULL.
+     */
+    ngx_str_t                  record;
 
     ngx_int_t                  rc;
     ngx_coord_fail_e           failure;

@@ -109,9 +109,16 @@ ngx_coord_memory_run(ngx_coord_op_t *op)
 
     now = ngx_coord_monotonic();
 
-    run = (op->type < NGX_COORD_OP_SESSION_GET)
-          ? ngx_coord_memory_ops[op->type]
-          : ngx_coord_memory_session_ops[op->type - NGX_COORD_OP_SESSION_GET];
+    if (op->type >= NGX_COORD_OP_CLAIM) {
+        run = ngx_coord_memory_claim_ops[op->type - NGX_COORD_OP_CLAIM];
+
+    } else if (op->type >= NGX_COORD_OP_SESSION_GET) {
+        run = ngx_coord_memory_session_ops[op->type
+                                           - NGX_COORD_OP_SESSION_GET];
+
+    } else {
+        run = ngx_coord_memory_ops[op->type];
+    }
 
     op->rc = run(table, op, now);
 

@@ -47,5 +47,8 @@ ngx_int_t ngx_coord_memory_lease_release(ngx_coord_table_t *table,
 /* from SESSION_GET to SESSION_KEEP; in ngx_coord_store_memory_session.c */
 extern const ngx_coord_memory_op_pt  ngx_coord_memory_session_ops[];
 
+/* from CLAIM to CLAIM_DISCARD; in ngx_coord_store_memory_claim.c */
+extern const ngx_coord_memory_op_pt  ngx_coord_memory_claim_ops[];
+
 
 #endif /* _NGX_COORD_STORE_MEMORY_H_INCLUDED_ */

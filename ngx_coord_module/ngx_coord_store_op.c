@@ -18,7 +18,8 @@
 #define NGX_COORD_STORE_OP_SUFFIX  (2 + NGX_INT64_LEN)
 
 #define NGX_COORD_STORE_OP_KEYS  3
-#define NGX_COORD_STORE_OP_WORDS  (2 * NGX_COORD_ID_LEN + 16)
+#define NGX_COORD_STORE_OP_WORDS                                              \
+    (2 * NGX_COORD_ID_LEN + 4 * NGX_COORD_FINGERPRINT_LEN + 16)
 
 
 static const ngx_coord_store_op_t *ngx_coord_store_op(ngx_coord_op_e type);
@@ -161,6 +162,10 @@ ngx_coord_store_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 static const ngx_coord_store_op_t *
 ngx_coord_store_op(ngx_coord_op_e type)
 {
+    if (type >= NGX_COORD_OP_CLAIM) {
+        return &ngx_coord_claim_ops[type - NGX_COORD_OP_CLAIM];
+    }
+
     return (type < NGX_COORD_OP_SESSION_GET)
            ? &ngx_coord_store_ops[type]
            : &ngx_coord_session_ops[type - NGX_COORD_OP_SESSION_GET];

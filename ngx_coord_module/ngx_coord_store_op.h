@@ -46,6 +46,9 @@ typedef struct {
 /* from SESSION_GET to USER_REVOKE; in ngx_coord_store_op_session.c */
 extern const ngx_coord_store_op_t  ngx_coord_session_ops[];
 
+/* from CLAIM to CLAIM_DISCARD; in ngx_coord_store_op_claim.c */
+extern const ngx_coord_store_op_t  ngx_coord_claim_ops[];
+
 
 /*
  * The result of an operation that needs no asking, NGX_OK or NGX_BUSY: its

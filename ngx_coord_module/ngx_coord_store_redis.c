@@ -232,6 +232,10 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
                 ngx_coord_batch_answered(batch, &copy);
             }
 
+            if (copy.record.data != op->record.data) {
+                ngx_coord_op_free_record(&copy);
+            }
+
             continue;
         }
 

@@ -71,8 +71,8 @@ typedef struct {
  *     refused the request.  What a feature was granted before it could decide
  *     is given back by the walk.  May be NULL.
  * end: the request is over, whatever ended it; called once for each request
- *     in which begin() returned NGX_OK, NGX_AGAIN or NGX_DONE.  A walk that
- *     was still waiting has been cancelled.  May be NULL.
+ *     in which begin() returned NGX_OK or NGX_AGAIN.  A walk that was still
+ *     waiting has been cancelled.  May be NULL.
  */
 struct ngx_http_coord_feature_s {
     ngx_str_t                  name;          /* "limit_req" */

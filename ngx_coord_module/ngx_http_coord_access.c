@@ -215,6 +215,11 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
         rc = feature->begin(r, ctx);
 
+        if (rc == NGX_DONE) {
+            /* the request may be gone */
+            return NGX_DONE;
+        }
+
         ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                        "coord %V begin: %i", &feature->name, rc);
 
@@ -228,7 +233,7 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
             continue;
         }
 
-        if (rc == NGX_AGAIN || rc == NGX_DONE) {
+        if (rc == NGX_AGAIN) {
             ctx->ending |= bit;
         }
 

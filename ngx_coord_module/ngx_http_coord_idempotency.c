@@ -1,0 +1,770 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_idempotency: the request side.  One claim a request; who gets it runs,
+ * who does not is replayed the result, told to wait, or refused.
+ */
+
+
+#include "ngx_http_coord_idempotency.h"
+
+
+/* how often a waiting request asks for its twin */
+#define NGX_HTTP_COORD_IDEMPOTENCY_POLL   100
+
+/* claims asked again because of a bad record, at most */
+#define NGX_HTTP_COORD_IDEMPOTENCY_TRIES  3
+
+
+static ngx_int_t ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_create(
+    ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_idempotency_key(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+static ngx_uint_t ngx_http_coord_idempotency_header(ngx_http_request_t *r,
+    ngx_str_t *name, ngx_str_t *value);
+static ngx_int_t ngx_http_coord_idempotency_parse(ngx_str_t *key,
+    ngx_pool_t *pool);
+static ngx_int_t ngx_http_coord_idempotency_record_name(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+static ngx_int_t ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_idempotency_take(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state, ngx_coord_op_t *op);
+static ngx_int_t ngx_http_coord_idempotency_check(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+static ngx_int_t ngx_http_coord_idempotency_result(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+static ngx_int_t ngx_http_coord_idempotency_twin(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+static ngx_int_t ngx_http_coord_idempotency_run(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+static ngx_int_t ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+static ngx_int_t ngx_http_coord_idempotency_wait(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+static void ngx_http_coord_idempotency_poll(ngx_event_t *ev);
+static ngx_int_t ngx_http_coord_idempotency_again(
+    ngx_http_coord_idempotency_t *state, ngx_uint_t discard);
+static void ngx_http_coord_idempotency_answered(ngx_coord_batch_t *batch);
+static void ngx_http_coord_idempotency_free(void *data);
+static void ngx_http_coord_idempotency_undo(ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx);
+
+
+const ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature = {
+    ngx_string("idempotency"),
+    NGX_HTTP_COORD_IDEMPOTENCY,
+    1 << NGX_HTTP_COORD_PRECONTENT,
+    ngx_http_coord_idempotency_begin,
+    ngx_http_coord_idempotency_decide,
+    ngx_http_coord_idempotency_undo,
+    ngx_http_coord_idempotency_end
+};
+
+
+ngx_http_coord_idempotency_t *
+ngx_http_coord_idempotency_state(ngx_http_request_t *r)
+{
+    ngx_http_coord_ctx_t  *ctx;
+
+    ctx = ngx_http_coord_get_ctx(r);
+
+    return ctx ? ctx->state[NGX_HTTP_COORD_IDEMPOTENCY] : NULL;
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
+{
+    ngx_int_t                                rc;
+    ngx_coord_op_t                          *op;
+    ngx_http_coord_idempotency_t            *state;
+    ngx_http_coord_idempotency_conf_t       *icf;
+    ngx_http_coord_idempotency_main_conf_t  *imcf;
+
+    icf = ngx_http_get_module_loc_conf(r, ngx_http_coord_idempotency_module);
+    imcf = ngx_http_get_module_main_conf(r, ngx_http_coord_idempotency_module);
+
+    if (!(r->method & icf->methods)) {
+        return NGX_DECLINED;
+    }
+
+    state = ngx_http_coord_idempotency_create(r, ctx);
+    if (state == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (imcf->digest && icf->header.len == 0) {
+        rc = ngx_http_coord_idempotency_read(r, ctx);
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    rc = ngx_http_coord_idempotency_key(r, state);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    rc = ngx_http_coord_idempotency_read(r, ctx);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (ngx_http_coord_idempotency_digest(r, 1, state->fingerprint) != NGX_OK
+        || ngx_http_coord_idempotency_record_name(r, state) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    op = ngx_http_coord_add(r, ctx, NGX_COORD_OP_CLAIM, icf->zone,
+                            &state->name, 1, icf->on_failure, &state->ref);
+    if (op == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_idempotency_ask(state, op);
+
+    return ngx_coord_id(op->id);
+}
+
+
+static ngx_http_coord_idempotency_t *
+ngx_http_coord_idempotency_create(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
+{
+    ngx_pool_cleanup_t            *cln;
+    ngx_http_coord_idempotency_t  *state;
+
+    state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+
+    if (state) {
+        /* the body has been read */
+        return state;
+    }
+
+    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_coord_idempotency_t));
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    state = cln->data;
+    cln->handler = ngx_http_coord_idempotency_free;
+
+    ngx_memzero(state, sizeof(ngx_http_coord_idempotency_t));
+
+    state->ctx = ctx;
+    state->request = r;
+    state->conf = ngx_http_get_module_loc_conf(r,
+                                           ngx_http_coord_idempotency_module);
+    state->shadow = state->conf->shadow || state->conf->dry_run;
+
+    ctx->state[NGX_HTTP_COORD_IDEMPOTENCY] = state;
+
+    return state;
+}
+
+
+static void
+ngx_http_coord_idempotency_free(void *data)
+{
+    ngx_http_coord_idempotency_t *state = data;
+
+    if (state->blob.data) {
+        ngx_free(state->blob.data);
+    }
+}
+
+
+/* NGX_OK: a good key; or what begin() has to return */
+
+static ngx_int_t
+ngx_http_coord_idempotency_key(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    ngx_uint_t                           lines;
+    ngx_http_coord_idempotency_conf_t   *icf;
+    ngx_http_coord_idempotency_status_e  status;
+
+    icf = state->conf;
+
+    if (icf->header.len) {
+        lines = ngx_http_coord_idempotency_header(r, &icf->header,
+                                                  &state->key);
+
+    } else {
+        if (ngx_http_complex_value(r, icf->key, &state->key) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        lines = (state->key.len > 0);
+    }
+
+    if (lines == 1
+        && ngx_http_coord_idempotency_parse(&state->key, r->pool) == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    if (lines == 0 && icf->mode != NGX_HTTP_COORD_IDEMPOTENCY_REQUIRED) {
+        return NGX_DECLINED;
+    }
+
+    status = (lines == 0) ? NGX_HTTP_COORD_IDEMPOTENCY_MISSING
+                          : NGX_HTTP_COORD_IDEMPOTENCY_INVALID;
+
+    /* not once more where an error_page leads to */
+
+    state->ctx->decided |= 1 << NGX_HTTP_COORD_IDEMPOTENCY;
+
+    return ngx_http_coord_idempotency_refuse(r, state, status);
+}
+
+
+/* counts the lines of a header field, whose name is like that of a variable */
+
+static ngx_uint_t
+ngx_http_coord_idempotency_header(ngx_http_request_t *r, ngx_str_t *name,
+    ngx_str_t *value)
+{
+    u_char            ch;
+    ngx_uint_t        i, j, n;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    n = 0;
+    part = &r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */ ; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                return n;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].hash == 0 || h[i].key.len != name->len) {
+            continue;
+        }
+
+        for (j = 0; j < name->len; j++) {
+            ch = ngx_tolower(h[i].key.data[j]);
+
+            if ((ch == '-' ? '_' : ch) != name->data[j]) {
+                break;
+            }
+        }
+
+        if (j == name->len) {
+            *value = h[i].value;
+            n++;
+        }
+    }
+}
+
+
+/*
+ * Makes an sf-string of RFC 9651 what it means; anything else stands for
+ * itself.  NGX_ERROR: not a key.
+ */
+
+static ngx_int_t
+ngx_http_coord_idempotency_parse(ngx_str_t *key, ngx_pool_t *pool)
+{
+    u_char     *p, *last, *dst;
+    ngx_uint_t  quoted;
+
+    last = key->data + key->len;
+    quoted = (key->len && key->data[0] == '"');
+
+    for (p = key->data; p < last; p++) {
+        if (*p < 0x20 || *p >= 0x7f) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (quoted) {
+        dst = ngx_pnalloc(pool, key->len);
+        if (dst == NULL) {
+            return NGX_ERROR;
+        }
+
+        p = key->data + 1;
+        key->data = dst;
+
+        for ( /* void */ ; p < last && *p != '"'; p++) {
+
+            if (*p == '\\') {
+                p++;
+
+                if (p == last || (*p != '"' && *p != '\\')) {
+                    return NGX_ERROR;
+                }
+            }
+
+            *dst++ = *p;
+        }
+
+        /* nothing behind the string: parameters mean nothing here */
+
+        if (p + 1 != last) {
+            return NGX_ERROR;
+        }
+
+        key->len = dst - key->data;
+    }
+
+    return (key->len && key->len <= NGX_HTTP_COORD_IDEMPOTENCY_KEY)
+           ? NGX_OK : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_record_name(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    ngx_str_t                  scope;
+    ngx_http_core_srv_conf_t  *cscf;
+
+    if (ngx_http_complex_value(r, state->conf->scope, &scope) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+
+    return ngx_http_coord_idempotency_name(r->pool, &cscf->server_name,
+                                           &scope, &state->key, &state->name);
+}
+
+
+ngx_int_t
+ngx_http_coord_idempotency_name(ngx_pool_t *pool, ngx_str_t *server,
+    ngx_str_t *scope, ngx_str_t *key, ngx_str_t *name)
+{
+    u_char  *p;
+
+    p = ngx_pnalloc(pool, server->len + scope->len + key->len
+                          + 2 * (NGX_SIZE_T_LEN + 1));
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    name->data = p;
+    name->len = ngx_sprintf(p, "%uz:%V%uz:%V%V", server->len, server,
+                            scope->len, scope, key)
+                - p;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
+{
+    ngx_int_t                      rc;
+    ngx_http_coord_idempotency_t  *state;
+
+    state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+
+    if (state->phase == NGX_HTTP_COORD_IDEMPOTENCY_IDLE) {
+        rc = ngx_http_coord_idempotency_take(r, state,
+                                         ngx_http_coord_op(ctx, state->ref));
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    for ( ;; ) {
+
+        if (!state->answered) {
+            /* NGX_AGAIN, or NGX_OK: answered at once */
+
+            rc = ngx_http_coord_idempotency_again(state, state->replace);
+
+        } else {
+            rc = ngx_http_coord_idempotency_check(r, state);
+        }
+
+        if (rc == NGX_AGAIN) {
+            state->phase = NGX_HTTP_COORD_IDEMPOTENCY_WAITING;
+            return NGX_AGAIN;
+        }
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+}
+
+
+/* makes the answer the state's own, the record included */
+
+static ngx_int_t
+ngx_http_coord_idempotency_take(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state, ngx_coord_op_t *op)
+{
+    if (state->blob.data) {
+        ngx_free(state->blob.data);
+    }
+
+    state->op = *op;
+    state->blob = op->record;
+    state->answered = 1;
+
+    ngx_str_null(&op->record);
+    ngx_str_null(&state->op.record);
+
+    return NGX_OK;
+}
+
+
+/* NGX_OK: the answer was no good, ask again */
+
+static ngx_int_t
+ngx_http_coord_idempotency_check(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    ngx_str_t        key;
+    ngx_coord_op_t  *op;
+
+    op = &state->op;
+
+    if (op->rc == NGX_ERROR) {
+        return ngx_http_coord_idempotency_failed(r, state);
+    }
+
+    if (state->blob.data) {
+        key.data = op->key;
+        key.len = op->key_len;
+
+        if (ngx_coord_record_decode(&state->record, &state->blob, &key)
+            == NGX_OK)
+        {
+            return ngx_http_coord_idempotency_result(r, state);
+        }
+
+        state->replace = 1;
+
+        ngx_http_coord_idempotency_log(r, state, NGX_LOG_ERR,
+                                       "ignoring a damaged record");
+    }
+
+    if (op->rc == NGX_OK) {
+        return ngx_http_coord_idempotency_run(r, state);
+    }
+
+    if (op->u.claim.state != NGX_COORD_CLAIM_DONE) {
+        return ngx_http_coord_idempotency_twin(r, state);
+    }
+
+    /* a result was stored, but there is none: the claim is for who asks */
+
+    if (state->tries++ == NGX_HTTP_COORD_IDEMPOTENCY_TRIES) {
+        op->rc = NGX_ERROR;
+        return ngx_http_coord_idempotency_failed(r, state);
+    }
+
+    state->replace = 1;
+    state->answered = 0;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_result(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    if (state->op.rc == NGX_OK) {
+
+        /* the mark of the result had expired an instant earlier */
+
+        ngx_coord_op_undo(&state->op);
+    }
+
+    if (ngx_memcmp(state->record.fingerprint, state->fingerprint,
+                   NGX_COORD_DIGEST_LEN)
+        != 0)
+    {
+        return ngx_http_coord_idempotency_refuse(r, state,
+                                        NGX_HTTP_COORD_IDEMPOTENCY_MISMATCH);
+    }
+
+    state->status = NGX_HTTP_COORD_IDEMPOTENCY_REPLAYED;
+    state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
+
+    ngx_http_coord_idempotency_log(r, state, NGX_LOG_INFO,
+                                   "replaying response");
+
+    if (state->shadow) {
+        return NGX_DECLINED;
+    }
+
+    state->ctx->respond = ngx_http_coord_idempotency_replay;
+
+    return state->record.status;
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_twin(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    ngx_coord_claim_t  *claim;
+
+    claim = &state->op.u.claim;
+
+    if (ngx_memcmp(claim->twin, state->fingerprint, NGX_COORD_FINGERPRINT_LEN)
+        != 0)
+    {
+        return ngx_http_coord_idempotency_refuse(r, state,
+                                        NGX_HTTP_COORD_IDEMPOTENCY_MISMATCH);
+    }
+
+    if (claim->state == NGX_COORD_CLAIM_RUNNING
+        && !state->shadow
+        && ngx_http_coord_idempotency_wait(r, state) == NGX_AGAIN)
+    {
+        return NGX_AGAIN;
+    }
+
+    return ngx_http_coord_idempotency_refuse(r, state,
+                                        NGX_HTTP_COORD_IDEMPOTENCY_CONFLICT);
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_run(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    state->status = NGX_HTTP_COORD_IDEMPOTENCY_NEW;
+    state->phase = NGX_HTTP_COORD_IDEMPOTENCY_RUNNING;
+
+    if (state->op.u.claim.lapsed) {
+        ngx_http_coord_idempotency_log(r, state, NGX_LOG_WARN,
+                             "running again, an earlier run has not ended");
+
+    } else {
+        ngx_http_coord_idempotency_log(r, state, NGX_LOG_INFO, "running");
+    }
+
+    ngx_http_coord_idempotency_hold(state);
+
+    if (!state->shadow) {
+        ngx_http_coord_idempotency_guard(state);
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    state->status = NGX_HTTP_COORD_IDEMPOTENCY_BYPASSED;
+    state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
+
+    ngx_http_coord_idempotency_log(r, state, NGX_LOG_ERR,
+                    state->op.on_failure == NGX_COORD_FAILURE_CLOSED
+                    ? "refusing request" : "request is not protected");
+
+    if (state->op.on_failure == NGX_COORD_FAILURE_CLOSED && !state->shadow) {
+        return ngx_http_coord_refuse_unavailable(r, state->ctx);
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/* NGX_DECLINED: it has waited long enough */
+
+static ngx_int_t
+ngx_http_coord_idempotency_wait(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    ngx_msec_int_t  left;
+
+    if (!state->waited) {
+        state->waited = 1;
+        state->deadline = ngx_current_msec + state->conf->wait;
+    }
+
+    left = (ngx_msec_int_t) (state->deadline - ngx_current_msec);
+
+    if (left <= 0) {
+        return NGX_DECLINED;
+    }
+
+    state->answered = 0;
+
+    state->timer.handler = ngx_http_coord_idempotency_poll;
+    state->timer.data = state;
+    state->timer.log = r->connection->log;
+
+    ngx_add_timer(&state->timer,
+                  ngx_min((ngx_msec_t) left, NGX_HTTP_COORD_IDEMPOTENCY_POLL
+                                             + (ngx_msec_t) ngx_random() % 20));
+
+    return NGX_AGAIN;
+}
+
+
+static void
+ngx_http_coord_idempotency_poll(ngx_event_t *ev)
+{
+    ngx_http_coord_idempotency_t *state = ev->data;
+
+    ngx_http_coord_resume(state->ctx);
+}
+
+
+/*
+ * Asks for the claim once more, outside of the walk, and with discard removes
+ * the mark of a result that is no good before.
+ */
+
+static ngx_int_t
+ngx_http_coord_idempotency_again(ngx_http_coord_idempotency_t *state,
+    ngx_uint_t discard)
+{
+    ngx_int_t           rc;
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_coord_batch_create(state->conf->zone->store);
+    if (batch == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (discard) {
+        op = ngx_coord_batch_add(batch, NGX_COORD_OP_CLAIM_RELEASE,
+                                 state->conf->zone, state->op.key,
+                                 state->op.key_len);
+        if (op == NULL) {
+            ngx_coord_batch_done(batch);
+            return NGX_ERROR;
+        }
+
+        ngx_http_coord_idempotency_ask(state, op);
+
+        op->u.claim.done = 1;
+        op->source = state->op.source;
+
+        ngx_memcpy(op->u.claim.fingerprint,
+                   state->op.u.claim.twin, NGX_COORD_FINGERPRINT_LEN);
+    }
+
+    op = ngx_coord_batch_add(batch, NGX_COORD_OP_CLAIM, state->conf->zone,
+                             state->op.key, state->op.key_len);
+    if (op == NULL) {
+        ngx_coord_batch_done(batch);
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_idempotency_ask(state, op);
+
+    op->on_failure = state->op.on_failure;
+
+    ngx_memcpy(op->id, state->op.id, NGX_COORD_ID_LEN);
+
+    batch->handler = ngx_http_coord_idempotency_answered;
+    batch->data = state;
+
+    rc = ngx_coord_batch_send(batch);
+
+    if (rc == NGX_AGAIN) {
+        state->batch = batch;
+        return NGX_AGAIN;
+    }
+
+    op = &batch->ops[batch->nops - 1];
+
+    rc = ngx_http_coord_idempotency_take(state->request, state, op);
+
+    ngx_coord_batch_done(batch);
+
+    return rc;
+}
+
+
+static void
+ngx_http_coord_idempotency_answered(ngx_coord_batch_t *batch)
+{
+    ngx_http_coord_idempotency_t *state = batch->data;
+
+    state->batch = NULL;
+
+    (void) ngx_http_coord_idempotency_take(state->request, state,
+                                           &batch->ops[batch->nops - 1]);
+
+    ngx_coord_batch_done(batch);
+
+    ngx_http_coord_resume(state->ctx);
+}
+
+
+/* a feature behind this one has refused the request */
+
+static void
+ngx_http_coord_idempotency_undo(ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_idempotency_t  *state;
+
+    state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+
+    if (state->phase == NGX_HTTP_COORD_IDEMPOTENCY_RUNNING) {
+        ngx_http_coord_idempotency_release(state);
+    }
+}
+
+
+static void
+ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_idempotency_t  *state;
+
+    state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+
+    if (state == NULL) {
+        return;
+    }
+
+    if (state->batch) {
+        ngx_coord_batch_done(state->batch);
+        state->batch = NULL;
+    }
+
+    if (state->phase == NGX_HTTP_COORD_IDEMPOTENCY_RUNNING) {
+
+        /* the response did not come to its end */
+
+        if (ngx_http_coord_idempotency_attempts(state->request)
+            == NGX_DECLINED)
+        {
+            ngx_http_coord_idempotency_release(state);
+
+        } else {
+            ngx_http_coord_idempotency_unknown(state);
+        }
+    }
+
+    if (state->timer.timer_set) {
+        ngx_del_timer(&state->timer);
+    }
+
+    if (state->renewal) {
+        ngx_coord_batch_done(state->renewal);
+        state->renewal = NULL;
+    }
+}

@@ -1,0 +1,202 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_idempotency: problem documents and log lines.
+ */
+
+
+#include "ngx_http_coord_idempotency.h"
+
+
+typedef struct {
+    ngx_uint_t                 status;
+    ngx_str_t                  code;
+    ngx_str_t                  title;
+    ngx_str_t                  detail;
+    const char                *log;
+} ngx_http_coord_idempotency_answer_t;
+
+
+static void ngx_http_coord_idempotency_problem(
+    ngx_http_coord_idempotency_t *state,
+    ngx_http_coord_idempotency_status_e status,
+    ngx_http_coord_problem_t *problem);
+static ngx_int_t ngx_http_coord_idempotency_link(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+
+
+const ngx_str_t  ngx_http_coord_idempotency_statuses[] = {
+    ngx_null_string,
+    ngx_string("NEW"),
+    ngx_string("REPLAYED"),
+    ngx_string("CONFLICT"),
+    ngx_string("MISMATCH"),
+    ngx_string("MISSING"),
+    ngx_string("INVALID"),
+    ngx_string("BYPASSED")
+};
+
+
+/* from NGX_HTTP_COORD_IDEMPOTENCY_CONFLICT on */
+
+static const ngx_http_coord_idempotency_answer_t
+    ngx_http_coord_idempotency_answers[] = {
+
+    { NGX_HTTP_CONFLICT,
+      ngx_string("conflict"),
+      ngx_string("A request is outstanding for this Idempotency-Key"),
+      ngx_string("A request with the same key is being processed; retry "
+                 "when the Retry-After field says."),
+      "refusing request, its twin is running" },
+
+    { 422,
+      ngx_string("fingerprint-mismatch"),
+      ngx_string("Idempotency-Key is already used"),
+      ngx_string("The key was used with a different request; use a new key "
+                 "for a new request."),
+      "refusing request, its key was used for another one" },
+
+    { NGX_HTTP_BAD_REQUEST,
+      ngx_string("missing-key"),
+      ngx_string("Idempotency-Key is missing"),
+      ngx_string("This operation requires the Idempotency-Key field."),
+      "refusing request without a key" },
+
+    { NGX_HTTP_BAD_REQUEST,
+      ngx_string("invalid-key"),
+      ngx_string("Idempotency-Key is invalid"),
+      ngx_string("The key must be one field line with 1 to 255 printable "
+                 "ASCII characters, quoted or not."),
+      "refusing request with an invalid key" }
+};
+
+
+static ngx_str_t  ngx_http_coord_idempotency_link_name = ngx_string("Link");
+
+
+ngx_int_t
+ngx_http_coord_idempotency_refuse(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state,
+    ngx_http_coord_idempotency_status_e status)
+{
+    ngx_http_coord_problem_t                    problem;
+    const ngx_http_coord_idempotency_answer_t  *answer;
+
+    answer = &ngx_http_coord_idempotency_answers[status
+                                      - NGX_HTTP_COORD_IDEMPOTENCY_CONFLICT];
+
+    state->status = status;
+    state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
+
+    ngx_http_coord_idempotency_log(r, state, NGX_LOG_ERR, answer->log);
+
+    if (state->shadow) {
+        return NGX_DECLINED;
+    }
+
+    ngx_http_coord_idempotency_problem(state, status, &problem);
+
+    if (ngx_http_coord_idempotency_link(r, state) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_refuse(r, state->ctx, &problem);
+}
+
+
+static void
+ngx_http_coord_idempotency_problem(ngx_http_coord_idempotency_t *state,
+    ngx_http_coord_idempotency_status_e status,
+    ngx_http_coord_problem_t *problem)
+{
+    ngx_coord_claim_t                          *claim;
+    const ngx_http_coord_idempotency_answer_t  *answer;
+
+    answer = &ngx_http_coord_idempotency_answers[status
+                                      - NGX_HTTP_COORD_IDEMPOTENCY_CONFLICT];
+
+    ngx_memzero(problem, sizeof(ngx_http_coord_problem_t));
+
+    problem->status = answer->status;
+    problem->code = answer->code;
+    problem->title = answer->title;
+    problem->detail = answer->detail;
+
+    if (state->conf->doc_url.len) {
+        problem->type = state->conf->doc_url;
+
+    } else {
+        ngx_str_set(&problem->type, "about:blank");
+    }
+
+    if (status != NGX_HTTP_COORD_IDEMPOTENCY_CONFLICT) {
+        return;
+    }
+
+    claim = &state->op.u.claim;
+
+    if (claim->state == NGX_COORD_CLAIM_LAPSED) {
+        ngx_str_set(&problem->detail, "An earlier request with the same key "
+                                      "ended without a known outcome; find "
+                                      "out what became of it.");
+        return;
+    }
+
+    problem->retry_after = ngx_max(ngx_coord_ceil_sec(claim->remaining), 1);
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_link(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    ngx_str_t   value;
+    ngx_str_t  *url;
+
+    url = &state->conf->doc_url;
+
+    if (url->len == 0) {
+        return NGX_OK;
+    }
+
+    value.len = sizeof("<>; rel=\"describedby\"") - 1 + url->len;
+
+    value.data = ngx_pnalloc(r->pool, value.len);
+    if (value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_sprintf(value.data, "<%V>; rel=\"describedby\"", url);
+
+    return ngx_http_coord_field(r, state->ctx,
+                                &ngx_http_coord_idempotency_link_name,
+                                &value);
+}
+
+
+void
+ngx_http_coord_idempotency_log(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state, ngx_uint_t level, const char *what)
+{
+    u_char      buf[NGX_HTTP_COORD_LOG_TAIL];
+    ngx_str_t   tail;
+
+    if (level > r->connection->log->log_level) {
+        return;
+    }
+
+    /* a request that was refused for its key has asked nobody */
+
+    ngx_str_null(&tail);
+
+    if (state->op.zone) {
+        tail = ngx_http_coord_log_tail(buf, &state->op,
+                        &ngx_http_coord_idempotency_statuses[state->status]);
+    }
+
+    ngx_log_error(level, r->connection->log, 0,
+                  "idempotency: %s%s by zone \"%V\"%V", what,
+                  state->shadow ? ", shadow," : "",
+                  &state->conf->zone->name, &tail);
+}

@@ -1,0 +1,241 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_idempotency: a stored response goes to the client, through the output
+ * filters like any other.
+ */
+
+
+#include "ngx_http_coord_idempotency.h"
+
+
+static ngx_int_t ngx_http_coord_idempotency_send_record(ngx_http_request_t *r,
+    ngx_coord_record_t *record);
+static ngx_int_t ngx_http_coord_idempotency_fields(ngx_http_request_t *r,
+    ngx_coord_record_t *record);
+static void ngx_http_coord_idempotency_known(ngx_http_request_t *r,
+    ngx_coord_record_t *record, ngx_table_elt_t *h);
+static ngx_int_t ngx_http_coord_idempotency_mark(ngx_http_request_t *r,
+    ngx_coord_record_t *record);
+
+
+/* fields that filters look for */
+
+static const struct {
+    ngx_str_t                  name;
+    ngx_uint_t                 offset;
+} ngx_http_coord_idempotency_pointers[] = {
+
+    { ngx_string("accept-ranges"),
+      offsetof(ngx_http_headers_out_t, accept_ranges) },
+
+    { ngx_string("content-encoding"),
+      offsetof(ngx_http_headers_out_t, content_encoding) },
+
+    { ngx_string("date"),
+      offsetof(ngx_http_headers_out_t, date) },
+
+    { ngx_string("etag"),
+      offsetof(ngx_http_headers_out_t, etag) },
+
+    { ngx_string("expires"),
+      offsetof(ngx_http_headers_out_t, expires) },
+
+    { ngx_string("last-modified"),
+      offsetof(ngx_http_headers_out_t, last_modified) },
+
+    { ngx_string("refresh"),
+      offsetof(ngx_http_headers_out_t, refresh) },
+
+    { ngx_string("server"),
+      offsetof(ngx_http_headers_out_t, server) },
+
+    { ngx_string("www-authenticate"),
+      offsetof(ngx_http_headers_out_t, www_authenticate) },
+
+    { ngx_null_string, 0 }
+};
+
+
+ngx_int_t
+ngx_http_coord_idempotency_replay(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
+{
+    ngx_int_t                      rc;
+    ngx_coord_record_t            *record;
+    ngx_http_coord_idempotency_t  *state;
+
+    state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+    record = &state->record;
+
+    rc = ngx_http_discard_request_body(r);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    r->headers_out.status = record->status;
+    r->headers_out.status_line = record->status_line;
+    r->headers_out.content_type = record->content_type;
+    r->headers_out.content_type_len = record->content_type_len;
+    r->headers_out.content_type_lowcase = NULL;
+    r->headers_out.charset = record->charset;
+    r->headers_out.content_length_n = record->body_len;
+
+    /* conditions of the request were for the first run */
+
+    r->disable_not_modified = 1;
+
+    if (ngx_http_coord_idempotency_fields(r, record) != NGX_OK
+        || ngx_http_coord_idempotency_mark(r, record) != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_coord_idempotency_send_record(r, record);
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_send_record(ngx_http_request_t *r,
+    ngx_coord_record_t *record)
+{
+    ngx_int_t     rc;
+    ngx_buf_t    *b;
+    ngx_chain_t   out;
+
+    if (record->body_len == 0) {
+
+        if (record->status == NGX_HTTP_NO_CONTENT) {
+            r->header_only = 1;
+            r->headers_out.content_length_n = -1;
+        }
+
+        rc = ngx_http_send_header(r);
+
+        if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+            return rc;
+        }
+
+        return ngx_http_send_special(r, NGX_HTTP_LAST);
+    }
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    b->start = record->body;
+    b->pos = record->body;
+    b->last = record->body + record->body_len;
+    b->end = b->last;
+    b->memory = 1;
+    b->last_buf = 1;
+    b->last_in_chain = 1;
+
+    rc = ngx_http_send_header(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+        return rc;
+    }
+
+    out.buf = b;
+    out.next = NULL;
+
+    return ngx_http_output_filter(r, &out);
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_fields(ngx_http_request_t *r,
+    ngx_coord_record_t *record)
+{
+    ngx_str_t         left;
+    ngx_keyval_t      field;
+    ngx_table_elt_t  *h;
+
+    left = record->fields;
+
+    while (ngx_coord_record_next(&left, &field) == NGX_OK) {
+
+        h = ngx_list_push(&r->headers_out.headers);
+        if (h == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_memzero(h, sizeof(ngx_table_elt_t));
+
+        h->hash = 1;
+        h->key = field.key;
+        h->value = field.value;
+
+        ngx_http_coord_idempotency_known(r, record, h);
+    }
+
+    return NGX_OK;
+}
+
+
+/* Location is one only where nginx was to work on it */
+
+static void
+ngx_http_coord_idempotency_known(ngx_http_request_t *r,
+    ngx_coord_record_t *record, ngx_table_elt_t *h)
+{
+    ngx_uint_t         i;
+    ngx_table_elt_t  **ph;
+
+    if (h->key.len == sizeof("Location") - 1
+        && ngx_strncasecmp(h->key.data, (u_char *) "Location", h->key.len)
+           == 0)
+    {
+        if (record->location) {
+            r->headers_out.location = h;
+        }
+
+        return;
+    }
+
+    for (i = 0; ngx_http_coord_idempotency_pointers[i].name.len; i++) {
+
+        if (h->key.len == ngx_http_coord_idempotency_pointers[i].name.len
+            && ngx_strncasecmp(h->key.data,
+                               ngx_http_coord_idempotency_pointers[i].name.data,
+                               h->key.len)
+               == 0)
+        {
+            ph = (ngx_table_elt_t **) ((u_char *) &r->headers_out
+                             + ngx_http_coord_idempotency_pointers[i].offset);
+            *ph = h;
+            return;
+        }
+    }
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_mark(ngx_http_request_t *r,
+    ngx_coord_record_t *record)
+{
+    ngx_table_elt_t  *h;
+
+    h = ngx_list_push(&r->headers_out.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(h, sizeof(ngx_table_elt_t));
+
+    h->hash = 1;
+    ngx_str_set(&h->key, "Idempotency-Replayed");
+
+    if (record->omitted) {
+        ngx_str_set(&h->value, "omitted");
+
+    } else {
+        ngx_str_set(&h->value, "true");
+    }
+
+    return NGX_OK;
+}
