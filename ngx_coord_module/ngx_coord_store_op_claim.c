@@ -284,7 +284,7 @@ ngx_coord_claim_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 }
 
 
-/* who stands in the set: never nobody, as the asker got there if it was empty */
+/* who stands in the set: never nobody, an empty one was for the asker */
 
 static ngx_int_t
 ngx_coord_claim_twin(ngx_coord_claim_t *claim, ngx_coord_resp_value_t *value,

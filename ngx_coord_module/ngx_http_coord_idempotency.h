@@ -5,11 +5,14 @@
  *   ngx_http_coord_idempotency.c           key, claim, decision
  *   ngx_http_coord_idempotency_answer.c    what a refused client sees
  *   ngx_http_coord_idempotency_body.c      reading the body, fingerprint
+ *   ngx_http_coord_idempotency_capture.c   the body of the response
  *   ngx_http_coord_idempotency_claim.c     holding and ending a claim
  *   ngx_http_coord_idempotency_client.c    a client that goes away
- *   ngx_http_coord_idempotency_conf.c      directives, variables
- *   ngx_http_coord_idempotency_filter.c    capturing the response
+ *   ngx_http_coord_idempotency_conf.c      directives
+ *   ngx_http_coord_idempotency_filter.c    the header of the response
  *   ngx_http_coord_idempotency_replay.c    sending it again
+ *   ngx_http_coord_idempotency_set.c       arguments of the directives
+ *   ngx_http_coord_idempotency_var.c       variables
  */
 
 
@@ -197,6 +200,14 @@ ngx_int_t ngx_http_coord_idempotency_digest(ngx_http_request_t *r,
     ngx_uint_t type, u_char *digest);
 
 
+/* --- ngx_http_coord_idempotency_capture.c --- */
+
+ngx_int_t ngx_http_coord_idempotency_capture_init(ngx_conf_t *cf);
+
+/* all of the response has been seen: the end of the run */
+void ngx_http_coord_idempotency_finish(ngx_http_coord_idempotency_t *state);
+
+
 /* --- ngx_http_coord_idempotency_claim.c --- */
 
 /* fills the asked part of a CLAIM and of what follows one */
@@ -245,6 +256,27 @@ ngx_int_t ngx_http_coord_idempotency_attempts(ngx_http_request_t *r);
 /* a ngx_http_coord_respond_pt: sends the record of the request */
 ngx_int_t ngx_http_coord_idempotency_replay(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+
+
+/* --- ngx_http_coord_idempotency_set.c --- */
+
+char *ngx_http_coord_idempotency(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_coord_idempotency_key_value(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_coord_idempotency_scope(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_coord_idempotency_store_status(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_coord_idempotency_store(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_coord_idempotency_names(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+
+/* --- ngx_http_coord_idempotency_var.c --- */
+
+ngx_int_t ngx_http_coord_idempotency_add_variables(ngx_conf_t *cf);
 
 
 #endif /* _NGX_HTTP_COORD_IDEMPOTENCY_H_INCLUDED_ */

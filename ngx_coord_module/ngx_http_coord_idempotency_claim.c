@@ -213,7 +213,9 @@ ngx_http_coord_idempotency_complete(ngx_http_coord_idempotency_t *state)
 
         ngx_memcpy(op->id, state->op.id, NGX_COORD_ID_LEN);
 
-        if (i && ngx_http_coord_idempotency_blob(state, &op->record) != NGX_OK) {
+        if (i
+            && ngx_http_coord_idempotency_blob(state, &op->record) != NGX_OK)
+        {
             ngx_coord_batch_done(batch);
             return;
         }

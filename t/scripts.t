@@ -259,6 +259,65 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
 }
 
 
+# --- idempotency ---
+
+{
+    my $granted = together('idempotency_claim', sub { claim("c$_[0]", 0) },
+                           sub { $_[0][4] });
+    is($granted, 1, 'idempotency: one of 20 claims');
+    ttl_at_least('{k}', 80_000);
+
+    clear();
+    run('idempotency_claim', claim('a', 0));
+    my $r = run('idempotency_claim', claim('b', 1));
+    is("$r->[1] $r->[3] $r->[4]", '0 1 0', 'idempotency: refused');
+    is("@{ $r->[5] }", 'a ' . us(30), 'idempotency: who has it');
+    is($admin->command('ZCARD', '{k}'), 1, 'idempotency: and no trace');
+    is(run('idempotency_claim', claim('a', 2))->[4], 1,
+       'idempotency: the holder may ask again');
+
+    is(run('idempotency_renew', renewal('b', 40))->[1], undef,
+       'idempotency: only the holder renews');
+    is(run('idempotency_renew', renewal('a', 40))->[1], us(40),
+       'idempotency: renewed');
+
+    run('idempotency_release', k => '{k}', member => 'b', channel => 'coord:w');
+    ok(!run('idempotency_claim', claim('b', 1))->[4],
+       'idempotency: only the holder releases');
+    run('idempotency_release', k => '{k}', member => 'a', channel => 'coord:w');
+    ok(run('idempotency_claim', claim('b', 1))->[4], 'idempotency: released');
+
+    # lapsed
+
+    $r = run('idempotency_claim', claim('c', 32, us(-10)));
+    is("$r->[4] @{ $r->[5] }", '0 b ' . us(31),
+       'idempotency: a lapsed claim blocks where it is kept');
+    $r = run('idempotency_claim', claim('c', 32));
+    is("$r->[1] $r->[4]", '1 1', 'idempotency: and is dropped where not');
+
+    # results: the first one stays
+
+    is(run('idempotency_complete', result('b', 'late'))->[0], 'OK',
+       'idempotency: result of a run whose claim had lapsed');
+    is(run('idempotency_complete', result('c', 'second'))->[0], undef,
+       'idempotency: the first result wins');
+
+    $r = run('idempotency_claim', claim('d', 40));
+    is("$r->[0] $r->[4]", 'late 0', 'idempotency: the result, no claim');
+    $r = run('idempotency_claim', claim('d', 40, us(-10)));
+    is("$r->[0] $r->[4]", 'late 0', 'idempotency: with lapsed ones kept, too');
+    ttl_at_least('{k}', 80_000);
+    cmp_ok($admin->command('PTTL', '{k}:r'), '>', 80_000,
+           'idempotency: life of the result');
+
+    is(run('idempotency_discard', r => '{k}:r', k => '{k}', done => 'bd')->[0],
+       1, 'idempotency: discarded');
+    run('idempotency_discard', r => '{k}:r', k => '{k}', done => 'cd');
+    ok(run('idempotency_claim', claim('d', 40))->[4],
+       'idempotency: claimed anew');
+}
+
+
 # --- the files ---
 
 is_deeply([ sort keys %called ], [ sort keys %script ], 'each script was run');
@@ -337,6 +396,31 @@ sub entry {
     return (k => '{k}', tmp => '{k}tmp', id => $id, limit => $limit,
             now => lease_time($later), old => lease_time($later - 30_000_000),
             window => 60_000);
+}
+
+
+sub claim {
+    my ($member, $at, $gone) = @_;
+
+    return (r => '{k}:r', k => '{k}', gone => $gone || us($at),
+            member => $member, expiry => us($at + 30), ttl => 90_000);
+}
+
+
+sub renewal {
+    my ($member, $until) = @_;
+
+    return (k => '{k}', member => $member, expiry => us($until),
+            ttl => 90_000);
+}
+
+
+sub result {
+    my ($member, $blob) = @_;
+
+    return (r => '{k}:r', k => '{k}', blob => $blob, ttl => 90_000,
+            member => $member, expiry => us(90), done => "${member}d",
+            life => 90_000, channel => 'coord:w');
 }
 
 

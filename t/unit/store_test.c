@@ -14,6 +14,8 @@
  * LINK: ngx_coord_module/ngx_coord_store_memory.c
  * LINK: ngx_coord_module/ngx_coord_store_memory_set.c
  * LINK: ngx_coord_module/ngx_coord_store_memory_session.c
+ * LINK: ngx_coord_module/ngx_coord_store_memory_claim.c
+ * LINK: ngx_coord_module/ngx_coord_store_op_claim.c
  * LINK: ngx_coord_module/ngx_coord_script.c ngx_coord_module/ngx_coord_resp.c
  * LINK: ngx_coord_module/ngx_coord_resp_value.c
  * LINK: ngx_coord_module/ngx_coord_table.c ngx_coord_module/ngx_coord_rate.c

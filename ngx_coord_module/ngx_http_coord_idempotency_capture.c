@@ -1,0 +1,575 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_idempotency: the body filter, in front of gzip and the like.
+ *
+ * Buffers of the upstream end here: they are copied, and the copy is what the
+ * client is sent and what is stored.  So neither a slow nor a lost client holds
+ * up the upstream, up to max_response; beyond that the response passes through
+ * a few buffers.
+ */
+
+
+#include "ngx_http_coord_idempotency.h"
+
+
+/* buffers of the captured body grow up to this size */
+#define NGX_HTTP_COORD_CAPTURE_MIN   4096
+#define NGX_HTTP_COORD_CAPTURE_MAX   65536
+
+/* what passes when the body is not kept */
+#define NGX_HTTP_COORD_CAPTURE_BUFS  2
+#define NGX_HTTP_COORD_CAPTURE_BUF   32768
+
+/* of c->buffered: a bit that neither nginx nor a known module uses */
+#define NGX_HTTP_COORD_BUFFERED      0x40
+
+
+static ngx_int_t ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r,
+    ngx_chain_t *in);
+static ngx_int_t ngx_http_coord_idempotency_send_body(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state, ngx_chain_t *out);
+static ngx_int_t ngx_http_coord_idempotency_observe(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state, ngx_chain_t *in);
+static ngx_int_t ngx_http_coord_idempotency_capture(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state, ngx_chain_t *in, ngx_chain_t **out);
+static ngx_chain_t **ngx_http_coord_idempotency_copy(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, ngx_buf_t *b, ngx_chain_t **ll);
+static ngx_buf_t *ngx_http_coord_idempotency_room(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, size_t size);
+static ngx_int_t ngx_http_coord_idempotency_pass(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture);
+static ngx_int_t ngx_http_coord_idempotency_fill(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, ngx_chain_t **out);
+static ngx_int_t ngx_http_coord_idempotency_buf(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, size_t size, ngx_chain_t **link);
+static void ngx_http_coord_idempotency_drop(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture);
+static void ngx_http_coord_idempotency_flags(ngx_buf_t *dst, ngx_buf_t *src);
+
+
+static ngx_http_output_body_filter_pt  ngx_http_next_body_filter;
+
+
+ngx_int_t
+ngx_http_coord_idempotency_capture_init(ngx_conf_t *cf)
+{
+    ngx_http_next_body_filter = ngx_http_top_body_filter;
+    ngx_http_top_body_filter = ngx_http_coord_idempotency_body_filter;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_chain_t                   *out;
+    ngx_http_coord_capture_t      *capture;
+    ngx_http_coord_idempotency_t  *state;
+
+    if (r != r->main) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    state = ngx_http_coord_idempotency_state(r);
+
+    if (state == NULL || !state->capture.on) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    if (state->shadow) {
+        return ngx_http_coord_idempotency_observe(r, state, in);
+    }
+
+    capture = &state->capture;
+    out = NULL;
+
+    if (ngx_http_coord_idempotency_capture(r, state, in, &out) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (capture->ended || capture->received == capture->expected) {
+        ngx_http_coord_idempotency_finish(state);
+
+    } else if (capture->upstream
+               && r->upstream->cleanup == NULL
+               && state->phase == NGX_HTTP_COORD_IDEMPOTENCY_RUNNING)
+    {
+        /* the upstream has ended, its response has not */
+
+        ngx_http_coord_idempotency_unknown(state);
+    }
+
+    return ngx_http_coord_idempotency_send_body(r, state, out);
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_send_body(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state, ngx_chain_t *out)
+{
+    ngx_int_t                  rc;
+    ngx_uint_t                 passing;
+    ngx_connection_t          *c;
+    ngx_http_coord_capture_t  *capture;
+
+    c = r->connection;
+    capture = &state->capture;
+
+    if (c->error && state->guarded && !state->detached) {
+        ngx_http_coord_idempotency_detach(state);
+    }
+
+    if (!state->detached) {
+        rc = NGX_OK;
+        passing = (capture->in || capture->busy);
+
+        if (out || !passing) {
+            rc = ngx_http_next_body_filter(r, out);
+        }
+
+        if (rc != NGX_ERROR && passing) {
+            rc = ngx_http_coord_idempotency_pass(r, capture);
+        }
+
+        if (rc != NGX_ERROR || !c->error || !state->guarded) {
+            return rc;
+        }
+
+        ngx_http_coord_idempotency_detach(state);
+    }
+
+    ngx_http_coord_idempotency_drop(r, capture);
+
+    return NGX_OK;
+}
+
+
+/* shadow mode: only looks */
+
+static ngx_int_t
+ngx_http_coord_idempotency_observe(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state, ngx_chain_t *in)
+{
+    ngx_chain_t               *cl;
+    ngx_http_coord_capture_t  *capture;
+
+    capture = &state->capture;
+
+    for (cl = in; cl; cl = cl->next) {
+        capture->received += ngx_buf_size(cl->buf);
+        capture->ended |= cl->buf->last_buf;
+    }
+
+    if (capture->ended) {
+        ngx_http_coord_idempotency_finish(state);
+    }
+
+    return ngx_http_next_body_filter(r, in);
+}
+
+
+/*
+ * Takes all of in: what is kept becomes buffers for the client in out, the
+ * rest waits in capture->in.
+ */
+
+static ngx_int_t
+ngx_http_coord_idempotency_capture(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state, ngx_chain_t *in, ngx_chain_t **out)
+{
+    off_t                      size;
+    ngx_buf_t                 *b;
+    ngx_chain_t               *ln, **ll, **li;
+    ngx_http_coord_capture_t  *capture;
+
+    capture = &state->capture;
+    ll = out;
+
+    for (li = &capture->in; *li; li = &(*li)->next) { /* void */ }
+
+    for ( /* void */ ; in; in = in->next) {
+        b = in->buf;
+        size = ngx_buf_size(b);
+
+        if (size && !ngx_buf_in_memory(b)) {
+            ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0,
+                          "idempotency: a response is not in memory");
+            return NGX_ERROR;
+        }
+
+        capture->received += size;
+        capture->ended |= b->last_buf;
+
+        if (capture->received > (off_t) state->conf->max_response) {
+            capture->over = 1;
+        }
+
+        if (!capture->over) {
+            ll = ngx_http_coord_idempotency_copy(r, capture, b, ll);
+            if (ll == NULL) {
+                return NGX_ERROR;
+            }
+
+            continue;
+        }
+
+        ln = ngx_alloc_chain_link(r->pool);
+        if (ln == NULL) {
+            return NGX_ERROR;
+        }
+
+        ln->buf = b;
+        ln->next = NULL;
+
+        *li = ln;
+        li = &ln->next;
+    }
+
+    return NGX_OK;
+}
+
+
+/* copies a buffer and adds the copy to the chain that ends at ll */
+
+static ngx_chain_t **
+ngx_http_coord_idempotency_copy(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, ngx_buf_t *b, ngx_chain_t **ll)
+{
+    size_t        n;
+    u_char       *p;
+    ngx_buf_t    *room, *copy;
+    ngx_chain_t  *cl;
+
+    do {
+        copy = ngx_calloc_buf(r->pool);
+        cl = ngx_alloc_chain_link(r->pool);
+
+        if (copy == NULL || cl == NULL) {
+            return NULL;
+        }
+
+        n = b->last - b->pos;
+
+        if (n) {
+            room = ngx_http_coord_idempotency_room(r, capture, n);
+            if (room == NULL) {
+                return NULL;
+            }
+
+            n = ngx_min(n, (size_t) (room->end - room->last));
+            p = room->last;
+
+            room->last = ngx_cpymem(p, b->pos, n);
+            b->pos += n;
+
+            copy->memory = 1;
+
+            if (r->filter_need_temporary) {
+
+                /* a filter writes into what it is given */
+
+                copy->memory = 0;
+                copy->temporary = 1;
+
+                p = ngx_pnalloc(r->pool, n);
+                if (p == NULL) {
+                    return NULL;
+                }
+
+                ngx_memcpy(p, room->last - n, n);
+            }
+
+            copy->start = p;
+            copy->pos = p;
+            copy->last = p + n;
+            copy->end = p + n;
+        }
+
+        if (b->pos == b->last) {
+            ngx_http_coord_idempotency_flags(copy, b);
+        }
+
+        if (n == 0 && !ngx_buf_special(copy)) {
+            continue;
+        }
+
+        cl->buf = copy;
+        cl->next = NULL;
+
+        *ll = cl;
+        ll = &cl->next;
+
+    } while (b->pos < b->last);
+
+    b->file_pos = b->file_last;
+
+    return ll;
+}
+
+
+static ngx_buf_t *
+ngx_http_coord_idempotency_room(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, size_t size)
+{
+    size_t        last;
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    last = NGX_HTTP_COORD_CAPTURE_MIN / 2;
+
+    if (capture->last) {
+        b = capture->last->buf;
+
+        if (b->last < b->end) {
+            return b;
+        }
+
+        last = b->end - b->start;
+    }
+
+    if (capture->expected > capture->captured) {
+        last = capture->expected - capture->captured;
+        size = ngx_max(last, NGX_HTTP_COORD_CAPTURE_MIN / 4);
+
+    } else {
+        size = ngx_max(size, 2 * last);
+    }
+
+    size = ngx_min(size, NGX_HTTP_COORD_CAPTURE_MAX);
+
+    b = ngx_create_temp_buf(r->pool, size);
+    cl = ngx_alloc_chain_link(r->pool);
+
+    if (b == NULL || cl == NULL) {
+        return NULL;
+    }
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    if (capture->last) {
+        capture->last->next = cl;
+
+    } else {
+        capture->first = cl;
+    }
+
+    capture->last = cl;
+    capture->captured += size;
+
+    return b;
+}
+
+
+static void
+ngx_http_coord_idempotency_flags(ngx_buf_t *dst, ngx_buf_t *src)
+{
+    dst->flush = src->flush;
+    dst->sync = src->sync;
+    dst->last_buf = src->last_buf;
+    dst->last_in_chain = src->last_in_chain;
+}
+
+
+/* what is not kept passes through a few buffers of its own */
+
+static ngx_int_t
+ngx_http_coord_idempotency_pass(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture)
+{
+    ngx_int_t     rc;
+    ngx_chain_t  *out;
+
+    for ( ;; ) {
+        out = NULL;
+
+        if (ngx_http_coord_idempotency_fill(r, capture, &out) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        rc = ngx_http_next_body_filter(r, out);
+
+        ngx_chain_update_chains(r->pool, &capture->free, &capture->busy, &out,
+                     (ngx_buf_tag_t) &ngx_http_coord_idempotency_module);
+
+        if (rc == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+
+        if (capture->in == NULL) {
+            r->connection->buffered &= ~NGX_HTTP_COORD_BUFFERED;
+            return rc;
+        }
+
+        if (capture->free == NULL
+            && capture->nbufs == NGX_HTTP_COORD_CAPTURE_BUFS)
+        {
+            r->connection->buffered |= NGX_HTTP_COORD_BUFFERED;
+            return NGX_AGAIN;
+        }
+    }
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_fill(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, ngx_chain_t **out)
+{
+    size_t        n;
+    ngx_buf_t    *b, *copy;
+    ngx_int_t     rc;
+    ngx_chain_t  *cl, *ln, **ll;
+
+    ll = out;
+
+    while (capture->in) {
+        b = capture->in->buf;
+
+        n = b->last - b->pos;
+        n = ngx_min(n, NGX_HTTP_COORD_CAPTURE_BUF);
+
+        if (n || b->flush || b->sync || b->last_buf || b->last_in_chain) {
+            rc = ngx_http_coord_idempotency_buf(r, capture, n, &cl);
+
+            if (rc != NGX_OK) {
+                return (rc == NGX_DECLINED) ? NGX_OK : NGX_ERROR;
+            }
+
+            copy = cl->buf;
+
+            if (n) {
+                copy->pos = copy->start;
+                copy->last = ngx_cpymem(copy->start, b->pos, n);
+                copy->flush = 0;
+                copy->sync = 0;
+                copy->last_buf = 0;
+                copy->last_in_chain = 0;
+
+                b->pos += n;
+            }
+
+            if (b->pos == b->last) {
+                ngx_http_coord_idempotency_flags(copy, b);
+            }
+
+            *ll = cl;
+            ll = &cl->next;
+        }
+
+        if (b->pos == b->last) {
+            b->file_pos = b->file_last;
+
+            ln = capture->in;
+            capture->in = ln->next;
+            ngx_free_chain(r->pool, ln);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* a link with a buffer; NGX_DECLINED: all of them are on their way */
+
+static ngx_int_t
+ngx_http_coord_idempotency_buf(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, size_t size, ngx_chain_t **link)
+{
+    ngx_chain_t  *cl;
+
+    if (size && capture->free) {
+        cl = capture->free;
+        capture->free = cl->next;
+        cl->next = NULL;
+
+        *link = cl;
+
+        return NGX_OK;
+    }
+
+    if (size && capture->nbufs == NGX_HTTP_COORD_CAPTURE_BUFS) {
+        return NGX_DECLINED;
+    }
+
+    cl = ngx_alloc_chain_link(r->pool);
+    if (cl == NULL) {
+        return NGX_ERROR;
+    }
+
+    cl->next = NULL;
+
+    if (size == 0) {
+
+        /* only flags: it cannot be told when they have been seen */
+
+        cl->buf = ngx_calloc_buf(r->pool);
+
+    } else {
+        cl->buf = ngx_create_temp_buf(r->pool, NGX_HTTP_COORD_CAPTURE_BUF);
+        capture->nbufs++;
+    }
+
+    if (cl->buf == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (size) {
+        cl->buf->tag = (ngx_buf_tag_t) &ngx_http_coord_idempotency_module;
+    }
+
+    *link = cl;
+
+    return NGX_OK;
+}
+
+
+/* nobody reads it any more */
+
+static void
+ngx_http_coord_idempotency_drop(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *ln;
+
+    while (capture->in) {
+        ln = capture->in;
+        b = ln->buf;
+
+        b->pos = b->last;
+        b->file_pos = b->file_last;
+
+        capture->in = ln->next;
+        ngx_free_chain(r->pool, ln);
+    }
+
+    r->connection->buffered &= ~NGX_HTTP_COORD_BUFFERED;
+}
+
+
+/* all of the response has been seen */
+
+void
+ngx_http_coord_idempotency_finish(ngx_http_coord_idempotency_t *state)
+{
+    ngx_http_coord_capture_t  *capture;
+
+    if (state->phase != NGX_HTTP_COORD_IDEMPOTENCY_RUNNING) {
+        return;
+    }
+
+    capture = &state->capture;
+
+    if (capture->ended
+        && capture->expected != -1
+        && capture->expected != capture->received)
+    {
+        ngx_http_coord_idempotency_unknown(state);
+        return;
+    }
+
+    ngx_http_coord_idempotency_complete(state);
+}
