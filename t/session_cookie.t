@@ -1,0 +1,172 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# coord_session_cookie: ids for clients that have none.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $origin = $t->origin(default => sub {
+    return { body => 'x', headers => [ 'Cache-Control' => 'max-age=60',
+             'X-Seen' => $_[0]{headers}{'x-session-id'}[0] // '' ] };
+});
+
+my $conf = <<'EOF';
+    coord_store main { server %%REDIS%%; timeout 5s; }
+    coord_session_zone $coord_session_id zone=one:1m;
+    coord_session_zone $cookie_late zone=late:1m;
+    proxy_cache_path %%NODEDIR%%/cache keys_zone=cache:1m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Status $coord_session_status always;
+        add_header X-Id $coord_session_id always;
+        add_header X-Cache $upstream_cache_status;
+
+        location /sid {
+            coord_session_cookie sid;
+            coord_session zone=one bind=$http_x_client;
+            proxy_set_header X-Session-Id $coord_session_id;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /only { coord_session_cookie other path=/only; empty_gif; }
+        location /all {
+            coord_session_cookie sid path=/all domain=example.com secure
+                                 httponly samesite=lax expires=1h;
+            empty_gif;
+        }
+        location /cached {
+            coord_session_cookie sid;
+            coord_session zone=one;
+            proxy_cache cache;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /early {
+            coord_session_cookie sid;
+            set $early $coord_session_id;
+            add_header X-Early $early;
+            add_header X-Id $coord_session_id;
+            empty_gif;
+        }
+        location /late {
+            coord_session_cookie late;
+            coord_session zone=late;
+            empty_gif;
+        }
+        location /ssi.html {
+            coord_session_cookie sid;
+            ssi on;
+            root %%NODEDIR%%;
+        }
+        location /part {
+            coord_session_cookie sid;
+            return 200 "part:$coord_session_id";
+        }
+        location /redirect {
+            coord_session_cookie sid;
+            error_page 418 = /part;
+            return 418;
+        }
+        location /none { return 200 "none:$coord_session_id"; }
+    }
+EOF
+
+my ($a, $b) = map { $t->node(name => $_, workers => 2, http => $conf) } 'a', 'b';
+
+for ($a, $b) {
+    open(my $fh, '>', $_->file('ssi.html')) or die $!;
+    print $fh '<!--#include virtual="/part" -->';
+    close $fh;
+    $_->start;
+}
+
+
+# the id of the first response is the one that the first request binds
+
+my $r = $a->get('/sid', headers => { 'X-Client' => 'c1' });
+my ($id) = ($r->header('Set-Cookie') // '') =~ /^sid=([0-9a-f]{32}); path=\/$/;
+ok($id, 'Set-Cookie');
+is($r->header('X-Status'), 'NEW', 'first request');
+is($r->header('X-Id'), $id, '$coord_session_id is the id issued');
+is($r->header('X-Seen'), $id, 'and the origin sees it');
+
+$r = with($b, '/sid', "sid=$id", 'X-Client' => 'c1');
+is($r->header('X-Status'), 'BOUND', 'second request, other node');
+is($r->header('Set-Cookie'), undef, 'no second id');
+is($r->header('X-Id'), $id, 'the id of the client');
+is(with($b, '/sid', "a=1; sid=$id", 'X-Client' => 'c2')->status, 403,
+   'a stolen id');
+
+my %ids = map { ($a->get('/sid')->header('Set-Cookie') // '') => 1 } 1 .. 50;
+is(scalar keys %ids, 50, 'ids differ');
+
+for my $bad ('sid=', 'sid=x', 'sid=' . 'g' x 32, 'sid=' . 'A' x 32,
+             'sid=' . 'a' x 33, 'xsid=' . 'a' x 32)
+{
+    like(with($a, '/sid', $bad)->header('Set-Cookie') // '',
+         qr/^sid=[0-9a-f]{32};/, "not valid: $bad");
+}
+
+is(with($a, '/sid', 'sid=' . 'a' x 32)->header('Set-Cookie'), undef,
+   'any 128 bits are');
+
+
+# attributes
+
+like($a->get('/all')->header('Set-Cookie'),
+     qr/^sid=[0-9a-f]{32}; \s expires=\w{3},\ \d\d-\w{3}-\d\d(\d\d)?\ [\d:]{8}
+        \ GMT; \s max-age=3600; \s domain=example\.com; \s secure; \s httponly;
+        \s samesite=lax; \s path=\/all$/x, 'attributes');
+
+like($a->get('/only')->header('Set-Cookie'),
+     qr/^other=[0-9a-f]{32}; path=\/only$/, 'without coord_session');
+is($a->get('/none')->body, 'none:', 'no cookie, no id');
+
+
+# caching
+
+my @r = map { $a->get('/cached') } 1 .. 3;
+is(join(' ', map { $_->header('X-Cache') } @r), 'MISS HIT HIT', 'cached');
+my %c = map { ($_->header('Set-Cookie') // '') => 1 } @r;
+is(scalar keys %c, 3, 'each client gets an id of its own');
+is(scalar(grep { !/^sid=[0-9a-f]{32}/ } keys %c), 0, 'and gets one');
+is(`grep -rl 'sid=' @{[ $a->file('cache') ]}`, '', 'no id in the cache');
+
+
+# phases, subrequests, redirects
+
+$r = $a->get('/early');
+like($r->header('Set-Cookie'), qr/^sid=@{[ $r->header('X-Early') ]};/,
+     'asked for in the rewrite phase');
+is($r->header('X-Id'), $r->header('X-Early'), 'one id per request');
+
+is($a->get('/late')->header('X-Status'), 'NONE', 'a $cookie_ key: none yet');
+$r = with($a, '/late', 'late=' . 'b' x 32);
+is($r->header('X-Status'), 'NEW', 'then new');
+
+$r = $a->get('/ssi.html');
+my @set = @{ $r->{headers}{'set-cookie'} || [] };
+is(scalar @set, 1, 'one cookie with a subrequest');
+like($r->body, qr/^part:@{[ substr $set[0], 4, 32 ]}$/,
+     'the subrequest knows the id');
+
+$r = $a->get('/redirect');
+@set = @{ $r->{headers}{'set-cookie'} || [] };
+is(scalar @set, 1, 'one cookie with an internal redirect');
+
+done_testing();
+
+
+sub with {
+    my ($node, $path, $cookie, @headers) = @_;
+
+    return $node->get($path, headers => [ Cookie => $cookie, @headers ]);
+}
