@@ -50,6 +50,35 @@ sub server {
 END
 }
 
+# an origin for what proxies
+
+my $origin = $t->node(name => 'origin', plain => 1, http => server(''))->start;
+
+sub proxy {
+    my ($session, $sticky, $zone) = @_;
+
+    return <<"END";
+    $zone
+    upstream origin {
+        server @{[ '127.0.0.1:' . $origin->port ]};
+        server 127.0.0.1:1 backup;
+        $sticky
+        keepalive 64;
+    }
+    access_log off;
+    keepalive_requests 100000000;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / {
+            $session
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_pass http://origin;
+        }
+    }
+END
+}
+
 my $plenty = 'zone=one burst=1000000 nodelay;';
 my $stock = 'limit_req_zone $binary_remote_addr zone=one:1m';
 my $coord = 'coord_limit_req_zone $binary_remote_addr zone=one:1m';
@@ -95,6 +124,21 @@ my @rows = (
               . ' breaker failures=5 cooldown=60s; }'
               . "$coord rate=1000000r/s;"
               . server("coord_limit_req $plenty") },
+
+    { name => 'plain proxy_pass', plain => 1, http => proxy('', '', '') },
+
+    { name => 'session, sticky, memory', base => 'plain proxy_pass',
+      http => proxy('coord_session zone=s learn=$upstream_addr;',
+                    'coord_sticky $coord_session_value;',
+                    'coord_session_zone $remote_port zone=s:1m;') },
+
+    { name => 'session, sticky, Redis', base => 'plain proxy_pass',
+      reach => 0.7, redis => $redis,
+      http => proxy('coord_session zone=s learn=$upstream_addr;',
+                    'coord_sticky $coord_session_value;',
+                    'coord_store main { server %%REDIS%%; timeout 1s;'
+                    . ' key_prefix session:; }'
+                    . 'coord_session_zone $remote_port zone=s:1m;') },
 );
 
 for my $i (0 .. $#rows) {
@@ -210,7 +254,9 @@ sub report {
     for my $row (grep { $_->{rps} } @rows) {
         my ($against, $ratio) = ('', '');
 
-        my $base = defined $row->{base} && $rows[$row->{base}];
+        my ($base) = !defined $row->{base} ? ()
+                     : $row->{base} =~ /^\d+$/ ? $rows[$row->{base}]
+                     : grep { $_->{name} eq $row->{base} } @rows;
 
         if ($base && $base->{rps}) {
             $against = $base->{name};

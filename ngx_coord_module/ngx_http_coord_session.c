@@ -578,18 +578,19 @@ ngx_http_coord_session_last_peer(ngx_str_t *value)
 
 
 void
-ngx_http_coord_session_unusable(ngx_http_request_t *r, ngx_str_t *peer)
+ngx_http_coord_session_unusable(ngx_http_request_t *r)
 {
     ngx_http_coord_ctx_t            *ctx;
     ngx_http_coord_session_state_t  *state;
 
+    if (r != r->main) {
+        return;
+    }
+
     ctx = ngx_http_coord_get_ctx(r);
     state = ctx ? ctx->state[NGX_HTTP_COORD_SESSION] : NULL;
 
-    if (state
-        && state->value.len == peer->len
-        && ngx_memcmp(state->value.data, peer->data, peer->len) == 0)
-    {
+    if (state) {
         state->relearn = 1;
     }
 }

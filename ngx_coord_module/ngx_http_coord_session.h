@@ -94,10 +94,10 @@ void ngx_http_coord_session_learn(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 
 /*
- * The peer that the session is bound to cannot be used: where its value is
- * learned, it is learned again.
+ * The peer that the request was to go to cannot be used: if the session of r,
+ * a main request, has learned its value, it learns it again.
  */
-void ngx_http_coord_session_unusable(ngx_http_request_t *r, ngx_str_t *peer);
+void ngx_http_coord_session_unusable(ngx_http_request_t *r);
 
 
 /* --- ngx_http_coord_session_cookie.c --- */

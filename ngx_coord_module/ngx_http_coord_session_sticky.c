@@ -193,7 +193,7 @@ ngx_http_coord_sticky_get_peer(ngx_peer_connection_t *pc, void *data)
     /* a peer that has all the connections it may have comes back soon */
 
     if (rc != NGX_BUSY) {
-        ngx_http_coord_session_unusable(sticky->request, &sticky->value);
+        ngx_http_coord_session_unusable(sticky->request);
     }
 
     return sticky->get(pc, sticky->data);
@@ -309,7 +309,7 @@ ngx_http_coord_sticky_free_peer(ngx_peer_connection_t *pc, void *data,
     sticky->chosen = 0;
 
     if (state & NGX_PEER_FAILED) {
-        ngx_http_coord_session_unusable(sticky->request, &sticky->value);
+        ngx_http_coord_session_unusable(sticky->request);
     }
 
     ngx_http_upstream_free_round_robin_peer(pc, &sticky->rrp, state);
