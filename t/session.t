@@ -60,7 +60,7 @@ my $conf = <<'EOF';
         }
         location /gif { coord_session zone=one bind=$arg_v; empty_gif; }
         location /limited {
-            coord_limit_req zone=lim;
+            coord_limit_req zone=lim burst=1000 nodelay;
             coord_session zone=one bind=$arg_v;
             empty_gif;
         }
