@@ -312,3 +312,85 @@ ngx_coord_rate_never(ngx_coord_rate_t *rate)
 
     return NGX_BUSY;
 }
+
+
+ngx_int_t
+ngx_coord_peek_bucket(ngx_coord_rate_t *rate, ngx_coord_nsec_t backlog)
+{
+    ngx_int_t           rc;
+    ngx_coord_bucket_t  bucket;
+
+    backlog = ngx_max(backlog, 0);
+
+    rate->cost = 1;
+
+    (void) ngx_coord_bucket_init(&bucket, rate);
+
+    rc = ngx_coord_bucket_answer(&bucket, rate, backlog);
+
+    rate->reset = backlog;
+
+    if (rc == NGX_OK) {
+        rate->remaining++;
+    }
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_coord_peek_window(ngx_coord_rate_t *rate, int64_t used,
+    ngx_coord_nsec_t left)
+{
+    ngx_int_t           rc;
+    ngx_coord_window_t  window;
+
+    rate->cost = 1;
+
+    (void) ngx_coord_window_init(&window, rate);
+
+    rc = (used < window.limit) ? NGX_OK : NGX_BUSY;
+
+    (void) ngx_coord_window_answer(&window, rate, rc, used, left);
+
+    rate->reset = used ? left : 0;
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_coord_peek_sliding(ngx_coord_rate_t *rate, int64_t current,
+    int64_t previous, ngx_coord_nsec_t now)
+{
+    ngx_int_t            rc;
+    ngx_coord_window_t   window;
+    ngx_coord_sliding_t  sliding;
+
+    rate->cost = 1;
+
+    (void) ngx_coord_window_init(&window, rate);
+    ngx_coord_sliding_init(&sliding, &window, now);
+
+    rc = ngx_coord_sliding_decide(&sliding, &window, current, previous);
+
+    return ngx_coord_sliding_answer(&sliding, &window, rate, rc, current,
+                                    previous);
+}
+
+
+ngx_int_t
+ngx_coord_peek_log(ngx_coord_rate_t *rate, int64_t used,
+    ngx_coord_nsec_t oldest, ngx_coord_nsec_t now)
+{
+    ngx_int_t           rc;
+    ngx_coord_window_t  window;
+
+    rate->cost = 1;
+
+    (void) ngx_coord_window_init(&window, rate);
+
+    rc = (used < window.limit) ? NGX_OK : NGX_BUSY;
+
+    return ngx_coord_log_answer(&window, rate, rc, used, oldest, now, now);
+}

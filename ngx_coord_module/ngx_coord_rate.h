@@ -145,4 +145,19 @@ ngx_int_t ngx_coord_log_answer(const ngx_coord_window_t *window,
 ngx_int_t ngx_coord_rate_never(ngx_coord_rate_t *rate);
 
 
+/*
+ * The answers to a look: what a request of cost 1 would get now, NGX_OK or
+ * NGX_BUSY; remaining counts the places that are free, and reset is the time
+ * until all are.
+ */
+ngx_int_t ngx_coord_peek_bucket(ngx_coord_rate_t *rate,
+    ngx_coord_nsec_t backlog);
+ngx_int_t ngx_coord_peek_window(ngx_coord_rate_t *rate, int64_t used,
+    ngx_coord_nsec_t left);
+ngx_int_t ngx_coord_peek_sliding(ngx_coord_rate_t *rate, int64_t current,
+    int64_t previous, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_peek_log(ngx_coord_rate_t *rate, int64_t used,
+    ngx_coord_nsec_t oldest, ngx_coord_nsec_t now);
+
+
 #endif /* _NGX_COORD_RATE_H_INCLUDED_ */

@@ -10,7 +10,9 @@
 
 
 typedef enum {
-    NGX_COORD_SCRIPT_GCRA_GIVE = 0,
+    NGX_COORD_SCRIPT_FORGET = 0,
+    NGX_COORD_SCRIPT_GCRA_GIVE,
+    NGX_COORD_SCRIPT_GCRA_PEEK,
     NGX_COORD_SCRIPT_GCRA_TAKE,
     NGX_COORD_SCRIPT_IDEMPOTENCY_CLAIM,
     NGX_COORD_SCRIPT_IDEMPOTENCY_COMPLETE,
@@ -25,9 +27,11 @@ typedef enum {
     NGX_COORD_SCRIPT_SESSION_REVOKE,
     NGX_COORD_SCRIPT_SESSION_SET,
     NGX_COORD_SCRIPT_SESSION_TOUCH,
+    NGX_COORD_SCRIPT_SET_PEEK,
     NGX_COORD_SCRIPT_SLIDING_LOG_GIVE,
     NGX_COORD_SCRIPT_SLIDING_LOG_TAKE,
     NGX_COORD_SCRIPT_SLIDING_WINDOW_GIVE,
+    NGX_COORD_SCRIPT_SLIDING_WINDOW_PEEK,
     NGX_COORD_SCRIPT_SLIDING_WINDOW_TAKE,
     NGX_COORD_SCRIPT_USER_ADD,
     NGX_COORD_SCRIPT_USER_CHECK,
@@ -36,9 +40,21 @@ typedef enum {
     NGX_COORD_SCRIPT_USER_REVOKE,
     NGX_COORD_SCRIPT_USER_SEEN,
     NGX_COORD_SCRIPT_WINDOW_GIVE,
+    NGX_COORD_SCRIPT_WINDOW_PEEK,
     NGX_COORD_SCRIPT_WINDOW_TAKE,
     NGX_COORD_SCRIPT_MAX
 } ngx_coord_script_e;
+
+
+/* forget.redis */
+
+enum {
+    NGX_COORD_FORGET_A = 0,
+    NGX_COORD_FORGET_B,
+    NGX_COORD_FORGET_C
+};
+
+#define NGX_COORD_FORGET_NARGS  3
 
 
 /* gcra_give.redis */
@@ -50,6 +66,15 @@ enum {
 };
 
 #define NGX_COORD_GCRA_GIVE_NARGS  3
+
+
+/* gcra_peek.redis */
+
+enum {
+    NGX_COORD_GCRA_PEEK_K = 0
+};
+
+#define NGX_COORD_GCRA_PEEK_NARGS  1
 
 
 /* gcra_take.redis */
@@ -226,6 +251,16 @@ enum {
 #define NGX_COORD_SESSION_TOUCH_NARGS  2
 
 
+/* set_peek.redis */
+
+enum {
+    NGX_COORD_SET_PEEK_K = 0,
+    NGX_COORD_SET_PEEK_FROM
+};
+
+#define NGX_COORD_SET_PEEK_NARGS  2
+
+
 /* sliding_log_give.redis */
 
 enum {
@@ -259,6 +294,16 @@ enum {
 };
 
 #define NGX_COORD_SLIDING_WINDOW_GIVE_NARGS  2
+
+
+/* sliding_window_peek.redis */
+
+enum {
+    NGX_COORD_SLIDING_WINDOW_PEEK_CUR = 0,
+    NGX_COORD_SLIDING_WINDOW_PEEK_PREV
+};
+
+#define NGX_COORD_SLIDING_WINDOW_PEEK_NARGS  2
 
 
 /* sliding_window_take.redis */
@@ -354,6 +399,15 @@ enum {
 #define NGX_COORD_WINDOW_GIVE_NARGS  4
 
 
+/* window_peek.redis */
+
+enum {
+    NGX_COORD_WINDOW_PEEK_K = 0
+};
+
+#define NGX_COORD_WINDOW_PEEK_NARGS  1
+
+
 /* window_take.redis */
 
 enum {
@@ -375,6 +429,19 @@ extern const ngx_coord_script_t
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_forget_parts[] = {
+
+    { "*4\r\n"
+      "$6\r\nUNLINK\r\n",
+      16, NGX_COORD_FORGET_A },
+    { "",
+      0, NGX_COORD_FORGET_B },
+    { "",
+      0, NGX_COORD_FORGET_C },
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_gcra_give_parts[] = {
 
     { "*8\r\n"
@@ -391,6 +458,19 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_GCRA_GIVE_K },
     { "",
       0, NGX_COORD_GCRA_GIVE_TTL },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_gcra_peek_parts[] = {
+
+    { "*5\r\n"
+      "$8\r\nBITFIELD\r\n",
+      18, NGX_COORD_GCRA_PEEK_K },
+    { "$3\r\nGET\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n",
+      25, -1 },
 };
 
 
@@ -777,6 +857,30 @@ static const ngx_coord_script_part_t
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_set_peek_parts[] = {
+
+    { "*4\r\n"
+      "$6\r\nZCOUNT\r\n",
+      16, NGX_COORD_SET_PEEK_K },
+    { "",
+      0, NGX_COORD_SET_PEEK_FROM },
+    { "$4\r\n+inf\r\n"
+      "*9\r\n"
+      "$6\r\nZRANGE\r\n",
+      26, NGX_COORD_SET_PEEK_K },
+    { "",
+      0, NGX_COORD_SET_PEEK_FROM },
+    { "$4\r\n+inf\r\n"
+      "$7\r\nBYSCORE\r\n"
+      "$5\r\nLIMIT\r\n"
+      "$1\r\n0\r\n"
+      "$1\r\n1\r\n"
+      "$10\r\nWITHSCORES\r\n",
+      65, -1 },
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_sliding_log_give_parts[] = {
 
     { "*3\r\n"
@@ -855,6 +959,21 @@ static const ngx_coord_script_part_t
     { "$2\r\nXX\r\n"
       "$4\r\nINCR\r\n",
       18, NGX_COORD_SLIDING_WINDOW_GIVE_MINUS_COST },
+    { "$1\r\nt\r\n",
+      7, -1 },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_sliding_window_peek_parts[] = {
+
+    { "*3\r\n"
+      "$6\r\nZSCORE\r\n",
+      16, NGX_COORD_SLIDING_WINDOW_PEEK_CUR },
+    { "$1\r\nt\r\n"
+      "*3\r\n"
+      "$6\r\nZSCORE\r\n",
+      23, NGX_COORD_SLIDING_WINDOW_PEEK_PREV },
     { "$1\r\nt\r\n",
       7, -1 },
 };
@@ -1052,6 +1171,21 @@ static const ngx_coord_script_part_t
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_window_peek_parts[] = {
+
+    { "*5\r\n"
+      "$8\r\nBITFIELD\r\n",
+      18, NGX_COORD_WINDOW_PEEK_K },
+    { "$3\r\nGET\r\n"
+      "$3\r\nu32\r\n"
+      "$1\r\n0\r\n"
+      "*2\r\n"
+      "$4\r\nPTTL\r\n",
+      39, NGX_COORD_WINDOW_PEEK_K },
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_window_take_parts[] = {
 
     { "*6\r\n"
@@ -1087,9 +1221,17 @@ static const ngx_coord_script_part_t
 const ngx_coord_script_t
     ngx_coord_scripts[NGX_COORD_SCRIPT_MAX] = {
 
+    { ngx_string("forget"),
+      NGX_COORD_FORGET_NARGS, 1, 3,
+      ngx_coord_forget_parts },
+
     { ngx_string("gcra_give"),
       NGX_COORD_GCRA_GIVE_NARGS, 2, 4,
       ngx_coord_gcra_give_parts },
+
+    { ngx_string("gcra_peek"),
+      NGX_COORD_GCRA_PEEK_NARGS, 1, 2,
+      ngx_coord_gcra_peek_parts },
 
     { ngx_string("gcra_take"),
       NGX_COORD_GCRA_TAKE_NARGS, 2, 7,
@@ -1147,6 +1289,10 @@ const ngx_coord_script_t
       NGX_COORD_SESSION_TOUCH_NARGS, 1, 2,
       ngx_coord_session_touch_parts },
 
+    { ngx_string("set_peek"),
+      NGX_COORD_SET_PEEK_NARGS, 2, 5,
+      ngx_coord_set_peek_parts },
+
     { ngx_string("sliding_log_give"),
       NGX_COORD_SLIDING_LOG_GIVE_NARGS, 1, 2,
       ngx_coord_sliding_log_give_parts },
@@ -1158,6 +1304,10 @@ const ngx_coord_script_t
     { ngx_string("sliding_window_give"),
       NGX_COORD_SLIDING_WINDOW_GIVE_NARGS, 1, 3,
       ngx_coord_sliding_window_give_parts },
+
+    { ngx_string("sliding_window_peek"),
+      NGX_COORD_SLIDING_WINDOW_PEEK_NARGS, 2, 3,
+      ngx_coord_sliding_window_peek_parts },
 
     { ngx_string("sliding_window_take"),
       NGX_COORD_SLIDING_WINDOW_TAKE_NARGS, 10, 20,
@@ -1190,6 +1340,10 @@ const ngx_coord_script_t
     { ngx_string("window_give"),
       NGX_COORD_WINDOW_GIVE_NARGS, 2, 5,
       ngx_coord_window_give_parts },
+
+    { ngx_string("window_peek"),
+      NGX_COORD_WINDOW_PEEK_NARGS, 2, 2,
+      ngx_coord_window_peek_parts },
 
     { ngx_string("window_take"),
       NGX_COORD_WINDOW_TAKE_NARGS, 3, 7,

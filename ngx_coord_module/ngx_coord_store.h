@@ -49,6 +49,12 @@ typedef enum {
     NGX_COORD_OP_CLAIM_COMPLETE,
     NGX_COORD_OP_CLAIM_RELEASE,
     NGX_COORD_OP_CLAIM_DISCARD,
+    NGX_COORD_OP_BUCKET_PEEK,      /* the answer of a take that is not done */
+    NGX_COORD_OP_WINDOW_PEEK,
+    NGX_COORD_OP_SLIDING_PEEK,
+    NGX_COORD_OP_LOG_PEEK,
+    NGX_COORD_OP_LEASE_PEEK,
+    NGX_COORD_OP_FORGET,           /* drops the state of a key */
     NGX_COORD_OP_MAX
 } ngx_coord_op_e;
 
@@ -207,6 +213,9 @@ struct ngx_coord_op_s {
     u_char                     id[NGX_COORD_ID_LEN];
 
     ngx_coord_failure_e        on_failure;
+
+    /* FORGET: what took the state; answered: rc NGX_OK or, none, NGX_BUSY */
+    ngx_coord_op_e             taken;
 
     union {
         ngx_coord_rate_t       rate;

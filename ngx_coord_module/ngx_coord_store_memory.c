@@ -31,7 +31,6 @@ static ngx_int_t ngx_coord_memory_sliding_take(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_memory_sliding_give(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static int64_t ngx_coord_memory_count(uint64_t *payload, int64_t index);
 static ngx_int_t ngx_coord_memory_create(ngx_shm_zone_t *shm_zone,
     ngx_coord_zone_t *zone, ngx_str_t *name);
 
@@ -109,7 +108,10 @@ ngx_coord_memory_run(ngx_coord_op_t *op)
 
     now = ngx_coord_monotonic();
 
-    if (op->type >= NGX_COORD_OP_CLAIM) {
+    if (op->type >= NGX_COORD_OP_BUCKET_PEEK) {
+        run = ngx_coord_memory_peek;
+
+    } else if (op->type >= NGX_COORD_OP_CLAIM) {
         run = ngx_coord_memory_claim_ops[op->type - NGX_COORD_OP_CLAIM];
 
     } else if (op->type >= NGX_COORD_OP_SESSION_GET) {
@@ -325,7 +327,7 @@ ngx_coord_memory_window_give(ngx_coord_table_t *table, ngx_coord_op_t *op,
 }
 
 
-static int64_t
+int64_t
 ngx_coord_memory_count(uint64_t *payload, int64_t index)
 {
     uint64_t  slot;

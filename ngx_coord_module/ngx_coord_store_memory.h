@@ -51,4 +51,19 @@ extern const ngx_coord_memory_op_pt  ngx_coord_memory_session_ops[];
 extern const ngx_coord_memory_op_pt  ngx_coord_memory_claim_ops[];
 
 
+/*
+ * The operations that look or forget, from BUCKET_PEEK on; in
+ * ngx_coord_store_memory_peek.c.  NGX_ERROR is never their result.
+ */
+ngx_int_t ngx_coord_memory_peek(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
+
+/* the count of a window in the payload of a sliding window counter */
+int64_t ngx_coord_memory_count(uint64_t *payload, int64_t index);
+
+/* how many slots of a log or of leases have a time after gone; the earliest */
+ngx_uint_t ngx_coord_memory_set_count(ngx_coord_table_t *table,
+    ngx_coord_entry_t *entry, ngx_coord_nsec_t gone, ngx_coord_nsec_t *first);
+
+
 #endif /* _NGX_COORD_STORE_MEMORY_H_INCLUDED_ */

@@ -345,3 +345,20 @@ ngx_coord_memory_lease_release(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     return NGX_OK;
 }
+
+
+ngx_uint_t
+ngx_coord_memory_set_count(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
+    ngx_coord_nsec_t gone, ngx_coord_nsec_t *first)
+{
+    u_char             none[NGX_COORD_ID_LEN];
+    ngx_coord_slots_t  slots;
+
+    ngx_memzero(none, sizeof(none));
+
+    ngx_coord_memory_slots(table, entry, none, gone, &slots);
+
+    *first = slots.first;
+
+    return slots.used;
+}

@@ -25,8 +25,6 @@
 static const ngx_coord_store_op_t *ngx_coord_store_op(ngx_coord_op_e type);
 static void ngx_coord_store_op_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op, int64_t index);
 static ngx_coord_nsec_t ngx_coord_lease_span(ngx_coord_op_t *op);
 static int64_t ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns);
 
@@ -162,6 +160,10 @@ ngx_coord_store_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 static const ngx_coord_store_op_t *
 ngx_coord_store_op(ngx_coord_op_e type)
 {
+    if (type >= NGX_COORD_OP_BUCKET_PEEK) {
+        return &ngx_coord_peek_ops[type - NGX_COORD_OP_BUCKET_PEEK];
+    }
+
     if (type >= NGX_COORD_OP_CLAIM) {
         return &ngx_coord_claim_ops[type - NGX_COORD_OP_CLAIM];
     }
@@ -292,7 +294,7 @@ ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op,
 }
 
 
-static void
+void
 ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op, int64_t index)
 {

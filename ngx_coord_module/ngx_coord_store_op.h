@@ -49,6 +49,9 @@ extern const ngx_coord_store_op_t  ngx_coord_session_ops[];
 /* from CLAIM to CLAIM_DISCARD; in ngx_coord_store_op_claim.c */
 extern const ngx_coord_store_op_t  ngx_coord_claim_ops[];
 
+/* from BUCKET_PEEK to FORGET; in ngx_coord_store_op_peek.c */
+extern const ngx_coord_store_op_t  ngx_coord_peek_ops[];
+
 
 /*
  * The result of an operation that needs no asking, NGX_OK or NGX_BUSY: its
@@ -90,11 +93,16 @@ void ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n,
 void ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op);
 
+/* the key of a window of a sliding window counter */
+void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, int64_t index);
+
 
 /*
  * The readers of each kind of replies, to the same contract; in
  * ngx_coord_store_reply.c.
  */
+ngx_int_t ngx_coord_count_parse(ngx_coord_resp_value_t *value, int64_t *n);
 ngx_int_t ngx_coord_give_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 ngx_int_t ngx_coord_bucket_take_parse(ngx_coord_op_t *op,

@@ -16,8 +16,6 @@
 
 static ngx_int_t ngx_coord_set_parse(ngx_coord_resp_value_t **values,
     int64_t *used, ngx_coord_nsec_t *first, ngx_coord_nsec_t none);
-static ngx_int_t ngx_coord_count_parse(ngx_coord_resp_value_t *value,
-    int64_t *n);
 
 
 /* whatever it gave back, it is not there any more */
@@ -124,7 +122,7 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op,
 
 /* a counter: a score that may be missing */
 
-static ngx_int_t
+ngx_int_t
 ngx_coord_count_parse(ngx_coord_resp_value_t *value, int64_t *n)
 {
     double     d;

@@ -315,6 +315,38 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
     run('idempotency_discard', r => '{k}:r', k => '{k}', done => 'cd');
     ok(run('idempotency_claim', claim('d', 40))->[4],
        'idempotency: claimed anew');
+# --- looking and forgetting ---
+
+{
+    clear();
+    is(run('gcra_peek', k => '{k}')->[0][0], 0, 'peek: no bucket');
+    run('gcra_take', bucket(5));
+    my $before = dump_of('{k}');
+    is(run('gcra_peek', k => '{k}')->[0][0], $now + $t, 'peek: its TAT');
+    is(dump_of('{k}'), $before, 'peek: nothing changes');
+    is(run('forget', a => '{k}', b => '{k}', c => '{k}')->[0], 1, 'forgotten');
+    is($admin->command('EXISTS', '{k}'), 0, 'forget: it is gone');
+    is(run('forget', a => '{k}', b => '{k}', c => '{k}')->[0], 0, 'nothing');
+
+    clear();
+    is_deeply(run('window_peek', k => '{k}'), [ [0], -2 ], 'peek: no window');
+    run('window_take', window(7)) for 1 .. 3;
+    is(run('window_peek', k => '{k}')->[0][0], 3, 'peek: window');
+
+    clear();
+    is_deeply(run('sliding_window_peek', cur => '{k}:2', prev => '{k}:1'),
+              [ undef, undef ], 'peek: no sliding window');
+    $admin->command('ZADD', '{k}:2', 4, 't');
+    is_deeply(run('sliding_window_peek', cur => '{k}:2', prev => '{k}:1'),
+              [ 4, undef ], 'peek: sliding window');
+
+    clear();
+    is_deeply(run('set_peek', k => '{k}', from => 5), [ 0, [] ],
+              'peek: no set');
+    $admin->command('ZADD', '{k}', 4, 'a', 5, 'b', 9, 'c');
+    is_deeply(run('set_peek', k => '{k}', from => 5), [ 2, [ 'b', 5 ] ],
+              'peek: what is over does not count');
+    clear();
 }
 
 
