@@ -315,6 +315,9 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
     run('idempotency_discard', r => '{k}:r', k => '{k}', done => 'cd');
     ok(run('idempotency_claim', claim('d', 40))->[4],
        'idempotency: claimed anew');
+}
+
+
 # --- looking and forgetting ---
 
 {

@@ -13,6 +13,8 @@
  * LINK: ngx_coord_module/ngx_coord_store_op_session.c
  * LINK: ngx_coord_module/ngx_coord_store_memory.c
  * LINK: ngx_coord_module/ngx_coord_store_memory_set.c
+ * LINK: ngx_coord_module/ngx_coord_store_memory_peek.c
+ * LINK: ngx_coord_module/ngx_coord_store_op_peek.c
  * LINK: ngx_coord_module/ngx_coord_store_memory_session.c
  * LINK: ngx_coord_module/ngx_coord_store_memory_claim.c
  * LINK: ngx_coord_module/ngx_coord_store_op_claim.c
