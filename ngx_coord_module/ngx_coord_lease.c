@@ -9,6 +9,7 @@
 
 #include "ngx_coord_lease.h"
 #include "ngx_coord_metrics.h"
+#include "ngx_coord_wake.h"
 
 
 /* operations of one transaction: a reply has at most 256 elements */
@@ -54,6 +55,10 @@ static ngx_event_t        ngx_coord_lease_post;
 static ngx_msec_t         ngx_coord_lease_period;
 static ngx_coord_held_t  *ngx_coord_lease_spare;
 static ngx_uint_t         ngx_coord_lease_nspare;
+
+/* the id of the last lease: a random half, and a number with a random start */
+static u_char             ngx_coord_lease_ids[NGX_COORD_ID_LEN];
+static ngx_uint_t         ngx_coord_lease_nids;
 
 
 ngx_coord_held_t *
@@ -272,6 +277,29 @@ ngx_coord_lease_count(ngx_coord_zone_t *zone)
     }
 
     return n;
+}
+
+
+ngx_int_t
+ngx_coord_lease_id(u_char *id)
+{
+    uint64_t  n;
+
+    if (ngx_coord_lease_nids == 0
+        && ngx_coord_id(ngx_coord_lease_ids) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    ngx_coord_lease_nids = 1;
+
+    ngx_memcpy(&n, ngx_coord_lease_ids + NGX_COORD_LEASE_OWNER, sizeof(n));
+    n++;
+    ngx_memcpy(ngx_coord_lease_ids + NGX_COORD_LEASE_OWNER, &n, sizeof(n));
+
+    ngx_memcpy(id, ngx_coord_lease_ids, NGX_COORD_ID_LEN);
+
+    return NGX_OK;
 }
 
 
@@ -552,6 +580,13 @@ ngx_coord_lease_answer(ngx_coord_op_t *op, ngx_coord_held_t *held,
         }
 
         held->done = 1;
+
+        /* nobody else tells who waits for what lies in memory */
+
+        if (held->zone->wake && held->source != NGX_COORD_SOURCE_REDIS) {
+            ngx_coord_wake(held->zone, held->key, held->key_len);
+        }
+
         return;
     }
 

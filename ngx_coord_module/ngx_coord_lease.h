@@ -50,6 +50,12 @@ struct ngx_coord_held_s {
 };
 
 
+/* so many bytes of the ids of leases are those of a worker, and random */
+#define NGX_COORD_LEASE_OWNER  8
+
+/* a new id for a lease or for who waits for one; NGX_ERROR: OpenSSL failed */
+ngx_int_t ngx_coord_lease_id(u_char *id);
+
 /*
  * Takes over the lease that op was granted.  handler may be NULL.  The result
  * belongs to the caller until ngx_coord_lease_release().  NULL: no memory,

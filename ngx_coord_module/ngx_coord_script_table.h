@@ -21,7 +21,10 @@ typedef enum {
     NGX_COORD_SCRIPT_IDEMPOTENCY_RENEW,
     NGX_COORD_SCRIPT_LEASE_ACQUIRE,
     NGX_COORD_SCRIPT_LEASE_RELEASE,
+    NGX_COORD_SCRIPT_LEASE_RELEASE_WAKE,
     NGX_COORD_SCRIPT_LEASE_RENEW,
+    NGX_COORD_SCRIPT_LEASE_TURN,
+    NGX_COORD_SCRIPT_LOCK_TOKEN,
     NGX_COORD_SCRIPT_SESSION_BIND,
     NGX_COORD_SCRIPT_SESSION_GET,
     NGX_COORD_SCRIPT_SESSION_REVOKE,
@@ -39,6 +42,8 @@ typedef enum {
     NGX_COORD_SCRIPT_USER_LIST,
     NGX_COORD_SCRIPT_USER_REVOKE,
     NGX_COORD_SCRIPT_USER_SEEN,
+    NGX_COORD_SCRIPT_WAIT_ENTER,
+    NGX_COORD_SCRIPT_WAIT_LEAVE,
     NGX_COORD_SCRIPT_WINDOW_GIVE,
     NGX_COORD_SCRIPT_WINDOW_PEEK,
     NGX_COORD_SCRIPT_WINDOW_TAKE,
@@ -181,6 +186,17 @@ enum {
 #define NGX_COORD_LEASE_RELEASE_NARGS  2
 
 
+/* lease_release_wake.redis */
+
+enum {
+    NGX_COORD_LEASE_RELEASE_WAKE_K = 0,
+    NGX_COORD_LEASE_RELEASE_WAKE_ID,
+    NGX_COORD_LEASE_RELEASE_WAKE_CHANNEL
+};
+
+#define NGX_COORD_LEASE_RELEASE_WAKE_NARGS  3
+
+
 /* lease_renew.redis */
 
 enum {
@@ -191,6 +207,35 @@ enum {
 };
 
 #define NGX_COORD_LEASE_RENEW_NARGS  4
+
+
+/* lease_turn.redis */
+
+enum {
+    NGX_COORD_LEASE_TURN_K = 0,
+    NGX_COORD_LEASE_TURN_NOW,
+    NGX_COORD_LEASE_TURN_W,
+    NGX_COORD_LEASE_TURN_OLD,
+    NGX_COORD_LEASE_TURN_HEAD,
+    NGX_COORD_LEASE_TURN_ID,
+    NGX_COORD_LEASE_TURN_EXPIRY,
+    NGX_COORD_LEASE_TURN_TMP,
+    NGX_COORD_LEASE_TURN_LIMIT,
+    NGX_COORD_LEASE_TURN_TTL
+};
+
+#define NGX_COORD_LEASE_TURN_NARGS  10
+
+
+/* lock_token.redis */
+
+enum {
+    NGX_COORD_LOCK_TOKEN_T = 0,
+    NGX_COORD_LOCK_TOKEN_NOW,
+    NGX_COORD_LOCK_TOKEN_TTL
+};
+
+#define NGX_COORD_LOCK_TOKEN_NARGS  3
 
 
 /* session_bind.redis */
@@ -385,6 +430,32 @@ enum {
 };
 
 #define NGX_COORD_USER_SEEN_NARGS  4
+
+
+/* wait_enter.redis */
+
+enum {
+    NGX_COORD_WAIT_ENTER_W = 0,
+    NGX_COORD_WAIT_ENTER_ARRIVAL,
+    NGX_COORD_WAIT_ENTER_ID,
+    NGX_COORD_WAIT_ENTER_TMP,
+    NGX_COORD_WAIT_ENTER_LIMIT,
+    NGX_COORD_WAIT_ENTER_TTL
+};
+
+#define NGX_COORD_WAIT_ENTER_NARGS  6
+
+
+/* wait_leave.redis */
+
+enum {
+    NGX_COORD_WAIT_LEAVE_W = 0,
+    NGX_COORD_WAIT_LEAVE_ID,
+    NGX_COORD_WAIT_LEAVE_CHANNEL,
+    NGX_COORD_WAIT_LEAVE_K
+};
+
+#define NGX_COORD_WAIT_LEAVE_NARGS  4
 
 
 /* window_give.redis */
@@ -714,6 +785,22 @@ static const ngx_coord_script_part_t
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_lease_release_wake_parts[] = {
+
+    { "*3\r\n"
+      "$4\r\nZREM\r\n",
+      14, NGX_COORD_LEASE_RELEASE_WAKE_K },
+    { "",
+      0, NGX_COORD_LEASE_RELEASE_WAKE_ID },
+    { "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      17, NGX_COORD_LEASE_RELEASE_WAKE_CHANNEL },
+    { "",
+      0, NGX_COORD_LEASE_RELEASE_WAKE_K },
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_lease_renew_parts[] = {
 
     { "*6\r\n"
@@ -734,6 +821,122 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_LEASE_RENEW_K },
     { "",
       0, NGX_COORD_LEASE_RENEW_TTL },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_lease_turn_parts[] = {
+
+    { "*4\r\n"
+      "$16\r\nZREMRANGEBYSCORE\r\n",
+      27, NGX_COORD_LEASE_TURN_K },
+    { "$4\r\n-inf\r\n",
+      10, NGX_COORD_LEASE_TURN_NOW },
+    { "*4\r\n"
+      "$16\r\nZREMRANGEBYSCORE\r\n",
+      27, NGX_COORD_LEASE_TURN_W },
+    { "$4\r\n-inf\r\n",
+      10, NGX_COORD_LEASE_TURN_OLD },
+    { "*5\r\n"
+      "$11\r\nZRANGESTORE\r\n",
+      22, NGX_COORD_LEASE_TURN_HEAD },
+    { "",
+      0, NGX_COORD_LEASE_TURN_W },
+    { "$1\r\n0\r\n"
+      "$1\r\n0\r\n"
+      "*3\r\n"
+      "$4\r\nZREM\r\n",
+      28, NGX_COORD_LEASE_TURN_HEAD },
+    { "",
+      0, NGX_COORD_LEASE_TURN_ID },
+    { "*4\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_LEASE_TURN_K },
+    { "",
+      0, NGX_COORD_LEASE_TURN_EXPIRY },
+    { "",
+      0, NGX_COORD_LEASE_TURN_ID },
+    { "*5\r\n"
+      "$11\r\nZRANGESTORE\r\n",
+      22, NGX_COORD_LEASE_TURN_TMP },
+    { "",
+      0, NGX_COORD_LEASE_TURN_K },
+    { "",
+      0, NGX_COORD_LEASE_TURN_LIMIT },
+    { "",
+      0, NGX_COORD_LEASE_TURN_LIMIT },
+    { "*5\r\n"
+      "$11\r\nZUNIONSTORE\r\n",
+      22, NGX_COORD_LEASE_TURN_TMP },
+    { "$1\r\n2\r\n",
+      7, NGX_COORD_LEASE_TURN_TMP },
+    { "",
+      0, NGX_COORD_LEASE_TURN_HEAD },
+    { "*4\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_LEASE_TURN_K },
+    { "$4\r\n+inf\r\n"
+      "$5\r\nguard\r\n"
+      "*3\r\n"
+      "$8\r\nRENAMENX\r\n",
+      39, NGX_COORD_LEASE_TURN_K },
+    { "",
+      0, NGX_COORD_LEASE_TURN_TMP },
+    { "*3\r\n"
+      "$4\r\nZREM\r\n",
+      14, NGX_COORD_LEASE_TURN_K },
+    { "",
+      0, NGX_COORD_LEASE_TURN_ID },
+    { "*3\r\n"
+      "$8\r\nRENAMENX\r\n",
+      18, NGX_COORD_LEASE_TURN_TMP },
+    { "",
+      0, NGX_COORD_LEASE_TURN_K },
+    { "*3\r\n"
+      "$4\r\nZREM\r\n",
+      14, NGX_COORD_LEASE_TURN_K },
+    { "$5\r\nguard\r\n"
+      "*3\r\n"
+      "$3\r\nDEL\r\n",
+      24, NGX_COORD_LEASE_TURN_TMP },
+    { "",
+      0, NGX_COORD_LEASE_TURN_HEAD },
+    { "*2\r\n"
+      "$5\r\nZCARD\r\n",
+      15, NGX_COORD_LEASE_TURN_K },
+    { "*4\r\n"
+      "$6\r\nZRANGE\r\n",
+      16, NGX_COORD_LEASE_TURN_W },
+    { "$1\r\n0\r\n"
+      "$1\r\n0\r\n"
+      "*2\r\n"
+      "$5\r\nZCARD\r\n",
+      29, NGX_COORD_LEASE_TURN_W },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_LEASE_TURN_K },
+    { "",
+      0, NGX_COORD_LEASE_TURN_TTL },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_lock_token_parts[] = {
+
+    { "*4\r\n"
+      "$3\r\nSET\r\n",
+      13, NGX_COORD_LOCK_TOKEN_T },
+    { "",
+      0, NGX_COORD_LOCK_TOKEN_NOW },
+    { "$2\r\nNX\r\n"
+      "*2\r\n"
+      "$4\r\nINCR\r\n",
+      22, NGX_COORD_LOCK_TOKEN_T },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_LOCK_TOKEN_T },
+    { "",
+      0, NGX_COORD_LOCK_TOKEN_TTL },
 };
 
 
@@ -1148,6 +1351,67 @@ static const ngx_coord_script_part_t
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_wait_enter_parts[] = {
+
+    { "*5\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_WAIT_ENTER_W },
+    { "$2\r\nNX\r\n",
+      8, NGX_COORD_WAIT_ENTER_ARRIVAL },
+    { "",
+      0, NGX_COORD_WAIT_ENTER_ID },
+    { "*5\r\n"
+      "$11\r\nZRANGESTORE\r\n",
+      22, NGX_COORD_WAIT_ENTER_TMP },
+    { "",
+      0, NGX_COORD_WAIT_ENTER_W },
+    { "",
+      0, NGX_COORD_WAIT_ENTER_LIMIT },
+    { "",
+      0, NGX_COORD_WAIT_ENTER_LIMIT },
+    { "*3\r\n"
+      "$8\r\nRENAMENX\r\n",
+      18, NGX_COORD_WAIT_ENTER_W },
+    { "",
+      0, NGX_COORD_WAIT_ENTER_TMP },
+    { "*3\r\n"
+      "$4\r\nZREM\r\n",
+      14, NGX_COORD_WAIT_ENTER_W },
+    { "",
+      0, NGX_COORD_WAIT_ENTER_ID },
+    { "*3\r\n"
+      "$8\r\nRENAMENX\r\n",
+      18, NGX_COORD_WAIT_ENTER_TMP },
+    { "",
+      0, NGX_COORD_WAIT_ENTER_W },
+    { "*2\r\n"
+      "$3\r\nDEL\r\n",
+      13, NGX_COORD_WAIT_ENTER_TMP },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_WAIT_ENTER_W },
+    { "",
+      0, NGX_COORD_WAIT_ENTER_TTL },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_wait_leave_parts[] = {
+
+    { "*3\r\n"
+      "$4\r\nZREM\r\n",
+      14, NGX_COORD_WAIT_LEAVE_W },
+    { "",
+      0, NGX_COORD_WAIT_LEAVE_ID },
+    { "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      17, NGX_COORD_WAIT_LEAVE_CHANNEL },
+    { "",
+      0, NGX_COORD_WAIT_LEAVE_K },
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_window_give_parts[] = {
 
     { "*6\r\n"
@@ -1265,9 +1529,21 @@ const ngx_coord_script_t
       NGX_COORD_LEASE_RELEASE_NARGS, 1, 2,
       ngx_coord_lease_release_parts },
 
+    { ngx_string("lease_release_wake"),
+      NGX_COORD_LEASE_RELEASE_WAKE_NARGS, 2, 4,
+      ngx_coord_lease_release_wake_parts },
+
     { ngx_string("lease_renew"),
       NGX_COORD_LEASE_RENEW_NARGS, 3, 7,
       ngx_coord_lease_renew_parts },
+
+    { ngx_string("lease_turn"),
+      NGX_COORD_LEASE_TURN_NARGS, 17, 33,
+      ngx_coord_lease_turn_parts },
+
+    { ngx_string("lock_token"),
+      NGX_COORD_LOCK_TOKEN_NARGS, 3, 5,
+      ngx_coord_lock_token_parts },
 
     { ngx_string("session_bind"),
       NGX_COORD_SESSION_BIND_NARGS, 6, 12,
@@ -1336,6 +1612,14 @@ const ngx_coord_script_t
     { ngx_string("user_seen"),
       NGX_COORD_USER_SEEN_NARGS, 2, 5,
       ngx_coord_user_seen_parts },
+
+    { ngx_string("wait_enter"),
+      NGX_COORD_WAIT_ENTER_NARGS, 7, 16,
+      ngx_coord_wait_enter_parts },
+
+    { ngx_string("wait_leave"),
+      NGX_COORD_WAIT_LEAVE_NARGS, 2, 4,
+      ngx_coord_wait_leave_parts },
 
     { ngx_string("window_give"),
       NGX_COORD_WINDOW_GIVE_NARGS, 2, 5,

@@ -295,10 +295,17 @@ ngx_coord_batch_give(ngx_coord_store_t *store, ngx_coord_op_t *ops,
             }
         }
 
-        type = (op->type == NGX_COORD_OP_LEASE_ACQUIRE)
-               ? NGX_COORD_OP_LEASE_RELEASE
-               : (op->type == NGX_COORD_OP_CLAIM)
-                 ? NGX_COORD_OP_CLAIM_RELEASE : op->type + 1;
+        if (op->type == NGX_COORD_OP_LEASE_ACQUIRE
+            || op->type == NGX_COORD_OP_LEASE_TURN)
+        {
+            type = NGX_COORD_OP_LEASE_RELEASE;
+
+        } else if (op->type == NGX_COORD_OP_CLAIM) {
+            type = NGX_COORD_OP_CLAIM_RELEASE;
+
+        } else {
+            type = op->type + 1;
+        }
 
         give = ngx_coord_batch_add(batch, type, op->zone, op->key,
                                    op->key_len);
@@ -440,10 +447,7 @@ ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
         return;
     }
 
-    if (batch->complete
-        && op->type != NGX_COORD_OP_LEASE_ACQUIRE
-        && op->type != NGX_COORD_OP_CLAIM)
-    {
+    if (batch->complete && op->type < NGX_COORD_OP_LEASE_ACQUIRE) {
         return;
     }
 

@@ -32,6 +32,10 @@ typedef enum {
     NGX_COORD_OP_LEASE_ACQUIRE,
     NGX_COORD_OP_LEASE_RENEW,
     NGX_COORD_OP_LEASE_RELEASE,
+    NGX_COORD_OP_LEASE_TURN,       /* an acquire, if nobody else is ahead */
+    NGX_COORD_OP_WAIT_ENTER,       /* stands in line for a lease */
+    NGX_COORD_OP_WAIT_LEAVE,
+    NGX_COORD_OP_LOCK_TOKEN,       /* the next fencing number */
     NGX_COORD_OP_SESSION_GET,      /* key: the session */
     NGX_COORD_OP_SESSION_BIND,
     NGX_COORD_OP_SESSION_SET,
@@ -107,12 +111,19 @@ typedef struct {
 
 /* lease operations */
 typedef struct {
-    ngx_uint_t                 limit;     /* leases that may be held at once */
+    ngx_uint_t                 limit;     /* leases that may be held at once;
+                                           * ENTER: how many may wait */
     ngx_coord_nsec_t           lease;     /* length */
+    ngx_coord_nsec_t           waited;    /* ENTER: since its arrival */
 
     /* answered */
     ngx_uint_t                 current;   /* leases held, this one included */
     ngx_coord_nsec_t           retry;     /* refused: until one may expire */
+    int64_t                    token;     /* LOCK_TOKEN */
+
+    /* answered by TURN: who is first in line, unless nobody waits */
+    ngx_uint_t                 waiting;
+    u_char                     head[NGX_COORD_ID_LEN];
 } ngx_coord_lease_t;
 
 
@@ -335,7 +346,8 @@ struct ngx_coord_zone_s {
     ngx_uint_t                 keys;         /* refused keys are kept */
     void                      *data;         /* the feature's */
     unsigned                   leases:1;     /* its leases have a journal */
-    unsigned                   wake:1;       /* its keys are waited for */
+    unsigned                   wake:1;       /* its keys are waited for, */
+    ngx_coord_nsec_t           wait;         /* at most so long */
 };
 
 

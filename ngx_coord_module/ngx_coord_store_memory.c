@@ -55,7 +55,11 @@ static const ngx_coord_memory_op_pt  ngx_coord_memory_ops[] = {
     ngx_coord_memory_log_give,
     ngx_coord_memory_lease_acquire,
     ngx_coord_memory_lease_renew,
-    ngx_coord_memory_lease_release
+    ngx_coord_memory_lease_release,
+    ngx_coord_memory_lease_turn,
+    ngx_coord_memory_wait_enter,
+    ngx_coord_memory_wait_leave,
+    ngx_coord_memory_lock_token
 };
 
 

@@ -42,6 +42,14 @@ ngx_int_t ngx_coord_memory_lease_renew(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 ngx_int_t ngx_coord_memory_lease_release(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_memory_lease_turn(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_memory_wait_enter(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_memory_wait_leave(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_memory_lock_token(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
 /* from SESSION_GET to SESSION_KEEP; in ngx_coord_store_memory_session.c */

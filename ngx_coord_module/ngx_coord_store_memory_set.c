@@ -27,6 +27,7 @@ typedef struct {
     ngx_coord_nsec_t           first;     /* the earliest time */
     ngx_coord_nsec_t           last;      /* the latest time */
     ngx_coord_slot_t          *own;       /* the slot with the id */
+    ngx_coord_slot_t          *head;      /* the slot of the earliest time */
     ngx_coord_slot_t          *free;      /* a free slot */
     ngx_coord_data_t          *tail;
 } ngx_coord_slots_t;
@@ -39,7 +40,9 @@ static ngx_int_t ngx_coord_memory_slot_add(ngx_coord_table_t *table,
     ngx_coord_entry_t *entry, ngx_coord_op_t *op, ngx_coord_slots_t *slots,
     ngx_coord_nsec_t at, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_memory_slot_remove(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t gone, ngx_coord_nsec_t now);
+    ngx_coord_entry_t *entry, ngx_coord_op_t *op, ngx_coord_nsec_t gone);
+static ngx_coord_entry_t *ngx_coord_memory_line(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
 /*
@@ -77,6 +80,7 @@ ngx_coord_memory_slots(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
 
             if (slots->used + used == 0 || slot->at < slots->first) {
                 slots->first = slot->at;
+                slots->head = slot;
             }
 
             slots->last = ngx_max(slots->last, slot->at);
@@ -136,13 +140,10 @@ ngx_coord_memory_slot_add(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
 
 
 static ngx_int_t
-ngx_coord_memory_slot_remove(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_nsec_t gone, ngx_coord_nsec_t now)
+ngx_coord_memory_slot_remove(ngx_coord_table_t *table,
+    ngx_coord_entry_t *entry, ngx_coord_op_t *op, ngx_coord_nsec_t gone)
 {
-    ngx_coord_entry_t  *entry;
-    ngx_coord_slots_t   slots;
-
-    entry = ngx_coord_memory_find(table, op, now);
+    ngx_coord_slots_t  slots;
 
     if (entry == NULL) {
         return NGX_DECLINED;
@@ -223,7 +224,9 @@ ngx_coord_memory_log_give(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_window_t  window;
 
     (void) ngx_coord_window_init(&window, &op->u.rate);
-    (void) ngx_coord_memory_slot_remove(table, op, now - window.length, now);
+    (void) ngx_coord_memory_slot_remove(table,
+                                        ngx_coord_memory_find(table, op, now),
+                                        op, now - window.length);
 
     return NGX_OK;
 }
@@ -341,7 +344,177 @@ ngx_int_t
 ngx_coord_memory_lease_release(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    (void) ngx_coord_memory_slot_remove(table, op, now, now);
+    (void) ngx_coord_memory_slot_remove(table,
+                                        ngx_coord_memory_find(table, op, now),
+                                        op, now);
+
+    return NGX_OK;
+}
+
+
+/* who waits for leases of a key, by arrival; beside the entry of the leases */
+
+static ngx_coord_entry_t *
+ngx_coord_memory_line(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    return ngx_coord_table_find(table, NGX_COORD_OP_WAIT_ENTER, op->key,
+                                op->key_len, now);
+}
+
+
+ngx_int_t
+ngx_coord_memory_lease_turn(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_int_t           rc;
+    ngx_coord_slots_t   slots;
+    ngx_coord_lease_t  *lease;
+    ngx_coord_entry_t  *entry;
+
+    lease = &op->u.lease;
+    lease->waiting = 0;
+
+    entry = ngx_coord_memory_line(table, op, now);
+
+    if (entry) {
+        ngx_coord_memory_slots(table, entry, op->id, now - op->zone->wait,
+                               &slots);
+
+        if (slots.used == 0) {
+            ngx_coord_table_remove(table, entry);
+
+        } else {
+            lease->waiting = slots.used;
+            ngx_memcpy(lease->head, slots.head->id, NGX_COORD_ID_LEN);
+        }
+    }
+
+    if (lease->waiting == 0
+        || ngx_memcmp(lease->head, op->id, NGX_COORD_ID_LEN) == 0)
+    {
+        op->type = NGX_COORD_OP_LEASE_ACQUIRE;
+        rc = ngx_coord_memory_lease_acquire(table, op, now);
+        op->type = NGX_COORD_OP_LEASE_TURN;
+
+        return rc;
+    }
+
+    lease->current = 0;
+    lease->retry = 0;
+
+    entry = ngx_coord_memory_find(table, op, now);
+
+    if (entry) {
+        ngx_coord_memory_slots(table, entry, op->id, now, &slots);
+
+        lease->current = slots.used;
+
+        if (slots.used == 0) {
+            ngx_coord_table_remove(table, entry);
+        }
+    }
+
+    return NGX_BUSY;
+}
+
+
+ngx_int_t
+ngx_coord_memory_wait_enter(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_nsec_t    expires;
+    ngx_coord_slots_t   slots;
+    ngx_coord_entry_t  *entry;
+
+    expires = now + op->zone->wait;
+
+    entry = ngx_coord_memory_line(table, op, now);
+
+    if (entry == NULL) {
+        entry = ngx_coord_table_insert(table, NGX_COORD_OP_WAIT_ENTER, 0,
+                                       op->key, op->key_len, NULL, expires,
+                                       now);
+        if (entry == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    ngx_coord_memory_slots(table, entry, op->id, now - op->zone->wait, &slots);
+
+    entry->expires = ngx_max(entry->expires, expires);
+
+    if (slots.own) {
+        return NGX_OK;
+    }
+
+    if (slots.used >= op->u.lease.limit) {
+        return NGX_BUSY;
+    }
+
+    if (ngx_coord_memory_slot_add(table, entry, op, &slots,
+                                  ngx_max(now - op->u.lease.waited, 1), now)
+        != NGX_OK)
+    {
+        if (slots.used == 0) {
+            ngx_coord_table_remove(table, entry);
+        }
+
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_coord_memory_wait_leave(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    (void) ngx_coord_memory_slot_remove(table,
+                                        ngx_coord_memory_line(table, op, now),
+                                        op, now - op->zone->wait);
+
+    return NGX_OK;
+}
+
+
+/* from the wall clock on, so that a restart of the node does not go back */
+
+ngx_int_t
+ngx_coord_memory_lock_token(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    int64_t             token;
+    uint64_t            payload[2];
+    ngx_time_t         *tp;
+    ngx_coord_nsec_t    expires;
+    ngx_coord_entry_t  *entry;
+
+    tp = ngx_timeofday();
+
+    token = (int64_t) tp->sec * 1000000 + tp->msec * 1000;
+    expires = now + 86400 * NGX_COORD_NSEC_PER_SEC;
+
+    entry = ngx_coord_table_find(table, NGX_COORD_OP_LOCK_TOKEN, op->key,
+                                 op->key_len, now);
+
+    if (entry) {
+        token = ngx_max(token, (int64_t) entry->payload[0] + 1);
+
+        entry->payload[0] = (uint64_t) token;
+        entry->expires = expires;
+
+    } else {
+        payload[0] = (uint64_t) token;
+        payload[1] = 0;
+
+        (void) ngx_coord_table_insert(table, NGX_COORD_OP_LOCK_TOKEN,
+                                      NGX_COORD_ENTRY_EVICT, op->key,
+                                      op->key_len, payload, expires, now);
+    }
+
+    op->u.lease.token = token;
 
     return NGX_OK;
 }

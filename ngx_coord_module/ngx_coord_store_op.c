@@ -17,16 +17,14 @@
 /* what follows a key: "}:tmp", or "}:" and the index of a window */
 #define NGX_COORD_STORE_OP_SUFFIX  (2 + NGX_INT64_LEN)
 
-#define NGX_COORD_STORE_OP_KEYS  3
+#define NGX_COORD_STORE_OP_KEYS  4
 #define NGX_COORD_STORE_OP_WORDS                                              \
     (2 * NGX_COORD_ID_LEN + 4 * NGX_COORD_FINGERPRINT_LEN + 16)
 
 
-static const ngx_coord_store_op_t *ngx_coord_store_op(ngx_coord_op_e type);
+static const ngx_coord_store_op_t *ngx_coord_store_op(ngx_coord_op_t *op);
 static void ngx_coord_store_op_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_coord_nsec_t ngx_coord_lease_span(ngx_coord_op_t *op);
-static int64_t ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns);
 
 static void ngx_coord_bucket_take_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
@@ -146,6 +144,7 @@ ngx_coord_store_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
         return rate->mark >= sliding.index - 1 ? NGX_AGAIN : NGX_OK;
 
     case NGX_COORD_OP_LEASE_ACQUIRE:
+    case NGX_COORD_OP_LEASE_TURN:
         op->u.lease.current = 0;
         op->u.lease.retry = 0;
 
@@ -158,26 +157,36 @@ ngx_coord_store_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 
 
 static const ngx_coord_store_op_t *
-ngx_coord_store_op(ngx_coord_op_e type)
+ngx_coord_store_op(ngx_coord_op_t *op)
 {
-    if (type >= NGX_COORD_OP_BUCKET_PEEK) {
-        return &ngx_coord_peek_ops[type - NGX_COORD_OP_BUCKET_PEEK];
+    if (op->type >= NGX_COORD_OP_BUCKET_PEEK) {
+        return &ngx_coord_peek_ops[op->type - NGX_COORD_OP_BUCKET_PEEK];
     }
 
-    if (type >= NGX_COORD_OP_CLAIM) {
-        return &ngx_coord_claim_ops[type - NGX_COORD_OP_CLAIM];
+    if (op->type >= NGX_COORD_OP_CLAIM) {
+        return &ngx_coord_claim_ops[op->type - NGX_COORD_OP_CLAIM];
     }
 
-    return (type < NGX_COORD_OP_SESSION_GET)
-           ? &ngx_coord_store_ops[type]
-           : &ngx_coord_session_ops[type - NGX_COORD_OP_SESSION_GET];
+    if (op->type >= NGX_COORD_OP_SESSION_GET) {
+        return &ngx_coord_session_ops[op->type - NGX_COORD_OP_SESSION_GET];
+    }
+
+    if (op->type >= NGX_COORD_OP_LEASE_TURN) {
+        return &ngx_coord_wait_ops[op->type - NGX_COORD_OP_LEASE_TURN];
+    }
+
+    if (op->type == NGX_COORD_OP_LEASE_RELEASE && op->zone->wake) {
+        return &ngx_coord_release_wake_op;
+    }
+
+    return &ngx_coord_store_ops[op->type];
 }
 
 
 ngx_uint_t
 ngx_coord_store_op_ncommands(ngx_coord_op_t *op)
 {
-    return ngx_coord_scripts[ngx_coord_store_op(op->type)->script].ncommands;
+    return ngx_coord_scripts[ngx_coord_store_op(op)->script].ncommands;
 }
 
 
@@ -257,7 +266,7 @@ ngx_int_t
 ngx_coord_store_op_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    return ngx_coord_store_op(op->type)->parse(op, values, now);
+    return ngx_coord_store_op(op)->parse(op, values, now);
 }
 
 
@@ -267,7 +276,7 @@ ngx_coord_store_op_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 {
     const ngx_coord_store_op_t  *sop;
 
-    sop = ngx_coord_store_op(op->type);
+    sop = ngx_coord_store_op(op);
 
     cmd->script = sop->script;
     cmd->last = ngx_coord_scratch;
@@ -327,7 +336,7 @@ ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
  * callers with shorter ones must not cut it.
  */
 
-static int64_t
+int64_t
 ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns)
 {
     op->zone->longest = ngx_max(op->zone->longest, ns);
@@ -337,7 +346,7 @@ ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns)
 }
 
 
-static ngx_coord_nsec_t
+ngx_coord_nsec_t
 ngx_coord_lease_span(ngx_coord_op_t *op)
 {
     return ngx_min(ngx_max(op->u.lease.lease, NGX_COORD_NSEC_PER_MSEC),

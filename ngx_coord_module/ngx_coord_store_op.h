@@ -15,7 +15,7 @@
 
 
 /* the replies of one operation, at most */
-#define NGX_COORD_STORE_OP_VALUES  12
+#define NGX_COORD_STORE_OP_VALUES  20
 
 #define NGX_COORD_STORE_OP_ARGS  12
 
@@ -42,6 +42,12 @@ typedef struct {
                                       ngx_coord_nsec_t now);
 } ngx_coord_store_op_t;
 
+
+/* from LEASE_TURN to LOCK_TOKEN; in ngx_coord_store_op_wait.c */
+extern const ngx_coord_store_op_t  ngx_coord_wait_ops[];
+
+/* LEASE_RELEASE in a zone that is waited for */
+extern const ngx_coord_store_op_t  ngx_coord_release_wake_op;
 
 /* from SESSION_GET to USER_REVOKE; in ngx_coord_store_op_session.c */
 extern const ngx_coord_store_op_t  ngx_coord_session_ops[];
@@ -96,6 +102,10 @@ void ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n,
 /* the key of a window of a sliding window counter */
 void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op, int64_t index);
+
+/* the length of a lease, and the life of its key in milliseconds */
+ngx_coord_nsec_t ngx_coord_lease_span(ngx_coord_op_t *op);
+int64_t ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns);
 
 
 /*

@@ -2,7 +2,8 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * What features that hold leases have in common.
+ * What features that hold leases have in common: zones, parameters, asking,
+ * waiting in line, releasing.
  */
 
 
@@ -11,6 +12,8 @@
 
 
 #include "ngx_http_coord.h"
+#include "ngx_coord_lease.h"
+#include "ngx_coord_wake.h"
 
 
 /* the data of a zone of leases */
@@ -20,12 +23,115 @@ typedef struct {
 } ngx_http_coord_lease_zone_t;
 
 
+/* a zone as a location uses it */
+typedef struct {
+    ngx_coord_zone_t          *zone;
+    ngx_msec_t                 wait;          /* 0: no waiting */
+    ngx_uint_t                 queue;         /* 0: the default */
+    ngx_uint_t                 on_failure;    /* or unset */
+} ngx_http_coord_lease_limit_t;
+
+
+typedef struct ngx_http_coord_lease_s   ngx_http_coord_lease_t;
+typedef struct ngx_http_coord_leases_s  ngx_http_coord_leases_t;
+
+
+/* a lease as a request asks for it */
+struct ngx_http_coord_lease_s {
+    ngx_http_coord_leases_t       *leases;
+    ngx_http_coord_lease_limit_t  *limit;
+    ngx_http_coord_ref_t           ref;
+    ngx_http_coord_ref_t           token_ref;
+    ngx_coord_op_t                 op;        /* as last answered */
+    int64_t                        token;
+    ngx_coord_held_t              *held;
+    unsigned                       asked:1;   /* op has an answer */
+};
+
+
+typedef enum {
+    NGX_HTTP_COORD_LEASES_ASKED = 0,
+    NGX_HTTP_COORD_LEASES_TURN,               /* waiting in line for one */
+    NGX_HTTP_COORD_LEASES_REST,               /* has it, asks for others */
+    NGX_HTTP_COORD_LEASES_SETTLED
+} ngx_http_coord_leases_e;
+
+
+#define NGX_HTTP_COORD_LEASES_DEAD  8
+
+
+/* those of a request: all or none of them */
+struct ngx_http_coord_leases_s {
+    ngx_http_coord_ctx_t      *ctx;
+    ngx_array_t                items;         /* ngx_http_coord_lease_t */
+    void                     (*lost)(ngx_http_coord_lease_t *lease);
+    void                      *data;          /* the feature's */
+    unsigned                   tokens:1;      /* with fencing numbers */
+    unsigned                   nowait:1;      /* dry run */
+
+    /* how it went */
+    ngx_http_coord_lease_t    *refused;       /* NULL: none did */
+    ngx_http_coord_lease_t    *turn;          /* waited for */
+    ngx_coord_nsec_t           waited;
+    unsigned                   delayed:1;     /* has waited */
+    unsigned                   timedout:1;    /* refused: wait= is over */
+    unsigned                   full:1;        /* refused: queue= wait */
+
+    /* private */
+    ngx_http_coord_leases_e    phase;
+    ngx_coord_waiter_t         waiter;
+    ngx_coord_batch_t         *batch;
+    ngx_event_t                deadline;
+    ngx_coord_nsec_t           since;
+    ngx_coord_source_e         source;        /* of the place in line */
+    unsigned                   entered:1;
+    unsigned                   again:1;       /* news while it asked */
+    ngx_coord_nsec_t           head_since;
+    u_char                     head[NGX_COORD_ID_LEN];
+    ngx_uint_t                 ndead;         /* processes known as such */
+    u_char                     dead[NGX_HTTP_COORD_LEASES_DEAD]
+                                   [NGX_COORD_LEASE_OWNER];
+};
+
+
+/* --- configuration --- */
+
 /*
  * The directive "name key zone=name[:size] [lease=time] [store=name]" of a
  * zone type.
  */
 char *ngx_http_coord_lease_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     ngx_str_t *type);
+
+/*
+ * Parses "wait=", "queue=" or "on_failure=" of a limit whose zone is known.
+ * NGX_DECLINED: it is another parameter; NGX_ERROR: logged.
+ */
+ngx_int_t ngx_http_coord_lease_param(ngx_conf_t *cf,
+    ngx_http_coord_lease_limit_t *limit, ngx_str_t *value);
+
+
+/* --- requests --- */
+
+/* for begin(): prepares an empty set; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_leases_init(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_leases_t *leases, ngx_uint_t n);
+
+/* adds one of at most number leases on key to what the stage asks */
+ngx_int_t ngx_http_coord_leases_add(ngx_http_request_t *r,
+    ngx_http_coord_leases_t *leases, ngx_http_coord_lease_limit_t *limit,
+    ngx_str_t *key, ngx_uint_t number);
+
+/*
+ * For decide().  NGX_OK: settled: leases->refused tells whether and by whom,
+ * and then op.rc of that one why; others may still be held.  NGX_AGAIN: the
+ * request stands in line for leases->turn, holds nothing, and is resumed.
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_leases_decide(ngx_http_coord_leases_t *leases);
+
+/* releases all, leaves the line; for undo() and end(), and after a refusal */
+void ngx_http_coord_leases_release(ngx_http_coord_leases_t *leases);
 
 
 #endif /* _NGX_HTTP_COORD_LEASE_H_INCLUDED_ */

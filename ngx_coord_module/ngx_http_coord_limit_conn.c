@@ -7,27 +7,13 @@
  */
 
 
-#include "ngx_http_coord.h"
-#include "ngx_http_coord_lease.h"
 #include "ngx_http_coord_limit_conn.h"
-#include "ngx_coord_lease.h"
 #include "ngx_coord_parse.h"
 
 
-/* one limit as asked for this request */
 typedef struct {
-    ngx_http_coord_limit_conn_limit_t  *limit;
+    ngx_http_coord_leases_t             leases;
     ngx_http_coord_limit_conn_conf_t   *conf;
-    ngx_http_request_t                 *request;
-    ngx_http_coord_ref_t                ref;
-    ngx_coord_op_t                      op;     /* as answered */
-    ngx_coord_held_t                   *held;
-} ngx_http_coord_limit_conn_item_t;
-
-
-typedef struct {
-    ngx_http_coord_limit_conn_conf_t   *conf;
-    ngx_array_t                         items;
 
     ngx_http_coord_limit_conn_status_e  status;
     ngx_str_t                           zone;
@@ -40,21 +26,24 @@ typedef struct {
 static ngx_int_t ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_limit_conn_ask(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_conn_state_t *state,
+    ngx_http_coord_limit_conn_state_t *state,
     ngx_http_coord_limit_conn_limit_t *limit);
 static ngx_int_t ngx_http_coord_limit_conn_number(ngx_http_request_t *r,
     ngx_http_coord_limit_conn_limit_t *limit, ngx_uint_t *number);
 static ngx_int_t ngx_http_coord_limit_conn_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_limit_conn_refuse(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_conn_state_t *state,
-    ngx_http_coord_limit_conn_item_t *item);
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_conn_state_t *state);
 static ngx_int_t ngx_http_coord_limit_conn_pass(ngx_http_request_t *r,
     ngx_http_coord_limit_conn_state_t *state);
+static void ngx_http_coord_limit_conn_log(ngx_http_request_t *r,
+    ngx_http_coord_limit_conn_state_t *state, ngx_http_coord_lease_t *lease);
 static ngx_int_t ngx_http_coord_limit_conn_report(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_conn_state_t *state);
-static void ngx_http_coord_limit_conn_lost(void *data);
-static void ngx_http_coord_limit_conn_undo(ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_limit_conn_count(
+    ngx_http_coord_limit_conn_state_t *state);
+static void ngx_http_coord_limit_conn_lost(ngx_http_coord_lease_t *lease);
+static void ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx);
 
 
 const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature = {
@@ -63,14 +52,15 @@ const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature = {
     1 << NGX_HTTP_COORD_PREACCESS,
     ngx_http_coord_limit_conn_begin,
     ngx_http_coord_limit_conn_decide,
-    ngx_http_coord_limit_conn_undo,
-    ngx_http_coord_limit_conn_undo
+    ngx_http_coord_limit_conn_release,
+    ngx_http_coord_limit_conn_release
 };
 
 
 static const ngx_str_t  ngx_http_coord_limit_conn_statuses[] = {
     ngx_null_string,
     ngx_string("PASSED"),
+    ngx_string("DELAYED"),
     ngx_string("REJECTED"),
     ngx_string("REJECTED_DRY_RUN"),
     ngx_string("BYPASSED")
@@ -96,34 +86,31 @@ ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (ngx_array_init(&state->items, r->pool, lccf->limits.nelts,
-                       sizeof(ngx_http_coord_limit_conn_item_t))
+    if (ngx_http_coord_leases_init(r, ctx, &state->leases,
+                                   lccf->limits.nelts)
         != NGX_OK)
     {
         return NGX_ERROR;
     }
 
     state->conf = lccf;
+    state->leases.data = state;
+    state->leases.lost = ngx_http_coord_limit_conn_lost;
+    state->leases.nowait = lccf->dry_run;
 
     limits = lccf->limits.elts;
 
     for (i = 0; i < lccf->limits.nelts; i++) {
-        if (ngx_http_coord_limit_conn_ask(r, ctx, state, &limits[i])
-            == NGX_ERROR)
-        {
+        if (ngx_http_coord_limit_conn_ask(r, state, &limits[i]) == NGX_ERROR) {
             return NGX_ERROR;
         }
     }
 
-    if (state->items.nelts == 0) {
+    if (state->leases.items.nelts == 0) {
         return NGX_DECLINED;
     }
 
     ctx->state[NGX_HTTP_COORD_LIMIT_CONN] = state;
-
-    /* a request that has just ended frees its place before this one asks */
-
-    ngx_coord_lease_flush();
 
     return NGX_OK;
 }
@@ -133,18 +120,15 @@ ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
 
 static ngx_int_t
 ngx_http_coord_limit_conn_ask(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_conn_state_t *state,
+    ngx_http_coord_limit_conn_state_t *state,
     ngx_http_coord_limit_conn_limit_t *limit)
 {
-    ngx_str_t                          key;
-    ngx_int_t                          rc;
-    ngx_uint_t                         number;
-    ngx_coord_op_t                    *op;
-    ngx_http_coord_ref_t               ref;
-    ngx_http_coord_lease_zone_t       *zone;
-    ngx_http_coord_limit_conn_item_t  *item;
+    ngx_str_t                     key;
+    ngx_int_t                     rc;
+    ngx_uint_t                    number;
+    ngx_http_coord_lease_zone_t  *zone;
 
-    zone = limit->zone->data;
+    zone = limit->limit.zone->data;
 
     if (ngx_http_complex_value(r, zone->key, &key) != NGX_OK) {
         return NGX_ERROR;
@@ -159,31 +143,8 @@ ngx_http_coord_limit_conn_ask(ngx_http_request_t *r,
         return rc;
     }
 
-    op = ngx_http_coord_add(r, ctx, NGX_COORD_OP_LEASE_ACQUIRE, limit->zone,
-                            &key, 0, limit->on_failure, &ref);
-    if (op == NULL) {
-        return NGX_ERROR;
-    }
-
-    op->u.lease.limit = number;
-    op->u.lease.lease = zone->lease;
-
-    if (ngx_coord_id(op->id) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    item = ngx_array_push(&state->items);
-    if (item == NULL) {
-        return NGX_ERROR;
-    }
-
-    item->limit = limit;
-    item->conf = state->conf;
-    item->request = r->main;
-    item->ref = ref;
-    item->held = NULL;
-
-    return NGX_OK;
+    return ngx_http_coord_leases_add(r, &state->leases, &limit->limit, &key,
+                                     number);
 }
 
 
@@ -213,7 +174,7 @@ ngx_http_coord_limit_conn_number(ngx_http_request_t *r,
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                       "invalid number of connections \"%V\" in zone \"%V\", "
                       "the request is not limited by it",
-                      &value, &limit->zone->name);
+                      &value, &limit->limit.zone->name);
         return NGX_DECLINED;
     }
 
@@ -225,55 +186,30 @@ static ngx_int_t
 ngx_http_coord_limit_conn_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
-    ngx_uint_t                          i;
-    ngx_coord_op_t                     *op;
-    ngx_http_coord_limit_conn_item_t   *item, *refused;
+    ngx_int_t                           rc;
     ngx_http_coord_limit_conn_state_t  *state;
 
     state = ctx->state[NGX_HTTP_COORD_LIMIT_CONN];
 
-    refused = NULL;
-    item = state->items.elts;
+    rc = ngx_http_coord_leases_decide(&state->leases);
 
-    for (i = 0; i < state->items.nelts; i++) {
-        op = ngx_http_coord_op(ctx, item[i].ref);
+    if (rc == NGX_AGAIN) {
+        state->status = NGX_HTTP_COORD_LIMIT_CONN_DELAYED;
 
-        item[i].op = *op;
+        ngx_http_coord_limit_conn_log(r, state, state->leases.turn);
 
-        if (op->rc == NGX_OK) {
-            item[i].held = ngx_coord_lease_hold(op,
-                                                ngx_http_coord_limit_conn_lost,
-                                                &item[i]);
-            if (item[i].held == NULL) {
-                item[i].op.rc = NGX_ERROR;
-            }
-
-            continue;
-        }
-
-        if (op->rc == NGX_ERROR
-            && op->on_failure != NGX_COORD_FAILURE_CLOSED)
-        {
-            continue;
-        }
-
-        if (refused == NULL) {
-            refused = &item[i];
-        }
+        return NGX_AGAIN;
     }
 
-    if (ngx_http_coord_limit_conn_report(r, ctx, state) != NGX_OK) {
-        ngx_http_coord_limit_conn_undo(ctx);
+    if (rc != NGX_OK
+        || ngx_http_coord_limit_conn_report(r, ctx, state) != NGX_OK)
+    {
+        ngx_http_coord_limit_conn_release(ctx);
         return NGX_ERROR;
     }
 
-    for (i = 0; i < state->items.nelts; i++) {
-        ngx_coord_metrics_limit(&item[i].op, refused != NULL,
-                                state->conf->dry_run);
-    }
-
-    if (refused) {
-        return ngx_http_coord_limit_conn_refuse(r, ctx, state, refused);
+    if (state->leases.refused) {
+        return ngx_http_coord_limit_conn_refuse(r, ctx, state);
     }
 
     return ngx_http_coord_limit_conn_pass(r, state);
@@ -282,38 +218,27 @@ ngx_http_coord_limit_conn_decide(ngx_http_request_t *r,
 
 static ngx_int_t
 ngx_http_coord_limit_conn_refuse(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_conn_state_t *state,
-    ngx_http_coord_limit_conn_item_t *item)
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_conn_state_t *state)
 {
-    u_char                             buf[NGX_HTTP_COORD_LOG_TAIL];
-    ngx_str_t                          tail;
-    ngx_uint_t                         dry_run;
+    ngx_http_coord_lease_t            *lease;
     ngx_http_coord_problem_t           problem;
     ngx_http_coord_limit_conn_conf_t  *lccf;
 
     lccf = state->conf;
-    dry_run = lccf->dry_run;
+    lease = state->leases.refused;
 
-    state->status = dry_run ? NGX_HTTP_COORD_LIMIT_CONN_REJECTED_DRY_RUN
-                            : NGX_HTTP_COORD_LIMIT_CONN_REJECTED;
+    state->status = lccf->dry_run ? NGX_HTTP_COORD_LIMIT_CONN_REJECTED_DRY_RUN
+                                  : NGX_HTTP_COORD_LIMIT_CONN_REJECTED;
 
-    ngx_http_coord_limit_conn_undo(ctx);
+    ngx_http_coord_limit_conn_count(state);
+    ngx_http_coord_limit_conn_release(ctx);
+    ngx_http_coord_limit_conn_log(r, state, lease);
 
-    if (lccf->log_level <= r->connection->log->log_level) {
-        tail = ngx_http_coord_log_tail(buf, &item->op,
-                           &ngx_http_coord_limit_conn_statuses[state->status]);
-
-        ngx_log_error(lccf->log_level, r->connection->log, 0,
-                      "limiting connections%s by zone \"%V\"%V",
-                      dry_run ? ", dry run," : "",
-                      &item->limit->zone->name, &tail);
-    }
-
-    if (dry_run) {
+    if (lccf->dry_run) {
         return NGX_DECLINED;
     }
 
-    if (item->op.rc == NGX_ERROR) {
+    if (lease->op.rc == NGX_ERROR) {
         return ngx_http_coord_refuse_unavailable(r, ctx);
     }
 
@@ -341,20 +266,63 @@ static ngx_int_t
 ngx_http_coord_limit_conn_pass(ngx_http_request_t *r,
     ngx_http_coord_limit_conn_state_t *state)
 {
-    ngx_uint_t                         i;
-    ngx_http_coord_limit_conn_item_t  *item;
+    ngx_uint_t               i;
+    ngx_http_coord_lease_t  *lease;
 
     state->status = NGX_HTTP_COORD_LIMIT_CONN_BYPASSED;
 
-    item = state->items.elts;
+    lease = state->leases.items.elts;
 
-    for (i = 0; i < state->items.nelts; i++) {
-        if (item[i].held) {
-            state->status = NGX_HTTP_COORD_LIMIT_CONN_PASSED;
+    for (i = 0; i < state->leases.items.nelts; i++) {
+        if (lease[i].held) {
+            state->status = state->leases.delayed
+                            ? NGX_HTTP_COORD_LIMIT_CONN_DELAYED
+                            : NGX_HTTP_COORD_LIMIT_CONN_PASSED;
+            break;
         }
     }
 
+    ngx_http_coord_limit_conn_count(state);
+
     return NGX_DECLINED;
+}
+
+
+/* a refusal, or, one level lower, the begin of a wait */
+
+static void
+ngx_http_coord_limit_conn_log(ngx_http_request_t *r,
+    ngx_http_coord_limit_conn_state_t *state, ngx_http_coord_lease_t *lease)
+{
+    u_char                    buf[NGX_HTTP_COORD_LOG_TAIL];
+    ngx_str_t                 tail, *zone;
+    ngx_uint_t                level;
+    ngx_http_coord_leases_t  *leases;
+
+    leases = &state->leases;
+    zone = &lease->limit->zone->name;
+
+    level = (state->status == NGX_HTTP_COORD_LIMIT_CONN_DELAYED)
+            ? state->conf->delay_log_level : state->conf->log_level;
+
+    if (level > r->connection->log->log_level) {
+        return;
+    }
+
+    tail = ngx_http_coord_log_tail(buf, &lease->op,
+                           &ngx_http_coord_limit_conn_statuses[state->status]);
+
+    if (state->status == NGX_HTTP_COORD_LIMIT_CONN_DELAYED) {
+        ngx_log_error(level, r->connection->log, 0,
+                      "delaying request by zone \"%V\"%V", zone, &tail);
+        return;
+    }
+
+    ngx_log_error(level, r->connection->log, 0,
+                  "limiting connections%s by zone \"%V\"%V%s",
+                  state->conf->dry_run ? ", dry run," : "", zone, &tail,
+                  leases->timedout ? ", waited too long"
+                                   : leases->full ? ", queue is full" : "");
 }
 
 
@@ -364,22 +332,22 @@ static ngx_int_t
 ngx_http_coord_limit_conn_report(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_conn_state_t *state)
 {
-    ngx_uint_t                         i, refused;
-    ngx_coord_lease_t                 *lease;
-    ngx_http_coord_report_t           *report;
-    ngx_http_coord_limit_conn_item_t  *item;
+    ngx_uint_t                i, refused;
+    ngx_coord_op_t           *op;
+    ngx_http_coord_lease_t   *lease;
+    ngx_http_coord_report_t  *report;
 
     refused = 0;
-    item = state->items.elts;
+    lease = state->leases.items.elts;
 
-    for (i = 0; i < state->items.nelts; i++) {
-        lease = &item[i].op.u.lease;
+    for (i = 0; i < state->leases.items.nelts; i++) {
+        op = &lease[i].op;
 
         if (state->zone.len == 0) {
-            state->zone = item[i].limit->zone->name;
+            state->zone = op->zone->name;
         }
 
-        if (item[i].op.rc == NGX_ERROR) {
+        if (op->rc == NGX_ERROR) {
             continue;
         }
 
@@ -388,15 +356,15 @@ ngx_http_coord_limit_conn_report(ngx_http_request_t *r,
             return NGX_ERROR;
         }
 
-        report->policy = item[i].limit->zone->name;
-        report->quota = lease->limit;
+        report->policy = op->zone->name;
+        report->quota = op->u.lease.limit;
         report->connections = 1;
-        report->refused = (item[i].op.rc == NGX_BUSY);
-        report->remaining = lease->limit
-                            - ngx_min(lease->current, lease->limit);
+        report->refused = (op->rc == NGX_BUSY);
 
-        if (report->refused) {
-            report->remaining = 0;
+        if (!report->refused) {
+            report->remaining = op->u.lease.limit
+                                - ngx_min(op->u.lease.current,
+                                          op->u.lease.limit);
         }
 
         if (state->shown
@@ -410,7 +378,7 @@ ngx_http_coord_limit_conn_report(ngx_http_request_t *r,
 
         state->shown = 1;
         state->zone = report->policy;
-        state->current = lease->current;
+        state->current = op->u.lease.current;
         state->remaining = report->remaining;
     }
 
@@ -418,44 +386,66 @@ ngx_http_coord_limit_conn_report(ngx_http_request_t *r,
 }
 
 
+/* for the metrics */
+
+static void
+ngx_http_coord_limit_conn_count(ngx_http_coord_limit_conn_state_t *state)
+{
+    ngx_uint_t                i;
+    ngx_http_coord_lease_t   *lease;
+    ngx_http_coord_leases_t  *leases;
+
+    leases = &state->leases;
+    lease = leases->items.elts;
+
+    for (i = 0; i < leases->items.nelts; i++) {
+
+        if (leases->turn == &lease[i] && lease[i].op.rc == NGX_OK
+            && leases->refused == NULL)
+        {
+            ngx_coord_metrics_decision(lease[i].op.zone,
+                                       NGX_COORD_OUTCOME_DELAYED);
+            continue;
+        }
+
+        ngx_coord_metrics_limit(&lease[i].op, leases->refused != NULL,
+                                state->conf->dry_run);
+    }
+}
+
+
 /* others have the place now: the request goes on beyond the limit */
 
 static void
-ngx_http_coord_limit_conn_lost(void *data)
+ngx_http_coord_limit_conn_lost(ngx_http_coord_lease_t *lease)
 {
-    ngx_http_coord_limit_conn_item_t *item = data;
+    u_char                              buf[NGX_HTTP_COORD_LOG_TAIL];
+    ngx_str_t                           tail;
+    ngx_http_request_t                 *r;
+    ngx_http_coord_limit_conn_state_t  *state;
 
-    u_char     buf[NGX_HTTP_COORD_LOG_TAIL];
-    ngx_str_t  tail;
+    r = lease->leases->ctx->request->main;
+    state = lease->leases->data;
 
-    tail = ngx_http_coord_log_tail(buf, &item->op,
+    tail = ngx_http_coord_log_tail(buf, &lease->op,
                                    &ngx_http_coord_limit_conn_lost_name);
 
-    ngx_log_error(item->conf->log_level, item->request->connection->log, 0,
+    ngx_log_error(state->conf->log_level, r->connection->log, 0,
                   "connection lost its place in zone \"%V\"%V",
-                  &item->limit->zone->name, &tail);
+                  &lease->limit->zone->name, &tail);
 }
 
 
 /* when a feature behind refuses, and at the end of the request */
 
 static void
-ngx_http_coord_limit_conn_undo(ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx)
 {
-    ngx_uint_t                          i;
-    ngx_http_coord_limit_conn_item_t   *item;
     ngx_http_coord_limit_conn_state_t  *state;
 
     state = ctx->state[NGX_HTTP_COORD_LIMIT_CONN];
 
-    item = state->items.elts;
-
-    for (i = 0; i < state->items.nelts; i++) {
-        if (item[i].held) {
-            ngx_coord_lease_release(item[i].held);
-            item[i].held = NULL;
-        }
-    }
+    ngx_http_coord_leases_release(&state->leases);
 }
 
 
@@ -471,7 +461,10 @@ ngx_http_coord_limit_conn_variable(ngx_http_request_t *r,
     ctx = ngx_http_coord_get_ctx(r);
     state = ctx ? ctx->state[NGX_HTTP_COORD_LIMIT_CONN] : NULL;
 
-    if (state == NULL || state->status == 0) {
+    if (state == NULL
+        || state->status == 0
+        || (data == NGX_HTTP_COORD_LIMIT_CONN_VAR_CURRENT && !state->shown))
+    {
         v->not_found = 1;
         return NGX_OK;
     }
@@ -487,12 +480,6 @@ ngx_http_coord_limit_conn_variable(ngx_http_request_t *r,
 
         v->data = s->data;
         v->len = s->len;
-        return NGX_OK;
-    }
-
-    if (!state->shown) {
-        v->valid = 0;
-        v->not_found = 1;
         return NGX_OK;
     }
 

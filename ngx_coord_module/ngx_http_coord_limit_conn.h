@@ -8,11 +8,12 @@
 #define _NGX_HTTP_COORD_LIMIT_CONN_H_INCLUDED_
 
 
-#include "ngx_http_coord.h"
+#include "ngx_http_coord_lease.h"
 
 
 typedef enum {
     NGX_HTTP_COORD_LIMIT_CONN_PASSED = 1,
+    NGX_HTTP_COORD_LIMIT_CONN_DELAYED,
     NGX_HTTP_COORD_LIMIT_CONN_REJECTED,
     NGX_HTTP_COORD_LIMIT_CONN_REJECTED_DRY_RUN,
     NGX_HTTP_COORD_LIMIT_CONN_BYPASSED
@@ -27,16 +28,16 @@ typedef enum {
 
 /* coord_limit_conn */
 typedef struct {
-    ngx_coord_zone_t                  *zone;
+    ngx_http_coord_lease_limit_t       limit;         /* must be first */
     ngx_http_complex_value_t          *number_value;  /* NULL: constant */
     ngx_uint_t                         number;
-    ngx_uint_t                         on_failure;    /* or unset */
 } ngx_http_coord_limit_conn_limit_t;
 
 
 typedef struct {
     ngx_array_t                        limits;
     ngx_uint_t                         log_level;
+    ngx_uint_t                         delay_log_level;
     ngx_uint_t                         status_code;
     ngx_flag_t                         dry_run;
 } ngx_http_coord_limit_conn_conf_t;

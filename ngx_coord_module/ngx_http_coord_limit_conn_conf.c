@@ -8,7 +8,6 @@
 
 
 #include "ngx_http_coord_conf.h"
-#include "ngx_http_coord_lease.h"
 #include "ngx_http_coord_limit_conn.h"
 #include "ngx_coord_parse.h"
 
@@ -168,6 +167,10 @@ ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf, void *parent,
     }
 
     ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
+
+    conf->delay_log_level = (conf->log_level == NGX_LOG_INFO)
+                            ? NGX_LOG_INFO : conf->log_level + 1;
+
     ngx_conf_merge_uint_value(conf->status_code, prev->status_code,
                               NGX_HTTP_TOO_MANY_REQUESTS);
     ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
@@ -225,11 +228,12 @@ ngx_http_coord_limit_conn(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     ngx_memzero(limit, sizeof(ngx_http_coord_limit_conn_limit_t));
 
-    limit->on_failure = NGX_CONF_UNSET_UINT;
+    limit->limit.on_failure = NGX_CONF_UNSET_UINT;
 
-    limit->zone = ngx_http_coord_zone_get(cf, &ngx_http_coord_limit_conn_type,
-                                          &value[1]);
-    if (limit->zone == NULL) {
+    limit->limit.zone = ngx_http_coord_zone_get(cf,
+                                              &ngx_http_coord_limit_conn_type,
+                                              &value[1]);
+    if (limit->limit.zone == NULL) {
         return NGX_CONF_ERROR;
     }
 
@@ -243,10 +247,16 @@ ngx_http_coord_limit_conn(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
     }
 
+    if (limit->limit.queue && limit->limit.wait == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"queue=\" needs \"wait=\"");
+        return NGX_CONF_ERROR;
+    }
+
     limits = lccf->limits.elts;
 
     for (i = 0; i < lccf->limits.nelts - 1; i++) {
-        if (limits[i].zone == limit->zone) {
+        if (limits[i].limit.zone == limit->limit.zone) {
             return "is duplicate";
         }
     }
@@ -286,15 +296,17 @@ static ngx_int_t
 ngx_http_coord_limit_conn_param(ngx_conf_t *cf,
     ngx_http_coord_limit_conn_limit_t *limit, ngx_str_t *value)
 {
-    ngx_str_t  rest;
+    ngx_int_t  rc;
 
-    if (ngx_http_coord_param(value, "on_failure=", &rest)) {
-        return ngx_http_coord_parse_on_failure(cf, &rest, &limit->on_failure);
+    rc = ngx_http_coord_lease_param(cf, &limit->limit, value);
+
+    if (rc != NGX_DECLINED) {
+        return rc;
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid parameter \"%V\", allowed is \"on_failure=\"",
-                       value);
+                       "invalid parameter \"%V\", allowed are \"wait=\", "
+                       "\"queue=\" and \"on_failure=\"", value);
 
     return NGX_ERROR;
 }

@@ -353,6 +353,69 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
 }
 
 
+# --- who waits for a lease ---
+
+for my $limit (1, 3) {
+    clear();
+
+    is(run('lease_turn', turn($_, $limit))->[8], 1, "turn: $_ of $limit")
+        for 1 .. $limit;
+
+    my $before = contents();
+    my $reply = run('lease_turn', turn('b', $limit));
+    is("@$reply[8,9,13,15]", "0 1 $limit 0", 'turn: refused');
+    is(contents(), $before, 'turn: refused, no trace');
+
+    is(run('wait_enter', line('b', 2, 10))->[2], 1, 'line: enters');
+    is(run('wait_enter', line('a', 2, 5))->[2], 1, 'line: an earlier arrival');
+    is(run('wait_enter', line('b', 2, 20))->[0], 0, 'line: enters again');
+    is(run('wait_enter', line('c', 2, 30))->[3], 1, 'line: full');
+    is("@{ $admin->command('ZRANGE', '{k}w', 0, -1) }", 'a b', 'line: order');
+    ttl_at_least('{k}w', 30_000);
+
+    $reply = run('lease_turn', turn('a', $limit));
+    is("@$reply[8,13,15]", "0 $limit 2", 'turn: first, but no room');
+    is($reply->[14][0], 'a', 'turn: who is first');
+
+    run('lease_release', k => '{k}', id => 1);
+    $before = contents();
+    $reply = run('lease_turn', turn('b', $limit));
+    is("@$reply[8,13]", '0 ' . ($limit - 1), 'turn: room, but not first');
+    is(run('lease_turn', turn('c', $limit))->[8], 0, 'turn: nor a newcomer');
+    is(contents(), $before, 'turn: no trace');
+    is(run('lease_turn', turn('a', $limit))->[8], 1, 'turn: first, and room');
+    is(run('lease_turn', turn('a', $limit, 1))->[8], 1, 'turn: asks again');
+
+    is(run('wait_leave', w => '{k}w', k => '{k}', id => 'a',
+           channel => 'coord:wake')->[0], 1, 'line: leaves');
+    is(run('lease_release_wake', k => '{k}', id => 'a', channel => 'coord:wake')->[0],
+       1, 'lease: released, with news');
+    is(run('lease_turn', turn('b', $limit))->[8], 1, 'turn: the next');
+
+    $reply = run('lease_turn', turn('z', $limit, 99_000_000));
+    is("@$reply[1,8]", '1 1', 'turn: time empties the line');
+    is($admin->command('EXISTS', '{k}w', '{k}tmp', '{k}head'), 0,
+       'turn: nothing is left of it');
+}
+
+{
+    clear();
+    run('wait_enter', line($_, 100, $_)) for 1 .. 20;
+    my $granted = together('lease_turn', sub { turn($_[0] + 1, 3) },
+                           sub { $_[0][8] });
+    cmp_ok($granted, '<=', 3, 'turn: never more than the limit');
+    is($admin->command('ZCARD', '{k}'), $granted, 'turn: as many are held');
+}
+
+{
+    clear();
+    my @tokens = map { run('lock_token', t => '{k}t', now => 1000,
+                           ttl => 86_400_000)->[1] } 1 .. 3;
+    is("@tokens", '1001 1002 1003', 'token: grows');
+    ttl_at_least('{k}t', 80_000_000);
+}
+
+
 # --- the files ---
 
 is_deeply([ sort keys %called ], [ sort keys %script ], 'each script was run');
@@ -414,6 +477,22 @@ sub lease {
     return (k => '{k}', tmp => '{k}tmp', now => lease_time($later), id => $id,
             expiry => lease_time($later + 30_000_000), limit => $limit,
             ttl => 60_000);
+}
+
+
+sub turn {
+    my ($id, $limit, $later) = (@_, 0);
+
+    return (lease($id, $limit, $later), w => '{k}w', head => '{k}head',
+            old => lease_time($later - 60_000_000));
+}
+
+
+sub line {
+    my ($id, $limit, $later) = @_;
+
+    return (w => '{k}w', tmp => '{k}tmp', arrival => lease_time($later),
+            id => $id, limit => $limit, ttl => 60_000);
 }
 
 
@@ -522,6 +601,12 @@ sub checked {
 
 sub fits {
     my ($value, $shape) = @_;
+
+    if ($shape =~ /^(\[.*\])\|(\[.*\])$/) {
+        my ($one, $other) = ($1, $2);
+
+        return fits($value, $one) || fits($value, $other);
+    }
 
     if ($shape =~ /^\[(.*)\]$/) {
         my @elements = split /,/, $1;
