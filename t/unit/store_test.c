@@ -11,6 +11,7 @@
  * LINK: ngx_coord_module/ngx_coord_store_op.c
  * LINK: ngx_coord_module/ngx_coord_store_reply.c
  * LINK: ngx_coord_module/ngx_coord_store_op_session.c
+ * LINK: ngx_coord_module/ngx_coord_store_op_wait.c
  * LINK: ngx_coord_module/ngx_coord_store_memory.c
  * LINK: ngx_coord_module/ngx_coord_store_memory_set.c
  * LINK: ngx_coord_module/ngx_coord_store_memory_peek.c
