@@ -80,8 +80,17 @@ ngx_uint_t ngx_http_coord_param(ngx_str_t *s, const char *prefix,
 char *ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
-/* hands the resolver of http {} to the stores; from postconfiguration */
-void ngx_http_coord_stores_resolver(ngx_conf_t *cf);
+/* --- ngx_http_coord_store_server.c --- */
+
+/* the line "server" in coord_store; NGX_CONF_ERROR: logged */
+char *ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data);
+
+/*
+ * Has the host names of stores looked up: by the resolver of http {}, in the
+ * workers, or else now.  From postconfiguration.  NGX_ERROR: logged.
+ */
+ngx_int_t ngx_http_coord_stores_resolve(ngx_conf_t *cf);
 
 
 #endif /* _NGX_HTTP_COORD_CONF_H_INCLUDED_ */

@@ -226,7 +226,9 @@ ngx_http_coord_init(ngx_conf_t *cf)
 
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
-    ngx_http_coord_stores_resolver(cf);
+    if (ngx_http_coord_stores_resolve(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     if ((cmcf->zones.nelts || cmcf->stores.nelts || cmcf->status)
         && ngx_coord_metrics_add(cf, &cmcf->metrics, &ngx_http_coord_module)
