@@ -51,10 +51,12 @@ my @lines = (
       qr/^HTTP\/1.1[ ]429[ ] .*^Retry-After:[ ]\d+\r$
          .*^RateLimit-Policy:[ ]"demo";q=\d+;w=\d+\r$/msx ],
 
-    # a replayed POST comes here with coord_idempotency
-    [ 'another key has its own limit',
-      'curl -s -i -H "X-Api-Key: bob" ' . $u2,
-      qr/^HTTP\/1.1 200 .*^RateLimit: "demo";r=2;t=\d+\r$/ms ],
+    [ 'one POST sent to both nodes: it runs once, node 2 replays the answer',
+      "for url in ${u1}orders ${u2}orders; do curl -s -i"
+      . " -H 'Idempotency-Key: \"order-17\"' -d amount=10 \$url"
+      . " | grep -iE '^HTTP|^Idempotency|^the origin'; done",
+      qr/\AHTTP\/1.1[ ]200[^\n]*\n(the[ ]origin[ ]answers[ ]request[ ]\d+\n)
+         HTTP\/1.1[ ]200[^\n]*\nIdempotency-Replayed:[ ]true\r?\n\1\z/x ],
 );
 
 if ($once) {
@@ -81,6 +83,7 @@ sub usable {
 
 sub interactive {
     print "\n    node 1   $u1\n    node 2   $u2\n",
+          "    status   ${u1}coord\n",
           "    Redis    127.0.0.1:$redis->{port}",
           "   redis-cli -p $redis->{port} monitor\n\n";
 
