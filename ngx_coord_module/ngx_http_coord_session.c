@@ -418,24 +418,29 @@ ngx_http_coord_session_verdict(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
+    if (!state->differs && !ngx_http_coord_session_differs(state)) {
+        state->status = NGX_HTTP_COORD_SESSION_BOUND;
+
+    } else {
+        state->status = NGX_HTTP_COORD_SESSION_MISMATCH;
+
+        if (use->mismatch == NGX_HTTP_COORD_SESSION_REJECT) {
+
+            /* and whoever it was has not kept the session alive */
+
+            return ngx_http_coord_session_refuse(r, ctx, state,
+                                                 "session-mismatch",
+                                                 "mismatch");
+        }
+
+        ngx_http_coord_session_log(r, state, "mismatch");
+    }
+
     if (!state->failed && !state->wrote) {
         ngx_http_coord_session_touch(state);
     }
 
-    if (!state->differs && !ngx_http_coord_session_differs(state)) {
-        state->status = NGX_HTTP_COORD_SESSION_BOUND;
-        return NGX_DECLINED;
-    }
-
-    state->status = NGX_HTTP_COORD_SESSION_MISMATCH;
-
-    if (use->mismatch != NGX_HTTP_COORD_SESSION_REJECT) {
-        ngx_http_coord_session_log(r, state, "mismatch");
-        return NGX_DECLINED;
-    }
-
-    return ngx_http_coord_session_refuse(r, ctx, state, "session-mismatch",
-                                         "mismatch");
+    return NGX_DECLINED;
 }
 
 

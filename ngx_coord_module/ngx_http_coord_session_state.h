@@ -118,6 +118,35 @@ ngx_int_t ngx_http_coord_session_take(ngx_http_request_t *r,
 ngx_coord_nsec_t ngx_http_coord_session_life(
     ngx_http_coord_session_state_t *state);
 
+/*
+ * Operations on the session, or on the index of a user, in the batch of the
+ * state, or where it has none in what the stage asks (r and the stage are not
+ * looked at otherwise).  NULL: no memory.
+ */
+ngx_coord_op_t *ngx_http_coord_session_op(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_e type,
+    ngx_http_coord_ref_t *ref);
+ngx_coord_op_t *ngx_http_coord_session_user_op(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_e type, u_char *user,
+    size_t len, ngx_http_coord_ref_t *ref);
+
+/* gives an operation a value to bind; an empty one: none */
+ngx_int_t ngx_http_coord_session_ask_value(ngx_coord_op_t *op,
+    ngx_str_t *value);
+
+/* copies an answer to GET or BIND into the state; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_session_record(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_coord_op_t *op);
+
+
+/* --- ngx_http_coord_session_keep.c --- */
+
+/* whose session it was when this node saw it last, into state->hint */
+void ngx_http_coord_session_remember(ngx_http_coord_session_state_t *state);
+
+/* this node remembers what Redis said */
+void ngx_http_coord_session_keep(ngx_http_coord_session_state_t *state);
+
 /* tells the store that the session was used, if that is news */
 void ngx_http_coord_session_touch(ngx_http_coord_session_state_t *state);
 
