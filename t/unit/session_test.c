@@ -1,0 +1,724 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The operations on sessions and users: both stores do and tell the same,
+ * Redis being a real one on a unix socket, and no reply is trusted.
+ *
+ * LINK: t/unit/ngx_stub.c
+ * LINK: ngx_coord_module/ngx_coord_store_op.c
+ * LINK: ngx_coord_module/ngx_coord_store_reply.c
+ * LINK: ngx_coord_module/ngx_coord_store_op_session.c
+ * LINK: ngx_coord_module/ngx_coord_store_op_claim.c
+ * LINK: ngx_coord_module/ngx_coord_store_memory.c
+ * LINK: ngx_coord_module/ngx_coord_store_memory_set.c
+ * LINK: ngx_coord_module/ngx_coord_store_memory_session.c
+ * LINK: ngx_coord_module/ngx_coord_store_memory_claim.c
+ * LINK: ngx_coord_module/ngx_coord_script.c ngx_coord_module/ngx_coord_resp.c
+ * LINK: ngx_coord_module/ngx_coord_resp_value.c
+ * LINK: ngx_coord_module/ngx_coord_table.c ngx_coord_module/ngx_coord_rate.c
+ * LINK: ngx_coord_module/ngx_coord_store.c
+ * LINK: -lcmocka -lcrypto -lhiredis
+ */
+
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+
+#include "ngx_stub.h"
+#include "ngx_coord_store.h"
+#include "ngx_coord_store_op.h"
+
+
+#define SEC       1000000000LL
+#define SESSIONS  5
+#define USERS     3
+
+
+static uint64_t           rnd = 0x2545f4914f6cdd1dULL;
+static char               dir[] = "/tmp/coord-session-XXXXXX";
+static pid_t              server;
+static int                fd;
+static ngx_coord_resp_t  *resp;
+static ngx_shm_zone_t     shm;
+static ngx_coord_store_t  store;
+static ngx_coord_zone_t   zone;
+static u_char             blobs[2][sizeof(ngx_coord_session_item_t)
+                                   * NGX_COORD_SESSION_LIST];
+
+
+static uint64_t
+any(uint64_t n)
+{
+    rnd ^= rnd << 13;
+    rnd ^= rnd >> 7;
+    rnd ^= rnd << 17;
+
+    return (rnd >> 11) % n;
+}
+
+
+static ngx_coord_resp_value_t *
+reply(void)
+{
+    u_char                   buf[4096];
+    ssize_t                  n;
+    ngx_coord_resp_value_t  *v;
+
+    for ( ;; ) {
+        switch (ngx_coord_resp_next(resp, &v)) {
+        case NGX_OK:
+            return v;
+        case NGX_ERROR:
+            fail_msg("%s", ngx_coord_resp_error(resp));
+        }
+
+        n = read(fd, buf, sizeof(buf));
+        assert_true(n > 0);
+        assert_int_equal(ngx_coord_resp_feed(resp, buf, n), NGX_OK);
+    }
+}
+
+
+static ngx_coord_resp_value_t *
+raw(const char *command)
+{
+    assert_int_equal(write(fd, command, strlen(command)), strlen(command));
+    assert_int_equal(write(fd, "\r\n", 2), 2);
+
+    return reply();
+}
+
+
+static ngx_int_t
+parse(ngx_coord_op_t *op, ngx_coord_resp_value_t *v, ngx_coord_nsec_t now)
+{
+    ngx_uint_t               i;
+    ngx_coord_resp_value_t  *values[NGX_COORD_STORE_OP_VALUES];
+
+    assert_int_equal(v->type, NGX_COORD_RESP_ARRAY);
+    assert_int_equal(v->integer, ngx_coord_store_op_ncommands(op));
+
+    v++;
+
+    for (i = 0; i < ngx_coord_store_op_ncommands(op); i++) {
+        assert_int_not_equal(v->type, NGX_COORD_RESP_ERROR);
+        values[i] = v;
+        v += v->next;
+    }
+
+    return ngx_coord_store_op_parse(op, values, now);
+}
+
+
+static ngx_int_t
+in_redis(ngx_coord_op_t *op)
+{
+    size_t              size;
+    u_char             *data, *end;
+    ngx_str_t           key;
+    ngx_uint_t          i;
+    ngx_coord_batch_t   batch;
+
+    ngx_memzero(&batch, sizeof(batch));
+    batch.ops = op;
+    batch.nops = 1;
+
+    assert_int_equal(ngx_coord_store_op_prepare(&batch, op, &key), NGX_OK);
+
+    size = ngx_coord_store_op_size(op, ngx_stub_clock);
+    data = malloc(size);
+    end = ngx_coord_store_op_encode(data, op, ngx_stub_clock);
+    assert_true((size_t) (end - data) <= size);
+
+    (void) raw("MULTI");
+    assert_int_equal(write(fd, data, end - data), end - data);
+    free(data);
+
+    for (i = 0; i < ngx_coord_store_op_ncommands(op); i++) {
+        assert_int_equal(reply()->type, NGX_COORD_RESP_STATUS);
+    }
+
+    return parse(op, raw("EXEC"), ngx_stub_clock);
+}
+
+
+static int
+start_redis(void **state)
+{
+    char                path[64];
+    int                 i;
+    struct sockaddr_un  sa;
+
+    assert_non_null(mkdtemp(dir));
+    sprintf(path, "%s/s", dir);
+
+    server = fork();
+
+    if (server == 0) {
+
+        /* not even a crash of the test leaves it behind */
+
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+
+        if (freopen("/dev/null", "w", stdout) == NULL) {
+            _exit(1);
+        }
+
+        execlp("redis-server", "redis-server", "--port", "0", "--unixsocket",
+               path, "--save", "", "--appendonly", "no", "--dir", dir, NULL);
+        _exit(1);
+    }
+
+    ngx_memzero(&sa, sizeof(sa));
+    sa.sun_family = AF_UNIX;
+    strcpy(sa.sun_path, path);
+
+    for (i = 0; i < 1000; i++) {
+        fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+        if (connect(fd, (struct sockaddr *) &sa, sizeof(sa)) == 0) {
+            return 0;
+        }
+
+        close(fd);
+        usleep(20000);
+    }
+
+    return 1;
+}
+
+
+static int
+stop_redis(void **state)
+{
+    char  path[64];
+
+    close(fd);
+
+    kill(server, SIGKILL);
+    waitpid(server, NULL, 0);
+
+    sprintf(path, "%s/s", dir);
+    unlink(path);
+    rmdir(dir);
+
+    return 0;
+}
+
+
+static int
+setup(void **state)
+{
+    ngx_memzero(&store, sizeof(store));
+    ngx_memzero(&zone, sizeof(zone));
+    ngx_memzero(&shm, sizeof(shm));
+
+    ngx_stub_clock = 1700000000 * SEC;
+    resp = ngx_coord_resp_create(1 << 20, ngx_cycle->log);
+
+    ngx_str_set(&store.key_prefix, "t:");
+    ngx_str_set(&zone.name, "z");
+    ngx_str_set(&zone.type, "ss");
+    ngx_str_set(&zone.key_head, "t:ss:z:{");
+    zone.store = &store;
+
+    ngx_stub_shm(&shm, 1 << 20);
+    shm.data = &zone;
+
+    assert_int_equal(ngx_coord_memory_init_zone(&shm, NULL), NGX_OK);
+
+    raw("FLUSHALL");
+
+    return 0;
+}
+
+
+static int
+teardown(void **state)
+{
+    ngx_coord_resp_destroy(resp);
+    free(shm.shm.addr);
+    ngx_stub_clock = 0;
+
+    return 0;
+}
+
+
+static void
+make(ngx_coord_op_t *op, ngx_coord_op_e type, ngx_uint_t session,
+    ngx_uint_t user)
+{
+    ngx_memzero(op, sizeof(*op));
+
+    op->type = type;
+    op->zone = &zone;
+    op->u.session.ttl = 1000 * SEC;
+
+    ngx_memset(op->id, '0' + session, NGX_COORD_ID_LEN);
+
+    op->key_len = sprintf((char *) op->key, "~%032x",
+                          (int) ((type >= NGX_COORD_OP_USER_CHECK
+                                  && type <= NGX_COORD_OP_USER_REVOKE)
+                                 ? 100 + user : session));
+}
+
+
+static void
+bind_to(ngx_coord_op_t *op, const char *value, ngx_uint_t user)
+{
+    char  key[64];
+
+    if (value) {
+        op->u.session.bound = 1;
+        op->u.session.value_len = strlen(value);
+        ngx_memcpy(blobs[0], value, strlen(value));
+        ngx_memcpy(blobs[1], value, strlen(value));
+    }
+
+    if (user != NGX_CONF_UNSET_UINT) {
+        op->u.session.user_len = sprintf(key, "~%032x", (int) (100 + user));
+        ngx_memcpy(op->u.session.user, key, op->u.session.user_len);
+    }
+}
+
+
+/* what an answer says, as text */
+
+static void
+told(ngx_coord_op_t *op, char *buf)
+{
+    ngx_uint_t                 i;
+    ngx_coord_session_t       *s;
+    ngx_coord_session_item_t  *items;
+
+    s = &op->u.session;
+    items = (ngx_coord_session_item_t *) op->blob;
+
+    switch (op->type) {
+
+    case NGX_COORD_OP_SESSION_GET:
+    case NGX_COORD_OP_SESSION_BIND:
+
+        if (!s->found) {
+            strcpy(buf, "none");
+            break;
+        }
+
+        sprintf(buf, "value %d %.*s user %.*s revoked %d created %d age %d",
+                s->bound, (int) s->value_len, op->blob, (int) s->user_len,
+                s->user, s->revoked, s->created, (int) (s->age / 1000));
+        break;
+
+    case NGX_COORD_OP_SESSION_REVOKE:
+        sprintf(buf, "found %d user %.*s", s->found, (int) s->user_len,
+                s->user);
+        break;
+
+    case NGX_COORD_OP_USER_CHECK:
+    case NGX_COORD_OP_USER_DROP:
+        sprintf(buf, "found %d", s->found);
+        break;
+
+    case NGX_COORD_OP_USER_LIST:
+        buf += sprintf(buf, "%d:", (int) s->count);
+
+        for (i = 0; i < s->count; i++) {
+            buf += sprintf(buf, " %c %d", items[i].id[0],
+                           (int) (items[i].idle / 1000));
+        }
+
+        break;
+
+    case NGX_COORD_OP_USER_REVOKE:
+        sprintf(buf, "%d", (int) s->count);
+        break;
+
+    default:
+        strcpy(buf, "done");
+    }
+}
+
+
+static void
+both(ngx_coord_op_t *op, char *answer)
+{
+    char            text[2][4096];
+    ngx_coord_op_t  copy;
+
+    copy = *op;
+
+    op->blob = blobs[0];
+    copy.blob = blobs[1];
+
+    assert_int_equal(in_redis(op), NGX_OK);
+
+    ngx_coord_memory_run(&copy);
+    assert_int_equal(copy.rc, NGX_OK);
+
+    told(op, text[0]);
+    told(&copy, text[1]);
+
+    assert_string_equal(text[0], text[1]);
+
+    if (answer) {
+        strcpy(answer, text[0]);
+    }
+}
+
+
+static void
+both_stores_do_the_same(void **state)
+{
+    char             value[16];
+    ngx_uint_t       i, session, user;
+    ngx_coord_op_t   op;
+    ngx_coord_op_e   type;
+
+    for (i = 0; i < 6000; i++) {
+        session = any(SESSIONS);
+        user = any(USERS);
+        type = NGX_COORD_OP_SESSION_GET
+               + any(NGX_COORD_OP_USER_REVOKE - NGX_COORD_OP_SESSION_GET + 1);
+
+        if ((type == NGX_COORD_OP_SESSION_REVOKE
+             || type == NGX_COORD_OP_USER_REVOKE
+             || type == NGX_COORD_OP_USER_DROP)
+            && any(4))
+        {
+            type = NGX_COORD_OP_USER_LIST;
+        }
+
+        make(&op, type, session, user);
+        sprintf(value, "value%d", (int) any(1000));
+
+        switch (type) {
+
+        case NGX_COORD_OP_SESSION_BIND:
+            bind_to(&op, any(3) ? value : NULL,
+                    any(2) ? user : NGX_CONF_UNSET_UINT);
+            break;
+
+        case NGX_COORD_OP_SESSION_SET:
+            bind_to(&op, any(2) ? value : NULL, user);
+            break;
+
+        case NGX_COORD_OP_USER_ADD:
+            op.u.session.max = any(4);
+            break;
+
+        default:
+            break;
+        }
+
+        both(&op, NULL);
+
+        /* no two activities at one time */
+
+        ngx_stub_clock += (1 + any(1000)) * 1000;
+
+        if (any(500) == 0) {
+            raw("FLUSHALL");
+
+            for (session = 0; session < SESSIONS; session++) {
+                make(&op, NGX_COORD_OP_SESSION_KEEP, session, 0);
+                ngx_coord_memory_run(&op);
+            }
+
+            for (user = 0; user < USERS; user++) {
+                make(&op, NGX_COORD_OP_USER_REVOKE, 0, user);
+                ngx_coord_memory_run(&op);
+            }
+        }
+    }
+}
+
+
+static void
+the_first_to_bind_decides(void **state)
+{
+    char            text[4096];
+    ngx_coord_op_t  op;
+
+    make(&op, NGX_COORD_OP_SESSION_BIND, 1, 0);
+    bind_to(&op, NULL, NGX_CONF_UNSET_UINT);
+    both(&op, text);
+    assert_string_equal(text, "value 0  user  revoked 0 created 1 age 0");
+
+    make(&op, NGX_COORD_OP_SESSION_BIND, 1, 0);
+    bind_to(&op, "one", NGX_CONF_UNSET_UINT);
+    both(&op, text);
+    assert_string_equal(text, "value 1 one user  revoked 0 created 0 age 0");
+
+    make(&op, NGX_COORD_OP_SESSION_BIND, 1, 0);
+    bind_to(&op, "two", NGX_CONF_UNSET_UINT);
+    both(&op, text);
+    assert_string_equal(text, "value 1 one user  revoked 0 created 0 age 0");
+
+    make(&op, NGX_COORD_OP_SESSION_REVOKE, 1, 0);
+    both(&op, text);
+    assert_string_equal(text, "found 1 user ");
+
+    make(&op, NGX_COORD_OP_SESSION_GET, 1, 0);
+    both(&op, text);
+    assert_string_equal(text, "value 0  user  revoked 1 created 0 age 0");
+}
+
+
+static void
+a_user_has_the_most_active(void **state)
+{
+    char            text[4096];
+    ngx_uint_t      i;
+    ngx_coord_op_t  op;
+
+    for (i = 1; i <= 3; i++) {
+        make(&op, NGX_COORD_OP_USER_ADD, i, 0);
+        op.u.session.max = 3;
+        both(&op, NULL);
+        ngx_stub_clock += SEC;
+    }
+
+    make(&op, NGX_COORD_OP_USER_SEEN, 1, 0);
+    both(&op, NULL);
+    ngx_stub_clock += SEC;
+
+    make(&op, NGX_COORD_OP_USER_ADD, 4, 0);
+    op.u.session.max = 3;
+    both(&op, NULL);
+
+    make(&op, NGX_COORD_OP_USER_LIST, 0, 0);
+    both(&op, text);
+    assert_string_equal(text, "3: 4 0 1 1000000 3 2000000");
+
+    make(&op, NGX_COORD_OP_USER_SEEN, 2, 0);
+    both(&op, NULL);
+    make(&op, NGX_COORD_OP_USER_CHECK, 2, 0);
+    both(&op, text);
+    assert_string_equal(text, "found 0");
+
+    /* what is older than the life of a session has expired */
+
+    ngx_stub_clock += 998 * SEC;
+    make(&op, NGX_COORD_OP_USER_LIST, 0, 0);
+    both(&op, text);
+    assert_string_equal(text, "3: 4 998000000 1 999000000 3 1000000000");
+
+    ngx_stub_clock += 2 * SEC;
+    make(&op, NGX_COORD_OP_USER_ADD, 5, 0);
+    both(&op, NULL);
+    make(&op, NGX_COORD_OP_USER_LIST, 0, 0);
+    both(&op, text);
+    assert_string_equal(text, "2: 5 0 4 1000000000");
+
+    make(&op, NGX_COORD_OP_USER_REVOKE, 0, 0);
+    both(&op, text);
+    assert_string_equal(text, "2");
+    both(&op, text);
+    assert_string_equal(text, "0");
+}
+
+
+static void
+a_long_list_tells_the_newest(void **state)
+{
+    ngx_uint_t                 i, n;
+    ngx_coord_op_t             op[2];
+    ngx_coord_session_item_t  *items;
+
+    for (i = 0; i < 150; i++) {
+        make(&op[0], NGX_COORD_OP_USER_ADD, 0, 0);
+        op[0].id[0] = (i * 37) % 150;
+        both(&op[0], NULL);
+        ngx_stub_clock += 1000;
+    }
+
+    for (n = 0; n < 2; n++) {
+        make(&op[n], NGX_COORD_OP_USER_LIST, 0, 0);
+        op[n].blob = blobs[n];
+    }
+
+    assert_int_equal(in_redis(&op[0]), NGX_OK);
+    ngx_coord_memory_run(&op[1]);
+
+    for (n = 0; n < 2; n++) {
+        items = (ngx_coord_session_item_t *) blobs[n];
+
+        assert_int_equal(op[n].u.session.count, 150);
+
+        for (i = 0; i < NGX_COORD_SESSION_LIST; i++) {
+            assert_int_equal(items[i].id[0], ((149 - i) * 37) % 150);
+            assert_int_equal(items[i].idle, (i + 1) * 1000);
+        }
+    }
+}
+
+
+static void
+what_redis_said_is_kept(void **state)
+{
+    char            text[4096];
+    ngx_coord_op_t  op;
+
+    make(&op, NGX_COORD_OP_SESSION_KEEP, 1, 0);
+    op.blob = blobs[0];
+    op.u.session.found = 1;
+    op.u.session.age = 5 * SEC;
+    op.u.session.left = 10 * SEC;
+    bind_to(&op, "one", 2);
+    ngx_coord_memory_run(&op);
+
+    make(&op, NGX_COORD_OP_SESSION_GET, 1, 0);
+    op.blob = blobs[0];
+    ngx_coord_memory_run(&op);
+    told(&op, text);
+    assert_string_equal(text, "value 1 one user ~0000000000000000000000000000"
+                              "0066 revoked 0 created 0 age 5000000");
+    assert_int_equal(op.u.session.left, 10 * SEC);
+
+    /* a life that this node slid is told, not cut */
+
+    make(&op, NGX_COORD_OP_SESSION_KEEP, 1, 0);
+    op.blob = blobs[0];
+    op.u.session.found = 1;
+    op.u.session.left = 4 * SEC;
+    op.u.session.revoked = 1;
+    ngx_coord_memory_run(&op);
+    assert_int_equal(op.u.session.left, 10 * SEC);
+
+    make(&op, NGX_COORD_OP_SESSION_GET, 1, 0);
+    op.blob = blobs[0];
+    ngx_coord_memory_run(&op);
+    told(&op, text);
+    assert_string_equal(text, "value 0  user  revoked 1 created 0 age 0");
+
+    ngx_stub_clock += 10 * SEC;
+    ngx_coord_memory_run(&op);
+    assert_int_equal(op.u.session.found, 0);
+
+    /* what is not in Redis any more is forgotten */
+
+    make(&op, NGX_COORD_OP_SESSION_KEEP, 1, 0);
+    op.blob = blobs[0];
+    op.u.session.found = 1;
+    op.u.session.left = 4 * SEC;
+    ngx_coord_memory_run(&op);
+    make(&op, NGX_COORD_OP_SESSION_KEEP, 1, 0);
+    ngx_coord_memory_run(&op);
+    make(&op, NGX_COORD_OP_SESSION_GET, 1, 0);
+    ngx_coord_memory_run(&op);
+    assert_int_equal(op.u.session.found, 0);
+}
+
+
+static void
+no_reply_is_trusted(void **state)
+{
+    char            text[1024];
+    ngx_uint_t      i;
+    ngx_coord_op_t  op;
+
+    static const struct {
+        ngx_coord_op_e   type;
+        const char      *reply;
+    } bad[] = {
+        { NGX_COORD_OP_SESSION_GET, "*2\r\n:1\r\n:5\r\n" },
+        { NGX_COORD_OP_SESSION_GET, "*2\r\n*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n"
+                                    ":5\r\n" },
+        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$1\r\nx\r\n$-1\r\n$-1\r\n"
+                                    "$-1\r\n:5\r\n" },
+        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$2\r\n-1\r\n$-1\r\n$-1\r\n"
+                                    "$-1\r\n:5\r\n" },
+        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$19\r\n9223372036854775807"
+                                    "\r\n$-1\r\n$-1\r\n$-1\r\n:5\r\n" },
+        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$1\r\n1\r\n:1\r\n$-1\r\n"
+                                    "$-1\r\n:5\r\n" },
+        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$1\r\n1\r\n$-1\r\n$34\r\n"
+                                    "0123456789012345678901234567890123\r\n"
+                                    "$-1\r\n:5\r\n" },
+        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$1\r\n1\r\n$-1\r\n$-1\r\n"
+                                    "$-1\r\n$1\r\nx\r\n" },
+        { NGX_COORD_OP_SESSION_BIND, "*6\r\n$1\r\nx\r\n:1\r\n:1\r\n:1\r\n"
+                                     "*4\r\n$1\r\n1\r\n$-1\r\n$-1\r\n$-1\r\n"
+                                     ":5\r\n" },
+        { NGX_COORD_OP_SESSION_REVOKE, "*5\r\n*0\r\n:1\r\n:1\r\n:1\r\n:1"
+                                       "\r\n" },
+        { NGX_COORD_OP_USER_CHECK, "*1\r\n*0\r\n" },
+        { NGX_COORD_OP_USER_DROP, "*1\r\n$-1\r\n" },
+        { NGX_COORD_OP_USER_REVOKE, "*2\r\n:-1\r\n:1\r\n" },
+        { NGX_COORD_OP_USER_LIST, "*3\r\n:0\r\n:1\r\n*1\r\n$1\r\na\r\n" },
+        { NGX_COORD_OP_USER_LIST, "*3\r\n:0\r\n:1\r\n*2\r\n$1\r\na\r\n$1\r\n"
+                                  "1\r\n" },
+        { NGX_COORD_OP_USER_LIST, "*3\r\n:0\r\n:1\r\n*2\r\n$32\r\n"
+                                  "0123456789abcdef0123456789abcdeg\r\n"
+                                  "$1\r\n1\r\n" },
+        { NGX_COORD_OP_USER_LIST, "*3\r\n:0\r\n:1\r\n*2\r\n$32\r\n"
+                                  "0123456789abcdef0123456789abcdef\r\n"
+                                  "$3\r\nnan\r\n" },
+        { NGX_COORD_OP_USER_LIST, "*3\r\n:0\r\n:1\r\n:1\r\n" }
+    };
+
+    for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        ngx_coord_resp_value_t  *v;
+
+        make(&op, bad[i].type, 1, 1);
+        op.blob = blobs[0];
+
+        assert_int_equal(ngx_coord_resp_feed(resp, (u_char *) bad[i].reply,
+                                             strlen(bad[i].reply)), NGX_OK);
+        assert_int_equal(ngx_coord_resp_next(resp, &v), NGX_OK);
+
+        if (parse(&op, v, ngx_stub_clock) != NGX_ERROR) {
+            fail_msg("reply %d was taken", (int) i);
+        }
+    }
+
+    /* a value that has no room */
+
+    i = sprintf(text, "*2\r\n*4\r\n$1\r\n1\r\n$%d\r\n%0*d\r\n$-1\r\n$-1\r\n"
+                      ":5\r\n", NGX_COORD_SESSION_VALUE_LEN + 1,
+                NGX_COORD_SESSION_VALUE_LEN + 1, 0);
+
+    {
+        ngx_coord_resp_value_t  *v;
+
+        make(&op, NGX_COORD_OP_SESSION_GET, 1, 1);
+        op.blob = malloc(NGX_COORD_SESSION_VALUE_LEN);
+
+        ngx_coord_resp_feed(resp, (u_char *) text, i);
+        assert_int_equal(ngx_coord_resp_next(resp, &v), NGX_OK);
+        assert_int_equal(parse(&op, v, ngx_stub_clock), NGX_ERROR);
+
+        free(op.blob);
+    }
+}
+
+
+int
+main(void)
+{
+    const struct CMUnitTest  tests[] = {
+        cmocka_unit_test_setup_teardown(both_stores_do_the_same,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(the_first_to_bind_decides,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(a_user_has_the_most_active,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(a_long_list_tells_the_newest,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(what_redis_said_is_kept,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(no_reply_is_trusted, setup, teardown)
+    };
+
+    return cmocka_run_group_tests(tests, start_redis, stop_redis);
+}
