@@ -66,6 +66,10 @@ extern const ngx_coord_memory_op_pt  ngx_coord_memory_claim_ops[];
 ngx_int_t ngx_coord_memory_peek(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 
+/* FORGET of a claim and a record */
+ngx_int_t ngx_coord_memory_claim_forget(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
 /* the count of a window in the payload of a sliding window counter */
 int64_t ngx_coord_memory_count(uint64_t *payload, int64_t index);
 

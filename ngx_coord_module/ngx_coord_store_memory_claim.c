@@ -271,3 +271,26 @@ ngx_coord_memory_claim_discard(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     return NGX_OK;
 }
+
+
+ngx_int_t
+ngx_coord_memory_claim_forget(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_int_t           rc;
+    ngx_uint_t          tag;
+    ngx_coord_entry_t  *entry;
+
+    rc = NGX_BUSY;
+
+    for (tag = NGX_COORD_MEMORY_CLAIM; tag <= NGX_COORD_MEMORY_RECORD; tag++) {
+        entry = ngx_coord_table_find(table, tag, op->key, op->key_len, now);
+
+        if (entry) {
+            ngx_coord_table_remove(table, entry);
+            rc = NGX_OK;
+        }
+    }
+
+    return rc;
+}

@@ -25,6 +25,10 @@ ngx_coord_memory_peek(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t    end;
     ngx_coord_entry_t  *entry;
 
+    if (op->type == NGX_COORD_OP_FORGET && op->taken == NGX_COORD_OP_CLAIM) {
+        return ngx_coord_memory_claim_forget(table, op, now);
+    }
+
     entry = ngx_coord_table_find(table, ngx_coord_memory_peek_tag(op),
                                  op->key, op->key_len, now);
 

@@ -124,7 +124,7 @@ ngx_coord_lease_peek_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 }
 
 
-/* only a sliding window counter has more than one key */
+/* a sliding window counter and a claim have more than one key */
 
 static void
 ngx_coord_forget_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
@@ -137,6 +137,11 @@ ngx_coord_forget_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 
     if (op->taken != NGX_COORD_OP_SLIDING_TAKE) {
         cmd->args[NGX_COORD_FORGET_B] = cmd->args[NGX_COORD_FORGET_A];
+
+        if (op->taken == NGX_COORD_OP_CLAIM) {
+            ngx_coord_arg_key(cmd, NGX_COORD_FORGET_B, op, "}:r");
+        }
+
         cmd->args[NGX_COORD_FORGET_C] = cmd->args[NGX_COORD_FORGET_A];
         return;
     }

@@ -256,6 +256,8 @@ ngx_http_coord_limit_req_check(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
+    lrz->burst = ngx_max(lrz->burst, limit->burst);
+
     if (!lrz->delay) {
         limit->nodelay = 1;
     }
@@ -308,6 +310,7 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     lrz->op = NGX_COORD_OP_BUCKET_TAKE;
     lrz->delay = 1;
+    ngx_str_set(&lrz->algorithm, "leaky_bucket");
 
     lrz->key = ngx_http_coord_complex_value(cf, &value[1]);
     if (lrz->key == NULL) {
@@ -414,6 +417,7 @@ ngx_http_coord_limit_req_zone_algorithm(ngx_conf_t *cf,
             && ngx_strncmp(algorithm->name.data, name->data, name->len) == 0)
         {
             lrz->op = algorithm->op;
+            lrz->algorithm = algorithm->name;
             lrz->delay = algorithm->delay;
 
             return NGX_OK;

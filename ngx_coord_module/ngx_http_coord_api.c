@@ -1,0 +1,780 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_api: who may ask, what is asked, and waiting for the store.
+ */
+
+
+#include "ngx_http_coord_api.h"
+#include "ngx_http_coord_status.h"
+
+
+#define NGX_HTTP_COORD_API_KEY    4096       /* bytes of a key, decoded */
+#define NGX_HTTP_COORD_API_PARTS  3
+
+
+typedef struct {
+    ngx_flag_t                 write;
+    ngx_flag_t                 public;
+} ngx_http_coord_api_conf_t;
+
+
+static ngx_int_t ngx_http_coord_api_handler(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_coord_api_local(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_api_path(ngx_http_request_t *r,
+    ngx_http_coord_api_t *api);
+static ngx_int_t ngx_http_coord_api_parts(ngx_http_request_t *r,
+    ngx_str_t *parts, ngx_uint_t *n);
+static ngx_uint_t ngx_http_coord_api_equal(ngx_str_t *a, const ngx_str_t *b);
+static ngx_int_t ngx_http_coord_api_zone(ngx_http_request_t *r,
+    ngx_http_coord_api_t *api, ngx_str_t *name);
+static ngx_int_t ngx_http_coord_api_method(ngx_http_request_t *r,
+    ngx_http_coord_api_t *api);
+static ngx_int_t ngx_http_coord_api_send(ngx_http_coord_api_t *api);
+static void ngx_http_coord_api_done(ngx_coord_batch_t *batch);
+static ngx_int_t ngx_http_coord_api_respond(ngx_http_coord_api_t *api);
+static ngx_uint_t ngx_http_coord_api_failed(ngx_http_coord_api_t *api);
+static void ngx_http_coord_api_log(ngx_http_coord_api_t *api);
+static ngx_int_t ngx_http_coord_api_problem(ngx_http_request_t *r,
+    ngx_uint_t status, const char *detail);
+static void ngx_http_coord_api_cleanup(void *data);
+
+static void *ngx_http_coord_api_create_conf(ngx_conf_t *cf);
+static char *ngx_http_coord_api(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+
+#define NGX_HTTP_COORD_API_READ   (NGX_HTTP_GET|NGX_HTTP_HEAD)
+
+
+const ngx_http_coord_api_route_t  ngx_http_coord_api_routes[] = {
+
+    { ngx_string("limits"), ngx_string("rl"),
+      NGX_HTTP_COORD_API_READ|NGX_HTTP_DELETE, 0,
+      ngx_http_coord_api_limit_ask,
+      ngx_http_coord_api_limit_answer },
+
+    { ngx_string("conns"), ngx_string("cc"),
+      NGX_HTTP_COORD_API_READ, 0,
+      ngx_http_coord_api_lease_ask,
+      ngx_http_coord_api_lease_answer },
+
+    { ngx_string("locks"), ngx_string("lk"),
+      NGX_HTTP_DELETE, 0,
+      ngx_http_coord_api_lease_ask,
+      ngx_http_coord_api_lease_answer },
+
+    { ngx_string("sessions"), ngx_string("ss"),
+      NGX_HTTP_COORD_API_READ|NGX_HTTP_DELETE, 0,
+      ngx_http_coord_api_session_ask,
+      ngx_http_coord_api_session_answer },
+
+    { ngx_string("users"), ngx_string("ss"),
+      NGX_HTTP_COORD_API_READ|NGX_HTTP_DELETE, 0,
+      ngx_http_coord_api_user_ask,
+      ngx_http_coord_api_user_answer },
+
+    { ngx_string("idempotency"), ngx_string("id"),
+      NGX_HTTP_DELETE, 1,
+      ngx_http_coord_api_idempotency_ask,
+      ngx_http_coord_api_idempotency_answer },
+
+    { ngx_null_string, ngx_null_string, 0, 0, NULL, NULL }
+};
+
+
+static ngx_command_t  ngx_http_coord_api_commands[] = {
+
+    { ngx_string("coord_api"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE12,
+      ngx_http_coord_api,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+      ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_coord_api_module_ctx = {
+    NULL,                                  /* preconfiguration */
+    NULL,                                  /* postconfiguration */
+
+    NULL,                                  /* create main configuration */
+    NULL,                                  /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    ngx_http_coord_api_create_conf,        /* create location configuration */
+    NULL                                   /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_coord_api_module = {
+    NGX_MODULE_V1,
+    &ngx_http_coord_api_module_ctx,        /* module context */
+    ngx_http_coord_api_commands,           /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    NULL,                                  /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static ngx_int_t
+ngx_http_coord_api_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                   rc;
+    ngx_uint_t                  body;
+    ngx_http_cleanup_t         *cln;
+    ngx_http_coord_api_t       *api;
+    ngx_http_coord_api_conf_t  *acf;
+
+    acf = ngx_http_get_module_loc_conf(r, ngx_http_coord_api_module);
+
+    body = (r->headers_in.content_length_n > 0 || r->headers_in.chunked);
+
+    rc = ngx_http_discard_request_body(r);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (!acf->public && !ngx_http_coord_api_local(r)) {
+        return ngx_http_coord_api_problem(r, NGX_HTTP_FORBIDDEN,
+                                          "Clients on this host only.");
+    }
+
+    if (body) {
+        return ngx_http_coord_api_problem(r, NGX_HTTP_BAD_REQUEST,
+                                          "No request here has a body.");
+    }
+
+    cln = ngx_http_cleanup_add(r, sizeof(ngx_http_coord_api_t));
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    api = cln->data;
+
+    ngx_memzero(api, sizeof(ngx_http_coord_api_t));
+
+    api->request = r;
+    cln->handler = ngx_http_coord_api_cleanup;
+
+    rc = ngx_http_coord_api_path(r, api);
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_coord_api_method(r, api);
+
+        if (rc == NGX_DECLINED) {
+            return ngx_http_coord_not_allowed(r, api->detail);
+        }
+    }
+
+    if (rc == NGX_OK) {
+        rc = api->route->ask(api);
+    }
+
+    if (rc != NGX_OK) {
+        return ngx_http_coord_api_problem(r, rc, api->detail);
+    }
+
+    if (api->write) {
+        ngx_http_coord_api_log(api);
+    }
+
+    return ngx_http_coord_api_send(api);
+}
+
+
+static ngx_uint_t
+ngx_http_coord_api_local(ngx_http_request_t *r)
+{
+    in_addr_t             addr;
+    u_char               *p;
+    struct sockaddr      *sa;
+    struct sockaddr_in   *sin;
+#if (NGX_HAVE_INET6)
+    struct sockaddr_in6  *sin6;
+#endif
+
+    sa = r->connection->sockaddr;
+
+    switch (sa->sa_family) {
+
+#if (NGX_HAVE_UNIX_DOMAIN)
+    case AF_UNIX:
+        return 1;
+#endif
+
+    case AF_INET:
+        sin = (struct sockaddr_in *) sa;
+        addr = ntohl(sin->sin_addr.s_addr);
+
+        return addr >> 24 == 127;
+
+#if (NGX_HAVE_INET6)
+    case AF_INET6:
+        sin6 = (struct sockaddr_in6 *) sa;
+        p = sin6->sin6_addr.s6_addr;
+
+        return IN6_IS_ADDR_LOOPBACK(&sin6->sin6_addr)
+               || (IN6_IS_ADDR_V4MAPPED(&sin6->sin6_addr) && p[12] == 127);
+#endif
+    }
+
+    return 0;
+}
+
+
+/*
+ * The path behind the location: <route>/<zone>/<key>.  It is taken from the
+ * request as it was sent, so that an encoded slash belongs to a key.
+ */
+
+static ngx_int_t
+ngx_http_coord_api_path(ngx_http_request_t *r, ngx_http_coord_api_t *api)
+{
+    ngx_int_t                          rc;
+    ngx_str_t                          parts[NGX_HTTP_COORD_API_PARTS];
+    ngx_uint_t                         n;
+    const ngx_http_coord_api_route_t  *route;
+
+    rc = ngx_http_coord_api_parts(r, parts, &n);
+
+    if (rc != NGX_OK) {
+        api->detail = "This path is too long, or not well formed.";
+        return rc;
+    }
+
+    api->detail = "Ask for <what>/<zone>/<key>.";
+
+    if (n == 0) {
+        return NGX_HTTP_NOT_FOUND;
+    }
+
+    for (route = ngx_http_coord_api_routes; route->name.len; route++) {
+        if (ngx_http_coord_api_equal(&parts[0], &route->name)) {
+            break;
+        }
+    }
+
+    if (route->name.len == 0
+        || n != (route->any_zone ? 2 : 3)
+        || parts[n - 1].len == 0)
+    {
+        return NGX_HTTP_NOT_FOUND;
+    }
+
+    if (parts[n - 1].len > NGX_HTTP_COORD_API_KEY) {
+        api->detail = "This key is too long.";
+        return NGX_HTTP_REQUEST_URI_TOO_LARGE;
+    }
+
+    api->route = route;
+    api->key = parts[n - 1];
+
+    return ngx_http_coord_api_zone(r, api, route->any_zone ? NULL : &parts[1]);
+}
+
+
+/* the decoded parts of the path behind the location, at most three */
+
+static ngx_int_t
+ngx_http_coord_api_parts(ngx_http_request_t *r, ngx_str_t *parts,
+    ngx_uint_t *n)
+{
+    u_char                    *p, *last, *start, *src, *dst;
+    ngx_uint_t                 i, skip;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    skip = 0;
+
+    for (i = 0; i < clcf->name.len; i++) {
+        if (clcf->name.data[i] == '/' && i + 1 < clcf->name.len) {
+            skip++;
+        }
+    }
+
+    p = r->unparsed_uri.data;
+    last = p + r->unparsed_uri.len;
+
+    start = ngx_strlchr(p, last, '?');
+    last = start ? start : last;
+
+    *n = 0;
+
+    while (p < last && *p == '/') {
+        start = ++p;
+
+        while (p < last && *p != '/') {
+            p++;
+        }
+
+        if (skip) {
+            skip--;
+            continue;
+        }
+
+        if (start == last) {
+            break;
+        }
+
+        if (*n == NGX_HTTP_COORD_API_PARTS) {
+            return NGX_HTTP_NOT_FOUND;
+        }
+
+        dst = ngx_pnalloc(r->pool, p - start);
+        if (dst == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        src = start;
+        parts[*n].data = dst;
+
+        ngx_unescape_uri(&dst, &src, p - start, 0);
+
+        parts[*n].len = dst - parts[*n].data;
+
+        if (ngx_strlchr(parts[*n].data, dst, '\0')) {
+            return NGX_HTTP_BAD_REQUEST;
+        }
+
+        (*n)++;
+    }
+
+    return (p == last) ? NGX_OK : NGX_HTTP_BAD_REQUEST;
+}
+
+
+static ngx_uint_t
+ngx_http_coord_api_equal(ngx_str_t *a, const ngx_str_t *b)
+{
+    return a->len == b->len && ngx_memcmp(a->data, b->data, a->len) == 0;
+}
+
+
+/* name NULL: the first zone of the type */
+
+static ngx_int_t
+ngx_http_coord_api_zone(ngx_http_request_t *r, ngx_http_coord_api_t *api,
+    ngx_str_t *name)
+{
+    ngx_uint_t                    i;
+    ngx_coord_zone_t             *zone;
+    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_zone_conf_t  **zones;
+
+    cmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+    zones = cmcf->zones.elts;
+
+    for (i = 0; i < cmcf->zones.nelts; i++) {
+        zone = &zones[i]->zone;
+
+        if (ngx_http_coord_api_equal(&zone->type, &api->route->type)
+            && (name == NULL || ngx_http_coord_api_equal(name, &zone->name)))
+        {
+            api->zone = zone;
+            return NGX_OK;
+        }
+    }
+
+    api->detail = "There is no such zone.";
+
+    return NGX_HTTP_NOT_FOUND;
+}
+
+
+/* NGX_DECLINED: not allowed, api->detail is the field Allow */
+
+static ngx_int_t
+ngx_http_coord_api_method(ngx_http_request_t *r, ngx_http_coord_api_t *api)
+{
+    ngx_uint_t                  methods;
+    ngx_http_coord_api_conf_t  *acf;
+
+    acf = ngx_http_get_module_loc_conf(r, ngx_http_coord_api_module);
+
+    methods = api->route->methods;
+
+    if (!acf->write) {
+        methods &= NGX_HTTP_COORD_API_READ;
+    }
+
+    if (r->method & methods) {
+        api->write = (r->method == NGX_HTTP_DELETE);
+        return NGX_OK;
+    }
+
+    if (!(methods & NGX_HTTP_GET)) {
+        api->detail = (methods & NGX_HTTP_DELETE) ? "DELETE" : "";
+
+    } else {
+        api->detail = (methods & NGX_HTTP_DELETE) ? "GET, HEAD, DELETE"
+                                                  : "GET, HEAD";
+    }
+
+    return NGX_DECLINED;
+}
+
+
+ngx_coord_op_t *
+ngx_http_coord_api_op(ngx_http_coord_api_t *api, ngx_coord_op_e type,
+    ngx_uint_t secret)
+{
+    u_char      key[NGX_COORD_KEY_LEN];
+    size_t      len, i;
+    ngx_str_t  *k;
+
+    k = &api->key;
+
+    /* "~" and 32 digits are what the page shows of a key that is not plain */
+
+    for (i = 1; i < k->len; i++) {
+        if (!((k->data[i] >= '0' && k->data[i] <= '9')
+              || (k->data[i] >= 'a' && k->data[i] <= 'f')))
+        {
+            break;
+        }
+    }
+
+    if (k->len == NGX_COORD_DIGEST_HEX_LEN && k->data[0] == '~' && i == k->len)
+    {
+        len = k->len;
+        ngx_memcpy(key, k->data, len);
+
+    } else {
+        len = secret ? ngx_coord_key_digest(key, k)
+                     : ngx_coord_key_encode(key, k);
+    }
+
+    if (len == 0) {
+        return NULL;
+    }
+
+    if (api->batch == NULL) {
+        api->batch = ngx_coord_batch_create(api->zone->store);
+
+        if (api->batch == NULL) {
+            return NULL;
+        }
+
+        api->batch->handler = ngx_http_coord_api_done;
+        api->batch->data = api;
+    }
+
+    return ngx_coord_batch_add(api->batch, type, api->zone, key, len);
+}
+
+
+ngx_int_t
+ngx_http_coord_api_forget(ngx_http_coord_api_t *api, ngx_coord_op_e taken,
+    ngx_uint_t secret, ngx_coord_rate_t *rate)
+{
+    ngx_uint_t       i;
+    ngx_coord_op_t  *op;
+
+    for (i = 0; i < 2; i++) {
+        op = ngx_http_coord_api_op(api, NGX_COORD_OP_FORGET, secret);
+
+        if (op == NULL) {
+            return NGX_ERROR;
+        }
+
+        op->taken = taken;
+
+        if (rate) {
+            op->u.rate = *rate;
+        }
+
+        if (ngx_coord_store_is_memory(api->zone->store)) {
+            break;
+        }
+
+        /* and what on_failure=local has left on this node */
+
+        if (i == 1) {
+            op->source = NGX_COORD_SOURCE_MEMORY;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_api_forgotten(ngx_http_coord_api_t *api,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t  i, deleted;
+
+    deleted = 0;
+
+    for (i = 0; i < api->batch->nops; i++) {
+        if (api->batch->ops[i].rc == NGX_OK) {
+            deleted = 1;
+        }
+    }
+
+    ngx_http_coord_json_string(out, "zone", &api->zone->name);
+    ngx_http_coord_json_bool(out, "deleted", deleted);
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_coord_api_next(ngx_http_coord_api_t *api)
+{
+    ngx_coord_batch_done(api->batch);
+    api->batch = NULL;
+}
+
+
+static ngx_int_t
+ngx_http_coord_api_send(ngx_http_coord_api_t *api)
+{
+    ngx_http_request_t  *r;
+
+    r = api->request;
+    api->stage++;
+
+    if (ngx_coord_batch_send(api->batch) == NGX_OK) {
+        return ngx_http_coord_api_respond(api);
+    }
+
+    if (api->stage == 1) {
+        r->read_event_handler = ngx_http_test_reading;
+        r->write_event_handler = ngx_http_request_empty_handler;
+        r->main->count++;
+    }
+
+    return NGX_DONE;
+}
+
+
+/* from a posted event */
+
+static void
+ngx_http_coord_api_done(ngx_coord_batch_t *batch)
+{
+    ngx_int_t              rc;
+    ngx_connection_t      *c;
+    ngx_http_request_t    *r;
+    ngx_http_coord_api_t  *api;
+
+    api = batch->data;
+    r = api->request;
+    c = r->connection;
+
+    ngx_http_set_log_request(c->log, r);
+
+    rc = ngx_http_coord_api_respond(api);
+
+    if (rc == NGX_DONE) {
+        return;
+    }
+
+    ngx_http_finalize_request(r, rc);
+    ngx_http_run_posted_requests(c);
+}
+
+
+/* NGX_DONE: there is another batch to wait for */
+
+static ngx_int_t
+ngx_http_coord_api_respond(ngx_http_coord_api_t *api)
+{
+    ngx_int_t              rc;
+    ngx_str_t              type;
+    ngx_http_coord_out_t   out;
+
+    if (ngx_http_coord_api_failed(api)) {
+        return ngx_http_coord_api_problem(api->request,
+                                          NGX_HTTP_SERVICE_UNAVAILABLE,
+                                          "The store does not answer.");
+    }
+
+    ngx_http_coord_out_init(&out, api->request->pool);
+
+    ngx_http_coord_json_open(&out, NULL, '{');
+
+    rc = api->route->answer(api, &out);
+
+    if (rc == NGX_AGAIN) {
+        return ngx_http_coord_api_send(api);
+    }
+
+    if (rc != NGX_OK) {
+        return ngx_http_coord_api_problem(api->request, rc, api->detail);
+    }
+
+    ngx_http_coord_json_close(&out, '}');
+    ngx_http_coord_out_text(&out, "\n");
+
+    ngx_str_set(&type, "application/json");
+
+    return ngx_http_coord_out_send(api->request, &out, NGX_HTTP_OK, &type);
+}
+
+
+static ngx_uint_t
+ngx_http_coord_api_failed(ngx_http_coord_api_t *api)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < api->batch->nops; i++) {
+        if (api->batch->ops[i].rc == NGX_ERROR) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* that somebody was here; which key only to those who know it */
+
+static void
+ngx_http_coord_api_log(ngx_http_coord_api_t *api)
+{
+    size_t      len;
+    ngx_str_t   key;
+    u_char      tag[2 * sizeof(uint64_t)];
+
+    key.data = api->batch->ops[0].key;
+    key.len = api->batch->ops[0].key_len;
+
+    len = ngx_coord_key_tag(tag, &key);
+
+    ngx_log_error(NGX_LOG_NOTICE, api->request->connection->log, 0,
+                  "coord api: deleting from %V of zone \"%V\", key: %*s, "
+                  "store: %V", &api->route->name, &api->zone->name, len, tag,
+                  &api->zone->store->name);
+}
+
+
+static ngx_int_t
+ngx_http_coord_api_problem(ngx_http_request_t *r, ngx_uint_t status,
+    const char *detail)
+{
+    ngx_http_coord_problem_t  problem;
+
+    ngx_memzero(&problem, sizeof(ngx_http_coord_problem_t));
+
+    problem.status = status;
+
+    ngx_str_set(&problem.type, "about:blank");
+
+    switch (status) {
+
+    case NGX_HTTP_BAD_REQUEST:
+        ngx_str_set(&problem.title, "Bad Request");
+        break;
+
+    case NGX_HTTP_FORBIDDEN:
+        ngx_str_set(&problem.title, "Forbidden");
+        break;
+
+    case NGX_HTTP_NOT_FOUND:
+        ngx_str_set(&problem.title, "Not Found");
+        break;
+
+    case NGX_HTTP_REQUEST_URI_TOO_LARGE:
+        ngx_str_set(&problem.title, "URI Too Long");
+        break;
+
+    case NGX_HTTP_SERVICE_UNAVAILABLE:
+        ngx_str_set(&problem.title, "Service Unavailable");
+        break;
+
+    default:
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (detail) {
+        problem.detail.data = (u_char *) detail;
+        problem.detail.len = ngx_strlen(detail);
+    }
+
+    return ngx_http_coord_problem(r, &problem);
+}
+
+
+static void
+ngx_http_coord_api_cleanup(void *data)
+{
+    ngx_http_coord_api_t *api = data;
+
+    if (api->batch) {
+        ngx_coord_batch_done(api->batch);
+        api->batch = NULL;
+    }
+}
+
+
+static void *
+ngx_http_coord_api_create_conf(ngx_conf_t *cf)
+{
+    return ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_api_conf_t));
+}
+
+
+static char *
+ngx_http_coord_api(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_coord_api_conf_t *acf = conf;
+
+    ngx_str_t                 *value;
+    ngx_uint_t                 i;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->handler == ngx_http_coord_api_handler) {
+        return "is duplicate";
+    }
+
+    if (clcf->name.len == 0 || clcf->name.data[0] != '/'
+#if (NGX_PCRE)
+        || clcf->regex
+#endif
+        || clcf->exact_match)
+    {
+        return "is allowed in a location with a prefix only";
+    }
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_strcmp(value[i].data, "write") == 0) {
+            acf->write = 1;
+            continue;
+        }
+
+        if (ngx_strcmp(value[i].data, "public") == 0) {
+            acf->public = 1;
+            continue;
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid parameter \"%V\", allowed are \"write\" "
+                           "and \"public\"", &value[i]);
+        return NGX_CONF_ERROR;
+    }
+
+    clcf->handler = ngx_http_coord_api_handler;
+
+    return NGX_CONF_OK;
+}

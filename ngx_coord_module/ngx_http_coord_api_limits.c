@@ -1,0 +1,208 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * limits/<zone>/<key>, conns/<zone>/<key>, locks/<zone>/<key>.
+ */
+
+
+#include "ngx_http_coord_api.h"
+#include "ngx_coord_parse.h"
+#include "ngx_http_coord_limit_req.h"
+
+
+static ngx_int_t ngx_http_coord_api_quota(ngx_http_coord_api_t *api,
+    ngx_coord_quota_t *quota, ngx_uint_t *burst);
+static ngx_coord_op_e ngx_http_coord_api_peek(ngx_coord_op_e take);
+
+
+ngx_int_t
+ngx_http_coord_api_limit_ask(ngx_http_coord_api_t *api)
+{
+    ngx_int_t                         rc;
+    ngx_uint_t                        burst;
+    ngx_coord_op_t                   *op;
+    ngx_coord_rate_t                  rate;
+    ngx_coord_quota_t                 quota;
+    ngx_http_coord_limit_req_zone_t  *lrz;
+
+    lrz = api->zone->data;
+
+    rc = ngx_http_coord_api_quota(api, &quota, &burst);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    ngx_memzero(&rate, sizeof(ngx_coord_rate_t));
+
+    rate.cost = 1;
+    rate.burst = burst;
+    rate.interval = quota.period / (ngx_coord_nsec_t) quota.count;
+    rate.limit = quota.count;
+    rate.window = quota.period;
+
+    if (api->write) {
+        return ngx_http_coord_api_forget(api, lrz->op, 0, &rate) == NGX_OK
+               ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    op = ngx_http_coord_api_op(api, ngx_http_coord_api_peek(lrz->op), 0);
+
+    if (op == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    op->u.rate = rate;
+
+    return NGX_OK;
+}
+
+
+/* of the zone, or as ?rate= and ?burst= say: they may depend on the request */
+
+static ngx_int_t
+ngx_http_coord_api_quota(ngx_http_coord_api_t *api, ngx_coord_quota_t *quota,
+    ngx_uint_t *burst)
+{
+    ngx_str_t                         value;
+    ngx_http_request_t               *r;
+    ngx_http_coord_limit_req_zone_t  *lrz;
+
+    r = api->request;
+    lrz = api->zone->data;
+
+    *quota = lrz->quota;
+    *burst = lrz->burst;
+
+    if (ngx_http_arg(r, (u_char *) "rate", 4, &value) == NGX_OK) {
+
+        if (ngx_coord_parse_rate(&value, quota) != NGX_OK) {
+            api->detail = "The argument rate is invalid.";
+            return NGX_HTTP_BAD_REQUEST;
+        }
+
+    } else if (lrz->rate) {
+
+        if (!api->write || lrz->op == NGX_COORD_OP_SLIDING_TAKE) {
+            api->detail = "The rate of this zone depends on the request: "
+                          "say it with the argument rate.";
+            return NGX_HTTP_BAD_REQUEST;
+        }
+
+        quota->count = 1;
+        quota->period = NGX_COORD_NSEC_PER_SEC;
+    }
+
+    if (ngx_http_arg(r, (u_char *) "burst", 5, &value) == NGX_OK
+        && ngx_coord_parse_count(&value, 0, burst) != NGX_OK)
+    {
+        api->detail = "The argument burst is invalid.";
+        return NGX_HTTP_BAD_REQUEST;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_coord_op_e
+ngx_http_coord_api_peek(ngx_coord_op_e take)
+{
+    switch (take) {
+
+    case NGX_COORD_OP_WINDOW_TAKE:
+        return NGX_COORD_OP_WINDOW_PEEK;
+
+    case NGX_COORD_OP_SLIDING_TAKE:
+        return NGX_COORD_OP_SLIDING_PEEK;
+
+    case NGX_COORD_OP_LOG_TAKE:
+        return NGX_COORD_OP_LOG_PEEK;
+
+    default: /* NGX_COORD_OP_BUCKET_TAKE */
+        return NGX_COORD_OP_BUCKET_PEEK;
+    }
+}
+
+
+ngx_int_t
+ngx_http_coord_api_limit_answer(ngx_http_coord_api_t *api,
+    ngx_http_coord_out_t *out)
+{
+    ngx_coord_op_t                   *op;
+    ngx_coord_rate_t                 *rate;
+    ngx_http_coord_limit_req_zone_t  *lrz;
+
+    if (api->write) {
+        return ngx_http_coord_api_forgotten(api, out);
+    }
+
+    lrz = api->zone->data;
+    op = &api->batch->ops[0];
+    rate = &op->u.rate;
+
+    ngx_http_coord_json_string(out, "zone", &api->zone->name);
+    ngx_http_coord_json_string(out, "key", &api->key);
+    ngx_http_coord_json_string(out, "algorithm", &lrz->algorithm);
+    ngx_http_coord_json_number(out, "limit", rate->limit);
+    ngx_http_coord_json_seconds(out, "window_seconds",
+                                rate->window / NGX_COORD_NSEC_PER_USEC);
+
+    if (lrz->op == NGX_COORD_OP_BUCKET_TAKE) {
+        ngx_http_coord_json_number(out, "burst", rate->burst);
+    }
+
+    ngx_http_coord_json_bool(out, "refused", op->rc == NGX_BUSY);
+    ngx_http_coord_json_number(out, "remaining",
+                               op->rc == NGX_BUSY ? 0 : rate->remaining);
+    ngx_http_coord_json_seconds(out, "retry_after_seconds",
+                                op->rc == NGX_BUSY
+                                ? rate->retry / NGX_COORD_NSEC_PER_USEC : 0);
+    ngx_http_coord_json_seconds(out, "reset_seconds",
+                                rate->reset / NGX_COORD_NSEC_PER_USEC);
+    ngx_http_coord_json_string(out, "source",
+                               &ngx_coord_source_names[op->source]);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_api_lease_ask(ngx_http_coord_api_t *api)
+{
+    ngx_coord_op_t  *op;
+
+    if (api->write) {
+        return ngx_http_coord_api_forget(api, NGX_COORD_OP_LEASE_ACQUIRE, 0,
+                                         NULL)
+               == NGX_OK ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    op = ngx_http_coord_api_op(api, NGX_COORD_OP_LEASE_PEEK, 0);
+
+    return op ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+
+ngx_int_t
+ngx_http_coord_api_lease_answer(ngx_http_coord_api_t *api,
+    ngx_http_coord_out_t *out)
+{
+    ngx_coord_op_t  *op;
+
+    if (api->write) {
+        return ngx_http_coord_api_forgotten(api, out);
+    }
+
+    op = &api->batch->ops[0];
+
+    ngx_http_coord_json_string(out, "zone", &api->zone->name);
+    ngx_http_coord_json_string(out, "key", &api->key);
+    ngx_http_coord_json_number(out, "current", op->u.lease.current);
+    ngx_http_coord_json_seconds(out, "first_expiry_seconds",
+                                op->u.lease.retry / NGX_COORD_NSEC_PER_USEC);
+    ngx_http_coord_json_string(out, "source",
+                               &ngx_coord_source_names[op->source]);
+
+    return NGX_OK;
+}

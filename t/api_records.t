@@ -1,0 +1,144 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# coord_api: sessions, users and idempotency keys.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+
+use JSON::PP;
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $origin = $t->origin(routes => { '/pay' => { body => 'paid' } });
+
+for my $kind ('redis', 'memory') {
+    my $server = $kind eq 'redis' ? 'server %%REDIS%%; timeout 5s; '
+                                    . 'connect_timeout 5s;' : '';
+
+    my $conf = <<"EOF";
+        coord_store main { $server }
+        coord_session_zone \$arg_s zone=ses:1m ttl=1h;
+
+        server {
+            listen 127.0.0.1:%%PORT%%;
+            server_name shop;
+
+            location = /plain {
+                coord_session zone=ses bind=\$arg_b;
+                add_header X-Session \$coord_session_status always;
+                return 200 "ok";
+            }
+
+            location = /user {
+                coord_session zone=ses bind=\$arg_b user=\$arg_u;
+                add_header X-Session \$coord_session_status always;
+                empty_gif;
+            }
+
+            location = /session {
+                coord_session zone=ses bind=\$arg_b;
+                add_header X-Session \$coord_session_status always;
+                empty_gif;
+            }
+
+            location = /pay {
+                coord_idempotency on;
+                proxy_pass http://%%ORIGIN%%;
+            }
+
+            location /api/ { coord_api write; }
+        }
+EOF
+
+    my $n = $t->node(name => $kind, workers => 2, http => $conf)->start;
+
+    my $get = sub {
+        my ($path) = @_;
+        my $r = $n->get($path);
+        return ($r->status, decode_json($r->body));
+    };
+
+    my $drop = sub {
+        my ($path) = @_;
+        my $r = $n->request('DELETE', $path);
+        is($r->status, 200, "$kind: DELETE $path");
+        return decode_json($r->body);
+    };
+
+    my $of = sub { $n->get($_[0])->header('X-Session') // '' };
+
+
+    # a session
+
+    is($n->get('/api/sessions/ses/s1')->status, 404, "$kind: no session");
+    is($of->('/session?s=s1&b=one'), 'NEW', "$kind: bound");
+
+    my ($status, $json) = $get->('/api/sessions/ses/s1');
+    is($status, 200, "$kind: a session");
+    is($json->{value}, 'one', "$kind: its value");
+    ok(!$json->{revoked}, "$kind: not revoked");
+    cmp_ok($json->{expires_seconds}, '>', 3500, "$kind: its life");
+
+    ok($drop->('/api/sessions/ses/s1')->{deleted}, "$kind: revoked");
+    is($of->('/session?s=s1&b=one'), 'REVOKED', "$kind: indeed");
+    ok(!$drop->('/api/sessions/ses/none')->{deleted}, "$kind: none");
+
+
+    # a user
+
+    is($of->("/user?s=u$_&b=x&u=alice"), 'NEW', "$kind: of alice") for 1 .. 3;
+    is($of->('/user?s=v1&b=x&u=bob'), 'NEW', "$kind: of bob");
+
+    ($status, $json) = $get->('/api/users/ses/alice');
+    is($json->{count}, 3, "$kind: three sessions");
+    is(scalar @{ $json->{sessions} }, 3, "$kind: listed");
+
+    my $id = $json->{sessions}[0]{session};
+    like($id, qr/^~[0-9a-f]{32}$/, "$kind: by their digests");
+    ($status, $json) = $get->("/api/sessions/ses/$id");
+    is($json->{value}, 'x', "$kind: a session by its digest");
+    ok(!$json->{revoked}, "$kind: that goes on");
+
+    ok($drop->('/api/sessions/ses/u1')->{deleted}, "$kind: one of them");
+    ($status, $json) = $get->('/api/users/ses/alice');
+    is($json->{count}, 2, "$kind: two are left");
+    is($of->('/user?s=u1&b=x&u=alice'), 'REVOKED', "$kind: revoked");
+
+    is($drop->('/api/users/ses/alice')->{ended}, 2, "$kind: all of a user");
+    is($of->("/user?s=u$_&b=x&u=alice"), 'REVOKED', "$kind: all") for 2, 3;
+    ok((($get->('/api/sessions/ses/u2'))[1])->{revoked}, "$kind: told so");
+    is($of->('/user?s=v1&b=x&u=bob'), 'BOUND', "$kind: no one else");
+
+
+    # an idempotency key
+
+    my $pay = sub {
+        $n->post('/pay', 'x', headers => {
+            'Idempotency-Key' => '"k/1"', 'Authorization' => 'Bearer a b',
+        });
+    };
+
+    is($pay->()->header('Idempotency-Replayed'), undef, "$kind: executed");
+    is($pay->()->header('Idempotency-Replayed'), 'true', "$kind: replayed");
+    ok(!$drop->('/api/idempotency/k%2F1')->{deleted}, "$kind: other scope");
+    ok(!$drop->('/api/idempotency/k%2F1?scope=Bearer%20a%20b&server=x')
+       ->{deleted}, "$kind: other server");
+    ok($drop->('/api/idempotency/k%2F1?scope=Bearer%20a%20b')->{deleted},
+       "$kind: deleted");
+    is($pay->()->header('Idempotency-Replayed'), undef, "$kind: executed anew");
+
+    is($n->get('/api/idempotency/x')->header('Allow'), 'DELETE',
+       "$kind: not shown");
+
+    unlike($n->get('/api/users/ses/alice')->body, qr/alice/,
+           "$kind: no name in an answer");
+}
+
+done_testing();
