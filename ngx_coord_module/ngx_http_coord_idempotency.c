@@ -503,6 +503,8 @@ ngx_http_coord_idempotency_result(ngx_http_request_t *r,
     state->status = NGX_HTTP_COORD_IDEMPOTENCY_REPLAYED;
     state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
 
+    ngx_http_coord_idempotency_count(state, NGX_COORD_OUTCOME_REPLAYED);
+
     ngx_http_coord_idempotency_log(r, state, NGX_LOG_INFO,
                                    "replaying response");
 
@@ -550,6 +552,8 @@ ngx_http_coord_idempotency_run(ngx_http_request_t *r,
     state->status = NGX_HTTP_COORD_IDEMPOTENCY_NEW;
     state->phase = NGX_HTTP_COORD_IDEMPOTENCY_RUNNING;
 
+    ngx_http_coord_idempotency_count(state, NGX_COORD_OUTCOME_NEW);
+
     if (state->op.u.claim.lapsed) {
         ngx_http_coord_idempotency_log(r, state, NGX_LOG_WARN,
                              "running again, an earlier run has not ended");
@@ -574,6 +578,11 @@ ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
 {
     state->status = NGX_HTTP_COORD_IDEMPOTENCY_BYPASSED;
     state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
+
+    ngx_http_coord_idempotency_count(state,
+                             state->op.on_failure == NGX_COORD_FAILURE_CLOSED
+                             ? NGX_COORD_OUTCOME_UNAVAILABLE
+                             : NGX_COORD_OUTCOME_BYPASSED);
 
     ngx_http_coord_idempotency_log(r, state, NGX_LOG_ERR,
                     state->op.on_failure == NGX_COORD_FAILURE_CLOSED

@@ -174,6 +174,10 @@ ngx_int_t ngx_http_coord_idempotency_name(ngx_pool_t *pool, ngx_str_t *server,
 void ngx_http_coord_idempotency_log(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *state, ngx_uint_t level, const char *what);
 
+/* counts the decision for the metrics */
+void ngx_http_coord_idempotency_count(ngx_http_coord_idempotency_t *state,
+    ngx_coord_outcome_e outcome);
+
 /*
  * Refuses, or in shadow mode only logs.  What decide() has to return:
  * NGX_DECLINED in shadow mode.

@@ -15,6 +15,7 @@ typedef struct {
     ngx_str_t                  title;
     ngx_str_t                  detail;
     const char                *log;
+    ngx_coord_outcome_e        outcome;
 } ngx_http_coord_idempotency_answer_t;
 
 
@@ -48,27 +49,31 @@ static const ngx_http_coord_idempotency_answer_t
       ngx_string("A request is outstanding for this Idempotency-Key"),
       ngx_string("A request with the same key is being processed; retry "
                  "when the Retry-After field says."),
-      "refusing request, its twin is running" },
+      "refusing request, its twin is running",
+      NGX_COORD_OUTCOME_CONFLICT },
 
     { 422,
       ngx_string("fingerprint-mismatch"),
       ngx_string("Idempotency-Key is already used"),
       ngx_string("The key was used with a different request; use a new key "
                  "for a new request."),
-      "refusing request, its key was used for another one" },
+      "refusing request, its key was used for another one",
+      NGX_COORD_OUTCOME_MISMATCH },
 
     { NGX_HTTP_BAD_REQUEST,
       ngx_string("missing-key"),
       ngx_string("Idempotency-Key is missing"),
       ngx_string("This operation requires the Idempotency-Key field."),
-      "refusing request without a key" },
+      "refusing request without a key",
+      NGX_COORD_OUTCOME_MISSING },
 
     { NGX_HTTP_BAD_REQUEST,
       ngx_string("invalid-key"),
       ngx_string("Idempotency-Key is invalid"),
       ngx_string("The key must be one field line with 1 to 255 printable "
                  "ASCII characters, quoted or not."),
-      "refusing request with an invalid key" }
+      "refusing request with an invalid key",
+      NGX_COORD_OUTCOME_INVALID }
 };
 
 
@@ -89,6 +94,7 @@ ngx_http_coord_idempotency_refuse(ngx_http_request_t *r,
     state->status = status;
     state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
 
+    ngx_http_coord_idempotency_count(state, answer->outcome);
     ngx_http_coord_idempotency_log(r, state, NGX_LOG_ERR, answer->log);
 
     if (state->shadow) {
@@ -199,4 +205,18 @@ ngx_http_coord_idempotency_log(ngx_http_request_t *r,
                   "idempotency: %s%s by zone \"%V\"%V", what,
                   state->shadow ? ", shadow," : "",
                   &state->conf->zone->name, &tail);
+}
+
+
+/* a request that is only watched is not refused */
+
+void
+ngx_http_coord_idempotency_count(ngx_http_coord_idempotency_t *state,
+    ngx_coord_outcome_e outcome)
+{
+    if (state->shadow && ngx_coord_outcomes[outcome].refused) {
+        outcome = NGX_COORD_OUTCOME_REJECTED_DRY_RUN;
+    }
+
+    ngx_coord_metrics_decision(state->conf->zone, outcome);
 }

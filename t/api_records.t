@@ -54,6 +54,7 @@ for my $kind ('redis', 'memory') {
             }
 
             location /api/ { coord_api write; }
+            location = /status { coord_status; }
         }
 EOF
 
@@ -133,6 +134,11 @@ EOF
     ok($drop->('/api/idempotency/k%2F1?scope=Bearer%20a%20b')->{deleted},
        "$kind: deleted");
     is($pay->()->header('Idempotency-Replayed'), undef, "$kind: executed anew");
+
+    my ($zone) = grep { $_->{feature} eq 'idempotency' }
+                      @{ decode_json($n->get('/status')->body)->{zones} };
+    is_deeply([@{ $zone->{decisions} }{qw(new replayed conflict)}], [2, 1, 0],
+              "$kind: decisions on idempotency keys are counted");
 
     is($n->get('/api/idempotency/x')->header('Allow'), 'DELETE',
        "$kind: not shown");
