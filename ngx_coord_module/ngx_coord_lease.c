@@ -119,6 +119,13 @@ ngx_coord_lease_release(ngx_coord_held_t *held)
     ngx_queue_remove(&held->queue);
     ngx_queue_insert_tail(&ngx_coord_releases, &held->queue);
 
+    /* what lies in memory costs no round trip that could be shared */
+
+    if (held->source != NGX_COORD_SOURCE_REDIS) {
+        ngx_coord_lease_flush();
+        return;
+    }
+
     if (!ngx_coord_lease_post.posted) {
         ngx_post_event(&ngx_coord_lease_post, &ngx_posted_events);
     }
