@@ -125,6 +125,28 @@ my @rows = (
               . "$coord rate=1000000r/s;"
               . server("coord_limit_req $plenty") },
 
+    { name => 'stock limit_conn', plain => 1, base => 0,
+      http => 'limit_conn_zone $binary_remote_addr zone=c:1m;'
+              . server('limit_conn c 1000;') },
+
+    { name => 'coord_limit_conn, memory', base => 'stock limit_conn',
+      http => 'coord_limit_conn_zone $binary_remote_addr zone=c:1m;'
+              . server('coord_limit_conn c 1000;') },
+
+    { name => 'coord_limit_conn, Redis', base => 'stock limit_conn',
+      reach => 0.4, redis => $redis,
+      http => 'coord_store main { server %%REDIS%%; timeout 1s;'
+              . ' key_prefix conn:; }'
+              . 'coord_limit_conn_zone $binary_remote_addr zone=c:1m;'
+              . server('coord_limit_conn c 1000;') },
+
+    { name => 'coord_lock, Redis', base => 'stock limit_conn',
+      redis => $redis,
+      http => 'coord_store main { server %%REDIS%%; timeout 1s;'
+              . ' key_prefix lock:; }'
+              . 'coord_lock_zone $request_id zone=c:8m;'
+              . server('coord_lock zone=c;') },
+
     { name => 'plain proxy_pass', plain => 1, http => proxy('', '', '') },
 
     { name => 'session, sticky, memory', base => 'plain proxy_pass',
