@@ -43,7 +43,8 @@ my ($response, $json);
 
 ok($t->wait_for(sub {
     ($response, $json) = health();
-    return $response->status == 200 && $json->{stores}[0]{server};
+    return $response->status == 200 && $json->{stores}[0]{server}
+           && $json->{stores}[0]{up} == 2;
 }, 20), 'healthy');
 
 is($response->header('Content-Type'), 'application/json', 'type');
