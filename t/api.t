@@ -31,6 +31,7 @@ my $http = <<'EOF';
                          algorithm=sliding_log STORE;
     coord_limit_req_zone $arg_k zone=var:1m rate=$arg_rate STORE;
     coord_limit_conn_zone $arg_k zone=conn:1m lease=30s STORE;
+    coord_lock_zone $arg_k zone=lock:1m lease=30s STORE;
 
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -43,6 +44,11 @@ my $http = <<'EOF';
         location /log { coord_limit_req zone=log; empty_gif; }
         location /conn {
             coord_limit_conn conn 3;
+            proxy_pass http://%%ORIGIN%%/slow;
+        }
+
+        location /lock {
+            coord_lock zone=lock;
             proxy_pass http://%%ORIGIN%%/slow;
         }
 
@@ -149,6 +155,17 @@ for my $kind ('redis', 'memory') {
 
     ok($t->wait_for(sub { ($get->('/api/conns/conn/h'))[1]{current} == 0 },
                     10), "$kind: none");
+
+
+    # locks
+
+    my $holder = $n->connect;
+    $holder->send("GET /lock?k=l HTTP/1.1\r\nHost: a\r\n\r\n");
+    ok($t->wait_for(sub { $n->get('/lock?k=l', timeout => 1)->status == 423 },
+                    10), "$kind: locked");
+    ok($drop->('/api/locks/lock/l'), "$kind: the lock is taken away");
+    ok(!$drop->('/api/locks/lock/l'), "$kind: it is free");
+    $holder->close;
 }
 
 my $n = $node{redis};
