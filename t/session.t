@@ -234,6 +234,20 @@ is(told($m, '/short?k=s&v=1'), '200 BOUND 1', 'memory, ttl: slid');
 sleep 3.6;
 is(told($m, '/short?k=s&v=2'), '200 NEW 2', 'memory, ttl: expired');
 
+# whoever is refused does not keep the session alive
+
+is(told($_, '/short?k=t&v=1'), '200 NEW 1', 'mismatch: new') for $a, $m;
+
+for (1 .. 3) {
+    sleep 0.8;
+    $_->get('/short?k=t&v=2') for $a, $m;
+}
+
+sleep 1.5;
+is(told($a, '/short?k=t'), '200 NEW', 'mismatch: has not slid the life');
+is(told($m, '/short?k=t'), '200 NEW', 'memory, mismatch: nor there');
+
+
 for my $x ($a, $m) {
     is(told($x, '/capped?k=s&v=1'), '200 NEW 1', 'absolute: new');
 }

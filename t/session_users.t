@@ -61,6 +61,11 @@ my $conf = <<'EOF';
             coord_session zone=brief user=$http_x_user;
             empty_gif;
         }
+        location /moving {
+            coord_session zone=brief bind=$arg_v user=$http_x_user
+                          mismatch=rebind;
+            empty_gif;
+        }
         location /page { coord_session zone=one; error_page 403 = /who; }
     }
 EOF
@@ -235,6 +240,21 @@ is_deeply([ sort @{ $admin->command('ZRANGE', $index, 0, -1) } ],
           'the entry of an expired session vanishes');
 is(told($b, '/brief', 'h1', 'hal'), '200 NEW', 'expired, not revoked');
 
+
+# what writes the session keeps its entry as well
+
+for my $x ($a, $m) {
+    my $n = 0;
+    my @statuses;
+
+    for (1 .. 12) {
+        $n++;
+        push @statuses, told($x, '/moving', "mv&v=$n", 'ida');
+        sleep 0.35;
+    }
+
+    is(scalar(grep { /REVOKED/ } @statuses), 0, 'rebinding ends no session');
+}
 
 unlike($a->log . $b->log, qr/\b(ann|bob|cat|dan)\b/, 'no users in the log');
 is(join(' ', grep { $admin->command('PTTL', $_) < 0 }
