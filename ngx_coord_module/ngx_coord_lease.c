@@ -133,6 +133,41 @@ ngx_coord_lease_release(ngx_coord_held_t *held)
 
 
 void
+ngx_coord_lease_forget(ngx_coord_op_t *op)
+{
+    ngx_coord_held_t  *held;
+
+    if (!op->sent
+        || (op->failure != NGX_COORD_FAIL_TIMEOUT
+            && op->failure != NGX_COORD_FAIL_CONNECT
+            && op->failure != NGX_COORD_FAIL_PROTOCOL))
+    {
+        return;
+    }
+
+    held = ngx_coord_lease_alloc();
+
+    if (held == NULL) {
+        return;
+    }
+
+    held->zone = op->zone;
+    held->limit = op->u.lease.limit;
+    held->lease = op->u.lease.lease;
+    held->source = NGX_COORD_SOURCE_REDIS;
+    held->renewed = ngx_coord_monotonic();
+    held->released = 1;
+
+    held->key_len = op->key_len;
+    ngx_memcpy(held->key, op->key, op->key_len);
+    ngx_memcpy(held->id, op->id, NGX_COORD_ID_LEN);
+
+    ngx_queue_insert_tail(&ngx_coord_repeats, &held->queue);
+    ngx_coord_lease_schedule(held);
+}
+
+
+void
 ngx_coord_lease_flush(void)
 {
     if (ngx_coord_lease_period == 0 || ngx_queue_empty(&ngx_coord_releases)) {

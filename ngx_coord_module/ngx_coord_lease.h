@@ -64,6 +64,12 @@ ngx_int_t ngx_coord_lease_id(u_char *id);
 ngx_coord_held_t *ngx_coord_lease_hold(ngx_coord_op_t *op,
     ngx_coord_lease_lost_pt handler, void *data);
 
+/*
+ * For an acquire that got no answer: if it was sent, it may yet be granted, to
+ * nobody.  Has it released as soon as the store answers again.
+ */
+void ngx_coord_lease_forget(ngx_coord_op_t *op);
+
 /* ends a lease, lost or not; its memory is gone for the caller */
 void ngx_coord_lease_release(ngx_coord_held_t *held);
 

@@ -157,7 +157,11 @@ static ngx_int_t
 ngx_http_coord_leases_take(ngx_http_coord_leases_t *leases,
     ngx_http_coord_lease_t *lease)
 {
-    lease->asked = 1;
+    /* one that waits goes on with its id, and finds what it was granted */
+
+    if (lease->op.failure && lease->op.rc != NGX_BUSY) {
+        ngx_coord_lease_forget(&lease->op);
+    }
 
     if (lease->op.rc != NGX_OK) {
         return NGX_OK;
