@@ -42,6 +42,8 @@ static void ngx_coord_probe_failed(ngx_coord_probe_t *probe,
     ngx_coord_fail_e failure);
 static void ngx_coord_probe_publish(ngx_coord_store_counts_t *counts,
     ngx_coord_store_info_t *info);
+static void ngx_coord_probe_parse(ngx_coord_store_info_t *info,
+    ngx_str_t *text);
 static void ngx_coord_probe_line(ngx_coord_store_info_t *info, u_char *line,
     size_t len);
 static void ngx_coord_probe_value(ngx_coord_store_info_t *info,
@@ -289,7 +291,7 @@ ngx_coord_probe_publish(ngx_coord_store_counts_t *counts,
 }
 
 
-void
+static void
 ngx_coord_probe_parse(ngx_coord_store_info_t *info, ngx_str_t *text)
 {
     u_char  *p, *line, *last;

@@ -24,8 +24,4 @@ ngx_int_t ngx_coord_probe_start(ngx_coord_metrics_t *metrics,
 /* worker end, after the stores */
 void ngx_coord_probe_stop(void);
 
-/* reads what INFO has answered; exported for its unit test */
-void ngx_coord_probe_parse(ngx_coord_store_info_t *info, ngx_str_t *text);
-
-
 #endif /* _NGX_COORD_PROBE_H_INCLUDED_ */
