@@ -410,8 +410,11 @@ ngx_http_coord_limit_req_wait(ngx_http_coord_limit_req_item_t *item)
     rate = &item->op.u.rate;
     excess = rate->excess;
 
+    /* without a burst there is nothing to wait in: excess is clock slack */
+
     if (item->op.type != NGX_COORD_OP_BUCKET_TAKE
         || limit->nodelay
+        || rate->burst == 0
         || excess / 1000 < limit->delay
         || excess <= limit->delay * 1000)
     {

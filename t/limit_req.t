@@ -47,6 +47,7 @@ sub conf {
         coord_limit_req_zone \$arg_k zone=third:1m rate=1000r/m
                              algorithm=fixed_window;
         coord_limit_req_zone \$arg_k zone=plan:1m rate=\$arg_rate;
+        coord_limit_req_zone \$arg_k zone=fast:1m rate=1000r/s;
 
         server {
             listen 127.0.0.1:%%PORT%%;
@@ -66,6 +67,8 @@ sub conf {
                 coord_limit_req zone=plan burst=\$arg_burst nodelay;
                 empty_gif;
             }
+
+            location /nowait { coord_limit_req zone=fast; empty_gif; }
 
             location /large { coord_limit_req zone=second burst=9 nodelay;
                               empty_gif; }
@@ -179,6 +182,15 @@ is($nodes[0]->get('/plan?k=v&rate=1r/m&burst=-1')->status, 200,
    'an invalid burst limits nothing');
 ok($nodes[0]->wait_log(qr/invalid burst "-1" in zone "plan"/, 5),
    'and is logged');
+
+
+# without a burst nothing is delayed, however fast requests come
+
+for my $where ($nodes[0], $memory) {
+    $where->parallel(100, '/nowait?k=fast') for 1 .. 3;
+    is(scalar($where->log_lines(qr/delaying request/)), 0, 'nothing delayed');
+    ok(scalar($where->log_lines(qr/by zone "fast"/)), 'but refused');
+}
 
 
 # the log of a refusal
