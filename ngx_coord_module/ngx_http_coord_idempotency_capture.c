@@ -95,6 +95,7 @@ ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 
     } else if (capture->upstream
                && r->upstream->cleanup == NULL
+               && !(r->buffered & NGX_HTTP_COPY_BUFFERED)
                && state->phase == NGX_HTTP_COORD_IDEMPOTENCY_RUNNING)
     {
         /* the upstream has ended, its response has not */
@@ -266,6 +267,7 @@ ngx_http_coord_idempotency_copy(ngx_http_request_t *r,
             b->pos += n;
 
             copy->memory = 1;
+            copy->recycled = b->recycled;
 
             if (r->filter_need_temporary) {
 
@@ -443,6 +445,7 @@ ngx_http_coord_idempotency_fill(ngx_http_request_t *r,
             if (n) {
                 copy->pos = copy->start;
                 copy->last = ngx_cpymem(copy->start, b->pos, n);
+                copy->recycled = 1;
                 copy->flush = 0;
                 copy->sync = 0;
                 copy->last_buf = 0;

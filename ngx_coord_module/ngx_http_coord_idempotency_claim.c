@@ -10,17 +10,42 @@
 #include "ngx_http_coord_idempotency.h"
 
 
+/* bytes of results that wait for their store, in a worker */
+#define NGX_HTTP_COORD_UNSTORED_MAX  (16 * 1024 * 1024)
+
+
+/* a result that is to be stored, with its bytes behind it */
+typedef struct {
+    ngx_coord_op_t             op;
+    ngx_event_t                timer;
+    ngx_msec_t                 until;
+    ngx_uint_t                 replace;
+} ngx_http_coord_unstored_t;
+
+
 static void ngx_http_coord_idempotency_over(
     ngx_http_coord_idempotency_t *state);
+static ngx_coord_batch_t *ngx_http_coord_idempotency_batch(
+    ngx_http_coord_idempotency_t *state, ngx_coord_op_e type);
+static ngx_coord_op_t *ngx_http_coord_idempotency_op(
+    ngx_http_coord_idempotency_t *state, ngx_coord_batch_t *batch,
+    ngx_coord_op_e type);
+static void ngx_http_coord_idempotency_ask_again(
+    ngx_http_coord_idempotency_t *state, ngx_coord_op_e type);
 static void ngx_http_coord_idempotency_renew(ngx_event_t *ev);
 static void ngx_http_coord_idempotency_renewed(ngx_coord_batch_t *batch);
-static ngx_int_t ngx_http_coord_idempotency_send(
-    ngx_http_coord_idempotency_t *state, ngx_coord_op_e type,
-    ngx_coord_nsec_t lease);
 static void ngx_http_coord_idempotency_push(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_idempotency_blob(
     ngx_http_coord_idempotency_t *state, ngx_str_t *blob);
 static void ngx_http_coord_idempotency_stored(ngx_coord_batch_t *batch);
+static ngx_int_t ngx_http_coord_idempotency_retry(ngx_coord_batch_t *batch,
+    ngx_coord_op_t *op);
+static void ngx_http_coord_idempotency_store_again(ngx_event_t *ev);
+static void ngx_http_coord_idempotency_unstored_free(
+    ngx_http_coord_unstored_t *unstored);
+
+
+static size_t  ngx_http_coord_unstored_size;
 
 
 void
@@ -53,49 +78,47 @@ ngx_http_coord_idempotency_hold(ngx_http_coord_idempotency_t *state)
 }
 
 
-/* an operation on the claim that is held; NGX_ERROR: no memory */
+/* a batch with one operation on the claim that is held; NULL: no memory */
 
-static ngx_int_t
-ngx_http_coord_idempotency_send(ngx_http_coord_idempotency_t *state,
-    ngx_coord_op_e type, ngx_coord_nsec_t lease)
+static ngx_coord_batch_t *
+ngx_http_coord_idempotency_batch(ngx_http_coord_idempotency_t *state,
+    ngx_coord_op_e type)
 {
-    ngx_coord_op_t     *op;
     ngx_coord_batch_t  *batch;
 
     batch = ngx_coord_batch_create(state->conf->zone->store);
     if (batch == NULL) {
-        return NGX_ERROR;
+        return NULL;
     }
+
+    if (ngx_http_coord_idempotency_op(state, batch, type) == NULL) {
+        ngx_coord_batch_done(batch);
+        return NULL;
+    }
+
+    return batch;
+}
+
+
+static ngx_coord_op_t *
+ngx_http_coord_idempotency_op(ngx_http_coord_idempotency_t *state,
+    ngx_coord_batch_t *batch, ngx_coord_op_e type)
+{
+    ngx_coord_op_t  *op;
 
     op = ngx_coord_batch_add(batch, type, state->conf->zone, state->op.key,
                              state->op.key_len);
     if (op == NULL) {
-        ngx_coord_batch_done(batch);
-        return NGX_ERROR;
+        return NULL;
     }
 
     ngx_http_coord_idempotency_ask(state, op);
 
-    op->u.claim.lease = lease;
     op->source = state->op.source;
 
     ngx_memcpy(op->id, state->op.id, NGX_COORD_ID_LEN);
 
-    if (type != NGX_COORD_OP_CLAIM_RENEW || lease == 0) {
-        ngx_http_coord_idempotency_push(batch);
-        return NGX_OK;
-    }
-
-    batch->handler = ngx_http_coord_idempotency_renewed;
-    batch->data = state;
-
-    state->renewal = batch;
-
-    if (ngx_coord_batch_send(batch) == NGX_OK) {
-        ngx_http_coord_idempotency_renewed(batch);
-    }
-
-    return NGX_OK;
+    return op;
 }
 
 
@@ -107,11 +130,31 @@ ngx_http_coord_idempotency_renew(ngx_event_t *ev)
     ngx_add_timer(&state->timer, ngx_max(state->conf->lease / 3, 1));
 
     if (state->renewal == NULL) {
-        (void) ngx_http_coord_idempotency_send(state,
-                                               NGX_COORD_OP_CLAIM_RENEW,
-                                               (ngx_coord_nsec_t)
-                                               state->conf->lease
-                                               * NGX_COORD_NSEC_PER_MSEC);
+        ngx_http_coord_idempotency_ask_again(state, NGX_COORD_OP_CLAIM_RENEW);
+    }
+}
+
+
+/* asks for the claim that is held, or was */
+
+static void
+ngx_http_coord_idempotency_ask_again(ngx_http_coord_idempotency_t *state,
+    ngx_coord_op_e type)
+{
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_http_coord_idempotency_batch(state, type);
+    if (batch == NULL) {
+        return;
+    }
+
+    batch->handler = ngx_http_coord_idempotency_renewed;
+    batch->data = state;
+
+    state->renewal = batch;
+
+    if (ngx_coord_batch_send(batch) == NGX_OK) {
+        ngx_http_coord_idempotency_renewed(batch);
     }
 }
 
@@ -120,23 +163,37 @@ static void
 ngx_http_coord_idempotency_renewed(ngx_coord_batch_t *batch)
 {
     ngx_int_t                      rc;
+    ngx_coord_op_t                *op;
+    ngx_coord_op_e                 type;
     ngx_http_coord_idempotency_t  *state;
 
     state = batch->data;
-    rc = batch->ops[0].rc;
+    op = &batch->ops[0];
+
+    type = op->type;
+    rc = op->rc;
 
     state->renewal = NULL;
 
     ngx_coord_batch_done(batch);
 
-    if (rc != NGX_BUSY || state->lost) {
+    if (rc == NGX_OK || state->lost) {
         return;
     }
 
-    state->lost = 1;
+    /* the store may have lost all it knew: then there is room again */
 
-    ngx_http_coord_idempotency_log(state->request, state, NGX_LOG_WARN,
-                                   "the claim was lost while running");
+    if (rc == NGX_BUSY && type == NGX_COORD_OP_CLAIM_RENEW) {
+        ngx_http_coord_idempotency_ask_again(state, NGX_COORD_OP_CLAIM);
+        return;
+    }
+
+    if (rc == NGX_BUSY) {
+        state->lost = 1;
+
+        ngx_http_coord_idempotency_log(state->request, state, NGX_LOG_WARN,
+                                       "the claim was lost while running");
+    }
 }
 
 
@@ -161,32 +218,45 @@ ngx_http_coord_idempotency_over(ngx_http_coord_idempotency_t *state)
 void
 ngx_http_coord_idempotency_release(ngx_http_coord_idempotency_t *state)
 {
+    ngx_coord_batch_t  *batch;
+
     ngx_http_coord_idempotency_over(state);
 
-    (void) ngx_http_coord_idempotency_send(state, NGX_COORD_OP_CLAIM_RELEASE,
-                                           0);
+    batch = ngx_http_coord_idempotency_batch(state,
+                                             NGX_COORD_OP_CLAIM_RELEASE);
+    if (batch) {
+        ngx_http_coord_idempotency_push(batch);
+    }
 }
 
 
 void
 ngx_http_coord_idempotency_unknown(ngx_http_coord_idempotency_t *state)
 {
-    ngx_http_coord_idempotency_over(state);
+    ngx_coord_batch_t  *batch;
 
     ngx_http_coord_idempotency_log(state->request, state, NGX_LOG_WARN,
                                    "the outcome is unknown");
 
-    (void) ngx_http_coord_idempotency_send(state,
-                    state->conf->on_unknown == NGX_HTTP_COORD_UNKNOWN_RUN
-                    ? NGX_COORD_OP_CLAIM_RELEASE : NGX_COORD_OP_CLAIM_RENEW,
-                    0);
+    if (state->conf->on_unknown == NGX_HTTP_COORD_UNKNOWN_RUN) {
+        ngx_http_coord_idempotency_release(state);
+        return;
+    }
+
+    ngx_http_coord_idempotency_over(state);
+
+    batch = ngx_http_coord_idempotency_batch(state, NGX_COORD_OP_CLAIM_RENEW);
+
+    if (batch) {
+        batch->ops[0].u.claim.lease = 0;
+        ngx_http_coord_idempotency_push(batch);
+    }
 }
 
 
 void
 ngx_http_coord_idempotency_complete(ngx_http_coord_idempotency_t *state)
 {
-    ngx_uint_t          i;
     ngx_coord_op_t     *op;
     ngx_coord_batch_t  *batch;
 
@@ -197,28 +267,23 @@ ngx_http_coord_idempotency_complete(ngx_http_coord_idempotency_t *state)
         return;
     }
 
-    for (i = !state->replace; i < 2; i++) {
-        op = ngx_coord_batch_add(batch, i ? NGX_COORD_OP_CLAIM_COMPLETE
-                                          : NGX_COORD_OP_CLAIM_DISCARD,
-                                 state->conf->zone, state->op.key,
-                                 state->op.key_len);
-        if (op == NULL) {
-            ngx_coord_batch_done(batch);
-            return;
-        }
+    if (state->replace
+        && ngx_http_coord_idempotency_op(state, batch,
+                                         NGX_COORD_OP_CLAIM_DISCARD)
+           == NULL)
+    {
+        ngx_coord_batch_done(batch);
+        return;
+    }
 
-        ngx_http_coord_idempotency_ask(state, op);
+    op = ngx_http_coord_idempotency_op(state, batch,
+                                       NGX_COORD_OP_CLAIM_COMPLETE);
 
-        op->source = state->op.source;
-
-        ngx_memcpy(op->id, state->op.id, NGX_COORD_ID_LEN);
-
-        if (i
-            && ngx_http_coord_idempotency_blob(state, &op->record) != NGX_OK)
-        {
-            ngx_coord_batch_done(batch);
-            return;
-        }
+    if (op == NULL
+        || ngx_http_coord_idempotency_blob(state, &op->record) != NGX_OK)
+    {
+        ngx_coord_batch_done(batch);
+        return;
     }
 
     batch->handler = ngx_http_coord_idempotency_stored;
@@ -286,9 +351,18 @@ ngx_http_coord_idempotency_blob(ngx_http_coord_idempotency_t *state,
 static void
 ngx_http_coord_idempotency_stored(ngx_coord_batch_t *batch)
 {
-    ngx_coord_op_t  *op;
+    ngx_coord_op_t             *op;
+    ngx_http_coord_unstored_t  *unstored;
 
+    unstored = batch->data;
     op = &batch->ops[batch->nops - 1];
+
+    if (op->rc == NGX_ERROR
+        && ngx_http_coord_idempotency_retry(batch, op) == NGX_OK)
+    {
+        ngx_coord_batch_done(batch);
+        return;
+    }
 
     if (op->rc == NGX_ERROR) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
@@ -296,11 +370,137 @@ ngx_http_coord_idempotency_stored(ngx_coord_batch_t *batch)
                       "in zone \"%V\": %V", &op->zone->name,
                       &ngx_coord_fail_names[op->failure]);
 
-    } else if (op->rc == NGX_BUSY) {
+    } else if (op->rc == NGX_BUSY && unstored == NULL) {
         ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
                       "idempotency: another run has stored its response "
                       "before in zone \"%V\"", &op->zone->name);
     }
 
+    if (unstored) {
+        ngx_http_coord_idempotency_unstored_free(unstored);
+    }
+
     ngx_coord_batch_done(batch);
+}
+
+
+/*
+ * A result that a store did not take is offered again, for as long as the
+ * claim protects it; the request may be long gone.
+ */
+
+static ngx_int_t
+ngx_http_coord_idempotency_retry(ngx_coord_batch_t *batch,
+    ngx_coord_op_t *op)
+{
+    ngx_msec_t                  lease;
+    ngx_http_coord_unstored_t  *unstored;
+
+    unstored = batch->data;
+    lease = (ngx_msec_t) (op->u.claim.lease / NGX_COORD_NSEC_PER_MSEC);
+
+    if (op->failure == NGX_COORD_FAIL_NONE || ngx_terminate) {
+        return NGX_DECLINED;
+    }
+
+    if (unstored == NULL) {
+
+        if (ngx_http_coord_unstored_size + op->record.len
+            > NGX_HTTP_COORD_UNSTORED_MAX)
+        {
+            return NGX_DECLINED;
+        }
+
+        unstored = ngx_calloc(sizeof(ngx_http_coord_unstored_t)
+                              + op->record.len, ngx_cycle->log);
+        if (unstored == NULL) {
+            return NGX_DECLINED;
+        }
+
+        /* the batch may still be in flight */
+
+        unstored->op = *op;
+        unstored->op.record.data = (u_char *) (unstored + 1);
+
+        ngx_memcpy(unstored->op.record.data, op->record.data, op->record.len);
+
+        unstored->replace = (batch->nops > 1);
+        unstored->until = ngx_current_msec + lease;
+
+        unstored->timer.handler = ngx_http_coord_idempotency_store_again;
+        unstored->timer.data = unstored;
+        unstored->timer.log = ngx_cycle->log;
+
+        ngx_http_coord_unstored_size += op->record.len;
+    }
+
+    if ((ngx_msec_int_t) (unstored->until - ngx_current_msec) <= 0) {
+        return NGX_DECLINED;
+    }
+
+    ngx_add_timer(&unstored->timer, ngx_min(lease / 6, 1000));
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_idempotency_store_again(ngx_event_t *ev)
+{
+    ngx_http_coord_unstored_t *unstored = ev->data;
+
+    ngx_uint_t          i;
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_coord_batch_create(unstored->op.zone->store);
+
+    for (i = !unstored->replace; batch && i < 2; i++) {
+        op = ngx_coord_batch_add(batch, i ? NGX_COORD_OP_CLAIM_COMPLETE
+                                          : NGX_COORD_OP_CLAIM_DISCARD,
+                                 unstored->op.zone, unstored->op.key,
+                                 unstored->op.key_len);
+        if (op == NULL) {
+            ngx_coord_batch_done(batch);
+            batch = NULL;
+            break;
+        }
+
+        op->u = unstored->op.u;
+        ngx_memcpy(op->id, unstored->op.id, NGX_COORD_ID_LEN);
+    }
+
+    if (batch == NULL) {
+        ngx_http_coord_idempotency_unstored_free(unstored);
+        return;
+    }
+
+    op = &batch->ops[batch->nops - 1];
+
+    op->record.len = unstored->op.record.len;
+    op->record.data = ngx_alloc(op->record.len, ngx_cycle->log);
+
+    if (op->record.data == NULL) {
+        ngx_coord_batch_done(batch);
+        ngx_http_coord_idempotency_unstored_free(unstored);
+        return;
+    }
+
+    ngx_memcpy(op->record.data, unstored->op.record.data, op->record.len);
+
+    batch->handler = ngx_http_coord_idempotency_stored;
+    batch->data = unstored;
+
+    if (ngx_coord_batch_send(batch) == NGX_OK) {
+        ngx_http_coord_idempotency_stored(batch);
+    }
+}
+
+
+static void
+ngx_http_coord_idempotency_unstored_free(ngx_http_coord_unstored_t *unstored)
+{
+    ngx_http_coord_unstored_size -= unstored->op.record.len;
+
+    ngx_free(unstored);
 }
