@@ -8,13 +8,15 @@
 # make test [TESTS=..] installs what is missing, builds, runs t/ with prove
 # make demo            two nodes, one Redis, until Ctrl-C; DEMO_ONCE=1: a check
 # make bench           ratios against stock nginx in the same run
+# make fuzz            the decoder of stored records, a minute (clang)
 # make lint            style, layers, generated files, compiler, cppcheck
 # make install-deps    installs all Debian packages that are missing
 
 NGINX_SRC ?=
 SANITIZE ?=
 TESTS ?= t/
-PROVE_JOBS ?= 2
+PROVE_FUZZ_TIME ?= 60
+JOBS ?= 2
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 ifeq ($(NGINX_SRC),)
@@ -54,7 +56,7 @@ export NGINX_SRC SANITIZE NGINX_BINARY
 test_env = TEST_NGINX_BINARY=$(binary) TEST_MODULE=$(CURDIR)/$(module) \
            TEST_UNIT=$(CURDIR)/$(out)/unit TEST_SANITIZE=$(SANITIZE)
 
-.PHONY: all module unit test check demo bench lint clean install-deps \
+.PHONY: fuzz all module unit test check demo bench lint clean install-deps \
         test-deps FORCE
 .DELETE_ON_ERROR:
 
@@ -109,6 +111,15 @@ $(out)/unit/%: t/unit/%.c $(sources) $(wildcard t/unit/*.h) \
 	    $${link:-ngx_coord_module/ngx_coord_$(*:_test=).c \
 	            -lhiredis -lcrypto -lcmocka}
 	@echo "built $@"
+
+fuzz: $(tree)/objs/Makefile
+	@mkdir -p $(out)/fuzz/corpus
+	clang -g -O1 -fsanitize=fuzzer,address,undefined $(unit_includes) \
+	    -o $(out)/fuzz/record_fuzz t/fuzz/record_fuzz.c \
+	    t/unit/ngx_stub.c ngx_coord_module/ngx_coord_record.c \
+	    ngx_coord_module/ngx_coord_key.c -lcrypto
+	cd $(out)/fuzz && ./record_fuzz -max_total_time=$(FUZZ_TIME) \
+	    -max_len=1000 corpus
 
 install-deps:
 	@.ci/install-deps test

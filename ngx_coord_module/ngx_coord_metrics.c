@@ -62,7 +62,8 @@ const ngx_coord_outcome_t  ngx_coord_outcomes[NGX_COORD_OUTCOME_MAX] = {
     { ngx_string("miss"), 0 },
     { ngx_string("stale"), 0 },
     { ngx_string("expired"), 0 },
-    { ngx_string("unavailable"), 1 }
+    { ngx_string("unavailable"), 1 },
+    { ngx_string("damaged"), 0 }
 };
 
 

@@ -47,6 +47,7 @@ typedef enum {
     NGX_COORD_OUTCOME_STALE,
     NGX_COORD_OUTCOME_EXPIRED,
     NGX_COORD_OUTCOME_UNAVAILABLE,   /* no answer: 503 */
+    NGX_COORD_OUTCOME_DAMAGED,       /* a stored record was no good */
     NGX_COORD_OUTCOME_MAX
 } ngx_coord_outcome_e;
 

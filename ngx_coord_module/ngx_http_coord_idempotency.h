@@ -2,7 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- *   ngx_http_coord_idempotency.c           key, claim, decision
+ *   ngx_http_coord_idempotency.c           claim, decision
  *   ngx_http_coord_idempotency_answer.c    what a refused client sees
  *   ngx_http_coord_idempotency_body.c      reading the body, fingerprint
  *   ngx_http_coord_idempotency_capture.c   the body of the response
@@ -10,6 +10,7 @@
  *   ngx_http_coord_idempotency_client.c    a client that goes away
  *   ngx_http_coord_idempotency_conf.c      directives
  *   ngx_http_coord_idempotency_filter.c    the header of the response
+ *   ngx_http_coord_idempotency_key.c       the key, the name of the record
  *   ngx_http_coord_idempotency_replay.c    sending it again
  *   ngx_http_coord_idempotency_set.c       arguments of the directives
  *   ngx_http_coord_idempotency_var.c       variables
@@ -21,7 +22,9 @@
 
 
 #include "ngx_http_coord.h"
+#include "ngx_coord_metrics.h"
 #include "ngx_coord_record.h"
+#include "ngx_coord_wake.h"
 
 
 #define NGX_HTTP_COORD_IDEMPOTENCY_OFF       0
@@ -132,8 +135,9 @@ typedef struct {
 
     ngx_coord_batch_t         *batch;         /* asked outside of the walk */
     ngx_coord_batch_t         *renewal;
-    ngx_event_t                timer;         /* waiting: polls; running:
+    ngx_event_t                timer;         /* waiting: ends it; running:
                                                * renews the lease */
+    ngx_coord_waiter_t         waiter;
     ngx_msec_t                 deadline;      /* of the wait */
     ngx_uint_t                 tries;
 
@@ -159,13 +163,6 @@ extern const ngx_str_t  ngx_http_coord_idempotency_statuses[];
 /* the state of the client request r belongs to, or NULL */
 ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_state(
     ngx_http_request_t *r);
-
-/*
- * What a record is stored under, before it is digested: server, scope and
- * key, each with its length.  NGX_ERROR: no memory.
- */
-ngx_int_t ngx_http_coord_idempotency_name(ngx_pool_t *pool, ngx_str_t *server,
-    ngx_str_t *scope, ngx_str_t *key, ngx_str_t *name);
 
 
 /* --- ngx_http_coord_idempotency_answer.c --- */
@@ -253,6 +250,27 @@ ngx_int_t ngx_http_coord_idempotency_filter_init(ngx_conf_t *cf);
  * nothing was executed; NGX_ERROR: it is not known.
  */
 ngx_int_t ngx_http_coord_idempotency_attempts(ngx_http_request_t *r);
+
+
+/* --- ngx_http_coord_idempotency_key.c --- */
+
+/*
+ * The client's key.  NGX_OK: state->key is a good one; or what begin() has to
+ * return.
+ */
+ngx_int_t ngx_http_coord_idempotency_key(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+
+/* state->name, from the key; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_idempotency_record_name(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+
+/*
+ * What a record is stored under, before it is digested: server, scope and
+ * key, each with its length.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_idempotency_name(ngx_pool_t *pool, ngx_str_t *server,
+    ngx_str_t *scope, ngx_str_t *key, ngx_str_t *name);
 
 
 /* --- ngx_http_coord_idempotency_replay.c --- */

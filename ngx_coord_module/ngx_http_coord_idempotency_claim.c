@@ -297,11 +297,20 @@ ngx_http_coord_idempotency_complete(ngx_http_coord_idempotency_t *state)
 static void
 ngx_http_coord_idempotency_push(ngx_coord_batch_t *batch)
 {
+    ngx_coord_op_t              *op;
     ngx_coord_store_t           *store;
     ngx_coord_batch_handler_pt   handler;
 
     store = batch->store;
     handler = batch->handler;
+
+    /* waiters of this worker; others hear of it by the store, or ask */
+
+    op = &batch->ops[batch->nops - 1];
+
+    if (ngx_coord_store_is_memory(store)) {
+        ngx_coord_wake(op->zone, op->key, op->key_len);
+    }
 
     if (ngx_coord_batch_send(batch) == NGX_OK) {
 

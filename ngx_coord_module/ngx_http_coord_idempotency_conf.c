@@ -343,6 +343,14 @@ ngx_http_coord_idempotency_check(ngx_conf_t *cf,
         conf->zone = zones[0];
     }
 
+    if (conf->wait && !conf->zone->wake) {
+        conf->zone->wake = 1;
+
+        if (ngx_coord_wake_zone(cf->pool, conf->zone) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
     if (conf->lease < 1000 || conf->ttl < 1000) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"coord_idempotency_lease\" and "
