@@ -458,7 +458,9 @@ ngx_http_coord_idempotency_news(ngx_coord_waiter_t *waiter)
         ngx_del_timer(&state->timer);
     }
 
-    ngx_http_coord_resume(state->ctx);
+    /* not from here: who asks in vain waits again, behind all others */
+
+    ngx_post_event(&state->timer, &ngx_posted_events);
 
     return NGX_DECLINED;
 }
@@ -609,6 +611,10 @@ ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx)
 
     if (state->timer.timer_set) {
         ngx_del_timer(&state->timer);
+    }
+
+    if (state->timer.posted) {
+        ngx_delete_posted_event(&state->timer);
     }
 
     if (state->renewal) {
