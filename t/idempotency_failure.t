@@ -228,12 +228,11 @@ sub start {
 {
     my $c = $redis->connect;
     my $h = key();
+    my %seen = map { $_ => 1 } @{$c->command('KEYS', 'coord:id:*:r')};
+
     $n->post('/second', 'b', headers => $h);
 
-    my ($name) = grep { !/:r$/ && !$c->command('EXISTS', 'seen:' . $_) }
-                 reverse @{$c->command('KEYS', 'coord:id:*')};
-    my ($record) = grep { $c->command('GET', $_) =~ /second/ }
-                   @{$c->command('KEYS', 'coord:id:*:r')};
+    my ($record) = grep { !$seen{$_} } @{$c->command('KEYS', 'coord:id:*:r')};
     my $blob = $c->command('GET', $record);
     my @bad;
 
