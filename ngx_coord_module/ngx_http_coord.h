@@ -156,7 +156,7 @@ typedef struct {
     ngx_coord_metrics_t        metrics;
     ngx_flag_t                 status;        /* coord_status is used */
     const ngx_http_coord_feature_t  *features[NGX_HTTP_COORD_SLOTS];
-    ngx_uint_t                 nfeatures;
+    ngx_uint_t                 used;          /* bits: 1 << slot, anywhere */
 } ngx_http_coord_main_conf_t;
 
 

@@ -101,7 +101,6 @@ ngx_http_coord_feature_add(ngx_conf_t *cf,
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
     cmcf->features[feature->slot] = feature;
-    cmcf->nfeatures++;
 }
 
 
@@ -109,8 +108,12 @@ void
 ngx_http_coord_feature_enable(ngx_conf_t *cf, ngx_uint_t stages,
     ngx_http_coord_slot_e slot)
 {
-    ngx_uint_t                  i;
-    ngx_http_coord_loc_conf_t  *clcf;
+    ngx_uint_t                   i;
+    ngx_http_coord_loc_conf_t   *clcf;
+    ngx_http_coord_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    cmcf->used |= 1 << slot;
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_coord_module);
 
@@ -235,6 +238,12 @@ ngx_http_coord_init(ngx_conf_t *cf)
            != NGX_OK)
     {
         return NGX_ERROR;
+    }
+
+    /* a module that is not used costs a request nothing, here as in filters */
+
+    if (cmcf->used == 0) {
+        return NGX_OK;
     }
 
     if (ngx_http_coord_push_handler(cf, NGX_HTTP_PREACCESS_PHASE,

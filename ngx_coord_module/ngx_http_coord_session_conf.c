@@ -236,8 +236,16 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 static ngx_int_t
 ngx_http_coord_session_init(ngx_conf_t *cf)
 {
+    ngx_http_coord_main_conf_t  *cmcf;
+
     ngx_http_coord_feature_add(cf, &ngx_http_coord_session_lookup_feature);
     ngx_http_coord_feature_add(cf, &ngx_http_coord_session_feature);
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
+    if ((cmcf->used & (1 << NGX_HTTP_COORD_SESSION_LOOKUP)) == 0) {
+        return NGX_OK;
+    }
 
     ngx_http_next_header_filter = ngx_http_top_header_filter;
     ngx_http_top_header_filter = ngx_http_coord_session_header_filter;
