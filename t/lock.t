@@ -167,8 +167,12 @@ is($token, $next + 1, 'and over a restart that keeps it');
 
 $hold = open_request($n1, '/hold?k=l');
 soon(sub { held('l') == 1 }, 5, 'held');
-my ($first) = map { $_->{headers}{'x-token'}[0] }
-              grep { $_->{args}{k} eq 'l' } $origin->requests('/hold');
+my $first;
+soon(sub {
+    ($first) = map { $_->{headers}{'x-token'}[0] }
+               grep { $_->{args}{k} eq 'l' } $origin->requests('/hold');
+    return defined $first;
+}, 5, 'its request is at the origin');
 my @stopped = $n1->workers;
 kill 'STOP', @stopped;
 my $second;
