@@ -46,6 +46,7 @@ sub server {
     server {
         listen 127.0.0.1:%%PORT%%;
         location / { $limit empty_gif; }
+        location = /kib { root %%NODEDIR%%; }
     }
 END
 }
@@ -78,6 +79,34 @@ sub proxy {
     }
 END
 }
+
+# a response of 1 KiB that does not come from the origin
+
+{
+    open my $fh, '>', $origin->file('kib') or die "bench: kib: $!";
+    print $fh 'x' x 1024;
+    close $fh;
+}
+
+sub stored {
+    my ($http, $location) = @_;
+
+    return <<"END";
+    $http
+    access_log off;
+    keepalive_requests 100000000;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / {
+            $location
+            proxy_pass http://@{[ '127.0.0.1:' . $origin->port ]}/kib;
+        }
+    }
+END
+}
+
+my $replay = 'coord_idempotency on; coord_idempotency_key bench;'
+             . ' coord_idempotency_methods GET;';
 
 my $plenty = 'zone=one burst=1000000 nodelay;';
 my $stock = 'limit_req_zone $binary_remote_addr zone=one:1m';
@@ -161,6 +190,18 @@ my @rows = (
                     'coord_store main { server %%REDIS%%; timeout 1s;'
                     . ' key_prefix session:; }'
                     . 'coord_session_zone $remote_port zone=s:1m;') },
+
+    { name => 'proxy_cache HIT, 1 KiB', plain => 1,
+      http => stored('proxy_cache_path %%NODEDIR%%/cache keys_zone=c:1m;',
+                     'proxy_cache c; proxy_cache_valid 200 1h;') },
+
+    { name => 'replay, 1 KiB, memory', base => 'proxy_cache HIT, 1 KiB',
+      http => stored('', $replay) },
+
+    { name => 'replay, 1 KiB, Redis', base => 'proxy_cache HIT, 1 KiB',
+      reach => 0.7, redis => $redis,
+      http => stored('coord_store main { server %%REDIS%%; timeout 1s;'
+                     . ' key_prefix replay:; }', $replay) },
 );
 
 for my $i (0 .. $#rows) {
