@@ -75,7 +75,13 @@ is(join(' ', map { chat($_, 'c1')->body } $b, $a, $b), join(' ', ($second) x 3),
 
 # three a user
 
-chat($_ % 2 ? $a : $b, "u$_", 'ann') for 1 .. 4;
+# further apart than the clocks of the nodes
+
+for (1 .. 4) {
+    chat($_ % 2 ? $a : $b, "u$_", 'ann');
+    select undef, undef, undef, 0.1;
+}
+
 is(join(' ', map { chat($a, "u$_", 'ann')->status } 1 .. 4),
    '403 200 200 200', 'a user has three conversations');
 
