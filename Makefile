@@ -15,8 +15,8 @@
 NGINX_SRC ?=
 SANITIZE ?=
 TESTS ?= t/
-PROVE_FUZZ_TIME ?= 60
-JOBS ?= 2
+PROVE_JOBS ?= 2
+FUZZ_TIME ?= 60
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 ifeq ($(NGINX_SRC),)
