@@ -759,15 +759,9 @@ static const ngx_coord_script_part_t
     { "*2\r\n"
       "$5\r\nZCARD\r\n",
       15, NGX_COORD_LEASE_ACQUIRE_K },
-    { "*5\r\n"
-      "$6\r\nZRANGE\r\n",
-      16, NGX_COORD_LEASE_ACQUIRE_K },
-    { "$1\r\n0\r\n"
-      "$1\r\n0\r\n"
-      "$10\r\nWITHSCORES\r\n"
-      "*3\r\n"
+    { "*3\r\n"
       "$7\r\nPEXPIRE\r\n",
-      48, NGX_COORD_LEASE_ACQUIRE_K },
+      17, NGX_COORD_LEASE_ACQUIRE_K },
     { "",
       0, NGX_COORD_LEASE_ACQUIRE_TTL },
 };
@@ -1522,7 +1516,7 @@ const ngx_coord_script_t
       ngx_coord_idempotency_renew_parts },
 
     { ngx_string("lease_acquire"),
-      NGX_COORD_LEASE_ACQUIRE_NARGS, 10, 20,
+      NGX_COORD_LEASE_ACQUIRE_NARGS, 9, 19,
       ngx_coord_lease_acquire_parts },
 
     { ngx_string("lease_release"),

@@ -118,7 +118,7 @@ typedef struct {
 
     /* answered */
     ngx_uint_t                 current;   /* leases held, this one included */
-    ngx_coord_nsec_t           retry;     /* refused: until one may expire */
+    ngx_coord_nsec_t           first;     /* PEEK: until the first is over */
     int64_t                    token;     /* LOCK_TOKEN */
 
     /* answered by TURN: who is first in line, unless nobody waits */

@@ -144,7 +144,7 @@ ngx_coord_memory_peek_set(ngx_coord_table_t *table, ngx_coord_op_t *op,
     }
 
     op->u.lease.current = used;
-    op->u.lease.retry = used ? ngx_max(first - now, 0) : 0;
+    op->u.lease.first = used ? ngx_max(first - now, 0) : 0;
 
     return NGX_OK;
 }

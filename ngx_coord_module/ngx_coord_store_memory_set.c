@@ -243,7 +243,6 @@ ngx_coord_memory_lease_acquire(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     lease = &op->u.lease;
     lease->current = 0;
-    lease->retry = 0;
 
     if (lease->limit == 0) {
         return NGX_BUSY;
@@ -274,7 +273,6 @@ ngx_coord_memory_lease_acquire(ngx_coord_table_t *table, ngx_coord_op_t *op,
         }
 
         lease->current = slots.used;
-        lease->retry = ngx_max(slots.first - now, 1);
         return NGX_BUSY;
     }
 
@@ -401,7 +399,6 @@ ngx_coord_memory_lease_turn(ngx_coord_table_t *table, ngx_coord_op_t *op,
     }
 
     lease->current = 0;
-    lease->retry = 0;
 
     entry = ngx_coord_memory_find(table, op, now);
 

@@ -146,7 +146,6 @@ ngx_coord_store_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
     case NGX_COORD_OP_LEASE_ACQUIRE:
     case NGX_COORD_OP_LEASE_TURN:
         op->u.lease.current = 0;
-        op->u.lease.retry = 0;
 
         return op->u.lease.limit ? NGX_AGAIN : NGX_BUSY;
 
@@ -331,6 +330,25 @@ ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
 }
 
 
+void
+ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op)
+{
+    ngx_str_t  id, text;
+
+    id.data = op->id;
+    id.len = NGX_COORD_ID_LEN;
+
+    text.data = cmd->last;
+
+    ngx_encode_base64url(&text, &id);
+
+    ngx_coord_arg_str(&cmd->args[n], text.data, text.len);
+
+    cmd->last += text.len;
+}
+
+
 /*
  * The life of a key in milliseconds: that of the longest seen in the zone, as
  * callers with shorter ones must not cut it.
@@ -503,7 +521,7 @@ ngx_coord_log_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 
     ngx_coord_arg_key(cmd, NGX_COORD_SLIDING_LOG_TAKE_K, op, "}");
     ngx_coord_arg_key(cmd, NGX_COORD_SLIDING_LOG_TAKE_TMP, op, "}:tmp");
-    ngx_coord_arg_id(cmd, NGX_COORD_SLIDING_LOG_TAKE_ID, op);
+    ngx_coord_arg_entry(cmd, NGX_COORD_SLIDING_LOG_TAKE_ID, op);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_OLD],
                       (now - window.length) / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_NOW],
@@ -519,7 +537,7 @@ ngx_coord_log_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
     ngx_coord_arg_key(cmd, NGX_COORD_SLIDING_LOG_GIVE_K, op, "}");
-    ngx_coord_arg_id(cmd, NGX_COORD_SLIDING_LOG_GIVE_ID, op);
+    ngx_coord_arg_entry(cmd, NGX_COORD_SLIDING_LOG_GIVE_ID, op);
 }
 
 
@@ -535,7 +553,7 @@ ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_ACQUIRE_K, op, "}");
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_ACQUIRE_TMP, op, "}:tmp");
-    ngx_coord_arg_id(cmd, NGX_COORD_LEASE_ACQUIRE_ID, op);
+    ngx_coord_arg_entry(cmd, NGX_COORD_LEASE_ACQUIRE_ID, op);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_NOW],
                       now / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_EXPIRY],
@@ -559,7 +577,7 @@ ngx_coord_lease_renew_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     span = ngx_coord_lease_span(op);
 
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_RENEW_K, op, "}");
-    ngx_coord_arg_id(cmd, NGX_COORD_LEASE_RENEW_ID, op);
+    ngx_coord_arg_entry(cmd, NGX_COORD_LEASE_RENEW_ID, op);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_RENEW_EXPIRY],
                       (now + span) / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_RENEW_TTL],
@@ -572,5 +590,5 @@ ngx_coord_lease_release_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_RELEASE_K, op, "}");
-    ngx_coord_arg_id(cmd, NGX_COORD_LEASE_RELEASE_ID, op);
+    ngx_coord_arg_entry(cmd, NGX_COORD_LEASE_RELEASE_ID, op);
 }

@@ -90,13 +90,19 @@ ngx_int_t ngx_coord_store_op_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 
 
+/* the id of an entry of a lease set or a log in Redis: 16 bytes in base64url */
+#define NGX_COORD_ENTRY_LEN  22
+
 /*
- * For builders: the key of op with what follows it, and the id of op, in hex
- * so that redis-cli shows it, as arguments in the scratch memory.
+ * For builders: the key of op with what follows it, and the id of op, as
+ * arguments in the scratch memory.  redis-cli shows an id in hex, or, where
+ * it is a member of a large set and its length counts, in base64url.
  */
 void ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op, const char *suffix);
 void ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op);
+void ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op);
 
 /* the key of a window of a sliding window counter */

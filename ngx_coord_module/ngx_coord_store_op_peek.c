@@ -249,7 +249,7 @@ ngx_coord_lease_peek_parse(ngx_coord_op_t *op,
     }
 
     op->u.lease.current = (ngx_uint_t) used;
-    op->u.lease.retry = ngx_max(first - now, 0);
+    op->u.lease.first = ngx_max(first - now, 0);
 
     return NGX_OK;
 }

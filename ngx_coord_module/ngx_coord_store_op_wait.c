@@ -35,7 +35,7 @@ static void ngx_coord_token_build(ngx_coord_command_t *cmd,
 static ngx_int_t ngx_coord_token_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static int64_t ngx_coord_wait_ttl(ngx_coord_op_t *op);
-static ngx_int_t ngx_coord_hex_id(u_char *id, ngx_str_t *s);
+static ngx_int_t ngx_coord_entry_id(u_char *id, ngx_str_t *s);
 
 
 /* in the order of ngx_coord_op_e, from LEASE_TURN on */
@@ -82,7 +82,7 @@ ngx_coord_turn_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_TURN_TMP, op, "}:tmp");
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_TURN_W, op, "}:w");
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_TURN_HEAD, op, "}:head");
-    ngx_coord_arg_id(cmd, NGX_COORD_LEASE_TURN_ID, op);
+    ngx_coord_arg_entry(cmd, NGX_COORD_LEASE_TURN_ID, op);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_TURN_NOW],
                       now / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_TURN_EXPIRY],
@@ -120,12 +120,11 @@ ngx_coord_turn_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 
     op->u.lease.current = (ngx_uint_t) used;
     op->u.lease.waiting = 0;
-    op->u.lease.retry = 0;
 
     if (v->integer == 1
         && ngx_coord_resp_string(ngx_coord_resp_element(v, 0), &head)
            == NGX_OK
-        && ngx_coord_hex_id(op->u.lease.head, &head) == NGX_OK)
+        && ngx_coord_entry_id(op->u.lease.head, &head) == NGX_OK)
     {
         op->u.lease.waiting = (ngx_uint_t) waiting;
     }
@@ -134,27 +133,20 @@ ngx_coord_turn_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 }
 
 
-static ngx_int_t
-ngx_coord_hex_id(u_char *id, ngx_str_t *s)
-{
-    ngx_int_t   n;
-    ngx_uint_t  i;
+/* what others put in line: an id only if it looks like one */
 
-    if (s->len != 2 * NGX_COORD_ID_LEN) {
+static ngx_int_t
+ngx_coord_entry_id(u_char *id, ngx_str_t *s)
+{
+    ngx_str_t  decoded;
+
+    if (s->len != NGX_COORD_ENTRY_LEN) {
         return NGX_ERROR;
     }
 
-    for (i = 0; i < NGX_COORD_ID_LEN; i++) {
-        n = ngx_hextoi(s->data + 2 * i, 2);
+    decoded.data = id;
 
-        if (n == NGX_ERROR) {
-            return NGX_ERROR;
-        }
-
-        id[i] = (u_char) n;
-    }
-
-    return NGX_OK;
+    return ngx_decode_base64url(&decoded, s);
 }
 
 
@@ -168,7 +160,7 @@ ngx_coord_enter_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 
     ngx_coord_arg_key(cmd, NGX_COORD_WAIT_ENTER_W, op, "}:w");
     ngx_coord_arg_key(cmd, NGX_COORD_WAIT_ENTER_TMP, op, "}:tmp");
-    ngx_coord_arg_id(cmd, NGX_COORD_WAIT_ENTER_ID, op);
+    ngx_coord_arg_entry(cmd, NGX_COORD_WAIT_ENTER_ID, op);
     ngx_coord_arg_num(&a[NGX_COORD_WAIT_ENTER_ARRIVAL],
                       (now - op->u.lease.waited) / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_WAIT_ENTER_LIMIT],
@@ -215,7 +207,7 @@ ngx_coord_leave_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 
     ngx_coord_arg_key(cmd, NGX_COORD_WAIT_LEAVE_W, op, "}:w");
     ngx_coord_arg_key(cmd, NGX_COORD_WAIT_LEAVE_K, op, "}");
-    ngx_coord_arg_id(cmd, NGX_COORD_WAIT_LEAVE_ID, op);
+    ngx_coord_arg_entry(cmd, NGX_COORD_WAIT_LEAVE_ID, op);
     ngx_coord_arg_str(&a[NGX_COORD_WAIT_LEAVE_CHANNEL], channel->data,
                       channel->len);
 }
@@ -232,7 +224,7 @@ ngx_coord_release_wake_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     channel = &op->zone->store->wake;
 
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_RELEASE_WAKE_K, op, "}");
-    ngx_coord_arg_id(cmd, NGX_COORD_LEASE_RELEASE_WAKE_ID, op);
+    ngx_coord_arg_entry(cmd, NGX_COORD_LEASE_RELEASE_WAKE_ID, op);
     ngx_coord_arg_str(&a[NGX_COORD_LEASE_RELEASE_WAKE_CHANNEL], channel->data,
                       channel->len);
 }

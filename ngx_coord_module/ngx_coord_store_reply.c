@@ -15,7 +15,7 @@
 
 
 static ngx_int_t ngx_coord_set_parse(ngx_coord_resp_value_t **values,
-    int64_t *used, ngx_coord_nsec_t *first, ngx_coord_nsec_t none);
+    int64_t *used);
 
 
 /* whatever it gave back, it is not there any more */
@@ -175,37 +175,17 @@ ngx_coord_sliding_take_parse(ngx_coord_op_t *op,
 /* what the scripts for logs and leases have in common */
 
 static ngx_int_t
-ngx_coord_set_parse(ngx_coord_resp_value_t **values, int64_t *used,
-    ngx_coord_nsec_t *first, ngx_coord_nsec_t none)
+ngx_coord_set_parse(ngx_coord_resp_value_t **values, int64_t *used)
 {
-    double                   score;
-    int64_t                  kept, dropped;
-    ngx_coord_resp_value_t  *v;
-
-    v = values[8];
+    int64_t  kept, dropped;
 
     if (ngx_coord_resp_integer(values[3], &kept) != NGX_OK
         || ngx_coord_resp_integer(values[4], &dropped) != NGX_OK
         || ngx_coord_resp_integer(values[7], used) != NGX_OK
         || (kept != 0) == (dropped != 0)
-        || *used < 0
-        || v->type != NGX_COORD_RESP_ARRAY)
+        || *used < 0)
     {
         return NGX_ERROR;
-    }
-
-    *first = none;
-
-    if (v->integer == 2) {
-
-        if (ngx_coord_resp_double(ngx_coord_resp_element(v, 1), &score)
-            != NGX_OK
-            || !(score >= 0 && score <= NGX_COORD_STORE_USEC_MAX))
-        {
-            return NGX_ERROR;
-        }
-
-        *first = (int64_t) score * NGX_COORD_NSEC_PER_USEC;
     }
 
     return dropped ? NGX_BUSY : NGX_OK;
@@ -216,15 +196,32 @@ ngx_int_t
 ngx_coord_log_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    int64_t             used;
-    ngx_int_t           rc;
-    ngx_coord_nsec_t    first;
-    ngx_coord_window_t  window;
+    double                   score;
+    int64_t                  used;
+    ngx_int_t                rc;
+    ngx_coord_nsec_t         first;
+    ngx_coord_window_t       window;
+    ngx_coord_resp_value_t  *v;
 
-    rc = ngx_coord_set_parse(values, &used, &first, now);
+    rc = ngx_coord_set_parse(values, &used);
+    v = values[8];
 
-    if (rc == NGX_ERROR) {
+    if (rc == NGX_ERROR || v->type != NGX_COORD_RESP_ARRAY) {
         return NGX_ERROR;
+    }
+
+    first = now;
+
+    if (v->integer == 2) {
+
+        if (ngx_coord_resp_double(ngx_coord_resp_element(v, 1), &score)
+            != NGX_OK
+            || !(score >= 0 && score <= NGX_COORD_STORE_USEC_MAX))
+        {
+            return NGX_ERROR;
+        }
+
+        first = (int64_t) score * NGX_COORD_NSEC_PER_USEC;
     }
 
     (void) ngx_coord_window_init(&window, &op->u.rate);
@@ -242,18 +239,14 @@ ngx_int_t
 ngx_coord_lease_acquire_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    int64_t           used;
-    ngx_int_t         rc;
-    ngx_coord_nsec_t  first;
+    int64_t    used;
+    ngx_int_t  rc;
 
-    rc = ngx_coord_set_parse(values, &used, &first, now);
+    rc = ngx_coord_set_parse(values, &used);
 
-    if (rc == NGX_ERROR) {
-        return NGX_ERROR;
+    if (rc != NGX_ERROR) {
+        op->u.lease.current = (ngx_uint_t) used;
     }
-
-    op->u.lease.current = (ngx_uint_t) used;
-    op->u.lease.retry = (rc == NGX_BUSY) ? ngx_max(first - now, 1) : 0;
 
     return rc;
 }

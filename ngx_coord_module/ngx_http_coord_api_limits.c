@@ -200,7 +200,7 @@ ngx_http_coord_api_lease_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_json_string(out, "key", &api->key);
     ngx_http_coord_json_number(out, "current", op->u.lease.current);
     ngx_http_coord_json_seconds(out, "first_expiry_seconds",
-                                op->u.lease.retry / NGX_COORD_NSEC_PER_USEC);
+                                op->u.lease.first / NGX_COORD_NSEC_PER_USEC);
     ngx_http_coord_json_string(out, "source",
                                &ngx_coord_source_names[op->source]);
 

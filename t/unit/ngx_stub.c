@@ -237,6 +237,71 @@ ngx_hex_dump(u_char *dst, u_char *src, size_t len)
 }
 
 
+static const char  base64url[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+
+void
+ngx_encode_base64url(ngx_str_t *dst, ngx_str_t *src)
+{
+    size_t    i;
+    u_char   *p;
+    uint32_t  bits, n;
+
+    p = dst->data;
+    bits = 0;
+    n = 0;
+
+    for (i = 0; i < src->len; i++) {
+        bits = bits << 8 | src->data[i];
+
+        for (n += 8; n >= 6; n -= 6) {
+            *p++ = base64url[bits >> (n - 6) & 63];
+        }
+    }
+
+    if (n) {
+        *p++ = base64url[bits << (6 - n) & 63];
+    }
+
+    dst->len = p - dst->data;
+}
+
+
+ngx_int_t
+ngx_decode_base64url(ngx_str_t *dst, ngx_str_t *src)
+{
+    size_t       i;
+    u_char      *p;
+    uint32_t     bits, n;
+    const char  *c;
+
+    p = dst->data;
+    bits = 0;
+    n = 0;
+
+    for (i = 0; i < src->len; i++) {
+        c = src->data[i] ? strchr(base64url, src->data[i]) : NULL;
+
+        if (c == NULL) {
+            return NGX_ERROR;
+        }
+
+        bits = bits << 6 | (uint32_t) (c - base64url);
+        n += 6;
+
+        if (n >= 8) {
+            n -= 8;
+            *p++ = (u_char) (bits >> n);
+        }
+    }
+
+    dst->len = p - dst->data;
+
+    return src->len % 4 == 1 ? NGX_ERROR : NGX_OK;
+}
+
+
 void
 ngx_log_error_core(ngx_uint_t level, ngx_log_t *log, ngx_err_t err,
     const char *fmt, ...)
