@@ -236,9 +236,7 @@ ngx_coord_probe_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
         return;
     }
 
-    if (ngx_coord_resp_string(ngx_coord_resp_element(reply, 0), &text)
-        != NGX_OK)
-    {
+    if (ngx_coord_resp_string(reply, &text) != NGX_OK) {
         probe->denied = 1;
         ngx_coord_probe_failed(probe, NGX_COORD_FAIL_ERROR);
         return;

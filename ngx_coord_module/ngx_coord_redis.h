@@ -6,7 +6,8 @@
  * connection over ngx_connection_t.  It knows commands, replies, deadlines
  * and the state of the server; it knows nothing of rates or leases.
  *
- *   ngx_coord_redis.c         create, send, replies, deadlines
+ *   ngx_coord_redis.c         create, send, replies
+ *   ngx_coord_redis_call.c    transactions, alone or shared, deadlines
  *   ngx_coord_redis_health.c  breaker, server clock
  *   ngx_coord_redis_conn.c    addresses, socket, states, back-off
  *   ngx_coord_redis_io.c      handshake, reading, writing
@@ -100,9 +101,10 @@ struct ngx_coord_redis_conf_s {
 
 
 /*
- * One transaction on its way.  The caller owns the memory, fills the upper
- * part, and keeps the call until handler() was called: that comes exactly
- * once, unless ngx_coord_redis_send() returned NGX_ERROR.
+ * Commands on their way that are executed together.  The caller owns the
+ * memory, fills the upper part, and keeps the call until handler() was
+ * called: that comes exactly once, unless ngx_coord_redis_send() returned
+ * NGX_ERROR.
  */
 
 struct ngx_coord_redis_call_s {
@@ -124,10 +126,11 @@ struct ngx_coord_redis_call_s {
     void                     (*expired)(ngx_coord_redis_call_t *call);
 
     /*
-     * The end.  rc NGX_OK: reply is an array with one value per command,
-     * valid during the call, its nonce already checked; single values may be
-     * error replies.  NGX_ERROR: no reply, call->failure says why.  Runs
-     * inside the client: it records and posts, and must not resume a request.
+     * The end.  rc NGX_OK: reply is the first of ncommands values (the next
+     * one is reply + reply->next), valid during the call, their nonce already
+     * checked; single values may be error replies.  NGX_ERROR: no reply,
+     * call->failure says why.  Runs inside the client: it records and posts,
+     * and must not resume a request.
      */
     void                     (*handler)(ngx_coord_redis_call_t *call,
                                         ngx_int_t rc,
@@ -135,12 +138,14 @@ struct ngx_coord_redis_call_s {
     void                      *data;
 
     unsigned                   plain:1;   /* no MULTI/EXEC round it */
+    unsigned                   joins:1;   /* few values: may share them */
 
     /* the client's */
     unsigned                   late:1;    /* expired() was called */
     unsigned                   sent:1;
+    unsigned                   joined:1;  /* to the call before it */
     ngx_coord_fail_e           failure;
-    ngx_uint_t                 received;  /* replies read so far */
+    ngx_uint_t                 total;     /* commands, with who joined it */
     uint64_t                   nonce;
     ngx_msec_t                 deadline;
     ngx_coord_nsec_t           start;

@@ -97,7 +97,9 @@ struct ngx_coord_redis_conn_s {
     u_char                    *out_pos;       /* ... from here */
     u_char                    *out_last;
     u_char                    *out_end;
+    ngx_uint_t                 writes;        /* attempts to send it */
     ngx_event_t                flush;         /* posted, never timed */
+    ngx_uint_t                 deferred;      /* times it was put off */
 
     ngx_event_t                timer;
     ngx_msec_t                 retry_at;      /* disconnected: not before */
@@ -150,6 +152,11 @@ struct ngx_coord_redis_node_s {
     ngx_uint_t                 pending;
     ngx_event_t                deadline;
     uint64_t                   nonce;
+
+    /* a call whose transaction ends the output, and may take others in */
+    ngx_coord_redis_call_t    *open;
+    ngx_uint_t                 writes;        /* conn->writes by then */
+    unsigned                   apart:1;       /* one call a transaction */
 
     ngx_coord_breaker_e        breaker;
     ngx_uint_t                 failures;      /* in a row */
@@ -258,13 +265,14 @@ const ngx_coord_redis_error_t *ngx_coord_redis_error(ngx_str_t *text);
  */
 ngx_str_t ngx_coord_redis_error_code(ngx_str_t *text);
 
-/* the number of replies that a call has */
+/* the number of replies that a call and those who joined it have */
 ngx_uint_t ngx_coord_redis_replies(ngx_coord_redis_call_t *call);
 
 /*
- * Checks the gathered replies of a call.  NGX_OK: *reply is the array for the
- * handler; NGX_DECLINED: refused, *error is the first error reply and
- * the stream is in order; NGX_ERROR: these are not the replies of the call.
+ * Checks the gathered replies of a call and those who joined it.  NGX_OK:
+ * *reply is the first of call->total values; NGX_DECLINED: refused, *error is
+ * the first error reply and the stream is in order; NGX_ERROR: these are not
+ * the replies of the call.
  */
 ngx_int_t ngx_coord_redis_check(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
@@ -278,7 +286,7 @@ ngx_int_t ngx_coord_redis_time(ngx_coord_resp_value_t *v,
     ngx_coord_nsec_t *time);
 
 
-/* ngx_coord_redis.c */
+/* ngx_coord_redis_call.c */
 
 /* writes a call into the output; NONE, or why it cannot be sent */
 ngx_coord_fail_e ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
@@ -287,6 +295,30 @@ ngx_coord_fail_e ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
 /* from now on the call has a deadline, and replies if it is sent */
 void ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
+
+/* the next call of the same transaction; NULL: this is the last */
+ngx_coord_redis_call_t *ngx_coord_redis_joined(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+
+/* counts a call that has its replies */
+void ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+
+/* unlinks a call, then tells its owner; rc NGX_ERROR: call->failure is set */
+void ngx_coord_redis_end(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_int_t rc,
+    ngx_coord_resp_value_t *reply);
+
+/* ends all calls of a queue that is not the node's any more */
+void ngx_coord_redis_end_all(ngx_coord_redis_node_t *node, ngx_queue_t *calls,
+    ngx_coord_fail_e failure);
+
+/* the call is no longer among those whose deadline is ahead */
+void ngx_coord_redis_skip_live(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+
+/* the handler of the timer of deadlines */
+void ngx_coord_redis_deadline(ngx_event_t *ev);
 
 
 /* ngx_coord_redis_health.c */

@@ -210,8 +210,7 @@ ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     node->clock.in_flight = 0;
 
     if (rc == NGX_OK
-        && ngx_coord_redis_time(ngx_coord_resp_element(reply, 0), &time)
-           == NGX_OK)
+        && ngx_coord_redis_time(reply, &time) == NGX_OK)
     {
         ngx_coord_redis_clock_sample(node, time, call->start,
                                      ngx_coord_monotonic());

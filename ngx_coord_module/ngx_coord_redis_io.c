@@ -13,6 +13,7 @@
 
 #define NGX_COORD_CONN_READ_BUDGET   65536    /* bytes per read event */
 #define NGX_COORD_CONN_REPLY_BUDGET  256      /* replies per read event */
+#define NGX_COORD_CONN_DEFER         2        /* times, in one turn */
 #define NGX_COORD_CONN_OUT_SIZE      16384
 #define NGX_COORD_CONN_OUT_KEEP      262144   /* a larger buffer is freed */
 #define NGX_COORD_CONN_OUT_MAX       4194304  /* soft cap of unsent output */
@@ -445,6 +446,18 @@ ngx_coord_redis_conn_flush(ngx_event_t *ev)
 {
     ngx_coord_redis_conn_t  *conn = ev->data;
 
+    /* what is still to run this turn has more to send: ends, then releases */
+
+    if (conn->deferred < NGX_COORD_CONN_DEFER
+        && !ngx_queue_empty(&ngx_posted_events))
+    {
+        conn->deferred++;
+        ngx_post_event(ev, &ngx_posted_events);
+        return;
+    }
+
+    conn->deferred = 0;
+
     if (conn->peer.connection->write->ready) {
         ngx_coord_redis_conn_send(conn);
     }
@@ -458,6 +471,8 @@ ngx_coord_redis_conn_send(ngx_coord_redis_conn_t *conn)
     ngx_connection_t  *c;
 
     c = conn->peer.connection;
+
+    conn->writes++;
 
     while (conn->out_pos != conn->out_last) {
 

@@ -121,7 +121,7 @@ ngx_coord_redis_replies(ngx_coord_redis_call_t *call)
 {
     /* the commands and ECHO; MULTI and EXEC */
 
-    return call->plain ? call->ncommands + 1 : call->ncommands + 3;
+    return call->plain ? call->total + 1 : call->total + 3;
 }
 
 
@@ -171,7 +171,7 @@ ngx_coord_redis_check_multi(ngx_coord_redis_call_t *call,
         return NGX_ERROR;
     }
 
-    for (i = 0; i < call->ncommands + 1; i++) {
+    for (i = 0; i < call->total + 1; i++) {
         v += v->next;
 
         if (v->type == NGX_COORD_RESP_ERROR) {
@@ -180,7 +180,7 @@ ngx_coord_redis_check_multi(ngx_coord_redis_call_t *call,
         }
 
         if (refused) {
-            if (i == call->ncommands && !ngx_coord_redis_is_nonce(call, v)) {
+            if (i == call->total && !ngx_coord_redis_is_nonce(call, v)) {
                 return NGX_ERROR;
             }
 
@@ -203,7 +203,7 @@ ngx_coord_redis_check_multi(ngx_coord_redis_call_t *call,
         return NGX_ERROR;
     }
 
-    *reply = v;
+    *reply = v + 1;
 
     return NGX_OK;
 }
@@ -220,7 +220,7 @@ ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
     first = NULL;
     v = gathered + 1;
 
-    for (i = 0; i < call->ncommands; i++) {
+    for (i = 0; i < call->total; i++) {
 
         if (first == NULL && v->type == NGX_COORD_RESP_ERROR) {
             first = v;
@@ -247,13 +247,13 @@ ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
         return NGX_DECLINED;
     }
 
-    *reply = gathered;
+    *reply = gathered + 1;
 
     return NGX_OK;
 }
 
 
-/* takes the nonce off the end of the array if it is the right one */
+/* the array has a value a command, and ends with the nonce */
 
 static ngx_int_t
 ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
@@ -261,17 +261,14 @@ ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
 {
     ngx_coord_resp_value_t  *v;
 
-    v = ngx_coord_resp_element(array, call->ncommands);
+    v = ngx_coord_resp_element(array, call->total);
 
     if (v == NULL
-        || (ngx_uint_t) array->integer != call->ncommands + 1
+        || (ngx_uint_t) array->integer != call->total + 1
         || !ngx_coord_redis_is_nonce(call, v))
     {
         return NGX_ERROR;
     }
-
-    array->integer--;
-    array->next--;
 
     return NGX_OK;
 }

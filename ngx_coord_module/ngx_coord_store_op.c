@@ -189,6 +189,13 @@ ngx_coord_store_op_ncommands(ngx_coord_op_t *op)
 }
 
 
+ngx_uint_t
+ngx_coord_store_op_joins(ngx_coord_op_t *op)
+{
+    return op->type < NGX_COORD_OP_CLAIM && op->type != NGX_COORD_OP_USER_LIST;
+}
+
+
 ngx_int_t
 ngx_coord_store_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
     ngx_str_t *key)

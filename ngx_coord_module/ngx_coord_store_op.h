@@ -69,6 +69,12 @@ ngx_int_t ngx_coord_store_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now);
 ngx_uint_t ngx_coord_store_op_ncommands(ngx_coord_op_t *op);
 
 /*
+ * 1: its replies are few and short, so that the transaction may be shared
+ * with other requests; not so the list of a user, or a stored response.
+ */
+ngx_uint_t ngx_coord_store_op_joins(ngx_coord_op_t *op);
+
+/*
  * Makes room for what the encoding of the operations of a batch needs, and
  * stores a Redis key of op in *key, valid until the next encoding.
  * NGX_ERROR: no memory.

@@ -76,7 +76,9 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
     ngx_coord_redis_call_t  *call;
 
     first = NULL;
+
     call = &batch->call;
+    call->joins = 1;
 
     if (batch->store->client) {
         batch->now = ngx_coord_redis_now(batch->store->client);
@@ -99,6 +101,10 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
 
         op->sent = 1;
         call->ncommands += ngx_coord_store_op_ncommands(op);
+
+        if (!ngx_coord_store_op_joins(op)) {
+            call->joins = 0;
+        }
 
         if (first == NULL) {
             first = op;
@@ -195,12 +201,7 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
 
     batch = call->data;
 
-    if (rc != NGX_OK || reply->type != NGX_COORD_RESP_ARRAY) {
-
-        if (rc == NGX_OK) {
-            call->failure = NGX_COORD_FAIL_PROTOCOL;
-        }
-
+    if (rc != NGX_OK) {
         ngx_coord_store_redis_failed(batch);
         return;
     }
@@ -209,8 +210,7 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
 
     awaited = !batch->complete && !batch->abandoned;
 
-    left = (ngx_uint_t) reply->integer;
-    reply++;
+    left = call->ncommands;
 
     for (i = 0; i < batch->nops; i++) {
         op = &batch->ops[i];

@@ -1,0 +1,380 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Calls: transactions, alone or shared, and their ends and deadlines.
+ */
+
+
+#include "ngx_coord_redis_conn.h"
+
+
+#define NGX_COORD_STALL              4        /* times the timeout */
+
+#define NGX_COORD_MULTI              "*1" CRLF "$5" CRLF "MULTI" CRLF
+#define NGX_COORD_EXEC               "*1" CRLF "$4" CRLF "EXEC" CRLF
+#define NGX_COORD_ECHO               "*2" CRLF "$4" CRLF "ECHO" CRLF          \
+                                     "$16" CRLF
+
+/* what ends a transaction, and with its begin */
+
+#define NGX_COORD_CALL_END                                                    \
+    (sizeof(NGX_COORD_ECHO CRLF NGX_COORD_EXEC) - 1                           \
+     + NGX_COORD_REDIS_NONCE_LEN)
+#define NGX_COORD_CALL_OVERHEAD                                               \
+    (sizeof(NGX_COORD_MULTI) - 1 + NGX_COORD_CALL_END)
+
+/* commands of a transaction that calls share */
+#define NGX_COORD_CALL_SHARED        128
+
+
+static ngx_coord_redis_call_t *ngx_coord_redis_join(
+    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call);
+static void ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+static void ngx_coord_redis_rearm(ngx_coord_redis_node_t *node);
+
+
+ngx_coord_fail_e
+ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    u_char                  *p;
+    ngx_coord_fail_e         failure;
+    ngx_coord_redis_call_t  *first;
+
+    p = ngx_coord_redis_conn_room(node->conn,
+                                  call->size(call) + NGX_COORD_CALL_OVERHEAD,
+                                  &failure);
+    if (p == NULL) {
+        return failure;
+    }
+
+    first = ngx_coord_redis_join(node, call);
+
+    if (first != call) {
+        p -= NGX_COORD_CALL_END;
+
+    } else if (!call->plain) {
+        p = ngx_cpymem(p, NGX_COORD_MULTI, sizeof(NGX_COORD_MULTI) - 1);
+    }
+
+    p = call->encode(call, p);
+
+    call->sent = 1;
+
+    p = ngx_cpymem(p, NGX_COORD_ECHO, sizeof(NGX_COORD_ECHO) - 1);
+    p = ngx_coord_redis_nonce(p, first->nonce);
+    p = ngx_cpymem(p, CRLF, sizeof(CRLF) - 1);
+
+    if (!call->plain) {
+        p = ngx_cpymem(p, NGX_COORD_EXEC, sizeof(NGX_COORD_EXEC) - 1);
+    }
+
+    ngx_coord_redis_conn_queue(node->conn, p);
+
+    return NGX_COORD_FAIL_NONE;
+}
+
+
+/*
+ * Calls of one turn of the event loop share MULTI, ECHO and EXEC, which cost
+ * the server as much as what is between.  Returns the first call of the
+ * transaction that call is in: itself, if it begins one.  With a cluster all
+ * keys would have to be in one slot.
+ */
+
+static ngx_coord_redis_call_t *
+ngx_coord_redis_join(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_coord_redis_call_t  *first;
+
+    first = node->open;
+
+    if (first != NULL
+        && call->joins
+        && node->writes == node->conn->writes
+        && first->total + call->ncommands <= NGX_COORD_CALL_SHARED)
+    {
+        call->joined = 1;
+        first->total += call->ncommands;
+
+        return first;
+    }
+
+    call->joined = 0;
+    call->total = call->ncommands;
+    call->nonce = node->nonce++;
+
+    node->open = call->joins && !node->apart ? call : NULL;
+    node->writes = node->conn->writes;
+
+    return call;
+}
+
+
+ngx_coord_redis_call_t *
+ngx_coord_redis_joined(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_queue_t             *q;
+    ngx_coord_redis_call_t  *next;
+
+    q = ngx_queue_next(&call->queue);
+
+    if (q == ngx_queue_sentinel(&node->calls)) {
+        return NULL;
+    }
+
+    next = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+    return next->joined ? next : NULL;
+}
+
+
+void
+ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_event_t  *ev;
+
+    ngx_queue_insert_tail(&node->calls, &call->queue);
+    node->pending++;
+
+    if (node->first_live == NULL) {
+        node->first_live = call;
+    }
+
+    ev = &node->deadline;
+    ev->cancelable = 0;
+
+    /* set for a stalled tombstone it may be later than this deadline */
+
+    if (ev->timer_set) {
+
+        if ((ngx_msec_int_t) (ev->timer.key - call->deadline) <= 0) {
+            return;
+        }
+
+        ngx_del_timer(ev);
+    }
+
+    ngx_add_timer(ev, call->deadline - ngx_current_msec);
+}
+
+
+void
+ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_uint_t                n, usec;
+    ngx_coord_redis_stats_t  *stats;
+
+    if (!call->late) {
+        node->failures = 0;
+    }
+
+    if (call == &node->clock.call) {
+        return;
+    }
+
+    stats = node->redis->stats;
+    usec = (ngx_coord_monotonic() - call->start) / NGX_COORD_NSEC_PER_USEC;
+
+    for (n = 0; n < NGX_COORD_LATENCY_BUCKETS; n++) {
+
+        if (usec <= ngx_coord_latency_bounds[n]) {
+            break;
+        }
+    }
+
+    (void) ngx_atomic_fetch_add(&stats->latency[n], 1);
+    (void) ngx_atomic_fetch_add(&stats->latency_usec, usec);
+    (void) ngx_atomic_fetch_add(&stats->calls, 1);
+    (void) ngx_atomic_fetch_add(&stats->commands, call->ncommands);
+
+    if (call->late) {
+        (void) ngx_atomic_fetch_add(&stats->late, 1);
+    }
+}
+
+
+void
+ngx_coord_redis_end(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_int_t rc, ngx_coord_resp_value_t *reply)
+{
+    ngx_coord_redis_stats_t  *stats;
+
+    ngx_coord_redis_skip_live(node, call);
+
+    ngx_queue_remove(&call->queue);
+    node->pending--;
+
+    if (node->pending == 0) {
+        node->deadline.cancelable = 1;
+    }
+
+    if (call != &node->clock.call) {
+        stats = node->redis->stats;
+
+        (void) ngx_atomic_fetch_add(&stats->pending, -1);
+
+        /* a late one was counted as a timeout */
+
+        if (rc != NGX_OK && !call->late) {
+            (void) ngx_atomic_fetch_add(&stats->failures[call->failure], 1);
+        }
+    }
+
+    call->handler(call, rc, reply);
+}
+
+
+void
+ngx_coord_redis_end_all(ngx_coord_redis_node_t *node, ngx_queue_t *calls,
+    ngx_coord_fail_e failure)
+{
+    ngx_queue_t             *q;
+    ngx_coord_redis_call_t  *call;
+
+    if (ngx_queue_empty(&node->calls)) {
+        node->first_live = NULL;
+    }
+
+    while (!ngx_queue_empty(calls)) {
+        q = ngx_queue_head(calls);
+        call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+        call->failure = failure;
+        ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
+    }
+}
+
+
+void
+ngx_coord_redis_skip_live(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_queue_t  *q;
+
+    if (node->first_live != call) {
+        return;
+    }
+
+    q = ngx_queue_next(&call->queue);
+
+    if (q == ngx_queue_sentinel(&node->calls)) {
+        node->first_live = NULL;
+        return;
+    }
+
+    node->first_live = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+}
+
+
+void
+ngx_coord_redis_deadline(ngx_event_t *ev)
+{
+    ngx_coord_redis_node_t  *node = ev->data;
+
+    ngx_msec_t               age;
+    ngx_queue_t             *q;
+    ngx_coord_redis_call_t  *call;
+
+    while (node->first_live != NULL) {
+        call = node->first_live;
+
+        if ((ngx_msec_int_t) (call->deadline - ngx_current_msec) > 0) {
+            break;
+        }
+
+        ngx_coord_redis_expire(node, call);
+    }
+
+    if (ngx_queue_empty(&node->calls)) {
+        return;
+    }
+
+    q = ngx_queue_head(&node->calls);
+    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+    age = ngx_current_msec - call->deadline + node->redis->conf->timeout;
+
+    if (call->late && age >= NGX_COORD_STALL * node->redis->conf->timeout) {
+        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_TIMEOUT, 0,
+                                 "no reply, connection closed",
+                                 NULL);
+        ngx_coord_redis_conn_close(node->conn, NGX_COORD_FAIL_TIMEOUT);
+        return;
+    }
+
+    ngx_coord_redis_rearm(node);
+}
+
+
+static void
+ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_coord_redis_stats_t  *stats;
+
+    ngx_coord_redis_skip_live(node, call);
+
+    call->late = 1;
+    call->failure = NGX_COORD_FAIL_TIMEOUT;
+
+    if (call != &node->clock.call) {
+        stats = node->redis->stats;
+
+        (void) ngx_atomic_fetch_add(&stats->failures[NGX_COORD_FAIL_TIMEOUT],
+                                    1);
+
+        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_TIMEOUT, 0,
+                                 "no reply in time", NULL);
+        ngx_coord_redis_node_failed(node);
+    }
+
+    if (call->expired != NULL) {
+        call->expired(call);
+    }
+
+    if (!call->sent) {
+        ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
+    }
+}
+
+
+/* for the next deadline, or for the tombstone that stalls */
+
+static void
+ngx_coord_redis_rearm(ngx_coord_redis_node_t *node)
+{
+    ngx_msec_t               when;
+    ngx_queue_t             *q;
+    ngx_msec_int_t           delay;
+    ngx_coord_redis_call_t  *call;
+
+    q = ngx_queue_head(&node->calls);
+    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+    when = call->deadline;
+
+    if (call->late) {
+        when += (NGX_COORD_STALL - 1) * node->redis->conf->timeout;
+
+        if (node->first_live != NULL
+            && (ngx_msec_int_t) (node->first_live->deadline - when) < 0)
+        {
+            when = node->first_live->deadline;
+        }
+    }
+
+    delay = (ngx_msec_int_t) (when - ngx_current_msec);
+
+    if (node->deadline.timer_set) {
+        ngx_del_timer(&node->deadline);
+    }
+
+    ngx_add_timer(&node->deadline, ngx_max(delay, 1));
+}
