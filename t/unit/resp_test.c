@@ -614,13 +614,13 @@ test_values(void **state)
     ngx_coord_resp_t        *resp;
     ngx_coord_resp_value_t  *v;
 
-    /* 1 + 8 * (1 + n) values: 505 fit, 513 do not */
+    /* 1 + 16 * (1 + n) values: 1009 fit, 1025 do not */
 
     for (n = 62; n < 64; n++) {
         resp = ngx_coord_resp_create(MAX_REPLY, NULL);
-        rc = first(resp, lit("*8\r\n"), &v);
+        rc = first(resp, lit("*16\r\n"), &v);
 
-        for (i = 0; rc == NGX_AGAIN && i < 8 * (n + 1); i++) {
+        for (i = 0; rc == NGX_AGAIN && i < 16 * (n + 1); i++) {
 
             if (i % (n + 1)) {
                 rc = first(resp, lit(":1\r\n"), &v);

@@ -201,7 +201,9 @@ sub start {
     my $limit = $ENV{TEST_VALGRIND} ? 60 : 20;
 
     my $pid = $status == 0
-              && wait_for(sub { $self->_read_pid && $self->workers }, $limit)
+              && wait_for(sub { $self->_read_pid
+                                    && $self->workers >= $self->{workers} },
+                              $limit)
               && $self->_read_pid;
 
     if (!$pid) {
