@@ -188,7 +188,8 @@ ngx_int_t ngx_http_coord_idempotency_refuse(ngx_http_request_t *r,
 
 /*
  * Reads the body if nobody has done so.  NGX_OK: it is there; NGX_DONE: the
- * phases run again when it is, the request may be gone; or a status.
+ * phases run again when it is, the request may be gone; or a status, or in
+ * shadow mode NGX_DECLINED, if another upstream has already consumed it.
  */
 ngx_int_t ngx_http_coord_idempotency_read(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);

@@ -22,9 +22,21 @@ ngx_int_t
 ngx_http_coord_idempotency_read(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
-    ngx_int_t  rc;
+    ngx_int_t                      rc;
+    ngx_http_coord_idempotency_t  *state;
 
-    /* client_body_early_read, or another module in front of this one */
+    /* client_body_early_read, or what an error_page has left behind */
+
+    if (r->request_body && (r->request_body_no_buffering || r->reading_body)) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "idempotency: the body was sent to an upstream without "
+                      "buffering, nothing is left of it");
+
+        state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+
+        return state->shadow ? NGX_DECLINED
+                             : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
     if (r->request_body || r->discard_body) {
         r->preserve_body = 1;
