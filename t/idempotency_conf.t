@@ -59,6 +59,57 @@ unlike(($t->node(name => 'nowarn', server => 'coord_idempotency on;')
           ->check)[1], qr/\[warn\]/, 'a variable one is not');
 
 
+# nginx itself would run a request twice
+
+my $twice = qr/\[warn\].*"(\w+)_next_upstream"\ with\ "non_idempotent"\ may
+               \ run\ a\ request\ twice\ in\ location\ "([^"]+)"/x;
+
+for my $case (map { my $m = $_; [ $m, "$m\_next_upstream error non_idempotent; "
+                                  . ($m eq 'proxy'
+                                     ? 'proxy_pass http://127.0.0.1:1;'
+                                     : "$m\_pass 127.0.0.1:1;") ] }
+              qw(proxy fastcgi uwsgi scgi grpc))
+{
+    my ($module, $conf) = @$case;
+
+    for my $mode (qw(on required off)) {
+        my ($good, $text) = $t->node(name => "$module-$mode", server => <<"EOF")
+    location /other { coord_idempotency on; proxy_pass http://127.0.0.1:1; }
+    location /twice { coord_idempotency $mode; $conf }
+EOF
+            ->check;
+
+        ok($good, "$module, $mode: a warning only");
+        my @found = $text =~ /$twice/g;
+        is("@found", $mode eq 'off' ? '' : "$module /twice", "$module, $mode");
+    }
+}
+
+for my $case ([ 'other module', 'fastcgi_pass 127.0.0.1:1;', '' ],
+              [ 'other module, too',
+                'fastcgi_pass 127.0.0.1:1; '
+                . 'fastcgi_next_upstream non_idempotent error;',
+                'fastcgi /' ],
+              [ 'inherited', 'proxy_pass http://127.0.0.1:1;', 'proxy /' ],
+              [ 'variable', 'proxy_pass http://$arg_a;', 'proxy /' ],
+              [ 'overridden', 'proxy_pass http://127.0.0.1:1; '
+                              . 'proxy_next_upstream error;', '' ],
+              [ 'file', 'root html;', '' ])
+{
+    my ($name, $conf, $want) = @$case;
+    my ($good, $text) = $t->node(name => $name =~ s/\W//gr, server => <<"EOF")
+    coord_idempotency on;
+    proxy_next_upstream error timeout non_idempotent;
+    location / { $conf }
+EOF
+        ->check;
+
+    ok($good, "next upstream, $name: a warning only");
+    my @found = $text =~ /$twice/g;
+    is("@found", $want, "next upstream, $name") or diag($text);
+}
+
+
 # what runs
 
 my $origin = $t->origin(routes => {
