@@ -128,6 +128,25 @@ $c->reset;
 ok($t->wait_for(sub { $origin->aborted }), 'its client is gone');
 
 
+# real Redis: nothing is left of it, and what it stored is there after run()
+
+for my $stop ('', '$s->stop', '$s->stop("KILL"); $s->run') {
+    open(my $fh, '-|', $^X, '-I', "$FindBin::Bin/lib", '-MCoord::Redis', '-e',
+         "\$s = Coord::Redis->start; print \$s->{dir}; $stop") or die;
+    my $dir = <$fh>;
+    close $fh;
+
+    like($dir, qr{coord-redis-\w+$}, "a server of its own: $stop");
+    ok(!-e $dir, 'its directory is gone');
+}
+
+my $redis = $t->redis('appendonly yes', 'appendfsync always');
+$redis->connect->command('SET', 'k', 'v');
+$redis->stop('KILL');
+$redis->run;
+is($redis->connect->command('GET', 'k'), 'v', 'with its data again');
+
+
 # fake Redis
 
 my $fake = $t->fake_redis(password => 'secret');

@@ -46,7 +46,8 @@ is checked at exit and makes the test file fail.
         pid, error_log, events, access_log, temp paths.
     $t->conf_error(%opt)   what "nginx -t" prints for such a node, '' if good
     $t->redis(@conf)       Coord::Redis->start(conf lines), a real server:
-                           $redis->{port}, {pid}, connect, stop($sig), run;
+                           $redis->{port}, {pid}, connect, stop($sig), run
+                           (again, with the data that it has stored);
                            gives %%REDIS%% (redis://127.0.0.1:port),
                            %%REDIS_PORT%%, %%REDIS_SOCKET%%; the second one
                            %%REDIS_2%%, %%REDIS_2_PORT%% ..
@@ -225,10 +226,9 @@ sub redis {
 
     require Coord::Redis;
 
-    my $redis = Coord::Redis->start(@conf);
+    my $redis = Coord::Redis->start_in($self->_subdir('redis'), @conf);
 
     push @{$self->{servers}}, $redis;
-    $self->{count}{redis}++;
     my $name = $self->_define('REDIS', 'redis://127.0.0.1:', $redis->{port});
     $self->{vars}{"${name}_SOCKET"} = $redis->{socket};
 
@@ -310,10 +310,6 @@ sub finish {
 
     for my $server (@{$self->{servers}}) {
         eval { $server->stop; 1 } or push @late, "$server: $@";
-
-        # of its own, outside of ours
-        remove_tree($server->{dir}) if $server->isa('Coord::Redis::Server')
-                                       && !$ENV{TEST_KEEP};
     }
 
     $_->() for @{$self->{at_end}};

@@ -23,7 +23,7 @@ use Time::HiRes qw(sleep time);
 
 use Coord::Util qw(free_port);
 
-my %running;
+my @servers;
 
 
 # new(port => .., [host => ..] | socket => path, die => 0|1, timeout => s)
@@ -147,12 +147,26 @@ sub close {
 
 
 # start(conf lines ...): a server on a free loopback port, without
-# persistence, in a directory of its own; stopped at the end of the process
+# persistence, in a directory of its own.  When the process ends it is stopped
+# and the directory removed, also that of a server that was stopped before.
 
 sub start {
     my ($class, @conf) = @_;
 
     my $dir = tempdir('coord-redis-XXXXXX', TMPDIR => 1);
+    my $self = $class->start_in($dir, @conf);
+
+    $self->{own} = 1;
+
+    return $self;
+}
+
+
+# start_in(directory, conf lines ...): the same, the directory is the caller's
+
+sub start_in {
+    my ($class, $dir, @conf) = @_;
+
     my $port = free_port();
 
     open(my $fh, '>', "$dir/redis.conf") or die "$dir/redis.conf: $!";
@@ -163,6 +177,7 @@ sub start {
 
     my $self = bless { dir => $dir, port => $port, owner => $$,
                        socket => "$dir/redis.sock" }, 'Coord::Redis::Server';
+    push @servers, $self;
     $self->run;
 
     return $self;
@@ -177,7 +192,8 @@ use warnings;
 use POSIX qw(WNOHANG);
 
 
-# run(): starts the process, again after stop(); dies if it does not answer
+# run(): starts the process; after stop() again, on the same port and with
+# what it has stored.  Dies if it does not answer.
 
 sub run {
     my ($self) = @_;
@@ -191,16 +207,16 @@ sub run {
     }
 
     $self->{pid} = $pid;
-    $running{$pid} = $self;
 
     for (1 .. 300) {
-        return if eval { $self->connect->command('PING') };
+        return if eval { $self->connect->command('PING') eq 'PONG' };
         last if waitpid($pid, WNOHANG) == $pid;
         Time::HiRes::sleep(0.05);
     }
 
     $self->stop;
-    die "redis-server does not start, see $self->{dir}/redis.log\n";
+    die "redis-server does not start:\n"
+        . Coord::Util::slurp("$self->{dir}/redis.log");
 }
 
 
@@ -218,7 +234,6 @@ sub stop {
 
     my $pid = delete $self->{pid} or return;
 
-    delete $running{$pid};
     kill 'CONT', $pid;
     kill $signal || 'TERM', $pid;
 
@@ -235,11 +250,11 @@ sub stop {
 sub END {
     local ($?, $!);
 
-    for my $server (values %running) {
+    for my $server (@servers) {
         next if $server->{owner} != $$;
 
         $server->stop;
-        File::Path::remove_tree($server->{dir});
+        File::Path::remove_tree($server->{dir}) if $server->{own};
     }
 }
 
