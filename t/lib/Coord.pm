@@ -79,7 +79,7 @@ is checked at exit and makes the test file fail.
         %opt: headers => {..} | [..], body, host, timeout, local => 127.0.0.2
     parallel($n, $path, %opt)       $n at once, list of responses
     connect                a connection by hand, below
-    h2($path, @curl_args)  HTTP/2
+    h2($path, @curl_args)  HTTP/2; Coord::HTTP2 for streams by hand
 
 Response: status, body, header(name), headers (hash of arrays, lower case),
 head (bytes), time, complete, error ('' if none); status is 0 without a reply.
