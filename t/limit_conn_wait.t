@@ -11,7 +11,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
-use Coord::HTTP;
+use Coord::HTTP2;
 use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
@@ -33,6 +33,7 @@ my $http = <<'EOF';
 
     server {
         listen 127.0.0.1:%%PORT%% backlog=4096;
+        listen 127.0.0.1:%%PORT_2%% http2;
         access_log %%NODEDIR%%/c.log c;
         location = /work { coord_limit_conn one 3 wait=30s;
                            proxy_pass http://%%ORIGIN%%; }
@@ -42,7 +43,7 @@ my $http = <<'EOF';
                            proxy_pass http://%%ORIGIN%%; }
         location = /fifo { coord_limit_conn one 1 wait=30s;
                            proxy_pass http://%%ORIGIN%%; }
-        location = /wait { coord_limit_conn one 1 wait=30s queue=600;
+        location = /wait { coord_limit_conn one 1 wait=30s queue=1000;
                            empty_gif; }
         location = /wait3 { coord_limit_conn one 1 wait=30s queue=3;
                             empty_gif; }
@@ -245,23 +246,51 @@ is($_->response('GET', 10)->status, 200, 'passes') for @line;
 cmp_ok(time - $start, '<', 5, 'soon');
 
 
-# many who wait ask seldom
+# many who wait ask seldom, and no more often than a few do: in each worker one
+# asks for all.  Half of them are streams of ten connections.
 
 $hold = open_request($n1, '/hold?k=x');
 soon(sub { held('x') == 1 }, 5, 'held');
-@line = map { open_request($_ % 2 ? $n1 : $n2, '/wait?k=x') } 1 .. 500;
-soon(sub { line('x') == 500 }, 20, '500 wait');
+
+sub commands {
+    my ($seconds) = @_;
+    my $count = sub {
+        my %n = $r->command('INFO', 'commandstats')
+                =~ /^cmdstat_(\S+?):calls=(\d+)/mg;
+        delete @n{qw(info)};
+        my $sum = 0;
+        $sum += $_ for values %n;
+        return $sum;
+    };
+    my $before = $count->();
+    sleep $seconds;
+    return $count->() - $before;
+}
+
+my @h2 = map { Coord::HTTP2->new(port => $_->port(2)) } ($n1, $n2) x 5;
+my @streams = map { [$_, $_->request('/wait?k=x')] } @h2;
+@line = map { open_request($_ % 2 ? $n1 : $n2, '/wait?k=x') } 1 .. 10;
+soon(sub { line('x') == 20 }, 10, 'twenty wait');
 sleep 1;
-my $count = sub { my ($n) = $r->command('INFO', 'stats')
-                      =~ /total_commands_processed:(\d+)/; return $n };
-my $before = $count->();
-sleep 3;
-my $commands = $count->() - $before;
-cmp_ok($commands, '<', 1500, "no busy loop: $commands commands in 3 s");
+my $few = commands(3);
+
+push @streams, map { my $h2 = $_; map { [$h2, $h2->request('/wait?k=x')] }
+                                  1 .. 49 } @h2;
+push @line, map { open_request($_ % 2 ? $n1 : $n2, '/wait?k=x') } 1 .. 490;
+soon(sub { line('x') == 1000 }, 30, '1000 wait');
+sleep 1;
+my $many = commands(3);
+cmp_ok($many, '<', 1500, "no busy loop: $many commands in 3 s");
+cmp_ok($many, '<', 2 * $few + 100, "twenty who waited took $few");
+
 $hold->close;
 $start = time;
-my $passed = grep { $_->response('GET', 30)->status == 200 } @line;
+my $passed = grep { $_->response('GET', 60)->status == 200 } @line;
 is($passed, 500, sprintf('all pass, after %.1f s', time - $start));
+$passed = grep { $_->[0]->ended($_->[1], 60)
+                 && $_->[0]->stream($_->[1])->{status} == 200 } @streams;
+is($passed, 500, 'all streams as well');
+soon(sub { line('x') == 0 && held('x') == 0 }, 5, 'nothing is left');
 
 
 # reload while some wait
