@@ -16,7 +16,8 @@ package Coord::FakeRedis;
 #   $fake->fault(action => name, %which, %how)
 #       which: cmd => 'EXEC' (any when absent), match => regex over the
 #              arguments, nth => 1 (the n-th that matches), times => 1 (0: all
-#              from the n-th on), conn => number (from 1)
+#              from the n-th on), conn => number (from 1), store => name of
+#              the coord_store whose connection it is
 #       drop                   the reply is not sent
 #       duplicate              sent twice
 #       replace  data          other bytes instead of it
@@ -28,9 +29,11 @@ package Coord::FakeRedis;
 #       close    [offset] [rst]   ends after so many bytes of the reply
 #   $fake->clear               forgets all faults
 #   $fake->fired               number of faults that fired; fired('drop')
+#   $fake->waiting             those that are still to fire: list of hashes
 #   $fake->commands            every command: [conn, name, arguments..]
 #   $fake->commands('AUTH')
-#   $fake->push($bytes)        bytes that nobody asked for, on every connection
+#   $fake->push($bytes)        bytes that nobody asked for, on every connection;
+#                              push($bytes, $store): returns on how many
 #   $fake->connections, refuse, accept, drop_all($rst), freeze, thaw, stop,
 #   restart, port, addr, entries (the journal)
 
@@ -52,7 +55,8 @@ sub start {
 
 sub fault { my ($self, %f) = @_; return $self->call('fault', \%f) }
 sub clear { $_[0]->call('clear') }
-sub push { $_[0]->call('push', $_[1]) }
+sub waiting { @{$_[0]->call('waiting')} }
+sub push { my ($self, @which) = @_; return $self->call('push', @which) }
 
 
 sub fired {
@@ -188,6 +192,11 @@ sub received {
         $self->note(event => 'command', conn => $c->{id}, cmd => $name,
                     args => \@args);
 
+        # the name that a coord_store gives its connections
+        if ($name eq 'CLIENT' && "@args" =~ /^SETNAME ngx_coord:([^:]+):/) {
+            $c->{store} = $1;
+        }
+
         if ($c->{peer}) {
             CORE::push @{$c->{asked}}, [$name, @args];
 
@@ -277,6 +286,7 @@ sub find_fault {
     for my $f (@{$self->{faults}}) {
         next if $f->{cmd} && $f->{cmd} ne $name;
         next if $f->{conn} && $f->{conn} != $c->{id};
+        next if defined $f->{store} && $f->{store} ne ($c->{store} || '');
         next if defined $f->{match} && "@args" !~ /$f->{match}/;
         next if ++$f->{seen} < ($f->{nth} || 1);
 
@@ -299,7 +309,7 @@ sub answer {
         or return $self->enqueue($c, [send => $reply]);
 
     $self->note(event => 'fault', conn => $c->{id}, cmd => $asked->[0],
-                action => $f->{action});
+                action => $f->{action}, size => length $reply);
 
     my $method = "fault_$f->{action}";
 
@@ -357,15 +367,31 @@ sub command_clear {
 }
 
 
-sub command_push {
-    my ($self, $bytes) = @_;
+sub command_waiting {
+    my ($self) = @_;
 
-    for my $c (grep { $_->{id} } values %{$self->{conns}}) {
+    return [grep {
+        my $times = defined $_->{times} ? $_->{times} : 1;
+        $_->{done} < ($times || 1);
+    } @{$self->{faults}}];
+}
+
+
+sub command_push {
+    my ($self, $bytes, $store) = @_;
+
+    my @conns = grep { $_->{id} } values %{$self->{conns}};
+
+    if (defined $store) {
+        @conns = grep { ($_->{store} || '') eq $store } @conns;
+    }
+
+    for my $c (@conns) {
         $self->note(event => 'fault', action => 'push', conn => $c->{id});
         $self->enqueue($c, [send => "$bytes"]);
     }
 
-    return 1;
+    return scalar @conns;
 }
 
 
