@@ -193,6 +193,19 @@ ngx_int_t ngx_http_coord_preaccess_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_coord_precontent_handler(ngx_http_request_t *r);
 
 /*
+ * Continues the walk of a request whose begin() or decide() returned
+ * NGX_AGAIN.  Only from a posted event or a timer, never from a feature's own
+ * begin() or decide(); the request may be gone when this returns.
+ */
+void ngx_http_coord_resume(ngx_http_coord_ctx_t *ctx);
+
+/* of the client request, for its cleanup: detaches and ends what it has */
+void ngx_http_coord_cleanup(void *data);
+
+
+/* --- ngx_http_coord_ctx.c: the state of a client request --- */
+
+/*
  * The state of the client request that r belongs to, found also after an
  * internal redirect; NULL: no feature has looked at it yet.
  */
@@ -220,13 +233,6 @@ ngx_coord_op_t *ngx_http_coord_add_encoded(ngx_http_request_t *r,
 /* an operation of the running stage, in decide() with its result */
 ngx_coord_op_t *ngx_http_coord_op(ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_ref_t ref);
-
-/*
- * Continues the walk of a request whose begin() or decide() returned
- * NGX_AGAIN.  Only from a posted event or a timer, never from a feature's own
- * begin() or decide(); the request may be gone when this returns.
- */
-void ngx_http_coord_resume(ngx_http_coord_ctx_t *ctx);
 
 
 /* --- ngx_http_coord_decision.c: what the client sees --- */

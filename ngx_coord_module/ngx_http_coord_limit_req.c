@@ -3,40 +3,13 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * coord_limit_req: the request side of rate limits.  Directives are in
- * ngx_http_coord_limit_req_conf.c.
+ * ngx_http_coord_limit_req_conf.c, fields and variables in ..._report.c.
  */
 
 
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_conf.h"
 #include "ngx_http_coord_limit_req.h"
-
-
-/* one limit as asked for this request */
-typedef struct {
-    ngx_http_coord_limit_req_limit_t  *limit;
-    ngx_http_coord_ref_t               ref;
-    ngx_coord_quota_t                  quota;
-    ngx_coord_op_t                     op;        /* granted: to give back */
-    unsigned                           held:1;    /* op is valid */
-} ngx_http_coord_limit_req_item_t;
-
-
-typedef struct {
-    ngx_http_coord_ctx_t              *ctx;
-    ngx_http_coord_limit_req_conf_t   *conf;
-    ngx_array_t                        items;
-    ngx_event_t                        delay;
-
-    ngx_http_coord_limit_req_status_e  status;
-    ngx_str_t                          zone;
-    ngx_coord_source_e                 source;
-    ngx_uint_t                         limit;
-    ngx_uint_t                         remaining;
-    time_t                             reset;
-    unsigned                           delayed:1;
-    unsigned                           shown:1;   /* limit, ... are valid */
-} ngx_http_coord_limit_req_state_t;
 
 
 static ngx_int_t ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
@@ -54,21 +27,10 @@ static ngx_int_t ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
     ngx_http_coord_limit_req_item_t *item);
 static ngx_int_t ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state);
-static ngx_msec_t ngx_http_coord_limit_req_wait(
-    ngx_http_coord_limit_req_item_t *item);
 static ngx_int_t ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state, ngx_msec_t delay,
     ngx_http_coord_limit_req_item_t *item);
 static void ngx_http_coord_limit_req_delayed(ngx_event_t *ev);
-static ngx_int_t ngx_http_coord_limit_req_report(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state);
-static void ngx_http_coord_limit_req_policy(
-    ngx_http_coord_limit_req_item_t *item, ngx_coord_rate_t *rate,
-    ngx_http_coord_report_t *report);
-static ngx_str_t ngx_http_coord_limit_req_members(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state);
-static void ngx_http_coord_limit_req_count(
-    ngx_http_coord_limit_req_state_t *state);
 static void ngx_http_coord_limit_req_give(
     ngx_http_coord_limit_req_state_t *state);
 static void ngx_http_coord_limit_req_undo(ngx_http_coord_ctx_t *ctx);
@@ -83,17 +45,6 @@ const ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
     ngx_http_coord_limit_req_decide,
     ngx_http_coord_limit_req_undo,
     ngx_http_coord_limit_req_end
-};
-
-
-static const ngx_str_t  ngx_http_coord_limit_req_statuses[] = {
-    ngx_null_string,
-    ngx_string("PASSED"),
-    ngx_string("DELAYED"),
-    ngx_string("REJECTED"),
-    ngx_string("DELAYED_DRY_RUN"),
-    ngx_string("REJECTED_DRY_RUN"),
-    ngx_string("BYPASSED")
 };
 
 
@@ -399,7 +350,7 @@ ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
 
 /* how long a granted request has to wait: excess above "delay", as limit_req */
 
-static ngx_msec_t
+ngx_msec_t
 ngx_http_coord_limit_req_wait(ngx_http_coord_limit_req_item_t *item)
 {
     ngx_uint_t                         excess;
@@ -483,175 +434,6 @@ ngx_http_coord_limit_req_delayed(ngx_event_t *ev)
 }
 
 
-/* fills the RateLimit fields and the variables: the tightest limit counts */
-
-static ngx_int_t
-ngx_http_coord_limit_req_report(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state)
-{
-    ngx_uint_t                        i, refused;
-    ngx_coord_op_t                   *op;
-    ngx_http_coord_report_t          *report;
-    ngx_http_coord_limit_req_item_t  *item;
-
-    refused = 0;
-    item = state->items.elts;
-
-    for (i = 0; i < state->items.nelts; i++) {
-        op = &item[i].op;
-
-        if (state->zone.len == 0) {
-            state->zone = item[i].limit->zone->name;
-        }
-
-        if (op->rc == NGX_ERROR) {
-            continue;
-        }
-
-        report = ngx_http_coord_report(r, ctx);
-        if (report == NULL) {
-            return NGX_ERROR;
-        }
-
-        ngx_http_coord_limit_req_policy(&item[i], &op->u.rate, report);
-
-        if (state->shown
-            && (refused || (report->remaining >= state->remaining
-                            && !report->refused)))
-        {
-            continue;
-        }
-
-        refused = report->refused;
-
-        state->shown = 1;
-        state->zone = report->policy;
-        state->source = op->source;
-        state->limit = report->quota;
-        state->remaining = report->remaining;
-        state->reset = report->reset;
-    }
-
-    return NGX_OK;
-}
-
-
-/*
- * The quota of a bucket is what the rate says, or the burst where that is
- * more: q requests in w seconds are the rate in both cases.
- */
-
-static void
-ngx_http_coord_limit_req_policy(ngx_http_coord_limit_req_item_t *item,
-    ngx_coord_rate_t *rate, ngx_http_coord_report_t *report)
-{
-    report->policy = item->limit->zone->name;
-    report->quota = item->quota.count;
-    report->window = ngx_coord_ceil_sec(item->quota.period);
-
-    if (item->op.type == NGX_COORD_OP_BUCKET_TAKE
-        && rate->burst + 1 > item->quota.count)
-    {
-        report->quota = rate->burst + 1;
-        report->window = ngx_coord_ceil_sec(rate->interval
-                                            * (rate->burst + 1));
-    }
-
-    report->remaining = rate->remaining;
-
-    if (item->op.rc == NGX_BUSY) {
-        report->refused = 1;
-        report->remaining = 0;
-        report->reset = ngx_max(ngx_coord_ceil_sec(rate->retry), 1);
-
-    } else {
-        report->reset = ngx_coord_ceil_sec(rate->reset);
-    }
-}
-
-
-/* the member "violated-policies" of the problem document */
-
-static ngx_str_t
-ngx_http_coord_limit_req_members(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state)
-{
-    u_char                           *p;
-    size_t                            len;
-    ngx_str_t                         members;
-    ngx_uint_t                        i, n;
-    ngx_http_coord_limit_req_item_t  *item;
-
-    ngx_str_null(&members);
-
-    len = sizeof(",\"violated-policies\":[]") - 1;
-    item = state->items.elts;
-
-    for (i = 0; i < state->items.nelts; i++) {
-        len += item[i].limit->zone->name.len + sizeof("\"\",") - 1;
-    }
-
-    members.data = ngx_pnalloc(r->pool, len);
-    if (members.data == NULL) {
-        return members;
-    }
-
-    n = 0;
-    p = ngx_cpymem(members.data, ",\"violated-policies\":[",
-                   sizeof(",\"violated-policies\":[") - 1);
-
-    for (i = 0; i < state->items.nelts; i++) {
-        if (item[i].op.rc == NGX_BUSY) {
-            p = ngx_sprintf(p, "%s\"%V\"", n++ ? "," : "",
-                            &item[i].limit->zone->name);
-        }
-    }
-
-    *p++ = ']';
-
-    members.len = p - members.data;
-
-    return members;
-}
-
-
-/*
- * For the metrics.  In a refused request the zones that refused it count, not
- * those that got their places back.
- */
-
-static void
-ngx_http_coord_limit_req_count(ngx_http_coord_limit_req_state_t *state)
-{
-    ngx_uint_t                        i, refused, dry_run;
-    ngx_coord_op_t                   *op;
-    ngx_http_coord_limit_req_item_t  *item;
-
-    dry_run = state->conf->dry_run;
-    refused = (state->status == NGX_HTTP_COORD_LIMIT_REQ_REJECTED
-               || state->status == NGX_HTTP_COORD_LIMIT_REQ_REJECTED_DRY_RUN);
-
-    item = state->items.elts;
-
-    for (i = 0; i < state->items.nelts; i++) {
-        op = &item[i].op;
-
-        if (op->rc == NGX_OK
-            && !refused
-            && ngx_http_coord_limit_req_wait(&item[i]))
-        {
-            ngx_coord_metrics_decision(op->zone,
-                                       dry_run
-                                       ? NGX_COORD_OUTCOME_DELAYED_DRY_RUN
-                                       : NGX_COORD_OUTCOME_DELAYED);
-            continue;
-        }
-
-        ngx_coord_metrics_limit(op, refused, dry_run);
-    }
-}
-
-
 static void
 ngx_http_coord_limit_req_give(ngx_http_coord_limit_req_state_t *state)
 {
@@ -692,79 +474,4 @@ ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx)
     if (state->delayed) {
         ngx_http_coord_limit_req_give(state);
     }
-}
-
-
-ngx_int_t
-ngx_http_coord_limit_req_variable(ngx_http_request_t *r,
-    ngx_http_variable_value_t *v, uintptr_t data)
-{
-    u_char                            *p;
-    ngx_uint_t                         n;
-    const ngx_str_t                   *s;
-    ngx_http_coord_ctx_t              *ctx;
-    ngx_http_coord_limit_req_state_t  *state;
-
-    ctx = ngx_http_coord_get_ctx(r);
-    state = ctx ? ctx->state[NGX_HTTP_COORD_LIMIT_REQ] : NULL;
-
-    if (state == NULL || state->status == 0) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-
-    s = NULL;
-    n = 0;
-
-    switch (data) {
-
-    case NGX_HTTP_COORD_LIMIT_REQ_VAR_STATUS:
-        s = &ngx_http_coord_limit_req_statuses[state->status];
-        break;
-
-    case NGX_HTTP_COORD_LIMIT_REQ_VAR_ZONE:
-        s = &state->zone;
-        break;
-
-    case NGX_HTTP_COORD_LIMIT_REQ_VAR_SOURCE:
-        s = &ngx_coord_source_names[state->source];
-        break;
-
-    case NGX_HTTP_COORD_LIMIT_REQ_VAR_LIMIT:
-        n = state->limit;
-        break;
-
-    case NGX_HTTP_COORD_LIMIT_REQ_VAR_REMAINING:
-        n = state->remaining;
-        break;
-
-    default: /* NGX_HTTP_COORD_LIMIT_REQ_VAR_RESET */
-        n = state->reset;
-        break;
-    }
-
-    if ((s && s->len == 0) || (s == NULL && !state->shown)) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
-
-    if (s) {
-        v->data = s->data;
-        v->len = s->len;
-        return NGX_OK;
-    }
-
-    p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    v->data = p;
-    v->len = ngx_sprintf(p, "%ui", n) - p;
-
-    return NGX_OK;
 }

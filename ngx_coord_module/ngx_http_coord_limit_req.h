@@ -67,8 +67,68 @@ typedef struct {
 } ngx_http_coord_limit_req_conf_t;
 
 
+/* one limit as asked for this request */
+typedef struct {
+    ngx_http_coord_limit_req_limit_t  *limit;
+    ngx_http_coord_ref_t               ref;
+    ngx_coord_quota_t                  quota;
+    ngx_coord_op_t                     op;        /* granted: to give back */
+    unsigned                           held:1;    /* op is valid */
+} ngx_http_coord_limit_req_item_t;
+
+
+typedef struct {
+    ngx_http_coord_ctx_t              *ctx;
+    ngx_http_coord_limit_req_conf_t   *conf;
+    ngx_array_t                        items;
+    ngx_event_t                        delay;
+
+    ngx_http_coord_limit_req_status_e  status;
+    ngx_str_t                          zone;
+    ngx_coord_source_e                 source;
+    ngx_uint_t                         limit;
+    ngx_uint_t                         remaining;
+    time_t                             reset;
+    unsigned                           delayed:1;
+    unsigned                           shown:1;   /* limit, ... are valid */
+} ngx_http_coord_limit_req_state_t;
+
+
 extern ngx_module_t                    ngx_http_coord_limit_req_module;
 extern const ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature;
+
+
+/* --- ngx_http_coord_limit_req.c --- */
+
+/* how long a request that was granted a place has to wait for it */
+ngx_msec_t ngx_http_coord_limit_req_wait(
+    ngx_http_coord_limit_req_item_t *item);
+
+
+/* --- ngx_http_coord_limit_req_report.c --- */
+
+/* the words of $coord_limit_req_status */
+extern const ngx_str_t  ngx_http_coord_limit_req_statuses[];
+
+/*
+ * For decide(), when all have answered: fills the RateLimit fields and the
+ * variables; the tightest limit counts.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_limit_req_report(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state);
+
+/*
+ * The member "violated-policies" of the problem document, in r->pool; empty:
+ * no memory.
+ */
+ngx_str_t ngx_http_coord_limit_req_members(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state);
+
+/*
+ * For the metrics.  In a refused request the zones that refused it count, not
+ * those that got their places back.
+ */
+void ngx_http_coord_limit_req_count(ngx_http_coord_limit_req_state_t *state);
 
 
 /* the getter of all $coord_limit_req_ variables; data: which one */

@@ -1,0 +1,199 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The state of a client request: found, also after internal redirects, made,
+ * filled with operations, and ended with the request.
+ */
+
+
+#include "ngx_http_coord.h"
+
+
+static ngx_coord_batch_t *ngx_http_coord_batch(ngx_http_coord_ctx_t *ctx,
+    ngx_coord_store_t *store, uint16_t *n);
+static void ngx_http_coord_marker(void *data);
+
+
+ngx_http_coord_ctx_t *
+ngx_http_coord_get_ctx(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t    *cln;
+    ngx_http_coord_ctx_t  *ctx;
+
+    r = r->main;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_coord_module);
+
+    if (ctx || !(r->internal || r->filter_finalize)) {
+        return ctx;
+    }
+
+    /* an internal redirect has wiped the contexts */
+
+    for (cln = r->pool->cleanup; cln; cln = cln->next) {
+        if (cln->handler == ngx_http_coord_marker) {
+            ctx = cln->data;
+            ngx_http_set_ctx(r, ctx, ngx_http_coord_module);
+            break;
+        }
+    }
+
+    return ctx;
+}
+
+
+ngx_http_coord_ctx_t *
+ngx_http_coord_ctx(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t    *cln;
+    ngx_http_cleanup_t    *hcln;
+    ngx_http_coord_ctx_t  *ctx;
+
+    ctx = ngx_http_coord_get_ctx(r);
+    if (ctx) {
+        return ctx;
+    }
+
+    r = r->main;
+
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_ctx_t));
+    if (ctx == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&ctx->batches, r->pool, 1, sizeof(ngx_coord_batch_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    hcln = ngx_http_cleanup_add(r, 0);
+    if (hcln == NULL) {
+        return NULL;
+    }
+
+    cln->handler = ngx_http_coord_marker;
+    cln->data = ctx;
+
+    hcln->handler = ngx_http_coord_cleanup;
+    hcln->data = ctx;
+
+    ctx->request = r;
+
+    ngx_http_set_ctx(r, ctx, ngx_http_coord_module);
+
+    return ctx;
+}
+
+
+/* marks the pool of a request, so that its state is found after a redirect */
+
+static void
+ngx_http_coord_marker(void *data)
+{
+    /* void */
+}
+
+
+static ngx_coord_batch_t *
+ngx_http_coord_batch(ngx_http_coord_ctx_t *ctx, ngx_coord_store_t *store,
+    uint16_t *n)
+{
+    ngx_uint_t           i;
+    ngx_coord_batch_t   *batch, **batches;
+
+    batches = ctx->batches.elts;
+
+    for (i = 0; i < ctx->batches.nelts; i++) {
+        if (batches[i]->store == store) {
+            *n = i;
+            return batches[i];
+        }
+    }
+
+    batch = ngx_coord_batch_create(store);
+    if (batch == NULL) {
+        return NULL;
+    }
+
+    batches = ngx_array_push(&ctx->batches);
+    if (batches == NULL) {
+        ngx_coord_batch_done(batch);
+        return NULL;
+    }
+
+    *batches = batch;
+    *n = i;
+
+    return batch;
+}
+
+
+ngx_coord_op_t *
+ngx_http_coord_add(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_coord_op_e type, ngx_coord_zone_t *zone, ngx_str_t *key,
+    ngx_uint_t secret, ngx_uint_t on_failure, ngx_http_coord_ref_t *ref)
+{
+    u_char  encoded[NGX_COORD_KEY_LEN];
+    size_t  len;
+
+    len = secret ? ngx_coord_key_digest(encoded, key)
+                 : ngx_coord_key_encode(encoded, key);
+
+    if (len == 0) {
+        return NULL;
+    }
+
+    return ngx_http_coord_add_encoded(r, ctx, type, zone, encoded, len,
+                                      on_failure, ref);
+}
+
+
+ngx_coord_op_t *
+ngx_http_coord_add_encoded(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_coord_op_e type, ngx_coord_zone_t *zone, u_char *key, size_t len,
+    ngx_uint_t on_failure, ngx_http_coord_ref_t *ref)
+{
+    ngx_coord_op_t             *op;
+    ngx_coord_batch_t          *batch;
+    ngx_http_coord_loc_conf_t  *clcf;
+
+    batch = ngx_http_coord_batch(ctx, zone->store, &ref->batch);
+    if (batch == NULL) {
+        return NULL;
+    }
+
+    ref->op = batch->nops;
+
+    op = ngx_coord_batch_add(batch, type, zone, key, len);
+    if (op == NULL) {
+        return NULL;
+    }
+
+    if (on_failure == NGX_CONF_UNSET_UINT) {
+        clcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+        on_failure = clcf->on_failure;
+    }
+
+    op->tag = ctx->slot;
+    op->on_failure = on_failure;
+
+    return op;
+}
+
+
+ngx_coord_op_t *
+ngx_http_coord_op(ngx_http_coord_ctx_t *ctx, ngx_http_coord_ref_t ref)
+{
+    ngx_coord_batch_t  **batches;
+
+    batches = ctx->batches.elts;
+
+    return &batches[ref.batch]->ops[ref.op];
+}
