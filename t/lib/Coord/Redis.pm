@@ -209,7 +209,7 @@ sub run {
     $self->{pid} = $pid;
 
     for (1 .. 300) {
-        return if eval { $self->connect->command('PING') eq 'PONG' };
+        return if eval { $self->connect->command('PING') !~ /^LOADING/ };
         last if waitpid($pid, WNOHANG) == $pid;
         Time::HiRes::sleep(0.05);
     }
