@@ -133,4 +133,27 @@ ngx_int_t ngx_http_coord_leases_decide(ngx_http_coord_leases_t *leases);
 void ngx_http_coord_leases_release(ngx_http_coord_leases_t *leases);
 
 
+/* --- between ngx_http_coord_lease.c and ngx_http_coord_lease_wait.c --- */
+
+/*
+ * An answer to lease->op has come: what was granted is held from now on.
+ * NGX_ERROR: no memory, it was given back.
+ */
+ngx_int_t ngx_http_coord_leases_take(ngx_http_coord_leases_t *leases,
+    ngx_http_coord_lease_t *lease);
+
+/* all have answered; to the contract of ngx_http_coord_leases_decide() */
+ngx_int_t ngx_http_coord_leases_choose(ngx_http_coord_leases_t *leases);
+
+/*
+ * Gives back what is held and waits in line for turn.  NGX_AGAIN: the request
+ * will be resumed; else as ngx_http_coord_leases_choose().
+ */
+ngx_int_t ngx_http_coord_leases_wait(ngx_http_coord_leases_t *leases,
+    ngx_http_coord_lease_t *turn);
+
+/* the end of a wait, whatever it was for; what is held stays held */
+void ngx_http_coord_leases_stop(ngx_http_coord_leases_t *leases);
+
+
 #endif /* _NGX_HTTP_COORD_LEASE_H_INCLUDED_ */
