@@ -237,6 +237,7 @@ kill 'CONT', $frozen->{pid};
 
 print "\n\n";
 report();
+memory();
 
 my ($late, $bad) = $t->finish;
 print "$_\n" for @$late, @$bad;
@@ -346,3 +347,50 @@ sub report {
                $row->{cpu} > 0 ? $row->{decisions} / $row->{cpu} : 0;
     }
 }
+
+
+# what a bucket and a lease take in Redis, by MEMORY USAGE; a lease is held by a
+# request whose body does not come
+
+sub memory {
+    my $node = $t->node(name => 'memory', http => <<"END")->start;
+        coord_store main { server %%REDIS%%; key_prefix m:; }
+        coord_limit_req_zone \$arg_k zone=b:1m rate=1r/h;
+        coord_limit_conn_zone \$arg_k zone=l:1m lease=600s;
+        access_log off;
+        server {
+            listen 127.0.0.1:%%PORT%%;
+            location /b { coord_limit_req zone=b; empty_gif; }
+            location /l {
+                coord_limit_conn l 10000;
+                proxy_pass http://127.0.0.1:@{[ $origin->port ]};
+            }
+        }
+END
+    my $admin = $redis->connect;
+
+    $node->get('/b?k=a');
+    printf "\na bucket takes %d bytes of Redis memory, with its key\n",
+           bytes($admin, 'm:rl:b:{a}');
+
+    my @held;
+
+    for my $n (100, 1000) {
+        while (@held < $n) {
+            push @held, $node->connect;
+            $held[-1]->send("POST /l?k=a HTTP/1.1\r\nHost: a\r\n"
+                            . "Content-Length: 1\r\n\r\n");
+        }
+
+        $t->wait_for(sub { $admin->command('ZCARD', 'm:cc:l:{a}') == $n }, 20)
+            or die "bench: no $n leases";
+
+        printf "a lease takes %.0f bytes, where %d have the same key\n",
+               bytes($admin, 'm:cc:l:{a}') / $n, $n;
+    }
+
+    $_->close for @held;
+}
+
+
+sub bytes { $_[0]->command('MEMORY', 'USAGE', $_[1], 'SAMPLES', 0) }
