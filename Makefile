@@ -88,7 +88,8 @@ ifneq ($(NGINX_SRC)$(SANITIZE),)
 endif
 	@$(submake) $(parallel) -s -C $(tree) -f objs/Makefile modules
 	@cmp -s $(tree)/objs/ngx_http_coord_module.so $(module) \
-	    || cp -f $(tree)/objs/ngx_http_coord_module.so $(module)
+	    || { cp -f $(tree)/objs/ngx_http_coord_module.so $(module).new \
+	         && mv -f $(module).new $(module); }
 	@echo "built $(module)"
 
 # t/unit/foo_test.c is linked with ngx_coord_module/ngx_coord_foo.c; a line
