@@ -170,7 +170,11 @@ for my $function (qw(ngx_coord_table_insert ngx_coord_table_remove)) {
         my ($one, $two) = $n->workers;
         my $repairs = repairs();
 
+        # not before it has stopped: it might be the one that is woken
+
         kill 'STOP', $two;
+        $t->wait_for(sub { slurp("/proc/$two/stat") =~ /\) T / }, 20);
+
         patch($one, $code{$function}[0], LOOP);
         my $ticks = ticks($one);
         my $dropped = open_request('/both?k=new');
