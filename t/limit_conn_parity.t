@@ -12,7 +12,6 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
-use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -57,7 +56,9 @@ my %node = map {
                    http => $zones{$_} . server($c))->start
 } sort keys %zones;
 
-# "+n path": opens connection n, "-n": closes it, "path": a whole request
+# "+n path": opens connection n, "-n": closes it, "path": a whole request.
+# Nothing has to be waited for: the one worker ends a request, and gives its
+# place back, before it reads what follows.
 
 my @script = (
     '/one?a=1', '/one?a=1', '/one', '/dry?a=1', '+1 /hold?a=1&b=1',
@@ -73,30 +74,27 @@ my @script = (
 my (%result, %open);
 
 for my $name (sort keys %node) {
-    my ($node, $held) = ($node{$name}, 0);
+    my $node = $node{$name};
 
     for my $step (@script) {
 
         if ($step =~ /^\+(\d+) (.*)/) {
+            my $held = $origin->count('/hold');
             $open{$1} = $node->connect;
             $open{$1}->send("GET $2 HTTP/1.1\r\nHost: a\r\n\r\n");
-            $held = $origin->count('/hold') + 1;
-            $t->wait_for(sub { $origin->count('/hold') >= $held }, 10);
+            $t->wait_for(sub { $origin->count('/hold') > $held }, 20)
+                or fail("$name: $step arrives");
 
         } elsif ($step =~ /^-(\d+)/) {
             my $aborted = $origin->aborted;
             delete($open{$1})->close;
-            $t->wait_for(sub { $origin->aborted > $aborted }, 10);
-            sleep 0.2;
+            $t->wait_for(sub { $origin->aborted > $aborted }, 20)
+                or fail("$name: $step is noticed");
 
         } else {
             (my $path = $step) =~ s/^!//;
             my $r = $node->get($path, timeout => 10);
             push @{$result{$name}}, "$step " . $r->status;
-
-            # a place is free when the request has ended, and that is after
-            # its response
-            sleep 0.05;
         }
     }
 }
