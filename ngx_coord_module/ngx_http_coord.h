@@ -31,6 +31,8 @@ typedef struct ngx_http_coord_feature_s  ngx_http_coord_feature_t;
 typedef enum {
     NGX_HTTP_COORD_LIMIT_REQ = 0,
     NGX_HTTP_COORD_LIMIT_CONN,
+    NGX_HTTP_COORD_LIMIT_REQ_AUTH,   /* those with "after_auth" */
+    NGX_HTTP_COORD_LIMIT_CONN_AUTH,
     NGX_HTTP_COORD_SESSION_LOOKUP,   /* asks together with the limits */
     NGX_HTTP_COORD_SESSION,
     NGX_HTTP_COORD_IDEMPOTENCY,
@@ -41,8 +43,8 @@ typedef enum {
 
 /*
  * PREACCESS: limits, also for subrequests, as limit_req and limit_conn.
- * PRECONTENT: what is scoped to an identity, after the access phase; main
- * requests only.
+ * PRECONTENT: what is scoped to an identity, and limits of the authorized,
+ * after the access phase; main requests only.
  */
 typedef enum {
     NGX_HTTP_COORD_PREACCESS = 0,
@@ -69,7 +71,7 @@ typedef struct {
  *     Results are read with ngx_http_coord_op() and are gone afterwards.
  * undo: gives back what the last decide() kept, because a feature behind it
  *     refused the request.  What a feature was granted before it could decide
- *     is given back by the walk.  May be NULL.
+ *     is given back by the walk.  May be NULL.  state: that of its slot.
  * end: the request is over, whatever ended it; called once for each request
  *     in which begin() returned NGX_OK or NGX_AGAIN.  A walk that was still
  *     waiting has been cancelled.  May be NULL.
@@ -83,8 +85,8 @@ struct ngx_http_coord_feature_s {
                                       ngx_http_coord_ctx_t *ctx);
     ngx_int_t                (*decide)(ngx_http_request_t *r,
                                        ngx_http_coord_ctx_t *ctx);
-    void                     (*undo)(ngx_http_coord_ctx_t *ctx);
-    void                     (*end)(ngx_http_coord_ctx_t *ctx);
+    void                     (*undo)(ngx_http_coord_ctx_t *ctx, void *state);
+    void                     (*end)(ngx_http_coord_ctx_t *ctx, void *state);
 };
 
 
@@ -213,6 +215,13 @@ ngx_http_coord_ctx_t *ngx_http_coord_get_ctx(ngx_http_request_t *r);
 
 /* the same, created if there is none; NULL: no memory */
 ngx_http_coord_ctx_t *ngx_http_coord_ctx(ngx_http_request_t *r);
+
+/*
+ * The state of a feature that has two slots: of the later one if that has
+ * decided, else of the other.  NULL: there is none.
+ */
+void *ngx_http_coord_decided_state(ngx_http_request_t *r,
+    ngx_http_coord_slot_e slot, ngx_http_coord_slot_e later);
 
 /*
  * Adds an operation on key in zone to what this stage asks, and tells where

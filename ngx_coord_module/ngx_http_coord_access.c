@@ -400,7 +400,7 @@ ngx_http_coord_undo_passed(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
         feature = cmcf->features[i];
 
         if (feature->undo) {
-            feature->undo(ctx);
+            feature->undo(ctx, ctx->state[i]);
         }
     }
 }
@@ -527,7 +527,7 @@ ngx_http_coord_cleanup(void *data)
         feature = cmcf->features[i];
 
         if (feature->end) {
-            feature->end(ctx);
+            feature->end(ctx, ctx->state[i]);
         }
     }
 }

@@ -92,6 +92,22 @@ ngx_http_coord_ctx(ngx_http_request_t *r)
 }
 
 
+void *
+ngx_http_coord_decided_state(ngx_http_request_t *r, ngx_http_coord_slot_e slot,
+    ngx_http_coord_slot_e later)
+{
+    ngx_http_coord_ctx_t  *ctx;
+
+    ctx = ngx_http_coord_get_ctx(r);
+
+    if (ctx == NULL) {
+        return NULL;
+    }
+
+    return ctx->state[(ctx->decided & (1 << later)) ? later : slot];
+}
+
+
 /* marks the pool of a request, so that its state is found after a redirect */
 
 static void

@@ -43,8 +43,10 @@ static ngx_int_t ngx_http_coord_idempotency_again(
     ngx_http_coord_idempotency_t *state, ngx_uint_t discard);
 static void ngx_http_coord_idempotency_answered(ngx_coord_batch_t *batch);
 static void ngx_http_coord_idempotency_free(void *data);
-static void ngx_http_coord_idempotency_undo(ngx_http_coord_ctx_t *ctx);
-static void ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_idempotency_undo(ngx_http_coord_ctx_t *ctx,
+    void *data);
+static void ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx,
+    void *data);
 
 
 const ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature = {
@@ -565,11 +567,9 @@ ngx_http_coord_idempotency_answered(ngx_coord_batch_t *batch)
 /* a feature behind this one has refused the request */
 
 static void
-ngx_http_coord_idempotency_undo(ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_idempotency_undo(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_idempotency_t  *state;
-
-    state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+    ngx_http_coord_idempotency_t *state = data;
 
     if (state->phase == NGX_HTTP_COORD_IDEMPOTENCY_RUNNING) {
         ngx_http_coord_idempotency_release(state);
@@ -578,11 +578,9 @@ ngx_http_coord_idempotency_undo(ngx_http_coord_ctx_t *ctx)
 
 
 static void
-ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_idempotency_t  *state;
-
-    state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+    ngx_http_coord_idempotency_t *state = data;
 
     if (state == NULL) {
         return;

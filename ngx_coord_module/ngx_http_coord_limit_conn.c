@@ -43,13 +43,25 @@ static ngx_int_t ngx_http_coord_limit_conn_report(ngx_http_request_t *r,
 static void ngx_http_coord_limit_conn_count(
     ngx_http_coord_limit_conn_state_t *state);
 static void ngx_http_coord_limit_conn_lost(ngx_http_coord_lease_t *lease);
-static void ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx,
+    void *data);
 
 
 const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature = {
     ngx_string("limit_conn"),
     NGX_HTTP_COORD_LIMIT_CONN,
     1 << NGX_HTTP_COORD_PREACCESS,
+    ngx_http_coord_limit_conn_begin,
+    ngx_http_coord_limit_conn_decide,
+    ngx_http_coord_limit_conn_release,
+    ngx_http_coord_limit_conn_release
+};
+
+
+const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_auth_feature = {
+    ngx_string("limit_conn_auth"),
+    NGX_HTTP_COORD_LIMIT_CONN_AUTH,
+    1 << NGX_HTTP_COORD_PRECONTENT,
     ngx_http_coord_limit_conn_begin,
     ngx_http_coord_limit_conn_decide,
     ngx_http_coord_limit_conn_release,
@@ -74,7 +86,7 @@ static ngx_int_t
 ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
-    ngx_uint_t                          i;
+    ngx_uint_t                          i, after_auth;
     ngx_http_coord_limit_conn_conf_t   *lccf;
     ngx_http_coord_limit_conn_limit_t  *limits;
     ngx_http_coord_limit_conn_state_t  *state;
@@ -99,8 +111,14 @@ ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
     state->leases.nowait = lccf->dry_run;
 
     limits = lccf->limits.elts;
+    after_auth = (ctx->slot == NGX_HTTP_COORD_LIMIT_CONN_AUTH);
 
     for (i = 0; i < lccf->limits.nelts; i++) {
+
+        if (limits[i].after_auth != after_auth) {
+            continue;
+        }
+
         if (ngx_http_coord_limit_conn_ask(r, state, &limits[i]) == NGX_ERROR) {
             return NGX_ERROR;
         }
@@ -110,7 +128,7 @@ ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
-    ctx->state[NGX_HTTP_COORD_LIMIT_CONN] = state;
+    ctx->state[ctx->slot] = state;
 
     return NGX_OK;
 }
@@ -189,7 +207,7 @@ ngx_http_coord_limit_conn_decide(ngx_http_request_t *r,
     ngx_int_t                           rc;
     ngx_http_coord_limit_conn_state_t  *state;
 
-    state = ctx->state[NGX_HTTP_COORD_LIMIT_CONN];
+    state = ctx->state[ctx->slot];
 
     rc = ngx_http_coord_leases_decide(&state->leases);
 
@@ -204,7 +222,7 @@ ngx_http_coord_limit_conn_decide(ngx_http_request_t *r,
     if (rc != NGX_OK
         || ngx_http_coord_limit_conn_report(r, ctx, state) != NGX_OK)
     {
-        ngx_http_coord_limit_conn_release(ctx);
+        ngx_http_coord_leases_release(&state->leases);
         return NGX_ERROR;
     }
 
@@ -231,7 +249,7 @@ ngx_http_coord_limit_conn_refuse(ngx_http_request_t *r,
                                   : NGX_HTTP_COORD_LIMIT_CONN_REJECTED;
 
     ngx_http_coord_limit_conn_count(state);
-    ngx_http_coord_limit_conn_release(ctx);
+    ngx_http_coord_leases_release(&state->leases);
     ngx_http_coord_limit_conn_log(r, state, lease);
 
     if (lccf->dry_run) {
@@ -439,11 +457,9 @@ ngx_http_coord_limit_conn_lost(ngx_http_coord_lease_t *lease)
 /* when a feature behind refuses, and at the end of the request */
 
 static void
-ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_limit_conn_state_t  *state;
-
-    state = ctx->state[NGX_HTTP_COORD_LIMIT_CONN];
+    ngx_http_coord_limit_conn_state_t *state = data;
 
     ngx_http_coord_leases_release(&state->leases);
 }
@@ -455,11 +471,10 @@ ngx_http_coord_limit_conn_variable(ngx_http_request_t *r,
 {
     u_char                             *p;
     const ngx_str_t                    *s;
-    ngx_http_coord_ctx_t               *ctx;
     ngx_http_coord_limit_conn_state_t  *state;
 
-    ctx = ngx_http_coord_get_ctx(r);
-    state = ctx ? ctx->state[NGX_HTTP_COORD_LIMIT_CONN] : NULL;
+    state = ngx_http_coord_decided_state(r, NGX_HTTP_COORD_LIMIT_CONN,
+                                         NGX_HTTP_COORD_LIMIT_CONN_AUTH);
 
     if (state == NULL
         || state->status == 0

@@ -31,6 +31,7 @@ typedef struct {
     ngx_http_coord_lease_limit_t       limit;         /* must be first */
     ngx_http_complex_value_t          *number_value;  /* NULL: constant */
     ngx_uint_t                         number;
+    unsigned                           after_auth:1;
 } ngx_http_coord_limit_conn_limit_t;
 
 
@@ -45,6 +46,7 @@ typedef struct {
 
 extern ngx_module_t                    ngx_http_coord_limit_conn_module;
 extern const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature;
+extern const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_auth_feature;
 
 
 /* the getter of all $coord_limit_conn_ variables; data: which one */

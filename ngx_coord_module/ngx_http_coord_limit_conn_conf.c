@@ -162,6 +162,10 @@ ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf, void *parent,
     ngx_http_coord_limit_conn_conf_t  *prev = parent;
     ngx_http_coord_limit_conn_conf_t  *conf = child;
 
+    ngx_uint_t                          i;
+    const ngx_http_coord_feature_t     *feature;
+    ngx_http_coord_limit_conn_limit_t  *limits;
+
     if (conf->limits.elts == NULL) {
         conf->limits = prev->limits;
     }
@@ -175,10 +179,14 @@ ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf, void *parent,
                               NGX_HTTP_TOO_MANY_REQUESTS);
     ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
 
-    if (conf->limits.nelts) {
-        ngx_http_coord_feature_enable(cf,
-                                     ngx_http_coord_limit_conn_feature.stages,
-                                     NGX_HTTP_COORD_LIMIT_CONN);
+    limits = conf->limits.elts;
+
+    for (i = 0; i < conf->limits.nelts; i++) {
+        feature = limits[i].after_auth
+                  ? &ngx_http_coord_limit_conn_auth_feature
+                  : &ngx_http_coord_limit_conn_feature;
+
+        ngx_http_coord_feature_enable(cf, feature->stages, feature->slot);
     }
 
     return NGX_CONF_OK;
@@ -189,6 +197,7 @@ static ngx_int_t
 ngx_http_coord_limit_conn_init(ngx_conf_t *cf)
 {
     ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_conn_feature);
+    ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_conn_auth_feature);
 
     return NGX_OK;
 }
@@ -304,9 +313,15 @@ ngx_http_coord_limit_conn_param(ngx_conf_t *cf,
         return rc;
     }
 
+    if (ngx_strcmp(value->data, "after_auth") == 0) {
+        limit->after_auth = 1;
+        return NGX_OK;
+    }
+
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", allowed are \"wait=\", "
-                       "\"queue=\" and \"on_failure=\"", value);
+                       "\"queue=\", \"after_auth\" and \"on_failure=\"",
+                       value);
 
     return NGX_ERROR;
 }

@@ -33,8 +33,10 @@ static ngx_int_t ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
 static void ngx_http_coord_limit_req_delayed(ngx_event_t *ev);
 static void ngx_http_coord_limit_req_give(
     ngx_http_coord_limit_req_state_t *state);
-static void ngx_http_coord_limit_req_undo(ngx_http_coord_ctx_t *ctx);
-static void ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_limit_req_undo(ngx_http_coord_ctx_t *ctx,
+    void *data);
+static void ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx,
+    void *data);
 
 
 const ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
@@ -48,11 +50,22 @@ const ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
 };
 
 
+const ngx_http_coord_feature_t  ngx_http_coord_limit_req_auth_feature = {
+    ngx_string("limit_req_auth"),
+    NGX_HTTP_COORD_LIMIT_REQ_AUTH,
+    1 << NGX_HTTP_COORD_PRECONTENT,
+    ngx_http_coord_limit_req_begin,
+    ngx_http_coord_limit_req_decide,
+    ngx_http_coord_limit_req_undo,
+    ngx_http_coord_limit_req_end
+};
+
+
 static ngx_int_t
 ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
-    ngx_uint_t                         i;
+    ngx_uint_t                         i, after_auth;
     ngx_http_coord_limit_req_conf_t   *lrcf;
     ngx_http_coord_limit_req_limit_t  *limits;
     ngx_http_coord_limit_req_state_t  *state;
@@ -75,8 +88,14 @@ ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     state->conf = lrcf;
 
     limits = lrcf->limits.elts;
+    after_auth = (ctx->slot == NGX_HTTP_COORD_LIMIT_REQ_AUTH);
 
     for (i = 0; i < lrcf->limits.nelts; i++) {
+
+        if (limits[i].after_auth != after_auth) {
+            continue;
+        }
+
         if (ngx_http_coord_limit_req_ask(r, ctx, state, &limits[i])
             == NGX_ERROR)
         {
@@ -88,7 +107,7 @@ ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
-    ctx->state[NGX_HTTP_COORD_LIMIT_REQ] = state;
+    ctx->state[ctx->slot] = state;
 
     return NGX_OK;
 }
@@ -211,7 +230,7 @@ ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
     ngx_http_coord_limit_req_item_t   *item, *refused;
     ngx_http_coord_limit_req_state_t  *state;
 
-    state = ctx->state[NGX_HTTP_COORD_LIMIT_REQ];
+    state = ctx->state[ctx->slot];
 
     if (state->delayed) {
         state->delayed = 0;
@@ -452,20 +471,18 @@ ngx_http_coord_limit_req_give(ngx_http_coord_limit_req_state_t *state)
 
 
 static void
-ngx_http_coord_limit_req_undo(ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_limit_req_undo(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_limit_req_give(ctx->state[NGX_HTTP_COORD_LIMIT_REQ]);
+    ngx_http_coord_limit_req_give(data);
 }
 
 
 /* a request that ends while it is delayed gives its place back */
 
 static void
-ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_limit_req_state_t  *state;
-
-    state = ctx->state[NGX_HTTP_COORD_LIMIT_REQ];
+    ngx_http_coord_limit_req_state_t *state = data;
 
     if (state->delay.timer_set) {
         ngx_del_timer(&state->delay);

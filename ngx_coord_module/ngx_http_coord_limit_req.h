@@ -53,6 +53,7 @@ typedef struct {
     unsigned                           nodelay:1;
     unsigned                           has_burst:1;
     unsigned                           has_delay:1;
+    unsigned                           after_auth:1;
     u_char                            *file;
     ngx_uint_t                         line;
 } ngx_http_coord_limit_req_limit_t;
@@ -96,6 +97,7 @@ typedef struct {
 
 extern ngx_module_t                    ngx_http_coord_limit_req_module;
 extern const ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature;
+extern const ngx_http_coord_feature_t  ngx_http_coord_limit_req_auth_feature;
 
 
 /* --- ngx_http_coord_limit_req.c --- */

@@ -196,6 +196,7 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_coord_limit_req_conf_t  *conf = child;
 
     ngx_uint_t                         i;
+    const ngx_http_coord_feature_t    *feature;
     ngx_http_coord_limit_req_limit_t  *limits;
 
     if (conf->limits.elts == NULL) {
@@ -219,10 +220,11 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
         }
     }
 
-    if (conf->limits.nelts) {
-        ngx_http_coord_feature_enable(cf,
-                                      ngx_http_coord_limit_req_feature.stages,
-                                      NGX_HTTP_COORD_LIMIT_REQ);
+    for (i = 0; i < conf->limits.nelts; i++) {
+        feature = limits[i].after_auth ? &ngx_http_coord_limit_req_auth_feature
+                                       : &ngx_http_coord_limit_req_feature;
+
+        ngx_http_coord_feature_enable(cf, feature->stages, feature->slot);
     }
 
     return NGX_CONF_OK;
@@ -285,6 +287,7 @@ static ngx_int_t
 ngx_http_coord_limit_req_init(ngx_conf_t *cf)
 {
     ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_req_feature);
+    ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_req_auth_feature);
 
     return NGX_OK;
 }
@@ -534,10 +537,15 @@ ngx_http_coord_limit_req_param(ngx_conf_t *cf,
         return NGX_OK;
     }
 
+    if (ngx_strcmp(value->data, "after_auth") == 0) {
+        limit->after_auth = 1;
+        return NGX_OK;
+    }
+
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", allowed are \"zone=\", "
-                       "\"burst=\", \"nodelay\", \"delay=\" and "
-                       "\"on_failure=\"", value);
+                       "\"burst=\", \"nodelay\", \"delay=\", "
+                       "\"after_auth\" and \"on_failure=\"", value);
 
     return NGX_ERROR;
 }

@@ -193,11 +193,10 @@ ngx_http_coord_limit_req_variable(ngx_http_request_t *r,
     u_char                            *p;
     ngx_uint_t                         n;
     const ngx_str_t                   *s;
-    ngx_http_coord_ctx_t              *ctx;
     ngx_http_coord_limit_req_state_t  *state;
 
-    ctx = ngx_http_coord_get_ctx(r);
-    state = ctx ? ctx->state[NGX_HTTP_COORD_LIMIT_REQ] : NULL;
+    state = ngx_http_coord_decided_state(r, NGX_HTTP_COORD_LIMIT_REQ,
+                                         NGX_HTTP_COORD_LIMIT_REQ_AUTH);
 
     if (state == NULL || state->status == 0) {
         v->not_found = 1;

@@ -50,7 +50,8 @@ static ngx_int_t ngx_http_coord_lock_refuse(ngx_http_request_t *r,
 static void ngx_http_coord_lock_log(ngx_http_request_t *r,
     ngx_http_coord_lock_state_t *state, ngx_http_coord_lease_t *lease);
 static void ngx_http_coord_lock_lost(ngx_http_coord_lease_t *lease);
-static void ngx_http_coord_lock_release(ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_lock_release(ngx_http_coord_ctx_t *ctx,
+    void *data);
 static ngx_int_t ngx_http_coord_lock_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 
@@ -245,7 +246,7 @@ ngx_http_coord_lock_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     }
 
     if (rc != NGX_OK) {
-        ngx_http_coord_lock_release(ctx);
+        ngx_http_coord_leases_release(&state->leases);
         return NGX_ERROR;
     }
 
@@ -289,7 +290,7 @@ ngx_http_coord_lock_refuse(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
     ngx_coord_metrics_limit(&lease->op, 1, state->conf->dry_run);
 
-    ngx_http_coord_lock_release(ctx);
+    ngx_http_coord_leases_release(&state->leases);
     ngx_http_coord_lock_log(r, state, lease);
 
     if (state->conf->dry_run) {
@@ -369,11 +370,9 @@ ngx_http_coord_lock_lost(ngx_http_coord_lease_t *lease)
 
 
 static void
-ngx_http_coord_lock_release(ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_lock_release(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_lock_state_t  *state;
-
-    state = ctx->state[NGX_HTTP_COORD_LOCK];
+    ngx_http_coord_lock_state_t *state = data;
 
     ngx_http_coord_leases_release(&state->leases);
 }

@@ -19,7 +19,8 @@ static ngx_int_t ngx_http_coord_session_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_session_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
-static void ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx,
+    void *data);
 static ngx_http_coord_session_state_t *ngx_http_coord_session_create(
     ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_session_conf_t *scf);
@@ -503,11 +504,9 @@ ngx_http_coord_session_log(ngx_http_request_t *r,
 
 
 static void
-ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_session_state_t  *state;
-
-    state = ctx->state[NGX_HTTP_COORD_SESSION];
+    ngx_http_coord_session_state_t *state = data;
 
     if (state->batch) {
         ngx_coord_batch_done(state->batch);

@@ -152,7 +152,7 @@ conf('coord_limit_conn z;', qr/invalid number of arguments/);
 conf('coord_limit_conn y 1;', qr/unknown zone "y"/);
 conf('coord_limit_conn z 1; coord_limit_conn z 2;', qr/is duplicate/);
 conf('coord_limit_conn z 1 foo=1;', qr/invalid parameter "foo=1"/);
-conf('coord_limit_conn z 1 after_auth;', qr/invalid parameter/);
+conf('coord_limit_conn z 1 after_auth;', qr/^$/);
 conf('coord_limit_conn z 1 on_failure=maybe;', qr/invalid value "maybe"/);
 conf('coord_limit_conn_status 200;', qr/value must be between 400 and 599/);
 conf('', qr/must have "zone" parameter/,
