@@ -53,6 +53,8 @@ is checked at exit and makes the test file fail.
                            %%REDIS_2%%, %%REDIS_2_PORT%% ..
     $t->fake_redis(%opt)   Coord::FakeRedis; gives %%FAKE%%, %%FAKE_PORT%% ..
     $t->origin(%opt)       Coord::Origin; gives %%ORIGIN%% (127.0.0.1:port)
+    $t->gateway(protocol => 'fastcgi' | 'uwsgi' | 'scgi', %opt)
+                           Coord::Gateway; gives %%FASTCGI%%, %%UWSGI%%, ..
     $t->set(NAME => value) defines %%NAME%%
     $t->dir, $t->file(name), $t->binary, $t->module
     $t->parallel(\@requests, timeout => 30)   over several nodes; a request
@@ -110,6 +112,7 @@ use Test::More ();
 use Time::HiRes ();
 
 use Coord::FakeRedis;
+use Coord::Gateway;
 use Coord::HTTP;
 use Coord::Node;
 use Coord::Origin;
@@ -255,6 +258,19 @@ sub origin {
 
     push @{$self->{servers}}, $origin;
     $self->_define('ORIGIN', '127.0.0.1:', $origin->port);
+
+    return $origin;
+}
+
+
+sub gateway {
+    my ($self, %opt) = @_;
+
+    my $origin = Coord::Gateway->start(
+        dir => $self->_subdir($opt{protocol}), %opt);
+
+    push @{$self->{servers}}, $origin;
+    $self->_define(uc $opt{protocol}, '127.0.0.1:', $origin->port);
 
     return $origin;
 }
