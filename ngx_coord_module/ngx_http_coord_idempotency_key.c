@@ -11,6 +11,7 @@
 
 static ngx_uint_t ngx_http_coord_idempotency_header(ngx_http_request_t *r,
     ngx_str_t *name, ngx_str_t *value);
+static void ngx_http_coord_idempotency_trim(ngx_str_t *value);
 static ngx_int_t ngx_http_coord_idempotency_parse(ngx_str_t *key,
     ngx_pool_t *pool);
 
@@ -99,8 +100,28 @@ ngx_http_coord_idempotency_header(ngx_http_request_t *r, ngx_str_t *name,
 
         if (j == name->len) {
             *value = h[i].value;
+            ngx_http_coord_idempotency_trim(value);
             n++;
         }
+    }
+}
+
+
+/* white space around a field value is none of it, nginx leaves the tabs */
+
+static void
+ngx_http_coord_idempotency_trim(ngx_str_t *value)
+{
+    while (value->len && (*value->data == ' ' || *value->data == '\t')) {
+        value->data++;
+        value->len--;
+    }
+
+    while (value->len
+           && (value->data[value->len - 1] == ' '
+               || value->data[value->len - 1] == '\t'))
+    {
+        value->len--;
     }
 }
 

@@ -206,14 +206,33 @@ sub common {
     $r = $n->post('/k', 'b', headers => [ 'Idempotency-Key' => 'q"\\' ]);
     is($r->header('Idempotency-Replayed'), 'true', 'escapes mean themselves');
 
-    for my $good ('k' x 255, '"' . ('q' x 255) . '"') {
+    for my $good ('k' x 255, '"' . ('q' x 255) . '"',
+                  '"' . ('\\"' x 255) . '"')
+    {
         is($n->post('/k', 'b', headers => [ 'Idempotency-Key' => $good ])
              ->status, 200, 'key of 255 bytes');
     }
 
+    # space around a value is none of it, space within one is
+
+    $n->post('/k', 'b', headers => [ 'Idempotency-Key' => 'sp ace' ]);
+
+    for my $same ("\t  sp ace\t ", '"sp ace"', ' "sp ace" ') {
+        $r = $n->post('/k', 'b', headers => [ 'Idempotency-Key' => $same ]);
+        is($r->header('Idempotency-Replayed'), 'true', "the same: $same");
+    }
+
+    for my $other ('space', '" sp ace"', 'sp  ace', 'Sp ace') {
+        $r = $n->post('/k', 'b', headers => [ 'Idempotency-Key' => $other ]);
+        is($r->status, 200, "another: $other");
+        is($r->header('Idempotency-Replayed'), undef, "runs: $other");
+    }
+
     my $executed = $origin->count;
 
-    for my $bad ('', '""', 'k' x 256, "a\tb", "a\x{c3}\x{a4}", '"open',
+    for my $bad ('', '""', 'k' x 256, '"' . ('q' x 256) . '"',
+                 '"' . ('\\"' x 256) . '"', '"a", "b"', '"a" b', "a\x7f",
+                 "\"a\x{e4}\"", "a\tb", "a\x{c3}\x{a4}", '"open',
                  '"a";p=1', '"a"b', '"a\\b"')
     {
         $r = $n->post('/k', 'b', headers => [ 'Idempotency-Key' => $bad ]);
@@ -221,9 +240,12 @@ sub common {
         is(decode_json($r->body)->{code}, 'invalid-key', 'code');
     }
 
-    $r = $n->post('/k', 'b', headers => [ 'Idempotency-Key' => 'a',
-                                          'Idempotency-Key' => 'a' ]);
-    is($r->status, 400, 'two lines');
+    for my $twice ([ 'a', 'a' ], [ 'a', 'b' ], [ '"a"', '' ]) {
+        $r = $n->post('/k', 'b', headers => [
+                 map { ('Idempotency-Key' => $_) } @$twice ]);
+        is($r->status, 400, "two lines: @$twice");
+        is(decode_json($r->body)->{code}, 'invalid-key', 'code');
+    }
 
     $r = $n->post('/required', 'b');
     is($r->status, 400, 'required');
