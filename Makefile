@@ -95,7 +95,7 @@ endif
 # t/unit/foo_test.c is linked with ngx_coord_module/ngx_coord_foo.c; a line
 # "LINK: file.c -lfoo" in it says otherwise, files are relative to the root
 
-unit_cflags = -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
+unit_cflags = -D_GNU_SOURCE -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
               -fno-sanitize=nonnull-attribute -fno-sanitize-recover=undefined \
               -Wall -Wextra -Wno-unused-parameter -Werror
 unit_includes = -I ngx_coord_module -I t/unit \
