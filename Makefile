@@ -46,6 +46,7 @@ scripts := $(sort $(wildcard lua-free-scripts/*.redis))
 table := ngx_coord_module/ngx_coord_script_table.h
 
 unit_sources := $(shell grep -l '^main\>' t/unit/*.c 2>/dev/null)
+unit_helpers := $(filter-out $(unit_sources),$(wildcard t/unit/*.[ch]))
 unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
 
 submake = $(MAKE) --no-print-directory
@@ -104,7 +105,7 @@ unit_includes = -I ngx_coord_module -I t/unit \
 
 unit: $(unit_tests)
 
-$(out)/unit/%: t/unit/%.c $(sources) $(wildcard t/unit/*.h) \
+$(out)/unit/%: t/unit/%.c $(sources) $(unit_helpers) \
                | $(tree)/objs/Makefile
 	@mkdir -p $(@D)
 	@link=$$(sed -n 's/^.*LINK: *\([^*]*\).*$$/\1/p' $<); \

@@ -46,11 +46,10 @@ typedef struct {
 } model_t;
 
 
-static uint64_t           rnd = 88172645463325252ULL;
-static uint32_t           ids;
-static model_t            models[KEYS];
-static ngx_shm_zone_t     shm;
-static ngx_coord_zone_t   zone;
+static uint32_t          ids;
+static model_t           models[KEYS];
+static ngx_shm_zone_t    shm;
+static ngx_coord_zone_t  zone;
 
 
 ngx_int_t
@@ -59,17 +58,6 @@ ngx_coord_id(u_char *id)
     memset(id, ++ids, NGX_COORD_ID_LEN);
 
     return NGX_OK;
-}
-
-
-static uint64_t
-any(uint64_t n)
-{
-    rnd ^= rnd << 13;
-    rnd ^= rnd >> 7;
-    rnd ^= rnd << 17;
-
-    return (rnd >> 11) % n;
 }
 
 

@@ -14,6 +14,7 @@
 static ngx_log_t    stub_log = { .log_level = NGX_LOG_INFO };
 static ngx_cycle_t  stub_cycle = { .log = &stub_log };
 static ngx_time_t   stub_time;
+static uint64_t     stub_random = 0x123456789abcdefULL;
 
 volatile ngx_cycle_t  *ngx_cycle = &stub_cycle;
 volatile ngx_time_t   *ngx_cached_time = &stub_time;
@@ -358,4 +359,15 @@ ngx_hextoi(u_char *line, size_t n)
     value = strtoll(digits, &end, 16);
 
     return *end == '\0' ? value : NGX_ERROR;
+}
+
+
+uint64_t
+any(uint64_t n)
+{
+    stub_random ^= stub_random << 13;
+    stub_random ^= stub_random >> 7;
+    stub_random ^= stub_random << 17;
+
+    return (stub_random >> 11) % n;
 }

@@ -34,5 +34,8 @@ void ngx_stub_run_posted(void);
  */
 void ngx_stub_shm(ngx_shm_zone_t *shm_zone, size_t size);
 
+/* a number below n; each run of a test sees the same ones */
+uint64_t any(uint64_t n);
+
 
 #endif /* _NGX_STUB_H_INCLUDED_ */

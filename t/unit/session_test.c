@@ -5,7 +5,7 @@
  * The operations on sessions and users: both stores do and tell the same,
  * Redis being a real one on a unix socket, and no reply is trusted.
  *
- * LINK: t/unit/ngx_stub.c
+ * LINK: t/unit/ngx_stub.c t/unit/test_redis.c
  * LINK: ngx_coord_module/ngx_coord_store_op.c
  * LINK: ngx_coord_module/ngx_coord_store_op_session.c
  * LINK: ngx_coord_module/ngx_coord_store_op_wait.c
@@ -30,14 +30,9 @@
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 #include <cmocka.h>
 
-#include "ngx_stub.h"
+#include "test_redis.h"
 #include "ngx_coord_store.h"
 #include "ngx_coord_store_op.h"
 
@@ -47,59 +42,11 @@
 #define USERS     3
 
 
-static uint64_t           rnd = 0x2545f4914f6cdd1dULL;
-static char               dir[] = "/tmp/coord-session-XXXXXX";
-static pid_t              server;
-static int                fd;
-static ngx_coord_resp_t  *resp;
 static ngx_shm_zone_t     shm;
 static ngx_coord_store_t  store;
 static ngx_coord_zone_t   zone;
 static u_char             blobs[2][sizeof(ngx_coord_session_item_t)
                                    * NGX_COORD_SESSION_LIST];
-
-
-static uint64_t
-any(uint64_t n)
-{
-    rnd ^= rnd << 13;
-    rnd ^= rnd >> 7;
-    rnd ^= rnd << 17;
-
-    return (rnd >> 11) % n;
-}
-
-
-static ngx_coord_resp_value_t *
-reply(void)
-{
-    u_char                   buf[4096];
-    ssize_t                  n;
-    ngx_coord_resp_value_t  *v;
-
-    for ( ;; ) {
-        switch (ngx_coord_resp_next(resp, &v)) {
-        case NGX_OK:
-            return v;
-        case NGX_ERROR:
-            fail_msg("%s", ngx_coord_resp_error(resp));
-        }
-
-        n = read(fd, buf, sizeof(buf));
-        assert_true(n > 0);
-        assert_int_equal(ngx_coord_resp_feed(resp, buf, n), NGX_OK);
-    }
-}
-
-
-static ngx_coord_resp_value_t *
-raw(const char *command)
-{
-    assert_int_equal(write(fd, command, strlen(command)), strlen(command));
-    assert_int_equal(write(fd, "\r\n", 2), 2);
-
-    return reply();
-}
 
 
 static ngx_int_t
@@ -144,7 +91,7 @@ in_redis(ngx_coord_op_t *op)
     assert_true((size_t) (end - data) <= size);
 
     (void) raw("MULTI");
-    assert_int_equal(write(fd, data, end - data), end - data);
+    put(data, end - data);
     free(data);
 
     for (i = 0; i < ngx_coord_store_op_ncommands(op); i++) {
@@ -156,70 +103,6 @@ in_redis(ngx_coord_op_t *op)
 
 
 static int
-start_redis(void **state)
-{
-    char                path[64];
-    int                 i;
-    struct sockaddr_un  sa;
-
-    assert_non_null(mkdtemp(dir));
-    sprintf(path, "%s/s", dir);
-
-    server = fork();
-
-    if (server == 0) {
-
-        /* not even a crash of the test leaves it behind */
-
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-
-        if (freopen("/dev/null", "w", stdout) == NULL) {
-            _exit(1);
-        }
-
-        execlp("redis-server", "redis-server", "--port", "0", "--unixsocket",
-               path, "--save", "", "--appendonly", "no", "--dir", dir, NULL);
-        _exit(1);
-    }
-
-    ngx_memzero(&sa, sizeof(sa));
-    sa.sun_family = AF_UNIX;
-    strcpy(sa.sun_path, path);
-
-    for (i = 0; i < 1000; i++) {
-        fd = socket(AF_UNIX, SOCK_STREAM, 0);
-
-        if (connect(fd, (struct sockaddr *) &sa, sizeof(sa)) == 0) {
-            return 0;
-        }
-
-        close(fd);
-        usleep(20000);
-    }
-
-    return 1;
-}
-
-
-static int
-stop_redis(void **state)
-{
-    char  path[64];
-
-    close(fd);
-
-    kill(server, SIGKILL);
-    waitpid(server, NULL, 0);
-
-    sprintf(path, "%s/s", dir);
-    unlink(path);
-    rmdir(dir);
-
-    return 0;
-}
-
-
-static int
 setup(void **state)
 {
     ngx_memzero(&store, sizeof(store));
@@ -227,7 +110,6 @@ setup(void **state)
     ngx_memzero(&shm, sizeof(shm));
 
     ngx_stub_clock = 1700000000 * SEC;
-    resp = ngx_coord_resp_create(1 << 20, ngx_cycle->log);
 
     ngx_str_set(&store.key_prefix, "t:");
     ngx_str_set(&zone.name, "z");
@@ -249,7 +131,6 @@ setup(void **state)
 static int
 teardown(void **state)
 {
-    ngx_coord_resp_destroy(resp);
     free(shm.shm.addr);
     ngx_stub_clock = 0;
 

@@ -6,7 +6,8 @@
  * decides when an answer comes; the answers are those of a real Redis on a
  * unix socket.
  *
- * LINK: t/unit/ngx_stub.c ngx_coord_module/ngx_coord_store.c
+ * LINK: t/unit/ngx_stub.c t/unit/test_redis.c
+ * LINK: ngx_coord_module/ngx_coord_store.c
  * LINK: ngx_coord_module/ngx_coord_store_redis.c
  * LINK: ngx_coord_module/ngx_coord_store_op.c
  * LINK: ngx_coord_module/ngx_coord_store_reply.c
@@ -31,14 +32,9 @@
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 #include <cmocka.h>
 
-#include "ngx_stub.h"
+#include "test_redis.h"
 #include "ngx_coord_store.h"
 #include "ngx_coord_channel.h"
 
@@ -54,11 +50,6 @@ typedef struct {
 } pending_t;
 
 
-static uint64_t                  rnd = 0x123456789abcdefULL;
-static char                      dir[] = "/tmp/coord-store-XXXXXX";
-static pid_t                     server;
-static int                       fd;
-static ngx_coord_resp_t         *resp;
 static ngx_uint_t                refuse;       /* the client sends nothing */
 static pending_t                 pending[CALLS];
 static ngx_uint_t                npending;
@@ -70,17 +61,6 @@ static ngx_coord_store_t         redis;
 static ngx_coord_store_t         memory;
 static ngx_coord_zone_t          zone;         /* of redis */
 static ngx_coord_zone_t          local;        /* of memory */
-
-
-static uint64_t
-any(uint64_t n)
-{
-    rnd ^= rnd << 13;
-    rnd ^= rnd >> 7;
-    rnd ^= rnd << 17;
-
-    return (rnd >> 11) % n;
-}
 
 
 /* nobody subscribes here */
@@ -152,47 +132,6 @@ ngx_coord_redis_send(ngx_coord_redis_t *r, ngx_str_t *key,
 }
 
 
-static ngx_coord_resp_value_t *
-reply(void)
-{
-    u_char                   buf[4096];
-    ssize_t                  n;
-    ngx_coord_resp_value_t  *v;
-
-    for ( ;; ) {
-        switch (ngx_coord_resp_next(resp, &v)) {
-        case NGX_OK:
-            return v;
-        case NGX_ERROR:
-            fail_msg("%s", ngx_coord_resp_error(resp));
-        }
-
-        n = read(fd, buf, sizeof(buf));
-        assert_true(n > 0);
-        assert_int_equal(ngx_coord_resp_feed(resp, buf, n), NGX_OK);
-    }
-}
-
-
-static void
-put(const void *data, size_t len)
-{
-    assert_int_equal(write(fd, data, len), len);
-}
-
-
-/* an inline command */
-
-static ngx_coord_resp_value_t *
-raw(const char *command)
-{
-    put(command, strlen(command));
-    put("\r\n", 2);
-
-    return reply();
-}
-
-
 static void
 deliver(void)
 {
@@ -232,72 +171,6 @@ expire(void)
         pending[i].call->late = 1;
         pending[i].call->expired(pending[i].call);
     }
-}
-
-
-static int
-start_redis(void **state)
-{
-    char                path[64];
-    int                 i;
-    struct sockaddr_un  sa;
-
-    assert_non_null(mkdtemp(dir));
-    sprintf(path, "%s/s", dir);
-
-    server = fork();
-
-    if (server == 0) {
-
-        /* not even a crash of the test leaves it behind */
-
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-
-        if (freopen("/dev/null", "w", stdout) == NULL) {
-            _exit(1);
-        }
-
-        execlp("redis-server", "redis-server", "--port", "0", "--unixsocket",
-               path, "--save", "", "--appendonly", "no", "--dir", dir, NULL);
-        _exit(1);
-    }
-
-    ngx_memzero(&sa, sizeof(sa));
-    sa.sun_family = AF_UNIX;
-    strcpy(sa.sun_path, path);
-
-    for (i = 0; i < 1000; i++) {
-        fd = socket(AF_UNIX, SOCK_STREAM, 0);
-
-        if (connect(fd, (struct sockaddr *) &sa, sizeof(sa)) == 0) {
-            resp = ngx_coord_resp_create(1 << 20, ngx_cycle->log);
-            return 0;
-        }
-
-        close(fd);
-        usleep(20000);
-    }
-
-    return 1;
-}
-
-
-static int
-stop_redis(void **state)
-{
-    char  path[64];
-
-    ngx_coord_resp_destroy(resp);
-    close(fd);
-
-    kill(server, SIGKILL);
-    waitpid(server, NULL, 0);
-
-    sprintf(path, "%s/s", dir);
-    unlink(path);
-    rmdir(dir);
-
-    return 0;
 }
 
 
