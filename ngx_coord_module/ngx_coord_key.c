@@ -206,6 +206,41 @@ ngx_coord_key_tag(u_char *dst, const ngx_str_t *key)
 }
 
 
+ngx_int_t
+ngx_coord_unhex(u_char *dst, const u_char *src, size_t n)
+{
+    ngx_int_t  byte;
+
+    while (n--) {
+        byte = ngx_hextoi((u_char *) src, 2);
+
+        if (byte == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+
+        *dst++ = (u_char) byte;
+        src += 2;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_coord_is_hex(const u_char *p, size_t len)
+{
+    while (len--) {
+        if (!((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'f'))) {
+            return 0;
+        }
+
+        p++;
+    }
+
+    return 1;
+}
+
+
 static ngx_int_t
 ngx_coord_key_sha256(u_char *digest, const ngx_str_t *key)
 {

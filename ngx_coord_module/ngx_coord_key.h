@@ -56,5 +56,14 @@ size_t ngx_coord_key_digest(u_char *dst, const ngx_str_t *key);
  */
 size_t ngx_coord_key_tag(u_char *dst, const ngx_str_t *key);
 
+/*
+ * ngx_coord_unhex() reads 2 * n hex digits at src into n bytes at dst;
+ * NGX_ERROR: something else is among them, dst may have changed.
+ */
+ngx_int_t ngx_coord_unhex(u_char *dst, const u_char *src, size_t n);
+
+/* true if all len bytes are what ngx_hex_dump() writes: 0-9 and a-f */
+ngx_uint_t ngx_coord_is_hex(const u_char *p, size_t len);
+
 
 #endif /* _NGX_COORD_KEY_H_INCLUDED_ */

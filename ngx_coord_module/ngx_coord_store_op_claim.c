@@ -11,6 +11,7 @@
 
 
 #include "ngx_coord_store_op.h"
+#include "ngx_coord_key.h"
 
 
 #define NGX_COORD_CLAIM_MEMBER                                                \
@@ -50,8 +51,6 @@ static void ngx_coord_arg_channel(ngx_coord_command_t *cmd, ngx_uint_t n,
 static int64_t ngx_coord_claim_ttl(ngx_coord_op_t *op);
 static ngx_int_t ngx_coord_claim_twin(ngx_coord_claim_t *claim,
     ngx_coord_resp_value_t *value, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_claim_unhex(u_char *dst, const u_char *src,
-    size_t n);
 
 
 const ngx_coord_store_op_t  ngx_coord_claim_ops[] = {
@@ -318,28 +317,8 @@ ngx_coord_claim_twin(ngx_coord_claim_t *claim, ngx_coord_resp_value_t *value,
         return NGX_ERROR;
     }
 
-    return ngx_coord_claim_unhex(claim->twin, member.data,
-                                 NGX_COORD_FINGERPRINT_LEN);
-}
-
-
-static ngx_int_t
-ngx_coord_claim_unhex(u_char *dst, const u_char *src, size_t n)
-{
-    ngx_int_t  byte;
-
-    while (n--) {
-        byte = ngx_hextoi((u_char *) src, 2);
-
-        if (byte == NGX_ERROR) {
-            return NGX_ERROR;
-        }
-
-        *dst++ = (u_char) byte;
-        src += 2;
-    }
-
-    return NGX_OK;
+    return ngx_coord_unhex(claim->twin, member.data,
+                           NGX_COORD_FINGERPRINT_LEN);
 }
 
 

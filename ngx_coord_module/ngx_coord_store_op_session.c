@@ -8,6 +8,7 @@
 
 
 #include "ngx_coord_store_op.h"
+#include "ngx_coord_key.h"
 
 
 /* a life of more than ten years would overflow on the way */
@@ -530,27 +531,16 @@ ngx_coord_session_item(ngx_coord_session_item_t *item,
     ngx_coord_resp_value_t *name, ngx_coord_resp_value_t *score,
     ngx_coord_nsec_t now)
 {
-    double      seen;
-    ngx_str_t   s;
-    ngx_int_t   n;
-    ngx_uint_t  i;
+    double     seen;
+    ngx_str_t  s;
 
     if (ngx_coord_resp_string(name, &s) != NGX_OK
         || s.len != 2 * NGX_COORD_ID_LEN
+        || ngx_coord_unhex(item->id, s.data, NGX_COORD_ID_LEN) != NGX_OK
         || ngx_coord_resp_double(score, &seen) != NGX_OK
         || !(seen >= 0 && seen < 9e15))
     {
         return NGX_ERROR;
-    }
-
-    for (i = 0; i < NGX_COORD_ID_LEN; i++) {
-        n = ngx_hextoi(s.data + 2 * i, 2);
-
-        if (n == NGX_ERROR) {
-            return NGX_ERROR;
-        }
-
-        item->id[i] = (u_char) n;
     }
 
     item->idle = ngx_max(now - (int64_t) seen * NGX_COORD_NSEC_PER_USEC, 0);

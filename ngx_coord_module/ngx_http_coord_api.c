@@ -433,22 +433,16 @@ ngx_http_coord_api_op(ngx_http_coord_api_t *api, ngx_coord_op_e type,
     ngx_uint_t secret)
 {
     u_char      key[NGX_COORD_KEY_LEN];
-    size_t      len, i;
+    size_t      len;
     ngx_str_t  *k;
 
     k = &api->key;
 
     /* "~" and 32 digits are what the page shows of a key that is not plain */
 
-    for (i = 1; i < k->len; i++) {
-        if (!((k->data[i] >= '0' && k->data[i] <= '9')
-              || (k->data[i] >= 'a' && k->data[i] <= 'f')))
-        {
-            break;
-        }
-    }
-
-    if (k->len == NGX_COORD_DIGEST_HEX_LEN && k->data[0] == '~' && i == k->len)
+    if (k->len == NGX_COORD_DIGEST_HEX_LEN
+        && k->data[0] == '~'
+        && ngx_coord_is_hex(k->data + 1, k->len - 1))
     {
         len = k->len;
         ngx_memcpy(key, k->data, len);

@@ -17,7 +17,6 @@ static ngx_int_t ngx_http_coord_api_session_op(ngx_http_coord_api_t *api,
 static ngx_int_t ngx_http_coord_api_session_user(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_session_write(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out);
-static void ngx_http_coord_api_id(u_char *id, u_char *digest);
 
 
 ngx_int_t
@@ -58,24 +57,15 @@ ngx_http_coord_api_session_op(ngx_http_coord_api_t *api, ngx_coord_op_e type,
         }
 
         if (type == NGX_COORD_OP_USER_CHECK || type == NGX_COORD_OP_USER_DROP) {
-            ngx_http_coord_api_id(op->id, api->value.data);
+
+            /* the id of a session is its digest */
+
+            (void) ngx_coord_unhex(op->id, api->value.data + 1,
+                                   NGX_COORD_ID_LEN);
         }
     }
 
     return NGX_OK;
-}
-
-
-/* the id of a session is its digest */
-
-static void
-ngx_http_coord_api_id(u_char *id, u_char *digest)
-{
-    ngx_uint_t  i;
-
-    for (i = 0; i < NGX_COORD_ID_LEN; i++) {
-        id[i] = (u_char) ngx_hextoi(digest + 1 + 2 * i, 2);
-    }
 }
 
 

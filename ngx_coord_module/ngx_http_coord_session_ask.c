@@ -29,15 +29,11 @@ ngx_int_t
 ngx_http_coord_session_name(ngx_http_coord_session_state_t *state,
     ngx_str_t *text)
 {
-    ngx_uint_t  i;
-
     if (ngx_coord_key_digest(state->key, text) != NGX_COORD_DIGEST_HEX_LEN) {
         return NGX_ERROR;
     }
 
-    for (i = 0; i < NGX_COORD_ID_LEN; i++) {
-        state->id[i] = (u_char) ngx_hextoi(state->key + 1 + 2 * i, 2);
-    }
+    (void) ngx_coord_unhex(state->id, state->key + 1, NGX_COORD_ID_LEN);
 
     state->text = *text;
 

@@ -94,9 +94,6 @@ static ngx_int_t
 ngx_http_coord_session_cookie_find(ngx_http_request_t *r,
     ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id)
 {
-    u_char      ch;
-    ngx_uint_t  i;
-
 #if (nginx_version >= 1023000)
 
     if (ngx_http_parse_multi_header_lines(r, r->headers_in.cookie,
@@ -117,19 +114,9 @@ ngx_http_coord_session_cookie_find(ngx_http_request_t *r,
 
 #endif
 
-    if (id->len != NGX_HTTP_COORD_SESSION_ID_LEN) {
-        return NGX_DECLINED;
-    }
-
-    for (i = 0; i < id->len; i++) {
-        ch = id->data[i];
-
-        if (!((ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'f'))) {
-            return NGX_DECLINED;
-        }
-    }
-
-    return NGX_OK;
+    return (id->len == NGX_HTTP_COORD_SESSION_ID_LEN
+            && ngx_coord_is_hex(id->data, id->len))
+           ? NGX_OK : NGX_DECLINED;
 }
 
 

@@ -4,7 +4,8 @@
  *
  * Client keys in Redis keys, and digests.
  *
- * LINK: ngx_coord_module/ngx_coord_key.c -lcrypto -lcmocka
+ * LINK: t/unit/ngx_stub.c ngx_coord_module/ngx_coord_key.c
+ * LINK: -lcrypto -lcmocka
  */
 
 
@@ -13,21 +14,8 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include "ngx_stub.h"
 #include "ngx_coord_key.h"
-
-
-/* the one function of nginx that is needed */
-
-u_char *
-ngx_hex_dump(u_char *dst, u_char *src, size_t len)
-{
-    while (len--) {
-        *dst++ = "0123456789abcdef"[*src >> 4];
-        *dst++ = "0123456789abcdef"[*src++ & 0xf];
-    }
-
-    return dst;
-}
 
 
 static void
@@ -190,6 +178,39 @@ test_fields(void **state)
 }
 
 
+static void
+test_hex(void **state)
+{
+    int      c;
+    u_char  *text, bytes[4], dumped[8];
+
+    text = malloc(8);
+    assert_non_null(text);
+
+    ngx_memcpy(text, "09afbc7e", 8);
+
+    assert_int_equal(ngx_coord_unhex(bytes, text, 4), NGX_OK);
+    (void) ngx_hex_dump(dumped, bytes, 4);
+    assert_memory_equal(dumped, text, 8);
+    assert_true(ngx_coord_is_hex(text, 8));
+    assert_true(ngx_coord_is_hex(text, 0));
+
+    /* each byte as the last digit */
+
+    for (c = 0; c < 256; c++) {
+        text[7] = c;
+
+        assert_int_equal(ngx_coord_unhex(bytes, text, 4),
+                         c && strchr("0123456789abcdefABCDEF", c)
+                         ? NGX_OK : NGX_ERROR);
+        assert_int_equal(ngx_coord_is_hex(text, 8),
+                         c && strchr("0123456789abcdef", c) ? 1 : 0);
+    }
+
+    free(text);
+}
+
+
 int
 main(void)
 {
@@ -199,7 +220,8 @@ main(void)
         cmocka_unit_test(test_every_byte),
         cmocka_unit_test(test_secret),
         cmocka_unit_test(test_incremental),
-        cmocka_unit_test(test_fields)
+        cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_hex)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

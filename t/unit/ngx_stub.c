@@ -345,8 +345,7 @@ ngx_atoi(u_char *line, size_t n)
 ngx_int_t
 ngx_hextoi(u_char *line, size_t n)
 {
-    char       digits[17];
-    char      *end;
+    char       digits[16];
     ngx_int_t  value;
 
     if (n == 0 || n > 15) {
@@ -356,9 +355,9 @@ ngx_hextoi(u_char *line, size_t n)
     memcpy(digits, line, n);
     digits[n] = '\0';
 
-    value = strtoll(digits, &end, 16);
+    value = strtoll(digits, NULL, 16);
 
-    return *end == '\0' ? value : NGX_ERROR;
+    return strspn(digits, "0123456789abcdefABCDEF") == n ? value : NGX_ERROR;
 }
 
 

@@ -23,6 +23,7 @@
  * LINK: ngx_coord_module/ngx_coord_script.c ngx_coord_module/ngx_coord_resp.c
  * LINK: ngx_coord_module/ngx_coord_resp_value.c
  * LINK: ngx_coord_module/ngx_coord_table.c ngx_coord_module/ngx_coord_rate.c
+ * LINK: ngx_coord_module/ngx_coord_key.c
  * LINK: -lcmocka -lcrypto -lhiredis
  */
 
