@@ -383,10 +383,11 @@ ngx_coord_record_check_fields(ngx_coord_record_t *record)
 {
     ngx_int_t     rc;
     ngx_str_t     left;
-    ngx_uint_t    n;
+    ngx_uint_t    n, trailers;
     ngx_keyval_t  field;
 
     n = 0;
+    trailers = 0;
     left = record->fields;
 
     for ( ;; ) {
@@ -396,13 +397,21 @@ ngx_coord_record_check_fields(ngx_coord_record_t *record)
             return (n == record->nfields) ? NGX_OK : NGX_ERROR;
         }
 
+        n++;
+
+        if (rc == NGX_OK
+            && field.key.len == 0
+            && field.value.len == 0
+            && trailers++ == 0)
+        {
+            continue;
+        }
+
         if (rc == NGX_ERROR
             || !ngx_coord_record_field(&field.key, &field.value))
         {
             return NGX_ERROR;
         }
-
-        n++;
     }
 }
 

@@ -62,8 +62,8 @@ size_t ngx_coord_record_size(ngx_coord_record_t *record,
 
 /*
  * Writes a record with its fields, each of which ngx_coord_record_field()
- * accepts, and the body from the memory of a chain: body_len bytes.
- * NGX_ERROR: OpenSSL failed.
+ * accepts or separates the trailers, and the body from the memory of a chain:
+ * body_len bytes.  NGX_ERROR: OpenSSL failed.
  */
 ngx_int_t ngx_coord_record_encode(u_char *p, ngx_coord_record_t *record,
     ngx_keyval_t *fields, ngx_chain_t *body);
@@ -75,7 +75,10 @@ ngx_int_t ngx_coord_record_encode(u_char *p, ngx_coord_record_t *record,
 ngx_int_t ngx_coord_record_decode(ngx_coord_record_t *record,
     ngx_str_t *blob, ngx_str_t *key);
 
-/* takes the next field off left, at first record->fields; NGX_DONE: no more */
+/*
+ * Takes the next field off left, at first record->fields; NGX_DONE: no more.
+ * Behind a field without name and value, which may stand once, are trailers.
+ */
 ngx_int_t ngx_coord_record_next(ngx_str_t *left, ngx_keyval_t *field);
 
 

@@ -113,6 +113,7 @@ typedef struct {
     unsigned                   over:1;        /* beyond max_response */
     unsigned                   ended:1;       /* the last buffer was seen */
     unsigned                   upstream:1;    /* there it comes from */
+    unsigned                   trailers:1;    /* may follow the body */
 } ngx_http_coord_capture_t;
 
 
@@ -244,6 +245,10 @@ void ngx_http_coord_idempotency_detach(ngx_http_coord_idempotency_t *state);
 /* --- ngx_http_coord_idempotency_filter.c --- */
 
 ngx_int_t ngx_http_coord_idempotency_filter_init(ngx_conf_t *cf);
+
+/* adds the trailers of the response, all of which has been seen */
+ngx_int_t ngx_http_coord_idempotency_trailers(
+    ngx_http_coord_idempotency_t *state);
 
 /*
  * What the attempts to reach an upstream tell about a response that none of

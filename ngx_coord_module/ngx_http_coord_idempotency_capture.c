@@ -90,7 +90,9 @@ ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
         return NGX_ERROR;
     }
 
-    if (capture->ended || capture->received == capture->expected) {
+    if (capture->ended
+        || (capture->received == capture->expected && !capture->trailers))
+    {
         ngx_http_coord_idempotency_finish(state);
 
     } else if (capture->upstream

@@ -337,6 +337,10 @@ ngx_http_coord_idempotency_blob(ngx_http_coord_idempotency_t *state,
     capture = &state->capture;
     record = &capture->record;
 
+    if (ngx_http_coord_idempotency_trailers(state) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     record->key.data = state->op.key;
     record->key.len = state->op.key_len;
     record->nfields = capture->fields.nelts;

@@ -22,7 +22,9 @@ static ngx_uint_t ngx_http_coord_idempotency_storable(
 static ngx_uint_t ngx_http_coord_idempotency_stream(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_idempotency_headers(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *state);
-static ngx_int_t ngx_http_coord_idempotency_header_list(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_idempotency_header_list(
+    ngx_http_coord_idempotency_t *state, ngx_list_t *headers);
+static ngx_int_t ngx_http_coord_idempotency_modified(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *state);
 static ngx_uint_t ngx_http_coord_idempotency_keep(
     ngx_http_coord_idempotency_conf_t *icf, ngx_str_t *name);
@@ -316,6 +318,7 @@ ngx_http_coord_idempotency_headers(ngx_http_request_t *r,
     capture->on = 1;
     capture->over = state->shadow;
     capture->upstream = ngx_http_coord_idempotency_live(r);
+    capture->trailers = capture->upstream && r->upstream->conf->pass_trailers;
     capture->expected = ho->content_length_n;
 
     if (!state->shadow) {
@@ -347,20 +350,56 @@ ngx_http_coord_idempotency_headers(ngx_http_request_t *r,
         record->charset = ho->charset;
     }
 
-    return ngx_http_coord_idempotency_header_list(r, state);
+    if (ngx_http_coord_idempotency_header_list(state, &ho->headers)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_idempotency_modified(r, state);
+}
+
+
+ngx_int_t
+ngx_http_coord_idempotency_trailers(ngx_http_coord_idempotency_t *state)
+{
+    ngx_list_t                *trailers;
+    ngx_keyval_t              *field;
+    ngx_http_coord_capture_t  *capture;
+
+    capture = &state->capture;
+    trailers = &state->request->headers_out.trailers;
+
+    /* without the body they belong to they would mislead */
+
+    if (trailers->part.nelts == 0
+        || capture->over
+        || capture->fields.nelts == NGX_COORD_RECORD_FIELDS)
+    {
+        return NGX_OK;
+    }
+
+    field = ngx_array_push(&capture->fields);
+    if (field == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_str_null(&field->key);
+    ngx_str_null(&field->value);
+
+    return ngx_http_coord_idempotency_header_list(state, trailers);
 }
 
 
 static ngx_int_t
-ngx_http_coord_idempotency_header_list(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
+ngx_http_coord_idempotency_header_list(ngx_http_coord_idempotency_t *state,
+    ngx_list_t *headers)
 {
-    ngx_str_t         value;
     ngx_uint_t        i;
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
 
-    part = &r->headers_out.headers.part;
+    part = &headers->part;
     h = part->elts;
 
     for (i = 0; /* void */ ; i++) {
@@ -388,6 +427,16 @@ ngx_http_coord_idempotency_header_list(ngx_http_request_t *r,
             return NGX_ERROR;
         }
     }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_modified(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    ngx_str_t  value;
 
     if (r->headers_out.last_modified
         || r->headers_out.last_modified_time == -1

@@ -152,14 +152,27 @@ ngx_http_coord_idempotency_fields(ngx_http_request_t *r,
     ngx_coord_record_t *record)
 {
     ngx_str_t         left;
+    ngx_list_t       *list;
     ngx_keyval_t      field;
     ngx_table_elt_t  *h;
 
     left = record->fields;
+    list = &r->headers_out.headers;
 
     while (ngx_coord_record_next(&left, &field) == NGX_OK) {
 
-        h = ngx_list_push(&r->headers_out.headers);
+        if (field.key.len == 0) {
+
+            /* clients that know the length may not wait for trailers */
+
+            ngx_http_clear_content_length(r);
+
+            r->expect_trailers = 1;
+            list = &r->headers_out.trailers;
+            continue;
+        }
+
+        h = ngx_list_push(list);
         if (h == NULL) {
             return NGX_ERROR;
         }
@@ -170,7 +183,9 @@ ngx_http_coord_idempotency_fields(ngx_http_request_t *r,
         h->key = field.key;
         h->value = field.value;
 
-        ngx_http_coord_idempotency_known(r, record, h);
+        if (list == &r->headers_out.headers) {
+            ngx_http_coord_idempotency_known(r, record, h);
+        }
     }
 
     return NGX_OK;

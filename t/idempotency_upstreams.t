@@ -37,6 +37,8 @@ my %answers = (
     cut => { body => $large, close_at => 300_000 },
     broken => { raw => '' },
     huge => { body => $huge },
+    trailers => { body => $binary, chunked => 50 },
+    measured => { body => $binary },
     accel => { headers => [ 'X-Accel-Redirect' => '/files/large' ] },
 );
 
@@ -77,12 +79,18 @@ my $n = $t->node(name => 'n', workers => 1, http => <<"EOF");
 
     server {
         listen 127.0.0.1:%%PORT%% sndbuf=8k;
+        listen 127.0.0.1:%%PORT_3%% http2;
         coord_idempotency on;
 $locations
         location /grpc/on/ { grpc_pass grpc://127.0.0.1:%%PORT_2%%; }
 
         location /grpc/small/ {
             coord_idempotency_max_response 1k;
+            grpc_pass grpc://127.0.0.1:%%PORT_2%%;
+        }
+
+        location /grpc/own/ {
+            add_trailer X-Own own;
             grpc_pass grpc://127.0.0.1:%%PORT_2%%;
         }
 
@@ -120,6 +128,13 @@ $locations
     server {
         listen 127.0.0.1:%%PORT_2%% http2;
         location / { proxy_pass http://%%ORIGIN%%; }
+
+        location ~ /(?:trailers|measured)/ {
+            add_trailer Grpc-Status 0;
+            add_trailer X-Lines one;
+            add_trailer X-Lines two;
+            proxy_pass http://%%ORIGIN%%;
+        }
     }
 EOF
 
@@ -143,6 +158,45 @@ for my $m (qw(fastcgi uwsgi scgi grpc)) {
         again($m, $mode, 'cut', 200);
         again($m, $mode, 'broken', 502);
     }
+}
+
+
+# trailers
+
+for my $case ([ '--http1.1', 'on', 'trailers' ],
+              [ '--http1.1', 'own', 'trailers' ],
+              [ '--http1.1', 'own', 'measured' ],
+              [ '--http1.1', 'small', 'trailers', '?size=2000' ],
+              [ '--http2-prior-knowledge', 'on', 'trailers' ],
+              [ '--http2-prior-knowledge', 'own', 'trailers' ],
+              [ '--http2-prior-knowledge', 'small', 'trailers',
+                '?size=2000' ])
+{
+    my ($protocol, $mode, $route, $query) = @$case;
+    my $path = "/grpc/$mode/$route/" . ++$serial;
+    my $key = 'trailers' . ++$serial;
+    my $uri = $path . ($query || '');
+    my $first = trailers($protocol, $uri, $key);
+    my $second = trailers($protocol, $uri, $key);
+    my $name = "$path, $protocol";
+
+    is($origin{grpc}->count($path), 1, "$name: once");
+    is($first->{trailers}, 'grpc-status: 0 x-lines: one x-lines: two'
+                           . ($mode eq 'own' ? ' x-own: own' : ''),
+       "$name: trailers");
+    is($first->{replayed}, '', "$name: first");
+
+    if ($mode eq 'small') {
+        is($second->{replayed}, 'omitted', "$name: omitted");
+        is($second->{trailers}, '', "$name: and the trailers");
+        is($second->{body}, '', "$name: and the body");
+        next;
+    }
+
+    is($second->{replayed}, 'true', "$name: replayed");
+    is($second->{trailers}, $first->{trailers}, "$name: the same again");
+    ok($second->{body} eq $binary, "$name: body");
+    ok($first->{body} eq $binary, "$name: first body");
 }
 
 
@@ -280,6 +334,31 @@ sub replayed {
     is($second->header('X-A'), 'a, b', "$path: all lines")
         if $route eq 'binary';
     is($second->header('Set-Cookie'), undef, "$path: no cookie");
+}
+
+
+# curl writes fields and trailers apart from the body, trailers last
+
+sub trailers {
+    my ($protocol, $path, $key) = @_;
+
+    my ($head, $body) = ($t->file('head'), $t->file('body'));
+    my $port = $protocol =~ /2/ ? $n->port(3) : $n->port;
+
+    unlink $head, $body;
+    system('curl', '-s', '--max-time', '20', $protocol, '-D', $head,
+           '-o', $body, '-H', 'Host: same', '-H', 'TE: trailers',
+           '-H', "Idempotency-Key: $key", '-d', 'body',
+           "http://127.0.0.1:$port$path");
+
+    my ($fields, $trailers) = split /\r\n\r\n/, Coord::Util::slurp($head), 2;
+
+    return {
+        body => -e $body ? Coord::Util::slurp($body) : '',
+        trailers => join(' ', sort map { lc } split /\r\n/,
+                         defined $trailers ? $trailers : ''),
+        replayed => $fields =~ /^Idempotency-Replayed: (\w+)/mi ? $1 : '',
+    };
 }
 
 

@@ -239,7 +239,7 @@ static void
 test_made_up(void **state)
 {
     ngx_uint_t          i;
-    ngx_keyval_t        kv;
+    ngx_keyval_t        kv, trailers[3];
     ngx_coord_record_t  record;
 
     static ngx_uint_t   statuses[] = { 0, 99, 100, 101, 199, 206, 304, 600,
@@ -279,6 +279,26 @@ test_made_up(void **state)
     prepare(&record);
     record.nfields = 1;
     assert_int_equal(try(&record, fields), NGX_OK);
+
+    /* trailers begin once */
+
+    for (i = 0; i < 3; i++) {
+        trailers[i].key = fields[0].key;
+        trailers[i].value = fields[0].value;
+    }
+
+    ngx_str_null(&trailers[1].key);
+    ngx_str_null(&trailers[1].value);
+
+    prepare(&record);
+    record.nfields = 3;
+    assert_int_equal(try(&record, trailers), NGX_OK);
+
+    trailers[0] = trailers[1];
+
+    prepare(&record);
+    record.nfields = 3;
+    assert_int_equal(try(&record, trailers), NGX_ERROR);
 
     prepare(&record);
     ngx_str_set(&record.status_line, "200 Made");
