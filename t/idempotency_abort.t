@@ -40,7 +40,7 @@ my $origin = $t->origin(routes => {
 });
 
 my $n = $t->node(name => 'n', workers => 1, http => <<'EOF')->start;
-    coord_store main { server %%REDIS%%; timeout 2s; }
+    coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 2s; }
     log_format status '$uri $status $coord_idempotency_status $bytes_sent';
     access_log %%NODEDIR%%/status.log status;
     coord_idempotency on;

@@ -77,7 +77,8 @@ my $http = <<'EOF';
     }
 EOF
 
-my $main = 'coord_store main { server %%REDIS%%; timeout 1s; }';
+my $main = 'coord_store main { server %%REDIS%%; timeout 1s;'
+           . ' connect_timeout 1s; }';
 my $n = $t->node(name => 'n', workers => 2, http => $main . $http)->start;
 my $serial = 0;
 

@@ -19,6 +19,7 @@ my $admin = $redis->connect;
 
 my $n = $t->node(name => 'n', http => <<'EOF')->start;
     coord_store main { server %%REDIS%%; key_prefix s:; timeout 5s;
+                       connect_timeout 5s;
                        breaker failures=1000 cooldown=100ms; }
 
     coord_limit_req_zone $arg_k zone=b:1m rate=1r/h;
