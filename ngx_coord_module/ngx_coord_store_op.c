@@ -101,8 +101,12 @@ static const ngx_coord_store_op_t  ngx_coord_store_ops[] = {
 
 
 /* of this worker: the keys and words of the operation being encoded */
-static u_char  *ngx_coord_scratch;
-static size_t   ngx_coord_scratch_size;
+static u_char               *ngx_coord_scratch;
+static size_t                ngx_coord_scratch_size;
+
+/* the arguments that stand there, and whose they are */
+static ngx_coord_command_t   ngx_coord_built;
+static ngx_coord_op_t       *ngx_coord_built_op;
 
 
 ngx_int_t
@@ -234,6 +238,8 @@ ngx_coord_store_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
 
     /* any suffix would do: the hash tag decides */
 
+    ngx_coord_built_op = NULL;
+
     cmd.last = ngx_coord_scratch;
     ngx_coord_arg_key(&cmd, 0, op, "}");
 
@@ -247,11 +253,14 @@ ngx_coord_store_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
 size_t
 ngx_coord_store_op_size(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
-    ngx_coord_command_t  cmd;
+    ngx_coord_command_t  *cmd;
 
-    ngx_coord_store_op_build(&cmd, op, now);
+    cmd = &ngx_coord_built;
 
-    return ngx_coord_script_size(&ngx_coord_scripts[cmd.script], cmd.args);
+    ngx_coord_store_op_build(cmd, op, now);
+    ngx_coord_built_op = op;
+
+    return ngx_coord_script_size(&ngx_coord_scripts[cmd->script], cmd->args);
 }
 
 
@@ -259,12 +268,20 @@ u_char *
 ngx_coord_store_op_encode(u_char *p, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_command_t  cmd;
+    ngx_coord_command_t  *cmd;
 
-    ngx_coord_store_op_build(&cmd, op, now);
+    cmd = &ngx_coord_built;
 
-    return ngx_coord_script_encode(p, &ngx_coord_scripts[cmd.script],
-                                   cmd.args);
+    /* where a batch has one operation size() has just built it */
+
+    if (ngx_coord_built_op != op) {
+        ngx_coord_store_op_build(cmd, op, now);
+    }
+
+    ngx_coord_built_op = NULL;
+
+    return ngx_coord_script_encode(p, &ngx_coord_scripts[cmd->script],
+                                   cmd->args);
 }
 
 
