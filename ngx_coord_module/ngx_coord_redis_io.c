@@ -32,6 +32,8 @@ static void ngx_coord_redis_conn_ready(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value);
 static ngx_coord_fail_e ngx_coord_redis_conn_recv(
     ngx_coord_redis_conn_t *conn, size_t *size);
+static ngx_coord_fail_e ngx_coord_redis_conn_bad_reply(
+    ngx_coord_redis_conn_t *conn);
 static ngx_coord_fail_e ngx_coord_redis_conn_replies(
     ngx_coord_redis_conn_t *conn, ngx_uint_t *budget);
 static void ngx_coord_redis_conn_send(ngx_coord_redis_conn_t *conn);
@@ -320,7 +322,6 @@ ngx_coord_redis_conn_recv(ngx_coord_redis_conn_t *conn, size_t *size)
 {
     u_char             buf[NGX_COORD_CONN_READ_SIZE];
     ssize_t            n;
-    ngx_str_t          reason;
     ngx_connection_t  *c;
 
     c = conn->peer.connection;
@@ -342,15 +343,27 @@ ngx_coord_redis_conn_recv(ngx_coord_redis_conn_t *conn, size_t *size)
     *size -= n;
 
     if (ngx_coord_resp_feed(conn->resp, buf, n) != NGX_OK) {
-        reason.data = (u_char *) ngx_coord_resp_error(conn->resp);
-        reason.len = ngx_strlen(reason.data);
-
-        ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
-                                 "bad reply", &reason);
-        return NGX_COORD_FAIL_PROTOCOL;
+        return ngx_coord_redis_conn_bad_reply(conn);
     }
 
     return NGX_COORD_FAIL_NONE;
+}
+
+
+/* the parser's words in the log */
+
+static ngx_coord_fail_e
+ngx_coord_redis_conn_bad_reply(ngx_coord_redis_conn_t *conn)
+{
+    ngx_str_t  reason;
+
+    reason.data = (u_char *) ngx_coord_resp_error(conn->resp);
+    reason.len = ngx_strlen(reason.data);
+
+    ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0, "bad reply",
+                             &reason);
+
+    return NGX_COORD_FAIL_PROTOCOL;
 }
 
 
@@ -358,7 +371,6 @@ static ngx_coord_fail_e
 ngx_coord_redis_conn_replies(ngx_coord_redis_conn_t *conn, ngx_uint_t *budget)
 {
     ngx_int_t                rc;
-    ngx_str_t                reason;
     ngx_uint_t               n;
     ngx_coord_fail_e         failure;
     ngx_coord_resp_value_t  *value;
@@ -394,12 +406,7 @@ ngx_coord_redis_conn_replies(ngx_coord_redis_conn_t *conn, ngx_uint_t *budget)
         }
 
         if (rc == NGX_ERROR) {
-            reason.data = (u_char *) ngx_coord_resp_error(conn->resp);
-            reason.len = ngx_strlen(reason.data);
-
-            ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
-                                     "bad reply", &reason);
-            return NGX_COORD_FAIL_PROTOCOL;
+            return ngx_coord_redis_conn_bad_reply(conn);
         }
 
         conn->gathering = 0;
