@@ -42,6 +42,7 @@ for my $store ('redis', 'memory') {
     coord_limit_req_zone $remote_user zone=slow:1m rate=2r/s;
     coord_limit_req_zone $remote_addr zone=addr:1m rate=30r/h
                          algorithm=fixed_window;
+    coord_limit_req_zone $server_port zone=sub:1m rate=1r/h;
     coord_limit_conn_zone $server_port zone=conn:1m;
 
     proxy_set_header Authorization "";
@@ -101,6 +102,7 @@ for my $store ('redis', 'memory') {
 
         location = /check {
             auth_basic off;
+            coord_limit_req zone=sub after_auth;
             proxy_pass http://%%ORIGIN%%/check;
         }
 
@@ -222,6 +224,10 @@ EOF
     is($r->status, 200, "$store: auth_request");
     is($r->header('X-Conn') . ' ' . $r->header('X-Status'),
        'PASSED PASSED:addr', "$store: auth_request: limited after it");
+    is($n->get('/sub')->status, 200, "$store: a subrequest is not counted");
+    is($n->get('/check')->header('X-Status'), 'PASSED:sub',
+       "$store: nothing was taken");
+    is($n->get('/check')->status, 429, "$store: but by a request of its own");
 
     $n->stop;
 }

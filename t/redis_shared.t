@@ -14,7 +14,8 @@ use lib "$FindBin::Bin/lib";
 use Coord;
 
 my $t = Coord->new;
-my $redis = $t->redis;
+my $redis = $t->redis('maxmemory-policy noeviction');
+my $origin = $t->origin(routes => { '/' => { delay => 60 } });
 my $admin = $redis->connect;
 
 my $n = $t->node(name => 'n', http => <<'EOF')->start;
@@ -40,6 +41,10 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
         location /c { coord_limit_req zone=c; empty_gif; }
         location /l { coord_limit_req zone=l; empty_gif; }
         location /n { coord_limit_conn n 17; empty_gif; }
+        location /hold {
+            coord_limit_conn n 100;
+            proxy_pass http://%%ORIGIN%%/;
+        }
         location /s { coord_session zone=s bind=$arg_v mismatch=pass;
                       empty_gif; }
         location /none { return 204; }
@@ -159,6 +164,31 @@ is(join(' ', map { $_->header('X-Req') } @got), join(' ', ('PASSED') x 20),
 cmp_ok(calls('multi') - $before, '<', 10, 'reconnected: shared again');
 
 is($admin->command('EXISTS', 's:rl:l:{again1}:tmp'), 0, 'no temporary key');
+
+
+# no memory: Redis takes nothing inside MULTI then, not even what frees memory
+
+my $held = $n->connect;
+$held->send("GET /hold?k=oom HTTP/1.1\r\nHost: a\r\n\r\n");
+ok($t->wait_for(sub { $admin->command('ZCARD', 's:cc:n:{oom}') == 1 }, 10),
+   'a place is held');
+
+$admin->command('CONFIG', 'SET', 'maxmemory', 1);
+
+my ($worker) = $n->workers;
+kill 'STOP', $worker;
+$held->reset;
+$clients[$_]->send("GET /b?k=oom$_ HTTP/1.1\r\nHost: a\r\n\r\n")
+    for 1 .. 5;
+kill 'CONT', $worker;
+
+is(join(' ', map { $clients[$_]->response->header('X-Req') } 1 .. 5),
+   join(' ', ('BYPASSED') x 5), 'no memory: requests pass');
+
+$admin->command('CONFIG', 'SET', 'maxmemory', 0);
+ok($t->wait_for(sub { !$admin->command('EXISTS', 's:cc:n:{oom}') }, 10),
+   'memory again: the release is repeated, long before the lease is over');
+$n->allow(qr{error reply: OOM});
 
 $n->allow(qr{\[emerg\] .* error reply: NOPERM});
 
