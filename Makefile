@@ -41,12 +41,15 @@ binary := $(or $(NGINX_BINARY),$(shell PATH=$$PATH:/usr/sbin:/usr/local/sbin \
 endif
 
 module := $(out)/ngx_http_coord_module.so
-sources := $(sort $(wildcard ngx_coord_module/*.c ngx_coord_module/*.h))
+sources := $(sort $(wildcard ngx_coord_module/*/*.c ngx_coord_module/*/*.h))
 scripts := $(sort $(wildcard lua-free-scripts/*.redis))
-table := ngx_coord_module/ngx_coord_script_table.h
+table := ngx_coord_module/base/ngx_coord_script_table.h
 
 unit_sources := $(shell grep -l '^main\>' t/unit/*.c 2>/dev/null)
 unit_helpers := $(filter-out $(unit_sources),$(wildcard t/unit/*.[ch]))
+unit_objects := $(patsubst %.c,$(out)/unit/%.o,$(filter %.c,$(unit_helpers) \
+                  $(filter $(addprefix ngx_coord_module/,base/% redis/% \
+                  store/%),$(sources))))
 unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
 
 submake = $(MAKE) --no-print-directory
@@ -60,6 +63,7 @@ test_env = TEST_NGINX_BINARY=$(binary) TEST_MODULE=$(CURDIR)/$(module) \
 .PHONY: fuzz all module unit test check demo bench lint clean install-deps \
         test-deps FORCE
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 all: module
 
@@ -93,33 +97,37 @@ endif
 	         && mv -f $(module).new $(module); }
 	@echo "built $(module)"
 
-# t/unit/foo_test.c is linked with ngx_coord_module/ngx_coord_foo.c; a line
-# "LINK: file.c -lfoo" in it says otherwise, files are relative to the root
+# Unit tests are linked with an archive of all that is below HTTP: what a test
+# defines itself takes the place of a file there.
 
 unit_cflags = -D_GNU_SOURCE -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
               -fno-sanitize=nonnull-attribute -fno-sanitize-recover=undefined \
               -Wall -Wextra -Wno-unused-parameter -Werror
-unit_includes = -I ngx_coord_module -I t/unit \
+unit_includes = $(addprefix -I ,$(wildcard ngx_coord_module/*/)) -I t/unit \
                 $(foreach d,src/core src/event src/event/modules src/os/unix \
                 src/http src/http/modules objs,-isystem $(tree)/$(d))
 
 unit: $(unit_tests)
 
-$(out)/unit/%: t/unit/%.c $(sources) $(unit_helpers) \
-               | $(tree)/objs/Makefile
+$(out)/unit/%.o: %.c $(filter %.h,$(sources) $(unit_helpers)) \
+                 | $(tree)/objs/Makefile
 	@mkdir -p $(@D)
-	@link=$$(sed -n 's/^.*LINK: *\([^*]*\).*$$/\1/p' $<); \
-	$(CC) $(unit_cflags) $(unit_includes) -o $@ $< \
-	    $${link:-ngx_coord_module/ngx_coord_$(*:_test=).c \
-	            -lhiredis -lcrypto -lcmocka}
+	@$(CC) $(unit_cflags) $(unit_includes) -c -o $@ $<
+
+$(out)/unit/libcoord.a: $(unit_objects)
+	@rm -f $@
+	@$(AR) rcs $@ $^
+
+$(out)/unit/%: $(out)/unit/t/unit/%.o $(out)/unit/libcoord.a
+	@$(CC) $(unit_cflags) -o $@ $^ -lhiredis -lcrypto -lcmocka
 	@echo "built $@"
 
 fuzz: $(tree)/objs/Makefile
 	@mkdir -p $(out)/fuzz/corpus
 	clang -g -O1 -fsanitize=fuzzer,address,undefined $(unit_includes) \
 	    -o $(out)/fuzz/record_fuzz t/fuzz/record_fuzz.c \
-	    t/unit/ngx_stub.c ngx_coord_module/ngx_coord_record.c \
-	    ngx_coord_module/ngx_coord_key.c -lcrypto
+	    t/unit/ngx_stub.c ngx_coord_module/base/ngx_coord_record.c \
+	    ngx_coord_module/base/ngx_coord_key.c -lcrypto
 	cd $(out)/fuzz && ./record_fuzz -max_total_time=$(FUZZ_TIME) \
 	    -max_len=1000 corpus
 

@@ -5,7 +5,7 @@
 # Writes ngx_coord_script_table.h, the C table of the operations in this
 # directory, to stdout:
 #
-#     lua-free-scripts/generate.sh > ngx_coord_module/ngx_coord_script_table.h
+#     lua-free-scripts/generate.sh > ngx_coord_module/base/ngx_coord_script_table.h
 #
 # generate.sh [directory]: where the *.redis files are, by default here.
 # Ends with file:line and a reason on stderr, and status 1, if one is wrong.

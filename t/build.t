@@ -95,10 +95,12 @@ isnt($rc, 0, 'an old nginx: stops');
 like($text, qr/needs nginx 1\.22\.0/, 'an old nginx: remedy');
 
 my $copy = $t->file('copy');
-mkdir "$copy$_" for '', '/ngx_coord_module', '/lua-free-scripts';
+mkdir "$copy$_" for '', '/ngx_coord_module', '/lua-free-scripts',
+                    map { substr($_, length $root) }
+                        glob "$root/ngx_coord_module/*/";
 
-for my $file (map { glob "$root/$_" } 'config', 'ngx_coord_module/*',
-              'lua-free-scripts/*')
+for my $file (map { glob "$root/$_" } 'config', 'ngx_coord_module/*.map',
+              'ngx_coord_module/*/*', 'lua-free-scripts/*')
 {
     copy($file, $copy . substr($file, length $root)) or die "$file: $!";
 }

@@ -31,7 +31,7 @@ sub slurp {
 
 my %variable;
 
-for my $file (glob "$root/ngx_coord_module/*.c") {
+for my $file (glob "$root/ngx_coord_module/*/*.c") {
     my $source = slurp($file);
     $variable{$1} = 1
         while $source =~ /\{ ngx_string\("(coord_\w+)"\), NULL,/g;

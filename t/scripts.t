@@ -16,7 +16,7 @@ use lib "$FindBin::Bin/lib";
 use Coord::Redis;
 
 my $dir = "$FindBin::Bin/../lua-free-scripts";
-my $table = "$FindBin::Bin/../ngx_coord_module/ngx_coord_script_table.h";
+my $table = "$FindBin::Bin/../ngx_coord_module/base/ngx_coord_script_table.h";
 my ($now, $msec) = (1_700_000_000_000_000_000, 1_000_000);
 my $max = 9_223_372_036_854_775_807;
 my $zero = "\0" x 4;

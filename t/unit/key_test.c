@@ -3,9 +3,6 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * Client keys in Redis keys, and digests.
- *
- * LINK: t/unit/ngx_stub.c ngx_coord_module/ngx_coord_key.c
- * LINK: -lcrypto -lcmocka
  */
 
 

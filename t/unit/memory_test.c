@@ -3,14 +3,6 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * The memory store against naive models, on a clock that the test moves.
- *
- * LINK: t/unit/ngx_stub.c ngx_coord_module/ngx_coord_store_memory.c
- * LINK: ngx_coord_module/ngx_coord_store_memory_set.c
- * LINK: ngx_coord_module/ngx_coord_store_memory_peek.c
- * LINK: ngx_coord_module/ngx_coord_store_memory_session.c
- * LINK: ngx_coord_module/ngx_coord_store_memory_claim.c
- * LINK: ngx_coord_module/ngx_coord_table.c ngx_coord_module/ngx_coord_rate.c
- * LINK: -lcmocka
  */
 
 

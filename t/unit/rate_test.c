@@ -4,8 +4,6 @@
  *
  * The arithmetic of rates, by its promises: retry is exact to the nanosecond,
  * remaining is what is granted, reset empties, nothing overflows.
- *
- * LINK: ngx_coord_module/ngx_coord_rate.c -lcmocka
  */
 
 

@@ -4,9 +4,6 @@
  *
  * Records: whole, cut, altered, made up.  t/fuzz/record_fuzz.c asks the same
  * of any bytes.
- *
- * LINK: ngx_coord_module/ngx_coord_record.c ngx_coord_module/ngx_coord_key.c
- * LINK: t/unit/ngx_stub.c -lcrypto -lcmocka
  */
 
 

@@ -4,9 +4,6 @@
  *
  * The RESP reader: values, splits at each byte, each guard, and the same
  * stream through plain hiredis.  Needs no nginx at run time.
- *
- * LINK: ngx_coord_module/ngx_coord_resp.c
- * LINK: ngx_coord_module/ngx_coord_resp_value.c -lhiredis -lcmocka
  */
 
 

@@ -3,8 +3,6 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * What the table of operations encodes to.
- *
- * LINK: ngx_coord_module/ngx_coord_script.c -lcmocka
  */
 
 

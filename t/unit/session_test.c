@@ -4,25 +4,6 @@
  *
  * The operations on sessions and users: both stores do and tell the same,
  * Redis being a real one on a unix socket, and no reply is trusted.
- *
- * LINK: t/unit/ngx_stub.c t/unit/test_redis.c
- * LINK: ngx_coord_module/ngx_coord_store_op.c
- * LINK: ngx_coord_module/ngx_coord_store_op_session.c
- * LINK: ngx_coord_module/ngx_coord_store_op_wait.c
- * LINK: ngx_coord_module/ngx_coord_store_op_peek.c
- * LINK: ngx_coord_module/ngx_coord_store_op_claim.c
- * LINK: ngx_coord_module/ngx_coord_store_memory.c
- * LINK: ngx_coord_module/ngx_coord_store_memory_set.c
- * LINK: ngx_coord_module/ngx_coord_store_memory_session.c
- * LINK: ngx_coord_module/ngx_coord_store_memory_peek.c
- * LINK: ngx_coord_module/ngx_coord_store_memory_claim.c
- * LINK: ngx_coord_module/ngx_coord_store_reply.c
- * LINK: ngx_coord_module/ngx_coord_script.c ngx_coord_module/ngx_coord_resp.c
- * LINK: ngx_coord_module/ngx_coord_resp_value.c
- * LINK: ngx_coord_module/ngx_coord_table.c ngx_coord_module/ngx_coord_rate.c
- * LINK: ngx_coord_module/ngx_coord_key.c
- * LINK: ngx_coord_module/ngx_coord_store.c
- * LINK: -lcmocka -lcrypto -lhiredis
  */
 
 

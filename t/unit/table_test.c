@@ -3,8 +3,6 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * The table in shared memory: against a model, full, and killed.
- *
- * LINK: ngx_coord_module/ngx_coord_table.c -lcmocka
  */
 
 
