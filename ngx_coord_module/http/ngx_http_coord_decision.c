@@ -127,6 +127,10 @@ ngx_http_coord_problem(ngx_http_request_t *r,
 
     ngx_str_set(&type, "application/problem+json");
 
+    /* no body is asked for that nobody reads, as with special responses */
+
+    r->expect_tested = 1;
+
     /* the connection may go on if the rest of the request is discarded */
 
     return ngx_http_send_response(r, problem->status, &type, &cv);

@@ -20,8 +20,8 @@ static void *ngx_http_coord_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_http_coord_init(ngx_conf_t *cf);
-static ngx_int_t ngx_http_coord_push_handler(ngx_conf_t *cf,
-    ngx_http_phases phase, ngx_http_handler_pt handler);
+static ngx_int_t ngx_http_coord_phase_handler(ngx_conf_t *cf,
+    ngx_http_phases phase, ngx_http_handler_pt handler, ngx_uint_t last);
 static ngx_int_t ngx_http_coord_init_process(ngx_cycle_t *cycle);
 static void ngx_http_coord_exit_process(ngx_cycle_t *cycle);
 
@@ -246,30 +246,52 @@ ngx_http_coord_init(ngx_conf_t *cf)
         return NGX_OK;
     }
 
-    if (ngx_http_coord_push_handler(cf, NGX_HTTP_PREACCESS_PHASE,
-                                    ngx_http_coord_preaccess_handler)
+    /*
+     * Behind all others of the phase: keys see the address that realip has
+     * found, and what the stock limits refuse never reaches a store.
+     */
+
+    if (ngx_http_coord_phase_handler(cf, NGX_HTTP_PREACCESS_PHASE,
+                                     ngx_http_coord_preaccess_handler, 1)
         != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    return ngx_http_coord_push_handler(cf, NGX_HTTP_PRECONTENT_PHASE,
-                                       ngx_http_coord_precontent_handler);
+    /* before the others: what is replayed is neither mirrored nor tried */
+
+    return ngx_http_coord_phase_handler(cf, NGX_HTTP_PRECONTENT_PHASE,
+                                        ngx_http_coord_precontent_handler, 0);
 }
 
 
+/*
+ * The handlers of a phase run from the last in its array to the first,
+ * whenever and from wherever their modules were loaded
+ * (ngx_http_init_phase_handlers() in src/http/ngx_http.c).
+ */
+
 static ngx_int_t
-ngx_http_coord_push_handler(ngx_conf_t *cf, ngx_http_phases phase,
-    ngx_http_handler_pt handler)
+ngx_http_coord_phase_handler(ngx_conf_t *cf, ngx_http_phases phase,
+    ngx_http_handler_pt handler, ngx_uint_t last)
 {
+    ngx_array_t                *handlers;
     ngx_http_handler_pt        *h;
     ngx_http_core_main_conf_t  *cmcf;
 
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
 
-    h = ngx_array_push(&cmcf->phases[phase].handlers);
+    handlers = &cmcf->phases[phase].handlers;
+
+    h = ngx_array_push(handlers);
     if (h == NULL) {
         return NGX_ERROR;
+    }
+
+    if (last) {
+        h = handlers->elts;
+        ngx_memmove(h + 1, h,
+                    (handlers->nelts - 1) * sizeof(ngx_http_handler_pt));
     }
 
     *h = handler;
