@@ -13,6 +13,7 @@
 
 #include "ngx_http_coord.h"
 #include "ngx_coord_lease.h"
+#include "ngx_coord_timer.h"
 #include "ngx_coord_wake.h"
 
 
@@ -80,7 +81,7 @@ struct ngx_http_coord_leases_s {
     ngx_http_coord_leases_e    phase;
     ngx_coord_waiter_t         waiter;
     ngx_coord_batch_t         *batch;
-    ngx_event_t                deadline;
+    ngx_coord_timer_t          deadline;
     ngx_coord_nsec_t           since;
     ngx_coord_source_e         source;        /* of the place in line */
     unsigned                   entered:1;

@@ -76,11 +76,10 @@ ngx_http_coord_leases_wait(ngx_http_coord_leases_t *leases,
         leases->delayed = 1;
         leases->since = ngx_coord_monotonic();
 
-        leases->deadline.handler = ngx_http_coord_leases_deadline;
-        leases->deadline.data = leases;
-        leases->deadline.log = leases->ctx->request->connection->log;
-
-        ngx_add_timer(&leases->deadline, turn->limit->wait);
+        ngx_coord_timer_init(&leases->deadline,
+                             ngx_http_coord_leases_deadline, leases,
+                             leases->ctx->request->connection->log);
+        ngx_coord_timer_start(&leases->deadline, turn->limit->wait);
     }
 
     poll = ngx_coord_store_is_memory(op->zone->store)
@@ -485,7 +484,7 @@ ngx_http_coord_leases_news(ngx_coord_waiter_t *waiter)
 static void
 ngx_http_coord_leases_deadline(ngx_event_t *ev)
 {
-    ngx_http_coord_leases_t *leases = ev->data;
+    ngx_http_coord_leases_t *leases = ngx_coord_timer_data(ev);
 
     leases->timedout = 1;
     leases->refused = leases->turn;
@@ -499,9 +498,7 @@ ngx_http_coord_leases_deadline(ngx_event_t *ev)
 void
 ngx_http_coord_leases_stop(ngx_http_coord_leases_t *leases)
 {
-    if (leases->deadline.timer_set) {
-        ngx_del_timer(&leases->deadline);
-    }
+    ngx_coord_timer_stop(&leases->deadline);
 
     if (leases->delayed && leases->phase != NGX_HTTP_COORD_LEASES_SETTLED) {
         leases->waited = ngx_coord_monotonic() - leases->since;

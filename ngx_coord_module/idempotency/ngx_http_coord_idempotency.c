@@ -437,11 +437,9 @@ ngx_http_coord_idempotency_wait(ngx_http_request_t *r,
 
     state->answered = 0;
 
-    state->timer.handler = ngx_http_coord_idempotency_overdue;
-    state->timer.data = state;
-    state->timer.log = r->connection->log;
-
-    ngx_add_timer(&state->timer, (ngx_msec_t) left);
+    ngx_coord_timer_init(&state->timer, ngx_http_coord_idempotency_overdue,
+                         state, r->connection->log);
+    ngx_coord_timer_start(&state->timer, (ngx_msec_t) left);
 
     return NGX_AGAIN;
 }
@@ -456,13 +454,11 @@ ngx_http_coord_idempotency_news(ngx_coord_waiter_t *waiter)
 
     ngx_coord_wait_remove(&state->waiter);
 
-    if (state->timer.timer_set) {
-        ngx_del_timer(&state->timer);
-    }
+    ngx_coord_timer_stop(&state->timer);
 
     /* not from here: who asks in vain waits again, behind all others */
 
-    ngx_post_event(&state->timer, &ngx_posted_events);
+    ngx_post_event(&state->timer.event, &ngx_posted_events);
 
     return NGX_DECLINED;
 }
@@ -471,7 +467,7 @@ ngx_http_coord_idempotency_news(ngx_coord_waiter_t *waiter)
 static void
 ngx_http_coord_idempotency_overdue(ngx_event_t *ev)
 {
-    ngx_http_coord_idempotency_t *state = ev->data;
+    ngx_http_coord_idempotency_t *state = ngx_coord_timer_data(ev);
 
     ngx_coord_wait_remove(&state->waiter);
 
@@ -607,12 +603,10 @@ ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx, void *data)
         }
     }
 
-    if (state->timer.timer_set) {
-        ngx_del_timer(&state->timer);
-    }
+    ngx_coord_timer_stop(&state->timer);
 
-    if (state->timer.posted) {
-        ngx_delete_posted_event(&state->timer);
+    if (state->timer.event.posted) {
+        ngx_delete_posted_event(&state->timer.event);
     }
 
     if (state->renewal) {

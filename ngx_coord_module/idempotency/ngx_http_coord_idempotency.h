@@ -24,6 +24,7 @@
 #include "ngx_http_coord.h"
 #include "ngx_coord_metrics.h"
 #include "ngx_coord_record.h"
+#include "ngx_coord_timer.h"
 #include "ngx_coord_wake.h"
 
 
@@ -136,7 +137,7 @@ typedef struct {
 
     ngx_coord_batch_t         *batch;         /* asked outside of the walk */
     ngx_coord_batch_t         *renewal;
-    ngx_event_t                timer;         /* waiting: ends it; running:
+    ngx_coord_timer_t          timer;         /* waiting: ends it; running:
                                                * renews the lease */
     ngx_coord_waiter_t         waiter;
     ngx_msec_t                 deadline;      /* of the wait */

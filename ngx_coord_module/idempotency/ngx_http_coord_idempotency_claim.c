@@ -17,7 +17,7 @@
 /* a result that is to be stored, with its bytes behind it */
 typedef struct {
     ngx_coord_op_t             op;
-    ngx_event_t                timer;
+    ngx_coord_timer_t          timer;
     ngx_msec_t                 until;
     ngx_uint_t                 replace;
 } ngx_http_coord_unstored_t;
@@ -70,11 +70,9 @@ ngx_http_coord_idempotency_ask(ngx_http_coord_idempotency_t *state,
 void
 ngx_http_coord_idempotency_hold(ngx_http_coord_idempotency_t *state)
 {
-    state->timer.handler = ngx_http_coord_idempotency_renew;
-    state->timer.data = state;
-    state->timer.log = state->request->connection->log;
-
-    ngx_add_timer(&state->timer, ngx_max(state->conf->lease / 3, 1));
+    ngx_coord_timer_init(&state->timer, ngx_http_coord_idempotency_renew,
+                         state, state->request->connection->log);
+    ngx_coord_timer_start(&state->timer, ngx_max(state->conf->lease / 3, 1));
 }
 
 
@@ -125,9 +123,9 @@ ngx_http_coord_idempotency_op(ngx_http_coord_idempotency_t *state,
 static void
 ngx_http_coord_idempotency_renew(ngx_event_t *ev)
 {
-    ngx_http_coord_idempotency_t *state = ev->data;
+    ngx_http_coord_idempotency_t *state = ngx_coord_timer_data(ev);
 
-    ngx_add_timer(&state->timer, ngx_max(state->conf->lease / 3, 1));
+    ngx_coord_timer_start(&state->timer, ngx_max(state->conf->lease / 3, 1));
 
     if (state->renewal == NULL) {
         ngx_http_coord_idempotency_ask_again(state, NGX_COORD_OP_CLAIM_RENEW);
@@ -202,9 +200,7 @@ ngx_http_coord_idempotency_over(ngx_http_coord_idempotency_t *state)
 {
     state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
 
-    if (state->timer.timer_set) {
-        ngx_del_timer(&state->timer);
-    }
+    ngx_coord_timer_stop(&state->timer);
 
     if (state->renewal) {
         ngx_coord_batch_done(state->renewal);
@@ -440,9 +436,9 @@ ngx_http_coord_idempotency_retry(ngx_coord_batch_t *batch,
         unstored->replace = (batch->nops > 1);
         unstored->until = ngx_current_msec + lease;
 
-        unstored->timer.handler = ngx_http_coord_idempotency_store_again;
-        unstored->timer.data = unstored;
-        unstored->timer.log = ngx_cycle->log;
+        ngx_coord_timer_init(&unstored->timer,
+                             ngx_http_coord_idempotency_store_again, unstored,
+                             ngx_cycle->log);
 
         ngx_http_coord_unstored_size += op->record.len;
     }
@@ -451,7 +447,7 @@ ngx_http_coord_idempotency_retry(ngx_coord_batch_t *batch,
         return NGX_DECLINED;
     }
 
-    ngx_add_timer(&unstored->timer, ngx_min(lease / 6, 1000));
+    ngx_coord_timer_start(&unstored->timer, ngx_min(lease / 6, 1000));
 
     return NGX_OK;
 }
@@ -460,7 +456,7 @@ ngx_http_coord_idempotency_retry(ngx_coord_batch_t *batch,
 static void
 ngx_http_coord_idempotency_store_again(ngx_event_t *ev)
 {
-    ngx_http_coord_unstored_t *unstored = ev->data;
+    ngx_http_coord_unstored_t *unstored = ngx_coord_timer_data(ev);
 
     ngx_uint_t          i;
     ngx_coord_op_t     *op;

@@ -434,11 +434,9 @@ ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
 
     state->delayed = 1;
 
-    state->delay.handler = ngx_http_coord_limit_req_delayed;
-    state->delay.data = state;
-    state->delay.log = r->connection->log;
-
-    ngx_add_timer(&state->delay, delay);
+    ngx_coord_timer_init(&state->delay, ngx_http_coord_limit_req_delayed,
+                         state, r->connection->log);
+    ngx_coord_timer_start(&state->delay, delay);
 
     return NGX_AGAIN;
 }
@@ -447,7 +445,7 @@ ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
 static void
 ngx_http_coord_limit_req_delayed(ngx_event_t *ev)
 {
-    ngx_http_coord_limit_req_state_t *state = ev->data;
+    ngx_http_coord_limit_req_state_t *state = ngx_coord_timer_data(ev);
 
     ngx_http_coord_resume(state->ctx);
 }
@@ -484,9 +482,7 @@ ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx, void *data)
 {
     ngx_http_coord_limit_req_state_t *state = data;
 
-    if (state->delay.timer_set) {
-        ngx_del_timer(&state->delay);
-    }
+    ngx_coord_timer_stop(&state->delay);
 
     if (state->delayed) {
         ngx_http_coord_limit_req_give(state);

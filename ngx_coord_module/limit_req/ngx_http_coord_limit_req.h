@@ -10,6 +10,7 @@
 
 #include "ngx_http_coord.h"
 #include "ngx_coord_parse.h"
+#include "ngx_coord_timer.h"
 
 
 typedef enum {
@@ -82,7 +83,7 @@ typedef struct {
     ngx_http_coord_ctx_t              *ctx;
     ngx_http_coord_limit_req_conf_t   *conf;
     ngx_array_t                        items;
-    ngx_event_t                        delay;
+    ngx_coord_timer_t                  delay;
 
     ngx_http_coord_limit_req_status_e  status;
     ngx_str_t                          zone;

@@ -88,10 +88,9 @@ ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
     node->redis = redis;
     ngx_queue_init(&node->calls);
 
-    node->deadline.handler = ngx_coord_redis_deadline;
-    node->deadline.data = node;
-    node->deadline.log = &node->conn->log;
-    node->deadline.cancelable = 1;
+    ngx_coord_timer_init(&node->deadline, ngx_coord_redis_deadline, node,
+                         &node->conn->log);
+    node->deadline.event.cancelable = 1;
 
     ngx_coord_redis_health_init(node);
 
@@ -114,13 +113,8 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 
     /* the events log to the connection's log */
 
-    if (node->cooldown.timer_set) {
-        ngx_del_timer(&node->cooldown);
-    }
-
-    if (node->deadline.timer_set) {
-        ngx_del_timer(&node->deadline);
-    }
+    ngx_coord_timer_stop(&node->cooldown);
+    ngx_coord_timer_stop(&node->deadline);
 
     if (node->conn->state == NGX_COORD_CONN_READY) {
         (void) ngx_atomic_fetch_add(&redis->stats->up, -1);

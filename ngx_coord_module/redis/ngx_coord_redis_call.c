@@ -146,7 +146,7 @@ ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
         node->first_live = call;
     }
 
-    ev = &node->deadline;
+    ev = &node->deadline.event;
     ev->cancelable = 0;
 
     /* set for a stalled tombstone it may be later than this deadline */
@@ -212,7 +212,7 @@ ngx_coord_redis_end(ngx_coord_redis_node_t *node,
     node->pending--;
 
     if (node->pending == 0) {
-        node->deadline.cancelable = 1;
+        node->deadline.event.cancelable = 1;
     }
 
     if (call != &node->clock.call) {
@@ -276,7 +276,7 @@ ngx_coord_redis_skip_live(ngx_coord_redis_node_t *node,
 void
 ngx_coord_redis_deadline(ngx_event_t *ev)
 {
-    ngx_coord_redis_node_t  *node = ev->data;
+    ngx_coord_redis_node_t  *node = ngx_coord_timer_data(ev);
 
     ngx_msec_t               age;
     ngx_queue_t             *q;
@@ -372,9 +372,6 @@ ngx_coord_redis_rearm(ngx_coord_redis_node_t *node)
 
     delay = (ngx_msec_int_t) (when - ngx_current_msec);
 
-    if (node->deadline.timer_set) {
-        ngx_del_timer(&node->deadline);
-    }
-
-    ngx_add_timer(&node->deadline, ngx_max(delay, 1));
+    ngx_coord_timer_stop(&node->deadline);
+    ngx_coord_timer_start(&node->deadline, ngx_max(delay, 1));
 }

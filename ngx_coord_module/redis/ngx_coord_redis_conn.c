@@ -74,10 +74,9 @@ ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
         conn->quiet.log_level = NGX_LOG_ALERT;
     }
 
-    conn->timer.handler = ngx_coord_redis_conn_timer;
-    conn->timer.data = conn;
-    conn->timer.log = &conn->log;
-    conn->timer.cancelable = 1;
+    ngx_coord_timer_init(&conn->timer, ngx_coord_redis_conn_timer, conn,
+                         &conn->log);
+    conn->timer.event.cancelable = 1;
 
     conn->flush.handler = ngx_coord_redis_conn_flush;
     conn->flush.data = conn;
@@ -209,20 +208,22 @@ ngx_coord_redis_conn_connect(ngx_coord_redis_conn_t *conn)
 {
     ngx_msec_int_t  delay;
 
-    if (conn->state != NGX_COORD_CONN_DISCONNECTED || conn->timer.timer_set) {
+    if (conn->state != NGX_COORD_CONN_DISCONNECTED
+        || conn->timer.event.timer_set)
+    {
         return;
     }
 
     delay = (ngx_msec_int_t) (conn->retry_at - ngx_current_msec);
 
-    ngx_add_timer(&conn->timer, ngx_max(delay, 0));
+    ngx_coord_timer_start(&conn->timer, ngx_max(delay, 0));
 }
 
 
 static void
 ngx_coord_redis_conn_timer(ngx_event_t *ev)
 {
-    ngx_coord_redis_conn_t  *conn = ev->data;
+    ngx_coord_redis_conn_t  *conn = ngx_coord_timer_data(ev);
 
     if (conn->state == NGX_COORD_CONN_DISCONNECTED) {
         ngx_coord_redis_conn_start(conn);
@@ -368,7 +369,7 @@ ngx_coord_redis_conn_connecting(ngx_coord_redis_conn_t *conn)
     conn->state = NGX_COORD_CONN_CONNECTING;
     conn->tries = conn->nresolved ? conn->nresolved : conn->conf->naddrs;
 
-    ngx_add_timer(&conn->timer, conn->conf->connect_timeout);
+    ngx_coord_timer_start(&conn->timer, conn->conf->connect_timeout);
 
     ngx_coord_redis_conn_try(conn);
 }
@@ -575,9 +576,7 @@ ngx_coord_redis_conn_drop(ngx_coord_redis_conn_t *conn)
         conn->resolving = NULL;
     }
 
-    if (conn->timer.timer_set) {
-        ngx_del_timer(&conn->timer);
-    }
+    ngx_coord_timer_stop(&conn->timer);
 
     if (conn->flush.posted) {
         ngx_delete_posted_event(&conn->flush);
@@ -629,6 +628,6 @@ ngx_coord_redis_conn_backoff(ngx_coord_redis_conn_t *conn,
     conn->retry_at = ngx_current_msec + delay;
 
     if (!ngx_exiting && !ngx_terminate) {
-        ngx_add_timer(&conn->timer, delay);
+        ngx_coord_timer_start(&conn->timer, delay);
     }
 }

@@ -15,6 +15,7 @@
 #include <ngx_event.h>
 #include <ngx_event_connect.h>
 #include "ngx_coord_redis.h"
+#include "ngx_coord_timer.h"
 
 
 #define NGX_COORD_REDIS_NONCE_LEN    16      /* hex digits */
@@ -101,7 +102,7 @@ struct ngx_coord_redis_conn_s {
     ngx_event_t                flush;         /* posted, never timed */
     ngx_uint_t                 deferred;      /* times it was put off */
 
-    ngx_event_t                timer;
+    ngx_coord_timer_t          timer;
     ngx_msec_t                 retry_at;      /* disconnected: not before */
     ngx_uint_t                 attempts;      /* failed in a row */
     ngx_msec_t                 since;         /* ready */
@@ -150,7 +151,7 @@ struct ngx_coord_redis_node_s {
     ngx_queue_t                calls;
     ngx_coord_redis_call_t    *first_live;    /* the first that is not late */
     ngx_uint_t                 pending;
-    ngx_event_t                deadline;
+    ngx_coord_timer_t          deadline;
     uint64_t                   nonce;
 
     /* a call whose transaction ends the output, and may take others in */
@@ -160,7 +161,7 @@ struct ngx_coord_redis_node_s {
 
     ngx_coord_breaker_e        breaker;
     ngx_uint_t                 failures;      /* in a row */
-    ngx_event_t                cooldown;
+    ngx_coord_timer_t          cooldown;
     unsigned                   was_ready:1;
 
     ngx_coord_redis_clock_t    clock;

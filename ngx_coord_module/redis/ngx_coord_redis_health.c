@@ -30,10 +30,9 @@ ngx_coord_redis_health_init(ngx_coord_redis_node_t *node)
 {
     ngx_coord_redis_call_t  *call;
 
-    node->cooldown.handler = ngx_coord_redis_breaker_cooldown;
-    node->cooldown.data = node;
-    node->cooldown.log = &node->conn->log;
-    node->cooldown.cancelable = 1;
+    ngx_coord_timer_init(&node->cooldown, ngx_coord_redis_breaker_cooldown,
+                         node, &node->conn->log);
+    node->cooldown.event.cancelable = 1;
 
     /* until the server has told its own time */
 
@@ -85,7 +84,7 @@ ngx_coord_redis_breaker_open(ngx_coord_redis_node_t *node,
         ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_BREAKER, 0,
                                  "breaker opened", NULL);
 
-        ngx_add_timer(&node->cooldown, cooldown);
+        ngx_coord_timer_start(&node->cooldown, cooldown);
     }
 }
 
@@ -99,9 +98,7 @@ ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
     node->breaker = NGX_COORD_BREAKER_CLOSED;
     node->failures = failures;
 
-    if (node->cooldown.timer_set) {
-        ngx_del_timer(&node->cooldown);
-    }
+    ngx_coord_timer_stop(&node->cooldown);
 
     ngx_log_error(NGX_LOG_INFO, &node->conn->log, 0,
                   "coord redis: breaker closed");
@@ -116,7 +113,7 @@ ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
 static void
 ngx_coord_redis_breaker_cooldown(ngx_event_t *ev)
 {
-    ngx_coord_redis_node_t  *node = ev->data;
+    ngx_coord_redis_node_t  *node = ngx_coord_timer_data(ev);
 
     if (node->conn->state != NGX_COORD_CONN_READY) {
         return;
@@ -140,8 +137,9 @@ ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node)
 {
     node->breaker = NGX_COORD_BREAKER_OPEN;
 
-    if (!node->cooldown.timer_set) {
-        ngx_add_timer(&node->cooldown, node->redis->conf->breaker_cooldown);
+    if (!node->cooldown.event.timer_set) {
+        ngx_coord_timer_start(&node->cooldown,
+                              node->redis->conf->breaker_cooldown);
     }
 }
 

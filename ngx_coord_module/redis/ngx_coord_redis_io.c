@@ -237,7 +237,7 @@ static void
 ngx_coord_redis_conn_ready(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value)
 {
-    ngx_del_timer(&conn->timer);
+    ngx_coord_timer_stop(&conn->timer);
 
     conn->state = NGX_COORD_CONN_READY;
     conn->since = ngx_current_msec;

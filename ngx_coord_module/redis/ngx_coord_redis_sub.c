@@ -24,7 +24,7 @@ struct ngx_coord_redis_sub_s {
     ngx_coord_redis_subscribed_pt  subscribed;
     void                      *data;
 
-    ngx_event_t                ping;
+    ngx_coord_timer_t          ping;
     ngx_msec_t                 last;          /* something was received */
     ngx_uint_t                 missing;       /* channels not yet confirmed */
     unsigned                   waiting:1;     /* for a confirmation, a pong */
@@ -89,10 +89,9 @@ ngx_coord_redis_subscribe(ngx_coord_redis_t *redis,
     sub->subscribed = subscribed;
     sub->data = data;
 
-    sub->ping.handler = ngx_coord_redis_sub_ping;
-    sub->ping.data = sub;
-    sub->ping.log = &sub->conn->log;
-    sub->ping.cancelable = 1;
+    ngx_coord_timer_init(&sub->ping, ngx_coord_redis_sub_ping, sub,
+                         &sub->conn->log);
+    sub->ping.event.cancelable = 1;
 
     sub->conn->log.action = "subscribing";
 
@@ -107,9 +106,7 @@ ngx_coord_redis_subscribe(ngx_coord_redis_t *redis,
 void
 ngx_coord_redis_sub_destroy(ngx_coord_redis_sub_t *sub)
 {
-    if (sub->ping.timer_set) {
-        ngx_del_timer(&sub->ping);
-    }
+    ngx_coord_timer_stop(&sub->ping);
 
     ngx_coord_redis_conn_destroy(sub->conn);
 
@@ -139,7 +136,7 @@ ngx_coord_redis_sub_ready(ngx_coord_redis_conn_t *conn,
         ngx_coord_redis_conn_queue(conn, last);
     }
 
-    ngx_add_timer(&sub->ping, NGX_COORD_SUB_OVERDUE);
+    ngx_coord_timer_start(&sub->ping, NGX_COORD_SUB_OVERDUE);
 }
 
 
@@ -299,16 +296,14 @@ ngx_coord_redis_sub_closed(ngx_coord_redis_conn_t *conn,
 
     sub = conn->data;
 
-    if (sub->ping.timer_set) {
-        ngx_del_timer(&sub->ping);
-    }
+    ngx_coord_timer_stop(&sub->ping);
 }
 
 
 static void
 ngx_coord_redis_sub_ping(ngx_event_t *ev)
 {
-    ngx_coord_redis_sub_t  *sub = ev->data;
+    ngx_coord_redis_sub_t  *sub = ngx_coord_timer_data(ev);
 
     u_char                 *p;
     ngx_msec_t              quiet;

@@ -9,6 +9,7 @@
 
 #include "ngx_coord_lease.h"
 #include "ngx_coord_metrics.h"
+#include "ngx_coord_timer.h"
 #include "ngx_coord_wake.h"
 
 
@@ -50,7 +51,7 @@ static void ngx_coord_lease_start(void);
 static ngx_queue_t        ngx_coord_leases;     /* held */
 static ngx_queue_t        ngx_coord_releases;   /* to be sent this turn */
 static ngx_queue_t        ngx_coord_repeats;    /* to be sent next tick */
-static ngx_event_t        ngx_coord_lease_timer;
+static ngx_coord_timer_t  ngx_coord_lease_timer;
 static ngx_event_t        ngx_coord_lease_post;
 static ngx_msec_t         ngx_coord_lease_period;
 static ngx_coord_held_t  *ngx_coord_lease_spare;
@@ -284,9 +285,7 @@ ngx_coord_lease_exit(void)
         (void) ngx_coord_batch_send(batch);
     }
 
-    if (ngx_coord_lease_timer.timer_set) {
-        ngx_del_timer(&ngx_coord_lease_timer);
-    }
+    ngx_coord_timer_stop(&ngx_coord_lease_timer);
 
     if (ngx_coord_lease_post.posted) {
         ngx_delete_posted_event(&ngx_coord_lease_post);
@@ -383,9 +382,9 @@ ngx_coord_lease_start(void)
     ngx_queue_init(&ngx_coord_releases);
     ngx_queue_init(&ngx_coord_repeats);
 
-    ngx_coord_lease_timer.handler = ngx_coord_lease_tick;
-    ngx_coord_lease_timer.log = ngx_cycle->log;
-    ngx_coord_lease_timer.cancelable = 1;
+    ngx_coord_timer_init(&ngx_coord_lease_timer, ngx_coord_lease_tick, NULL,
+                         ngx_cycle->log);
+    ngx_coord_lease_timer.event.cancelable = 1;
 
     ngx_coord_lease_post.handler = ngx_coord_lease_flush_handler;
     ngx_coord_lease_post.log = ngx_cycle->log;
@@ -424,13 +423,11 @@ ngx_coord_lease_schedule(ngx_coord_held_t *held)
     if (period < ngx_coord_lease_period) {
         ngx_coord_lease_period = period;
 
-        if (ngx_coord_lease_timer.timer_set) {
-            ngx_del_timer(&ngx_coord_lease_timer);
-        }
+        ngx_coord_timer_stop(&ngx_coord_lease_timer);
     }
 
-    if (!ngx_coord_lease_timer.timer_set) {
-        ngx_add_timer(&ngx_coord_lease_timer, ngx_coord_lease_period);
+    if (!ngx_coord_lease_timer.event.timer_set) {
+        ngx_coord_timer_start(&ngx_coord_lease_timer, ngx_coord_lease_period);
     }
 }
 

@@ -7,6 +7,7 @@
 
 
 #include "ngx_coord_probe.h"
+#include "ngx_coord_timer.h"
 
 
 #define NGX_COORD_PROBE_INTERVAL  2000       /* milliseconds */
@@ -70,7 +71,7 @@ static const ngx_coord_probe_field_t  ngx_coord_probe_fields[] = {
 /* of this worker */
 static ngx_coord_probe_t  *ngx_coord_probes;
 static ngx_uint_t          ngx_coord_nprobes;
-static ngx_event_t         ngx_coord_probe_timer;
+static ngx_coord_timer_t   ngx_coord_probe_timer;
 
 
 ngx_int_t
@@ -103,14 +104,11 @@ ngx_coord_probe_start(ngx_coord_metrics_t *metrics, ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
-    ngx_memzero(&ngx_coord_probe_timer, sizeof(ngx_event_t));
+    ngx_coord_timer_init(&ngx_coord_probe_timer, ngx_coord_probe_tick, NULL,
+                         cycle->log);
+    ngx_coord_probe_timer.event.cancelable = 1;
 
-    ngx_coord_probe_timer.handler = ngx_coord_probe_tick;
-    ngx_coord_probe_timer.data = &ngx_coord_probe_timer;
-    ngx_coord_probe_timer.log = cycle->log;
-    ngx_coord_probe_timer.cancelable = 1;
-
-    ngx_add_timer(&ngx_coord_probe_timer, 1);
+    ngx_coord_timer_start(&ngx_coord_probe_timer, 1);
 
     return NGX_OK;
 }
@@ -119,9 +117,7 @@ ngx_coord_probe_start(ngx_coord_metrics_t *metrics, ngx_cycle_t *cycle)
 void
 ngx_coord_probe_stop(void)
 {
-    if (ngx_coord_probe_timer.timer_set) {
-        ngx_del_timer(&ngx_coord_probe_timer);
-    }
+    ngx_coord_timer_stop(&ngx_coord_probe_timer);
 
     if (ngx_coord_probes) {
         ngx_free(ngx_coord_probes);

@@ -10,6 +10,7 @@
 
 #include "ngx_coord_wake.h"
 #include "ngx_coord_channel.h"
+#include "ngx_coord_timer.h"
 
 
 typedef struct {
@@ -18,7 +19,7 @@ typedef struct {
     ngx_queue_t               *next;      /* to be called */
     ngx_uint_t                 nwaiters;
     ngx_event_t                news;
-    ngx_event_t                poll;
+    ngx_coord_timer_t          poll;
     ngx_msec_t                 interval;
     ngx_coord_store_t         *store;
     unsigned                   running:1; /* handlers are being called */
@@ -81,7 +82,7 @@ ngx_coord_wait_add(ngx_coord_waiter_t *waiter, ngx_coord_zone_t *zone,
     ngx_queue_insert_tail(&wk->waiters, &waiter->queue);
     wk->nwaiters++;
 
-    if (!wk->poll.timer_set || poll < wk->interval) {
+    if (!wk->poll.event.timer_set || poll < wk->interval) {
         wk->interval = ngx_max(poll, 2);
 
         if (!wk->running) {
@@ -226,13 +227,11 @@ ngx_coord_wake_create(ngx_coord_zone_t *zone, u_char *key, size_t len)
     wk->store = zone->store;
 
     wk->news.handler = ngx_coord_wake_news;
-    wk->news.data = wk;
+    wk->news.data = &wk->poll;
     wk->news.log = ngx_cycle->log;
 
-    wk->poll.handler = ngx_coord_wake_news;
-    wk->poll.data = wk;
-    wk->poll.log = ngx_cycle->log;
-    wk->poll.cancelable = 1;
+    ngx_coord_timer_init(&wk->poll, ngx_coord_wake_news, wk, ngx_cycle->log);
+    wk->poll.event.cancelable = 1;
 
     wk->node.str.data = (u_char *) wk + sizeof(ngx_coord_wake_key_t);
     wk->node.str.len = name.len;
@@ -253,9 +252,7 @@ ngx_coord_wake_drop(ngx_coord_wake_key_t *wk)
         return;
     }
 
-    if (wk->poll.timer_set) {
-        ngx_del_timer(&wk->poll);
-    }
+    ngx_coord_timer_stop(&wk->poll);
 
     if (wk->news.posted) {
         ngx_delete_posted_event(&wk->news);
@@ -275,7 +272,7 @@ ngx_coord_wake_news(ngx_event_t *ev)
     ngx_coord_waiter_t    *waiter;
     ngx_coord_wake_key_t  *wk;
 
-    wk = ev->data;
+    wk = ngx_coord_timer_data(ev);
     wk->running = 1;
     wk->next = ngx_queue_head(&wk->waiters);
 
@@ -307,13 +304,12 @@ ngx_coord_wake_schedule(ngx_coord_wake_key_t *wk)
 {
     ngx_msec_t  half;
 
-    if (wk->poll.timer_set) {
-        ngx_del_timer(&wk->poll);
-    }
+    ngx_coord_timer_stop(&wk->poll);
 
     half = wk->interval / 2;
 
-    ngx_add_timer(&wk->poll, half + (ngx_msec_t) ngx_random() % (half + 1));
+    ngx_coord_timer_start(&wk->poll,
+                          half + (ngx_msec_t) ngx_random() % (half + 1));
 }
 
 
