@@ -154,6 +154,7 @@ struct ngx_http_coord_ctx_s {
 typedef struct {
     ngx_array_t                stores;        /* of ngx_coord_store_t * */
     ngx_array_t                zones;         /* ngx_http_coord_zone_conf_t */
+    ngx_array_t                variables;     /* ngx_http_variable_t *, ours */
     ngx_coord_store_t         *local;         /* the built-in memory store */
     ngx_coord_metrics_t        metrics;
     ngx_flag_t                 status;        /* coord_status is used */

@@ -351,19 +351,47 @@ ngx_http_coord_parse_on_failure(ngx_conf_t *cf, ngx_str_t *value,
 ngx_int_t
 ngx_http_coord_add_variables(ngx_conf_t *cf, ngx_http_variable_t *table)
 {
-    ngx_http_variable_t  *var, *v;
+    ngx_http_variable_t         *var, *v, **added;
+    ngx_http_coord_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
     for (v = table; v->name.len; v++) {
-        var = ngx_http_add_variable(cf, &v->name, v->flags);
+        var = ngx_http_add_variable(cf, &v->name,
+                                    v->flags|NGX_HTTP_VAR_NOHASH);
         if (var == NULL) {
             return NGX_ERROR;
         }
 
         var->get_handler = v->get_handler;
         var->data = v->data;
+
+        added = ngx_array_push(&cmcf->variables);
+        if (added == NULL) {
+            return NGX_ERROR;
+        }
+
+        *added = var;
     }
 
     return NGX_OK;
+}
+
+
+void
+ngx_http_coord_hash_variables(ngx_conf_t *cf)
+{
+    ngx_uint_t                    i;
+    ngx_http_variable_t         **vars;
+    ngx_http_coord_main_conf_t   *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
+    vars = cmcf->variables.elts;
+
+    for (i = 0; i < cmcf->variables.nelts; i++) {
+        vars[i]->flags &= ~NGX_HTTP_VAR_NOHASH;
+    }
 }
 
 

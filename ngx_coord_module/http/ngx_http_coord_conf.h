@@ -65,9 +65,20 @@ ngx_http_complex_value_t *ngx_http_coord_complex_value(ngx_conf_t *cf,
 ngx_int_t ngx_http_coord_parse_on_failure(ngx_conf_t *cf, ngx_str_t *value,
     ngx_uint_t *on_failure);
 
-/* defines variables from a table that ends with ngx_http_null_variable */
+/*
+ * Defines variables from a table that ends with ngx_http_null_variable; from
+ * preconfiguration.  Until ngx_http_coord_hash_variables() they are found by
+ * index only, that is, where the configuration names them.  NGX_ERROR: logged.
+ */
 ngx_int_t ngx_http_coord_add_variables(ngx_conf_t *cf,
     ngx_http_variable_t *table);
+
+/*
+ * Has the variables found by name at run time as well (SSI, njs, perl).  Only
+ * for a configuration that uses the module: another one must not outgrow
+ * variables_hash_max_size because the module is loaded.
+ */
+void ngx_http_coord_hash_variables(ngx_conf_t *cf);
 
 /* 1 if s starts with prefix; *rest is what follows it */
 ngx_uint_t ngx_http_coord_param(ngx_str_t *s, const char *prefix,

@@ -143,6 +143,13 @@ ngx_http_coord_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
+    if (ngx_array_init(&cmcf->variables, cf->pool, 32,
+                       sizeof(ngx_http_variable_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
     if (ngx_array_init(&cmcf->zones, cf->pool, 4,
                        sizeof(ngx_http_coord_zone_conf_t *))
         != NGX_OK)
@@ -245,6 +252,8 @@ ngx_http_coord_init(ngx_conf_t *cf)
     if (cmcf->used == 0) {
         return NGX_OK;
     }
+
+    ngx_http_coord_hash_variables(cf);
 
     /*
      * Behind all others of the phase: keys see the address that realip has
