@@ -106,6 +106,7 @@ END
 }
 
 my $replay = 'coord_idempotency on; coord_idempotency_key bench;'
+             . ' coord_idempotency_scope off;'
              . ' coord_idempotency_methods GET;';
 
 my $plenty = 'zone=one burst=1000000 nodelay;';

@@ -100,6 +100,7 @@ for my $store ('redis', 'memory') {
                                     . 'timeout 2s; }' : '')
         . <<'EOC' . "server { listen 127.0.0.1:%%PORT%%; $locations }";
     log_format status '$uri $coord_idempotency_status';
+    coord_idempotency_scope all$http_authorization;
     access_log %%NODEDIR%%/status.log status;
 EOC
 

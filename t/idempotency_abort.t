@@ -44,6 +44,7 @@ my $n = $t->node(name => 'n', workers => 1, http => <<'EOF')->start;
     log_format status '$uri $status $coord_idempotency_status $bytes_sent';
     access_log %%NODEDIR%%/status.log status;
     coord_idempotency on;
+    coord_idempotency_scope off;
     coord_idempotency_max_response 8m;
     client_body_buffer_size 1k;
     keepalive_timeout 60s;

@@ -28,6 +28,7 @@ my $broken = $t->origin(default => { raw => '' });
 
 my $n = $t->node(name => 'n', workers => 1, http => <<'EOF')->start;
     coord_idempotency on;
+    coord_idempotency_scope off;
     client_max_body_size 10m;
     proxy_http_version 1.1;
     log_format length '$server_protocol $http_content_length';

@@ -55,8 +55,10 @@ EOF
 
 like(($n->check)[1], qr/\[warn\].*"coord_idempotency_scope" is constant/,
      'a constant scope is warned of');
-unlike(($t->node(name => 'nowarn', server => 'coord_idempotency on;')
-          ->check)[1], qr/\[warn\]/, 'a variable one is not');
+unlike(($t->node(name => "nowarn$_", server => 'coord_idempotency on; '
+                                                . ($_ ? 'coord_idempotency_scope off;' : ''))
+          ->check)[1], qr/\[warn\]/, $_ ? 'none is not' : 'a variable one is not')
+    for 0, 1;
 
 
 # nginx itself would run a request twice
@@ -132,6 +134,7 @@ $n = $t->node(name => 'n', workers => 2, http => <<'EOF')->start;
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_2%% http2;
         coord_idempotency_lease 2s;
+        coord_idempotency_scope off;
 
         location / { coord_idempotency on; proxy_pass http://%%ORIGIN%%; }
 

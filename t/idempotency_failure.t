@@ -30,6 +30,7 @@ my $http = <<'EOF';
     log_format status '$uri $status $coord_idempotency_status';
     access_log %%NODEDIR%%/status.log status;
     coord_idempotency_lease 2s;
+    coord_idempotency_scope off;
 
     server {
         listen 127.0.0.1:%%PORT%%;

@@ -72,6 +72,7 @@ EOF
 }
 
 my $n = $t->node(name => 'n', workers => 1, http => <<"EOF");
+    coord_idempotency_scope off;
     coord_idempotency_max_response 8m;
     coord_idempotency_store local size=128m;
     send_timeout 2s;

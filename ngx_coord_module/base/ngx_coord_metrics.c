@@ -55,6 +55,7 @@ const ngx_coord_outcome_t  ngx_coord_outcomes[NGX_COORD_OUTCOME_MAX] = {
     { ngx_string("mismatch"), 1 },
     { ngx_string("missing"), 1 },
     { ngx_string("invalid"), 1 },
+    { ngx_string("unscoped"), 0 },
     { ngx_string("bound"), 0 },
     { ngx_string("revoked"), 1 },
     { ngx_string("none"), 0 },

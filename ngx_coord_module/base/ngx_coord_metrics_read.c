@@ -132,8 +132,8 @@ static const ngx_coord_metrics_feature_t  ngx_coord_metrics_features[] = {
     { ngx_string("id"), ngx_string("idempotency"),
       ngx_coord_bit(NEW) | ngx_coord_bit(REPLAYED) | ngx_coord_bit(CONFLICT)
       | ngx_coord_bit(MISMATCH) | ngx_coord_bit(MISSING)
-      | ngx_coord_bit(INVALID) | ngx_coord_bit(REJECTED_DRY_RUN)
-      | ngx_coord_bit(BYPASSED)
+      | ngx_coord_bit(INVALID) | ngx_coord_bit(UNSCOPED)
+      | ngx_coord_bit(REJECTED_DRY_RUN) | ngx_coord_bit(BYPASSED)
       | ngx_coord_bit(UNAVAILABLE) | ngx_coord_bit(DAMAGED), 0, 0 },
 
     { ngx_string("ss"), ngx_string("session"),

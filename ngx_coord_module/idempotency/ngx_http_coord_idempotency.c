@@ -105,6 +105,11 @@ ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
         return rc;
     }
 
+    rc = ngx_http_coord_idempotency_scoped(r, state);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
     rc = ngx_http_coord_idempotency_read(r, ctx);
     if (rc != NGX_OK) {
         return rc;
@@ -375,6 +380,7 @@ ngx_http_coord_idempotency_run(ngx_http_request_t *r,
     ngx_http_coord_idempotency_hold(state);
 
     if (!state->shadow) {
+        ngx_http_coord_idempotency_whole(r);
         ngx_http_coord_idempotency_guard(state);
     }
 

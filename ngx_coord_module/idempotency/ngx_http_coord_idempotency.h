@@ -48,6 +48,7 @@ typedef enum {
     NGX_HTTP_COORD_IDEMPOTENCY_MISMATCH,
     NGX_HTTP_COORD_IDEMPOTENCY_MISSING,
     NGX_HTTP_COORD_IDEMPOTENCY_INVALID,
+    NGX_HTTP_COORD_IDEMPOTENCY_UNSCOPED,
     NGX_HTTP_COORD_IDEMPOTENCY_BYPASSED
 } ngx_http_coord_idempotency_status_e;
 
@@ -64,6 +65,7 @@ typedef struct {
     ngx_http_complex_value_t  *key;
     ngx_str_t                  header;        /* the key is this $http_ */
     ngx_http_complex_value_t  *scope;
+    ngx_uint_t                 global;        /* coord_idempotency_scope off */
     ngx_uint_t                 methods;
     ngx_msec_t                 ttl;
     ngx_msec_t                 lease;
@@ -127,6 +129,7 @@ typedef struct {
     ngx_http_coord_idempotency_status_e  status;
 
     ngx_str_t                  key;           /* the client's */
+    ngx_str_t                  scope;
     ngx_str_t                  name;          /* server, scope, key */
     u_char                     fingerprint[NGX_COORD_DIGEST_LEN];
 
@@ -197,6 +200,12 @@ ngx_int_t ngx_http_coord_idempotency_read(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 
 /*
+ * The request runs as a whole, and so does its result become one: ranges are
+ * taken out of it, and of a GET also the conditions.
+ */
+void ngx_http_coord_idempotency_whole(ngx_http_request_t *r);
+
+/*
  * SHA-256 of method, host, URI with arguments, with type also Content-Type,
  * and the body, which has been read.
  */
@@ -252,6 +261,14 @@ ngx_int_t ngx_http_coord_idempotency_trailers(
     ngx_http_coord_idempotency_t *state);
 
 /*
+ * What a response of gRPC tells in its header or its trailers.  NGX_OK: a
+ * result, or no gRPC; NGX_DECLINED: the same request may do better later;
+ * NGX_ERROR: nothing.
+ */
+ngx_int_t ngx_http_coord_idempotency_grpc_status(ngx_http_request_t *r,
+    ngx_list_t *headers);
+
+/*
  * What the attempts to reach an upstream tell about a response that none of
  * them has given, or about none: NGX_OK: they do not matter; NGX_DECLINED:
  * nothing was executed; NGX_ERROR: it is not known.
@@ -268,7 +285,14 @@ ngx_int_t ngx_http_coord_idempotency_attempts(ngx_http_request_t *r);
 ngx_int_t ngx_http_coord_idempotency_key(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *state);
 
-/* state->name, from the key; NGX_ERROR: no memory */
+/*
+ * state->scope, which is nobody's if it is empty.  NGX_OK: go on; or what
+ * begin() has to return.
+ */
+ngx_int_t ngx_http_coord_idempotency_scoped(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state);
+
+/* state->name, from key and scope; NGX_ERROR: no memory */
 ngx_int_t ngx_http_coord_idempotency_record_name(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *state);
 

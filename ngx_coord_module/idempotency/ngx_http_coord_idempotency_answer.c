@@ -35,6 +35,7 @@ const ngx_str_t  ngx_http_coord_idempotency_statuses[] = {
     ngx_string("MISMATCH"),
     ngx_string("MISSING"),
     ngx_string("INVALID"),
+    ngx_string("UNSCOPED"),
     ngx_string("BYPASSED")
 };
 
@@ -73,7 +74,15 @@ static const ngx_http_coord_idempotency_answer_t
       ngx_string("The key must be one field line with 1 to 255 printable "
                  "ASCII characters, quoted or not."),
       "refusing request with an invalid key",
-      NGX_COORD_OUTCOME_INVALID }
+      NGX_COORD_OUTCOME_INVALID },
+
+    { NGX_HTTP_BAD_REQUEST,
+      ngx_string("missing-scope"),
+      ngx_string("Idempotency-Key without a scope"),
+      ngx_string("The key is only good together with what tells whose it is, "
+                 "which this request leaves out."),
+      "refusing request without a scope",
+      NGX_COORD_OUTCOME_UNSCOPED }
 };
 
 

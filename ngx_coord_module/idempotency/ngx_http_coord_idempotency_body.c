@@ -2,8 +2,8 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The request body: reading it before the content phase, and digesting it
- * wherever it lies.
+ * The request: reading its body before the content phase, digesting it
+ * wherever it lies, and what is taken out before it runs.
  */
 
 
@@ -13,6 +13,10 @@
 #define NGX_HTTP_COORD_BODY_CHUNK  16384
 
 
+static void ngx_http_coord_idempotency_remove(ngx_http_request_t *r,
+    const char *name);
+static void ngx_http_coord_idempotency_cut(ngx_http_request_t *r,
+    ngx_list_part_t *part, ngx_uint_t i);
 static void ngx_http_coord_idempotency_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_idempotency_digest_body(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_idempotency_digest_file(ngx_buf_t *b);
@@ -63,6 +67,100 @@ ngx_http_coord_idempotency_body_handler(ngx_http_request_t *r)
 
     r->write_event_handler = ngx_http_core_run_phases;
     ngx_http_core_run_phases(r);
+}
+
+
+void
+ngx_http_coord_idempotency_whole(ngx_http_request_t *r)
+{
+    r->disable_not_modified = 1;
+
+    r->headers_in.range = NULL;
+    r->headers_in.if_range = NULL;
+
+    ngx_http_coord_idempotency_remove(r, "range");
+    ngx_http_coord_idempotency_remove(r, "if-range");
+
+    if (r->method != NGX_HTTP_GET) {
+
+        /* a change may be asked for under a condition */
+
+        return;
+    }
+
+    r->headers_in.if_modified_since = NULL;
+    r->headers_in.if_unmodified_since = NULL;
+    r->headers_in.if_match = NULL;
+    r->headers_in.if_none_match = NULL;
+
+    ngx_http_coord_idempotency_remove(r, "if-modified-since");
+    ngx_http_coord_idempotency_remove(r, "if-unmodified-since");
+    ngx_http_coord_idempotency_remove(r, "if-match");
+    ngx_http_coord_idempotency_remove(r, "if-none-match");
+}
+
+
+/* takes all lines of a field out of the request */
+
+static void
+ngx_http_coord_idempotency_remove(ngx_http_request_t *r, const char *name)
+{
+    size_t            len;
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    len = ngx_strlen(name);
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = part->nelts; i-- > 0; /* void */ ) {
+
+            if (h[i].key.len == len
+                && ngx_strncmp(h[i].lowcase_key, name, len) == 0)
+            {
+                ngx_http_coord_idempotency_cut(r, part, i);
+            }
+        }
+    }
+}
+
+
+/* the others are pointed to, and stay where they are */
+
+static void
+ngx_http_coord_idempotency_cut(ngx_http_request_t *r, ngx_list_part_t *part,
+    ngx_uint_t i)
+{
+    ngx_list_t       *headers;
+    ngx_list_part_t  *rest;
+    ngx_table_elt_t  *h;
+
+    h = part->elts;
+    headers = &r->headers_in.headers;
+
+    if (i == part->nelts - 1) {
+        part->nelts--;
+        return;
+    }
+
+    rest = ngx_palloc(r->pool, sizeof(ngx_list_part_t));
+    if (rest == NULL) {
+        return;
+    }
+
+    rest->elts = &h[i + 1];
+    rest->nelts = part->nelts - i - 1;
+    rest->next = part->next;
+
+    part->nelts = i;
+    part->next = rest;
+
+    if (headers->last == part) {
+        headers->last = rest;
+        headers->nalloc -= i + 1;
+    }
 }
 
 

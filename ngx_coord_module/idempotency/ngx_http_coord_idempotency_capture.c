@@ -560,12 +560,15 @@ ngx_http_coord_idempotency_drop(ngx_http_request_t *r,
 void
 ngx_http_coord_idempotency_finish(ngx_http_coord_idempotency_t *state)
 {
+    ngx_int_t                  rc;
+    ngx_http_request_t        *r;
     ngx_http_coord_capture_t  *capture;
 
     if (state->phase != NGX_HTTP_COORD_IDEMPOTENCY_RUNNING) {
         return;
     }
 
+    r = state->request;
     capture = &state->capture;
 
     if (capture->ended
@@ -573,6 +576,23 @@ ngx_http_coord_idempotency_finish(ngx_http_coord_idempotency_t *state)
         && capture->expected != capture->received)
     {
         ngx_http_coord_idempotency_unknown(state);
+        return;
+    }
+
+    rc = ngx_http_coord_idempotency_grpc_status(r, &r->headers_out.trailers);
+
+    if (rc == NGX_ERROR) {
+        rc = ngx_http_coord_idempotency_grpc_status(r,
+                                                    &r->headers_out.headers);
+    }
+
+    if (rc == NGX_ERROR) {
+        ngx_http_coord_idempotency_unknown(state);
+        return;
+    }
+
+    if (rc == NGX_DECLINED) {
+        ngx_http_coord_idempotency_release(state);
         return;
     }
 

@@ -233,6 +233,7 @@ ngx_http_coord_idempotency_create_conf(ngx_conf_t *cf)
      *     conf->key = NULL;
      *     conf->header = { 0, NULL };
      *     conf->scope = NULL;
+     *     conf->global = 0;
      *     conf->methods = 0;
      *     conf->doc_url = { 0, NULL };
      *     conf->zone = NULL;
@@ -279,8 +280,9 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
         conf->header = prev->header;
     }
 
-    if (conf->scope == NULL) {
+    if (conf->scope == NULL && !conf->global) {
         conf->scope = prev->scope;
+        conf->global = prev->global;
     }
 
     ngx_conf_merge_bitmask_value(conf->methods, prev->methods,
@@ -316,7 +318,7 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
         }
     }
 
-    if (conf->scope == NULL) {
+    if (conf->scope == NULL && !conf->global) {
         conf->scope = ngx_http_coord_complex_value(cf,
                                           &ngx_http_coord_default_scope);
         if (conf->scope == NULL) {
@@ -384,7 +386,7 @@ ngx_http_coord_idempotency_check(ngx_conf_t *cf,
         }
     }
 
-    if (conf->scope->lengths == NULL) {
+    if (conf->scope && conf->scope->lengths == NULL) {
         ngx_log_error(NGX_LOG_WARN, cf->log, 0,
                       "\"coord_idempotency_scope\" is constant for "
                       "\"coord_idempotency\" in %s:%ui: who sends the key and "

@@ -16,6 +16,7 @@ static ngx_int_t ngx_http_coord_idempotency_send_header(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *state);
 static ngx_int_t ngx_http_coord_idempotency_outcome(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *state);
+static ngx_uint_t ngx_http_coord_idempotency_grpc(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_coord_idempotency_live(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_coord_idempotency_storable(
     ngx_http_coord_idempotency_conf_t *icf, ngx_uint_t status);
@@ -46,11 +47,20 @@ static const ngx_str_t  ngx_http_coord_idempotency_hidden[] = {
 };
 
 
-/* clients are told to come again: released in spite of 4xx */
+/* the same request may do better later: released in spite of 4xx */
 
 static const ngx_uint_t  ngx_http_coord_idempotency_again[] = {
-    408, 409, 423, 425, 429, 0
+    401, 403, 407, 408, 409, 423, 425, 429, 0
 };
+
+
+/*
+ * statuses of gRPC that are results: OK, INVALID_ARGUMENT, NOT_FOUND,
+ * ALREADY_EXISTS, FAILED_PRECONDITION and OUT_OF_RANGE
+ */
+
+#define NGX_HTTP_COORD_GRPC_KEPT                                              \
+    (1 << 0 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 11)
 
 
 static ngx_str_t  ngx_http_coord_last_modified = ngx_string("Last-Modified");
@@ -90,6 +100,10 @@ ngx_http_coord_idempotency_header_filter(ngx_http_request_t *r)
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "coord idempotency outcome of %ui: %i",
                    r->headers_out.status, rc);
+
+    if (rc == NGX_AGAIN && !state->detached) {
+        return ngx_http_next_header_filter(r);
+    }
 
     if (rc != NGX_OK) {
 
@@ -164,7 +178,10 @@ ngx_http_coord_idempotency_send_header(ngx_http_request_t *r,
 }
 
 
-/* NGX_OK: to be stored; NGX_DECLINED: the key is free; NGX_ERROR: unknown */
+/*
+ * NGX_OK: to be stored; NGX_DECLINED: the key is free; NGX_AGAIN: what is
+ * passed on is no outcome; NGX_ERROR: unknown.
+ */
 
 static ngx_int_t
 ngx_http_coord_idempotency_outcome(ngx_http_request_t *r,
@@ -186,18 +203,92 @@ ngx_http_coord_idempotency_outcome(ngx_http_request_t *r,
         }
     }
 
-    /* parts and "not modified" answer a condition that others may not have */
+    if (status < 200 && status != NGX_HTTP_SWITCHING_PROTOCOLS) {
 
-    if (status < 200
-        || status > 599
-        || status == NGX_HTTP_PARTIAL_CONTENT
+        /* what nginx takes for the response is not it */
+
+        return NGX_AGAIN;
+    }
+
+    if (status == NGX_HTTP_PARTIAL_CONTENT
         || status == NGX_HTTP_NOT_MODIFIED)
+    {
+        /* nobody has asked for it */
+
+        return NGX_ERROR;
+    }
+
+    if (status > 599
+        || !ngx_http_coord_idempotency_storable(state->conf, status))
     {
         return NGX_DECLINED;
     }
 
-    return ngx_http_coord_idempotency_storable(state->conf, status)
-           ? NGX_OK : NGX_DECLINED;
+    rc = ngx_http_coord_idempotency_grpc_status(r, &r->headers_out.headers);
+
+    return (rc == NGX_DECLINED) ? NGX_DECLINED : NGX_OK;
+}
+
+
+/* 1 if the response has to have a grpc-status */
+
+static ngx_uint_t
+ngx_http_coord_idempotency_grpc(ngx_http_request_t *r)
+{
+    ngx_str_t  *type;
+
+    type = &r->headers_out.content_type;
+
+    return type->len >= sizeof("application/grpc") - 1
+           && ngx_strncasecmp(type->data, (u_char *) "application/grpc",
+                              sizeof("application/grpc") - 1)
+              == 0
+           && (type->len == sizeof("application/grpc") - 1
+               || type->data[sizeof("application/grpc") - 1] == '+'
+               || type->data[sizeof("application/grpc") - 1] == ';');
+}
+
+
+ngx_int_t
+ngx_http_coord_idempotency_grpc_status(ngx_http_request_t *r,
+    ngx_list_t *headers)
+{
+    ngx_int_t         status;
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    part = &headers->part;
+    h = part->elts;
+
+    for (i = 0; /* void */ ; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                return ngx_http_coord_idempotency_grpc(r) ? NGX_ERROR : NGX_OK;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].key.len == sizeof("grpc-status") - 1
+            && ngx_strncasecmp(h[i].key.data, (u_char *) "grpc-status",
+                               h[i].key.len)
+               == 0)
+        {
+            break;
+        }
+    }
+
+    status = ngx_atoi(h[i].value.data, h[i].value.len);
+
+    if (status < 0 || status >= 32) {
+        return NGX_DECLINED;
+    }
+
+    return (NGX_HTTP_COORD_GRPC_KEPT & (1 << status)) ? NGX_OK : NGX_DECLINED;
 }
 
 
@@ -323,6 +414,7 @@ ngx_http_coord_idempotency_headers(ngx_http_request_t *r,
 
     if (!state->shadow) {
         r->filter_need_in_memory = 1;
+        r->allow_ranges = 0;
     }
 
     record->status = ho->status;

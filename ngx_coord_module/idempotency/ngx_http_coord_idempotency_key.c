@@ -183,20 +183,55 @@ ngx_http_coord_idempotency_parse(ngx_str_t *key, ngx_pool_t *pool)
 
 
 ngx_int_t
+ngx_http_coord_idempotency_scoped(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *state)
+{
+    ngx_http_coord_idempotency_conf_t  *icf;
+
+    icf = state->conf;
+
+    if (icf->global) {
+        ngx_str_null(&state->scope);
+        return NGX_OK;
+    }
+
+    if (ngx_http_complex_value(r, icf->scope, &state->scope) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (state->scope.len) {
+        return NGX_OK;
+    }
+
+    state->ctx->decided |= 1 << NGX_HTTP_COORD_IDEMPOTENCY;
+
+    if (icf->mode == NGX_HTTP_COORD_IDEMPOTENCY_REQUIRED) {
+        return ngx_http_coord_idempotency_refuse(r, state,
+                                        NGX_HTTP_COORD_IDEMPOTENCY_UNSCOPED);
+    }
+
+    state->status = NGX_HTTP_COORD_IDEMPOTENCY_UNSCOPED;
+    state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
+
+    ngx_http_coord_idempotency_count(state, NGX_COORD_OUTCOME_UNSCOPED);
+    ngx_http_coord_idempotency_log(r, state, NGX_LOG_ERR,
+                          "request is not protected, its scope is empty,");
+
+    return NGX_DECLINED;
+}
+
+
+ngx_int_t
 ngx_http_coord_idempotency_record_name(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *state)
 {
-    ngx_str_t                  scope;
     ngx_http_core_srv_conf_t  *cscf;
-
-    if (ngx_http_complex_value(r, state->conf->scope, &scope) != NGX_OK) {
-        return NGX_ERROR;
-    }
 
     cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
 
     return ngx_http_coord_idempotency_name(r->pool, &cscf->server_name,
-                                           &scope, &state->key, &state->name);
+                                           &state->scope, &state->key,
+                                           &state->name);
 }
 
 

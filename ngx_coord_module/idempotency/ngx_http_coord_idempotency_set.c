@@ -196,11 +196,16 @@ ngx_http_coord_idempotency_scope(ngx_conf_t *cf, ngx_command_t *cmd,
 
     ngx_str_t  *value;
 
-    if (icf->scope) {
+    if (icf->scope || icf->global) {
         return "is duplicate";
     }
 
     value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        icf->global = 1;
+        return NGX_CONF_OK;
+    }
 
     icf->scope = ngx_http_coord_complex_value(cf, &value[1]);
 

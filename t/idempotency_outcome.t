@@ -1,0 +1,371 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# coord_idempotency: whose a key is, and which responses are outcomes.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Coord::HTTP;
+
+use JSON::PP;
+
+my $t = Coord->new;
+$t->redis;
+
+my $final = "HTTP/1.1 201 Created\r\nConnection: close\r\n"
+            . "Content-Length: 4\r\n\r\nmade";
+
+my $origin = $t->origin(routes => {
+    '/hints' => { raw => "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+                         . $final },
+    '/continue' => { raw => "HTTP/1.1 100 Continue\r\n\r\n" . $final },
+    '/whole' => sub {
+        my ($req) = @_;
+        my @seen = grep { /^(?:range|if-)/ } sort keys %{$req->{headers}};
+
+        return { body => "seen: @seen" };
+    },
+    '/fields' => sub {
+        my $h = $_[0]{headers};
+
+        return { body => join ' ', (map { $h->{"x-$_"}[0] || '-' } 1 .. 30),
+                                   $h->{range} ? 'range' : () };
+    },
+});
+
+my $http = <<'EOF';
+    log_format status '$uri $coord_idempotency_status';
+    access_log %%NODEDIR%%/status.log status;
+    proxy_http_version 1.1;
+    proxy_cache_path %%NODEDIR%%/cache keys_zone=cache:1m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        coord_idempotency on;
+
+        location / { proxy_pass http://%%ORIGIN%%; }
+
+        location /required {
+            coord_idempotency required;
+            proxy_pass http://%%ORIGIN%%;
+        }
+
+        location /shadow {
+            coord_idempotency required shadow;
+            proxy_pass http://%%ORIGIN%%;
+        }
+
+        location /digest {
+            coord_idempotency_key $coord_request_digest;
+            coord_idempotency_scope $http_authorization$http_cookie;
+            proxy_pass http://%%ORIGIN%%;
+        }
+
+        location /global {
+            coord_idempotency_scope off;
+            proxy_pass http://%%ORIGIN%%;
+
+            location /global/inner { proxy_pass http://%%ORIGIN%%; }
+
+            location /global/scoped {
+                coord_idempotency_scope $http_authorization;
+                proxy_pass http://%%ORIGIN%%;
+            }
+        }
+
+        location /strict/ {
+            coord_idempotency_scope off;
+            coord_idempotency_on_unknown conflict;
+            proxy_pass http://%%ORIGIN%%/;
+        }
+
+        location /grpc/ {
+            coord_idempotency_scope off;
+            coord_idempotency_on_unknown conflict;
+            grpc_pass grpc://127.0.0.1:%%PORT_2%%;
+        }
+
+        location /file/ {
+            coord_idempotency_scope off;
+            coord_idempotency_on_unknown conflict;
+            coord_idempotency_methods GET;
+            alias %%NODEDIR%%/;
+        }
+
+        location /cached/ {
+            coord_idempotency_scope off;
+            coord_idempotency_on_unknown conflict;
+            coord_idempotency_methods GET;
+            proxy_cache cache;
+            proxy_cache_valid 1h;
+            proxy_pass http://%%ORIGIN%%/;
+        }
+
+        location /forced/ {
+            coord_idempotency_scope off;
+            coord_idempotency_on_unknown conflict;
+            coord_idempotency_methods GET;
+            proxy_force_ranges on;
+            proxy_pass http://%%ORIGIN%%/;
+        }
+
+        location /get/ {
+            coord_idempotency_scope off;
+            coord_idempotency_methods GET;
+            proxy_pass http://%%ORIGIN%%/;
+        }
+    }
+
+    server {
+        listen 127.0.0.1:%%PORT_2%% http2;
+
+        location / {
+            default_type application/grpc;
+            ssi on;                          # no Content-Length
+            ssi_types application/grpc;
+            add_trailer Grpc-Status $arg_trailer;
+            add_header Grpc-Status $arg_header;
+            return 200 "message";
+        }
+    }
+EOF
+
+my $serial;
+my $n;
+
+for my $store ('redis', 'memory') {
+    $n = $t->node(name => $store, workers => 2, http =>
+        ($store eq 'redis' ? 'coord_store main { server %%REDIS%%; '
+                             . 'timeout 2s; }' : '') . $http);
+    Coord::Util::spew($n->file('whole.txt'), '0123456789' x 10);
+    $n->start;
+
+    subtest "$store: scope" => \&scope;
+    subtest "$store: statuses" => \&statuses;
+    subtest "$store: gRPC" => \&grpc;
+    subtest "$store: 1xx" => \&interim;
+    subtest "$store: parts" => \&parts;
+
+    $n->stop;
+}
+
+done_testing();
+
+
+sub key { return ('Idempotency-Key' => 'k' . ++$serial) }
+
+sub replayed { return $_[0]->header('Idempotency-Replayed') || '' }
+
+
+# a scope that is empty is nobody's
+
+sub scope {
+    my @k = key();
+    my $r;
+
+    for my $path ('/x', '/digest') {
+        for my $i (1 .. 2) {
+            $r = $n->post($path, 'b', headers => \@k);
+            is($r->status, 200, "$path, no scope: runs");
+            is(replayed($r), '', "$path, no scope: no replay");
+        }
+    }
+
+    # one user's response is not another's
+
+    my $before = $origin->count;
+
+    for my $case ([ '/digest', 'Cookie' ], [ '/x', 'Authorization' ]) {
+        my ($path, $field) = @$case;
+
+        for my $who ('alice', 'bob', '') {
+            my @h = (@k, $who ? ($field => $who) : ());
+
+            is(replayed($n->post("$path?s=1", 'b', headers => \@h)), '',
+               "$path, '$who': runs");
+            is(replayed($n->post("$path?s=1", 'b', headers => \@h)),
+               $who ? 'true' : '', "$path, '$who': again");
+        }
+    }
+
+    is($origin->count, $before + 8, 'each for itself');
+
+    # Cookie is no scope unless it is said to be one
+
+    for my $who ('alice', 'bob') {
+        $r = $n->post('/y', 'b', headers => [ @k, Cookie => $who ]);
+        is(replayed($r), '', 'a cookie is no scope by itself');
+    }
+
+    $before = $origin->count;
+    $r = $n->post('/required', 'b', headers => \@k);
+    is($r->status, 400, 'required: 400');
+    is(decode_json($r->body)->{code}, 'missing-scope', 'missing-scope');
+    is($n->post('/required', 'b', headers => [ Authorization => 'a' ])->status,
+       400, 'required: a scope without a key');
+    is($origin->count, $before, 'required: nothing runs');
+
+    is($n->post('/required', 'b', headers => [ @k, Authorization => 'r' ])
+         ->status, 200, 'required: with a scope');
+    is($n->post('/shadow', 'b', headers => \@k)->status, 200,
+       'shadow: runs');
+
+    # keys that are everybody's on purpose
+
+    for my $path ('/global', '/global/inner') {
+        @k = key();
+        $n->post($path, 'b', headers => \@k);
+        $r = $n->post($path, 'b', headers => [ @k, Authorization => 'a' ]);
+        is(replayed($r), 'true', "$path: no scope wanted");
+    }
+
+    @k = key();
+    $n->post('/global/scoped', 'b', headers => \@k);
+    is(replayed($n->post('/global/scoped', 'b', headers => \@k)), '',
+       'a scope within');
+
+    my %seen = map { $_ => 1 } split /\n/,
+               Coord::Util::slurp($n->file('status.log'));
+
+    for my $line ('/x UNSCOPED', '/digest UNSCOPED', '/required UNSCOPED',
+                  '/required MISSING', '/shadow UNSCOPED', '/global NEW')
+    {
+        ok($seen{$line}, $line);
+    }
+
+    like($n->log, qr/\[error\].*not\ protected,\ its\ scope\ is\ empty,\ by
+                    \ zone\ "idempotency"/x, 'logged');
+    like($n->log, qr/\[error\].*refusing request without a scope by zone/,
+         'logged, refused');
+}
+
+
+sub statuses {
+    for my $status (401, 403, 407, 408, 409, 423, 425, 429, 500, 503) {
+        my @k = key();
+        my $path = "/global?status=$status";
+
+        $origin->reset_counters;
+        $n->post($path, 'b', headers => \@k) for 1, 2;
+        is($origin->count, 2, "$status: the key is free");
+    }
+
+    for my $status (400, 402, 404, 410, 412, 422, 451) {
+        my @k = key();
+        my $path = "/global?status=$status";
+
+        $origin->reset_counters;
+        $n->post($path, 'b', headers => \@k) for 1, 2;
+        is($origin->count, 1, "$status: kept");
+    }
+}
+
+
+sub grpc {
+    my ($first, $second);
+
+    for my $where (qw(header trailer)) {
+        for my $status (0 .. 17, 'x') {
+            my @k = key();
+            my $path = "/grpc/x?$where=$status";
+            my $kept = grep { $status eq $_ } 0, 3, 5, 6, 9, 11;
+
+            ($first, $second) = map { $n->post($path, 'b', headers => \@k) }
+                                1, 2;
+            is($first->status, 200, "$where, $status: first");
+            is($second->status, 200, "$where, $status: second");
+            is(replayed($second), $kept ? 'true' : '',
+               "$where, $status: " . ($kept ? 'kept' : 'free'));
+        }
+    }
+
+    my @k = key();
+    ($first, $second) = map { $n->post('/grpc/x', 'b', headers => \@k) } 1, 2;
+    is($first->status, 200, 'no status: first');
+    is($second->status, 409, 'no status: unknown');
+}
+
+
+# not yet the answer: the claim stays
+
+sub interim {
+    for my $path ('/strict/hints', '/strict/continue') {
+        my @k = key();
+
+        $origin->reset_counters;
+        $n->post($path, 'b', headers => \@k);
+        my $r = $n->post($path, 'b', headers => \@k);
+        ok($r->status == 409 || replayed($r) eq 'true', "$path: no second run");
+        is($origin->count, 1, "$path: once");
+    }
+}
+
+
+sub parts {
+    my ($r, $first);
+    my $body = '0123456789' x 10;
+
+    for my $field ([ Range => 'bytes=2-5' ], [ Range => 'bytes=0-1,5-6' ],
+                   [ 'If-Modified-Since' => 'Mon, 28 Sep 2037 06:00:00 GMT' ],
+                   [ 'If-Unmodified-Since' => 'Mon, 28 Sep 1970 06:00:00 GMT' ],
+                   [ 'If-Match' => '"x"' ], [ 'If-None-Match' => '*' ])
+    {
+        my @k = key();
+        my $name = "@$field";
+
+        $first = $n->get('/file/whole.txt', headers => [ @k, @$field ]);
+        is($first->status, 200, "$name: file, whole");
+        is($first->body, $body, "$name: file, body");
+        $r = $n->get('/file/whole.txt', headers => \@k);
+        is(replayed($r), 'true', "$name: file, replayed");
+        is($r->body, $body, "$name: file, its body");
+
+        for my $path ('/cached/c?size=100', '/forced/f?size=100') {
+            $n->get($path) for 1, 2;
+            @k = key();
+            $first = $n->get($path, headers => [ @k, @$field ]);
+            is($first->status, 200, "$name, $path: whole");
+            $r = $n->get($path, headers => \@k);
+            is(replayed($r), 'true', "$name, $path: replayed");
+            is($r->body, 'x' x 100, "$name, $path: body");
+        }
+
+        is($n->get('/get/whole', headers => [ key(), @$field ])->body,
+           'seen: ', "$name: not for the upstream of a GET");
+        is($n->get('/get/whole', headers => [ @$field ])->body,
+           'seen: ' . lc $field->[0], "$name: without a key it is");
+        is($n->post('/strict/whole', 'b', headers => [ key(), @$field ])->body,
+           'seen: ' . ($field->[0] eq 'Range' ? '' : lc $field->[0]),
+           "$name: of a POST");
+    }
+
+    # all lines, and the fields around them stay
+
+    my @many = map { ("X-$_" => $_) } 1 .. 30;
+
+    for my $at (0, 1, 15, 30) {
+        my @h = @many;
+        splice @h, 2 * $at, 0, 'Range', 'bytes=1-2', 'Range', 'bytes=2-3';
+
+        is($n->get('/get/fields', headers => [ @h, key() ])->body,
+           "@{[1 .. 30]}", "the other fields stay, $at");
+        is($n->get('/get/fields', headers => \@h)->body,
+           "@{[1 .. 30]} range", "without a key all do, $at");
+    }
+
+    # an upstream that sends a part by itself has not said what became of it
+
+    for my $status (206, 304) {
+        my @k = key();
+
+        $origin->reset_counters;
+        $n->post("/strict/x?status=$status", 'b', headers => \@k) for 1, 2;
+        is($origin->count, 1, "$status: no second run");
+    }
+}
