@@ -105,6 +105,24 @@ is($r->header('X-Id'), $id, 'the id of the client');
 is(with($b, '/sid', "a=1; sid=$id", 'X-Client' => 'c2')->status, 403,
    'a stolen id');
 
+# beside other cookies, however they are written
+
+for my $cookie ("a=1; sid=$id", "sid=$id; a=1", "a=1;sid=$id;b=2",
+                "a=1, b=2; sid=$id", "a=\"x y\"; b; =; ;  sid=$id ",
+                "sid=x; sid=$id", "SID=" . 'c' x 32 . "; sid=$id",
+                "sidx=" . 'c' x 32 . "; xsid=" . 'd' x 32 . "; sid=$id")
+{
+    $r = with($a, '/sid', $cookie, 'X-Client' => 'c1');
+    is($r->header('X-Status') . ($r->header('Set-Cookie') // ''), 'BOUND',
+       "found: $cookie");
+    is(with($b, '/sid', $cookie, 'X-Client' => 'c2')->status, 403,
+       'and not for another client');
+}
+
+$r = $a->get('/sid', headers => [ Cookie => 'a=1', Cookie => "sid=$id",
+                                  'X-Client' => 'c1' ]);
+is($r->header('X-Status'), 'BOUND', 'in the second line');
+
 my %ids = map { ($a->get('/sid')->header('Set-Cookie') // '') => 1 } 1 .. 50;
 is(scalar keys %ids, 50, 'ids differ');
 

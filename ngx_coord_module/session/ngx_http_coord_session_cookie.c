@@ -22,6 +22,8 @@ typedef struct {
 
 static ngx_int_t ngx_http_coord_session_cookie_find(ngx_http_request_t *r,
     ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id);
+static ngx_int_t ngx_http_coord_session_cookie_pick(ngx_str_t *line,
+    ngx_str_t *name, ngx_str_t *id);
 static ngx_int_t ngx_http_coord_session_cookie_field(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_cookie_t *cookie,
     ngx_str_t *id);
@@ -88,7 +90,11 @@ ngx_http_coord_session_cookie_issue(ngx_http_request_t *r)
 }
 
 
-/* the id that the client has; only what looks like one of ours is taken */
+/*
+ * The id that the client has.  nginx's own parser takes the first cookie of a
+ * name, in whatever case, and its separators depend on the version: here only
+ * what looks like one of our ids is taken.
+ */
 
 static ngx_int_t
 ngx_http_coord_session_cookie_find(ngx_http_request_t *r,
@@ -96,27 +102,85 @@ ngx_http_coord_session_cookie_find(ngx_http_request_t *r,
 {
 #if (nginx_version >= 1023000)
 
-    if (ngx_http_parse_multi_header_lines(r, r->headers_in.cookie,
-                                          &cookie->name, id)
-        == NULL)
-    {
-        return NGX_DECLINED;
+    ngx_table_elt_t  *h;
+
+    for (h = r->headers_in.cookie; h; h = h->next) {
+
+        if (ngx_http_coord_session_cookie_pick(&h->value, &cookie->name, id)
+            == NGX_OK)
+        {
+            return NGX_OK;
+        }
     }
 
 #else
 
-    if (ngx_http_parse_multi_header_lines(&r->headers_in.cookies,
-                                          &cookie->name, id)
-        == NGX_DECLINED)
-    {
-        return NGX_DECLINED;
+    ngx_uint_t         i;
+    ngx_table_elt_t  **h;
+
+    h = r->headers_in.cookies.elts;
+
+    for (i = 0; i < r->headers_in.cookies.nelts; i++) {
+
+        if (ngx_http_coord_session_cookie_pick(&h[i]->value, &cookie->name, id)
+            == NGX_OK)
+        {
+            return NGX_OK;
+        }
     }
 
 #endif
 
-    return (id->len == NGX_HTTP_COORD_SESSION_ID_LEN
+    return NGX_DECLINED;
+}
+
+
+/* RFC 6265, 4.2.1: pairs that a semicolon separates */
+
+static ngx_int_t
+ngx_http_coord_session_cookie_pick(ngx_str_t *line, ngx_str_t *name,
+    ngx_str_t *id)
+{
+    u_char  *p, *end, *last;
+
+    last = line->data + line->len;
+
+    for (p = line->data; p < last; p = end + 1) {
+
+        end = ngx_strlchr(p, last, ';');
+        if (end == NULL) {
+            end = last;
+        }
+
+        while (p < end && (*p == ' ' || *p == '\t')) {
+            p++;
+        }
+
+        if ((size_t) (end - p) <= name->len
+            || ngx_memcmp(p, name->data, name->len) != 0
+            || p[name->len] != '=')
+        {
+            continue;
+        }
+
+        id->data = p + name->len + 1;
+        id->len = end - id->data;
+
+        while (id->len
+               && (id->data[id->len - 1] == ' '
+                   || id->data[id->len - 1] == '\t'))
+        {
+            id->len--;
+        }
+
+        if (id->len == NGX_HTTP_COORD_SESSION_ID_LEN
             && ngx_coord_is_hex(id->data, id->len))
-           ? NGX_OK : NGX_DECLINED;
+        {
+            return NGX_OK;
+        }
+    }
+
+    return NGX_DECLINED;
 }
 
 
