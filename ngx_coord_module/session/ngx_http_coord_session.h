@@ -124,6 +124,7 @@ typedef struct {
     ngx_http_complex_value_t           *value;
     ngx_http_upstream_init_pt           original_init_upstream;
     ngx_http_upstream_init_peer_pt      original_init_peer;
+    ngx_uint_t                          no_hints;   /* told by the balancer */
 } ngx_http_coord_sticky_conf_t;
 
 char *ngx_http_coord_sticky(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
