@@ -37,6 +37,12 @@ my $conf = <<'EOF';
         server %%O3%%;
         coord_sticky $coord_session_value;
     }
+    upstream fresh {
+        server %%O1%% weight=5;
+        server %%O2%%;
+        server %%O3%%;
+        coord_sticky $coord_session_value;
+    }
     upstream least {
         zone least 256k;
         least_conn;
@@ -66,7 +72,7 @@ my $conf = <<'EOF';
         coord_sticky $coord_session_value;
     }
     upstream named {
-        server localhost:%%O1PORT%%;
+        server 127.1:%%O1PORT%%;
         server %%O2%%; server %%O3%%;
         coord_sticky $coord_session_value;
     }
@@ -80,6 +86,8 @@ my $conf = <<'EOF';
     server {
         listen 127.0.0.1:%%PORT%%;
         proxy_next_upstream error timeout;
+        proxy_http_version 1.0;
+        proxy_set_header Connection close;
         proxy_connect_timeout 5s;
         add_header X-Status $coord_session_status;
         add_header X-Upstream $upstream_addr;
@@ -109,7 +117,7 @@ my $conf = <<'EOF';
     }
 EOF
 
-my @all = qw(rr weight least hash backup most gone);
+my @all = qw(rr weight fresh least hash backup most gone);
 
 $t->set(O1PORT => $o[0]->port);
 $t->set(ZONES => join "\n",
@@ -157,11 +165,12 @@ for my $up (qw(rr weight least hash keep)) {
 
 {
     my %n;
-    $n{ $a->get("/weight?k=w$_")->body }++ for 1 .. 28;
+    $n{ $a->get("/fresh?k=w$_")->body }++ for 1 .. 28;
 
-    # two workers count on their own
+    # two workers count on their own; nothing came before
     ok($n{o1} >= 18 && $n{o2} >= 3 && $n{o3} >= 3,
-       'weight: new sessions by weight');
+       'weight: new sessions by weight')
+        or diag(join ' ', map { "$_: $n{$_}" } sort keys %n);
 }
 
 
@@ -200,7 +209,7 @@ is($a->get("/argument?peer=" . $o[$_ - 1]->addr)->body, "o$_",
 
 # a name of the configuration
 
-is($a->get('/agent?k=1&agent=localhost:' . $o[0]->port)->body, 'o1',
+is($a->get('/agent?k=1&agent=127.1:' . $o[0]->port)->body, 'o1',
    'peer by name');
 is($b->get('/agent?k=1&agent=x')->body, 'o1', 'peer by name, other node');
 is($a->get('/agent?k=2&agent=' . $o[2]->addr)->body, 'o3', 'peer by address');
