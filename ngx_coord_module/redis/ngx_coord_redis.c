@@ -148,8 +148,7 @@ ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
 
     node = ngx_coord_redis_node(redis, key);
 
-    call->late = 0;
-    call->sent = 0;
+    call->state = NGX_COORD_CALL_WAITING;
     call->start = ngx_coord_monotonic();
     call->deadline = ngx_current_msec + redis->conf->timeout;
 
@@ -162,6 +161,7 @@ ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
     }
 
     if (call->failure != NGX_COORD_FAIL_NONE) {
+        call->state = NGX_COORD_CALL_IDLE;
         (void) ngx_atomic_fetch_add(&redis->stats->failures[call->failure], 1);
         return NGX_ERROR;
     }
@@ -169,7 +169,7 @@ ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
     ngx_coord_redis_enqueue(node, call);
     (void) ngx_atomic_fetch_add(&redis->stats->pending, 1);
 
-    if (call->sent
+    if (call->state == NGX_COORD_CALL_SENT
         && ngx_current_msec - node->clock.asked >= NGX_COORD_CLOCK_INTERVAL)
     {
         ngx_coord_redis_clock_ask(node);

@@ -100,6 +100,34 @@ struct ngx_coord_redis_conf_s {
 };
 
 
+/* how the commands of a call are executed */
+typedef enum {
+    NGX_COORD_CALL_ALONE = 0,    /* in a transaction of their own */
+    NGX_COORD_CALL_SHARED,       /* few values: with others of the turn */
+    NGX_COORD_CALL_PLAIN         /* without MULTI and EXEC */
+} ngx_coord_call_form_e;
+
+
+/*
+ *     IDLE -> WAITING -> SENT -> IDLE
+ *      |         |       ^ |      ^
+ *      |         |       | v      |
+ *      +---------|-------+ LATE --+
+ *                +-----------^
+ *
+ * A call is sent at once where the connection is ready.  LATE: expired() was
+ * called; one that was sent stays in the queue as a tombstone, for its
+ * replies are still to come, any other ends.
+ */
+
+typedef enum {
+    NGX_COORD_CALL_IDLE = 0,     /* the caller's */
+    NGX_COORD_CALL_WAITING,      /* for the connection */
+    NGX_COORD_CALL_SENT,
+    NGX_COORD_CALL_LATE
+} ngx_coord_call_state_e;
+
+
 /*
  * Commands on their way that are executed together.  The caller owns the
  * memory, fills the upper part, and keeps the call until handler() was
@@ -118,10 +146,14 @@ struct ngx_coord_redis_call_s {
     u_char                  *(*encode)(ngx_coord_redis_call_t *call,
                                        u_char *p);
     ngx_uint_t                 ncommands;
+    ngx_coord_call_form_e      form;
+
+    /* the command of ngx_coord_redis_command() */
+    const ngx_str_t           *command;
 
     /*
-     * expired() tells that the deadline has passed; the call stays in the
-     * queue as a tombstone, and handler() still comes.  May be NULL.
+     * expired() tells that the deadline has passed; handler() still comes,
+     * in SENT calls when the replies have.  May be NULL.
      */
     void                     (*expired)(ngx_coord_redis_call_t *call);
 
@@ -137,15 +169,15 @@ struct ngx_coord_redis_call_s {
                                         ngx_coord_resp_value_t *reply);
     void                      *data;
 
-    unsigned                   plain:1;   /* no MULTI/EXEC round it */
-    unsigned                   joins:1;   /* few values: may share them */
-
     /* the client's */
-    unsigned                   late:1;    /* expired() was called */
-    unsigned                   sent:1;
-    unsigned                   joined:1;  /* to the call before it */
+    ngx_coord_call_state_e     state;
     ngx_coord_fail_e           failure;
-    ngx_uint_t                 total;     /* commands, with who joined it */
+
+    /*
+     * Commands of the transaction that the call begins; 0: it is in that of
+     * the call before it.
+     */
+    ngx_uint_t                 total;
     uint64_t                   nonce;
     ngx_msec_t                 deadline;
     ngx_coord_nsec_t           start;
@@ -178,6 +210,13 @@ void ngx_coord_redis_destroy(ngx_coord_redis_t *redis);
  */
 ngx_int_t ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
     ngx_coord_redis_call_t *call);
+
+/*
+ * Makes a call of one command that never changes: resp is its RESP text and
+ * outlives the call.  Sets encode(), ncommands and form; the rest is zeroed.
+ */
+void ngx_coord_redis_command(ngx_coord_redis_call_t *call,
+    const ngx_str_t *resp);
 
 /*
  * The server's clock: CLOCK_MONOTONIC plus the offset of the best TIME sample.

@@ -25,7 +25,7 @@
     (sizeof(NGX_COORD_MULTI) - 1 + NGX_COORD_CALL_END)
 
 /* commands of a transaction that calls share */
-#define NGX_COORD_CALL_SHARED        128
+#define NGX_COORD_CALL_SHARED_MAX    128
 
 
 static ngx_coord_redis_call_t *ngx_coord_redis_join(
@@ -33,6 +33,9 @@ static ngx_coord_redis_call_t *ngx_coord_redis_join(
 static void ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_rearm(ngx_coord_redis_node_t *node);
+static size_t ngx_coord_redis_command_size(ngx_coord_redis_call_t *call);
+static u_char *ngx_coord_redis_command_encode(ngx_coord_redis_call_t *call,
+    u_char *p);
 
 
 ngx_coord_fail_e
@@ -55,19 +58,19 @@ ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
     if (first != call) {
         p -= NGX_COORD_CALL_END;
 
-    } else if (!call->plain) {
+    } else if (call->form != NGX_COORD_CALL_PLAIN) {
         p = ngx_cpymem(p, NGX_COORD_MULTI, sizeof(NGX_COORD_MULTI) - 1);
     }
 
     p = call->encode(call, p);
 
-    call->sent = 1;
+    call->state = NGX_COORD_CALL_SENT;
 
     p = ngx_cpymem(p, NGX_COORD_ECHO, sizeof(NGX_COORD_ECHO) - 1);
     p = ngx_coord_redis_nonce(p, first->nonce);
     p = ngx_cpymem(p, CRLF, sizeof(CRLF) - 1);
 
-    if (!call->plain) {
+    if (call->form != NGX_COORD_CALL_PLAIN) {
         p = ngx_cpymem(p, NGX_COORD_EXEC, sizeof(NGX_COORD_EXEC) - 1);
     }
 
@@ -93,21 +96,21 @@ ngx_coord_redis_join(ngx_coord_redis_node_t *node,
     first = node->open;
 
     if (first != NULL
-        && call->joins
+        && call->form == NGX_COORD_CALL_SHARED
         && node->writes == node->conn->writes
-        && first->total + call->ncommands <= NGX_COORD_CALL_SHARED)
+        && first->total + call->ncommands <= NGX_COORD_CALL_SHARED_MAX)
     {
-        call->joined = 1;
+        call->total = 0;
         first->total += call->ncommands;
 
         return first;
     }
 
-    call->joined = 0;
     call->total = call->ncommands;
     call->nonce = node->nonce++;
 
-    node->open = call->joins && !node->apart ? call : NULL;
+    node->open = call->form == NGX_COORD_CALL_SHARED && !node->apart ? call
+                                                                     : NULL;
     node->writes = node->conn->writes;
 
     return call;
@@ -129,7 +132,11 @@ ngx_coord_redis_joined(ngx_coord_redis_node_t *node,
 
     next = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
 
-    return next->joined ? next : NULL;
+    if (next->state == NGX_COORD_CALL_WAITING || next->total != 0) {
+        return NULL;
+    }
+
+    return next;
 }
 
 
@@ -171,7 +178,7 @@ ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
     ngx_uint_t                n, usec;
     ngx_coord_redis_stats_t  *stats;
 
-    if (!call->late) {
+    if (call->state != NGX_COORD_CALL_LATE) {
         node->failures = 0;
     }
 
@@ -194,7 +201,7 @@ ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
     (void) ngx_atomic_fetch_add(&stats->calls, 1);
     (void) ngx_atomic_fetch_add(&stats->commands, call->ncommands);
 
-    if (call->late) {
+    if (call->state == NGX_COORD_CALL_LATE) {
         (void) ngx_atomic_fetch_add(&stats->late, 1);
     }
 }
@@ -222,10 +229,12 @@ ngx_coord_redis_end(ngx_coord_redis_node_t *node,
 
         /* a late one was counted as a timeout */
 
-        if (rc != NGX_OK && !call->late) {
+        if (rc != NGX_OK && call->state != NGX_COORD_CALL_LATE) {
             (void) ngx_atomic_fetch_add(&stats->failures[call->failure], 1);
         }
     }
+
+    call->state = NGX_COORD_CALL_IDLE;
 
     call->handler(call, rc, reply);
 }
@@ -301,7 +310,9 @@ ngx_coord_redis_deadline(ngx_event_t *ev)
 
     age = ngx_current_msec - call->deadline + node->redis->conf->timeout;
 
-    if (call->late && age >= NGX_COORD_STALL * node->redis->conf->timeout) {
+    if (call->state == NGX_COORD_CALL_LATE
+        && age >= NGX_COORD_STALL * node->redis->conf->timeout)
+    {
         ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_TIMEOUT, 0,
                                  "no reply, connection closed",
                                  NULL);
@@ -317,11 +328,14 @@ static void
 ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call)
 {
+    ngx_uint_t                waiting;
     ngx_coord_redis_stats_t  *stats;
 
     ngx_coord_redis_skip_live(node, call);
 
-    call->late = 1;
+    waiting = (call->state == NGX_COORD_CALL_WAITING);
+
+    call->state = NGX_COORD_CALL_LATE;
     call->failure = NGX_COORD_FAIL_TIMEOUT;
 
     if (call != &node->clock.call) {
@@ -339,7 +353,7 @@ ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
         call->expired(call);
     }
 
-    if (!call->sent) {
+    if (waiting) {
         ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
     }
 }
@@ -360,7 +374,7 @@ ngx_coord_redis_rearm(ngx_coord_redis_node_t *node)
 
     when = call->deadline;
 
-    if (call->late) {
+    if (call->state == NGX_COORD_CALL_LATE) {
         when += (NGX_COORD_STALL - 1) * node->redis->conf->timeout;
 
         if (node->first_live != NULL
@@ -374,4 +388,31 @@ ngx_coord_redis_rearm(ngx_coord_redis_node_t *node)
 
     ngx_coord_timer_stop(&node->deadline);
     ngx_coord_timer_start(&node->deadline, ngx_max(delay, 1));
+}
+
+
+void
+ngx_coord_redis_command(ngx_coord_redis_call_t *call, const ngx_str_t *resp)
+{
+    ngx_memzero(call, sizeof(ngx_coord_redis_call_t));
+
+    call->size = ngx_coord_redis_command_size;
+    call->encode = ngx_coord_redis_command_encode;
+    call->ncommands = 1;
+    call->form = NGX_COORD_CALL_PLAIN;
+    call->command = resp;
+}
+
+
+static size_t
+ngx_coord_redis_command_size(ngx_coord_redis_call_t *call)
+{
+    return call->command->len;
+}
+
+
+static u_char *
+ngx_coord_redis_command_encode(ngx_coord_redis_call_t *call, u_char *p)
+{
+    return ngx_cpymem(p, call->command->data, call->command->len);
 }

@@ -130,7 +130,6 @@ typedef struct {
     ngx_coord_nsec_t           taken;         /* when, on our clock */
     ngx_msec_t                 asked;
     ngx_coord_redis_call_t     call;          /* TIME, also the probe */
-    unsigned                   in_flight:1;
     unsigned                   sampled:1;
 } ngx_coord_redis_clock_t;
 
@@ -351,6 +350,7 @@ void ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
 
 /* ngx_coord_redis_sub.c */
 
+/* closes the connection of a subscriber and frees it; nobody is told */
 void ngx_coord_redis_sub_destroy(ngx_coord_redis_sub_t *sub);
 
 

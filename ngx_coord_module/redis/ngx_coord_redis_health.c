@@ -12,17 +12,16 @@
 
 #define NGX_COORD_CLOCK_AGE          (10 * NGX_COORD_NSEC_PER_SEC)
 
-#define NGX_COORD_TIME               "*1" CRLF "$4" CRLF "TIME" CRLF
-
 
 static void ngx_coord_redis_breaker_cooldown(ngx_event_t *ev);
-static size_t ngx_coord_redis_clock_size(ngx_coord_redis_call_t *call);
-static u_char *ngx_coord_redis_clock_encode(ngx_coord_redis_call_t *call,
-    u_char *p);
 static void ngx_coord_redis_clock_expired(ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
 static ngx_coord_nsec_t ngx_coord_redis_wall_offset(void);
+
+
+static const ngx_str_t  ngx_coord_redis_ask_time =
+    ngx_string("*1" CRLF "$4" CRLF "TIME" CRLF);
 
 
 void
@@ -40,13 +39,11 @@ ngx_coord_redis_health_init(ngx_coord_redis_node_t *node)
 
     call = &node->clock.call;
 
-    call->size = ngx_coord_redis_clock_size;
-    call->encode = ngx_coord_redis_clock_encode;
-    call->ncommands = 1;
+    ngx_coord_redis_command(call, &ngx_coord_redis_ask_time);
+
     call->expired = ngx_coord_redis_clock_expired;
     call->handler = ngx_coord_redis_clock_handler;
     call->data = node;
-    call->plain = 1;
 }
 
 
@@ -119,11 +116,9 @@ ngx_coord_redis_breaker_cooldown(ngx_event_t *ev)
         return;
     }
 
-    if (!node->clock.in_flight) {
-        ngx_coord_redis_clock_ask(node);
-    }
+    ngx_coord_redis_clock_ask(node);
 
-    if (!node->clock.in_flight || node->clock.call.late) {
+    if (node->clock.call.state != NGX_COORD_CALL_SENT) {
         ngx_coord_redis_breaker_reopen(node);
         return;
     }
@@ -149,14 +144,12 @@ ngx_coord_redis_clock_ask(ngx_coord_redis_node_t *node)
 {
     ngx_coord_redis_call_t  *call;
 
-    if (node->clock.in_flight) {
+    call = &node->clock.call;
+
+    if (call->state != NGX_COORD_CALL_IDLE) {
         return;
     }
 
-    call = &node->clock.call;
-
-    call->late = 0;
-    call->sent = 0;
     call->failure = NGX_COORD_FAIL_NONE;
     call->start = ngx_coord_monotonic();
     call->deadline = ngx_current_msec + node->redis->conf->timeout;
@@ -165,24 +158,9 @@ ngx_coord_redis_clock_ask(ngx_coord_redis_node_t *node)
         return;
     }
 
-    node->clock.in_flight = 1;
     node->clock.asked = ngx_current_msec;
 
     ngx_coord_redis_enqueue(node, call);
-}
-
-
-static size_t
-ngx_coord_redis_clock_size(ngx_coord_redis_call_t *call)
-{
-    return sizeof(NGX_COORD_TIME) - 1;
-}
-
-
-static u_char *
-ngx_coord_redis_clock_encode(ngx_coord_redis_call_t *call, u_char *p)
-{
-    return ngx_cpymem(p, NGX_COORD_TIME, sizeof(NGX_COORD_TIME) - 1);
 }
 
 
@@ -204,8 +182,6 @@ ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     ngx_coord_redis_node_t  *node = call->data;
 
     ngx_coord_nsec_t         time;
-
-    node->clock.in_flight = 0;
 
     if (rc == NGX_OK
         && ngx_coord_redis_time(reply, &time) == NGX_OK)

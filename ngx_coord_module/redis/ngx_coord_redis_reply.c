@@ -121,7 +121,8 @@ ngx_coord_redis_replies(ngx_coord_redis_call_t *call)
 {
     /* the commands and ECHO; MULTI and EXEC */
 
-    return call->plain ? call->total + 1 : call->total + 3;
+    return call->form == NGX_COORD_CALL_PLAIN ? call->total + 1
+                                              : call->total + 3;
 }
 
 
@@ -136,7 +137,7 @@ ngx_coord_redis_check(ngx_coord_redis_call_t *call,
         return NGX_ERROR;
     }
 
-    if (call->plain) {
+    if (call->form == NGX_COORD_CALL_PLAIN) {
         return ngx_coord_redis_check_plain(call, gathered, reply, error);
     }
 

@@ -12,15 +12,27 @@
 
 #define NGX_COORD_PROBE_INTERVAL  2000       /* milliseconds */
 
-#define NGX_COORD_INFO  "*1" CRLF "$4" CRLF "INFO" CRLF
+
+typedef enum {
+    NGX_COORD_PROBE_IDLE = 0,
+    NGX_COORD_PROBE_ASKING,
+    NGX_COORD_PROBE_OVERDUE,       /* and reported */
+    NGX_COORD_PROBE_DENIED         /* the user may not ask: for ever */
+} ngx_coord_probe_state_e;
 
 
 typedef struct {
     ngx_coord_store_t         *store;
     ngx_coord_redis_call_t     call;
-    unsigned                   in_flight:1;
-    unsigned                   denied:1;     /* the user may not ask */
+    ngx_coord_probe_state_e    state;
 } ngx_coord_probe_t;
+
+
+typedef struct {
+    ngx_coord_probe_t         *probes;
+    ngx_uint_t                 n;
+    ngx_coord_timer_t          timer;
+} ngx_coord_probes_t;
 
 
 /* a line of INFO and where its value goes */
@@ -33,9 +45,6 @@ typedef struct {
 
 static void ngx_coord_probe_tick(ngx_event_t *ev);
 static void ngx_coord_probe_ask(ngx_coord_probe_t *probe);
-static size_t ngx_coord_probe_size(ngx_coord_redis_call_t *call);
-static u_char *ngx_coord_probe_encode(ngx_coord_redis_call_t *call,
-    u_char *p);
 static void ngx_coord_probe_expired(ngx_coord_redis_call_t *call);
 static void ngx_coord_probe_handler(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
@@ -68,10 +77,11 @@ static const ngx_coord_probe_field_t  ngx_coord_probe_fields[] = {
 };
 
 
+static const ngx_str_t  ngx_coord_probe_info =
+    ngx_string("*1" CRLF "$4" CRLF "INFO" CRLF);
+
 /* of this worker */
-static ngx_coord_probe_t  *ngx_coord_probes;
-static ngx_uint_t          ngx_coord_nprobes;
-static ngx_coord_timer_t   ngx_coord_probe_timer;
+static ngx_coord_probes_t  ngx_coord_probes;
 
 
 ngx_int_t
@@ -86,9 +96,10 @@ ngx_coord_probe_start(ngx_coord_metrics_t *metrics, ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
-    ngx_coord_probes = ngx_calloc(metrics->stores->nelts
-                                  * sizeof(ngx_coord_probe_t), cycle->log);
-    if (ngx_coord_probes == NULL) {
+    ngx_coord_probes.probes = ngx_calloc(metrics->stores->nelts
+                                         * sizeof(ngx_coord_probe_t),
+                                         cycle->log);
+    if (ngx_coord_probes.probes == NULL) {
         return NGX_ERROR;
     }
 
@@ -96,19 +107,19 @@ ngx_coord_probe_start(ngx_coord_metrics_t *metrics, ngx_cycle_t *cycle)
 
     for (i = 0; i < metrics->stores->nelts; i++) {
         if (stores[i]->client && stores[i]->counts) {
-            ngx_coord_probes[ngx_coord_nprobes++].store = stores[i];
+            ngx_coord_probes.probes[ngx_coord_probes.n++].store = stores[i];
         }
     }
 
-    if (ngx_coord_nprobes == 0) {
+    if (ngx_coord_probes.n == 0) {
         return NGX_OK;
     }
 
-    ngx_coord_timer_init(&ngx_coord_probe_timer, ngx_coord_probe_tick, NULL,
+    ngx_coord_timer_init(&ngx_coord_probes.timer, ngx_coord_probe_tick, NULL,
                          cycle->log);
-    ngx_coord_probe_timer.event.cancelable = 1;
+    ngx_coord_probes.timer.event.cancelable = 1;
 
-    ngx_coord_timer_start(&ngx_coord_probe_timer, 1);
+    ngx_coord_timer_start(&ngx_coord_probes.timer, 1);
 
     return NGX_OK;
 }
@@ -117,14 +128,13 @@ ngx_coord_probe_start(ngx_coord_metrics_t *metrics, ngx_cycle_t *cycle)
 void
 ngx_coord_probe_stop(void)
 {
-    ngx_coord_timer_stop(&ngx_coord_probe_timer);
+    ngx_coord_timer_stop(&ngx_coord_probes.timer);
 
-    if (ngx_coord_probes) {
-        ngx_free(ngx_coord_probes);
+    if (ngx_coord_probes.probes) {
+        ngx_free(ngx_coord_probes.probes);
     }
 
-    ngx_coord_probes = NULL;
-    ngx_coord_nprobes = 0;
+    ngx_memzero(&ngx_coord_probes, sizeof(ngx_coord_probes_t));
 }
 
 
@@ -137,12 +147,12 @@ ngx_coord_probe_tick(ngx_event_t *ev)
 
     now = ngx_current_msec / NGX_COORD_PROBE_INTERVAL;
 
-    for (i = 0; i < ngx_coord_nprobes; i++) {
-        counts = ngx_coord_probes[i].store->counts;
+    for (i = 0; i < ngx_coord_probes.n; i++) {
+        counts = ngx_coord_probes.probes[i].store->counts;
         asked = counts->asked;
 
         if (asked != now && ngx_atomic_cmp_set(&counts->asked, asked, now)) {
-            ngx_coord_probe_ask(&ngx_coord_probes[i]);
+            ngx_coord_probe_ask(&ngx_coord_probes.probes[i]);
         }
     }
 
@@ -160,26 +170,22 @@ ngx_coord_probe_ask(ngx_coord_probe_t *probe)
     ngx_str_t                key;
     ngx_coord_redis_call_t  *call;
 
-    if (probe->in_flight || probe->denied) {
+    if (probe->state != NGX_COORD_PROBE_IDLE) {
         return;
     }
 
     call = &probe->call;
 
-    ngx_memzero(call, sizeof(ngx_coord_redis_call_t));
+    ngx_coord_redis_command(call, &ngx_coord_probe_info);
 
-    call->size = ngx_coord_probe_size;
-    call->encode = ngx_coord_probe_encode;
-    call->ncommands = 1;
     call->expired = ngx_coord_probe_expired;
     call->handler = ngx_coord_probe_handler;
     call->data = probe;
-    call->plain = 1;
 
     ngx_str_null(&key);
 
     if (ngx_coord_redis_send(probe->store->client, &key, call) == NGX_AGAIN) {
-        probe->in_flight = 1;
+        probe->state = NGX_COORD_PROBE_ASKING;
         return;
     }
 
@@ -187,24 +193,14 @@ ngx_coord_probe_ask(ngx_coord_probe_t *probe)
 }
 
 
-static size_t
-ngx_coord_probe_size(ngx_coord_redis_call_t *call)
-{
-    return sizeof(NGX_COORD_INFO) - 1;
-}
-
-
-static u_char *
-ngx_coord_probe_encode(ngx_coord_redis_call_t *call, u_char *p)
-{
-    return ngx_cpymem(p, NGX_COORD_INFO, sizeof(NGX_COORD_INFO) - 1);
-}
-
-
 static void
 ngx_coord_probe_expired(ngx_coord_redis_call_t *call)
 {
-    ngx_coord_probe_failed(call->data, NGX_COORD_FAIL_TIMEOUT);
+    ngx_coord_probe_t *probe = call->data;
+
+    probe->state = NGX_COORD_PROBE_OVERDUE;
+
+    ngx_coord_probe_failed(probe, NGX_COORD_FAIL_TIMEOUT);
 }
 
 
@@ -214,26 +210,29 @@ ngx_coord_probe_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
 {
     ngx_coord_probe_t *probe = call->data;
 
-    ngx_str_t               text;
-    ngx_coord_store_info_t  info;
+    ngx_str_t                text;
+    ngx_coord_store_info_t   info;
+    ngx_coord_probe_state_e  state;
 
-    probe->in_flight = 0;
+    state = probe->state;
+    probe->state = NGX_COORD_PROBE_IDLE;
 
-    if (call->late) {
-
-        /* reported when it was */
-
+    if (state == NGX_COORD_PROBE_OVERDUE) {
         return;
     }
 
     if (rc != NGX_OK) {
-        probe->denied = (call->failure == NGX_COORD_FAIL_AUTH);
+
+        if (call->failure == NGX_COORD_FAIL_AUTH) {
+            probe->state = NGX_COORD_PROBE_DENIED;
+        }
+
         ngx_coord_probe_failed(probe, call->failure);
         return;
     }
 
     if (ngx_coord_resp_string(reply, &text) != NGX_OK) {
-        probe->denied = 1;
+        probe->state = NGX_COORD_PROBE_DENIED;
         ngx_coord_probe_failed(probe, NGX_COORD_FAIL_ERROR);
         return;
     }

@@ -78,7 +78,7 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
     first = NULL;
 
     call = &batch->call;
-    call->joins = 1;
+    call->form = NGX_COORD_CALL_SHARED;
 
     if (batch->store->client) {
         batch->now = ngx_coord_redis_now(batch->store->client);
@@ -103,7 +103,7 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
         call->ncommands += ngx_coord_store_op_ncommands(op);
 
         if (!ngx_coord_store_op_joins(op)) {
-            call->joins = 0;
+            call->form = NGX_COORD_CALL_ALONE;
         }
 
         if (first == NULL) {

@@ -149,7 +149,7 @@ expire(void)
     ngx_uint_t  i;
 
     for (i = 0; i < npending; i++) {
-        pending[i].call->late = 1;
+        pending[i].call->state = NGX_COORD_CALL_LATE;
         pending[i].call->expired(pending[i].call);
     }
 }
