@@ -42,32 +42,6 @@ static void ngx_coord_metrics_clear_slot(ngx_coord_metrics_t *metrics);
 static void ngx_coord_metrics_tick(ngx_atomic_t *ring);
 
 
-const ngx_coord_outcome_t  ngx_coord_outcomes[NGX_COORD_OUTCOME_MAX] = {
-    { ngx_string("passed"), 0 },
-    { ngx_string("delayed"), 0 },
-    { ngx_string("rejected"), 1 },
-    { ngx_string("delayed_dry_run"), 0 },
-    { ngx_string("rejected_dry_run"), 0 },
-    { ngx_string("bypassed"), 0 },
-    { ngx_string("new"), 0 },
-    { ngx_string("replayed"), 0 },
-    { ngx_string("conflict"), 1 },
-    { ngx_string("mismatch"), 1 },
-    { ngx_string("missing"), 1 },
-    { ngx_string("invalid"), 1 },
-    { ngx_string("unscoped"), 0 },
-    { ngx_string("bound"), 0 },
-    { ngx_string("revoked"), 1 },
-    { ngx_string("none"), 0 },
-    { ngx_string("hit"), 0 },
-    { ngx_string("miss"), 0 },
-    { ngx_string("stale"), 0 },
-    { ngx_string("expired"), 0 },
-    { ngx_string("unavailable"), 1 },
-    { ngx_string("damaged"), 0 }
-};
-
-
 /* the slot of this process */
 static ngx_uint_t  ngx_coord_metrics_slot;
 

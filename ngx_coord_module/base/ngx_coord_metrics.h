@@ -21,61 +21,12 @@
 #include "ngx_coord_store.h"
 
 
-/*
- * What became of a request in a zone; the words are those of the variables
- * $coord_*_status in lower case.
- */
-
-typedef enum {
-    NGX_COORD_OUTCOME_PASSED = 0,
-    NGX_COORD_OUTCOME_DELAYED,
-    NGX_COORD_OUTCOME_REJECTED,
-    NGX_COORD_OUTCOME_DELAYED_DRY_RUN,
-    NGX_COORD_OUTCOME_REJECTED_DRY_RUN,
-    NGX_COORD_OUTCOME_BYPASSED,      /* no answer: the request went on */
-    NGX_COORD_OUTCOME_NEW,
-    NGX_COORD_OUTCOME_REPLAYED,
-    NGX_COORD_OUTCOME_CONFLICT,
-    NGX_COORD_OUTCOME_MISMATCH,
-    NGX_COORD_OUTCOME_MISSING,
-    NGX_COORD_OUTCOME_INVALID,
-    NGX_COORD_OUTCOME_UNSCOPED,      /* nobody's: the request went on */
-    NGX_COORD_OUTCOME_BOUND,
-    NGX_COORD_OUTCOME_REVOKED,
-    NGX_COORD_OUTCOME_NONE,
-    NGX_COORD_OUTCOME_HIT,
-    NGX_COORD_OUTCOME_MISS,
-    NGX_COORD_OUTCOME_STALE,
-    NGX_COORD_OUTCOME_EXPIRED,
-    NGX_COORD_OUTCOME_UNAVAILABLE,   /* no answer: 503 */
-    NGX_COORD_OUTCOME_DAMAGED,       /* a stored record was no good */
-    NGX_COORD_OUTCOME_MAX
-} ngx_coord_outcome_e;
-
-
-typedef struct {
-    ngx_str_t                  name;
-    unsigned                   refused:1;
-} ngx_coord_outcome_t;
-
-
-extern const ngx_coord_outcome_t  ngx_coord_outcomes[NGX_COORD_OUTCOME_MAX];
-
-
 #define NGX_COORD_COUNTS_SHARDS   4
 #define NGX_COORD_RING_SECONDS    64         /* a power of 2, over a minute */
 #define NGX_COORD_METRICS_PROCS   256
 
 /* a second of a ring: which one in the high bits, a count in the low ones */
 #define NGX_COORD_RING_SHIFT      (NGX_PTR_SIZE == 4 ? 22 : 40)
-
-
-/* present states of a zone, one set per process */
-typedef enum {
-    NGX_COORD_GAUGE_LEASES = 0,
-    NGX_COORD_GAUGE_WAITERS,
-    NGX_COORD_GAUGE_MAX
-} ngx_coord_gauge_e;
 
 
 #define NGX_COORD_KEYS            32
@@ -258,16 +209,6 @@ typedef struct {
 extern const ngx_coord_metric_t  ngx_coord_metrics_table[];
 
 
-/* how a zone's type is called, and what becomes of its requests */
-typedef struct {
-    ngx_str_t                  type;         /* "rl" */
-    ngx_str_t                  name;         /* "limit_req" */
-    uint32_t                   outcomes;     /* bits */
-    uint32_t                   gauges;       /* bits */
-    unsigned                   keys:1;       /* keys may be shown */
-} ngx_coord_metrics_feature_t;
-
-
 /* one look at everything: who lives, and the sums of a store */
 typedef struct {
     ngx_uint_t                 workers;
@@ -278,10 +219,6 @@ typedef struct {
 /* which slots belong to living processes; other reads take it */
 void ngx_coord_metrics_look(ngx_coord_metrics_t *metrics,
     ngx_coord_metrics_view_t *view);
-
-/* the feature of a zone; a type of which nothing is known has its own name */
-const ngx_coord_metrics_feature_t *ngx_coord_metrics_feature(
-    ngx_coord_zone_t *zone);
 
 /* how often a zone had an outcome, over all workers */
 ngx_uint_t ngx_coord_metrics_outcome(ngx_coord_zone_t *zone,

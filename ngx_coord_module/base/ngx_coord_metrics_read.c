@@ -18,8 +18,6 @@ static void ngx_coord_metrics_sum(ngx_coord_redis_stats_t *sum,
 
 #define ngx_coord_stat(field)  offsetof(ngx_coord_redis_stats_t, field)
 
-#define ngx_coord_bit(name)    (1 << NGX_COORD_OUTCOME_##name)
-
 
 const ngx_coord_metric_t  ngx_coord_metrics_table[] = {
 
@@ -109,50 +107,6 @@ const ngx_coord_metric_t  ngx_coord_metrics_table[] = {
 };
 
 
-#define NGX_COORD_OUTCOMES_LIMIT                                              \
-    (ngx_coord_bit(PASSED) | ngx_coord_bit(DELAYED)                           \
-     | ngx_coord_bit(REJECTED) | ngx_coord_bit(REJECTED_DRY_RUN)              \
-     | ngx_coord_bit(BYPASSED) | ngx_coord_bit(UNAVAILABLE))
-
-#define NGX_COORD_GAUGES_LEASE                                                \
-    (1 << NGX_COORD_GAUGE_LEASES | 1 << NGX_COORD_GAUGE_WAITERS)
-
-
-static const ngx_coord_metrics_feature_t  ngx_coord_metrics_features[] = {
-
-    { ngx_string("rl"), ngx_string("limit_req"),
-      NGX_COORD_OUTCOMES_LIMIT | ngx_coord_bit(DELAYED_DRY_RUN), 0, 1 },
-
-    { ngx_string("cc"), ngx_string("limit_conn"),
-      NGX_COORD_OUTCOMES_LIMIT, NGX_COORD_GAUGES_LEASE, 1 },
-
-    { ngx_string("lk"), ngx_string("lock"),
-      NGX_COORD_OUTCOMES_LIMIT, NGX_COORD_GAUGES_LEASE, 1 },
-
-    { ngx_string("id"), ngx_string("idempotency"),
-      ngx_coord_bit(NEW) | ngx_coord_bit(REPLAYED) | ngx_coord_bit(CONFLICT)
-      | ngx_coord_bit(MISMATCH) | ngx_coord_bit(MISSING)
-      | ngx_coord_bit(INVALID) | ngx_coord_bit(UNSCOPED)
-      | ngx_coord_bit(REJECTED_DRY_RUN) | ngx_coord_bit(BYPASSED)
-      | ngx_coord_bit(UNAVAILABLE) | ngx_coord_bit(DAMAGED), 0, 0 },
-
-    { ngx_string("ss"), ngx_string("session"),
-      ngx_coord_bit(NEW) | ngx_coord_bit(BOUND) | ngx_coord_bit(MISMATCH)
-      | ngx_coord_bit(REVOKED) | ngx_coord_bit(NONE)
-      | ngx_coord_bit(BYPASSED) | ngx_coord_bit(UNAVAILABLE), 0, 0 },
-
-    { ngx_string("lu"), ngx_string("lookup"),
-      ngx_coord_bit(HIT) | ngx_coord_bit(MISS) | ngx_coord_bit(STALE)
-      | ngx_coord_bit(BYPASSED), 0, 0 },
-
-    { ngx_string("ca"), ngx_string("cache"),
-      ngx_coord_bit(HIT) | ngx_coord_bit(MISS) | ngx_coord_bit(STALE)
-      | ngx_coord_bit(EXPIRED) | ngx_coord_bit(BYPASSED), 0, 0 },
-
-    { ngx_null_string, ngx_string("other"), 0, 0, 0 }
-};
-
-
 const ngx_str_t  ngx_coord_store_states[] = {
     ngx_string("down"),
     ngx_string("degraded"),
@@ -181,24 +135,6 @@ ngx_coord_metrics_look(ngx_coord_metrics_t *metrics,
             view->workers++;
         }
     }
-}
-
-
-const ngx_coord_metrics_feature_t *
-ngx_coord_metrics_feature(ngx_coord_zone_t *zone)
-{
-    const ngx_coord_metrics_feature_t  *feature;
-
-    for (feature = ngx_coord_metrics_features; feature->type.len; feature++) {
-        if (feature->type.len == zone->type.len
-            && ngx_memcmp(feature->type.data, zone->type.data, zone->type.len)
-               == 0)
-        {
-            break;
-        }
-    }
-
-    return feature;
 }
 
 

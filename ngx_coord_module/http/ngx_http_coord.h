@@ -6,9 +6,9 @@
  *
  * A request walks its features in two stages.  In each stage every feature
  * first says what it wants to know (begin), the stores are asked once, in one
- * batch each, and then every feature decides in the order of the slots
- * (decide).  The first that refuses ends the walk: what the others were
- * granted in this stage is given back (undo).
+ * batch each, and then every feature decides (decide), in the order of the
+ * stage.  The first that refuses ends the walk: what the others were granted
+ * in this stage is given back (undo).
  */
 
 
@@ -25,20 +25,7 @@
 
 typedef struct ngx_http_coord_ctx_s      ngx_http_coord_ctx_t;
 typedef struct ngx_http_coord_feature_s  ngx_http_coord_feature_t;
-
-
-/* the order of decisions within a stage; cheap refusals first */
-typedef enum {
-    NGX_HTTP_COORD_LIMIT_REQ = 0,
-    NGX_HTTP_COORD_LIMIT_CONN,
-    NGX_HTTP_COORD_LIMIT_REQ_AUTH,   /* those with "after_auth" */
-    NGX_HTTP_COORD_LIMIT_CONN_AUTH,
-    NGX_HTTP_COORD_SESSION_LOOKUP,   /* asks together with the limits */
-    NGX_HTTP_COORD_SESSION,
-    NGX_HTTP_COORD_IDEMPOTENCY,
-    NGX_HTTP_COORD_LOCK,
-    NGX_HTTP_COORD_SLOTS
-} ngx_http_coord_slot_e;
+typedef struct ngx_http_coord_route_s    ngx_http_coord_route_t;
 
 
 /*
@@ -61,10 +48,16 @@ typedef struct {
 
 
 /*
+ * What a feature does in a stage.
+ *
+ * order: who decides first in the stage, the lower the earlier; the features
+ *     of this source are told in docs/architecture.md.
  * begin: adds operations with ngx_http_coord_add().  NGX_OK: decide() is to
  *     be called; NGX_DECLINED: nothing to do for this request; NGX_AGAIN:
  *     called again after ngx_http_coord_resume(); NGX_DONE: the feature reads
- *     the request body and runs the phases again itself; NGX_ERROR: 500.
+ *     the request body and runs the phases again itself; a status: refused
+ *     already, as by decide(); NGX_ERROR: 500.  NULL: the feature is not in
+ *     this stage.
  * decide: NGX_DECLINED: the request may go on; NGX_AGAIN: called again after
  *     ngx_http_coord_resume(); a status ends the walk: ngx_http_coord_refuse()
  *     gives one, and ctx->respond may be set to send a response with it.
@@ -72,21 +65,40 @@ typedef struct {
  * undo: gives back what the last decide() kept, because a feature behind it
  *     refused the request.  What a feature was granted before it could decide
  *     is given back by the walk.  May be NULL.  state: that of its slot.
- * end: the request is over, whatever ended it; called once for each request
- *     in which begin() returned NGX_OK or NGX_AGAIN.  A walk that was still
- *     waiting has been cancelled.  May be NULL.
  */
-struct ngx_http_coord_feature_s {
-    ngx_str_t                  name;          /* "limit_req" */
-    ngx_http_coord_slot_e      slot;
-    ngx_uint_t                 stages;        /* bits: 1 << stage */
+typedef struct {
+    ngx_uint_t                 order;
 
     ngx_int_t                (*begin)(ngx_http_request_t *r,
                                       ngx_http_coord_ctx_t *ctx);
     ngx_int_t                (*decide)(ngx_http_request_t *r,
                                        ngx_http_coord_ctx_t *ctx);
     void                     (*undo)(ngx_http_coord_ctx_t *ctx, void *state);
-    void                     (*end)(ngx_http_coord_ctx_t *ctx, void *state);
+} ngx_http_coord_step_t;
+
+
+#define ngx_http_coord_no_step  { 0, NULL, NULL, NULL }
+
+
+/*
+ * All that a feature is; static, registered by ngx_http_coord_feature_add().
+ *
+ * end: the request is over, whatever ended it; called once for each request
+ *     in which a begin() returned NGX_OK or NGX_AGAIN.  A walk that was still
+ *     waiting has been cancelled.  May be NULL.
+ * variables: up to ngx_http_null_variable; may be NULL.
+ * routes: of coord_api, up to one without a name; may be NULL.
+ * slot: where ctx->state has the feature's own, and its bit; it is given at
+ *     registration.
+ */
+struct ngx_http_coord_feature_s {
+    ngx_coord_kind_t               kind;
+    ngx_http_coord_step_t          steps[NGX_HTTP_COORD_STAGES];
+    void                         (*end)(ngx_http_coord_ctx_t *ctx,
+                                        void *state);
+    ngx_http_variable_t           *variables;
+    const ngx_http_coord_route_t  *routes;
+    ngx_uint_t                     slot;
 };
 
 
@@ -123,19 +135,22 @@ struct ngx_http_coord_ctx_s {
     ngx_http_request_t        *request;       /* that walks, main or sub */
     ngx_http_coord_walk_e      walk;
     ngx_http_coord_stage_e     stage;
-    ngx_uint_t                 slot;          /* next to begin or decide */
+    ngx_uint_t                 next;          /* step of the stage */
+    ngx_uint_t                 slot;          /* of whom is at it */
 
     /* bits: 1 << slot */
     ngx_uint_t                 begun;         /* in this stage: to decide */
     ngx_uint_t                 deciding;      /* decide() returned AGAIN */
     ngx_uint_t                 passed;        /* in this stage: decided */
-    ngx_uint_t                 decided;       /* once per client request */
     ngx_uint_t                 ending;        /* end() is due */
+
+    /* once per client request */
+    ngx_uint_t                 decided[NGX_HTTP_COORD_STAGES];
 
     ngx_array_t                batches;       /* of ngx_coord_batch_t * */
     ngx_uint_t                 in_flight;
 
-    void                      *state[NGX_HTTP_COORD_SLOTS];
+    void                     **state;         /* by slot: the features' */
 
     ngx_http_coord_respond_pt  respond;
     void                      *response;      /* of respond */
@@ -158,7 +173,8 @@ typedef struct {
     ngx_coord_store_t         *local;         /* the built-in memory store */
     ngx_coord_metrics_t        metrics;
     ngx_flag_t                 status;        /* coord_status is used */
-    const ngx_http_coord_feature_t  *features[NGX_HTTP_COORD_SLOTS];
+    ngx_array_t                features;      /* by slot: pointers */
+    ngx_array_t                steps[NGX_HTTP_COORD_STAGES];   /* in order */
     ngx_uint_t                 used;          /* bits: 1 << slot, anywhere */
 } ngx_http_coord_main_conf_t;
 
@@ -181,16 +197,19 @@ extern const ngx_str_t         ngx_coord_source_names[];
 
 /* --- ngx_http_coord_module.c --- */
 
-/* for a feature's postconfiguration: takes its slot */
-void ngx_http_coord_feature_add(ngx_conf_t *cf,
-    const ngx_http_coord_feature_t *feature);
+/*
+ * For a feature's preconfiguration: gives it a slot and a place in its stages,
+ * and defines its variables.  NGX_ERROR: logged.
+ */
+ngx_int_t ngx_http_coord_feature_add(ngx_conf_t *cf,
+    ngx_http_coord_feature_t *feature);
 
-/* for a feature's merge_loc_conf: the location being merged uses it */
-void ngx_http_coord_feature_enable(ngx_conf_t *cf, ngx_uint_t stages,
-    ngx_http_coord_slot_e slot);
+/* for a feature's merge_loc_conf: the location being merged uses it there */
+void ngx_http_coord_feature_enable(ngx_conf_t *cf,
+    ngx_http_coord_feature_t *feature, ngx_http_coord_stage_e stage);
 
 
-/* --- ngx_http_coord_access.c: the walk --- */
+/* --- ngx_http_coord_walk.c: the walk --- */
 
 ngx_int_t ngx_http_coord_preaccess_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_coord_precontent_handler(ngx_http_request_t *r);
@@ -201,9 +220,6 @@ ngx_int_t ngx_http_coord_precontent_handler(ngx_http_request_t *r);
  * begin() or decide(); the request may be gone when this returns.
  */
 void ngx_http_coord_resume(ngx_http_coord_ctx_t *ctx);
-
-/* of the client request, for its cleanup: detaches and ends what it has */
-void ngx_http_coord_cleanup(void *data);
 
 
 /* --- ngx_http_coord_ctx.c: the state of a client request --- */
@@ -216,13 +232,6 @@ ngx_http_coord_ctx_t *ngx_http_coord_get_ctx(ngx_http_request_t *r);
 
 /* the same, created if there is none; NULL: no memory */
 ngx_http_coord_ctx_t *ngx_http_coord_ctx(ngx_http_request_t *r);
-
-/*
- * The state of a feature that has two slots: of the later one if that has
- * decided, else of the other.  NULL: there is none.
- */
-void *ngx_http_coord_decided_state(ngx_http_request_t *r,
-    ngx_http_coord_slot_e slot, ngx_http_coord_slot_e later);
 
 /*
  * Adds an operation on key in zone to what this stage asks, and tells where
@@ -245,7 +254,24 @@ ngx_coord_op_t *ngx_http_coord_op(ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_ref_t ref);
 
 
-/* --- ngx_http_coord_decision.c: what the client sees --- */
+/*
+ * For a begin() that has its answer without a decide(): it is not called once
+ * more where an internal redirect, such as that of an error page, leads to.
+ */
+#define ngx_http_coord_settled(ctx)                                           \
+    (ctx)->decided[(ctx)->stage] |= 1 << (ctx)->slot
+
+/*
+ * Gives back what the stage was granted for features that did not come to
+ * decide.
+ */
+void ngx_http_coord_undo_begun(ngx_http_coord_ctx_t *ctx);
+
+/* ends the batches of the stage; what is granted late is given back */
+void ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx);
+
+
+/* --- ngx_http_coord_answer.c: what the client sees --- */
 
 typedef struct {
     ngx_uint_t                 status;

@@ -15,7 +15,7 @@
 static ngx_int_t ngx_http_coord_zone_head(ngx_conf_t *cf,
     ngx_coord_zone_t *zone);
 static ngx_http_coord_zone_conf_t *ngx_http_coord_zone_conf(ngx_conf_t *cf,
-    ngx_str_t *type, ngx_str_t *name);
+    const ngx_coord_kind_t *kind, ngx_str_t *name);
 static ngx_int_t ngx_http_coord_zone_memory(ngx_conf_t *cf,
     ngx_coord_zone_t *zone, size_t size);
 
@@ -43,7 +43,8 @@ ngx_conf_num_bounds_t  ngx_http_coord_status_bounds = {
 
 
 ngx_coord_zone_t *
-ngx_http_coord_zone_get(ngx_conf_t *cf, ngx_str_t *type, ngx_str_t *name)
+ngx_http_coord_zone_get(ngx_conf_t *cf, const ngx_coord_kind_t *kind,
+    ngx_str_t *name)
 {
     ngx_http_coord_zone_conf_t  *zcf;
 
@@ -52,28 +53,28 @@ ngx_http_coord_zone_get(ngx_conf_t *cf, ngx_str_t *type, ngx_str_t *name)
         return NULL;
     }
 
-    zcf = ngx_http_coord_zone_conf(cf, type, name);
+    zcf = ngx_http_coord_zone_conf(cf, kind, name);
 
     return (zcf == NULL) ? NULL : &zcf->zone;
 }
 
 
 static ngx_http_coord_zone_conf_t *
-ngx_http_coord_zone_conf(ngx_conf_t *cf, ngx_str_t *type, ngx_str_t *name)
+ngx_http_coord_zone_conf(ngx_conf_t *cf, const ngx_coord_kind_t *kind,
+    ngx_str_t *name)
 {
     ngx_uint_t                    i;
-    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_main_conf_t   *mcf;
     ngx_http_coord_zone_conf_t   *zcf, **zones;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
-    zones = cmcf->zones.elts;
+    zones = mcf->zones.elts;
 
-    for (i = 0; i < cmcf->zones.nelts; i++) {
+    for (i = 0; i < mcf->zones.nelts; i++) {
         zcf = zones[i];
 
-        if (zcf->zone.type.len == type->len
-            && ngx_strncmp(zcf->zone.type.data, type->data, type->len) == 0
+        if (zcf->zone.kind == kind
             && zcf->zone.name.len == name->len
             && ngx_strncmp(zcf->zone.name.data, name->data, name->len) == 0)
         {
@@ -86,14 +87,15 @@ ngx_http_coord_zone_conf(ngx_conf_t *cf, ngx_str_t *type, ngx_str_t *name)
         return NULL;
     }
 
-    zones = ngx_array_push(&cmcf->zones);
+    zones = ngx_array_push(&mcf->zones);
     if (zones == NULL) {
         return NULL;
     }
 
     *zones = zcf;
 
-    zcf->zone.type = *type;
+    zcf->zone.kind = kind;
+    zcf->zone.type = kind->type;
     zcf->zone.name = *name;
     zcf->file = cf->conf_file->file.name.data;
     zcf->line = cf->conf_file->line;
@@ -103,7 +105,8 @@ ngx_http_coord_zone_conf(ngx_conf_t *cf, ngx_str_t *type, ngx_str_t *name)
 
 
 ngx_coord_zone_t *
-ngx_http_coord_zone_declare(ngx_conf_t *cf, ngx_str_t *type, ngx_str_t *value)
+ngx_http_coord_zone_declare(ngx_conf_t *cf, const ngx_coord_kind_t *kind,
+    ngx_str_t *value)
 {
     u_char                      *p;
     ssize_t                      size;
@@ -144,7 +147,7 @@ ngx_http_coord_zone_declare(ngx_conf_t *cf, ngx_str_t *type, ngx_str_t *value)
         return NULL;
     }
 
-    zcf = ngx_http_coord_zone_conf(cf, type, &name);
+    zcf = ngx_http_coord_zone_conf(cf, kind, &name);
     if (zcf == NULL) {
         return NULL;
     }
@@ -203,14 +206,14 @@ ngx_int_t
 ngx_http_coord_zones_resolve(ngx_conf_t *cf)
 {
     ngx_uint_t                    i;
-    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_main_conf_t   *mcf;
     ngx_http_coord_zone_conf_t   *zcf, **zones;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
-    zones = cmcf->zones.elts;
+    zones = mcf->zones.elts;
 
-    for (i = 0; i < cmcf->zones.nelts; i++) {
+    for (i = 0; i < mcf->zones.nelts; i++) {
         zcf = zones[i];
 
         if (!zcf->declared) {
@@ -272,17 +275,17 @@ ngx_http_coord_store_find(ngx_conf_t *cf, ngx_str_t *name)
 {
     ngx_uint_t                    i;
     ngx_coord_store_t           **stores;
-    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_main_conf_t   *mcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
-    stores = cmcf->stores.elts;
+    stores = mcf->stores.elts;
 
     if (name->len == 0) {
-        return cmcf->stores.nelts ? stores[0] : cmcf->local;
+        return mcf->stores.nelts ? stores[0] : mcf->local;
     }
 
-    for (i = 0; i < cmcf->stores.nelts; i++) {
+    for (i = 0; i < mcf->stores.nelts; i++) {
         if (stores[i]->name.len == name->len
             && ngx_strncmp(stores[i]->name.data, name->data, name->len) == 0)
         {
@@ -290,10 +293,10 @@ ngx_http_coord_store_find(ngx_conf_t *cf, ngx_str_t *name)
         }
     }
 
-    if (name->len == cmcf->local->name.len
-        && ngx_strncmp(name->data, cmcf->local->name.data, name->len) == 0)
+    if (name->len == mcf->local->name.len
+        && ngx_strncmp(name->data, mcf->local->name.data, name->len) == 0)
     {
-        return cmcf->local;
+        return mcf->local;
     }
 
     return NULL;
@@ -352,9 +355,9 @@ ngx_int_t
 ngx_http_coord_add_variables(ngx_conf_t *cf, ngx_http_variable_t *table)
 {
     ngx_http_variable_t         *var, *v, **added;
-    ngx_http_coord_main_conf_t  *cmcf;
+    ngx_http_coord_main_conf_t  *mcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
     for (v = table; v->name.len; v++) {
         var = ngx_http_add_variable(cf, &v->name,
@@ -366,7 +369,7 @@ ngx_http_coord_add_variables(ngx_conf_t *cf, ngx_http_variable_t *table)
         var->get_handler = v->get_handler;
         var->data = v->data;
 
-        added = ngx_array_push(&cmcf->variables);
+        added = ngx_array_push(&mcf->variables);
         if (added == NULL) {
             return NGX_ERROR;
         }
@@ -383,13 +386,13 @@ ngx_http_coord_hash_variables(ngx_conf_t *cf)
 {
     ngx_uint_t                    i;
     ngx_http_variable_t         **vars;
-    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_main_conf_t   *mcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
-    vars = cmcf->variables.elts;
+    vars = mcf->variables.elts;
 
-    for (i = 0; i < cmcf->variables.nelts; i++) {
+    for (i = 0; i < mcf->variables.nelts; i++) {
         vars[i]->flags &= ~NGX_HTTP_VAR_NOHASH;
     }
 }

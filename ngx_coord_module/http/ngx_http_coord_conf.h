@@ -30,19 +30,18 @@ extern ngx_conf_num_bounds_t   ngx_http_coord_status_bounds;
 
 
 /*
- * Finds the zone of a type ("rl") by name, or makes a place for it: zones may
- * be used before they are declared.  The pointer stays valid.  NULL: no
- * memory.
+ * Finds the zone of a feature by name, or makes a place for it: zones may be
+ * used before they are declared.  The pointer stays valid.  NULL: no memory.
  */
-ngx_coord_zone_t *ngx_http_coord_zone_get(ngx_conf_t *cf, ngx_str_t *type,
-    ngx_str_t *name);
+ngx_coord_zone_t *ngx_http_coord_zone_get(ngx_conf_t *cf,
+    const ngx_coord_kind_t *kind, ngx_str_t *name);
 
 /*
  * Declares a zone from "name[:size]", the text after "zone=".  NULL: logged
  * (bad name or size, declared twice).
  */
-ngx_coord_zone_t *ngx_http_coord_zone_declare(ngx_conf_t *cf, ngx_str_t *type,
-    ngx_str_t *value);
+ngx_coord_zone_t *ngx_http_coord_zone_declare(ngx_conf_t *cf,
+    const ngx_coord_kind_t *kind, ngx_str_t *value);
 
 /*
  * Gives every zone its store and the head of its Redis keys; refuses zones

@@ -13,6 +13,7 @@
 static ngx_coord_batch_t *ngx_http_coord_batch(ngx_http_coord_ctx_t *ctx,
     ngx_coord_store_t *store, uint16_t *n);
 static void ngx_http_coord_marker(void *data);
+static void ngx_http_coord_cleanup(void *data);
 
 
 ngx_http_coord_ctx_t *
@@ -46,9 +47,10 @@ ngx_http_coord_get_ctx(ngx_http_request_t *r)
 ngx_http_coord_ctx_t *
 ngx_http_coord_ctx(ngx_http_request_t *r)
 {
-    ngx_pool_cleanup_t    *cln;
-    ngx_http_cleanup_t    *hcln;
-    ngx_http_coord_ctx_t  *ctx;
+    ngx_pool_cleanup_t          *cln;
+    ngx_http_cleanup_t          *hcln;
+    ngx_http_coord_ctx_t        *ctx;
+    ngx_http_coord_main_conf_t  *mcf;
 
     ctx = ngx_http_coord_get_ctx(r);
     if (ctx) {
@@ -57,10 +59,15 @@ ngx_http_coord_ctx(ngx_http_request_t *r)
 
     r = r->main;
 
-    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_ctx_t));
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_ctx_t)
+                               + mcf->features.nelts * sizeof(void *));
     if (ctx == NULL) {
         return NULL;
     }
+
+    ctx->state = (void **) (ctx + 1);
 
     if (ngx_array_init(&ctx->batches, r->pool, 1, sizeof(ngx_coord_batch_t *))
         != NGX_OK)
@@ -89,22 +96,6 @@ ngx_http_coord_ctx(ngx_http_request_t *r)
     ngx_http_set_ctx(r, ctx, ngx_http_coord_module);
 
     return ctx;
-}
-
-
-void *
-ngx_http_coord_decided_state(ngx_http_request_t *r, ngx_http_coord_slot_e slot,
-    ngx_http_coord_slot_e later)
-{
-    ngx_http_coord_ctx_t  *ctx;
-
-    ctx = ngx_http_coord_get_ctx(r);
-
-    if (ctx == NULL) {
-        return NULL;
-    }
-
-    return ctx->state[(ctx->decided & (1 << later)) ? later : slot];
 }
 
 
@@ -178,7 +169,7 @@ ngx_http_coord_add_encoded(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 {
     ngx_coord_op_t             *op;
     ngx_coord_batch_t          *batch;
-    ngx_http_coord_loc_conf_t  *clcf;
+    ngx_http_coord_loc_conf_t  *lcf;
 
     batch = ngx_http_coord_batch(ctx, zone->store, &ref->batch);
     if (batch == NULL) {
@@ -193,8 +184,8 @@ ngx_http_coord_add_encoded(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     }
 
     if (on_failure == NGX_CONF_UNSET_UINT) {
-        clcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
-        on_failure = clcf->on_failure;
+        lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+        on_failure = lcf->on_failure;
     }
 
     op->tag = ctx->slot;
@@ -212,4 +203,92 @@ ngx_http_coord_op(ngx_http_coord_ctx_t *ctx, ngx_http_coord_ref_t ref)
     batches = ctx->batches.elts;
 
     return &batches[ref.batch]->ops[ref.op];
+}
+
+
+void
+ngx_http_coord_undo_begun(ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t           i, j, first;
+    ngx_coord_batch_t   *batch, **batches;
+
+    if (ctx->begun == 0) {
+        return;
+    }
+
+    batches = ctx->batches.elts;
+
+    for (i = 0; i < ctx->batches.nelts; i++) {
+        batch = batches[i];
+
+        if (!batch->complete) {
+            /* cancelled by ngx_coord_batch_done() */
+            continue;
+        }
+
+        /* operations stand in the order of steps: the undecided are last */
+
+        for (first = 0; first < batch->nops; first++) {
+            if (ctx->begun & (1 << batch->ops[first].tag)) {
+                break;
+            }
+        }
+
+        for (j = first; j < batch->nops; j++) {
+            if ((ctx->begun & (1 << batch->ops[j].tag)) == 0) {
+                break;
+            }
+        }
+
+        if (first < j) {
+            ngx_coord_batch_undo(batch, first, j);
+        }
+    }
+}
+
+
+void
+ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t           i;
+    ngx_coord_batch_t  **batches;
+
+    batches = ctx->batches.elts;
+
+    for (i = 0; i < ctx->batches.nelts; i++) {
+        ngx_coord_batch_done(batches[i]);
+    }
+
+    ctx->batches.nelts = 0;
+    ctx->in_flight = 0;
+}
+
+
+static void
+ngx_http_coord_cleanup(void *data)
+{
+    ngx_http_coord_ctx_t *ctx = data;
+
+    ngx_uint_t                    i;
+    ngx_http_coord_feature_t    **features;
+    ngx_http_coord_main_conf_t   *mcf;
+
+    ctx->waiting = 0;
+
+    ngx_http_coord_undo_begun(ctx);
+    ngx_http_coord_drop_batches(ctx);
+
+    if (ctx->ending == 0) {
+        return;
+    }
+
+    mcf = ngx_http_get_module_main_conf(ctx->request, ngx_http_coord_module);
+
+    features = mcf->features.elts;
+
+    for (i = mcf->features.nelts; i-- > 0; /* void */ ) {
+        if ((ctx->ending & (1 << i)) && features[i]->end) {
+            features[i]->end(ctx, ctx->state[i]);
+        }
+    }
 }

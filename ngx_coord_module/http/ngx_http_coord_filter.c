@@ -316,11 +316,11 @@ ngx_http_coord_add_number(ngx_http_request_t *r, const ngx_str_t *name,
 static ngx_int_t
 ngx_http_coord_filter_init(ngx_conf_t *cf)
 {
-    ngx_http_coord_main_conf_t  *cmcf;
+    ngx_http_coord_main_conf_t  *mcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
-    if (cmcf->used == 0) {
+    if (mcf->used == 0) {
         return NGX_OK;
     }
 

@@ -97,11 +97,11 @@ struct ngx_http_coord_leases_s {
 /* --- configuration --- */
 
 /*
- * The directive "name key zone=name[:size] [lease=time] [store=name]" of a
- * zone type.
+ * The directive "name key zone=name[:size] [lease=time] [store=name]" for
+ * zones of a kind.
  */
 char *ngx_http_coord_lease_zone(ngx_conf_t *cf, ngx_command_t *cmd,
-    ngx_str_t *type);
+    const ngx_coord_kind_t *kind);
 
 /*
  * Parses "wait=", "queue=" or "on_failure=" of a limit whose zone is known.

@@ -24,7 +24,8 @@ static ngx_int_t ngx_http_coord_lease_time(ngx_conf_t *cf, ngx_str_t *value,
 
 
 char *
-ngx_http_coord_lease_zone(ngx_conf_t *cf, ngx_command_t *cmd, ngx_str_t *type)
+ngx_http_coord_lease_zone(ngx_conf_t *cf, ngx_command_t *cmd,
+    const ngx_coord_kind_t *kind)
 {
     ngx_str_t                    *value, name, store, rest;
     ngx_uint_t                    i;
@@ -77,7 +78,7 @@ ngx_http_coord_lease_zone(ngx_conf_t *cf, ngx_command_t *cmd, ngx_str_t *type)
         return NGX_CONF_ERROR;
     }
 
-    zone = ngx_http_coord_zone_declare(cf, type, &name);
+    zone = ngx_http_coord_zone_declare(cf, kind, &name);
     if (zone == NULL) {
         return NGX_CONF_ERROR;
     }

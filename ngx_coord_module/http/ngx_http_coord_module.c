@@ -20,6 +20,8 @@ static void *ngx_http_coord_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_http_coord_init(ngx_conf_t *cf);
+static ngx_int_t ngx_http_coord_step_add(ngx_array_t *steps,
+    ngx_http_coord_feature_t *feature, ngx_uint_t stage);
 static ngx_int_t ngx_http_coord_phase_handler(ngx_conf_t *cf,
     ngx_http_phases phase, ngx_http_handler_pt handler, ngx_uint_t last);
 static ngx_int_t ngx_http_coord_init_process(ngx_cycle_t *cycle);
@@ -92,69 +94,129 @@ ngx_module_t  ngx_http_coord_module = {
 };
 
 
-void
-ngx_http_coord_feature_add(ngx_conf_t *cf,
-    const ngx_http_coord_feature_t *feature)
+ngx_int_t
+ngx_http_coord_feature_add(ngx_conf_t *cf, ngx_http_coord_feature_t *feature)
 {
-    ngx_http_coord_main_conf_t  *cmcf;
+    ngx_uint_t                    i;
+    ngx_http_coord_feature_t    **f;
+    ngx_http_coord_main_conf_t   *mcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
-    cmcf->features[feature->slot] = feature;
+    f = ngx_array_push(&mcf->features);
+    if (f == NULL) {
+        return NGX_ERROR;
+    }
+
+    *f = feature;
+    feature->slot = mcf->features.nelts - 1;
+
+    for (i = 0; i < NGX_HTTP_COORD_STAGES; i++) {
+        if (feature->steps[i].begin
+            && ngx_http_coord_step_add(&mcf->steps[i], feature, i) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    if (feature->variables) {
+        return ngx_http_coord_add_variables(cf, feature->variables);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_step_add(ngx_array_t *steps, ngx_http_coord_feature_t *feature,
+    ngx_uint_t stage)
+{
+    ngx_uint_t                  i;
+    ngx_http_coord_feature_t  **f;
+
+    if (ngx_array_push(steps) == NULL) {
+        return NGX_ERROR;
+    }
+
+    f = steps->elts;
+
+    for (i = steps->nelts - 1; i > 0; i--) {
+
+        if (f[i - 1]->steps[stage].order <= feature->steps[stage].order) {
+            break;
+        }
+
+        f[i] = f[i - 1];
+    }
+
+    f[i] = feature;
+
+    return NGX_OK;
 }
 
 
 void
-ngx_http_coord_feature_enable(ngx_conf_t *cf, ngx_uint_t stages,
-    ngx_http_coord_slot_e slot)
+ngx_http_coord_feature_enable(ngx_conf_t *cf,
+    ngx_http_coord_feature_t *feature, ngx_http_coord_stage_e stage)
 {
-    ngx_uint_t                   i;
-    ngx_http_coord_loc_conf_t   *clcf;
-    ngx_http_coord_main_conf_t  *cmcf;
+    ngx_http_coord_loc_conf_t   *lcf;
+    ngx_http_coord_main_conf_t  *mcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
-    cmcf->used |= 1 << slot;
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    lcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_coord_module);
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_coord_module);
-
-    for (i = 0; i < NGX_HTTP_COORD_STAGES; i++) {
-        if (stages & (1 << i)) {
-            clcf->features[i] |= 1 << slot;
-        }
-    }
+    mcf->used |= 1 << feature->slot;
+    lcf->features[stage] |= 1 << feature->slot;
 }
 
 
 static void *
 ngx_http_coord_create_main_conf(ngx_conf_t *cf)
 {
+    ngx_uint_t                   i;
     ngx_coord_store_t           *store;
-    ngx_http_coord_main_conf_t  *cmcf;
+    ngx_http_coord_main_conf_t  *mcf;
 
-    cmcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_main_conf_t));
-    if (cmcf == NULL) {
+    mcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_main_conf_t));
+    if (mcf == NULL) {
         return NULL;
     }
 
-    if (ngx_array_init(&cmcf->stores, cf->pool, 2,
+    if (ngx_array_init(&mcf->stores, cf->pool, 2,
                        sizeof(ngx_coord_store_t *))
         != NGX_OK)
     {
         return NULL;
     }
 
-    if (ngx_array_init(&cmcf->variables, cf->pool, 32,
+    if (ngx_array_init(&mcf->variables, cf->pool, 32,
                        sizeof(ngx_http_variable_t *))
         != NGX_OK)
     {
         return NULL;
     }
 
-    if (ngx_array_init(&cmcf->zones, cf->pool, 4,
+    if (ngx_array_init(&mcf->zones, cf->pool, 4,
                        sizeof(ngx_http_coord_zone_conf_t *))
         != NGX_OK)
     {
         return NULL;
+    }
+
+    if (ngx_array_init(&mcf->features, cf->pool, 8,
+                       sizeof(ngx_http_coord_feature_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    for (i = 0; i < NGX_HTTP_COORD_STAGES; i++) {
+        if (ngx_array_init(&mcf->steps[i], cf->pool, 8,
+                           sizeof(ngx_http_coord_feature_t *))
+            != NGX_OK)
+        {
+            return NULL;
+        }
     }
 
     store = ngx_pcalloc(cf->pool, sizeof(ngx_coord_store_t));
@@ -170,13 +232,13 @@ ngx_http_coord_create_main_conf(ngx_conf_t *cf)
     ngx_str_set(&store->name, "local");
     store->actions = &ngx_coord_store_memory_actions;
 
-    cmcf->local = store;
+    mcf->local = store;
 
-    cmcf->metrics.zones = &cmcf->zones;
-    cmcf->metrics.stores = &cmcf->stores;
-    cmcf->metrics.local = store;
+    mcf->metrics.zones = &mcf->zones;
+    mcf->metrics.stores = &mcf->stores;
+    mcf->metrics.local = store;
 
-    return cmcf;
+    return mcf;
 }
 
 
@@ -194,23 +256,23 @@ ngx_http_coord_init_main_conf(ngx_conf_t *cf, void *conf)
 static void *
 ngx_http_coord_create_loc_conf(ngx_conf_t *cf)
 {
-    ngx_http_coord_loc_conf_t  *clcf;
+    ngx_http_coord_loc_conf_t  *lcf;
 
-    clcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_loc_conf_t));
-    if (clcf == NULL) {
+    lcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_loc_conf_t));
+    if (lcf == NULL) {
         return NULL;
     }
 
     /*
      * set by ngx_pcalloc():
      *
-     *     clcf->features[] = { 0 };
+     *     lcf->features[] = { 0 };
      */
 
-    clcf->on_failure = NGX_CONF_UNSET_UINT;
-    clcf->limit_headers = NGX_CONF_UNSET_UINT;
+    lcf->on_failure = NGX_CONF_UNSET_UINT;
+    lcf->limit_headers = NGX_CONF_UNSET_UINT;
 
-    return clcf;
+    return lcf;
 }
 
 
@@ -232,16 +294,16 @@ ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 static ngx_int_t
 ngx_http_coord_init(ngx_conf_t *cf)
 {
-    ngx_http_coord_main_conf_t  *cmcf;
+    ngx_http_coord_main_conf_t  *mcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
     if (ngx_http_coord_stores_resolve(cf) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    if ((cmcf->zones.nelts || cmcf->stores.nelts || cmcf->status)
-        && ngx_coord_metrics_add(cf, &cmcf->metrics, &ngx_http_coord_module)
+    if ((mcf->zones.nelts || mcf->stores.nelts || mcf->status)
+        && ngx_coord_metrics_add(cf, &mcf->metrics, &ngx_http_coord_module)
            != NGX_OK)
     {
         return NGX_ERROR;
@@ -249,7 +311,7 @@ ngx_http_coord_init(ngx_conf_t *cf)
 
     /* a module that is not used costs a request nothing, here as in filters */
 
-    if (cmcf->used == 0) {
+    if (mcf->used == 0) {
         return NGX_OK;
     }
 
@@ -314,42 +376,42 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
 {
     ngx_uint_t                    i;
     ngx_coord_store_t           **stores;
-    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_main_conf_t   *mcf;
     ngx_http_coord_zone_conf_t  **zones;
 
-    cmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_coord_module);
+    mcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_coord_module);
 
-    if (cmcf == NULL
+    if (mcf == NULL
         || (ngx_process != NGX_PROCESS_WORKER
             && ngx_process != NGX_PROCESS_SINGLE))
     {
         return NGX_OK;
     }
 
-    ngx_coord_metrics_start(&cmcf->metrics);
+    ngx_coord_metrics_start(&mcf->metrics);
 
-    if (ngx_coord_store_init(cmcf->local, cycle) != NGX_OK) {
+    if (ngx_coord_store_init(mcf->local, cycle) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    stores = cmcf->stores.elts;
+    stores = mcf->stores.elts;
 
-    for (i = 0; i < cmcf->stores.nelts; i++) {
+    for (i = 0; i < mcf->stores.nelts; i++) {
         if (ngx_coord_store_init(stores[i], cycle) != NGX_OK) {
             return NGX_ERROR;
         }
     }
 
-    zones = cmcf->zones.elts;
+    zones = mcf->zones.elts;
 
-    for (i = 0; i < cmcf->zones.nelts; i++) {
+    for (i = 0; i < mcf->zones.nelts; i++) {
         if (zones[i]->zone.leases) {
             ngx_coord_lease_recover(&zones[i]->zone);
         }
     }
 
-    if (cmcf->status) {
-        return ngx_coord_probe_start(&cmcf->metrics, cycle);
+    if (mcf->status) {
+        return ngx_coord_probe_start(&mcf->metrics, cycle);
     }
 
     return NGX_OK;
@@ -361,11 +423,11 @@ ngx_http_coord_exit_process(ngx_cycle_t *cycle)
 {
     ngx_uint_t                    i;
     ngx_coord_store_t           **stores;
-    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_main_conf_t   *mcf;
 
-    cmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_coord_module);
+    mcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_coord_module);
 
-    if (cmcf == NULL
+    if (mcf == NULL
         || (ngx_process != NGX_PROCESS_WORKER
             && ngx_process != NGX_PROCESS_SINGLE))
     {
@@ -376,14 +438,14 @@ ngx_http_coord_exit_process(ngx_cycle_t *cycle)
 
     ngx_coord_lease_exit();
 
-    stores = cmcf->stores.elts;
+    stores = mcf->stores.elts;
 
-    for (i = 0; i < cmcf->stores.nelts; i++) {
+    for (i = 0; i < mcf->stores.nelts; i++) {
         ngx_coord_store_exit(stores[i]);
     }
 
-    ngx_coord_store_exit(cmcf->local);
+    ngx_coord_store_exit(mcf->local);
 
     ngx_coord_probe_stop();
-    ngx_coord_metrics_stop(&cmcf->metrics);
+    ngx_coord_metrics_stop(&mcf->metrics);
 }

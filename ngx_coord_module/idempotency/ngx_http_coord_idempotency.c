@@ -49,14 +49,33 @@ static void ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx,
     void *data);
 
 
-const ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature = {
-    ngx_string("idempotency"),
-    NGX_HTTP_COORD_IDEMPOTENCY,
-    1 << NGX_HTTP_COORD_PRECONTENT,
-    ngx_http_coord_idempotency_begin,
-    ngx_http_coord_idempotency_decide,
-    ngx_http_coord_idempotency_undo,
-    ngx_http_coord_idempotency_end
+ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature = {
+
+    { ngx_string("idempotency"),
+      ngx_string("id"),
+      ngx_coord_outcome_bit(NEW) | ngx_coord_outcome_bit(REPLAYED)
+      | ngx_coord_outcome_bit(CONFLICT) | ngx_coord_outcome_bit(MISMATCH)
+      | ngx_coord_outcome_bit(MISSING) | ngx_coord_outcome_bit(INVALID)
+      | ngx_coord_outcome_bit(UNSCOPED)
+      | ngx_coord_outcome_bit(REJECTED_DRY_RUN)
+      | ngx_coord_outcome_bit(BYPASSED) | ngx_coord_outcome_bit(UNAVAILABLE)
+      | ngx_coord_outcome_bit(DAMAGED),
+      0,
+      0 },
+
+    {
+        ngx_http_coord_no_step,            /* preaccess */
+
+        { 40,                              /* precontent */
+          ngx_http_coord_idempotency_begin,
+          ngx_http_coord_idempotency_decide,
+          ngx_http_coord_idempotency_undo }
+    },
+
+    ngx_http_coord_idempotency_end,
+    ngx_http_coord_idempotency_vars,
+    NULL,
+    0
 };
 
 
@@ -67,7 +86,7 @@ ngx_http_coord_idempotency_state(ngx_http_request_t *r)
 
     ctx = ngx_http_coord_get_ctx(r);
 
-    return ctx ? ctx->state[NGX_HTTP_COORD_IDEMPOTENCY] : NULL;
+    return ctx ? ctx->state[ngx_http_coord_idempotency_feature.slot] : NULL;
 }
 
 
@@ -140,7 +159,7 @@ ngx_http_coord_idempotency_create(ngx_http_request_t *r,
     ngx_pool_cleanup_t            *cln;
     ngx_http_coord_idempotency_t  *state;
 
-    state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+    state = ctx->state[ngx_http_coord_idempotency_feature.slot];
 
     if (state) {
         /* the body has been read */
@@ -163,7 +182,7 @@ ngx_http_coord_idempotency_create(ngx_http_request_t *r,
                                            ngx_http_coord_idempotency_module);
     state->shadow = state->conf->shadow || state->conf->dry_run;
 
-    ctx->state[NGX_HTTP_COORD_IDEMPOTENCY] = state;
+    ctx->state[ngx_http_coord_idempotency_feature.slot] = state;
 
     return state;
 }
@@ -187,7 +206,7 @@ ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
     ngx_int_t                      rc;
     ngx_http_coord_idempotency_t  *state;
 
-    state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+    state = ctx->state[ngx_http_coord_idempotency_feature.slot];
 
     if (state->phase == NGX_HTTP_COORD_IDEMPOTENCY_IDLE) {
         rc = ngx_http_coord_idempotency_take(r, state,

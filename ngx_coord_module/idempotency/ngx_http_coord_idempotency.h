@@ -159,7 +159,7 @@ typedef struct {
 
 
 extern ngx_module_t  ngx_http_coord_idempotency_module;
-extern const ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature;
+extern ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature;
 extern const ngx_str_t  ngx_http_coord_idempotency_statuses[];
 
 
@@ -329,7 +329,7 @@ char *ngx_http_coord_idempotency_names(ngx_conf_t *cf, ngx_command_t *cmd,
 
 /* --- ngx_http_coord_idempotency_var.c --- */
 
-ngx_int_t ngx_http_coord_idempotency_add_variables(ngx_conf_t *cf);
+extern ngx_http_variable_t  ngx_http_coord_idempotency_vars[];
 
 
 #endif /* _NGX_HTTP_COORD_IDEMPOTENCY_H_INCLUDED_ */

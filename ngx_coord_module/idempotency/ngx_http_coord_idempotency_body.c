@@ -36,7 +36,7 @@ ngx_http_coord_idempotency_read(ngx_http_request_t *r,
                       "idempotency: the body was sent to an upstream without "
                       "buffering, nothing is left of it");
 
-        state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+        state = ctx->state[ngx_http_coord_idempotency_feature.slot];
 
         return state->shadow ? NGX_DECLINED
                              : NGX_HTTP_INTERNAL_SERVER_ERROR;

@@ -24,6 +24,7 @@ static void ngx_http_coord_idempotency_check_next(ngx_conf_t *cf,
     ngx_http_coord_idempotency_conf_t *conf);
 static ngx_command_t *ngx_http_coord_idempotency_next_command(
     ngx_module_t *module);
+static ngx_int_t ngx_http_coord_idempotency_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_coord_idempotency_init(ngx_conf_t *cf);
 static ngx_int_t ngx_http_coord_idempotency_guard_handler(
     ngx_http_request_t *r);
@@ -166,7 +167,7 @@ static ngx_command_t  ngx_http_coord_idempotency_commands[] = {
 
 
 static ngx_http_module_t  ngx_http_coord_idempotency_module_ctx = {
-    ngx_http_coord_idempotency_add_variables, /* preconfiguration */
+    ngx_http_coord_idempotency_preconfiguration, /* preconfiguration */
     ngx_http_coord_idempotency_init,       /* postconfiguration */
 
     ngx_http_coord_idempotency_create_main_conf, /* create main conf */
@@ -396,9 +397,8 @@ ngx_http_coord_idempotency_check(ngx_conf_t *cf,
 
     ngx_http_coord_idempotency_check_next(cf, conf);
 
-    ngx_http_coord_feature_enable(cf,
-                                  ngx_http_coord_idempotency_feature.stages,
-                                  NGX_HTTP_COORD_IDEMPOTENCY);
+    ngx_http_coord_feature_enable(cf, &ngx_http_coord_idempotency_feature,
+                                  NGX_HTTP_COORD_PRECONTENT);
 
     return NGX_CONF_OK;
 }
@@ -512,6 +512,13 @@ ngx_http_coord_idempotency_next_command(ngx_module_t *module)
 
 
 static ngx_int_t
+ngx_http_coord_idempotency_preconfiguration(ngx_conf_t *cf)
+{
+    return ngx_http_coord_feature_add(cf, &ngx_http_coord_idempotency_feature);
+}
+
+
+static ngx_int_t
 ngx_http_coord_idempotency_init(ngx_conf_t *cf)
 {
     ngx_uint_t                               i;
@@ -522,8 +529,6 @@ ngx_http_coord_idempotency_init(ngx_conf_t *cf)
 
     imcf = ngx_http_conf_get_module_main_conf(cf,
                                            ngx_http_coord_idempotency_module);
-
-    ngx_http_coord_feature_add(cf, &ngx_http_coord_idempotency_feature);
 
     if (imcf->zones.nelts == 0) {
         return NGX_OK;

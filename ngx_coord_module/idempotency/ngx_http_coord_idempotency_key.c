@@ -51,9 +51,7 @@ ngx_http_coord_idempotency_key(ngx_http_request_t *r,
     status = (lines == 0) ? NGX_HTTP_COORD_IDEMPOTENCY_MISSING
                           : NGX_HTTP_COORD_IDEMPOTENCY_INVALID;
 
-    /* not once more where an error_page leads to */
-
-    state->ctx->decided |= 1 << NGX_HTTP_COORD_IDEMPOTENCY;
+    ngx_http_coord_settled(state->ctx);
 
     return ngx_http_coord_idempotency_refuse(r, state, status);
 }
@@ -203,7 +201,7 @@ ngx_http_coord_idempotency_scoped(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    state->ctx->decided |= 1 << NGX_HTTP_COORD_IDEMPOTENCY;
+    ngx_http_coord_settled(state->ctx);
 
     if (icf->mode == NGX_HTTP_COORD_IDEMPOTENCY_REQUIRED) {
         return ngx_http_coord_idempotency_refuse(r, state,

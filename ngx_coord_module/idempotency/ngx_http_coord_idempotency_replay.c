@@ -66,7 +66,7 @@ ngx_http_coord_idempotency_replay(ngx_http_request_t *r,
     ngx_coord_record_t            *record;
     ngx_http_coord_idempotency_t  *state;
 
-    state = ctx->state[NGX_HTTP_COORD_IDEMPOTENCY];
+    state = ctx->state[ngx_http_coord_idempotency_feature.slot];
     record = &state->record;
 
     rc = ngx_http_discard_request_body(r);

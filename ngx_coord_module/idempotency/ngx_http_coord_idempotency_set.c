@@ -17,9 +17,6 @@ static ngx_coord_zone_t *ngx_http_coord_idempotency_zone(ngx_conf_t *cf,
     ngx_str_t *store, ngx_str_t *size);
 
 
-static ngx_str_t  ngx_http_coord_idempotency_type = ngx_string("id");
-
-
 /* the zone of a store, by its name; one for all locations that use it */
 
 static ngx_coord_zone_t *
@@ -57,8 +54,9 @@ ngx_http_coord_idempotency_zone(ngx_conf_t *cf, ngx_str_t *store,
 
     value.len = p - value.data;
 
-    zone = ngx_http_coord_zone_declare(cf, &ngx_http_coord_idempotency_type,
-                                       &value);
+    zone = ngx_http_coord_zone_declare(cf,
+                                     &ngx_http_coord_idempotency_feature.kind,
+                                     &value);
     if (zone == NULL) {
         return NULL;
     }

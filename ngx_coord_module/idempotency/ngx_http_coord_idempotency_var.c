@@ -7,7 +7,6 @@
 
 
 #include "ngx_http_coord_idempotency.h"
-#include "ngx_http_coord_conf.h"
 
 
 static ngx_int_t ngx_http_coord_idempotency_status_variable(
@@ -16,7 +15,7 @@ static ngx_int_t ngx_http_coord_request_digest_variable(
     ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data);
 
 
-static ngx_http_variable_t  ngx_http_coord_idempotency_vars[] = {
+ngx_http_variable_t  ngx_http_coord_idempotency_vars[] = {
 
     { ngx_string("coord_idempotency_status"), NULL,
       ngx_http_coord_idempotency_status_variable,
@@ -28,13 +27,6 @@ static ngx_http_variable_t  ngx_http_coord_idempotency_vars[] = {
 
       ngx_http_null_variable
 };
-
-
-ngx_int_t
-ngx_http_coord_idempotency_add_variables(ngx_conf_t *cf)
-{
-    return ngx_http_coord_add_variables(cf, ngx_http_coord_idempotency_vars);
-}
 
 
 static ngx_int_t

@@ -11,16 +11,21 @@
 #include "ngx_coord_parse.h"
 
 
-typedef struct {
+typedef struct ngx_http_coord_limit_conn_state_s
+    ngx_http_coord_limit_conn_state_t;
+
+
+struct ngx_http_coord_limit_conn_state_s {
     ngx_http_coord_leases_t             leases;
     ngx_http_coord_limit_conn_conf_t   *conf;
+    ngx_http_coord_limit_conn_state_t  *previous;  /* of an earlier stage */
 
     ngx_http_coord_limit_conn_status_e  status;
     ngx_str_t                           zone;
     ngx_uint_t                          current;
     ngx_uint_t                          remaining;
     unsigned                            shown:1;  /* current is valid */
-} ngx_http_coord_limit_conn_state_t;
+};
 
 
 static ngx_int_t ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
@@ -45,27 +50,34 @@ static void ngx_http_coord_limit_conn_count(
 static void ngx_http_coord_limit_conn_lost(ngx_http_coord_lease_t *lease);
 static void ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx,
     void *data);
+static void ngx_http_coord_limit_conn_end(ngx_http_coord_ctx_t *ctx,
+    void *data);
 
 
-const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature = {
-    ngx_string("limit_conn"),
-    NGX_HTTP_COORD_LIMIT_CONN,
-    1 << NGX_HTTP_COORD_PREACCESS,
-    ngx_http_coord_limit_conn_begin,
-    ngx_http_coord_limit_conn_decide,
-    ngx_http_coord_limit_conn_release,
-    ngx_http_coord_limit_conn_release
-};
+ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature = {
 
+    { ngx_string("limit_conn"),
+      ngx_string("cc"),
+      NGX_COORD_OUTCOMES_LIMIT | ngx_coord_outcome_bit(PASSED),
+      NGX_COORD_GAUGES_LEASE,
+      1 },
 
-const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_auth_feature = {
-    ngx_string("limit_conn_auth"),
-    NGX_HTTP_COORD_LIMIT_CONN_AUTH,
-    1 << NGX_HTTP_COORD_PRECONTENT,
-    ngx_http_coord_limit_conn_begin,
-    ngx_http_coord_limit_conn_decide,
-    ngx_http_coord_limit_conn_release,
-    ngx_http_coord_limit_conn_release
+    {
+        { 20,                              /* preaccess */
+          ngx_http_coord_limit_conn_begin,
+          ngx_http_coord_limit_conn_decide,
+          ngx_http_coord_limit_conn_release },
+
+        { 20,                              /* precontent: "after_auth" */
+          ngx_http_coord_limit_conn_begin,
+          ngx_http_coord_limit_conn_decide,
+          ngx_http_coord_limit_conn_release }
+    },
+
+    ngx_http_coord_limit_conn_end,
+    ngx_http_coord_limit_conn_vars,
+    NULL,
+    0
 };
 
 
@@ -111,7 +123,7 @@ ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
     state->leases.nowait = lccf->dry_run;
 
     limits = lccf->limits.elts;
-    after_auth = (ctx->slot == NGX_HTTP_COORD_LIMIT_CONN_AUTH);
+    after_auth = (ctx->stage == NGX_HTTP_COORD_PRECONTENT);
 
     for (i = 0; i < lccf->limits.nelts; i++) {
 
@@ -128,6 +140,7 @@ ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
+    state->previous = ctx->state[ctx->slot];
     ctx->state[ctx->slot] = state;
 
     return NGX_OK;
@@ -454,7 +467,7 @@ ngx_http_coord_limit_conn_lost(ngx_http_coord_lease_t *lease)
 }
 
 
-/* when a feature behind refuses, and at the end of the request */
+/* when a feature behind refuses */
 
 static void
 ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx, void *data)
@@ -465,16 +478,32 @@ ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx, void *data)
 }
 
 
+static void
+ngx_http_coord_limit_conn_end(ngx_http_coord_ctx_t *ctx, void *data)
+{
+    ngx_http_coord_limit_conn_state_t  *state;
+
+    for (state = data; state; state = state->previous) {
+        ngx_http_coord_leases_release(&state->leases);
+    }
+}
+
+
 ngx_int_t
 ngx_http_coord_limit_conn_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
     u_char                             *p;
     const ngx_str_t                    *s;
+    ngx_http_coord_ctx_t               *ctx;
     ngx_http_coord_limit_conn_state_t  *state;
 
-    state = ngx_http_coord_decided_state(r, NGX_HTTP_COORD_LIMIT_CONN,
-                                         NGX_HTTP_COORD_LIMIT_CONN_AUTH);
+    ctx = ngx_http_coord_get_ctx(r);
+    state = ctx ? ctx->state[ngx_http_coord_limit_conn_feature.slot] : NULL;
+
+    if (state && state->status == 0) {
+        state = state->previous;
+    }
 
     if (state == NULL
         || state->status == 0

@@ -45,8 +45,8 @@ typedef struct {
 
 
 extern ngx_module_t                    ngx_http_coord_limit_conn_module;
-extern const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature;
-extern const ngx_http_coord_feature_t  ngx_http_coord_limit_conn_auth_feature;
+extern ngx_http_coord_feature_t        ngx_http_coord_limit_conn_feature;
+extern ngx_http_variable_t             ngx_http_coord_limit_conn_vars[];
 
 
 /* the getter of all $coord_limit_conn_ variables; data: which one */

@@ -16,11 +16,10 @@
 #define NGX_HTTP_COORD_LIMIT_CONN_MAX  65535
 
 
-static ngx_int_t ngx_http_coord_limit_conn_add_variables(ngx_conf_t *cf);
+static ngx_int_t ngx_http_coord_limit_conn_preconfiguration(ngx_conf_t *cf);
 static void *ngx_http_coord_limit_conn_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf,
     void *parent, void *child);
-static ngx_int_t ngx_http_coord_limit_conn_init(ngx_conf_t *cf);
 static char *ngx_http_coord_limit_conn_zone(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 static char *ngx_http_coord_limit_conn(ngx_conf_t *cf, ngx_command_t *cmd,
@@ -29,9 +28,6 @@ static ngx_int_t ngx_http_coord_limit_conn_number(ngx_conf_t *cf,
     ngx_http_coord_limit_conn_limit_t *limit, ngx_str_t *value);
 static ngx_int_t ngx_http_coord_limit_conn_param(ngx_conf_t *cf,
     ngx_http_coord_limit_conn_limit_t *limit, ngx_str_t *value);
-
-
-static ngx_str_t  ngx_http_coord_limit_conn_type = ngx_string("cc");
 
 
 static ngx_command_t  ngx_http_coord_limit_conn_commands[] = {
@@ -76,8 +72,8 @@ static ngx_command_t  ngx_http_coord_limit_conn_commands[] = {
 
 
 static ngx_http_module_t  ngx_http_coord_limit_conn_module_ctx = {
-    ngx_http_coord_limit_conn_add_variables, /* preconfiguration */
-    ngx_http_coord_limit_conn_init,        /* postconfiguration */
+    ngx_http_coord_limit_conn_preconfiguration, /* preconfiguration */
+    NULL,                                  /* postconfiguration */
 
     NULL,                                  /* create main configuration */
     NULL,                                  /* init main configuration */
@@ -106,7 +102,7 @@ ngx_module_t  ngx_http_coord_limit_conn_module = {
 };
 
 
-static ngx_http_variable_t  ngx_http_coord_limit_conn_vars[] = {
+ngx_http_variable_t  ngx_http_coord_limit_conn_vars[] = {
 
     { ngx_string("coord_limit_conn_status"), NULL,
       ngx_http_coord_limit_conn_variable,
@@ -125,9 +121,9 @@ static ngx_http_variable_t  ngx_http_coord_limit_conn_vars[] = {
 
 
 static ngx_int_t
-ngx_http_coord_limit_conn_add_variables(ngx_conf_t *cf)
+ngx_http_coord_limit_conn_preconfiguration(ngx_conf_t *cf)
 {
-    return ngx_http_coord_add_variables(cf, ngx_http_coord_limit_conn_vars);
+    return ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_conn_feature);
 }
 
 
@@ -163,7 +159,6 @@ ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf, void *parent,
     ngx_http_coord_limit_conn_conf_t  *conf = child;
 
     ngx_uint_t                          i;
-    const ngx_http_coord_feature_t     *feature;
     ngx_http_coord_limit_conn_limit_t  *limits;
 
     if (conf->limits.elts == NULL) {
@@ -182,31 +177,21 @@ ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf, void *parent,
     limits = conf->limits.elts;
 
     for (i = 0; i < conf->limits.nelts; i++) {
-        feature = limits[i].after_auth
-                  ? &ngx_http_coord_limit_conn_auth_feature
-                  : &ngx_http_coord_limit_conn_feature;
-
-        ngx_http_coord_feature_enable(cf, feature->stages, feature->slot);
+        ngx_http_coord_feature_enable(cf, &ngx_http_coord_limit_conn_feature,
+                                      limits[i].after_auth
+                                      ? NGX_HTTP_COORD_PRECONTENT
+                                      : NGX_HTTP_COORD_PREACCESS);
     }
 
     return NGX_CONF_OK;
 }
 
 
-static ngx_int_t
-ngx_http_coord_limit_conn_init(ngx_conf_t *cf)
-{
-    ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_conn_feature);
-    ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_conn_auth_feature);
-
-    return NGX_OK;
-}
-
-
 static char *
 ngx_http_coord_limit_conn_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    return ngx_http_coord_lease_zone(cf, cmd, &ngx_http_coord_limit_conn_type);
+    return ngx_http_coord_lease_zone(cf, cmd,
+                                     &ngx_http_coord_limit_conn_feature.kind);
 }
 
 
@@ -240,8 +225,8 @@ ngx_http_coord_limit_conn(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     limit->limit.on_failure = NGX_CONF_UNSET_UINT;
 
     limit->limit.zone = ngx_http_coord_zone_get(cf,
-                                              &ngx_http_coord_limit_conn_type,
-                                              &value[1]);
+                                      &ngx_http_coord_limit_conn_feature.kind,
+                                      &value[1]);
     if (limit->limit.zone == NULL) {
         return NGX_CONF_ERROR;
     }

@@ -39,25 +39,32 @@ static void ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx,
     void *data);
 
 
-const ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
-    ngx_string("limit_req"),
-    NGX_HTTP_COORD_LIMIT_REQ,
-    1 << NGX_HTTP_COORD_PREACCESS,
-    ngx_http_coord_limit_req_begin,
-    ngx_http_coord_limit_req_decide,
-    ngx_http_coord_limit_req_undo,
-    ngx_http_coord_limit_req_end
-};
+ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
 
+    { ngx_string("limit_req"),
+      ngx_string("rl"),
+      NGX_COORD_OUTCOMES_LIMIT
+      | ngx_coord_outcome_bit(PASSED)
+      | ngx_coord_outcome_bit(DELAYED_DRY_RUN),
+      0,
+      1 },
 
-const ngx_http_coord_feature_t  ngx_http_coord_limit_req_auth_feature = {
-    ngx_string("limit_req_auth"),
-    NGX_HTTP_COORD_LIMIT_REQ_AUTH,
-    1 << NGX_HTTP_COORD_PRECONTENT,
-    ngx_http_coord_limit_req_begin,
-    ngx_http_coord_limit_req_decide,
-    ngx_http_coord_limit_req_undo,
-    ngx_http_coord_limit_req_end
+    {
+        { 10,                              /* preaccess */
+          ngx_http_coord_limit_req_begin,
+          ngx_http_coord_limit_req_decide,
+          ngx_http_coord_limit_req_undo },
+
+        { 10,                              /* precontent: "after_auth" */
+          ngx_http_coord_limit_req_begin,
+          ngx_http_coord_limit_req_decide,
+          ngx_http_coord_limit_req_undo }
+    },
+
+    ngx_http_coord_limit_req_end,
+    ngx_http_coord_limit_req_vars,
+    NULL,
+    0
 };
 
 
@@ -88,7 +95,7 @@ ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     state->conf = lrcf;
 
     limits = lrcf->limits.elts;
-    after_auth = (ctx->slot == NGX_HTTP_COORD_LIMIT_REQ_AUTH);
+    after_auth = (ctx->stage == NGX_HTTP_COORD_PRECONTENT);
 
     for (i = 0; i < lrcf->limits.nelts; i++) {
 
@@ -107,6 +114,7 @@ ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
+    state->previous = ctx->state[ctx->slot];
     ctx->state[ctx->slot] = state;
 
     return NGX_OK;

@@ -79,9 +79,14 @@ typedef struct {
 } ngx_http_coord_limit_req_item_t;
 
 
-typedef struct {
+typedef struct ngx_http_coord_limit_req_state_s
+    ngx_http_coord_limit_req_state_t;
+
+
+struct ngx_http_coord_limit_req_state_s {
     ngx_http_coord_ctx_t              *ctx;
     ngx_http_coord_limit_req_conf_t   *conf;
+    ngx_http_coord_limit_req_state_t  *previous;  /* of an earlier stage */
     ngx_array_t                        items;
     ngx_coord_timer_t                  delay;
 
@@ -93,12 +98,12 @@ typedef struct {
     time_t                             reset;
     unsigned                           delayed:1;
     unsigned                           shown:1;   /* limit, ... are valid */
-} ngx_http_coord_limit_req_state_t;
+};
 
 
 extern ngx_module_t                    ngx_http_coord_limit_req_module;
-extern const ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature;
-extern const ngx_http_coord_feature_t  ngx_http_coord_limit_req_auth_feature;
+extern ngx_http_coord_feature_t        ngx_http_coord_limit_req_feature;
+extern ngx_http_variable_t             ngx_http_coord_limit_req_vars[];
 
 
 /* --- ngx_http_coord_limit_req.c --- */

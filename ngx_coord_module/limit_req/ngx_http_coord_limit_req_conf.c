@@ -19,13 +19,12 @@ typedef struct {
 } ngx_http_coord_algorithm_t;
 
 
-static ngx_int_t ngx_http_coord_limit_req_add_variables(ngx_conf_t *cf);
+static ngx_int_t ngx_http_coord_limit_req_preconfiguration(ngx_conf_t *cf);
 static void *ngx_http_coord_limit_req_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_http_coord_limit_req_check(ngx_conf_t *cf,
     ngx_http_coord_limit_req_limit_t *limit);
-static ngx_int_t ngx_http_coord_limit_req_init(ngx_conf_t *cf);
 static char *ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_int_t ngx_http_coord_limit_req_zone_param(ngx_conf_t *cf,
@@ -41,9 +40,6 @@ static ngx_int_t ngx_http_coord_limit_req_param(ngx_conf_t *cf,
     ngx_http_coord_limit_req_limit_t *limit, ngx_str_t *value);
 static ngx_int_t ngx_http_coord_limit_req_burst(ngx_conf_t *cf,
     ngx_http_coord_limit_req_limit_t *limit, ngx_str_t *value);
-
-
-static ngx_str_t  ngx_http_coord_limit_req_type = ngx_string("rl");
 
 
 static ngx_http_coord_algorithm_t  ngx_http_coord_algorithms[] = {
@@ -98,8 +94,8 @@ static ngx_command_t  ngx_http_coord_limit_req_commands[] = {
 
 
 static ngx_http_module_t  ngx_http_coord_limit_req_module_ctx = {
-    ngx_http_coord_limit_req_add_variables, /* preconfiguration */
-    ngx_http_coord_limit_req_init,         /* postconfiguration */
+    ngx_http_coord_limit_req_preconfiguration, /* preconfiguration */
+    NULL,                                  /* postconfiguration */
 
     NULL,                                  /* create main configuration */
     NULL,                                  /* init main configuration */
@@ -128,7 +124,7 @@ ngx_module_t  ngx_http_coord_limit_req_module = {
 };
 
 
-static ngx_http_variable_t  ngx_http_coord_limit_req_vars[] = {
+ngx_http_variable_t  ngx_http_coord_limit_req_vars[] = {
 
     { ngx_string("coord_limit_req_status"), NULL,
       ngx_http_coord_limit_req_variable,
@@ -159,9 +155,9 @@ static ngx_http_variable_t  ngx_http_coord_limit_req_vars[] = {
 
 
 static ngx_int_t
-ngx_http_coord_limit_req_add_variables(ngx_conf_t *cf)
+ngx_http_coord_limit_req_preconfiguration(ngx_conf_t *cf)
 {
-    return ngx_http_coord_add_variables(cf, ngx_http_coord_limit_req_vars);
+    return ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_req_feature);
 }
 
 
@@ -196,7 +192,6 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_coord_limit_req_conf_t  *conf = child;
 
     ngx_uint_t                         i;
-    const ngx_http_coord_feature_t    *feature;
     ngx_http_coord_limit_req_limit_t  *limits;
 
     if (conf->limits.elts == NULL) {
@@ -221,10 +216,10 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     }
 
     for (i = 0; i < conf->limits.nelts; i++) {
-        feature = limits[i].after_auth ? &ngx_http_coord_limit_req_auth_feature
-                                       : &ngx_http_coord_limit_req_feature;
-
-        ngx_http_coord_feature_enable(cf, feature->stages, feature->slot);
+        ngx_http_coord_feature_enable(cf, &ngx_http_coord_limit_req_feature,
+                                      limits[i].after_auth
+                                      ? NGX_HTTP_COORD_PRECONTENT
+                                      : NGX_HTTP_COORD_PREACCESS);
     }
 
     return NGX_CONF_OK;
@@ -283,16 +278,6 @@ ngx_http_coord_limit_req_check(ngx_conf_t *cf,
 }
 
 
-static ngx_int_t
-ngx_http_coord_limit_req_init(ngx_conf_t *cf)
-{
-    ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_req_feature);
-    ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_req_auth_feature);
-
-    return NGX_OK;
-}
-
-
 static char *
 ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
@@ -341,7 +326,8 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    zone = ngx_http_coord_zone_declare(cf, &ngx_http_coord_limit_req_type,
+    zone = ngx_http_coord_zone_declare(cf,
+                                       &ngx_http_coord_limit_req_feature.kind,
                                        &name);
     if (zone == NULL) {
         return NGX_CONF_ERROR;
@@ -487,8 +473,9 @@ ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    limit->zone = ngx_http_coord_zone_get(cf, &ngx_http_coord_limit_req_type,
-                                          &name);
+    limit->zone = ngx_http_coord_zone_get(cf,
+                                       &ngx_http_coord_limit_req_feature.kind,
+                                       &name);
     if (limit->zone == NULL) {
         return NGX_CONF_ERROR;
     }

@@ -193,10 +193,15 @@ ngx_http_coord_limit_req_variable(ngx_http_request_t *r,
     u_char                            *p;
     ngx_uint_t                         n;
     const ngx_str_t                   *s;
+    ngx_http_coord_ctx_t              *ctx;
     ngx_http_coord_limit_req_state_t  *state;
 
-    state = ngx_http_coord_decided_state(r, NGX_HTTP_COORD_LIMIT_REQ,
-                                         NGX_HTTP_COORD_LIMIT_REQ_AUTH);
+    ctx = ngx_http_coord_get_ctx(r);
+    state = ctx ? ctx->state[ngx_http_coord_limit_req_feature.slot] : NULL;
+
+    if (state && state->status == 0) {
+        state = state->previous;
+    }
 
     if (state == NULL || state->status == 0) {
         v->not_found = 1;

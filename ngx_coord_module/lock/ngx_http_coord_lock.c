@@ -55,11 +55,10 @@ static void ngx_http_coord_lock_release(ngx_http_coord_ctx_t *ctx,
 static ngx_int_t ngx_http_coord_lock_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 
-static ngx_int_t ngx_http_coord_lock_add_variables(ngx_conf_t *cf);
+static ngx_int_t ngx_http_coord_lock_preconfiguration(ngx_conf_t *cf);
 static void *ngx_http_coord_lock_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_lock_merge_conf(ngx_conf_t *cf, void *parent,
     void *child);
-static ngx_int_t ngx_http_coord_lock_init(ngx_conf_t *cf);
 static char *ngx_http_coord_lock_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_coord_lock(ngx_conf_t *cf, ngx_command_t *cmd,
@@ -69,17 +68,41 @@ static char *ngx_http_coord_lock(ngx_conf_t *cf, ngx_command_t *cmd,
 extern ngx_module_t  ngx_http_coord_lock_module;
 
 
-static ngx_str_t  ngx_http_coord_lock_type = ngx_string("lk");
+static ngx_http_variable_t  ngx_http_coord_lock_vars[] = {
+
+    { ngx_string("coord_lock_status"), NULL,
+      ngx_http_coord_lock_variable,
+      NGX_HTTP_COORD_LOCK_VAR_STATUS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_lock_token"), NULL,
+      ngx_http_coord_lock_variable,
+      NGX_HTTP_COORD_LOCK_VAR_TOKEN, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+      ngx_http_null_variable
+};
 
 
-static const ngx_http_coord_feature_t  ngx_http_coord_lock_feature = {
-    ngx_string("lock"),
-    NGX_HTTP_COORD_LOCK,
-    1 << NGX_HTTP_COORD_PRECONTENT,
-    ngx_http_coord_lock_begin,
-    ngx_http_coord_lock_decide,
+static ngx_http_coord_feature_t  ngx_http_coord_lock_feature = {
+
+    { ngx_string("lock"),
+      ngx_string("lk"),
+      NGX_COORD_OUTCOMES_LIMIT | ngx_coord_outcome_bit(ACQUIRED),
+      NGX_COORD_GAUGES_LEASE,
+      1 },
+
+    {
+        ngx_http_coord_no_step,            /* preaccess */
+
+        { 50,                              /* precontent */
+          ngx_http_coord_lock_begin,
+          ngx_http_coord_lock_decide,
+          ngx_http_coord_lock_release }
+    },
+
     ngx_http_coord_lock_release,
-    ngx_http_coord_lock_release
+    ngx_http_coord_lock_vars,
+    NULL,
+    0
 };
 
 
@@ -136,8 +159,8 @@ static ngx_command_t  ngx_http_coord_lock_commands[] = {
 
 
 static ngx_http_module_t  ngx_http_coord_lock_module_ctx = {
-    ngx_http_coord_lock_add_variables,     /* preconfiguration */
-    ngx_http_coord_lock_init,              /* postconfiguration */
+    ngx_http_coord_lock_preconfiguration,  /* preconfiguration */
+    NULL,                                  /* postconfiguration */
 
     NULL,                                  /* create main configuration */
     NULL,                                  /* init main configuration */
@@ -163,20 +186,6 @@ ngx_module_t  ngx_http_coord_lock_module = {
     NULL,                                  /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
-};
-
-
-static ngx_http_variable_t  ngx_http_coord_lock_vars[] = {
-
-    { ngx_string("coord_lock_status"), NULL,
-      ngx_http_coord_lock_variable,
-      NGX_HTTP_COORD_LOCK_VAR_STATUS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-    { ngx_string("coord_lock_token"), NULL,
-      ngx_http_coord_lock_variable,
-      NGX_HTTP_COORD_LOCK_VAR_TOKEN, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-      ngx_http_null_variable
 };
 
 
@@ -221,7 +230,7 @@ ngx_http_coord_lock_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    ctx->state[NGX_HTTP_COORD_LOCK] = state;
+    ctx->state[ngx_http_coord_lock_feature.slot] = state;
 
     return NGX_OK;
 }
@@ -234,7 +243,7 @@ ngx_http_coord_lock_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     ngx_http_coord_lease_t       *lease;
     ngx_http_coord_lock_state_t  *state;
 
-    state = ctx->state[NGX_HTTP_COORD_LOCK];
+    state = ctx->state[ngx_http_coord_lock_feature.slot];
     lease = state->leases.items.elts;
 
     rc = ngx_http_coord_leases_decide(&state->leases);
@@ -269,7 +278,7 @@ ngx_http_coord_lock_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     ngx_coord_metrics_decision(lease->op.zone,
                                state->leases.delayed
                                ? NGX_COORD_OUTCOME_DELAYED
-                               : NGX_COORD_OUTCOME_PASSED);
+                               : NGX_COORD_OUTCOME_ACQUIRED);
 
     return NGX_DECLINED;
 }
@@ -388,7 +397,7 @@ ngx_http_coord_lock_variable(ngx_http_request_t *r,
     ngx_http_coord_lock_state_t  *state;
 
     ctx = ngx_http_coord_get_ctx(r);
-    state = ctx ? ctx->state[NGX_HTTP_COORD_LOCK] : NULL;
+    state = ctx ? ctx->state[ngx_http_coord_lock_feature.slot] : NULL;
 
     if (state == NULL
         || state->status == 0
@@ -423,9 +432,9 @@ ngx_http_coord_lock_variable(ngx_http_request_t *r,
 
 
 static ngx_int_t
-ngx_http_coord_lock_add_variables(ngx_conf_t *cf)
+ngx_http_coord_lock_preconfiguration(ngx_conf_t *cf)
 {
-    return ngx_http_coord_add_variables(cf, ngx_http_coord_lock_vars);
+    return ngx_http_coord_feature_add(cf, &ngx_http_coord_lock_feature);
 }
 
 
@@ -472,27 +481,19 @@ ngx_http_coord_lock_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
 
     if (conf->limit.zone) {
-        ngx_http_coord_feature_enable(cf, ngx_http_coord_lock_feature.stages,
-                                      NGX_HTTP_COORD_LOCK);
+        ngx_http_coord_feature_enable(cf, &ngx_http_coord_lock_feature,
+                                      NGX_HTTP_COORD_PRECONTENT);
     }
 
     return NGX_CONF_OK;
 }
 
 
-static ngx_int_t
-ngx_http_coord_lock_init(ngx_conf_t *cf)
-{
-    ngx_http_coord_feature_add(cf, &ngx_http_coord_lock_feature);
-
-    return NGX_OK;
-}
-
-
 static char *
 ngx_http_coord_lock_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    return ngx_http_coord_lease_zone(cf, cmd, &ngx_http_coord_lock_type);
+    return ngx_http_coord_lease_zone(cf, cmd,
+                                     &ngx_http_coord_lock_feature.kind);
 }
 
 
@@ -526,8 +527,9 @@ ngx_http_coord_lock(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     lcf->limit.on_failure = NGX_CONF_UNSET_UINT;
-    lcf->limit.zone = ngx_http_coord_zone_get(cf, &ngx_http_coord_lock_type,
-                                              &name);
+    lcf->limit.zone = ngx_http_coord_zone_get(cf,
+                                            &ngx_http_coord_lock_feature.kind,
+                                            &name);
     if (lcf->limit.zone == NULL) {
         return NGX_CONF_ERROR;
     }

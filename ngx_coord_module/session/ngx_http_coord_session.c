@@ -41,25 +41,33 @@ static void ngx_http_coord_session_log(ngx_http_request_t *r,
 static void ngx_http_coord_session_last_peer(ngx_str_t *value);
 
 
-const ngx_http_coord_feature_t  ngx_http_coord_session_lookup_feature = {
-    ngx_string("session_lookup"),
-    NGX_HTTP_COORD_SESSION_LOOKUP,
-    1 << NGX_HTTP_COORD_PREACCESS,
-    ngx_http_coord_session_lookup_begin,
-    ngx_http_coord_session_lookup_decide,
-    NULL,
-    NULL
-};
+ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
 
+    { ngx_string("session"),
+      ngx_string("ss"),
+      ngx_coord_outcome_bit(NEW) | ngx_coord_outcome_bit(BOUND)
+      | ngx_coord_outcome_bit(MISMATCH) | ngx_coord_outcome_bit(REVOKED)
+      | ngx_coord_outcome_bit(NONE) | ngx_coord_outcome_bit(BYPASSED)
+      | ngx_coord_outcome_bit(UNAVAILABLE),
+      0,
+      0 },
 
-const ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
-    ngx_string("session"),
-    NGX_HTTP_COORD_SESSION,
-    1 << NGX_HTTP_COORD_PRECONTENT,
-    ngx_http_coord_session_begin,
-    ngx_http_coord_session_decide,
+    {
+        { 30,                              /* preaccess */
+          ngx_http_coord_session_lookup_begin,
+          ngx_http_coord_session_lookup_decide,
+          NULL },
+
+        { 30,                              /* precontent */
+          ngx_http_coord_session_begin,
+          ngx_http_coord_session_decide,
+          NULL }
+    },
+
+    ngx_http_coord_session_end,
+    ngx_http_coord_session_vars,
     NULL,
-    ngx_http_coord_session_end
+    0
 };
 
 
@@ -83,6 +91,33 @@ static const ngx_coord_outcome_e  ngx_http_coord_session_outcomes[] = {
     NGX_COORD_OUTCOME_NONE,
     NGX_COORD_OUTCOME_BYPASSED
 };
+
+
+ngx_http_coord_session_client_t *
+ngx_http_coord_session_client(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_session_client_t  *client;
+
+    client = ctx->state[ngx_http_coord_session_feature.slot];
+
+    if (client == NULL) {
+        client = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_session_client_t));
+        ctx->state[ngx_http_coord_session_feature.slot] = client;
+    }
+
+    return client;
+}
+
+
+ngx_http_coord_session_state_t *
+ngx_http_coord_session_state(ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_session_client_t  *client;
+
+    client = ctx->state[ngx_http_coord_session_feature.slot];
+
+    return client ? client->state : NULL;
+}
 
 
 /* what is known before the access phase is asked together with the limits */
@@ -151,7 +186,7 @@ ngx_http_coord_session_lookup_decide(ngx_http_request_t *r,
 {
     ngx_http_coord_session_state_t  *state;
 
-    state = ctx->state[NGX_HTTP_COORD_SESSION];
+    state = ngx_http_coord_session_state(ctx);
 
     if (ngx_http_coord_session_take(r, state) != NGX_OK) {
         return NGX_ERROR;
@@ -167,8 +202,14 @@ static ngx_http_coord_session_state_t *
 ngx_http_coord_session_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_session_conf_t *scf)
 {
-    ngx_http_coord_loc_conf_t       *clcf;
-    ngx_http_coord_session_state_t  *state;
+    ngx_http_coord_loc_conf_t        *clcf;
+    ngx_http_coord_session_state_t   *state;
+    ngx_http_coord_session_client_t  *client;
+
+    client = ngx_http_coord_session_client(r, ctx);
+    if (client == NULL) {
+        return NULL;
+    }
 
     state = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_session_state_t));
     if (state == NULL) {
@@ -183,7 +224,7 @@ ngx_http_coord_session_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     state->on_failure = (scf->use->on_failure == NGX_CONF_UNSET_UINT)
                         ? clcf->on_failure : scf->use->on_failure;
 
-    ctx->state[NGX_HTTP_COORD_SESSION] = state;
+    client->state = state;
 
     return state;
 }
@@ -204,7 +245,7 @@ ngx_http_coord_session_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    state = ctx->state[NGX_HTTP_COORD_SESSION];
+    state = ngx_http_coord_session_state(ctx);
 
     if (state == NULL
         || state->conf != scf
@@ -283,7 +324,7 @@ ngx_http_coord_session_decide(ngx_http_request_t *r,
     ngx_int_t                        rc;
     ngx_http_coord_session_state_t  *state;
 
-    state = ctx->state[NGX_HTTP_COORD_SESSION];
+    state = ngx_http_coord_session_state(ctx);
 
     if (state->status == NGX_HTTP_COORD_SESSION_NONE) {
         return ngx_http_coord_session_conclude(r, ctx, state);
@@ -506,9 +547,13 @@ ngx_http_coord_session_log(ngx_http_request_t *r,
 static void
 ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_session_state_t *state = data;
+    ngx_http_coord_session_client_t *client = data;
 
-    if (state->batch) {
+    ngx_http_coord_session_state_t  *state;
+
+    state = client->state;
+
+    if (state && state->batch) {
         ngx_coord_batch_done(state->batch);
         state->batch = NULL;
     }
@@ -523,7 +568,7 @@ ngx_http_coord_session_learn(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     ngx_http_coord_session_use_t    *use;
     ngx_http_coord_session_state_t  *state;
 
-    state = ctx->state[NGX_HTTP_COORD_SESSION];
+    state = ngx_http_coord_session_state(ctx);
     use = state->use;
 
     if (use->learn == NULL
@@ -592,7 +637,7 @@ ngx_http_coord_session_unusable(ngx_http_request_t *r)
     }
 
     ctx = ngx_http_coord_get_ctx(r);
-    state = ctx ? ctx->state[NGX_HTTP_COORD_SESSION] : NULL;
+    state = ctx ? ngx_http_coord_session_state(ctx) : NULL;
 
     if (state) {
         state->relearn = 1;
@@ -610,7 +655,7 @@ ngx_http_coord_session_variable(ngx_http_request_t *r,
     ngx_http_coord_session_state_t  *state;
 
     ctx = ngx_http_coord_get_ctx(r);
-    state = ctx ? ctx->state[NGX_HTTP_COORD_SESSION] : NULL;
+    state = ctx ? ngx_http_coord_session_state(ctx) : NULL;
 
     v->not_found = 1;
 

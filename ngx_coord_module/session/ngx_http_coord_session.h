@@ -76,11 +76,29 @@ typedef struct {
 
 
 extern ngx_module_t                    ngx_http_coord_session_module;
-extern const ngx_http_coord_feature_t  ngx_http_coord_session_lookup_feature;
-extern const ngx_http_coord_feature_t  ngx_http_coord_session_feature;
+extern ngx_http_coord_feature_t        ngx_http_coord_session_feature;
+extern ngx_http_variable_t             ngx_http_coord_session_vars[];
+
+
+typedef struct ngx_http_coord_session_state_s  ngx_http_coord_session_state_t;
+
+
+/* of a client request, at the slot of the feature */
+typedef struct {
+    ngx_str_t                         issued;    /* id; empty: none */
+    ngx_http_coord_session_state_t   *state;     /* NULL: no session */
+} ngx_http_coord_session_client_t;
 
 
 /* --- ngx_http_coord_session.c --- */
+
+/* what the feature has of a client request, made if need be; NULL: no memory */
+ngx_http_coord_session_client_t *ngx_http_coord_session_client(
+    ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx);
+
+/* the session of a client request; NULL: none was looked up */
+ngx_http_coord_session_state_t *ngx_http_coord_session_state(
+    ngx_http_coord_ctx_t *ctx);
 
 /* the getter of $coord_session_status, _value and _age; data: which one */
 ngx_int_t ngx_http_coord_session_variable(ngx_http_request_t *r,

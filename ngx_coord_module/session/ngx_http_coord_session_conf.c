@@ -15,7 +15,7 @@
 #define NGX_HTTP_COORD_SESSION_TTL  (3600 * NGX_COORD_NSEC_PER_SEC)
 
 
-static ngx_int_t ngx_http_coord_session_add_variables(ngx_conf_t *cf);
+static ngx_int_t ngx_http_coord_session_preconfiguration(ngx_conf_t *cf);
 static void *ngx_http_coord_session_create_srv_conf(ngx_conf_t *cf);
 static void *ngx_http_coord_session_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent,
@@ -37,9 +37,6 @@ static ngx_int_t ngx_http_coord_session_action(ngx_conf_t *cf,
     ngx_uint_t *action);
 static char *ngx_http_coord_session_cookie(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
-
-
-static ngx_str_t  ngx_http_coord_session_type = ngx_string("ss");
 
 
 static ngx_command_t  ngx_http_coord_session_commands[] = {
@@ -98,7 +95,7 @@ static ngx_command_t  ngx_http_coord_session_commands[] = {
 
 
 static ngx_http_module_t  ngx_http_coord_session_module_ctx = {
-    ngx_http_coord_session_add_variables,  /* preconfiguration */
+    ngx_http_coord_session_preconfiguration, /* preconfiguration */
     ngx_http_coord_session_init,           /* postconfiguration */
 
     NULL,                                  /* create main configuration */
@@ -128,7 +125,7 @@ ngx_module_t  ngx_http_coord_session_module = {
 };
 
 
-static ngx_http_variable_t  ngx_http_coord_session_vars[] = {
+ngx_http_variable_t  ngx_http_coord_session_vars[] = {
 
     { ngx_string("coord_session_status"), NULL,
       ngx_http_coord_session_variable,
@@ -154,9 +151,9 @@ static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
 
 
 static ngx_int_t
-ngx_http_coord_session_add_variables(ngx_conf_t *cf)
+ngx_http_coord_session_preconfiguration(ngx_conf_t *cf)
 {
-    return ngx_http_coord_add_variables(cf, ngx_http_coord_session_vars);
+    return ngx_http_coord_feature_add(cf, &ngx_http_coord_session_feature);
 }
 
 
@@ -218,15 +215,13 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
 
     if (conf->use || conf->cookie) {
-        ngx_http_coord_feature_enable(cf,
-                                 ngx_http_coord_session_lookup_feature.stages,
-                                 NGX_HTTP_COORD_SESSION_LOOKUP);
+        ngx_http_coord_feature_enable(cf, &ngx_http_coord_session_feature,
+                                      NGX_HTTP_COORD_PREACCESS);
     }
 
     if (conf->use) {
-        ngx_http_coord_feature_enable(cf,
-                                      ngx_http_coord_session_feature.stages,
-                                      NGX_HTTP_COORD_SESSION);
+        ngx_http_coord_feature_enable(cf, &ngx_http_coord_session_feature,
+                                      NGX_HTTP_COORD_PRECONTENT);
     }
 
     return NGX_CONF_OK;
@@ -238,12 +233,9 @@ ngx_http_coord_session_init(ngx_conf_t *cf)
 {
     ngx_http_coord_main_conf_t  *cmcf;
 
-    ngx_http_coord_feature_add(cf, &ngx_http_coord_session_lookup_feature);
-    ngx_http_coord_feature_add(cf, &ngx_http_coord_session_feature);
-
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
-    if ((cmcf->used & (1 << NGX_HTTP_COORD_SESSION_LOOKUP)) == 0) {
+    if ((cmcf->used & (1 << ngx_http_coord_session_feature.slot)) == 0) {
         return NGX_OK;
     }
 
@@ -262,7 +254,7 @@ ngx_http_coord_session_header_filter(ngx_http_request_t *r)
     if (r == r->main) {
         ctx = ngx_http_coord_get_ctx(r);
 
-        if (ctx && ctx->state[NGX_HTTP_COORD_SESSION]) {
+        if (ctx && ngx_http_coord_session_state(ctx)) {
             ngx_http_coord_session_learn(r, ctx);
         }
     }
@@ -338,7 +330,8 @@ ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    zone = ngx_http_coord_zone_declare(cf, &ngx_http_coord_session_type,
+    zone = ngx_http_coord_zone_declare(cf,
+                                       &ngx_http_coord_session_feature.kind,
                                        &name);
     if (zone == NULL) {
         return NGX_CONF_ERROR;
@@ -433,7 +426,8 @@ ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    use->zone = ngx_http_coord_zone_get(cf, &ngx_http_coord_session_type,
+    use->zone = ngx_http_coord_zone_get(cf,
+                                        &ngx_http_coord_session_feature.kind,
                                         &name);
     if (use->zone == NULL) {
         return NGX_CONF_ERROR;

@@ -14,12 +14,6 @@
 #define NGX_HTTP_COORD_COOKIE_MAX_AGE  "; max-age="
 
 
-/* ctx->state[NGX_HTTP_COORD_SESSION_LOOKUP] */
-typedef struct {
-    ngx_str_t                         id;        /* the one issued */
-} ngx_http_coord_session_issued_t;
-
-
 static ngx_int_t ngx_http_coord_session_cookie_find(ngx_http_request_t *r,
     ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id);
 static ngx_int_t ngx_http_coord_session_cookie_pick(ngx_str_t *line,
@@ -46,7 +40,7 @@ ngx_http_coord_session_cookie_issue(ngx_http_request_t *r)
     ngx_str_t                         id;
     ngx_http_coord_ctx_t             *ctx;
     ngx_http_coord_session_conf_t    *scf;
-    ngx_http_coord_session_issued_t  *issued;
+    ngx_http_coord_session_client_t  *client;
 
     scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_session_module);
 
@@ -63,28 +57,31 @@ ngx_http_coord_session_cookie_issue(ngx_http_request_t *r)
         return NGX_ERROR;
     }
 
-    if (ctx->state[NGX_HTTP_COORD_SESSION_LOOKUP] || ctx->headers_done) {
-        return NGX_OK;
-    }
-
-    issued = ngx_palloc(r->pool, sizeof(ngx_http_coord_session_issued_t)
-                                 + NGX_HTTP_COORD_SESSION_ID_LEN);
-    if (issued == NULL || ngx_coord_id(random) != NGX_OK) {
+    client = ngx_http_coord_session_client(r, ctx);
+    if (client == NULL) {
         return NGX_ERROR;
     }
 
-    issued->id.data = (u_char *) (issued + 1);
-    issued->id.len = NGX_HTTP_COORD_SESSION_ID_LEN;
+    if (client->issued.len || ctx->headers_done) {
+        return NGX_OK;
+    }
 
-    ngx_hex_dump(issued->id.data, random, NGX_COORD_ID_LEN);
+    id.len = NGX_HTTP_COORD_SESSION_ID_LEN;
+    id.data = ngx_pnalloc(r->pool, id.len);
 
-    if (ngx_http_coord_session_cookie_field(r, ctx, scf->cookie, &issued->id)
+    if (id.data == NULL || ngx_coord_id(random) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_hex_dump(id.data, random, NGX_COORD_ID_LEN);
+
+    if (ngx_http_coord_session_cookie_field(r, ctx, scf->cookie, &id)
         != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    ctx->state[NGX_HTTP_COORD_SESSION_LOOKUP] = issued;
+    client->issued = id;
 
     return NGX_OK;
 }
@@ -230,7 +227,7 @@ ngx_http_coord_session_id_variable(ngx_http_request_t *r,
     ngx_http_request_t               *main;
     ngx_http_coord_ctx_t             *ctx;
     ngx_http_coord_session_conf_t    *scf;
-    ngx_http_coord_session_issued_t  *issued;
+    ngx_http_coord_session_client_t  *client;
 
     main = r->main;
 
@@ -250,14 +247,14 @@ ngx_http_coord_session_id_variable(ngx_http_request_t *r,
     }
 
     ctx = ngx_http_coord_get_ctx(main);
-    issued = ctx ? ctx->state[NGX_HTTP_COORD_SESSION_LOOKUP] : NULL;
+    client = ctx ? ctx->state[ngx_http_coord_session_feature.slot] : NULL;
 
-    if (issued == NULL) {
+    if (client == NULL || client->issued.len == 0) {
         v->not_found = 1;
         return NGX_OK;
     }
 
-    id = issued->id;
+    id = client->issued;
 
 found:
 

@@ -32,7 +32,7 @@ typedef struct {
 } ngx_http_coord_session_user_t;
 
 
-typedef struct {
+struct ngx_http_coord_session_state_s {
     ngx_http_coord_ctx_t             *ctx;
     ngx_http_coord_session_conf_t    *conf;
     ngx_http_coord_session_use_t     *use;
@@ -69,7 +69,7 @@ typedef struct {
     unsigned                          failed:1;  /* the store has no answer */
     unsigned                          learned:1;
     unsigned                          relearn:1;
-} ngx_http_coord_session_state_t;
+};
 
 
 /* 1 if the value to bind is not the one that is bound */

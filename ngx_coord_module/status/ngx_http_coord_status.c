@@ -497,7 +497,7 @@ ngx_http_coord_status_outcome(ngx_coord_zone_t *zone, ngx_uint_t outcome,
     *count = ngx_coord_metrics_outcome(zone, outcome);
 
     return *count
-           || (ngx_coord_metrics_feature(zone)->outcomes & (1 << outcome));
+           || (zone->kind->outcomes & (1 << outcome));
 }
 
 

@@ -52,10 +52,10 @@ ngx_int_t
 ngx_http_coord_status_html(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
-    u_char                          nonce[NGX_HTTP_COORD_NONCE_LEN + 1];
-    ngx_uint_t                      i;
-    ngx_coord_zone_t               *zone;
-    ngx_http_coord_status_store_t   s;
+    u_char                         nonce[NGX_HTTP_COORD_NONCE_LEN + 1];
+    ngx_uint_t                     i;
+    ngx_coord_zone_t              *zone;
+    ngx_http_coord_status_store_t  s;
 
     if (ngx_http_coord_status_html_policy(st, nonce) != NGX_OK) {
         return NGX_ERROR;
@@ -269,16 +269,16 @@ static void
 ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n)
 {
-    u_char                              path[64];
-    ngx_uint_t                          i, count;
-    const ngx_coord_metric_t           *metric;
-    const ngx_coord_metrics_feature_t  *feature;
+    u_char                     path[64];
+    ngx_uint_t                 i, count;
+    const ngx_coord_kind_t    *kind;
+    const ngx_coord_metric_t  *metric;
 
-    feature = ngx_coord_metrics_feature(zone);
+    kind = zone->kind;
 
     ngx_http_coord_out_text(out, "<article><h3>");
     ngx_http_coord_out_html(out, &zone->name);
-    ngx_http_coord_out_printf(out, "<small>%V, store ", &feature->name);
+    ngx_http_coord_out_printf(out, "<small>%V, store ", &kind->name);
     ngx_http_coord_out_html(out, &zone->store->name);
     ngx_http_coord_out_text(out, "</small></h3>");
 
@@ -303,7 +303,7 @@ ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
     for (metric = ngx_coord_metrics_table; metric->name.len; metric++) {
 
         if (metric->scope != NGX_COORD_METRIC_ZONE
-            || !(feature->gauges & (1 << metric->offset)))
+            || !(kind->gauges & (1 << metric->offset)))
         {
             continue;
         }
@@ -318,7 +318,7 @@ ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
 
     ngx_http_coord_out_text(out, "</dl>");
 
-    if (st->keys && feature->keys) {
+    if (st->keys && kind->keys) {
         ngx_http_coord_status_html_keys(zone, out, n);
     }
 
@@ -403,9 +403,9 @@ static void
 ngx_http_coord_status_html_keys(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out, ngx_uint_t n)
 {
-    ngx_str_t                key;
-    ngx_uint_t               i, found;
-    ngx_coord_keys_entry_t   entries[NGX_HTTP_COORD_STATUS_KEYS];
+    ngx_str_t               key;
+    ngx_uint_t              i, found;
+    ngx_coord_keys_entry_t  entries[NGX_HTTP_COORD_STATUS_KEYS];
 
     found = ngx_coord_keys_top(zone, entries, NGX_HTTP_COORD_STATUS_KEYS);
 

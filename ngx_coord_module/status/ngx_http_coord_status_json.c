@@ -34,9 +34,9 @@ ngx_int_t
 ngx_http_coord_status_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
-    ngx_uint_t                      i;
-    ngx_coord_zone_t               *zone;
-    ngx_http_coord_status_store_t   store;
+    ngx_uint_t                     i;
+    ngx_coord_zone_t              *zone;
+    ngx_http_coord_status_store_t  store;
 
     ngx_http_coord_json_open(out, NULL, '{');
 
@@ -304,14 +304,14 @@ static void
 ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_out_t *out)
 {
-    const ngx_coord_metric_t           *metric;
-    const ngx_coord_metrics_feature_t  *feature;
+    const ngx_coord_kind_t    *kind;
+    const ngx_coord_metric_t  *metric;
 
-    feature = ngx_coord_metrics_feature(zone);
+    kind = zone->kind;
 
     ngx_http_coord_json_open(out, NULL, '{');
 
-    ngx_http_coord_json_string(out, "feature", &feature->name);
+    ngx_http_coord_json_string(out, "feature", &kind->name);
     ngx_http_coord_json_string(out, "zone", &zone->name);
     ngx_http_coord_json_string(out, "store", &zone->store->name);
 
@@ -320,7 +320,7 @@ ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
 
     for (metric = ngx_coord_metrics_table; metric->name.len; metric++) {
         if (metric->scope == NGX_COORD_METRIC_ZONE
-            && (feature->gauges & (1 << metric->offset)))
+            && (kind->gauges & (1 << metric->offset)))
         {
             ngx_http_coord_json_number(out, (char *) metric->member.data,
                                        ngx_coord_metrics_state(&st->view, zone,
@@ -328,7 +328,7 @@ ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
         }
     }
 
-    if (st->keys && feature->keys) {
+    if (st->keys && kind->keys) {
         ngx_http_coord_status_json_keys(zone, out);
     }
 
@@ -422,9 +422,9 @@ static void
 ngx_http_coord_status_json_keys(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out)
 {
-    ngx_str_t                key;
-    ngx_uint_t               i, n;
-    ngx_coord_keys_entry_t   entries[NGX_HTTP_COORD_STATUS_KEYS];
+    ngx_str_t               key;
+    ngx_uint_t              i, n;
+    ngx_coord_keys_entry_t  entries[NGX_HTTP_COORD_STATUS_KEYS];
 
     n = ngx_coord_keys_top(zone, entries, NGX_HTTP_COORD_STATUS_KEYS);
 

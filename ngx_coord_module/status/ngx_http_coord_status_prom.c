@@ -81,9 +81,9 @@ static void
 ngx_http_coord_status_prom_stores(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out, const ngx_coord_metric_t *metric)
 {
-    ngx_uint_t                      i;
-    ngx_atomic_t                   *value;
-    ngx_http_coord_status_store_t   s;
+    ngx_uint_t                     i;
+    ngx_atomic_t                  *value;
+    ngx_http_coord_status_store_t  s;
 
     for (i = 0; ngx_http_coord_status_store(st, i, &s) == NGX_OK; i++) {
 
@@ -181,9 +181,9 @@ static void
 ngx_http_coord_status_prom_zones(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out, const ngx_coord_metric_t *metric)
 {
-    ngx_uint_t                          i, n, count;
-    ngx_coord_zone_t                   *zone;
-    const ngx_coord_metrics_feature_t  *feature;
+    ngx_uint_t               i, n, count;
+    ngx_coord_zone_t        *zone;
+    const ngx_coord_kind_t  *kind;
 
     for (i = 0; /* void */ ; i++) {
         zone = ngx_http_coord_status_zone(st, i);
@@ -192,11 +192,11 @@ ngx_http_coord_status_prom_zones(ngx_http_coord_status_t *st,
             break;
         }
 
-        feature = ngx_coord_metrics_feature(zone);
+        kind = zone->kind;
 
         if (metric->scope == NGX_COORD_METRIC_ZONE) {
 
-            if (feature->gauges & (1 << metric->offset)) {
+            if (kind->gauges & (1 << metric->offset)) {
                 n = ngx_coord_metrics_state(&st->view, zone, metric->offset);
                 ngx_http_coord_status_prom_zone(zone, out, metric, NULL, n);
             }
@@ -221,7 +221,7 @@ ngx_http_coord_status_prom_zone(ngx_coord_zone_t *zone,
     const ngx_str_t *outcome, ngx_uint_t value)
 {
     ngx_http_coord_out_printf(out, "%V{feature=\"%V\",zone=\"", &metric->name,
-                              &ngx_coord_metrics_feature(zone)->name);
+                              &zone->kind->name);
     ngx_http_coord_out_label(out, &zone->name);
 
     if (outcome) {

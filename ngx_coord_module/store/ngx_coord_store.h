@@ -17,6 +17,7 @@
 
 #include "ngx_coord.h"
 #include "ngx_coord_key.h"
+#include "ngx_coord_outcome.h"
 #include "ngx_coord_redis.h"
 
 
@@ -334,6 +335,7 @@ struct ngx_coord_store_s {
  */
 
 struct ngx_coord_zone_s {
+    const ngx_coord_kind_t    *kind;
     ngx_str_t                  name;
     ngx_str_t                  type;         /* "rl", "cc", ... of the key */
     ngx_coord_store_t         *store;        /* resolved after configuration */

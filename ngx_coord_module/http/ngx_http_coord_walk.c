@@ -11,18 +11,16 @@
 
 
 static ngx_int_t ngx_http_coord_walk(ngx_http_request_t *r,
-    ngx_http_coord_stage_e stage, ngx_uint_t features);
+    ngx_http_coord_stage_e stage, ngx_uint_t used);
 static ngx_int_t ngx_http_coord_begin(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_uint_t features);
+    ngx_http_coord_ctx_t *ctx, ngx_uint_t used);
 static ngx_int_t ngx_http_coord_ask(ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_end_stage(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_int_t rc);
-static void ngx_http_coord_undo_begun(ngx_http_coord_ctx_t *ctx);
 static void ngx_http_coord_undo_passed(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
-static void ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_wait(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static void ngx_http_coord_block_writing(ngx_http_request_t *r);
@@ -32,38 +30,38 @@ static void ngx_http_coord_answered(ngx_coord_batch_t *batch);
 ngx_int_t
 ngx_http_coord_preaccess_handler(ngx_http_request_t *r)
 {
-    ngx_http_coord_loc_conf_t  *clcf;
+    ngx_http_coord_loc_conf_t  *lcf;
 
-    clcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
 
-    if (clcf->features[NGX_HTTP_COORD_PREACCESS] == 0) {
+    if (lcf->features[NGX_HTTP_COORD_PREACCESS] == 0) {
         return NGX_DECLINED;
     }
 
     return ngx_http_coord_walk(r, NGX_HTTP_COORD_PREACCESS,
-                               clcf->features[NGX_HTTP_COORD_PREACCESS]);
+                               lcf->features[NGX_HTTP_COORD_PREACCESS]);
 }
 
 
 ngx_int_t
 ngx_http_coord_precontent_handler(ngx_http_request_t *r)
 {
-    ngx_http_coord_loc_conf_t  *clcf;
+    ngx_http_coord_loc_conf_t  *lcf;
 
-    clcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
 
-    if (clcf->features[NGX_HTTP_COORD_PRECONTENT] == 0 || r != r->main) {
+    if (lcf->features[NGX_HTTP_COORD_PRECONTENT] == 0 || r != r->main) {
         return NGX_DECLINED;
     }
 
     return ngx_http_coord_walk(r, NGX_HTTP_COORD_PRECONTENT,
-                               clcf->features[NGX_HTTP_COORD_PRECONTENT]);
+                               lcf->features[NGX_HTTP_COORD_PRECONTENT]);
 }
 
 
 static ngx_int_t
 ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
-    ngx_uint_t features)
+    ngx_uint_t used)
 {
     ngx_int_t              rc;
     ngx_http_coord_ctx_t  *ctx;
@@ -75,14 +73,14 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
 
     if (ctx->walk == NGX_HTTP_COORD_WALK_IDLE) {
 
-        if ((features & ~ctx->decided) == 0) {
+        if ((used & ~ctx->decided[stage]) == 0) {
             return NGX_DECLINED;
         }
 
         ctx->request = r;
         ctx->stage = stage;
         ctx->walk = NGX_HTTP_COORD_WALK_BEGIN;
-        ctx->slot = 0;
+        ctx->next = 0;
 
     } else if (ctx->request != r) {
         /* a parallel subrequest: the client request is being decided */
@@ -94,7 +92,7 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
         switch (ctx->walk) {
 
         case NGX_HTTP_COORD_WALK_BEGIN:
-            rc = ngx_http_coord_begin(r, ctx, features);
+            rc = ngx_http_coord_begin(r, ctx, used);
 
             if (rc == NGX_OK) {
                 rc = ngx_http_coord_ask(ctx);
@@ -107,7 +105,7 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
 
             if (ctx->in_flight == 0) {
                 ctx->walk = NGX_HTTP_COORD_WALK_DECIDE;
-                ctx->slot = 0;
+                ctx->next = 0;
                 rc = NGX_OK;
             }
 
@@ -133,7 +131,7 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
         if (rc == NGX_DECLINED && ctx->again) {
             ctx->again = 0;
             ctx->walk = NGX_HTTP_COORD_WALK_BEGIN;
-            ctx->slot = 0;
+            ctx->next = 0;
 
             ngx_http_coord_drop_batches(ctx);
 
@@ -190,26 +188,30 @@ ngx_http_coord_end_stage(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
 static ngx_int_t
 ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
-    ngx_uint_t features)
+    ngx_uint_t used)
 {
-    ngx_int_t                        rc;
-    ngx_uint_t                       bit;
-    ngx_http_coord_main_conf_t      *cmcf;
-    const ngx_http_coord_feature_t  *feature;
+    ngx_int_t                    rc;
+    ngx_uint_t                   bit;
+    ngx_array_t                 *steps;
+    ngx_http_coord_feature_t    *feature, **features;
+    ngx_http_coord_main_conf_t  *mcf;
 
-    cmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
 
-    for ( /* void */ ; ctx->slot < NGX_HTTP_COORD_SLOTS; ctx->slot++) {
+    steps = &mcf->steps[ctx->stage];
+    features = steps->elts;
 
+    for ( /* void */ ; ctx->next < steps->nelts; ctx->next++) {
+        feature = features[ctx->next];
+
+        ctx->slot = feature->slot;
         bit = 1 << ctx->slot;
 
-        if ((features & ~ctx->decided & bit) == 0) {
+        if ((used & ~ctx->decided[ctx->stage] & bit) == 0) {
             continue;
         }
 
-        feature = cmcf->features[ctx->slot];
-
-        rc = feature->begin(r, ctx);
+        rc = feature->steps[ctx->stage].begin(r, ctx);
 
         if (rc == NGX_DONE) {
             /* the request may be gone */
@@ -217,7 +219,7 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
         }
 
         ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                       "coord %V begin: %i", &feature->name, rc);
+                       "coord %V begin: %i", &feature->kind.name, rc);
 
         if (rc == NGX_DECLINED) {
             continue;
@@ -231,6 +233,9 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
         if (rc == NGX_AGAIN) {
             ctx->ending |= bit;
+
+        } else {
+            ngx_http_coord_settled(ctx);
         }
 
         return rc;
@@ -279,31 +284,35 @@ ngx_http_coord_answered(ngx_coord_batch_t *batch)
 static ngx_int_t
 ngx_http_coord_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
-    ngx_int_t                        rc;
-    ngx_uint_t                       bit;
-    ngx_http_coord_main_conf_t      *cmcf;
-    const ngx_http_coord_feature_t  *feature;
+    ngx_int_t                    rc;
+    ngx_uint_t                   bit;
+    ngx_array_t                 *steps;
+    ngx_http_coord_feature_t    *feature, **features;
+    ngx_http_coord_main_conf_t  *mcf;
 
-    cmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
 
-    for ( /* void */ ; ctx->slot < NGX_HTTP_COORD_SLOTS; ctx->slot++) {
+    steps = &mcf->steps[ctx->stage];
+    features = steps->elts;
 
+    for ( /* void */ ; ctx->next < steps->nelts; ctx->next++) {
+        feature = features[ctx->next];
+
+        ctx->slot = feature->slot;
         bit = 1 << ctx->slot;
 
         if (((ctx->begun | ctx->deciding) & bit) == 0) {
             continue;
         }
 
-        feature = cmcf->features[ctx->slot];
-
-        ctx->decided |= bit;
+        ctx->decided[ctx->stage] |= bit;
         ctx->begun &= ~bit;
         ctx->deciding = 0;
 
-        rc = feature->decide(r, ctx);
+        rc = feature->steps[ctx->stage].decide(r, ctx);
 
         ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                       "coord %V decide: %i", &feature->name, rc);
+                       "coord %V decide: %i", &feature->kind.name, rc);
 
         if (rc == NGX_DECLINED) {
             ctx->passed |= bit;
@@ -333,93 +342,38 @@ ngx_http_coord_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 }
 
 
-/* gives back what was granted to features that did not come to decide */
-
-static void
-ngx_http_coord_undo_begun(ngx_http_coord_ctx_t *ctx)
-{
-    ngx_uint_t           i, j, first;
-    ngx_coord_batch_t   *batch, **batches;
-
-    if (ctx->begun == 0) {
-        return;
-    }
-
-    batches = ctx->batches.elts;
-
-    for (i = 0; i < ctx->batches.nelts; i++) {
-        batch = batches[i];
-
-        if (!batch->complete) {
-            /* cancelled by ngx_coord_batch_done() */
-            continue;
-        }
-
-        /* operations stand in the order of slots: the undecided are last */
-
-        for (first = 0; first < batch->nops; first++) {
-            if (ctx->begun & (1 << batch->ops[first].tag)) {
-                break;
-            }
-        }
-
-        for (j = first; j < batch->nops; j++) {
-            if ((ctx->begun & (1 << batch->ops[j].tag)) == 0) {
-                break;
-            }
-        }
-
-        if (first < j) {
-            ngx_coord_batch_undo(batch, first, j);
-        }
-    }
-}
-
-
 /* has features give back what they kept before another one refused */
 
 static void
 ngx_http_coord_undo_passed(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
-    ngx_uint_t                       i;
-    ngx_http_coord_main_conf_t      *cmcf;
-    const ngx_http_coord_feature_t  *feature;
+    ngx_uint_t                    i;
+    ngx_array_t                  *steps;
+    ngx_http_coord_step_t        *step;
+    ngx_http_coord_feature_t    **features;
+    ngx_http_coord_main_conf_t   *mcf;
 
     if (ctx->passed == 0) {
         return;
     }
 
-    cmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
 
-    for (i = NGX_HTTP_COORD_SLOTS; i-- > 0; /* void */ ) {
+    steps = &mcf->steps[ctx->stage];
+    features = steps->elts;
 
-        if ((ctx->passed & (1 << i)) == 0) {
+    for (i = steps->nelts; i-- > 0; /* void */ ) {
+
+        if ((ctx->passed & (1 << features[i]->slot)) == 0) {
             continue;
         }
 
-        feature = cmcf->features[i];
+        step = &features[i]->steps[ctx->stage];
 
-        if (feature->undo) {
-            feature->undo(ctx, ctx->state[i]);
+        if (step->undo) {
+            step->undo(ctx, ctx->state[features[i]->slot]);
         }
     }
-}
-
-
-static void
-ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx)
-{
-    ngx_uint_t           i;
-    ngx_coord_batch_t  **batches;
-
-    batches = ctx->batches.elts;
-
-    for (i = 0; i < ctx->batches.nelts; i++) {
-        ngx_coord_batch_done(batches[i]);
-    }
-
-    ctx->batches.nelts = 0;
-    ctx->in_flight = 0;
 }
 
 
@@ -495,39 +449,4 @@ ngx_http_coord_resume(ngx_http_coord_ctx_t *ctx)
     ngx_http_core_run_phases(r);
 
     ngx_http_run_posted_requests(c);
-}
-
-
-void
-ngx_http_coord_cleanup(void *data)
-{
-    ngx_http_coord_ctx_t *ctx = data;
-
-    ngx_uint_t                       i;
-    ngx_http_coord_main_conf_t      *cmcf;
-    const ngx_http_coord_feature_t  *feature;
-
-    ctx->waiting = 0;
-
-    ngx_http_coord_undo_begun(ctx);
-    ngx_http_coord_drop_batches(ctx);
-
-    if (ctx->ending == 0) {
-        return;
-    }
-
-    cmcf = ngx_http_get_module_main_conf(ctx->request, ngx_http_coord_module);
-
-    for (i = NGX_HTTP_COORD_SLOTS; i-- > 0; /* void */ ) {
-
-        if ((ctx->ending & (1 << i)) == 0) {
-            continue;
-        }
-
-        feature = cmcf->features[i];
-
-        if (feature->end) {
-            feature->end(ctx, ctx->state[i]);
-        }
-    }
 }

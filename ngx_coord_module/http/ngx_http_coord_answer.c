@@ -174,7 +174,7 @@ ngx_http_coord_report_t *
 ngx_http_coord_report(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
     ngx_http_coord_report_t    *report;
-    ngx_http_coord_loc_conf_t  *clcf;
+    ngx_http_coord_loc_conf_t  *lcf;
 
     if (ctx->reports == NULL) {
         ctx->reports = ngx_array_create(r->pool, 2,
@@ -185,8 +185,8 @@ ngx_http_coord_report(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
         /* as configured where the limits are, not where a redirect ends */
 
-        clcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
-        ctx->limit_headers = clcf->limit_headers;
+        lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+        ctx->limit_headers = lcf->limit_headers;
     }
 
     report = ngx_array_push(ctx->reports);
