@@ -36,10 +36,11 @@ my $n = $t->node(name => 'n', workers => 2, http => <<'EOF')->start;
 EOF
 
 
-# a load in the background: its result is read from a pipe at the end
+# a load in the background, of so many requests at least: its result is read
+# from a pipe at the end
 
 sub load {
-    my ($path) = @_;
+    my ($path, $least) = @_;
 
     pipe(my $out, my $in) or die "pipe: $!";
     my $pid = fork();
@@ -47,11 +48,12 @@ sub load {
 
     if ($pid == 0) {
         close $out;
-        my ($stop, %n) = (0);
+        my ($stop, $sent, %n) = (0, 0);
         $SIG{TERM} = sub { $stop = 1 };
 
-        while (!$stop) {
+        while (!$stop || $sent < $least) {
             my @r = Coord::HTTP::parallel([map { $n->req($path) } 1 .. 10]);
+            $sent += @r;
             $n{$_->status || "0 $_->{error}"}++ for @r;
         }
 
@@ -76,7 +78,7 @@ sub load {
 
 # 50 reloads
 
-my $stop = load('/?k=load');
+my $stop = load('/?k=load', 250);
 my %old;
 
 for (1 .. 50) {
@@ -84,10 +86,10 @@ for (1 .. 50) {
 }
 
 my $load = $stop->();
-my $few = load('/few?k=reload');
+my $few = load('/few?k=reload', 150);
 $old{$_} = 1 for map { $n->reload } 1 .. 3;
 $few = $few->();
-my $mem = load('/mem?k=reload');
+my $mem = load('/mem?k=reload', 150);
 $old{$_} = 1 for map { $n->reload } 1 .. 3;
 $mem = $mem->();
 
@@ -116,7 +118,7 @@ ok($n->wait_gone(10, @waiting), 'and leaves when it is gone');
 # kill -9 under load
 
 $n->allow(qr/exited on signal 9/);
-$stop = load('/?k=kill');
+$stop = load('/?k=kill', 250);
 
 for (1 .. 5) {
     $n->kill_worker;
