@@ -11,7 +11,7 @@ use warnings;
 use POSIX ();
 
 use Coord::HTTP;
-use Coord::Util qw(alive children free_port kill_and_wait slurp spew
+use Coord::Util qw(alive children free_port kill_and_wait slurp spew stopped
                    wait_dead wait_for);
 
 
@@ -253,8 +253,9 @@ sub _all_pids {
 }
 
 
-# reload(): HUP; waits until new workers have taken over and returns the pids
-# of the old ones, which may still be busy; see wait_gone()
+# reload(): HUP; waits until new workers have taken over and the old ones take
+# no more requests; returns the pids of these, which may still be busy, see
+# wait_gone()
 
 sub reload {
     my ($self, %opt) = @_;
@@ -269,7 +270,12 @@ sub reload {
 
     return keys %old if $opt{no_wait};
 
-    wait_for(sub { $count <= grep { !$old{$_} } $self->workers }, 20)
+    # the old ones take requests until they have read what the master says
+    wait_for(sub {
+        my @now = $self->workers;
+        return !(grep { $old{$_} && !stopped($_) } @now)
+               && $count <= grep { !$old{$_} } @now;
+    }, 20)
         or die "node $self->{name}: no new workers after a reload\n"
                . slurp("$self->{dir}/error.log");
 

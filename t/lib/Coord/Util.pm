@@ -12,7 +12,7 @@ use Fcntl qw(LOCK_EX LOCK_NB O_CREAT O_RDWR);
 use IO::Socket::INET;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT_OK = qw(free_port wait_for slurp spew alive wait_dead
+our @EXPORT_OK = qw(free_port wait_for slurp spew alive stopped wait_dead
                     kill_and_wait children);
 
 my %held;
@@ -98,6 +98,15 @@ sub alive {
     my $stat = slurp("/proc/$pid/stat");
 
     return $stat =~ /\)\s+([A-Za-z])/ && $1 ne 'Z' && $1 ne 'X';
+}
+
+
+# stopped($pid): by SIGSTOP
+
+sub stopped {
+    my ($pid) = @_;
+
+    return slurp("/proc/$pid/stat") =~ /\)\s+T/;
 }
 
 
