@@ -2,7 +2,11 @@
 # Copyright (C) ngx_coord_module contributors
 
 # make                 build/ngx_http_coord_module.so for the installed nginx
-# make NGINX_SRC=dir   the same for that source tree, and build/nginx from it
+# make NGINX_SRC=dir   the same for that source tree, and build/nginx from it;
+#                      with the options that the tree was configured with, if
+#                      it was
+# make NGINX_BINARY=.. with the options of that binary; with NGINX_SRC its
+#                      source, and no nginx is built
 # make SANITIZE=1      build/sanitize/{ngx_http_coord_module.so,nginx}, with
 #                      ASan and UBSan; goes with test and NGINX_SRC
 # make test [TESTS=..] installs what is missing, builds, runs t/ with prove
@@ -11,8 +15,12 @@
 # make fuzz            the decoder of stored records, a minute (clang)
 # make lint            style, layers, generated files, compiler, cppcheck
 # make install-deps    installs all Debian packages that are missing
+# REDIS_SERVER=file    for demo, test and bench: valkey-server, or any other;
+#                      not set: redis-server, or valkey-server without that
 
 NGINX_SRC ?=
+NGINX_BINARY ?=
+REDIS_SERVER ?=
 SANITIZE ?=
 TESTS ?= t/
 PROVE_JOBS ?= 2
@@ -33,7 +41,15 @@ out := build
 tree := build/tree/$(tree_name)
 endif
 
-ifneq ($(NGINX_SRC)$(SANITIZE),)
+# which nginx runs: one that is built here, the given one, the installed one
+
+ifeq ($(SANITIZE),1)
+build_nginx := yes
+else
+build_nginx := $(if $(NGINX_SRC),$(if $(NGINX_BINARY),,yes))
+endif
+
+ifeq ($(build_nginx),yes)
 binary := $(CURDIR)/$(out)/nginx
 else
 binary := $(or $(NGINX_BINARY),$(shell PATH=$$PATH:/usr/sbin:/usr/local/sbin \
@@ -55,7 +71,7 @@ unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
 submake = $(MAKE) --no-print-directory
 parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
-export NGINX_SRC SANITIZE NGINX_BINARY
+export NGINX_SRC NGINX_BINARY REDIS_SERVER SANITIZE
 
 test_env = TEST_NGINX_BINARY=$(binary) TEST_MODULE=$(CURDIR)/$(module) \
            TEST_UNIT=$(CURDIR)/$(out)/unit TEST_SANITIZE=$(SANITIZE)
@@ -72,8 +88,8 @@ all: module
 
 $(tree).list: FORCE
 	@mkdir -p $(@D)
-	@echo '$(sources) $(NGINX_SRC)' | cmp -s - $@ \
-	    || echo '$(sources) $(NGINX_SRC)' > $@
+	@echo '$(sources) $(NGINX_SRC) $(NGINX_BINARY)' | cmp -s - $@ \
+	    || echo '$(sources) $(NGINX_SRC) $(NGINX_BINARY)' > $@
 
 $(table): $(scripts) lua-free-scripts/generate.sh
 	sh lua-free-scripts/generate.sh > $@.tmp && mv $@.tmp $@
@@ -86,7 +102,7 @@ $(tree)/objs/Makefile: config .ci/nginx-tree $(tree).list $(table) \
 
 module: $(tree)/objs/Makefile
 	@mkdir -p $(out)
-ifneq ($(NGINX_SRC)$(SANITIZE),)
+ifeq ($(build_nginx),yes)
 	@$(submake) $(parallel) -s -C $(tree) -f objs/Makefile binary
 	@cmp -s $(tree)/objs/nginx $(out)/nginx \
 	    || cp -f $(tree)/objs/nginx $(out)/nginx
@@ -104,8 +120,9 @@ unit_cflags = -D_GNU_SOURCE -g -O1 -fno-omit-frame-pointer -fsanitize=address,un
               -fno-sanitize=nonnull-attribute -fno-sanitize-recover=undefined \
               -Wall -Wextra -Wno-unused-parameter -Werror
 unit_includes = $(addprefix -I ,$(wildcard ngx_coord_module/*/)) -I t/unit \
-                $(foreach d,src/core src/event src/event/modules src/os/unix \
-                src/http src/http/modules objs,-isystem $(tree)/$(d))
+                $(foreach d,src/core src/event src/event/modules \
+                src/event/quic src/os/unix src/http src/http/modules \
+                src/http/v2 src/http/v3 objs,-isystem $(tree)/$(d))
 
 unit: $(unit_tests)
 
@@ -124,7 +141,8 @@ $(out)/unit/%: $(out)/unit/t/unit/%.o $(out)/unit/libcoord.a
 
 fuzz: $(tree)/objs/Makefile
 	@mkdir -p $(out)/fuzz/corpus
-	clang -g -O1 -fsanitize=fuzzer,address,undefined $(unit_includes) \
+	clang -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined \
+	    $(unit_includes) \
 	    -o $(out)/fuzz/record_fuzz t/fuzz/record_fuzz.c \
 	    t/unit/ngx_stub.c ngx_coord_module/base/ngx_coord_record.c \
 	    ngx_coord_module/base/ngx_coord_key.c -lcrypto

@@ -29,8 +29,9 @@ static int    fd;
 int
 start_redis(void **state)
 {
-    char                path[64];
     int                 i;
+    char                path[64];
+    const char         *name;
     struct sockaddr_un  sa;
 
     assert_non_null(mkdtemp(dir));
@@ -48,8 +49,17 @@ start_redis(void **state)
             _exit(1);
         }
 
-        execlp("redis-server", "redis-server", "--port", "0", "--unixsocket",
-               path, "--save", "", "--appendonly", "no", "--dir", dir, NULL);
+        for (i = 0; i < 2; i++) {
+            name = getenv("REDIS_SERVER");
+
+            if (name == NULL || *name == '\0') {
+                name = i == 0 ? "redis-server" : "valkey-server";
+            }
+
+            execlp(name, name, "--port", "0", "--unixsocket", path, "--save",
+                   "", "--appendonly", "no", "--dir", dir, NULL);
+        }
+
         _exit(1);
     }
 

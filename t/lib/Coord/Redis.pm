@@ -2,7 +2,8 @@ package Coord::Redis;
 
 # Copyright (C) ngx_coord_module contributors
 
-# A small RESP2 client, and a real redis-server of its own for a test.
+# A small RESP2 client, and a real server of its own for a test: $REDIS_SERVER,
+# else redis-server, else valkey-server.
 #
 #   my $server = Coord::Redis->start('maxmemory 10mb');
 #   my $redis = $server->connect;
@@ -202,7 +203,10 @@ sub run {
     die "fork: $!" if !defined $pid;
 
     if ($pid == 0) {
-        { exec('redis-server', "$self->{dir}/redis.conf") };
+        no warnings 'exec';
+
+        exec($_, "$self->{dir}/redis.conf")
+            for $ENV{REDIS_SERVER} || ('redis-server', 'valkey-server');
         POSIX::_exit(127);
     }
 
@@ -215,7 +219,7 @@ sub run {
     }
 
     $self->stop;
-    die "redis-server does not start:\n"
+    die "Redis does not start:\n"
         . Coord::Util::slurp("$self->{dir}/redis.log");
 }
 
