@@ -6,6 +6,7 @@
  */
 
 
+#include "ngx_http_coord.h"
 #include "ngx_http_coord_out.h"
 
 
@@ -13,11 +14,29 @@
 #define NGX_HTTP_COORD_OUT_PRINT   512
 
 
+/* how a status is called in a problem document */
+typedef struct {
+    ngx_uint_t                 status;
+    ngx_str_t                  title;
+} ngx_http_coord_out_problem_t;
+
+
 static ngx_int_t ngx_http_coord_out_grow(ngx_http_coord_out_t *out);
 static void ngx_http_coord_json_name(ngx_http_coord_out_t *out,
     const char *name);
 static void ngx_http_coord_json_escape(ngx_http_coord_out_t *out,
     const ngx_str_t *s);
+
+
+static const ngx_http_coord_out_problem_t  ngx_http_coord_out_problems[] = {
+    { NGX_HTTP_BAD_REQUEST, ngx_string("Bad Request") },
+    { NGX_HTTP_FORBIDDEN, ngx_string("Forbidden") },
+    { NGX_HTTP_NOT_FOUND, ngx_string("Not Found") },
+    { NGX_HTTP_NOT_ALLOWED, ngx_string("Method Not Allowed") },
+    { NGX_HTTP_REQUEST_URI_TOO_LARGE, ngx_string("URI Too Long") },
+    { NGX_HTTP_SERVICE_UNAVAILABLE, ngx_string("Service Unavailable") },
+    { 0, ngx_null_string }
+};
 
 
 void
@@ -389,4 +408,49 @@ ngx_http_coord_out_header(ngx_http_request_t *r, const char *name,
 #endif
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_out_problem(ngx_http_request_t *r, ngx_uint_t status,
+    const char *detail)
+{
+    ngx_http_coord_problem_t             problem;
+    const ngx_http_coord_out_problem_t  *p;
+
+    for (p = ngx_http_coord_out_problems; p->status != status; p++) {
+        if (p->status == 0) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+    }
+
+    ngx_memzero(&problem, sizeof(ngx_http_coord_problem_t));
+
+    problem.status = status;
+    problem.title = p->title;
+
+    ngx_str_set(&problem.type, "about:blank");
+
+    if (detail) {
+        problem.detail.data = (u_char *) detail;
+        problem.detail.len = ngx_strlen(detail);
+    }
+
+    return ngx_http_coord_problem(r, &problem);
+}
+
+
+ngx_int_t
+ngx_http_coord_out_not_allowed(ngx_http_request_t *r, const char *methods)
+{
+    ngx_str_t  value;
+
+    value.data = (u_char *) methods;
+    value.len = ngx_strlen(methods);
+
+    if (ngx_http_coord_out_header(r, "Allow", &value) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_coord_out_problem(r, NGX_HTTP_NOT_ALLOWED, NULL);
 }

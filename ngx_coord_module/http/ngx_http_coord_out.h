@@ -26,6 +26,7 @@ typedef struct {
 } ngx_http_coord_out_t;
 
 
+/* an empty text; its buffers come from pool, which has to outlive the chain */
 void ngx_http_coord_out_init(ngx_http_coord_out_t *out, ngx_pool_t *pool);
 
 /* adds bytes as they are */
@@ -80,6 +81,18 @@ ngx_int_t ngx_http_coord_out_send(ngx_http_request_t *r,
 /* adds a response header; NGX_ERROR: no memory */
 ngx_int_t ngx_http_coord_out_header(ngx_http_request_t *r, const char *name,
     const ngx_str_t *value);
+
+/*
+ * Sends a problem document of no special type, with the title that its status
+ * has and, unless NULL, a detail that needs no escapes.  Returns what a
+ * content handler returns; 500 for a status that has no title here.
+ */
+ngx_int_t ngx_http_coord_out_problem(ngx_http_request_t *r, ngx_uint_t status,
+    const char *detail);
+
+/* the same with status 405; methods: the field Allow, lives as the request */
+ngx_int_t ngx_http_coord_out_not_allowed(ngx_http_request_t *r,
+    const char *methods);
 
 
 #endif /* _NGX_HTTP_COORD_OUT_H_INCLUDED_ */

@@ -74,7 +74,7 @@ ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature = {
 
     ngx_http_coord_idempotency_end,
     ngx_http_coord_idempotency_vars,
-    NULL,
+    ngx_http_coord_idempotency_routes,
     0
 };
 

@@ -26,6 +26,7 @@
 #include "ngx_coord_record.h"
 #include "ngx_coord_timer.h"
 #include "ngx_coord_wake.h"
+#include "ngx_http_coord_api.h"
 
 
 #define NGX_HTTP_COORD_IDEMPOTENCY_OFF       0
@@ -330,6 +331,11 @@ char *ngx_http_coord_idempotency_names(ngx_conf_t *cf, ngx_command_t *cmd,
 /* --- ngx_http_coord_idempotency_var.c --- */
 
 extern ngx_http_variable_t  ngx_http_coord_idempotency_vars[];
+
+
+/* --- ngx_http_coord_idempotency_api.c: routes of coord_api --- */
+
+extern const ngx_http_coord_route_t  ngx_http_coord_idempotency_routes[];
 
 
 #endif /* _NGX_HTTP_COORD_IDEMPOTENCY_H_INCLUDED_ */

@@ -76,7 +76,7 @@ ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature = {
 
     ngx_http_coord_limit_conn_end,
     ngx_http_coord_limit_conn_vars,
-    NULL,
+    ngx_http_coord_limit_conn_routes,
     0
 };
 

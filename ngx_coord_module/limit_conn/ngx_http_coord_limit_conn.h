@@ -9,6 +9,7 @@
 
 
 #include "ngx_http_coord_lease.h"
+#include "ngx_http_coord_api.h"
 
 
 typedef enum {
@@ -52,6 +53,11 @@ extern ngx_http_variable_t             ngx_http_coord_limit_conn_vars[];
 /* the getter of all $coord_limit_conn_ variables; data: which one */
 ngx_int_t ngx_http_coord_limit_conn_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+
+
+/* --- ngx_http_coord_limit_conn_api.c: routes of coord_api --- */
+
+extern const ngx_http_coord_route_t  ngx_http_coord_limit_conn_routes[];
 
 
 #endif /* _NGX_HTTP_COORD_LIMIT_CONN_H_INCLUDED_ */

@@ -63,7 +63,7 @@ ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
 
     ngx_http_coord_limit_req_end,
     ngx_http_coord_limit_req_vars,
-    NULL,
+    ngx_http_coord_limit_req_routes,
     0
 };
 

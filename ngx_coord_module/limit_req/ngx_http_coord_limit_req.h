@@ -11,6 +11,7 @@
 #include "ngx_http_coord.h"
 #include "ngx_coord_parse.h"
 #include "ngx_coord_timer.h"
+#include "ngx_http_coord_api.h"
 
 
 typedef enum {
@@ -142,6 +143,11 @@ void ngx_http_coord_limit_req_count(ngx_http_coord_limit_req_state_t *state);
 /* the getter of all $coord_limit_req_ variables; data: which one */
 ngx_int_t ngx_http_coord_limit_req_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+
+
+/* --- ngx_http_coord_limit_req_api.c: routes of coord_api --- */
+
+extern const ngx_http_coord_route_t  ngx_http_coord_limit_req_routes[];
 
 
 #endif /* _NGX_HTTP_COORD_LIMIT_REQ_H_INCLUDED_ */

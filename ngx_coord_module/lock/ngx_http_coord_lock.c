@@ -8,6 +8,7 @@
 
 #include "ngx_http_coord_conf.h"
 #include "ngx_http_coord_lease.h"
+#include "ngx_http_coord_lock.h"
 
 
 typedef enum {
@@ -101,7 +102,7 @@ static ngx_http_coord_feature_t  ngx_http_coord_lock_feature = {
 
     ngx_http_coord_lock_release,
     ngx_http_coord_lock_vars,
-    NULL,
+    ngx_http_coord_lock_routes,
     0
 };
 

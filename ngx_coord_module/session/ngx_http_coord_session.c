@@ -66,7 +66,7 @@ ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
 
     ngx_http_coord_session_end,
     ngx_http_coord_session_vars,
-    NULL,
+    ngx_http_coord_session_routes,
     0
 };
 

@@ -9,6 +9,7 @@
 
 
 #include "ngx_http_coord.h"
+#include "ngx_http_coord_api.h"
 
 
 typedef enum {
@@ -146,6 +147,11 @@ typedef struct {
 } ngx_http_coord_sticky_conf_t;
 
 char *ngx_http_coord_sticky(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+
+/* --- ngx_http_coord_session_api.c: routes of coord_api --- */
+
+extern const ngx_http_coord_route_t  ngx_http_coord_session_routes[];
 
 
 #endif /* _NGX_HTTP_COORD_SESSION_H_INCLUDED_ */

@@ -7,7 +7,7 @@
 
 
 #include "ngx_http_coord_api.h"
-#include "ngx_http_coord_status.h"
+#include "ngx_http_coord_conf.h"
 
 
 #define NGX_HTTP_COORD_API_KEY    4096       /* bytes of a key, decoded */
@@ -20,10 +20,15 @@ typedef struct {
 } ngx_http_coord_api_conf_t;
 
 
+extern ngx_module_t  ngx_http_coord_api_module;
+
+
 static ngx_int_t ngx_http_coord_api_handler(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_coord_api_local(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_api_path(ngx_http_request_t *r,
     ngx_http_coord_api_t *api);
+static ngx_int_t ngx_http_coord_api_route(ngx_http_coord_api_t *api,
+    ngx_str_t *name);
 static ngx_int_t ngx_http_coord_api_parts(ngx_http_request_t *r,
     ngx_str_t *parts, ngx_uint_t *n);
 static ngx_uint_t ngx_http_coord_api_equal(ngx_str_t *a, const ngx_str_t *b);
@@ -36,52 +41,11 @@ static void ngx_http_coord_api_done(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_api_respond(ngx_http_coord_api_t *api);
 static ngx_uint_t ngx_http_coord_api_failed(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_log(ngx_http_coord_api_t *api);
-static ngx_int_t ngx_http_coord_api_problem(ngx_http_request_t *r,
-    ngx_uint_t status, const char *detail);
 static void ngx_http_coord_api_cleanup(void *data);
 
 static void *ngx_http_coord_api_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_api(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-
-
-#define NGX_HTTP_COORD_API_READ   (NGX_HTTP_GET|NGX_HTTP_HEAD)
-
-
-const ngx_http_coord_api_route_t  ngx_http_coord_api_routes[] = {
-
-    { ngx_string("limits"), ngx_string("rl"),
-      NGX_HTTP_COORD_API_READ|NGX_HTTP_DELETE, 0,
-      ngx_http_coord_api_limit_ask,
-      ngx_http_coord_api_limit_answer },
-
-    { ngx_string("conns"), ngx_string("cc"),
-      NGX_HTTP_COORD_API_READ, 0,
-      ngx_http_coord_api_lease_ask,
-      ngx_http_coord_api_lease_answer },
-
-    { ngx_string("locks"), ngx_string("lk"),
-      NGX_HTTP_DELETE, 0,
-      ngx_http_coord_api_lease_ask,
-      ngx_http_coord_api_lease_answer },
-
-    { ngx_string("sessions"), ngx_string("ss"),
-      NGX_HTTP_COORD_API_READ|NGX_HTTP_DELETE, 0,
-      ngx_http_coord_api_session_ask,
-      ngx_http_coord_api_session_answer },
-
-    { ngx_string("users"), ngx_string("ss"),
-      NGX_HTTP_COORD_API_READ|NGX_HTTP_DELETE, 0,
-      ngx_http_coord_api_user_ask,
-      ngx_http_coord_api_user_answer },
-
-    { ngx_string("idempotency"), ngx_string("id"),
-      NGX_HTTP_DELETE, 1,
-      ngx_http_coord_api_idempotency_ask,
-      ngx_http_coord_api_idempotency_answer },
-
-    { ngx_null_string, ngx_null_string, 0, 0, NULL, NULL }
-};
 
 
 static ngx_command_t  ngx_http_coord_api_commands[] = {
@@ -148,12 +112,12 @@ ngx_http_coord_api_handler(ngx_http_request_t *r)
     }
 
     if (!acf->public && !ngx_http_coord_api_local(r)) {
-        return ngx_http_coord_api_problem(r, NGX_HTTP_FORBIDDEN,
+        return ngx_http_coord_out_problem(r, NGX_HTTP_FORBIDDEN,
                                           "Clients on this host only.");
     }
 
     if (body) {
-        return ngx_http_coord_api_problem(r, NGX_HTTP_BAD_REQUEST,
+        return ngx_http_coord_out_problem(r, NGX_HTTP_BAD_REQUEST,
                                           "No request here has a body.");
     }
 
@@ -175,7 +139,7 @@ ngx_http_coord_api_handler(ngx_http_request_t *r)
         rc = ngx_http_coord_api_method(r, api);
 
         if (rc == NGX_DECLINED) {
-            return ngx_http_coord_not_allowed(r, api->detail);
+            return ngx_http_coord_out_not_allowed(r, api->detail);
         }
     }
 
@@ -184,7 +148,7 @@ ngx_http_coord_api_handler(ngx_http_request_t *r)
     }
 
     if (rc != NGX_OK) {
-        return ngx_http_coord_api_problem(r, rc, api->detail);
+        return ngx_http_coord_out_problem(r, rc, api->detail);
     }
 
     if (api->write) {
@@ -243,10 +207,9 @@ ngx_http_coord_api_local(ngx_http_request_t *r)
 static ngx_int_t
 ngx_http_coord_api_path(ngx_http_request_t *r, ngx_http_coord_api_t *api)
 {
-    ngx_int_t                          rc;
-    ngx_str_t                          parts[NGX_HTTP_COORD_API_PARTS];
-    ngx_uint_t                         n;
-    const ngx_http_coord_api_route_t  *route;
+    ngx_int_t   rc;
+    ngx_str_t   parts[NGX_HTTP_COORD_API_PARTS];
+    ngx_uint_t  n;
 
     rc = ngx_http_coord_api_parts(r, parts, &n);
 
@@ -261,14 +224,8 @@ ngx_http_coord_api_path(ngx_http_request_t *r, ngx_http_coord_api_t *api)
         return NGX_HTTP_NOT_FOUND;
     }
 
-    for (route = ngx_http_coord_api_routes; route->name.len; route++) {
-        if (ngx_http_coord_api_equal(&parts[0], &route->name)) {
-            break;
-        }
-    }
-
-    if (route->name.len == 0
-        || n != (route->any_zone ? 2 : 3)
+    if (ngx_http_coord_api_route(api, &parts[0]) != NGX_OK
+        || n != (api->route->any_zone ? 2 : 3)
         || parts[n - 1].len == 0)
     {
         return NGX_HTTP_NOT_FOUND;
@@ -279,10 +236,39 @@ ngx_http_coord_api_path(ngx_http_request_t *r, ngx_http_coord_api_t *api)
         return NGX_HTTP_REQUEST_URI_TOO_LARGE;
     }
 
-    api->route = route;
     api->key = parts[n - 1];
 
-    return ngx_http_coord_api_zone(r, api, route->any_zone ? NULL : &parts[1]);
+    return ngx_http_coord_api_zone(r, api,
+                                   api->route->any_zone ? NULL : &parts[1]);
+}
+
+
+/* NGX_DECLINED: no feature has a route of that name */
+
+static ngx_int_t
+ngx_http_coord_api_route(ngx_http_coord_api_t *api, ngx_str_t *name)
+{
+    ngx_uint_t                      i;
+    ngx_http_coord_feature_t      **features;
+    ngx_http_coord_main_conf_t     *cmcf;
+    const ngx_http_coord_route_t   *route;
+
+    cmcf = ngx_http_get_module_main_conf(api->request, ngx_http_coord_module);
+    features = cmcf->features.elts;
+
+    for (i = 0; i < cmcf->features.nelts; i++) {
+
+        for (route = features[i]->routes; route && route->name.len; route++) {
+
+            if (ngx_http_coord_api_equal(name, &route->name)) {
+                api->route = route;
+                api->kind = &features[i]->kind;
+                return NGX_OK;
+            }
+        }
+    }
+
+    return NGX_DECLINED;
 }
 
 
@@ -364,7 +350,7 @@ ngx_http_coord_api_equal(ngx_str_t *a, const ngx_str_t *b)
 }
 
 
-/* name NULL: the first zone of the type */
+/* name NULL: the first zone of the feature */
 
 static ngx_int_t
 ngx_http_coord_api_zone(ngx_http_request_t *r, ngx_http_coord_api_t *api,
@@ -381,7 +367,7 @@ ngx_http_coord_api_zone(ngx_http_request_t *r, ngx_http_coord_api_t *api,
     for (i = 0; i < cmcf->zones.nelts; i++) {
         zone = &zones[i]->zone;
 
-        if (ngx_http_coord_api_equal(&zone->type, &api->route->type)
+        if (zone->kind == api->kind
             && (name == NULL || ngx_http_coord_api_equal(name, &zone->name)))
         {
             api->zone = zone;
@@ -428,113 +414,6 @@ ngx_http_coord_api_method(ngx_http_request_t *r, ngx_http_coord_api_t *api)
 }
 
 
-ngx_coord_op_t *
-ngx_http_coord_api_op(ngx_http_coord_api_t *api, ngx_coord_op_e type,
-    ngx_uint_t secret)
-{
-    u_char      key[NGX_COORD_KEY_LEN];
-    size_t      len;
-    ngx_str_t  *k;
-
-    k = &api->key;
-
-    /* "~" and 32 digits are what the page shows of a key that is not plain */
-
-    if (k->len == NGX_COORD_DIGEST_HEX_LEN
-        && k->data[0] == '~'
-        && ngx_coord_is_hex(k->data + 1, k->len - 1))
-    {
-        len = k->len;
-        ngx_memcpy(key, k->data, len);
-
-    } else {
-        len = secret ? ngx_coord_key_digest(key, k)
-                     : ngx_coord_key_encode(key, k);
-    }
-
-    if (len == 0) {
-        return NULL;
-    }
-
-    if (api->batch == NULL) {
-        api->batch = ngx_coord_batch_create(api->zone->store);
-
-        if (api->batch == NULL) {
-            return NULL;
-        }
-
-        api->batch->handler = ngx_http_coord_api_done;
-        api->batch->data = api;
-    }
-
-    return ngx_coord_batch_add(api->batch, type, api->zone, key, len);
-}
-
-
-ngx_int_t
-ngx_http_coord_api_forget(ngx_http_coord_api_t *api, ngx_coord_op_e taken,
-    ngx_uint_t secret, ngx_coord_rate_t *rate)
-{
-    ngx_uint_t       i;
-    ngx_coord_op_t  *op;
-
-    for (i = 0; i < 2; i++) {
-        op = ngx_http_coord_api_op(api, NGX_COORD_OP_FORGET, secret);
-
-        if (op == NULL) {
-            return NGX_ERROR;
-        }
-
-        op->taken = taken;
-
-        if (rate) {
-            op->u.rate = *rate;
-        }
-
-        if (ngx_coord_store_is_memory(api->zone->store)) {
-            break;
-        }
-
-        /* and what on_failure=local has left on this node */
-
-        if (i == 1) {
-            op->source = NGX_COORD_SOURCE_MEMORY;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_http_coord_api_forgotten(ngx_http_coord_api_t *api,
-    ngx_http_coord_out_t *out)
-{
-    ngx_uint_t  i, deleted;
-
-    deleted = 0;
-
-    for (i = 0; i < api->batch->nops; i++) {
-        if (api->batch->ops[i].rc == NGX_OK) {
-            deleted = 1;
-        }
-    }
-
-    ngx_http_coord_json_string(out, "zone", &api->zone->name);
-    ngx_http_coord_json_bool(out, "deleted", deleted);
-
-    return NGX_OK;
-}
-
-
-void
-ngx_http_coord_api_next(ngx_http_coord_api_t *api)
-{
-    ngx_coord_batch_done(api->batch);
-    api->batch = NULL;
-}
-
-
 static ngx_int_t
 ngx_http_coord_api_send(ngx_http_coord_api_t *api)
 {
@@ -542,6 +421,9 @@ ngx_http_coord_api_send(ngx_http_coord_api_t *api)
 
     r = api->request;
     api->stage++;
+
+    api->batch->handler = ngx_http_coord_api_done;
+    api->batch->data = api;
 
     if (ngx_coord_batch_send(api->batch) == NGX_OK) {
         return ngx_http_coord_api_respond(api);
@@ -594,7 +476,7 @@ ngx_http_coord_api_respond(ngx_http_coord_api_t *api)
     ngx_http_coord_out_t   out;
 
     if (ngx_http_coord_api_failed(api)) {
-        return ngx_http_coord_api_problem(api->request,
+        return ngx_http_coord_out_problem(api->request,
                                           NGX_HTTP_SERVICE_UNAVAILABLE,
                                           "The store does not answer.");
     }
@@ -610,7 +492,7 @@ ngx_http_coord_api_respond(ngx_http_coord_api_t *api)
     }
 
     if (rc != NGX_OK) {
-        return ngx_http_coord_api_problem(api->request, rc, api->detail);
+        return ngx_http_coord_out_problem(api->request, rc, api->detail);
     }
 
     ngx_http_coord_json_close(&out, '}');
@@ -655,53 +537,6 @@ ngx_http_coord_api_log(ngx_http_coord_api_t *api)
                   "coord api: deleting from %V of zone \"%V\", key: %*s, "
                   "store: %V", &api->route->name, &api->zone->name, len, tag,
                   &api->zone->store->name);
-}
-
-
-static ngx_int_t
-ngx_http_coord_api_problem(ngx_http_request_t *r, ngx_uint_t status,
-    const char *detail)
-{
-    ngx_http_coord_problem_t  problem;
-
-    ngx_memzero(&problem, sizeof(ngx_http_coord_problem_t));
-
-    problem.status = status;
-
-    ngx_str_set(&problem.type, "about:blank");
-
-    switch (status) {
-
-    case NGX_HTTP_BAD_REQUEST:
-        ngx_str_set(&problem.title, "Bad Request");
-        break;
-
-    case NGX_HTTP_FORBIDDEN:
-        ngx_str_set(&problem.title, "Forbidden");
-        break;
-
-    case NGX_HTTP_NOT_FOUND:
-        ngx_str_set(&problem.title, "Not Found");
-        break;
-
-    case NGX_HTTP_REQUEST_URI_TOO_LARGE:
-        ngx_str_set(&problem.title, "URI Too Long");
-        break;
-
-    case NGX_HTTP_SERVICE_UNAVAILABLE:
-        ngx_str_set(&problem.title, "Service Unavailable");
-        break;
-
-    default:
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    if (detail) {
-        problem.detail.data = (u_char *) detail;
-        problem.detail.len = ngx_strlen(detail);
-    }
-
-    return ngx_http_coord_problem(r, &problem);
 }
 
 

@@ -2,13 +2,11 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * coord_status and coord_health: which form of the status is asked for, and
- * what there is to show.
+ * coord_status and coord_health: which form of the status is asked for.
  */
 
 
 #include "ngx_http_coord_status.h"
-#include "ngx_http_coord_conf.h"
 
 
 typedef enum {
@@ -43,7 +41,6 @@ typedef struct {
 
 static ngx_int_t ngx_http_coord_status_handler(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_coord_status_form(ngx_http_request_t *r);
-static ngx_int_t ngx_http_coord_status_bad_form(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_coord_status_accept(ngx_http_request_t *r);
 static void ngx_http_coord_status_accept_range(ngx_str_t *part, ngx_uint_t *q,
     ngx_uint_t *special);
@@ -158,7 +155,7 @@ ngx_http_coord_status_handler(ngx_http_request_t *r)
     rc = ngx_http_coord_status_begin(r, &st);
 
     if (rc == NGX_DECLINED) {
-        return ngx_http_coord_not_allowed(r, "GET, HEAD");
+        return ngx_http_coord_out_not_allowed(r, "GET, HEAD");
     }
 
     if (rc != NGX_OK) {
@@ -168,7 +165,9 @@ ngx_http_coord_status_handler(ngx_http_request_t *r)
     form = ngx_http_coord_status_form(r);
 
     if (form == NGX_HTTP_COORD_STATUS_FORMS) {
-        return ngx_http_coord_status_bad_form(r);
+        return ngx_http_coord_out_problem(r, NGX_HTTP_BAD_REQUEST,
+                                          "The argument \\\"format\\\" is one "
+                                          "of html, json and prometheus.");
     }
 
     scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_status_module);
@@ -262,24 +261,6 @@ ngx_http_coord_status_form(ngx_http_request_t *r)
     }
 
     return ngx_http_coord_status_accept(r);
-}
-
-
-static ngx_int_t
-ngx_http_coord_status_bad_form(ngx_http_request_t *r)
-{
-    ngx_http_coord_problem_t  problem;
-
-    ngx_memzero(&problem, sizeof(ngx_http_coord_problem_t));
-
-    problem.status = NGX_HTTP_BAD_REQUEST;
-
-    ngx_str_set(&problem.type, "about:blank");
-    ngx_str_set(&problem.title, "Bad Request");
-    ngx_str_set(&problem.detail, "The argument \\\"format\\\" is one of html, "
-                                 "json and prometheus.");
-
-    return ngx_http_coord_problem(r, &problem);
 }
 
 
@@ -432,75 +413,6 @@ ngx_http_coord_status_quality(u_char *p, u_char *last)
 }
 
 
-ngx_int_t
-ngx_http_coord_status_store(ngx_http_coord_status_t *st, ngx_uint_t n,
-    ngx_http_coord_status_store_t *store)
-{
-    ngx_uint_t                    i;
-    ngx_coord_zone_t             *zone;
-    ngx_coord_store_t           **stores;
-    ngx_http_coord_main_conf_t   *cmcf;
-
-    cmcf = st->conf;
-    stores = cmcf->stores.elts;
-    store->store = NULL;
-
-    if (n < cmcf->stores.nelts) {
-        store->store = stores[n];
-    }
-
-    for (i = 0; n == cmcf->stores.nelts && store->store == NULL; i++) {
-        zone = ngx_http_coord_status_zone(st, i);
-
-        if (zone == NULL) {
-            break;
-        }
-
-        if (zone->store == cmcf->local) {
-            store->store = cmcf->local;
-        }
-    }
-
-    if (store->store == NULL) {
-        return NGX_DECLINED;
-    }
-
-    ngx_coord_metrics_store(&st->view, store->store, &store->stats);
-    ngx_coord_metrics_info(store->store, &store->info);
-
-    store->state = ngx_coord_metrics_store_state(store->store, &st->view,
-                                                 &store->stats, &store->info);
-
-    return NGX_OK;
-}
-
-
-ngx_coord_zone_t *
-ngx_http_coord_status_zone(ngx_http_coord_status_t *st, ngx_uint_t n)
-{
-    ngx_http_coord_zone_conf_t  **zones;
-
-    if (n >= st->conf->zones.nelts) {
-        return NULL;
-    }
-
-    zones = st->conf->zones.elts;
-
-    return &zones[n]->zone;
-}
-
-
-ngx_uint_t
-ngx_http_coord_status_outcome(ngx_coord_zone_t *zone, ngx_uint_t outcome,
-    ngx_uint_t *count)
-{
-    *count = ngx_coord_metrics_outcome(zone, outcome);
-
-    return *count
-           || (zone->kind->outcomes & (1 << outcome));
-}
-
-
 static ngx_int_t
 ngx_http_coord_health_handler(ngx_http_request_t *r)
 {
@@ -515,7 +427,7 @@ ngx_http_coord_health_handler(ngx_http_request_t *r)
     rc = ngx_http_coord_status_begin(r, &st);
 
     if (rc == NGX_DECLINED) {
-        return ngx_http_coord_not_allowed(r, "GET, HEAD");
+        return ngx_http_coord_out_not_allowed(r, "GET, HEAD");
     }
 
     if (rc != NGX_OK) {
@@ -550,30 +462,6 @@ ngx_http_coord_health_handler(ngx_http_request_t *r)
                                    worst == NGX_COORD_STORE_DOWN
                                    ? NGX_HTTP_SERVICE_UNAVAILABLE
                                    : NGX_HTTP_OK, &type);
-}
-
-
-ngx_int_t
-ngx_http_coord_not_allowed(ngx_http_request_t *r, const char *methods)
-{
-    ngx_str_t                 value;
-    ngx_http_coord_problem_t  problem;
-
-    value.data = (u_char *) methods;
-    value.len = ngx_strlen(methods);
-
-    if (ngx_http_coord_out_header(r, "Allow", &value) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    ngx_memzero(&problem, sizeof(ngx_http_coord_problem_t));
-
-    problem.status = NGX_HTTP_NOT_ALLOWED;
-
-    ngx_str_set(&problem.type, "about:blank");
-    ngx_str_set(&problem.title, "Method Not Allowed");
-
-    return ngx_http_coord_problem(r, &problem);
 }
 
 

@@ -3,6 +3,10 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * The status page: one look at the metrics in three forms.
+ *
+ *   ngx_http_coord_status.c        directives, which form, health
+ *   ngx_http_coord_status_view.c   what there is to show
+ *   ngx_http_coord_status_*.c      the forms
  */
 
 
@@ -15,6 +19,7 @@
 
 
 #define NGX_HTTP_COORD_STATUS_HISTORY  60    /* seconds */
+#define NGX_HTTP_COORD_STATUS_NOW      5     /* of them are "now" */
 #define NGX_HTTP_COORD_STATUS_KEYS     10
 
 
@@ -36,8 +41,23 @@ typedef struct {
 } ngx_http_coord_status_store_t;
 
 
+/* decisions on a zone in the last minute, in full seconds, the oldest first */
+typedef struct {
+    ngx_uint_t                     all[NGX_HTTP_COORD_STATUS_HISTORY];
+    ngx_uint_t                     refused[NGX_HTTP_COORD_STATUS_HISTORY];
+
+    /* sums of the minute, and of its last NGX_HTTP_COORD_STATUS_NOW seconds */
+    ngx_uint_t                     minute;
+    ngx_uint_t                     minute_refused;
+    ngx_uint_t                     now;
+    ngx_uint_t                     now_refused;
+} ngx_http_coord_status_rates_t;
+
+
 extern ngx_module_t  ngx_http_coord_status_module;
 
+
+/* --- ngx_http_coord_status_view.c --- */
 
 /*
  * The n-th store, from 0: those of the configuration, then the built-in one
@@ -50,11 +70,22 @@ ngx_int_t ngx_http_coord_status_store(ngx_http_coord_status_t *st,
 ngx_coord_zone_t *ngx_http_coord_status_zone(ngx_http_coord_status_t *st,
     ngx_uint_t n);
 
-/* 1 if an outcome of a zone is to be shown */
+/*
+ * 1 if an outcome of a zone is to be shown: it has happened, or it is one that
+ * its feature always tells.  *count is how often, over all workers.
+ */
 ngx_uint_t ngx_http_coord_status_outcome(ngx_coord_zone_t *zone,
     ngx_uint_t outcome, ngx_uint_t *count);
 
-/* the three forms; each fills out.  NGX_ERROR: no memory */
+/* fills rates with what a zone has decided in the last minute */
+void ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
+    ngx_http_coord_status_rates_t *rates);
+
+
+/*
+ * The three forms; each adds all of st to out, whose memory is checked when
+ * it is sent.  NGX_ERROR: no memory, no random numbers.
+ */
 ngx_int_t ngx_http_coord_status_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
 ngx_int_t ngx_http_coord_status_prom(ngx_http_coord_status_t *st,
@@ -65,11 +96,6 @@ ngx_int_t ngx_http_coord_status_html(ngx_http_coord_status_t *st,
 /* the members of one store, also for coord_health */
 void ngx_http_coord_status_json_store(ngx_http_coord_status_store_t *s,
     ngx_http_coord_out_t *out);
-
-
-/* 405 with the methods that are allowed */
-ngx_int_t ngx_http_coord_not_allowed(ngx_http_request_t *r,
-    const char *methods);
 
 
 #endif /* _NGX_HTTP_COORD_STATUS_H_INCLUDED_ */

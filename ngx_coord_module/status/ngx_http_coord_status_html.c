@@ -330,38 +330,27 @@ static void
 ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out, ngx_uint_t n)
 {
-    ngx_uint_t  i, five, minute, no, most, share;
-    ngx_uint_t  all[NGX_HTTP_COORD_STATUS_HISTORY];
-    ngx_uint_t  refused[NGX_HTTP_COORD_STATUS_HISTORY];
+    ngx_uint_t                     i, most, share;
+    ngx_http_coord_status_rates_t  rates;
 
-    ngx_coord_metrics_history(zone, all, refused,
-                              NGX_HTTP_COORD_STATUS_HISTORY);
+    ngx_http_coord_status_rates(zone, &rates);
 
-    no = 0;
-    five = 0;
     most = 1;
-    minute = 0;
 
     for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
-        no += refused[i];
-        minute += all[i];
-        most = ngx_max(most, all[i]);
-
-        if (i >= NGX_HTTP_COORD_STATUS_HISTORY - 5) {
-            five += all[i];
-        }
+        most = ngx_max(most, rates.all[i]);
     }
 
-    share = no * 1000 / ngx_max(minute, 1);
+    share = rates.minute_refused * 1000 / ngx_max(rates.minute, 1);
 
     ngx_http_coord_out_printf(out, "<div class=\"big\"><span><b data-f="
                               "\"rate\" data-v=\"zones.%ui.rate.now\">"
                               "%ui.%ui</b><small>a second now</small></span>",
-                              n, five / 5, five % 5 * 2);
+                              n, rates.now / 5, rates.now % 5 * 2);
     ngx_http_coord_out_printf(out, "<span><b data-f=\"rate\" "
                               "data-v=\"zones.%ui.rate.minute\">%ui.%ui</b>"
                               "<small>last minute</small></span>",
-                              n, minute / 60, minute % 60 / 6);
+                              n, rates.minute / 60, rates.minute % 60 / 6);
     ngx_http_coord_out_printf(out, "<span><b data-f=\"share\" "
                               "data-v=\"zones.%ui.rate.refused_share\">"
                               "%ui.%ui%%</b><small>refused</small></span>"
@@ -373,8 +362,8 @@ ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
                               "\"decisions in each second of the last "
                               "minute, and refused ones\">", n);
 
-    ngx_http_coord_status_html_line(out, "all", all, most);
-    ngx_http_coord_status_html_line(out, "no", refused, most);
+    ngx_http_coord_status_html_line(out, "all", rates.all, most);
+    ngx_http_coord_status_html_line(out, "no", rates.refused, most);
 
     ngx_http_coord_out_text(out, "</svg>");
 }

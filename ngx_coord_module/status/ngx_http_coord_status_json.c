@@ -370,47 +370,30 @@ static void
 ngx_http_coord_status_json_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out)
 {
-    ngx_uint_t  i, five, minute, five_refused, minute_refused;
-    ngx_uint_t  all[NGX_HTTP_COORD_STATUS_HISTORY];
-    ngx_uint_t  refused[NGX_HTTP_COORD_STATUS_HISTORY];
+    ngx_uint_t                     i;
+    ngx_http_coord_status_rates_t  rates;
 
-    ngx_coord_metrics_history(zone, all, refused,
-                              NGX_HTTP_COORD_STATUS_HISTORY);
-
-    five = 0;
-    minute = 0;
-    five_refused = 0;
-    minute_refused = 0;
-
-    for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
-        minute += all[i];
-        minute_refused += refused[i];
-
-        if (i >= NGX_HTTP_COORD_STATUS_HISTORY - 5) {
-            five += all[i];
-            five_refused += refused[i];
-        }
-    }
+    ngx_http_coord_status_rates(zone, &rates);
 
     ngx_http_coord_json_open(out, "rate", '{');
-    ngx_http_coord_json_seconds(out, "now", (uint64_t) five * 200000);
+    ngx_http_coord_json_seconds(out, "now", (uint64_t) rates.now * 200000);
     ngx_http_coord_json_seconds(out, "now_refused",
-                                (uint64_t) five_refused * 200000);
+                                (uint64_t) rates.now_refused * 200000);
     ngx_http_coord_json_seconds(out, "minute",
-                                (uint64_t) minute * 1000000 / 60);
+                                (uint64_t) rates.minute * 1000000 / 60);
     ngx_http_coord_json_seconds(out, "minute_refused",
-                                (uint64_t) minute_refused * 1000000 / 60);
+                                (uint64_t) rates.minute_refused * 1000000 / 60);
     ngx_http_coord_json_seconds(out, "refused_share",
-                                (uint64_t) minute_refused * 1000000
-                                / ngx_max(minute, 1));
+                                (uint64_t) rates.minute_refused * 1000000
+                                / ngx_max(rates.minute, 1));
     ngx_http_coord_json_close(out, '}');
 
     ngx_http_coord_json_open(out, "history", '[');
 
     for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
         ngx_http_coord_json_open(out, NULL, '[');
-        ngx_http_coord_json_number(out, NULL, all[i]);
-        ngx_http_coord_json_number(out, NULL, refused[i]);
+        ngx_http_coord_json_number(out, NULL, rates.all[i]);
+        ngx_http_coord_json_number(out, NULL, rates.refused[i]);
         ngx_http_coord_json_close(out, ']');
     }
 

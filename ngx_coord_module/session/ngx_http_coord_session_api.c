@@ -2,27 +2,49 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * sessions/<zone>/<key>, users/<zone>/<user>, idempotency/<key>.  These keys
+ * sessions/<zone>/<key> and users/<zone>/<user> of coord_api.  These keys
  * are secrets: they stand as digests, and no answer repeats them.
  */
 
 
 #include "ngx_http_coord_api.h"
-#include "ngx_http_coord_idempotency.h"
 #include "ngx_http_coord_session.h"
 
 
-static ngx_int_t ngx_http_coord_api_session_op(ngx_http_coord_api_t *api,
+static ngx_int_t ngx_http_coord_session_api_ask(ngx_http_coord_api_t *api);
+static ngx_int_t ngx_http_coord_session_api_op(ngx_http_coord_api_t *api,
     ngx_coord_op_e type, size_t blob);
-static ngx_int_t ngx_http_coord_api_session_user(ngx_http_coord_api_t *api);
-static void ngx_http_coord_api_session_write(ngx_http_coord_api_t *api,
+static ngx_int_t ngx_http_coord_session_api_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out);
+static ngx_int_t ngx_http_coord_session_api_owner(ngx_http_coord_api_t *api);
+static void ngx_http_coord_session_api_write(ngx_http_coord_api_t *api,
+    ngx_http_coord_out_t *out);
+static ngx_int_t ngx_http_coord_session_api_user_ask(
+    ngx_http_coord_api_t *api);
+static ngx_int_t ngx_http_coord_session_api_user_answer(
+    ngx_http_coord_api_t *api, ngx_http_coord_out_t *out);
 
 
-ngx_int_t
-ngx_http_coord_api_session_ask(ngx_http_coord_api_t *api)
+const ngx_http_coord_route_t  ngx_http_coord_session_routes[] = {
+
+    { ngx_string("sessions"),
+      NGX_HTTP_COORD_API_READ|NGX_HTTP_DELETE, 0,
+      ngx_http_coord_session_api_ask,
+      ngx_http_coord_session_api_answer },
+
+    { ngx_string("users"),
+      NGX_HTTP_COORD_API_READ|NGX_HTTP_DELETE, 0,
+      ngx_http_coord_session_api_user_ask,
+      ngx_http_coord_session_api_user_answer },
+
+    { ngx_null_string, 0, 0, NULL, NULL }
+};
+
+
+static ngx_int_t
+ngx_http_coord_session_api_ask(ngx_http_coord_api_t *api)
 {
-    return ngx_http_coord_api_session_op(api,
+    return ngx_http_coord_session_api_op(api,
                                          api->write
                                          ? NGX_COORD_OP_SESSION_REVOKE
                                          : NGX_COORD_OP_SESSION_GET,
@@ -33,7 +55,7 @@ ngx_http_coord_api_session_ask(ngx_http_coord_api_t *api)
 /* what ends something ends it in the memory of this node as well */
 
 static ngx_int_t
-ngx_http_coord_api_session_op(ngx_http_coord_api_t *api, ngx_coord_op_e type,
+ngx_http_coord_session_api_op(ngx_http_coord_api_t *api, ngx_coord_op_e type,
     size_t blob)
 {
     ngx_uint_t                      i, n;
@@ -69,8 +91,8 @@ ngx_http_coord_api_session_op(ngx_http_coord_api_t *api, ngx_coord_op_e type,
 }
 
 
-ngx_int_t
-ngx_http_coord_api_session_answer(ngx_http_coord_api_t *api,
+static ngx_int_t
+ngx_http_coord_session_api_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out)
 {
     ngx_coord_op_t  *op;
@@ -85,7 +107,7 @@ ngx_http_coord_api_session_answer(ngx_http_coord_api_t *api,
             api->session.revoked = 1;
         }
 
-        ngx_http_coord_api_session_write(api, out);
+        ngx_http_coord_session_api_write(api, out);
 
         return NGX_OK;
     }
@@ -99,19 +121,19 @@ ngx_http_coord_api_session_answer(ngx_http_coord_api_t *api,
             return NGX_HTTP_NOT_FOUND;
         }
 
-        ngx_http_coord_api_session_write(api, out);
+        ngx_http_coord_session_api_write(api, out);
 
         return NGX_OK;
     }
 
     if (api->session.user_len == NGX_COORD_DIGEST_HEX_LEN) {
-        return ngx_http_coord_api_session_user(api);
+        return ngx_http_coord_session_api_owner(api);
     }
 
     api->value.data = op->blob;
     api->value.len = api->session.value_len;
 
-    ngx_http_coord_api_session_write(api, out);
+    ngx_http_coord_session_api_write(api, out);
 
     return NGX_OK;
 }
@@ -120,7 +142,7 @@ ngx_http_coord_api_session_answer(ngx_http_coord_api_t *api,
 /* asks about the user of the session, or takes the session from it */
 
 static ngx_int_t
-ngx_http_coord_api_session_user(ngx_http_coord_api_t *api)
+ngx_http_coord_session_api_owner(ngx_http_coord_api_t *api)
 {
     u_char          *p;
     ngx_int_t        rc;
@@ -150,7 +172,7 @@ ngx_http_coord_api_session_user(ngx_http_coord_api_t *api)
 
     ngx_http_coord_api_next(api);
 
-    rc = ngx_http_coord_api_session_op(api,
+    rc = ngx_http_coord_session_api_op(api,
                                        api->write ? NGX_COORD_OP_USER_DROP
                                                   : NGX_COORD_OP_USER_CHECK,
                                        NGX_COORD_SESSION_VALUE_LEN);
@@ -162,7 +184,7 @@ ngx_http_coord_api_session_user(ngx_http_coord_api_t *api)
 
 
 static void
-ngx_http_coord_api_session_write(ngx_http_coord_api_t *api,
+ngx_http_coord_session_api_write(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out)
 {
     ngx_str_t             user;
@@ -198,10 +220,10 @@ ngx_http_coord_api_session_write(ngx_http_coord_api_t *api,
 }
 
 
-ngx_int_t
-ngx_http_coord_api_user_ask(ngx_http_coord_api_t *api)
+static ngx_int_t
+ngx_http_coord_session_api_user_ask(ngx_http_coord_api_t *api)
 {
-    return ngx_http_coord_api_session_op(api,
+    return ngx_http_coord_session_api_op(api,
                                          api->write
                                          ? NGX_COORD_OP_USER_REVOKE
                                          : NGX_COORD_OP_USER_LIST,
@@ -210,8 +232,8 @@ ngx_http_coord_api_user_ask(ngx_http_coord_api_t *api)
 }
 
 
-ngx_int_t
-ngx_http_coord_api_user_answer(ngx_http_coord_api_t *api,
+static ngx_int_t
+ngx_http_coord_session_api_user_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out)
 {
     u_char                     hex[NGX_COORD_DIGEST_HEX_LEN];
@@ -252,59 +274,4 @@ ngx_http_coord_api_user_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_json_close(out, ']');
 
     return NGX_OK;
-}
-
-
-/* ?scope= and ?server= as they were when the key was used */
-
-ngx_int_t
-ngx_http_coord_api_idempotency_ask(ngx_http_coord_api_t *api)
-{
-    u_char                    *p, *src;
-    ngx_str_t                  scope, server, key, arg;
-    ngx_http_request_t        *r;
-    ngx_http_core_srv_conf_t  *cscf;
-
-    r = api->request;
-
-    ngx_str_null(&scope);
-
-    cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
-    server = cscf->server_name;
-
-    if (ngx_http_arg(r, (u_char *) "scope", 5, &arg) == NGX_OK) {
-        p = ngx_pnalloc(r->pool, arg.len);
-        if (p == NULL) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        src = arg.data;
-        scope.data = p;
-        ngx_unescape_uri(&p, &src, arg.len, 0);
-        scope.len = p - scope.data;
-    }
-
-    if (ngx_http_arg(r, (u_char *) "server", 6, &arg) == NGX_OK) {
-        server = arg;
-    }
-
-    key = api->key;
-
-    if (ngx_http_coord_idempotency_name(r->pool, &server, &scope, &key,
-                                        &api->key)
-        != NGX_OK)
-    {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    return ngx_http_coord_api_forget(api, NGX_COORD_OP_CLAIM, 1, NULL)
-           == NGX_OK ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
-}
-
-
-ngx_int_t
-ngx_http_coord_api_idempotency_answer(ngx_http_coord_api_t *api,
-    ngx_http_coord_out_t *out)
-{
-    return ngx_http_coord_api_forgotten(api, out);
 }

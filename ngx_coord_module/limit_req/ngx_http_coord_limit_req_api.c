@@ -2,22 +2,36 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * limits/<zone>/<key>, conns/<zone>/<key>, locks/<zone>/<key>.
+ * limits/<zone>/<key> of coord_api.
  */
 
 
 #include "ngx_http_coord_api.h"
-#include "ngx_coord_parse.h"
 #include "ngx_http_coord_limit_req.h"
+#include "ngx_coord_parse.h"
 
 
-static ngx_int_t ngx_http_coord_api_quota(ngx_http_coord_api_t *api,
+static ngx_int_t ngx_http_coord_limit_req_api_ask(ngx_http_coord_api_t *api);
+static ngx_int_t ngx_http_coord_limit_req_api_quota(ngx_http_coord_api_t *api,
     ngx_coord_quota_t *quota, ngx_uint_t *burst);
-static ngx_coord_op_e ngx_http_coord_api_peek(ngx_coord_op_e take);
+static ngx_coord_op_e ngx_http_coord_limit_req_api_peek(ngx_coord_op_e take);
+static ngx_int_t ngx_http_coord_limit_req_api_answer(
+    ngx_http_coord_api_t *api, ngx_http_coord_out_t *out);
 
 
-ngx_int_t
-ngx_http_coord_api_limit_ask(ngx_http_coord_api_t *api)
+const ngx_http_coord_route_t  ngx_http_coord_limit_req_routes[] = {
+
+    { ngx_string("limits"),
+      NGX_HTTP_COORD_API_READ|NGX_HTTP_DELETE, 0,
+      ngx_http_coord_limit_req_api_ask,
+      ngx_http_coord_limit_req_api_answer },
+
+    { ngx_null_string, 0, 0, NULL, NULL }
+};
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_api_ask(ngx_http_coord_api_t *api)
 {
     ngx_int_t                         rc;
     ngx_uint_t                        burst;
@@ -28,7 +42,7 @@ ngx_http_coord_api_limit_ask(ngx_http_coord_api_t *api)
 
     lrz = api->zone->data;
 
-    rc = ngx_http_coord_api_quota(api, &quota, &burst);
+    rc = ngx_http_coord_limit_req_api_quota(api, &quota, &burst);
 
     if (rc != NGX_OK) {
         return rc;
@@ -47,7 +61,8 @@ ngx_http_coord_api_limit_ask(ngx_http_coord_api_t *api)
                ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    op = ngx_http_coord_api_op(api, ngx_http_coord_api_peek(lrz->op), 0);
+    op = ngx_http_coord_api_op(api,
+                               ngx_http_coord_limit_req_api_peek(lrz->op), 0);
 
     if (op == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -62,8 +77,8 @@ ngx_http_coord_api_limit_ask(ngx_http_coord_api_t *api)
 /* of the zone, or as ?rate= and ?burst= say: they may depend on the request */
 
 static ngx_int_t
-ngx_http_coord_api_quota(ngx_http_coord_api_t *api, ngx_coord_quota_t *quota,
-    ngx_uint_t *burst)
+ngx_http_coord_limit_req_api_quota(ngx_http_coord_api_t *api,
+    ngx_coord_quota_t *quota, ngx_uint_t *burst)
 {
     ngx_str_t                         value;
     ngx_http_request_t               *r;
@@ -106,7 +121,7 @@ ngx_http_coord_api_quota(ngx_http_coord_api_t *api, ngx_coord_quota_t *quota,
 
 
 static ngx_coord_op_e
-ngx_http_coord_api_peek(ngx_coord_op_e take)
+ngx_http_coord_limit_req_api_peek(ngx_coord_op_e take)
 {
     switch (take) {
 
@@ -125,8 +140,8 @@ ngx_http_coord_api_peek(ngx_coord_op_e take)
 }
 
 
-ngx_int_t
-ngx_http_coord_api_limit_answer(ngx_http_coord_api_t *api,
+static ngx_int_t
+ngx_http_coord_limit_req_api_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out)
 {
     ngx_coord_op_t                   *op;
@@ -160,47 +175,6 @@ ngx_http_coord_api_limit_answer(ngx_http_coord_api_t *api,
                                 ? rate->retry / NGX_COORD_NSEC_PER_USEC : 0);
     ngx_http_coord_json_seconds(out, "reset_seconds",
                                 rate->reset / NGX_COORD_NSEC_PER_USEC);
-    ngx_http_coord_json_string(out, "source",
-                               &ngx_coord_source_names[op->source]);
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_http_coord_api_lease_ask(ngx_http_coord_api_t *api)
-{
-    ngx_coord_op_t  *op;
-
-    if (api->write) {
-        return ngx_http_coord_api_forget(api, NGX_COORD_OP_LEASE_ACQUIRE, 0,
-                                         NULL)
-               == NGX_OK ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    op = ngx_http_coord_api_op(api, NGX_COORD_OP_LEASE_PEEK, 0);
-
-    return op ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
-}
-
-
-ngx_int_t
-ngx_http_coord_api_lease_answer(ngx_http_coord_api_t *api,
-    ngx_http_coord_out_t *out)
-{
-    ngx_coord_op_t  *op;
-
-    if (api->write) {
-        return ngx_http_coord_api_forgotten(api, out);
-    }
-
-    op = &api->batch->ops[0];
-
-    ngx_http_coord_json_string(out, "zone", &api->zone->name);
-    ngx_http_coord_json_string(out, "key", &api->key);
-    ngx_http_coord_json_number(out, "current", op->u.lease.current);
-    ngx_http_coord_json_seconds(out, "first_expiry_seconds",
-                                op->u.lease.first / NGX_COORD_NSEC_PER_USEC);
     ngx_http_coord_json_string(out, "source",
                                &ngx_coord_source_names[op->source]);
 
