@@ -23,6 +23,14 @@ typedef struct {
 } ngx_http_coord_zone_conf_t;
 
 
+/* a store as the configuration knows it */
+typedef struct {
+    ngx_coord_store_t          store;         /* first: read as its pointer */
+    u_char                    *file;          /* of its line "server" */
+    ngx_uint_t                 line;
+} ngx_http_coord_store_conf_t;
+
+
 /* a shared enum: open, closed, local */
 extern ngx_conf_enum_t         ngx_http_coord_failure_enum[];
 extern ngx_conf_enum_t         ngx_http_coord_log_levels[];

@@ -12,6 +12,7 @@
 
 #define NGX_HTTP_COORD_TIMEOUT_MIN       1
 #define NGX_HTTP_COORD_TIMEOUT_MAX       60000
+#define NGX_HTTP_COORD_TIMEOUT_LONG      1000     /* milliseconds */
 #define NGX_HTTP_COORD_MAX_REPLY         (16 * 1024 * 1024)
 
 
@@ -78,7 +79,7 @@ static ngx_http_coord_store_command_t  ngx_http_coord_store_commands[] = {
 char *
 ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    ngx_http_coord_main_conf_t  *cmcf = conf;
+    ngx_http_coord_main_conf_t  *mcf = conf;
 
     char               *rv;
     ngx_str_t          *value;
@@ -87,17 +88,17 @@ ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
-    if ((value[1].len == cmcf->local->name.len
-         && ngx_strncmp(value[1].data, cmcf->local->name.data, value[1].len)
+    if ((value[1].len == mcf->local->name.len
+         && ngx_strncmp(value[1].data, mcf->local->name.data, value[1].len)
             == 0)
-        || (cmcf->stores.nelts && ngx_http_coord_store_find(cf, &value[1])))
+        || (mcf->stores.nelts && ngx_http_coord_store_find(cf, &value[1])))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "duplicate store name \"%V\"", &value[1]);
         return NGX_CONF_ERROR;
     }
 
-    store = ngx_pcalloc(cf->pool, sizeof(ngx_coord_store_t));
+    store = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_store_conf_t));
     if (store == NULL) {
         return NGX_CONF_ERROR;
     }
@@ -129,7 +130,7 @@ ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return rv;
     }
 
-    stores = ngx_array_push(&cmcf->stores);
+    stores = ngx_array_push(&mcf->stores);
     if (stores == NULL) {
         return NGX_CONF_ERROR;
     }
@@ -372,6 +373,15 @@ ngx_http_coord_store_msec(ngx_conf_t *cf, ngx_coord_store_t *store,
     }
 
     *field = ms;
+
+    if (field == &store->redis.timeout && ms > NGX_HTTP_COORD_TIMEOUT_LONG) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "%V \"%V\" of store \"%V\" lets requests wait "
+                           "%Mms for a store that does not answer, "
+                           "a number alone is seconds, as in \"50ms\" it is "
+                           "milliseconds",
+                           &value[0], &value[1], &store->name, *field);
+    }
 
     return NGX_CONF_OK;
 }

@@ -12,28 +12,41 @@
 
 #define NGX_HTTP_COORD_RESOLVER_TIMEOUT  30000
 
+#define NGX_HTTP_COORD_NOT_UPSTREAM                                           \
+    ", a store does not use \"upstream\" of that name, "                      \
+    "write the address of the server, like \"redis://10.0.0.5:6379\","
+
 
 static ngx_int_t ngx_http_coord_url_tcp(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *url, ngx_str_t *rest);
 static ngx_int_t ngx_http_coord_resolve(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *host, in_port_t port);
+static ngx_uint_t ngx_http_coord_is_upstream(ngx_conf_t *cf, ngx_str_t *host);
 static ngx_int_t ngx_http_coord_url_unix(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *url);
 static ngx_int_t ngx_http_coord_url_user(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *user);
 static ngx_int_t ngx_http_coord_url_db(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *db);
-static ngx_int_t ngx_http_coord_unescape(ngx_conf_t *cf, ngx_str_t *dst,
-    u_char *data, size_t len);
+static ngx_int_t ngx_http_coord_unescape(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *dst, u_char *data, size_t len);
 static void ngx_http_coord_hide(ngx_conf_t *cf, u_char *data, size_t len);
+static size_t ngx_http_coord_quoted(u_char *p, u_char *last, u_char *data,
+    size_t len);
 
 
 char *
 ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
     ngx_str_t *value, void *data)
 {
-    ngx_int_t  rc;
-    ngx_str_t  rest;
+    ngx_int_t                     rc;
+    ngx_str_t                     rest;
+    ngx_http_coord_store_conf_t  *scf;
+
+    scf = (ngx_http_coord_store_conf_t *) store;
+
+    scf->file = cf->conf_file->file.name.data;
+    scf->line = cf->conf_file->line;
 
     if (store->redis.naddrs || store->redis.host.len) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -141,7 +154,10 @@ static ngx_int_t
 ngx_http_coord_resolve(ngx_conf_t *cf, ngx_coord_store_t *store,
     ngx_str_t *host, in_port_t port)
 {
-    ngx_url_t  u;
+    ngx_url_t                     u;
+    ngx_http_coord_store_conf_t  *scf;
+
+    scf = (ngx_http_coord_store_conf_t *) store;
 
     ngx_memzero(&u, sizeof(ngx_url_t));
 
@@ -150,8 +166,11 @@ ngx_http_coord_resolve(ngx_conf_t *cf, ngx_coord_store_t *store,
 
     if (ngx_parse_url(cf->pool, &u) != NGX_OK || u.naddrs == 0) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "%s in server \"%V\" of store \"%V\"",
-                      u.err ? u.err : "no address", host, &store->name);
+                      "%s in server \"%V\" of store \"%V\"%s in %s:%ui",
+                      u.err ? u.err : "no address", host, &store->name,
+                      ngx_http_coord_is_upstream(cf, host)
+                      ? NGX_HTTP_COORD_NOT_UPSTREAM : "",
+                      scf->file, scf->line);
         return NGX_ERROR;
     }
 
@@ -159,6 +178,32 @@ ngx_http_coord_resolve(ngx_conf_t *cf, ngx_coord_store_t *store,
     store->redis.naddrs = u.naddrs;
 
     return NGX_OK;
+}
+
+
+/* 1 if there is a block upstream of that name, which a store cannot use */
+
+static ngx_uint_t
+ngx_http_coord_is_upstream(ngx_conf_t *cf, ngx_str_t *host)
+{
+    ngx_uint_t                       i;
+    ngx_http_upstream_srv_conf_t   **uscfp;
+    ngx_http_upstream_main_conf_t   *umcf;
+
+    umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
+    uscfp = umcf->upstreams.elts;
+
+    for (i = 0; i < umcf->upstreams.nelts; i++) {
+        if ((uscfp[i]->flags & NGX_HTTP_UPSTREAM_CREATE)
+            && uscfp[i]->host.len == host->len
+            && ngx_strncasecmp(uscfp[i]->host.data, host->data, host->len)
+               == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -221,7 +266,7 @@ ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
         return NGX_ERROR;
     }
 
-    if (ngx_http_coord_unescape(cf, &store->redis.username, user->data,
+    if (ngx_http_coord_unescape(cf, store, &store->redis.username, user->data,
                                 p - user->data)
         != NGX_OK)
     {
@@ -230,15 +275,10 @@ ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
 
     p++;
 
-    if (ngx_http_coord_unescape(cf, &store->redis.password, p, last - p)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
     ngx_http_coord_hide(cf, p, last - p);
 
-    return NGX_OK;
+    return ngx_http_coord_unescape(cf, store, &store->redis.password, p,
+                                   last - p);
 }
 
 
@@ -264,10 +304,22 @@ ngx_http_coord_url_db(ngx_conf_t *cf, ngx_coord_store_t *store, ngx_str_t *db)
 
 
 static ngx_int_t
-ngx_http_coord_unescape(ngx_conf_t *cf, ngx_str_t *dst, u_char *data,
-    size_t len)
+ngx_http_coord_unescape(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *dst, u_char *data, size_t len)
 {
-    u_char  *p;
+    u_char  *p, *last;
+
+    last = data + len;
+
+    for (p = data; p < last; p++) {
+        if (*p == '%' && (last - p < 3 || ngx_hextoi(p + 1, 2) == NGX_ERROR)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid percent-encoding of user or password "
+                               "in server of store \"%V\", "
+                               "\"%%25\" stands for \"%%\"", &store->name);
+            return NGX_ERROR;
+        }
+    }
 
     dst->data = ngx_pnalloc(cf->pool, len + 1);
     if (dst->data == NULL) {
@@ -282,25 +334,94 @@ ngx_http_coord_unescape(ngx_conf_t *cf, ngx_str_t *dst, u_char *data,
 }
 
 
-/* blots a password out of what "nginx -T" prints */
+/*
+ * Blots the password of the line that is being read out of what "nginx -T"
+ * prints; data is between ':' and '@'.
+ */
 
 static void
 ngx_http_coord_hide(ngx_conf_t *cf, u_char *data, size_t len)
 {
-    u_char     *p;
-    ngx_buf_t  *dump;
+    u_char     *p, *last;
+    size_t      n;
+    ngx_buf_t  *b, *dump;
 
+    b = cf->conf_file->buffer;
     dump = cf->conf_file->dump;
 
-    if (dump == NULL || len == 0) {
+    if (dump == NULL) {
         return;
     }
 
-    for (p = dump->start; p + len <= dump->last; p++) {
-        if (ngx_memcmp(p, data, len) == 0) {
-            ngx_memset(p, '*', len);
+    /* the file up to and including the line */
+
+    last = dump->last - (b->last - b->pos);
+
+    for (p = last; p > dump->start; /* void */ ) {
+        p--;
+
+        n = ngx_http_coord_quoted(p, last, data - 1, len + 2);
+
+        if (n) {
+            ngx_memset(p + 1, '*', n - 2);
+            return;
         }
     }
+}
+
+
+/* the length of data as it is written at p in a configuration; 0: it is not */
+
+static size_t
+ngx_http_coord_quoted(u_char *p, u_char *last, u_char *data, size_t len)
+{
+    u_char   ch;
+    u_char  *start;
+
+    for (start = p; len; len--) {
+
+        if (p == last) {
+            return 0;
+        }
+
+        ch = *p++;
+
+        if (ch == '\\' && p < last) {
+
+            switch (*p) {
+
+            case '"':
+            case '\'':
+            case '\\':
+                ch = *p++;
+                break;
+
+            case 't':
+                ch = '\t';
+                p++;
+                break;
+
+            case 'r':
+                ch = CR;
+                p++;
+                break;
+
+            case 'n':
+                ch = LF;
+                p++;
+                break;
+
+            default:
+                break;
+            }
+        }
+
+        if (ch != *data++) {
+            return 0;
+        }
+    }
+
+    return p - start;
 }
 
 
@@ -310,14 +431,15 @@ ngx_http_coord_stores_resolve(ngx_conf_t *cf)
     ngx_uint_t                    i;
     ngx_coord_store_t            *store, **stores;
     ngx_http_core_loc_conf_t     *clcf;
-    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_main_conf_t   *mcf;
+    ngx_http_coord_store_conf_t  *scf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
-    stores = cmcf->stores.elts;
+    stores = mcf->stores.elts;
 
-    for (i = 0; i < cmcf->stores.nelts; i++) {
+    for (i = 0; i < mcf->stores.nelts; i++) {
         store = stores[i];
 
         if (store->redis.host.len == 0) {
@@ -326,6 +448,17 @@ ngx_http_coord_stores_resolve(ngx_conf_t *cf)
 
         if (clcf->resolver && clcf->resolver->connections.nelts) {
             store->redis.resolver = clcf->resolver;
+
+            if (ngx_http_coord_is_upstream(cf, &store->redis.host)) {
+                scf = (ngx_http_coord_store_conf_t *) store;
+
+                ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                              "server \"%V\" of store \"%V\" is a host name"
+                              "%s in %s:%ui",
+                              &store->redis.host, &store->name,
+                              NGX_HTTP_COORD_NOT_UPSTREAM,
+                              scf->file, scf->line);
+            }
 
             /* http {} itself is never merged with the default */
 

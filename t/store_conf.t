@@ -1,0 +1,102 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# What "nginx -t" tells of a store: where, what to write, and no secret.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+
+my $t = Coord->new;
+
+
+# every message names the file and the line of "server", once
+
+sub told {
+    my ($server, $http) = @_;
+
+    return $t->conf_error(http => "\n\n    coord_store s {\n        timeout 50ms;\n"
+                                  . "        server $server;\n    }\n"
+                                  . ($http || ''));
+}
+
+
+my $said = told('redis://no.such.host.invalid');
+like($said,
+     qr/\[emerg\] host not found in server "\S+" of store "s" in \S+:\d+$/m,
+     'a host that is not found');
+my ($line) = $said =~ /invalid" of store "s" in \S+:(\d+)/;
+my ($wrong) = told('redis://127.0.0.1/x') =~ /invalid database .*:(\d+)$/m;
+is($line, $wrong, 'in the line of "server"');
+
+$said = told('redis://backend', 'upstream backend { server 127.0.0.1:1; }');
+like($said, qr/host not found in server "backend"/, 'the name of an upstream');
+like($said, qr/write the address of the server, like "redis:/,
+     'what to write in its place');
+unlike(told('redis://backend'), qr/upstream/, 'not where there is none');
+
+my $node = $t->node(name => 'resolver', http => <<'EOC');
+    resolver 127.0.0.1:1;
+    upstream backend { server 127.0.0.1:1; }
+    coord_store s { server redis://backend; }
+EOC
+my ($good, $out) = $node->check;
+ok($good, 'with a resolver the name may be known later');
+like($out, qr/\[warn\].*write the address of the server.* in \S+:\d+$/m,
+     'but it is told');
+
+
+# times
+
+sub warned {
+    my ($text) = @_;
+
+    my $n = $t->node(name => 'n' . ++$line, http => <<"EOC");
+    coord_store s { server redis://127.0.0.1:1; $text }
+EOC
+    my ($ok, $print) = $n->check;
+
+    return $ok ? $print : "refused: $print";
+}
+
+like(warned('timeout 50;'), qr/\[warn\] .*timeout "50" of store "s" .*50000ms/,
+     '50 is 50 seconds');
+like(warned('timeout 1001ms;'), qr/\[warn\]/, 'more than a second');
+unlike(warned('timeout 1s;'), qr/warn|refused/, 'a second');
+unlike(warned('connect_timeout 5s;'), qr/warn|refused/, 'nobody waits for it');
+
+
+# percent-encoding
+
+for my $user (':p%zz', ':p%4', ':p%', 'u%g0:p', '%:p') {
+    like(told("\"redis://$user\@127.0.0.1:1\""),
+         qr/invalid percent-encoding .* of store "s"/, "refused: $user");
+}
+
+is(told('redis://u%2f:p%25%40@127.0.0.1:1'), '', 'accepted: valid ones');
+
+
+# secrets: what is quoted in the file is quoted in what nginx -T prints
+
+for my $password ('s3cret\\"tail', 's3cret\\\\tail', '\\\\', 's3cret\\\'tail',
+                  's3\\tcret', 'e', ':s3cret:', 's3cret@tail', '\\"')
+{
+    my $n = $t->node(name => 'hide' . ++$line, http => <<"EOC");
+    # a line of many words and an e: kept
+    coord_store s { server "redis://app:$password\@127.0.0.1:1"; }
+    coord_store u { server redis://:other\@127.0.0.1:1; }
+EOC
+    my $print = `@{[$t->binary]} -T -c @{[$n->file('nginx.conf')]} 2>&1`
+        if $n->check;
+
+    unlike($print, qr/s3|cret|tail|:other/, "hidden: $password");
+    like($print, qr/redis:\/\/app:\*+\@127\.0\.0\.1:1"/, 'all of it');
+    like($print, qr/# a line of many words and an e: kept/, 'and no more');
+}
+
+done_testing();
