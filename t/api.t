@@ -35,6 +35,7 @@ my $http = <<'EOF';
 
     server {
         listen 127.0.0.1:%%PORT%%;
+        listen 127.0.0.1:%%PORT_3%% proxy_protocol;
         listen unix:%%NODEDIR%%/api.sock;
 
         location /leaky { coord_limit_req zone=leaky burst=2 nodelay;
@@ -56,6 +57,11 @@ my $http = <<'EOF';
         location /read/ { coord_api; }
         location /a/b { coord_api write; }
         location /merge/ { coord_api public; }
+
+        location /proxy/ {
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_pass http://127.0.0.1:%%PORT%%/api/;
+        }
     }
 
     server {
@@ -245,8 +251,65 @@ is($n->get('/public/limits/leaky/x', port => $base, %from)->status, 200,
    'public');
 
 my $socket = $n->dir . '/api.sock';
-like(`curl -s --unix-socket $socket http://a/api/limits/leaky/x`,
+like(`curl -s --unix-socket $socket http://localhost/api/limits/leaky/x`,
      qr/"remaining":/, 'over a unix socket');
+
+
+# neighbours: pages whose name points here, proxies on this host
+
+my $port = $n->port;
+
+for ([{ Host => 'localhost' }, 200], [{ Host => "localhost:$port" }, 200],
+     [{ Host => 'LocalHost.' }, 200], [{ Host => 'x.localhost' }, 200],
+     [{ Host => '127.0.0.1' }, 200], [{ Host => "127.1.2.3:$port" }, 200],
+     [{ Host => '[::1]' }, 200], [{ Host => "[::1]:$port" }, 200],
+     [{ Host => '[0:0::0:1]' }, 200], [{ Host => '[::ffff:127.0.0.1]' }, 200],
+     [{ Host => 'evil.example' }, 403], [{ Host => 'localhost.evil' }, 403],
+     [{ Host => 'notlocalhost' }, 403], [{ Host => '10.0.0.1' }, 403],
+     [{ Host => '127.0.0.1.evil' }, 403], [{ Host => '127.0.0' }, 403],
+     [{ Host => '[2001:db8::1]' }, 403], [{ Host => '[::1].evil' }, 403],
+     [{ 'X-Forwarded-For' => '127.0.0.1' }, 403],
+     [{ 'x-forwarded-proto' => 'http' }, 403],
+     [{ Forwarded => 'for=127.0.0.1' }, 403], [{ Via => '1.1 x' }, 403],
+     [{ 'X-Real-IP' => '127.0.0.1' }, 403],
+     [{ 'X-Forwarded' => '1' }, 200], [{ Viable => '1' }, 200],
+     [{ Origin => 'http://evil.example' }, 403], [{ Origin => 'null' }, 403],
+     [{ Origin => 'http://localhost:1' }, 403],
+     [{ Origin => 'http://localhost.evil' }, 403],
+     [{ Host => "localhost:$port", Origin => "http://localhost:$port" }, 200])
+{
+    my ($headers, $status) = @$_;
+    my $what = join ', ', map { "$_: $headers->{$_}" } sort keys %$headers;
+    $what =~ s/$port/port/g;
+
+    for my $method ('GET', 'DELETE') {
+        is($n->request($method, '/api/limits/leaky/x',
+                       headers => $headers)->status,
+           $status, "$method with $what");
+    }
+
+    is($n->get('/merge/limits/leaky/x', headers => $headers)->status, 200,
+       "public, with $what");
+}
+
+my $raw = $n->connect;
+$raw->send("GET http://evil.example/api/limits/leaky/x HTTP/1.1\r\n"
+           . "Host: localhost\r\n\r\n");
+is($raw->response->status, 403, 'a whole URI as the target');
+$raw = $n->connect;
+$raw->send("GET /api/limits/leaky/x HTTP/1.0\r\n\r\n");
+is($raw->response->status, 403, 'no host at all');
+
+for (['PROXY TCP4 127.0.0.1 127.0.0.1 5 6', 403], ['PROXY UNKNOWN', 403]) {
+    my ($line, $status) = @$_;
+    my $proxied = $n->connect(port => $n->port(3));
+
+    $proxied->send("$line\r\nGET /api/limits/leaky/x HTTP/1.1\r\n"
+                   . "Host: localhost\r\n\r\n");
+    is($proxied->response->status, $status, $line);
+}
+
+is($n->get('/proxy/limits/leaky/x')->status, 403, 'through a proxy here');
 
 
 # logs: that it was done, but not to whom
@@ -277,7 +340,7 @@ $n->wait_gone(20, @old);
 
 kill 'STOP', $redis->{pid};
 my $c = $n->connect;
-$c->send("GET /api/limits/leaky/x HTTP/1.1\r\nHost: a\r\n\r\n");
+$c->send("GET /api/limits/leaky/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
 $c->reset;
 kill 'CONT', $redis->{pid};
 ok($t->wait_for(sub { $n->get('/api/limits/leaky/x')->status == 200 }, 20),

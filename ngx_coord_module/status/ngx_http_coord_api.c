@@ -7,6 +7,7 @@
 
 
 #include "ngx_http_coord_api.h"
+#include "ngx_http_coord_api_guard.h"
 #include "ngx_http_coord_conf.h"
 
 
@@ -24,7 +25,6 @@ extern ngx_module_t  ngx_http_coord_api_module;
 
 
 static ngx_int_t ngx_http_coord_api_handler(ngx_http_request_t *r);
-static ngx_uint_t ngx_http_coord_api_local(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_api_path(ngx_http_request_t *r,
     ngx_http_coord_api_t *api);
 static ngx_int_t ngx_http_coord_api_route(ngx_http_coord_api_t *api,
@@ -97,6 +97,7 @@ ngx_http_coord_api_handler(ngx_http_request_t *r)
 {
     ngx_int_t                   rc;
     ngx_uint_t                  body;
+    const char                 *why;
     ngx_http_cleanup_t         *cln;
     ngx_http_coord_api_t       *api;
     ngx_http_coord_api_conf_t  *acf;
@@ -111,9 +112,10 @@ ngx_http_coord_api_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    if (!acf->public && !ngx_http_coord_api_local(r)) {
-        return ngx_http_coord_out_problem(r, NGX_HTTP_FORBIDDEN,
-                                          "Clients on this host only.");
+    why = acf->public ? NULL : ngx_http_coord_api_stranger(r);
+
+    if (why) {
+        return ngx_http_coord_out_problem(r, NGX_HTTP_FORBIDDEN, why);
     }
 
     if (body) {
@@ -156,46 +158,6 @@ ngx_http_coord_api_handler(ngx_http_request_t *r)
     }
 
     return ngx_http_coord_api_send(api);
-}
-
-
-static ngx_uint_t
-ngx_http_coord_api_local(ngx_http_request_t *r)
-{
-    in_addr_t             addr;
-    u_char               *p;
-    struct sockaddr      *sa;
-    struct sockaddr_in   *sin;
-#if (NGX_HAVE_INET6)
-    struct sockaddr_in6  *sin6;
-#endif
-
-    sa = r->connection->sockaddr;
-
-    switch (sa->sa_family) {
-
-#if (NGX_HAVE_UNIX_DOMAIN)
-    case AF_UNIX:
-        return 1;
-#endif
-
-    case AF_INET:
-        sin = (struct sockaddr_in *) sa;
-        addr = ntohl(sin->sin_addr.s_addr);
-
-        return addr >> 24 == 127;
-
-#if (NGX_HAVE_INET6)
-    case AF_INET6:
-        sin6 = (struct sockaddr_in6 *) sa;
-        p = sin6->sin6_addr.s6_addr;
-
-        return IN6_IS_ADDR_LOOPBACK(&sin6->sin6_addr)
-               || (IN6_IS_ADDR_V4MAPPED(&sin6->sin6_addr) && p[12] == 127);
-#endif
-    }
-
-    return 0;
 }
 
 
