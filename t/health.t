@@ -31,6 +31,7 @@ my $n = $t->node(name => 'n', workers => 2, http => <<'EOF')->start;
         listen 127.0.0.1:%%PORT%%;
         location / { coord_limit_req zone=one; empty_gif; }
         location = /health { coord_health; }
+        location = /metrics { coord_status; }
     }
 EOF
 
@@ -101,5 +102,7 @@ ok($t->wait_for(sub {
 }, 30), 'a server that is gone');
 
 is($json->{stores}[0]{up}, 0, 'no worker is connected');
+like($n->get('/metrics?format=prometheus')->body, qr/^coord_store_up\{store="main"\} 0$/m,
+     'and so say the metrics');
 
 done_testing();

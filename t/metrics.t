@@ -178,6 +178,11 @@ for my $zone (@{ $json->{zones} }) {
     }
 }
 
+is($value{'coord_store_up{store="main"}'}, 1, 'a store is up, or it is not');
+is($value{'coord_store_up{store="spare"}'}, 1, 'memory is up');
+is($value{'coord_store_workers{store="main"}'}, $json->{stores}[0]{up},
+   'so many workers reach it');
+
 my $count = $value{'coord_store_latency_seconds_count{store="main"}'};
 is($value{'coord_store_latency_seconds_bucket{store="main",le="+Inf"}'},
    $count, 'histogram');

@@ -127,7 +127,7 @@ for my $used (map { /\b(coord_\w+)/g }
 cmp_ok(scalar @exprs, '>=', 10, 'queries of the dashboard');
 
 SKIP: {
-    skip 'promtool is missing (Debian package prometheus)', 3
+    skip 'promtool is missing (Debian package prometheus)', 4
         unless grep { -x "$_/promtool" } split /:/, $ENV{PATH};
 
     my $out = `promtool check rules $root/examples/prometheus-alerts.yml 2>&1`;
@@ -150,42 +150,152 @@ SKIP: {
     $out = `promtool check rules $file 2>&1`;
     is($?, 0, 'queries of the dashboard') or diag($out);
 
-    # rules at work
+    # rules at work: two nodes with four workers each and two stores.  What
+    # is healthy raises nothing, what is wrong just its own alert, of its own
+    # node and store, and only after its time.
+
+    my %alerts = $rules =~ /^ +- alert: (\w+)\n +expr:(.*?)^ +for:/gms;
+    my $one = '{A,feature="limit_req",zone="one",outcome=';
+    my $main = '{A,store="main"';
+
+    my @cases = (
+        [ {} ],
+
+        [ { "coord_store_up$main}" => '1 0x30',
+            "coord_store_workers$main}" => '4 0x30' },
+          'CoordStoreDown', 'critical', of('a', 'main'),
+          'No worker on a reaches store main' ],
+
+        # too short
+        [ { "coord_store_up$main}" => '1 1 0 1x30' } ],
+
+        [ { 'coord_store_workers{B,store="spare"}' => '4 3x30' },
+          'CoordStoreDegraded', 'warning', of('b', 'spare'),
+          'Only some workers on b reach store spare' ],
+
+        [ { "coord_breaker_open$main}" => '0 1x30' },
+          'CoordBreakerOpen', 'warning', of('a', 'main'),
+          'Circuit breaker to store main is open on a' ],
+
+        [ { "coord_store_operations_total$main,result=\"timeout\"}"
+            => '0+12x30' },
+          'CoordStoreErrors', 'warning', { instance => 'a', store => 'main' },
+          'More than 1% of the operations on store main fail' ],
+
+        # too few
+        [ { "coord_store_operations_total$main,result=\"timeout\"}"
+            => '0+3x30' } ],
+
+        [ { "coord_store_latency_seconds_bucket$main,le=\"0.025\"}"
+            => '0+580x30' },
+          'CoordStoreSlow', 'warning', { instance => 'a', store => 'main' },
+          '1% of the operations on store main take over 25 ms' ],
+
+        [ { "coord_decisions_total$one\"bypassed\"}" => '0+1x30' },
+          'CoordUnprotected', 'warning',
+          { instance => 'a', feature => 'limit_req', zone => 'one' },
+          'Requests pass limit_req zone one without a decision' ],
+
+        [ { "coord_decisions_total$one\"rejected\"}" => '0+2500x30' },
+          'CoordManyRefused', 'info',
+          { feature => 'limit_req', zone => 'one' },
+          'Over half of the requests of limit_req zone one are refused' ],
+    );
+
+    my $text = "rule_files: [ $root/examples/prometheus-alerts.yml ]\n"
+               . "evaluation_interval: 1m\ntests:\n";
+
+    for my $case (@cases) {
+        my ($series, @want) = @$case;
+        my %series = (healthy(), %$series);
+
+        $text .= "  - interval: 1m\n    input_series:\n";
+
+        for (sort keys %series) {
+            my $name = s/([AB])(?=[,}])/job="coord",instance="\l$1"/r;
+            $text .= "      - series: '$name'\n"
+                     . "        values: '$series{$_}'\n";
+        }
+
+        $text .= "    alert_rule_test:\n";
+
+        for my $alert (sort keys %alerts) {
+            $text .= "      - eval_time: 28m\n"
+                     . "        alertname: $alert\n        exp_alerts:"
+                     . (@want && $want[0] eq $alert ? expected(@want)
+                                                    : " []\n");
+        }
+    }
+
+    is(join(' ', sort map { $_->[1] || () } @cases),
+       join(' ', sort keys %alerts), 'each alert is raised in a test');
 
     my $test = $t->dir . '/test.yml';
     open $fh, '>', $test or die $!;
-    print $fh <<"EOF";
-rule_files: [ $root/examples/prometheus-alerts.yml ]
-evaluation_interval: 1m
-tests:
-  - interval: 1m
-    input_series:
-      - series: 'coord_store_up{store="main",instance="a"}'
-        values: '2 0 0 0 0'
-      - series: 'coord_store_up{store="main",instance="b"}'
-        values: '1x10'
-      - series: 'coord_workers{instance="a"}'
-        values: '2x10'
-      - series: 'coord_workers{instance="b"}'
-        values: '2x10'
-    alert_rule_test:
-      - eval_time: 4m
-        alertname: CoordStoreDown
-        exp_alerts:
-          - exp_labels: { severity: critical, store: main, instance: a }
-            exp_annotations:
-              summary: No worker on a reaches store main
-              description: Features of this store follow their on_failure policy. Look at the error log for "coord redis", and at the Redis server.
-      - eval_time: 9m
-        alertname: CoordStoreDegraded
-        exp_alerts:
-          - exp_labels: { severity: warning, store: main, instance: b }
-            exp_annotations:
-              summary: Only some workers on b reach a store
-EOF
+    print $fh $text;
     close $fh;
     $out = `promtool test rules $test 2>&1`;
     is($?, 0, 'promtool test rules') or diag($out);
 }
 
 done_testing();
+
+
+# labels of an alert of one store on one node
+
+sub of {
+    my ($instance, $store) = @_;
+
+    return { job => 'coord', instance => $instance, store => $store };
+}
+
+
+# series of two nodes, A and B, where nothing is wrong
+
+sub healthy {
+    my %series;
+
+    for my $node ('A', 'B') {
+        $series{"coord_workers{$node}"} = '4x30';
+
+        for my $store ('main', 'spare') {
+            my $labels = "$node,store=\"$store\"";
+            my %of = ('store_up' => '1x30', 'store_workers' => '4x30',
+                      'breaker_open' => '0x30');
+
+            $series{"coord_$_\{$labels}"} = $of{$_} for keys %of;
+            $series{"coord_store_operations_total{$labels,result=\"$_->[0]\"}"}
+                = $_->[1] for ['ok', '0+600x30'], ['timeout', '0x30'];
+            $series{"coord_store_latency_seconds_bucket{$labels,le=\"$_\"}"}
+                = '0+600x30' for '0.025', '0.05', '+Inf';
+        }
+
+        $series{"coord_decisions_total{$node,feature=\"limit_req\","
+                . "zone=\"one\",outcome=\"$_->[0]\"}"} = $_->[1]
+            for ['passed', '0+600x30'], ['rejected', '0+60x30'],
+                ['bypassed', '0x30'];
+    }
+
+    return %series;
+}
+
+
+# an alert as promtool expects it, with the description that the rules have
+
+sub expected {
+    my ($alert, $severity, $labels, $summary) = @_;
+
+    my ($rule) = $rules =~ /alert: $alert\n(.*?)(?:\n\n|\z)/s;
+    my ($description) = $rule =~ /description: >-\n(.*)/s;
+    my %labels = (%$labels, severity => $severity);
+
+    my $text = "\n          - exp_labels: { "
+               . join(', ', map { "$_: $labels{$_}" } sort keys %labels)
+               . " }\n            exp_annotations:\n"
+               . "              summary: $summary\n";
+
+    $text .= '              description: '
+             . join(' ', split ' ', $description) . "\n" if $description;
+
+    return $text;
+}

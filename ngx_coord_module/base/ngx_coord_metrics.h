@@ -182,7 +182,8 @@ typedef enum {
 /* what a metric is about, and with it its labels */
 typedef enum {
     NGX_COORD_METRIC_NODE = 0,       /* none */
-    NGX_COORD_METRIC_STORE,          /* store */
+    NGX_COORD_METRIC_STATE,          /* store */
+    NGX_COORD_METRIC_STORE,          /* the same */
     NGX_COORD_METRIC_RESULTS,        /* store, result */
     NGX_COORD_METRIC_LATENCY,        /* store, le */
     NGX_COORD_METRIC_DECISIONS,      /* feature, zone, outcome */

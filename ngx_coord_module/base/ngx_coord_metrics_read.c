@@ -44,6 +44,11 @@ const ngx_coord_metric_t  ngx_coord_metrics_table[] = {
       NGX_COORD_GAUGE_WAITERS, 0 },
 
     { ngx_string("coord_store_up"),
+      ngx_string("state"),
+      ngx_string("1 if the store is up or degraded, 0 if it is down."),
+      NGX_COORD_METRIC_GAUGE, NGX_COORD_METRIC_STATE, 0, 0 },
+
+    { ngx_string("coord_store_workers"),
       ngx_string("up"),
       ngx_string("Workers with a usable connection to the store."),
       NGX_COORD_METRIC_GAUGE, NGX_COORD_METRIC_STORE,

@@ -81,8 +81,7 @@ static void
 ngx_http_coord_status_prom_stores(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out, const ngx_coord_metric_t *metric)
 {
-    ngx_uint_t                     i;
-    ngx_atomic_t                  *value;
+    ngx_uint_t                     i, n;
     ngx_http_coord_status_store_t  s;
 
     for (i = 0; ngx_http_coord_status_store(st, i, &s) == NGX_OK; i++) {
@@ -103,13 +102,18 @@ ngx_http_coord_status_prom_stores(ngx_http_coord_status_t *st,
             continue;
         }
 
-        value = (ngx_atomic_t *) ((u_char *) &s.stats + metric->offset);
+        if (metric->scope == NGX_COORD_METRIC_STATE) {
+            n = (s.state != NGX_COORD_STORE_DOWN);
+
+        } else {
+            n = *(ngx_atomic_t *) ((u_char *) &s.stats + metric->offset);
+        }
 
         ngx_http_coord_out_str(out, &metric->name);
         ngx_http_coord_out_text(out, "{store=\"");
         ngx_http_coord_out_label(out, &s.store->name);
         ngx_http_coord_out_text(out, "\"} ");
-        ngx_http_coord_status_prom_value(out, metric, *value);
+        ngx_http_coord_status_prom_value(out, metric, n);
     }
 }
 
