@@ -52,7 +52,7 @@ my @lines = (
          .*^RateLimit-Policy:[ ]"demo";q=\d+;w=\d+\r$/msx ],
 
     [ 'one POST sent to both nodes: it runs once, node 2 replays the answer',
-      "for url in ${u1}orders ${u2}orders; do curl -s -i"
+      "for url in ${u1}orders ${u2}orders; do curl -s -i $key"
       . " -H 'Idempotency-Key: \"order-17\"' -d amount=10 \$url"
       . " | grep -iE '^HTTP|^Idempotency|^the origin'; done",
       qr/\AHTTP\/1.1[ ]200[^\n]*\n(the[ ]origin[ ]answers[ ]request[ ]\d+\n)

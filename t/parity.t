@@ -151,13 +151,15 @@ for my $limit ('limit_req', 'limit_conn') {
         server => "$held location / { ${limit}_status 444; $is empty_gif; }",
         run => $twice->(sub {
             my ($w) = @_;
-            return $w->raw("GET /?k=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+            return $w->raw("GET /?k=1 HTTP/1.1\r\nHost: a\r\n"
+                            . "Connection: close\r\n\r\n");
         }),
         want => '200 closed',
     }, {
         name => "$limit, Expect: 100-continue",
         http => $zone,
-        server => "$held location / { $is proxy_pass http://%%ORIGIN%%; }",
+        server => "lingering_timeout 100ms;
+                   $held location / { $is proxy_pass http://%%ORIGIN%%; }",
         run => $twice->(sub {
             my ($w) = @_;
             return map {
