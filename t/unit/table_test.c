@@ -560,7 +560,7 @@ start(shared_t *s, ngx_coord_table_t *t, uint64_t r)
 
 
 static void
-stop(shared_t *s, pid_t pid)
+end_worker(shared_t *s, pid_t pid)
 {
     int  status;
 
@@ -604,7 +604,7 @@ a_killed_worker_leaves_a_sound_table(void **state)
 
         /* the other one goes on, with whatever it finds */
 
-        stop(s, one);
+        end_worker(s, one);
 
         if (i % 3) {
             one = two;
@@ -612,7 +612,7 @@ a_killed_worker_leaves_a_sound_table(void **state)
         }
 
         usleep(any(500));
-        stop(s, two);
+        end_worker(s, two);
 
         repaired += ngx_coord_table_enter(t);
         ngx_coord_table_leave(t);
@@ -623,7 +623,7 @@ a_killed_worker_leaves_a_sound_table(void **state)
         one = start(s, t, any(1ULL << 50));
     }
 
-    stop(s, one);
+    end_worker(s, one);
 
     assert_true(s->turns > 1000);
     assert_true(t->repairs > 10);
