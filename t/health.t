@@ -92,6 +92,40 @@ kill 'CONT', $redis->{pid};
 ok($t->wait_for(sub { (health())[0]->status == 200 }, 30), 'healthy again');
 
 
+# who sees it hang has its breaker open, and does not ask: another one does
+
+my $h = $t->node(name => 'h', workers => 2, http => <<'EOF')->start;
+    coord_store main {
+        server   %%REDIS%%;
+        timeout  100ms;
+        breaker  failures=2 cooldown=20s;
+    }
+
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/s;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { coord_limit_req zone=one; empty_gif; }
+        location = /health { coord_health; }
+    }
+EOF
+
+for my $round (1 .. 4) {
+    $t->wait_for(sub { $h->get('/health')->status == 200 }, 40)
+        or fail('healthy');
+
+    my $c = $h->connect;
+    kill 'STOP', $redis->{pid};
+    my $start = time;
+    $c->request(path => '/?k=1', timeout => 5) for 1 .. 3;
+    $t->wait_for(sub { $h->get('/health')->status == 503 }, 15);
+    cmp_ok(time - $start, '<', 2, "round $round: down within two seconds");
+
+    kill 'CONT', $redis->{pid};
+    $h->reload;
+}
+
+
 # a server that is gone
 
 $redis->stop('KILL');

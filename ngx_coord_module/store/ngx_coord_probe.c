@@ -10,7 +10,7 @@
 #include "ngx_coord_timer.h"
 
 
-#define NGX_COORD_PROBE_INTERVAL  2000       /* milliseconds */
+#define NGX_COORD_PROBE_INTERVAL  1000       /* milliseconds */
 
 
 typedef enum {
@@ -44,6 +44,7 @@ typedef struct {
 
 
 static void ngx_coord_probe_tick(ngx_event_t *ev);
+static ngx_uint_t ngx_coord_probe_able(ngx_coord_probe_t *probe);
 static void ngx_coord_probe_ask(ngx_coord_probe_t *probe);
 static void ngx_coord_probe_expired(ngx_coord_redis_call_t *call);
 static void ngx_coord_probe_handler(ngx_coord_redis_call_t *call,
@@ -142,17 +143,27 @@ static void
 ngx_coord_probe_tick(ngx_event_t *ev)
 {
     ngx_uint_t                 i;
+    ngx_coord_probe_t         *probe;
     ngx_atomic_uint_t          asked, now;
     ngx_coord_store_counts_t  *counts;
 
     now = ngx_current_msec / NGX_COORD_PROBE_INTERVAL;
 
     for (i = 0; i < ngx_coord_probes.n; i++) {
-        counts = ngx_coord_probes.probes[i].store->counts;
+        probe = &ngx_coord_probes.probes[i];
+        counts = probe->store->counts;
         asked = counts->asked;
 
-        if (asked != now && ngx_atomic_cmp_set(&counts->asked, asked, now)) {
-            ngx_coord_probe_ask(&ngx_coord_probes.probes[i]);
+        /* who cannot ask leaves it to another, if there is one */
+
+        if (asked == now
+            || (!ngx_coord_probe_able(probe) && now - asked < 2))
+        {
+            continue;
+        }
+
+        if (ngx_atomic_cmp_set(&counts->asked, asked, now)) {
+            ngx_coord_probe_ask(probe);
         }
     }
 
@@ -161,6 +172,14 @@ ngx_coord_probe_tick(ngx_event_t *ev)
                           - ngx_current_msec % NGX_COORD_PROBE_INTERVAL
                           + ngx_random() % 100);
     }
+}
+
+
+static ngx_uint_t
+ngx_coord_probe_able(ngx_coord_probe_t *probe)
+{
+    return probe->state == NGX_COORD_PROBE_IDLE
+           && ngx_coord_redis_ready(probe->store->client);
 }
 
 
@@ -256,7 +275,14 @@ ngx_coord_probe_failed(ngx_coord_probe_t *probe, ngx_coord_fail_e failure)
 
     info = probe->store->counts->info;
 
-    info.failure = failure;
+    /* with an open breaker nobody was asked: the last answer stands */
+
+    if (failure != NGX_COORD_FAIL_BREAKER
+        || info.failure == NGX_COORD_FAIL_NONE)
+    {
+        info.failure = failure;
+    }
+
     info.failed = ngx_current_msec;
 
     ngx_coord_probe_publish(probe->store->counts, &info);

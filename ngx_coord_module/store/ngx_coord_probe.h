@@ -2,7 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Asks the Redis servers every two seconds how they are (INFO), so that the
+ * Asks the Redis servers every second how they are (INFO), so that the
  * status page and the health check can answer at once, whatever they do.  The
  * workers of a node share the answers, and one of them asks.
  */
