@@ -20,8 +20,7 @@ static void ngx_http_coord_idempotency_read_event(ngx_event_t *rev);
 static void ngx_http_coord_idempotency_write_event(ngx_event_t *wev);
 static ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_guarding(
     ngx_connection_t *c);
-static void ngx_http_coord_idempotency_detach(
-    ngx_http_coord_idempotency_t *run);
+static void ngx_http_coord_idempotency_kick(ngx_connection_t *c);
 
 
 /* ngx_http_request_handler(), which is not for others to see */
@@ -29,19 +28,17 @@ static ngx_event_handler_pt  ngx_http_coord_request_handler;
 
 
 void
-ngx_http_coord_run_guard(ngx_http_coord_idempotency_t *run)
+ngx_http_coord_idempotency_guard(ngx_http_coord_idempotency_t *state)
 {
     ngx_connection_t  *c;
 
-    c = run->request->connection;
+    c = state->request->connection;
 
     if (c->read->handler == ngx_http_coord_idempotency_read_event) {
         return;
     }
 
-    if (run->client == NGX_HTTP_COORD_CLIENT_OWN) {
-        run->client = NGX_HTTP_COORD_CLIENT_GUARDED;
-    }
+    state->guarded = 1;
 
     ngx_http_coord_request_handler = c->read->handler;
 
@@ -51,41 +48,36 @@ ngx_http_coord_run_guard(ngx_http_coord_idempotency_t *run)
 
 
 void
-ngx_http_coord_run_unguard(ngx_http_coord_idempotency_t *run)
+ngx_http_coord_idempotency_unguard(ngx_http_coord_idempotency_t *state)
 {
     ngx_connection_t  *c;
 
-    c = run->request->connection;
+    c = state->request->connection;
 
-    if (run->client == NGX_HTTP_COORD_CLIENT_OWN
-        || run->client == NGX_HTTP_COORD_CLIENT_LEFT)
-    {
-        return;
+    if (state->guarded) {
+        state->guarded = 0;
+
+        /* nginx may have set its own again */
+
+        if (c->read->handler == ngx_http_coord_idempotency_read_event) {
+            c->read->handler = ngx_http_coord_request_handler;
+        }
+
+        if (c->write->handler == ngx_http_coord_idempotency_write_event) {
+            c->write->handler = ngx_http_coord_request_handler;
+        }
+
+        if (ngx_event_flags & NGX_USE_LEVEL_EVENT) {
+            (void) ngx_handle_read_event(c->read, 0);
+        }
     }
 
-    /* nginx may have set its own again */
+    if (state->detached) {
 
-    if (c->read->handler == ngx_http_coord_idempotency_read_event) {
-        c->read->handler = ngx_http_coord_request_handler;
+        /* whatever comes next ends the request */
+
+        c->error = 1;
     }
-
-    if (c->write->handler == ngx_http_coord_idempotency_write_event) {
-        c->write->handler = ngx_http_coord_request_handler;
-    }
-
-    if (ngx_event_flags & NGX_USE_LEVEL_EVENT) {
-        (void) ngx_handle_read_event(c->read, 0);
-    }
-
-    if (run->client == NGX_HTTP_COORD_CLIENT_GUARDED) {
-        run->client = NGX_HTTP_COORD_CLIENT_OWN;
-        return;
-    }
-
-    /* whatever comes next ends the request */
-
-    run->client = NGX_HTTP_COORD_CLIENT_LEFT;
-    c->error = 1;
 }
 
 
@@ -95,20 +87,20 @@ static ngx_http_coord_idempotency_t *
 ngx_http_coord_idempotency_guarding(ngx_connection_t *c)
 {
     ngx_http_request_t            *r;
-    ngx_http_coord_idempotency_t  *run;
+    ngx_http_coord_idempotency_t  *state;
 
     r = c->data;
-    run = ngx_http_coord_run(r);
+    state = ngx_http_coord_idempotency_state(r);
 
-    if (run == NULL
-        || !ngx_http_coord_running(run)
-        || run->ctx->waiting
+    if (state == NULL
+        || state->phase != NGX_HTTP_COORD_IDEMPOTENCY_RUNNING
+        || state->ctx->waiting
         || c->close)
     {
         return NULL;
     }
 
-    return run;
+    return state;
 }
 
 
@@ -116,13 +108,13 @@ static void
 ngx_http_coord_idempotency_read_event(ngx_event_t *rev)
 {
     ngx_connection_t              *c;
-    ngx_http_coord_idempotency_t  *run;
+    ngx_http_coord_idempotency_t  *state;
 
     c = rev->data;
 
-    run = ngx_http_coord_idempotency_guarding(c);
+    state = ngx_http_coord_idempotency_guarding(c);
 
-    if (run == NULL) {
+    if (state == NULL) {
         ngx_http_coord_request_handler(rev);
         return;
     }
@@ -135,12 +127,9 @@ ngx_http_coord_idempotency_read_event(ngx_event_t *rev)
         (void) ngx_del_event(rev, NGX_READ_EVENT, 0);
     }
 
-    if (c->error && run->client == NGX_HTTP_COORD_CLIENT_GUARDED) {
-        ngx_http_coord_idempotency_detach(run);
-
-        /* an upstream that was blocked by the client has to be read on */
-
-        ngx_post_event(c->write, &ngx_posted_events);
+    if (c->error && !state->detached) {
+        ngx_http_coord_idempotency_detach(state);
+        ngx_http_coord_idempotency_kick(c);
     }
 }
 
@@ -150,26 +139,26 @@ ngx_http_coord_idempotency_write_event(ngx_event_t *wev)
 {
     ngx_connection_t              *c;
     ngx_http_request_t            *r;
-    ngx_http_coord_idempotency_t  *run;
+    ngx_http_coord_idempotency_t  *state;
 
     c = wev->data;
     r = c->data;
 
-    run = ngx_http_coord_idempotency_guarding(c);
+    state = ngx_http_coord_idempotency_guarding(c);
 
-    if (run == NULL) {
+    if (state == NULL) {
         ngx_http_coord_request_handler(wev);
         return;
     }
 
-    if (run->client == NGX_HTTP_COORD_CLIENT_GUARDED
+    if (!state->detached
         && (c->error || (wev->timedout && !wev->delayed)))
     {
         ngx_log_error(NGX_LOG_INFO, c->log, 0,
                       "idempotency: client does not read any more, "
                       "its response is read to the end");
 
-        ngx_http_coord_idempotency_detach(run);
+        ngx_http_coord_idempotency_detach(state);
     }
 
     if (r->upstream && r->upstream->cleanup && !r->upstream->header_sent) {
@@ -181,35 +170,21 @@ ngx_http_coord_idempotency_write_event(ngx_event_t *wev)
 }
 
 
-ngx_uint_t
-ngx_http_coord_run_gone(ngx_http_coord_idempotency_t *run)
-{
-    if (run->request->connection->error
-        && run->client == NGX_HTTP_COORD_CLIENT_GUARDED)
-    {
-        ngx_http_coord_idempotency_detach(run);
-    }
-
-    return run->client == NGX_HTTP_COORD_CLIENT_GONE
-           || run->client == NGX_HTTP_COORD_CLIENT_LEFT;
-}
-
-
-static void
-ngx_http_coord_idempotency_detach(ngx_http_coord_idempotency_t *run)
+void
+ngx_http_coord_idempotency_detach(ngx_http_coord_idempotency_t *state)
 {
     ngx_event_t         *wev;
     ngx_connection_t    *c;
     ngx_http_request_t  *r;
 
-    r = run->request;
+    r = state->request;
     c = r->connection;
     wev = c->write;
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
                    "coord idempotency detach \"%V\"", &r->uri);
 
-    run->client = NGX_HTTP_COORD_CLIENT_GONE;
+    state->detached = 1;
 
     /* nginx goes on with the upstream, and always may write */
 
@@ -225,4 +200,13 @@ ngx_http_coord_idempotency_detach(ngx_http_coord_idempotency_t *run)
     if (wev->timer_set) {
         ngx_del_timer(wev);
     }
+}
+
+
+/* an upstream that was blocked by the client has to be read on */
+
+static void
+ngx_http_coord_idempotency_kick(ngx_connection_t *c)
+{
+    ngx_post_event(c->write, &ngx_posted_events);
 }

@@ -16,17 +16,24 @@
 
 
 static ngx_coord_redis_node_t *ngx_coord_redis_node(ngx_coord_redis_t *redis,
-    ngx_str_t *key);
+    ngx_str_t *key, ngx_coord_lane_e lane);
 static ngx_int_t ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
-    ngx_coord_redis_node_t *node);
+    ngx_coord_lane_e lane);
+static void ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node);
 static void ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value, ngx_coord_nsec_t start);
 static ngx_uint_t ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn);
 static ngx_coord_fail_e ngx_coord_redis_node_reply(
     ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
+static ngx_coord_fail_e ngx_coord_redis_node_answered(
+    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *reply);
 static ngx_coord_fail_e ngx_coord_redis_node_refused(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *error);
+static void ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
+    ngx_coord_resp_value_t *error);
+static void ngx_coord_redis_node_version(ngx_coord_redis_node_t *node);
 static void ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_uint_t ready);
 
@@ -52,6 +59,7 @@ ngx_coord_redis_t *
 ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
     ngx_coord_redis_stats_t *stats, ngx_cycle_t *cycle)
 {
+    ngx_uint_t          lane;
     ngx_coord_redis_t  *redis;
 
     redis = ngx_calloc(sizeof(ngx_coord_redis_t), cycle->log);
@@ -63,21 +71,27 @@ ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
     redis->stats = stats;
     redis->cycle = cycle;
 
-    if (ngx_coord_redis_node_init(redis, &redis->node) != NGX_OK) {
-        ngx_free(redis);
-        return NULL;
+    for (lane = 0; lane < NGX_COORD_LANE_MAX; lane++) {
+
+        if (ngx_coord_redis_node_init(redis, lane) != NGX_OK) {
+            ngx_coord_redis_destroy(redis);
+            return NULL;
+        }
     }
 
-    ngx_coord_redis_conn_start(redis->node.conn);
+    ngx_coord_redis_conn_start(redis->nodes[NGX_COORD_LANE_DECISIONS].conn);
 
     return redis;
 }
 
 
 static ngx_int_t
-ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
-    ngx_coord_redis_node_t *node)
+ngx_coord_redis_node_init(ngx_coord_redis_t *redis, ngx_coord_lane_e lane)
 {
+    ngx_coord_redis_node_t  *node;
+
+    node = &redis->nodes[lane];
+
     node->conn = ngx_coord_redis_conn_create(redis,
                                              &ngx_coord_redis_node_actions,
                                              node);
@@ -86,6 +100,20 @@ ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
     }
 
     node->redis = redis;
+    node->lane = lane;
+    node->stats = redis->stats;
+
+    if (lane == NGX_COORD_LANE_DECISIONS) {
+
+        /* who reads of its trouble reads of the end */
+
+        node->conn->again = NGX_LOG_ERR;
+
+    } else {
+        node->stats = &redis->unseen;
+        node->conn->log.action = "moving bulk data";
+    }
+
     ngx_queue_init(&node->calls);
 
     ngx_coord_timer_init(&node->deadline, ngx_coord_redis_deadline, node,
@@ -101,15 +129,29 @@ ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
 void
 ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 {
-    ngx_queue_t              calls;
-    ngx_coord_redis_node_t  *node;
+    ngx_uint_t  lane;
 
     if (redis->sub != NULL) {
         ngx_coord_redis_sub_destroy(redis->sub);
         redis->sub = NULL;
     }
 
-    node = &redis->node;
+    for (lane = 0; lane < NGX_COORD_LANE_MAX; lane++) {
+        ngx_coord_redis_node_destroy(&redis->nodes[lane]);
+    }
+
+    ngx_free(redis);
+}
+
+
+static void
+ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node)
+{
+    ngx_queue_t  calls;
+
+    if (node->conn == NULL) {
+        return;
+    }
 
     /* the events log to the connection's log */
 
@@ -117,7 +159,7 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
     ngx_coord_timer_stop(&node->deadline);
 
     if (node->conn->state == NGX_COORD_CONN_READY) {
-        (void) ngx_atomic_fetch_add(&redis->stats->up, -1);
+        (void) ngx_atomic_fetch_add(&node->stats->up, -1);
     }
 
     ngx_coord_redis_conn_destroy(node->conn);
@@ -133,10 +175,8 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
     ngx_coord_redis_end_all(node, &calls, NGX_COORD_FAIL_CONNECT);
 
     if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
-        (void) ngx_atomic_fetch_add(&redis->stats->breaker_open, -1);
+        (void) ngx_atomic_fetch_add(&node->stats->breaker_open, -1);
     }
-
-    ngx_free(redis);
 }
 
 
@@ -146,7 +186,7 @@ ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
 {
     ngx_coord_redis_node_t  *node;
 
-    node = ngx_coord_redis_node(redis, key);
+    node = ngx_coord_redis_node(redis, key, call->lane);
 
     call->state = NGX_COORD_CALL_WAITING;
     call->start = ngx_coord_monotonic();
@@ -170,6 +210,7 @@ ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
     (void) ngx_atomic_fetch_add(&redis->stats->pending, 1);
 
     if (call->state == NGX_COORD_CALL_SENT
+        && call->lane == NGX_COORD_LANE_DECISIONS
         && ngx_current_msec - node->clock.asked >= NGX_COORD_CLOCK_INTERVAL)
     {
         ngx_coord_redis_clock_ask(node);
@@ -182,32 +223,51 @@ ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
 ngx_coord_nsec_t
 ngx_coord_redis_now(ngx_coord_redis_t *redis)
 {
-    return ngx_coord_monotonic() + redis->node.clock.offset;
+    return ngx_coord_monotonic()
+           + redis->nodes[NGX_COORD_LANE_DECISIONS].clock.offset;
+}
+
+
+ngx_uint_t
+ngx_coord_redis_version(ngx_coord_redis_t *redis)
+{
+    ngx_coord_redis_conn_t  *conn;
+
+    conn = redis->nodes[NGX_COORD_LANE_DECISIONS].conn;
+
+    return conn != NULL ? conn->version : 0;
 }
 
 
 ngx_uint_t
 ngx_coord_redis_ready(ngx_coord_redis_t *redis)
 {
-    return redis->node.conn != NULL
-           && redis->node.conn->state == NGX_COORD_CONN_READY
-           && redis->node.breaker == NGX_COORD_BREAKER_CLOSED;
+    ngx_coord_redis_node_t  *node;
+
+    node = &redis->nodes[NGX_COORD_LANE_DECISIONS];
+
+    return node->conn != NULL
+           && node->conn->state == NGX_COORD_CONN_READY
+           && node->breaker == NGX_COORD_BREAKER_CLOSED;
 }
 
 
 void
 ngx_coord_redis_push(ngx_coord_redis_t *redis)
 {
+    ngx_uint_t               lane;
     ngx_coord_redis_conn_t  *conn;
 
-    conn = redis->node.conn;
+    for (lane = 0; lane < NGX_COORD_LANE_MAX; lane++) {
+        conn = redis->nodes[lane].conn;
 
-    if (conn != NULL
-        && conn->state == NGX_COORD_CONN_READY
-        && conn->flush.posted)
-    {
-        ngx_delete_posted_event(&conn->flush);
-        ngx_coord_redis_conn_flush(&conn->flush);
+        if (conn != NULL
+            && conn->state == NGX_COORD_CONN_READY
+            && conn->flush.posted)
+        {
+            ngx_delete_posted_event(&conn->flush);
+            ngx_coord_redis_conn_flush(&conn->flush);
+        }
     }
 }
 
@@ -215,9 +275,10 @@ ngx_coord_redis_push(ngx_coord_redis_t *redis)
 /* the only place that knows which server has which key */
 
 static ngx_coord_redis_node_t *
-ngx_coord_redis_node(ngx_coord_redis_t *redis, ngx_str_t *key)
+ngx_coord_redis_node(ngx_coord_redis_t *redis, ngx_str_t *key,
+    ngx_coord_lane_e lane)
 {
-    return &redis->node;
+    return &redis->nodes[lane];
 }
 
 
@@ -232,7 +293,7 @@ ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
 
     node = conn->data;
     conf = node->redis->conf;
-    stats = node->redis->stats;
+    stats = node->stats;
 
     (void) ngx_atomic_fetch_add(&stats->up, 1);
 
@@ -242,6 +303,8 @@ ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
 
     node->was_ready = 1;
     node->apart = 0;
+
+    ngx_coord_redis_node_version(node);
 
     if (RAND_bytes((u_char *) &node->nonce, sizeof(uint64_t)) != 1) {
         node->nonce = ((uint64_t) ngx_random() << 32)
@@ -280,6 +343,40 @@ ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
 }
 
 
+/* what the server cannot do is told once, not at each connection */
+
+static void
+ngx_coord_redis_node_version(ngx_coord_redis_node_t *node)
+{
+    ngx_uint_t                     version;
+    ngx_coord_redis_t             *redis;
+    const ngx_coord_redis_need_t  *need;
+
+    redis = node->redis;
+    need = redis->conf->need;
+    version = node->conn->version;
+
+    if (node->lane != NGX_COORD_LANE_DECISIONS
+        || need == NULL
+        || version == redis->version)
+    {
+        return;
+    }
+
+    redis->version = version;
+
+    if (version == 0 || version >= need->version) {
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, &node->conn->log, 0,
+                  "coord redis: the server is version %ui.%ui, "
+                  "%ui.%ui is needed: %s",
+                  version / 100, version % 100, need->version / 100,
+                  need->version % 100, need->lacks);
+}
+
+
 static ngx_uint_t
 ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn)
 {
@@ -304,9 +401,8 @@ ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value)
 {
     ngx_int_t                rc;
-    ngx_uint_t               i;
     ngx_queue_t             *q;
-    ngx_coord_redis_call_t  *call, *next;
+    ngx_coord_redis_call_t  *call;
     ngx_coord_redis_node_t  *node;
     ngx_coord_resp_value_t  *reply, *error;
 
@@ -327,24 +423,64 @@ ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
         return ngx_coord_redis_node_refused(node, call, error);
     }
 
-    /* rc == NGX_OK */
+    return ngx_coord_redis_node_answered(node, call, reply);
+}
+
+
+/*
+ * A command can fail by itself in a transaction that is executed: for its key,
+ * or for what holds of the server, whose rules may have changed meanwhile.
+ */
+
+static ngx_coord_fail_e
+ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *reply)
+{
+    ngx_uint_t               i;
+    ngx_coord_fail_e         failure, close;
+    ngx_coord_redis_call_t  *next;
+    ngx_coord_resp_value_t  *first, *error;
+
+    close = NGX_COORD_FAIL_NONE;
 
     do {
         next = ngx_coord_redis_joined(node, call);
-        value = reply;
+        first = reply;
+        error = NULL;
 
         for (i = 0; i < call->ncommands; i++) {
+
+            failure = ngx_coord_redis_failure(reply);
+
+            if (failure != NGX_COORD_FAIL_NONE
+                && failure != NGX_COORD_FAIL_ERROR
+                && error == NULL)
+            {
+                error = reply;
+            }
+
             reply += reply->next;
         }
 
-        ngx_coord_redis_answered(node, call);
-        ngx_coord_redis_end(node, call, NGX_OK, value);
+        failure = NGX_COORD_FAIL_NONE;
+
+        if (error != NULL) {
+            failure = ngx_coord_redis_failure(error);
+            ngx_coord_redis_node_error(node, error);
+
+            if (ngx_coord_redis_error(&error->str)->close) {
+                close = failure;
+            }
+        }
+
+        ngx_coord_redis_answered(node, call, failure);
+        ngx_coord_redis_end(node, call, NGX_OK, first);
 
         call = next;
 
     } while (call != NULL);
 
-    return NGX_COORD_FAIL_NONE;
+    return close;
 }
 
 
@@ -352,29 +488,12 @@ static ngx_coord_fail_e
 ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error)
 {
-    ngx_str_t                       code;
     ngx_coord_redis_call_t         *next;
     const ngx_coord_redis_error_t  *e;
 
     e = ngx_coord_redis_error(&error->str);
-    code = ngx_coord_redis_error_code(&error->str);
 
-    ngx_coord_redis_conn_log(node->conn, e->failure, 0, "error reply", &code);
-
-    if (e->failure == NGX_COORD_FAIL_ERROR) {
-        node->failures = 0;
-
-    } else {
-        ngx_coord_redis_node_failed(node);
-    }
-
-    /* a command that is refused for what it is takes no others along again */
-
-    if (e->failure == NGX_COORD_FAIL_ERROR
-        || e->failure == NGX_COORD_FAIL_AUTH)
-    {
-        node->apart = 1;
-    }
+    ngx_coord_redis_node_error(node, error);
 
     do {
         next = ngx_coord_redis_joined(node, call);
@@ -391,6 +510,36 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
 
 
 static void
+ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
+    ngx_coord_resp_value_t *error)
+{
+    u_char                          buf[NGX_COORD_LOG_TEXT];
+    ngx_str_t                       text;
+    const ngx_coord_redis_error_t  *e;
+
+    e = ngx_coord_redis_error(&error->str);
+    text = ngx_coord_redis_error_text(node->redis->conf, buf, &error->str);
+
+    ngx_coord_redis_conn_log(node->conn, e->failure, 0, "error reply", &text);
+
+    if (e->failure == NGX_COORD_FAIL_ERROR) {
+        node->failures = 0;
+
+    } else {
+        ngx_coord_redis_node_failed(node);
+    }
+
+    /* a command that is refused for what it is takes no others along again */
+
+    if (e->failure == NGX_COORD_FAIL_ERROR
+        || e->failure == NGX_COORD_FAIL_AUTH)
+    {
+        node->apart = 1;
+    }
+}
+
+
+static void
 ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_uint_t ready)
 {
@@ -401,7 +550,7 @@ ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
     node->open = NULL;
 
     if (ready) {
-        (void) ngx_atomic_fetch_add(&node->redis->stats->up, -1);
+        (void) ngx_atomic_fetch_add(&node->stats->up, -1);
     }
 
     /* what the calls have told about a ready connection was counted then */
@@ -435,9 +584,7 @@ ngx_coord_redis_admit(ngx_coord_redis_node_t *node)
         return NGX_COORD_FAIL_CONNECT;
     }
 
-    if (node->conn->state == NGX_COORD_CONN_DISCONNECTED && ngx_exiting) {
-        ngx_coord_redis_conn_connect(node->conn);
-    }
+    ngx_coord_redis_conn_connect(node->conn);
 
     if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
         return NGX_COORD_FAIL_BREAKER;

@@ -2,9 +2,9 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The Redis client of a worker: one multiplexed, implicitly pipelined
- * connection over ngx_connection_t.  It knows commands, replies, deadlines
- * and the state of the server; it knows nothing of rates or leases.
+ * The Redis client of a worker: multiplexed, implicitly pipelined connections
+ * over ngx_connection_t.  It knows commands, replies, deadlines and the state
+ * of the server; it knows nothing of rates or leases.
  *
  *   ngx_coord_redis.c         create, send, replies
  *   ngx_coord_redis_call.c    transactions, alone or shared, deadlines
@@ -78,6 +78,13 @@ typedef void (*ngx_coord_redis_message_pt)(void *data, ngx_str_t *channel,
 typedef void (*ngx_coord_redis_subscribed_pt)(void *data);
 
 
+/* what a server that is too old cannot do, for the log */
+typedef struct {
+    ngx_uint_t                 version;       /* that has it, as 602 for 6.2 */
+    const char                *lacks;
+} ngx_coord_redis_need_t;
+
+
 /* from coord_store {}; read-only once the configuration is read */
 struct ngx_coord_redis_conf_s {
     ngx_str_t                  store;         /* name, for logs */
@@ -94,10 +101,23 @@ struct ngx_coord_redis_conf_s {
     ngx_uint_t                 breaker_failures;
     ngx_msec_t                 breaker_cooldown;
     size_t                     max_reply;     /* bytes */
+    const ngx_coord_redis_need_t  *need;      /* may be NULL */
     ngx_resolver_t            *resolver;      /* NULL: addrs for ever */
     ngx_msec_t                 resolver_timeout;
     ngx_array_t               *channels;      /* of ngx_str_t; may be NULL */
 };
+
+
+/*
+ * By which of the connections to a server a call goes.  A reply that is large
+ * or slow makes all others wait that are behind it: no decision is.
+ */
+
+typedef enum {
+    NGX_COORD_LANE_DECISIONS = 0,
+    NGX_COORD_LANE_BULK,         /* records and lists; opened when needed */
+    NGX_COORD_LANE_MAX
+} ngx_coord_lane_e;
 
 
 /* how the commands of a call are executed */
@@ -147,13 +167,15 @@ struct ngx_coord_redis_call_s {
                                        u_char *p);
     ngx_uint_t                 ncommands;
     ngx_coord_call_form_e      form;
+    ngx_coord_lane_e           lane;
 
     /* the command of ngx_coord_redis_command() */
     const ngx_str_t           *command;
 
     /*
      * expired() tells that the deadline has passed; handler() still comes,
-     * in SENT calls when the replies have.  May be NULL.
+     * in SENT calls when the replies have.  May be NULL.  In the bulk lane
+     * the time begins anew with every byte that moves, up to a bound.
      */
     void                     (*expired)(ngx_coord_redis_call_t *call);
 
@@ -223,6 +245,23 @@ void ngx_coord_redis_command(ngx_coord_redis_call_t *call,
  * Meaningful inside size() and encode() and later.
  */
 ngx_coord_nsec_t ngx_coord_redis_now(ngx_coord_redis_t *redis);
+
+/*
+ * The version of the server, 602 for 6.2; 0: not connected yet, or it does not
+ * tell.
+ */
+ngx_uint_t ngx_coord_redis_version(ngx_coord_redis_t *redis);
+
+/* why a command failed whose reply is an error; NONE: it is none */
+ngx_coord_fail_e ngx_coord_redis_failure(ngx_coord_resp_value_t *value);
+
+/*
+ * An error reply for the log, without arguments that it quotes, in buf, which
+ * is that of ngx_coord_log_text().  One that holds the password is cut down to
+ * its code.
+ */
+ngx_str_t ngx_coord_redis_error_text(ngx_coord_redis_conf_t *conf,
+    u_char *buf, ngx_str_t *text);
 
 /*
  * Sends what is queued now, not at the end of this turn: for a write that has

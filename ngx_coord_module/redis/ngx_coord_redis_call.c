@@ -10,6 +10,7 @@
 
 
 #define NGX_COORD_STALL              4        /* times the timeout */
+#define NGX_COORD_BULK_MAX           20       /* the same: life of a call */
 
 #define NGX_COORD_MULTI              "*1" CRLF "$5" CRLF "MULTI" CRLF
 #define NGX_COORD_EXEC               "*1" CRLF "$4" CRLF "EXEC" CRLF
@@ -30,6 +31,8 @@
 
 static ngx_coord_redis_call_t *ngx_coord_redis_join(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call);
+static ngx_msec_t ngx_coord_redis_due(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_rearm(ngx_coord_redis_node_t *node);
@@ -173,12 +176,12 @@ ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
 
 void
 ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call)
+    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure)
 {
     ngx_uint_t                n, usec;
     ngx_coord_redis_stats_t  *stats;
 
-    if (call->state != NGX_COORD_CALL_LATE) {
+    if (failure == NGX_COORD_FAIL_NONE && call->state != NGX_COORD_CALL_LATE) {
         node->failures = 0;
     }
 
@@ -187,6 +190,28 @@ ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
     }
 
     stats = node->redis->stats;
+
+    if (failure != NGX_COORD_FAIL_NONE) {
+
+        /* a late one was counted as a timeout */
+
+        if (call->state != NGX_COORD_CALL_LATE) {
+            (void) ngx_atomic_fetch_add(&stats->failures[failure], 1);
+        }
+
+        return;
+    }
+
+    (void) ngx_atomic_fetch_add(&stats->calls, 1);
+    (void) ngx_atomic_fetch_add(&stats->commands, call->ncommands);
+
+    if (call->state == NGX_COORD_CALL_LATE) {
+        (void) ngx_atomic_fetch_add(&stats->late, 1);
+    }
+
+    /* latency is that of decisions */
+
+    stats = node->stats;
     usec = (ngx_coord_monotonic() - call->start) / NGX_COORD_NSEC_PER_USEC;
 
     for (n = 0; n < NGX_COORD_LATENCY_BUCKETS; n++) {
@@ -198,12 +223,6 @@ ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
 
     (void) ngx_atomic_fetch_add(&stats->latency[n], 1);
     (void) ngx_atomic_fetch_add(&stats->latency_usec, usec);
-    (void) ngx_atomic_fetch_add(&stats->calls, 1);
-    (void) ngx_atomic_fetch_add(&stats->commands, call->ncommands);
-
-    if (call->state == NGX_COORD_CALL_LATE) {
-        (void) ngx_atomic_fetch_add(&stats->late, 1);
-    }
 }
 
 
@@ -294,7 +313,10 @@ ngx_coord_redis_deadline(ngx_event_t *ev)
     while (node->first_live != NULL) {
         call = node->first_live;
 
-        if ((ngx_msec_int_t) (call->deadline - ngx_current_msec) > 0) {
+        if ((ngx_msec_int_t) (ngx_coord_redis_due(node, call)
+                              - ngx_current_msec)
+            > 0)
+        {
             break;
         }
 
@@ -321,6 +343,34 @@ ngx_coord_redis_deadline(ngx_event_t *ev)
     }
 
     ngx_coord_redis_rearm(node);
+}
+
+
+/*
+ * When the time of a call is over.  In the bulk lane large replies wait for
+ * each other: while bytes move nothing is late, until it is very late.
+ */
+
+static ngx_msec_t
+ngx_coord_redis_due(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_msec_t  due, last, timeout;
+
+    if (node->lane == NGX_COORD_LANE_DECISIONS) {
+        return call->deadline;
+    }
+
+    timeout = node->redis->conf->timeout;
+
+    due = node->conn->moved + timeout;
+    last = call->deadline + (NGX_COORD_BULK_MAX - 1) * timeout;
+
+    if ((ngx_msec_int_t) (due - call->deadline) < 0) {
+        return call->deadline;
+    }
+
+    return (ngx_msec_int_t) (due - last) < 0 ? due : last;
 }
 
 
@@ -364,7 +414,7 @@ ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
 static void
 ngx_coord_redis_rearm(ngx_coord_redis_node_t *node)
 {
-    ngx_msec_t               when;
+    ngx_msec_t               when, due;
     ngx_queue_t             *q;
     ngx_msec_int_t           delay;
     ngx_coord_redis_call_t  *call;
@@ -372,16 +422,20 @@ ngx_coord_redis_rearm(ngx_coord_redis_node_t *node)
     q = ngx_queue_head(&node->calls);
     call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
 
-    when = call->deadline;
-
     if (call->state == NGX_COORD_CALL_LATE) {
-        when += (NGX_COORD_STALL - 1) * node->redis->conf->timeout;
+        when = call->deadline
+               + (NGX_COORD_STALL - 1) * node->redis->conf->timeout;
 
-        if (node->first_live != NULL
-            && (ngx_msec_int_t) (node->first_live->deadline - when) < 0)
-        {
-            when = node->first_live->deadline;
+        if (node->first_live != NULL) {
+            due = ngx_coord_redis_due(node, node->first_live);
+
+            if ((ngx_msec_int_t) (due - when) < 0) {
+                when = due;
+            }
         }
+
+    } else {
+        when = ngx_coord_redis_due(node, call);
     }
 
     delay = (ngx_msec_int_t) (when - ngx_current_msec);

@@ -13,8 +13,7 @@
 #define NGX_COORD_CONN_BACKOFF_MAX   2000
 #define NGX_COORD_CONN_BACKOFF_AUTH  10000
 #define NGX_COORD_CONN_STABLE        2000     /* lived so long: no back-off */
-#define NGX_COORD_CONN_LOG           1000
-#define NGX_COORD_CONN_LOG_AUTH      60000
+#define NGX_COORD_CONN_LOG_SELDOM    60000
 
 
 static u_char *ngx_coord_redis_conn_log_error(ngx_log_t *log, u_char *buf,
@@ -51,7 +50,7 @@ ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
     /*
      * set by ngx_calloc():
      *
-     *     conn->state = NGX_COORD_CONN_DISCONNECTED;
+     *     conn->state = NGX_COORD_CONN_UNUSED;
      *     conn->peer.connection = NULL;
      *     conn->out = NULL;
      */
@@ -65,6 +64,7 @@ ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
     conn->log.handler = ngx_coord_redis_conn_log_error;
     conn->log.data = conn;
     conn->log.action = NULL;
+    conn->again = NGX_LOG_NOTICE;
 
     /* connect() errors are logged by us, once a second at most */
 
@@ -163,34 +163,38 @@ ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
 {
     u_char                    *p, more[NGX_INT_T_LEN + sizeof(",  more")];
     ngx_msec_t                 interval;
-    ngx_uint_t                 level;
+    ngx_uint_t                 n, level;
     ngx_coord_redis_limits_t  *limits;
 
     limits = conn->limits;
 
     level = NGX_LOG_ERR;
-    interval = NGX_COORD_CONN_LOG;
+    interval = NGX_COORD_LOG_INTERVAL;
 
     if (failure == NGX_COORD_FAIL_AUTH) {
         level = NGX_LOG_EMERG;
-        interval = NGX_COORD_CONN_LOG_AUTH;
+        interval = NGX_COORD_CONN_LOG_SELDOM;
+
+    } else if (conn->failed && limits->text[failure] == text) {
+
+        /* the same as of the attempt before: its end is told, too */
+
+        interval = NGX_COORD_CONN_LOG_SELDOM;
     }
 
-    if (limits->logged[failure] != 0
-        && ngx_current_msec - limits->logged[failure] < interval)
-    {
-        limits->suppressed[failure]++;
+    n = ngx_coord_log_due(&limits->lines[failure], interval);
+
+    if (n == 0) {
         return;
     }
 
+    limits->text[failure] = text;
+
     p = more;
 
-    if (limits->suppressed[failure]) {
-        p = ngx_sprintf(more, ", %ui more", limits->suppressed[failure]);
+    if (n > 1) {
+        p = ngx_sprintf(more, ", %ui more", n - 1);
     }
-
-    limits->logged[failure] = ngx_current_msec ? ngx_current_msec : 1;
-    limits->suppressed[failure] = 0;
 
     if (detail != NULL) {
         ngx_log_error(level, &conn->log, err, "coord redis: %s: %V%*s", text,
@@ -207,6 +211,12 @@ void
 ngx_coord_redis_conn_connect(ngx_coord_redis_conn_t *conn)
 {
     ngx_msec_int_t  delay;
+
+    if (conn->state == NGX_COORD_CONN_UNUSED) {
+        conn->state = NGX_COORD_CONN_STARTING;
+        ngx_coord_timer_start(&conn->timer, 0);
+        return;
+    }
 
     if (conn->state != NGX_COORD_CONN_DISCONNECTED
         || conn->timer.event.timer_set)
@@ -225,7 +235,7 @@ ngx_coord_redis_conn_timer(ngx_event_t *ev)
 {
     ngx_coord_redis_conn_t  *conn = ngx_coord_timer_data(ev);
 
-    if (conn->state == NGX_COORD_CONN_DISCONNECTED) {
+    if (conn->state <= NGX_COORD_CONN_STARTING) {
         ngx_coord_redis_conn_start(conn);
         return;
     }
@@ -560,7 +570,9 @@ ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
     ngx_coord_redis_conn_drop(conn);
     ngx_coord_redis_conn_backoff(conn, failure, ready);
 
-    conn->failed = 1;
+    if (conn->failed == 0) {
+        conn->failed = ngx_max(ngx_current_msec, 1);
+    }
 
     conn->actions->closed(conn, failure, ready);
 }

@@ -15,6 +15,7 @@
 #include <ngx_event.h>
 #include <ngx_event_connect.h>
 #include "ngx_coord_redis.h"
+#include "ngx_coord_log.h"
 #include "ngx_coord_timer.h"
 
 
@@ -28,7 +29,9 @@ typedef struct ngx_coord_redis_sub_s    ngx_coord_redis_sub_t;
 
 
 typedef enum {
-    NGX_COORD_CONN_DISCONNECTED = 0,  /* the timer starts the next attempt */
+    NGX_COORD_CONN_UNUSED = 0,        /* until it is asked for */
+    NGX_COORD_CONN_DISCONNECTED,      /* the timer starts the next attempt */
+    NGX_COORD_CONN_STARTING,          /* it does so at once */
     NGX_COORD_CONN_RESOLVING,         /* the timer ends the attempt ... */
     NGX_COORD_CONN_CONNECTING,
     NGX_COORD_CONN_HANDSHAKE,
@@ -38,8 +41,8 @@ typedef enum {
 
 /* what keeps an outage from filling the log; shared by a client's conns. */
 typedef struct {
-    ngx_msec_t                 logged[NGX_COORD_FAIL_MAX];
-    ngx_uint_t                 suppressed[NGX_COORD_FAIL_MAX];
+    ngx_coord_log_limit_t      lines[NGX_COORD_FAIL_MAX];
+    const char                *text[NGX_COORD_FAIL_MAX];   /* of the last */
 } ngx_coord_redis_limits_t;
 
 
@@ -48,6 +51,7 @@ typedef enum {
     NGX_COORD_STEP_AUTH = 0,
     NGX_COORD_STEP_SELECT,
     NGX_COORD_STEP_NAME,
+    NGX_COORD_STEP_VERSION,
     NGX_COORD_STEP_TIME,
     NGX_COORD_STEP_DONE
 } ngx_coord_conn_step_e;
@@ -106,14 +110,18 @@ struct ngx_coord_redis_conn_s {
     ngx_msec_t                 retry_at;      /* disconnected: not before */
     ngx_uint_t                 attempts;      /* failed in a row */
     ngx_msec_t                 since;         /* ready */
+    ngx_msec_t                 moved;         /* bytes, either way */
     ngx_coord_nsec_t           start;         /* of the handshake */
+    ngx_uint_t                 version;       /* 602: 6.2; 0: not known */
 
     ngx_log_t                  log;           /* with store and address */
     ngx_log_t                  quiet;         /* for nginx's connect errors */
     ngx_coord_redis_limits_t  *limits;
 
+    ngx_msec_t                 failed;        /* when, since it was ready */
+    ngx_uint_t                 again;         /* level of a line at its end */
+
     unsigned                   gathering:1;   /* some replies of several */
-    unsigned                   failed:1;      /* since the last ready */
 };
 
 
@@ -135,13 +143,17 @@ typedef struct {
 
 
 /*
- * A server and the calls that wait for it.  A client has one; with a cluster
- * it would have one per master, and ngx_coord_redis_node() would choose.
+ * A connection to a server and the calls that wait for it.  A client has one
+ * for each lane; with a cluster it would have them per master, and
+ * ngx_coord_redis_node() would choose.  A lane's troubles are its own: what
+ * is told of the server (stats) is what the decisions see.
  */
 
 struct ngx_coord_redis_node_s {
     ngx_coord_redis_t         *redis;
     ngx_coord_redis_conn_t    *conn;
+    ngx_coord_redis_stats_t   *stats;
+    ngx_coord_lane_e           lane;
 
     /*
      * All calls have the same timeout, so this is the order of deadlines, too.
@@ -172,7 +184,9 @@ struct ngx_coord_redis_s {
     ngx_coord_redis_stats_t   *stats;
     ngx_cycle_t               *cycle;
     ngx_coord_redis_limits_t   limits;
-    ngx_coord_redis_node_t     node;
+    ngx_uint_t                 version;       /* of which was told */
+    ngx_coord_redis_stats_t    unseen;        /* of other lanes */
+    ngx_coord_redis_node_t     nodes[NGX_COORD_LANE_MAX];
     ngx_coord_redis_sub_t     *sub;           /* NULL: not subscribed */
 };
 
@@ -190,8 +204,9 @@ ngx_coord_redis_conn_t *ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
 void ngx_coord_redis_conn_start(ngx_coord_redis_conn_t *conn);
 
 /*
- * For an exiting worker: starts an attempt from a timer, as soon as the
- * back-off allows it.  Nothing happens unless disconnected.
+ * Somebody needs the connection: one that was not used yet is started, from a
+ * timer.  In an exiting worker, which starts none by itself, that holds for
+ * one that was lost, too, as soon as the back-off allows it.
  */
 void ngx_coord_redis_conn_connect(ngx_coord_redis_conn_t *conn);
 
@@ -207,7 +222,8 @@ void ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
 
 /*
  * Logs "text: detail" with the store and its address, at most once a second
- * per class of failure (AUTH: once a minute), and counts what it leaves out.
+ * per class of failure, and counts what it leaves out.  AUTH, and that an
+ * attempt to connect has failed again, are told once a minute.
  */
 void ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_err_t err, const char *text,
@@ -259,12 +275,6 @@ typedef struct {
 /* the class of an error reply; never NULL, static */
 const ngx_coord_redis_error_t *ngx_coord_redis_error(ngx_str_t *text);
 
-/*
- * The error code of an error reply, safe to log: upper-case letters only, no
- * text, which may quote arguments.
- */
-ngx_str_t ngx_coord_redis_error_code(ngx_str_t *text);
-
 /* the number of replies that a call and those who joined it have */
 ngx_uint_t ngx_coord_redis_replies(ngx_coord_redis_call_t *call);
 
@@ -300,9 +310,12 @@ void ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
 ngx_coord_redis_call_t *ngx_coord_redis_joined(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 
-/* counts a call that has its replies */
+/*
+ * Counts a call that has its replies; failure: what they say of the server,
+ * though they are in order, or NONE.
+ */
 void ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call);
+    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure);
 
 /* unlinks a call, then tells its owner; rc NGX_ERROR: call->failure is set */
 void ngx_coord_redis_end(ngx_coord_redis_node_t *node,

@@ -71,7 +71,7 @@ ngx_coord_redis_breaker_open(ngx_coord_redis_node_t *node,
     ngx_coord_redis_stats_t  *stats;
 
     if (node->breaker == NGX_COORD_BREAKER_CLOSED) {
-        stats = node->redis->stats;
+        stats = node->stats;
 
         (void) ngx_atomic_fetch_add(&stats->breaker_open, 1);
         (void) ngx_atomic_fetch_add(&stats->breaker_opens, 1);
@@ -90,15 +90,15 @@ void
 ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
     ngx_uint_t failures)
 {
-    (void) ngx_atomic_fetch_add(&node->redis->stats->breaker_open, -1);
+    (void) ngx_atomic_fetch_add(&node->stats->breaker_open, -1);
 
     node->breaker = NGX_COORD_BREAKER_CLOSED;
     node->failures = failures;
 
     ngx_coord_timer_stop(&node->cooldown);
 
-    ngx_log_error(NGX_LOG_INFO, &node->conn->log, 0,
-                  "coord redis: breaker closed");
+    ngx_log_error(NGX_LOG_ERR, &node->conn->log, 0,
+                  "coord redis: breaker closed, asking again");
 }
 
 
@@ -220,7 +220,7 @@ ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
     rtt = end - start;
     offset = server - (start + rtt / 2);
 
-    node->redis->stats->rtt_usec = rtt / NGX_COORD_NSEC_PER_USEC;
+    node->stats->rtt_usec = rtt / NGX_COORD_NSEC_PER_USEC;
 
     step = offset - clock->offset;
     slack = (rtt + clock->rtt) / 2 + NGX_COORD_NSEC_PER_MSEC;

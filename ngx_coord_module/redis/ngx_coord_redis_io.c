@@ -18,6 +18,10 @@
 #define NGX_COORD_CONN_OUT_KEEP      262144   /* a larger buffer is freed */
 #define NGX_COORD_CONN_OUT_MAX       4194304  /* soft cap of unsent output */
 
+#define NGX_COORD_CONN_INFO          "*2" CRLF "$4" CRLF "INFO" CRLF          \
+                                     "$6" CRLF "server" CRLF
+#define NGX_COORD_CONN_VERSION       "redis_version:"
+
 
 static size_t ngx_coord_redis_conn_hello_size(ngx_coord_redis_conn_t *conn);
 static u_char *ngx_coord_redis_conn_hello(ngx_coord_redis_conn_t *conn,
@@ -26,6 +30,8 @@ static ngx_coord_conn_step_e ngx_coord_redis_conn_step(
     ngx_coord_redis_conn_t *conn, ngx_uint_t step);
 static ngx_coord_fail_e ngx_coord_redis_conn_greeted(
     ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
+static void ngx_coord_redis_conn_version(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value);
 static ngx_coord_fail_e ngx_coord_redis_conn_rejected(
     ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
 static void ngx_coord_redis_conn_ready(ngx_coord_redis_conn_t *conn,
@@ -80,6 +86,7 @@ ngx_coord_redis_conn_hello_size(ngx_coord_redis_conn_t *conn)
                     "$7" CRLF "SETNAME" CRLF) - 1
            + ngx_coord_redis_bulk_size(sizeof("ngx_coord::") - 1
                                        + conf->store.len + NGX_INT64_LEN)
+           + sizeof(NGX_COORD_CONN_INFO) - 1
            + sizeof("*1" CRLF "$4" CRLF "TIME" CRLF) - 1;
 }
 
@@ -122,6 +129,8 @@ ngx_coord_redis_conn_hello(ngx_coord_redis_conn_t *conn, u_char *p)
                     + (last - pid),
                     &conf->store, (size_t) (last - pid), pid);
 
+    p = ngx_cpymem(p, NGX_COORD_CONN_INFO, sizeof(NGX_COORD_CONN_INFO) - 1);
+
     return ngx_cpymem(p, "*1" CRLF "$4" CRLF "TIME" CRLF,
                       sizeof("*1" CRLF "$4" CRLF "TIME" CRLF) - 1);
 }
@@ -158,6 +167,9 @@ ngx_coord_redis_conn_greeted(ngx_coord_redis_conn_t *conn,
             return failure;
         }
 
+    } else if (conn->step == NGX_COORD_STEP_VERSION) {
+        ngx_coord_redis_conn_version(conn, value);
+
     } else if (conn->step == NGX_COORD_STEP_TIME) {
 
         if (ngx_coord_redis_time(value, &time) != NGX_OK) {
@@ -183,19 +195,72 @@ unexpected:
 }
 
 
+/* what is no version is none: all is tried */
+
+static void
+ngx_coord_redis_conn_version(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value)
+{
+    u_char      *p, *last;
+    ngx_int_t    major, minor;
+    ngx_uint_t   dots;
+
+    conn->version = 0;
+
+    if (value->type != NGX_COORD_RESP_STRING) {
+        return;
+    }
+
+    p = ngx_strnstr(value->str.data, NGX_COORD_CONN_VERSION, value->str.len);
+    if (p == NULL) {
+        return;
+    }
+
+    last = value->str.data + value->str.len;
+    p += sizeof(NGX_COORD_CONN_VERSION) - 1;
+
+    major = 0;
+    minor = 0;
+
+    for (dots = 0; p < last && dots < 2; p++) {
+
+        if (*p == '.') {
+            dots++;
+
+        } else if (*p >= '0' && *p <= '9' && minor < 100 && major < 100) {
+
+            if (dots) {
+                minor = minor * 10 + (*p - '0');
+
+            } else {
+                major = major * 10 + (*p - '0');
+            }
+
+        } else {
+            break;
+        }
+    }
+
+    if (dots) {
+        conn->version = major * 100 + ngx_min(minor, 99);
+    }
+}
+
+
 /* an error reply in the handshake; NONE: one that does not matter */
 
 static ngx_coord_fail_e
 ngx_coord_redis_conn_rejected(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value)
 {
-    ngx_str_t                       code;
+    u_char                          buf[NGX_COORD_LOG_TEXT];
+    ngx_str_t                       reason;
     const char                     *text;
     ngx_coord_fail_e                failure;
     const ngx_coord_redis_error_t  *e;
 
     e = ngx_coord_redis_error(&value->str);
-    code = ngx_coord_redis_error_code(&value->str);
+    reason = ngx_coord_redis_error_text(conn->conf, buf, &value->str);
     failure = e->failure;
 
     switch (conn->step) {
@@ -214,6 +279,7 @@ ngx_coord_redis_conn_rejected(ngx_coord_redis_conn_t *conn,
         break;
 
     case NGX_COORD_STEP_NAME:
+    case NGX_COORD_STEP_VERSION:
         text = "connection refused by the server";
 
         if (!e->close) {
@@ -227,7 +293,7 @@ ngx_coord_redis_conn_rejected(ngx_coord_redis_conn_t *conn,
         break;
     }
 
-    ngx_coord_redis_conn_log(conn, failure, 0, text, &code);
+    ngx_coord_redis_conn_log(conn, failure, 0, text, &reason);
 
     return failure;
 }
@@ -249,8 +315,10 @@ ngx_coord_redis_conn_ready(ngx_coord_redis_conn_t *conn,
     }
 
     if (conn->failed) {
+        ngx_log_error(conn->again, &conn->log, 0,
+                      "coord redis: connected again after %Mms",
+                      ngx_current_msec - conn->failed);
         conn->failed = 0;
-        ngx_log_error(NGX_LOG_NOTICE, &conn->log, 0, "coord redis: connected");
     }
 
     conn->actions->ready(conn, value, conn->start);
@@ -341,6 +409,7 @@ ngx_coord_redis_conn_recv(ngx_coord_redis_conn_t *conn, size_t *size)
     }
 
     *size -= n;
+    conn->moved = ngx_current_msec;
 
     if (ngx_coord_resp_feed(conn->resp, buf, n) != NGX_OK) {
         return ngx_coord_redis_conn_bad_reply(conn);
@@ -487,6 +556,7 @@ ngx_coord_redis_conn_send(ngx_coord_redis_conn_t *conn)
 
         if (n > 0) {
             conn->out_pos += n;
+            conn->moved = ngx_current_msec;
             continue;
         }
 

@@ -18,6 +18,8 @@ static ngx_int_t ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t **error);
 static ngx_int_t ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *array);
+static u_char *ngx_coord_redis_find(ngx_str_t *text, u_char *data,
+    size_t len);
 static ngx_uint_t ngx_coord_redis_is_nonce(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *v);
 static ngx_uint_t ngx_coord_redis_is_status(ngx_coord_resp_value_t *v,
@@ -38,6 +40,7 @@ const ngx_str_t  ngx_coord_fail_names[NGX_COORD_FAIL_MAX] = {
 
 
 #define NGX_COORD_EXECABORT  "EXECABORT Transaction discarded because of: "
+#define NGX_COORD_WITH_ARGS  ", with args beginning with"
 
 
 static const ngx_coord_redis_error_t  ngx_coord_redis_errors[] = {
@@ -96,23 +99,56 @@ ngx_coord_redis_error(ngx_str_t *text)
 }
 
 
-ngx_str_t
-ngx_coord_redis_error_code(ngx_str_t *text)
+ngx_coord_fail_e
+ngx_coord_redis_failure(ngx_coord_resp_value_t *value)
 {
-    ngx_str_t  code;
+    return value->type == NGX_COORD_RESP_ERROR
+           ? ngx_coord_redis_error(&value->str)->failure
+           : NGX_COORD_FAIL_NONE;
+}
 
-    code.data = text->data;
-    code.len = 0;
 
-    while (code.len < text->len
-           && code.len < 24
-           && text->data[code.len] >= 'A'
-           && text->data[code.len] <= 'Z')
-    {
-        code.len++;
+ngx_str_t
+ngx_coord_redis_error_text(ngx_coord_redis_conf_t *conf, u_char *buf,
+    ngx_str_t *text)
+{
+    u_char     *p;
+    ngx_str_t   s;
+
+    s = *text;
+
+    p = ngx_coord_redis_find(&s, (u_char *) NGX_COORD_WITH_ARGS,
+                             sizeof(NGX_COORD_WITH_ARGS) - 1);
+    if (p != NULL) {
+        s.len = p - s.data;
     }
 
-    return code;
+    if (conf->password.len
+        && ngx_coord_redis_find(&s, conf->password.data, conf->password.len))
+    {
+        for (s.len = 0; s.len < text->len; s.len++) {
+            if (s.data[s.len] < 'A' || s.data[s.len] > 'Z') {
+                break;
+            }
+        }
+    }
+
+    return ngx_coord_log_text(buf, &s);
+}
+
+
+static u_char *
+ngx_coord_redis_find(ngx_str_t *text, u_char *data, size_t len)
+{
+    u_char  *p;
+
+    for (p = text->data; len + (p - text->data) <= text->len; p++) {
+        if (ngx_memcmp(p, data, len) == 0) {
+            return p;
+        }
+    }
+
+    return NULL;
 }
 
 

@@ -239,14 +239,15 @@ ngx_coord_redis_sub_reply(ngx_coord_redis_conn_t *conn,
 static ngx_coord_fail_e
 ngx_coord_redis_sub_refused(ngx_coord_redis_sub_t *sub, ngx_str_t *text)
 {
-    ngx_str_t                       code;
+    u_char                          buf[NGX_COORD_LOG_TEXT];
+    ngx_str_t                       reason;
     const ngx_coord_redis_error_t  *e;
 
     e = ngx_coord_redis_error(text);
-    code = ngx_coord_redis_error_code(text);
+    reason = ngx_coord_redis_error_text(sub->conn->conf, buf, text);
 
     ngx_coord_redis_conn_log(sub->conn, e->failure, 0, "SUBSCRIBE failed",
-                             &code);
+                             &reason);
 
     return e->failure;
 }

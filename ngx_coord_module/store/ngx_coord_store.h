@@ -17,6 +17,7 @@
 
 #include "ngx_coord.h"
 #include "ngx_coord_key.h"
+#include "ngx_coord_log.h"
 #include "ngx_coord_outcome.h"
 #include "ngx_coord_redis.h"
 
@@ -323,6 +324,7 @@ struct ngx_coord_store_s {
 
     /* of this worker, set in init_process: */
     ngx_coord_redis_t         *client;
+    ngx_coord_log_limit_t      keyless;      /* keys without an answer */
     ngx_queue_t                completed;    /* of ngx_coord_batch_t */
     ngx_event_t                done;         /* posted: runs the handlers */
     ngx_cycle_t               *cycle;

@@ -9,6 +9,7 @@
 
 #include "ngx_coord_batch.h"
 #include "ngx_coord_channel.h"
+#include "ngx_coord_log.h"
 #include "ngx_coord_store_op.h"
 
 
@@ -25,7 +26,8 @@ static void ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call,
 static void ngx_coord_store_redis_failed(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_coord_store_redis_decode(ngx_coord_op_t *op,
     ngx_coord_nsec_t now, ngx_coord_resp_value_t **reply, ngx_uint_t *left);
-static void ngx_coord_store_redis_log(ngx_coord_op_t *op, ngx_str_t *error);
+static void ngx_coord_store_redis_log(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t *error);
 
 
 const ngx_coord_store_actions_t  ngx_coord_store_redis_actions = {
@@ -319,9 +321,14 @@ ngx_coord_store_redis_decode(ngx_coord_op_t *op, ngx_coord_nsec_t now,
     *left -= n;
 
     if (error) {
-        ngx_coord_store_redis_log(op, &error->str);
+        op->failure = ngx_coord_redis_failure(error);
 
-        op->failure = NGX_COORD_FAIL_ERROR;
+        /* the client has told of what is not about this key */
+
+        if (op->failure == NGX_COORD_FAIL_ERROR) {
+            ngx_coord_store_redis_log(op, error);
+        }
+
         return NGX_ERROR;
     }
 
@@ -341,22 +348,35 @@ ngx_coord_store_redis_decode(ngx_coord_op_t *op, ngx_coord_nsec_t now,
 /* once a second: a client may come back to such a key at will */
 
 static void
-ngx_coord_store_redis_log(ngx_coord_op_t *op, ngx_str_t *error)
+ngx_coord_store_redis_log(ngx_coord_op_t *op, ngx_coord_resp_value_t *error)
 {
-    static time_t     last;
-    static ngx_str_t  unexpected = ngx_string("not the reply of a script");
+    u_char              buf[NGX_COORD_LOG_TEXT];
+    ngx_str_t           key, text;
+    ngx_uint_t          n;
+    ngx_coord_store_t  *store;
 
-    if (last == ngx_time()) {
+    store = op->zone->store;
+
+    n = ngx_coord_log_due(&store->keyless, NGX_COORD_LOG_INTERVAL);
+
+    if (n == 0) {
         return;
     }
 
-    last = ngx_time();
+    ngx_str_set(&text, "not the reply of a script");
 
-    if (error == NULL) {
-        error = &unexpected;
+    if (error) {
+        text = ngx_coord_redis_error_text(&store->redis, buf, &error->str);
     }
 
+    key.data = op->key;
+    key.len = op->key_len;
+
+    /* as it stands in Redis, where somebody else may have written it */
+
     ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                  "coord store \"%V\": no answer for a key of zone \"%V\": "
-                  "%V", &op->zone->store->name, &op->zone->name, error);
+                  "coord store \"%V\": no answer for the key \"%V%V}\" "
+                  "of zone \"%V\": %V (%ui times)",
+                  &store->name, &op->zone->key_head, &key, &op->zone->name,
+                  &text, n);
 }

@@ -1,0 +1,127 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# What the error log says of a store: the server's words, escaped and bounded,
+# keys by their name, the beginning and the end of trouble, no line a request.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+
+my $t = Coord->new;
+my $redis = $t->redis;
+
+
+sub node {
+    my ($name, $server, $more) = @_;
+
+    return $t->node(name => $name, log_level => 'error', http => <<"EOC")->start;
+    coord_store main { server $server; breaker failures=1000000; timeout 1s; }
+    coord_limit_req_zone \$arg_k zone=one:1m rate=1r/h;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Status \$coord_limit_req_status;
+        location / { coord_limit_req zone=one; empty_gif; }
+        location = /json { coord_status; }
+    }
+EOC
+}
+
+
+sub lines {
+    my ($node, $what) = @_;
+
+    return grep { /$what/ } split /\n/, $node->log;
+}
+
+
+# a key of another type
+
+my $n = node('type', '%%REDIS%%');
+my $conn = $redis->connect;
+$t->wait_for(sub { ($n->get('/?k=' . rand)->header('X-Status') || '')
+                   eq 'PASSED' }, 10);
+$conn->command('LPUSH', 'coord:rl:one:{foreign}', 'x');
+is($n->get('/?k=foreign')->header('X-Status'), 'BYPASSED', 'WRONGTYPE')
+    for 1 .. 3;
+ok($n->wait_log(qr/the key "coord:rl:one:\{foreign\}" of .*: WRONGTYPE Oper/,
+                5), 'the key is named');
+cmp_ok(scalar lines($n, qr/WRONGTYPE/), '<=', 2, 'not by each request');
+
+
+# the server's words inside a transaction that is executed
+
+my $fake = $t->fake_redis(on => {
+    BITFIELD => sub {
+        my ($id, $key) = @_;
+
+        return "-NOPERM User app has no permissions\r\n" if $key =~ /noperm/;
+        return "-ERR boo\n2026/01/01 [warn] 1#1: false \e[31m\""
+               . 'x' x 5000 . "\r\n" if $key =~ /evil/;
+        return "*3\r\n:0\r\n:0\r\n:0\r\n";
+    },
+});
+
+$n = node('words', 'redis://' . $fake->addr);
+$t->wait_for(sub { $fake->commands('TIME') }, 10);
+is($n->get('/?k=evil')->header('X-Status'), 'BYPASSED', 'an error of the key');
+ok($n->wait_log(qr/\QERR boo\x0a2026\E/, 5), 'a line end is escaped');
+unlike($n->log, qr/\e|^2026\/01\/01/m, 'no control characters, no line more');
+my ($line) = lines($n, qr/ERR boo/);
+cmp_ok(length $line, '<', 1000, 'the text is bounded');
+
+$n->allow(qr/\[emerg\].*NOPERM/);
+is($n->get('/?k=noperm')->header('X-Status'), 'BYPASSED', 'NOPERM at EXEC')
+    for 1 .. 3;
+ok($n->wait_log(qr/\[emerg\].*error reply: NOPERM User app has no/, 5),
+   'is told as at any other time');
+is(scalar lines($n, qr/NOPERM/), 1, 'once a minute');
+my $json = $n->get('/json?format=json')->body;
+like($json, qr/"auth":3\b/, 'and counts as such');
+
+
+# refused when connecting: the whole text
+
+my $full = $t->fake_redis;
+$full->fault(action => 'replace', cmd => 'CLIENT', times => 0,
+             data => "-ERR max number of clients reached\r\n");
+$n = node('full', 'redis://' . $full->addr);
+ok($n->wait_log(qr/refused by the server: ERR max number of clients reached/,
+                10), 'maxclients is named');
+
+
+# the password is in no text
+
+my $parrot = $t->fake_redis;
+$parrot->fault(action => 'replace', cmd => 'AUTH', times => 0,
+               data => "-ERR unknown command `AUTH`, s3cret is no argument\r\n");
+$n = node('parrot', 'redis://:s3cret@' . $parrot->addr);
+$n->allow(qr/\[emerg\].*AUTH failed/);
+ok($n->wait_log(qr/AUTH failed: ERR\b/, 10), 'a server that repeats a password');
+unlike($n->log, qr/s3cret/, 'is not repeated');
+
+
+# the beginning and the end
+
+my $own = $t->redis;
+$n = node('ends', '%%REDIS_2%%');
+$t->wait_for(sub { ($n->get('/?k=' . rand)->header('X-Status') || '')
+                   eq 'PASSED' }, 10);
+is($n->log, '', 'no news while all is well');
+$own->stop;
+ok($n->wait_log(qr/\[error\].*connection closed by the server/, 10), 'lost');
+ok($n->wait_log(qr/\[error\].*connect\(\) failed.*\(111: /, 10), 'and why');
+select undef, undef, undef, 5;
+cmp_ok(scalar lines($n, qr/connect\(\) failed/), '<=', 1,
+       'not at every attempt');
+$own->run;
+ok($n->wait_log(qr/\[error\].*coord redis: connected again after \d+ms/, 10),
+   'the end is told at the level of the beginning');
+is(scalar lines($n, qr/again/), 1, 'once');
+
+done_testing();
