@@ -15,7 +15,7 @@ use Coord::Util qw(slurp);
 use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
-my $redis = $t->redis('enable-debug-command yes');
+my $redis = $t->redis('appendonly yes', 'appendfsync always');
 my $r = $redis->connect;
 
 # refuses a token that is not above the highest one it has seen: a fence
@@ -158,8 +158,10 @@ my $token = $n1->get('/try?k=t')->header('X-Token');
 $r->command('DEL', 'coord:lk:one:{t}:t');
 my $next = $n2->get('/try?k=t')->header('X-Token');
 cmp_ok($next, '>', $token, 'when the number is forgotten');
-$r->command('DEBUG', 'RELOAD');
-$token = $n1->get('/try?k=t')->header('X-Token');
+$redis->stop;
+$redis->run;
+$r = $redis->connect;
+$token = $t->wait_for(sub { $n1->get('/try?k=t')->header('X-Token') }, 10);
 is($token, $next + 1, 'and over a restart that keeps it');
 
 
