@@ -10,6 +10,8 @@
 # make SANITIZE=1      build/sanitize/{ngx_http_coord_module.so,nginx}, with
 #                      ASan and UBSan; goes with test and NGINX_SRC
 # make test [TESTS=..] installs what is missing, builds, runs t/ with prove
+# make matrix [CELLS=..]  the same in minimal chroots of Debian releases and for
+#                      nginx source trees, see .ci/matrix
 # make demo            two nodes, one Redis, until Ctrl-C; DEMO_ONCE=1: a check
 # make bench           ratios against stock nginx in the same run
 # make fuzz            the decoder of stored records, a minute (clang)
@@ -23,6 +25,7 @@ NGINX_BINARY ?=
 REDIS_SERVER ?=
 SANITIZE ?=
 TESTS ?= t/
+CELLS ?= bookworm trixie forky
 PROVE_JOBS ?= 2
 FUZZ_TIME ?= 60
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -76,8 +79,8 @@ export NGINX_SRC NGINX_BINARY REDIS_SERVER SANITIZE
 test_env = TEST_NGINX_BINARY=$(binary) TEST_MODULE=$(CURDIR)/$(module) \
            TEST_UNIT=$(CURDIR)/$(out)/unit TEST_SANITIZE=$(SANITIZE)
 
-.PHONY: fuzz all module unit test check demo bench lint clean install-deps \
-        test-deps FORCE
+.PHONY: fuzz all module unit test check matrix demo bench lint clean \
+        install-deps test-deps FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -160,6 +163,9 @@ test:
 
 check: module unit
 	@$(test_env) prove -j$(PROVE_JOBS) --timer -I t/lib $(TESTS)
+
+matrix:
+	@TESTS='$(TESTS)' .ci/matrix $(CELLS)
 
 demo:
 	@.ci/install-deps demo

@@ -78,6 +78,7 @@ sub open_requests {
 
 sub soon {
     my ($code, $seconds, $name) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
     ok($t->wait_for($code, $seconds), $name);
 }
 
