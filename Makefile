@@ -24,9 +24,8 @@ NGINX_SRC ?=
 NGINX_BINARY ?=
 REDIS_SERVER ?=
 SANITIZE ?=
-TESTS ?= t/
 CELLS ?= bookworm trixie forky
-PROVE_JOBS ?= 2
+PROVE_JOBS ?= 4
 FUZZ_TIME ?= 60
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -70,6 +69,13 @@ unit_objects := $(patsubst %.c,$(out)/unit/%.o,$(filter %.c,$(unit_helpers) \
                   $(filter $(addprefix ngx_coord_module/,base/% redis/% \
                   store/%),$(sources))))
 unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
+
+# tests wait more than they compute: several at once, the longest first
+
+slow_tests := $(wildcard $(foreach n,idempotency_abort storm scripts \
+                idempotency_failure limit_conn_nodes limit_conn_wait \
+                lifecycle lease_restart parity,t/$(n).t))
+TESTS ?= $(slow_tests) $(filter-out $(slow_tests),$(sort $(wildcard t/*.t)))
 
 submake = $(MAKE) --no-print-directory
 parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
@@ -165,7 +171,7 @@ check: module unit
 	@$(test_env) prove -j$(PROVE_JOBS) --timer -I t/lib $(TESTS)
 
 matrix:
-	@TESTS='$(TESTS)' .ci/matrix $(CELLS)
+	@.ci/matrix $(CELLS)
 
 demo:
 	@.ci/install-deps demo
