@@ -21,27 +21,33 @@ static ngx_int_t ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_create(
     ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx);
+static ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_configure(
+    ngx_http_request_t *r, ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
-static ngx_int_t ngx_http_coord_idempotency_take(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state, ngx_coord_op_t *op);
+static void ngx_http_coord_idempotency_take(
+    ngx_http_coord_idempotency_t *run, ngx_coord_op_t *op);
 static ngx_int_t ngx_http_coord_idempotency_check(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
+    ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_result(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
+    ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_twin(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
-static ngx_int_t ngx_http_coord_idempotency_run(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
+    ngx_http_coord_idempotency_t *run);
+static ngx_int_t ngx_http_coord_idempotency_granted(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
+    ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_wait(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
+    ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_news(ngx_coord_waiter_t *waiter);
 static void ngx_http_coord_idempotency_overdue(ngx_event_t *ev);
 static ngx_int_t ngx_http_coord_idempotency_again(
-    ngx_http_coord_idempotency_t *state, ngx_uint_t discard);
+    ngx_http_coord_idempotency_t *run);
+static ngx_coord_batch_t *ngx_http_coord_idempotency_question(
+    ngx_http_coord_idempotency_t *run);
 static void ngx_http_coord_idempotency_answered(ngx_coord_batch_t *batch);
+static ngx_int_t ngx_http_coord_idempotency_replay(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
 static void ngx_http_coord_idempotency_free(void *data);
 static void ngx_http_coord_idempotency_undo(ngx_http_coord_ctx_t *ctx,
     void *data);
@@ -79,24 +85,13 @@ ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature = {
 };
 
 
-ngx_http_coord_idempotency_t *
-ngx_http_coord_idempotency_state(ngx_http_request_t *r)
-{
-    ngx_http_coord_ctx_t  *ctx;
-
-    ctx = ngx_http_coord_get_ctx(r);
-
-    return ctx ? ctx->state[ngx_http_coord_idempotency_feature.slot] : NULL;
-}
-
-
 static ngx_int_t
 ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
     ngx_int_t                                rc;
     ngx_coord_op_t                          *op;
-    ngx_http_coord_idempotency_t            *state;
+    ngx_http_coord_idempotency_t            *run;
     ngx_http_coord_idempotency_conf_t       *icf;
     ngx_http_coord_idempotency_main_conf_t  *imcf;
 
@@ -107,46 +102,47 @@ ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
-    state = ngx_http_coord_idempotency_create(r, ctx);
-    if (state == NULL) {
+    run = ngx_http_coord_idempotency_create(r, ctx);
+    if (run == NULL) {
         return NGX_ERROR;
     }
 
     if (imcf->digest && icf->header.len == 0) {
-        rc = ngx_http_coord_idempotency_read(r, ctx);
+        rc = ngx_http_coord_idempotency_read(r, run);
         if (rc != NGX_OK) {
             return rc;
         }
     }
 
-    rc = ngx_http_coord_idempotency_key(r, state);
+    rc = ngx_http_coord_idempotency_key(r, run);
     if (rc != NGX_OK) {
         return rc;
     }
 
-    rc = ngx_http_coord_idempotency_scoped(r, state);
+    rc = ngx_http_coord_idempotency_scoped(r, run);
     if (rc != NGX_OK) {
         return rc;
     }
 
-    rc = ngx_http_coord_idempotency_read(r, ctx);
+    rc = ngx_http_coord_idempotency_read(r, run);
     if (rc != NGX_OK) {
         return rc;
     }
 
-    if (ngx_http_coord_idempotency_digest(r, 1, state->fingerprint) != NGX_OK
-        || ngx_http_coord_idempotency_record_name(r, state) != NGX_OK)
+    if (ngx_http_coord_idempotency_digest(r, 1, run->fingerprint) != NGX_OK
+        || ngx_http_coord_idempotency_record_name(r, run) != NGX_OK)
     {
         return NGX_ERROR;
     }
 
     op = ngx_http_coord_add(r, ctx, NGX_COORD_OP_CLAIM, icf->zone,
-                            &state->name, 1, icf->on_failure, &state->ref);
+                            &run->name, 1, icf->on_failure, &run->ref);
     if (op == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_http_coord_idempotency_ask(state, op);
+    ngx_http_coord_run_ask(run, op);
+    ngx_http_coord_run_set(run, NGX_COORD_RUN_ASKED);
 
     return ngx_coord_id(op->id);
 }
@@ -157,13 +153,19 @@ ngx_http_coord_idempotency_create(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
     ngx_pool_cleanup_t            *cln;
-    ngx_http_coord_idempotency_t  *state;
+    ngx_http_coord_idempotency_t  *run;
 
-    state = ctx->state[ngx_http_coord_idempotency_feature.slot];
+    run = ctx->state[ngx_http_coord_idempotency_feature.slot];
 
-    if (state) {
-        /* the body has been read */
-        return state;
+    if (run && run->state == NGX_COORD_RUN_IDLE) {
+
+        /* the body has been read, or a redirect has led here */
+
+        return ngx_http_coord_idempotency_configure(r, run);
+    }
+
+    if (run) {
+        return run;
     }
 
     cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_coord_idempotency_t));
@@ -171,30 +173,39 @@ ngx_http_coord_idempotency_create(ngx_http_request_t *r,
         return NULL;
     }
 
-    state = cln->data;
+    run = cln->data;
     cln->handler = ngx_http_coord_idempotency_free;
 
-    ngx_memzero(state, sizeof(ngx_http_coord_idempotency_t));
+    ngx_memzero(run, sizeof(ngx_http_coord_idempotency_t));
 
-    state->ctx = ctx;
-    state->request = r;
-    state->conf = ngx_http_get_module_loc_conf(r,
+    run->ctx = ctx;
+    run->request = r;
+
+    ctx->state[ngx_http_coord_idempotency_feature.slot] = run;
+
+    return ngx_http_coord_idempotency_configure(r, run);
+}
+
+
+static ngx_http_coord_idempotency_t *
+ngx_http_coord_idempotency_configure(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    run->conf = ngx_http_get_module_loc_conf(r,
                                            ngx_http_coord_idempotency_module);
-    state->shadow = state->conf->shadow || state->conf->dry_run;
+    run->shadow = run->conf->shadow || run->conf->dry_run;
 
-    ctx->state[ngx_http_coord_idempotency_feature.slot] = state;
-
-    return state;
+    return run;
 }
 
 
 static void
 ngx_http_coord_idempotency_free(void *data)
 {
-    ngx_http_coord_idempotency_t *state = data;
+    ngx_http_coord_idempotency_t *run = data;
 
-    if (state->blob.data) {
-        ngx_free(state->blob.data);
+    if (run->blob.data) {
+        ngx_free(run->blob.data);
     }
 }
 
@@ -204,59 +215,48 @@ ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
     ngx_int_t                      rc;
-    ngx_http_coord_idempotency_t  *state;
+    ngx_http_coord_idempotency_t  *run;
 
-    state = ctx->state[ngx_http_coord_idempotency_feature.slot];
+    run = ctx->state[ngx_http_coord_idempotency_feature.slot];
 
-    if (state->phase == NGX_HTTP_COORD_IDEMPOTENCY_IDLE) {
-        rc = ngx_http_coord_idempotency_take(r, state,
-                                         ngx_http_coord_op(ctx, state->ref));
-        if (rc != NGX_OK) {
-            return rc;
+    if (run->op.zone == NULL) {
+        ngx_http_coord_idempotency_take(run, ngx_http_coord_op(ctx, run->ref));
+    }
+
+    rc = NGX_OK;
+
+    if (run->state == NGX_COORD_RUN_ASKED) {
+        rc = ngx_http_coord_idempotency_check(r, run);
+    }
+
+    while (rc == NGX_OK) {
+
+        rc = ngx_http_coord_idempotency_again(run);
+
+        if (rc == NGX_OK) {
+            rc = ngx_http_coord_idempotency_check(r, run);
         }
     }
 
-    for ( ;; ) {
-
-        if (!state->answered) {
-            /* NGX_AGAIN, or NGX_OK: answered at once */
-
-            rc = ngx_http_coord_idempotency_again(state, state->replace);
-
-        } else {
-            rc = ngx_http_coord_idempotency_check(r, state);
-        }
-
-        if (rc == NGX_AGAIN) {
-            state->phase = NGX_HTTP_COORD_IDEMPOTENCY_WAITING;
-            return NGX_AGAIN;
-        }
-
-        if (rc != NGX_OK) {
-            return rc;
-        }
-    }
+    return rc;
 }
 
 
-/* makes the answer the state's own, the record included */
+/* makes the answer the run's own, the record included */
 
-static ngx_int_t
-ngx_http_coord_idempotency_take(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state, ngx_coord_op_t *op)
+static void
+ngx_http_coord_idempotency_take(ngx_http_coord_idempotency_t *run,
+    ngx_coord_op_t *op)
 {
-    if (state->blob.data) {
-        ngx_free(state->blob.data);
+    if (run->blob.data) {
+        ngx_free(run->blob.data);
     }
 
-    state->op = *op;
-    state->blob = op->record;
-    state->answered = 1;
+    run->op = *op;
+    run->blob = op->record;
 
     ngx_str_null(&op->record);
-    ngx_str_null(&state->op.record);
-
-    return NGX_OK;
+    ngx_str_null(&run->op.record);
 }
 
 
@@ -264,52 +264,51 @@ ngx_http_coord_idempotency_take(ngx_http_request_t *r,
 
 static ngx_int_t
 ngx_http_coord_idempotency_check(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
+    ngx_http_coord_idempotency_t *run)
 {
     ngx_str_t        key;
     ngx_coord_op_t  *op;
 
-    op = &state->op;
+    op = &run->op;
 
     if (op->rc == NGX_ERROR) {
-        return ngx_http_coord_idempotency_failed(r, state);
+        return ngx_http_coord_idempotency_failed(r, run);
     }
 
-    if (state->blob.data) {
+    if (run->blob.data) {
         key.data = op->key;
         key.len = op->key_len;
 
-        if (ngx_coord_record_decode(&state->record, &state->blob, &key)
+        if (ngx_coord_record_decode(&run->record, &run->blob, &key)
             == NGX_OK)
         {
-            return ngx_http_coord_idempotency_result(r, state);
+            return ngx_http_coord_idempotency_result(r, run);
         }
 
-        state->replace = 1;
+        run->replace = 1;
 
-        ngx_coord_metrics_decision(state->conf->zone,
+        ngx_coord_metrics_decision(run->conf->zone,
                                    NGX_COORD_OUTCOME_DAMAGED);
-        ngx_http_coord_idempotency_log(r, state, NGX_LOG_ERR,
-                                       "ignoring a damaged record");
+        ngx_http_coord_run_log(r, run, NGX_LOG_ERR,
+                               "ignoring a damaged record");
     }
 
     if (op->rc == NGX_OK) {
-        return ngx_http_coord_idempotency_run(r, state);
+        return ngx_http_coord_idempotency_granted(r, run);
     }
 
     if (op->u.claim.state != NGX_COORD_CLAIM_DONE) {
-        return ngx_http_coord_idempotency_twin(r, state);
+        return ngx_http_coord_idempotency_twin(r, run);
     }
 
     /* a result was stored, but there is none: the claim is for who asks */
 
-    if (state->tries++ == NGX_HTTP_COORD_IDEMPOTENCY_TRIES) {
+    if (run->tries++ == NGX_HTTP_COORD_IDEMPOTENCY_TRIES) {
         op->rc = NGX_ERROR;
-        return ngx_http_coord_idempotency_failed(r, state);
+        return ngx_http_coord_idempotency_failed(r, run);
     }
 
-    state->replace = 1;
-    state->answered = 0;
+    run->replace = 1;
 
     return NGX_OK;
 }
@@ -317,90 +316,84 @@ ngx_http_coord_idempotency_check(ngx_http_request_t *r,
 
 static ngx_int_t
 ngx_http_coord_idempotency_result(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
+    ngx_http_coord_idempotency_t *run)
 {
-    if (state->op.rc == NGX_OK) {
+    if (run->op.rc == NGX_OK) {
 
         /* the mark of the result had expired an instant earlier */
 
-        ngx_coord_op_undo(&state->op);
+        ngx_coord_op_undo(&run->op);
     }
 
-    if (ngx_memcmp(state->record.fingerprint, state->fingerprint,
+    if (ngx_memcmp(run->record.fingerprint, run->fingerprint,
                    NGX_COORD_DIGEST_LEN)
         != 0)
     {
-        return ngx_http_coord_idempotency_refuse(r, state,
-                                        NGX_HTTP_COORD_IDEMPOTENCY_MISMATCH);
+        return ngx_http_coord_idempotency_refuse(r, run,
+                                                 NGX_COORD_OUTCOME_MISMATCH);
     }
 
-    state->status = NGX_HTTP_COORD_IDEMPOTENCY_REPLAYED;
-    state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
+    ngx_http_coord_run_set(run, NGX_COORD_RUN_BARRED);
+    ngx_http_coord_run_outcome(run, NGX_COORD_OUTCOME_REPLAYED);
 
-    ngx_http_coord_idempotency_count(state, NGX_COORD_OUTCOME_REPLAYED);
+    ngx_http_coord_run_log(r, run, NGX_LOG_INFO,
+                           "replaying response");
 
-    ngx_http_coord_idempotency_log(r, state, NGX_LOG_INFO,
-                                   "replaying response");
-
-    if (state->shadow) {
+    if (run->shadow) {
         return NGX_DECLINED;
     }
 
-    state->ctx->respond = ngx_http_coord_idempotency_replay;
+    run->ctx->respond = ngx_http_coord_idempotency_replay;
 
-    return state->record.status;
+    return run->record.status;
 }
 
 
 static ngx_int_t
 ngx_http_coord_idempotency_twin(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
+    ngx_http_coord_idempotency_t *run)
 {
     ngx_coord_claim_t  *claim;
 
-    claim = &state->op.u.claim;
+    claim = &run->op.u.claim;
 
-    if (ngx_memcmp(claim->twin, state->fingerprint, NGX_COORD_FINGERPRINT_LEN)
+    if (ngx_memcmp(claim->twin, run->fingerprint, NGX_COORD_FINGERPRINT_LEN)
         != 0)
     {
-        return ngx_http_coord_idempotency_refuse(r, state,
-                                        NGX_HTTP_COORD_IDEMPOTENCY_MISMATCH);
+        return ngx_http_coord_idempotency_refuse(r, run,
+                                                 NGX_COORD_OUTCOME_MISMATCH);
     }
 
     if (claim->state == NGX_COORD_CLAIM_RUNNING
-        && !state->shadow
-        && ngx_http_coord_idempotency_wait(r, state) == NGX_AGAIN)
+        && !run->shadow
+        && ngx_http_coord_idempotency_wait(r, run) == NGX_AGAIN)
     {
         return NGX_AGAIN;
     }
 
-    return ngx_http_coord_idempotency_refuse(r, state,
-                                        NGX_HTTP_COORD_IDEMPOTENCY_CONFLICT);
+    return ngx_http_coord_idempotency_refuse(r, run,
+                                             NGX_COORD_OUTCOME_CONFLICT);
 }
 
 
 static ngx_int_t
-ngx_http_coord_idempotency_run(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
+ngx_http_coord_idempotency_granted(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
 {
-    state->status = NGX_HTTP_COORD_IDEMPOTENCY_NEW;
-    state->phase = NGX_HTTP_COORD_IDEMPOTENCY_RUNNING;
+    ngx_http_coord_run_hold(run);
+    ngx_http_coord_run_outcome(run, NGX_COORD_OUTCOME_NEW);
 
-    ngx_http_coord_idempotency_count(state, NGX_COORD_OUTCOME_NEW);
-
-    if (state->op.u.claim.lapsed) {
-        ngx_http_coord_idempotency_log(r, state, NGX_LOG_WARN,
-                             "running again, an earlier run has not ended");
+    if (run->op.u.claim.lapsed) {
+        ngx_http_coord_run_log(r, run, NGX_LOG_WARN,
+                               "running again, an earlier run has not ended");
 
     } else {
-        ngx_http_coord_idempotency_log(r, state, NGX_LOG_INFO, "running");
+        ngx_http_coord_run_log(r, run, NGX_LOG_INFO, "running");
     }
 
-    ngx_http_coord_idempotency_hold(state);
-
-    if (!state->shadow) {
+    if (!run->shadow) {
         ngx_http_coord_idempotency_whole(r);
-        ngx_http_coord_idempotency_guard(state);
+        ngx_http_coord_run_guard(run);
     }
 
     return NGX_DECLINED;
@@ -409,22 +402,23 @@ ngx_http_coord_idempotency_run(ngx_http_request_t *r,
 
 static ngx_int_t
 ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
+    ngx_http_coord_idempotency_t *run)
 {
-    state->status = NGX_HTTP_COORD_IDEMPOTENCY_BYPASSED;
-    state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
+    ngx_uint_t  closed;
 
-    ngx_http_coord_idempotency_count(state,
-                             state->op.on_failure == NGX_COORD_FAILURE_CLOSED
-                             ? NGX_COORD_OUTCOME_UNAVAILABLE
-                             : NGX_COORD_OUTCOME_BYPASSED);
+    closed = (run->op.on_failure == NGX_COORD_FAILURE_CLOSED);
 
-    ngx_http_coord_idempotency_log(r, state, NGX_LOG_ERR,
-                    state->op.on_failure == NGX_COORD_FAILURE_CLOSED
-                    ? "refusing request" : "request is not protected");
+    ngx_http_coord_run_set(run, NGX_COORD_RUN_BARRED);
+    ngx_http_coord_run_outcome(run,
+                               closed ? NGX_COORD_OUTCOME_UNAVAILABLE
+                                      : NGX_COORD_OUTCOME_BYPASSED);
 
-    if (state->op.on_failure == NGX_COORD_FAILURE_CLOSED && !state->shadow) {
-        return ngx_http_coord_refuse_unavailable(r, state->ctx);
+    ngx_http_coord_run_log(r, run, NGX_LOG_ERR,
+                           closed ? "refusing request"
+                                  : "request is not protected");
+
+    if (closed && !run->shadow) {
+        return ngx_http_coord_refuse_unavailable(r, run->ctx);
     }
 
     return NGX_DECLINED;
@@ -435,36 +429,35 @@ ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
 
 static ngx_int_t
 ngx_http_coord_idempotency_wait(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
+    ngx_http_coord_idempotency_t *run)
 {
     ngx_msec_int_t  left;
 
-    if (!state->waited) {
-        state->waited = 1;
-        state->deadline = ngx_current_msec + state->conf->wait;
+    if (run->deadline == 0) {
+        run->deadline = ngx_max(ngx_current_msec + run->conf->wait, 1);
     }
 
-    left = (ngx_msec_int_t) (state->deadline - ngx_current_msec);
+    left = (ngx_msec_int_t) (run->deadline - ngx_current_msec);
 
     if (left <= 0) {
         return NGX_DECLINED;
     }
 
-    state->waiter.handler = ngx_http_coord_idempotency_news;
-    state->waiter.data = state;
+    run->waiter.handler = ngx_http_coord_idempotency_news;
+    run->waiter.data = run;
 
-    if (ngx_coord_wait_add(&state->waiter, state->conf->zone, state->op.key,
-                           state->op.key_len, NGX_HTTP_COORD_IDEMPOTENCY_POLL)
+    if (ngx_coord_wait_add(&run->waiter, run->conf->zone, run->op.key,
+                           run->op.key_len, NGX_HTTP_COORD_IDEMPOTENCY_POLL)
         != NGX_OK)
     {
         return NGX_DECLINED;
     }
 
-    state->answered = 0;
+    ngx_http_coord_run_set(run, NGX_COORD_RUN_WAITING);
 
-    ngx_coord_timer_init(&state->timer, ngx_http_coord_idempotency_overdue,
-                         state, r->connection->log);
-    ngx_coord_timer_start(&state->timer, (ngx_msec_t) left);
+    ngx_coord_timer_init(&run->timer, ngx_http_coord_idempotency_overdue,
+                         run, r->connection->log);
+    ngx_coord_timer_start(&run->timer, (ngx_msec_t) left);
 
     return NGX_AGAIN;
 }
@@ -475,15 +468,15 @@ ngx_http_coord_idempotency_wait(ngx_http_request_t *r,
 static ngx_int_t
 ngx_http_coord_idempotency_news(ngx_coord_waiter_t *waiter)
 {
-    ngx_http_coord_idempotency_t *state = waiter->data;
+    ngx_http_coord_idempotency_t *run = waiter->data;
 
-    ngx_coord_wait_remove(&state->waiter);
+    ngx_coord_wait_remove(&run->waiter);
 
-    ngx_coord_timer_stop(&state->timer);
+    ngx_coord_timer_stop(&run->timer);
 
     /* not from here: who asks in vain waits again, behind all others */
 
-    ngx_post_event(&state->timer.event, &ngx_posted_events);
+    ngx_post_event(&run->timer.event, &ngx_posted_events);
 
     return NGX_DECLINED;
 }
@@ -492,96 +485,130 @@ ngx_http_coord_idempotency_news(ngx_coord_waiter_t *waiter)
 static void
 ngx_http_coord_idempotency_overdue(ngx_event_t *ev)
 {
-    ngx_http_coord_idempotency_t *state = ngx_coord_timer_data(ev);
+    ngx_http_coord_idempotency_t *run = ngx_coord_timer_data(ev);
 
-    ngx_coord_wait_remove(&state->waiter);
+    ngx_coord_wait_remove(&run->waiter);
 
-    ngx_http_coord_resume(state->ctx);
+    ngx_http_coord_resume(run->ctx);
 }
 
 
-/*
- * Asks for the claim once more, outside of the walk, and with discard removes
- * the mark of a result that is no good before.
- */
+/* asks for the claim once more, outside of the walk; NGX_OK: answered */
 
 static ngx_int_t
-ngx_http_coord_idempotency_again(ngx_http_coord_idempotency_t *state,
-    ngx_uint_t discard)
+ngx_http_coord_idempotency_again(ngx_http_coord_idempotency_t *run)
 {
-    ngx_int_t           rc;
-    ngx_coord_op_t     *op;
     ngx_coord_batch_t  *batch;
 
-    batch = ngx_coord_batch_create(state->conf->zone->store);
+    if (run->state == NGX_COORD_RUN_WAITING) {
+        ngx_http_coord_run_set(run, NGX_COORD_RUN_ASKED);
+    }
+
+    batch = ngx_http_coord_idempotency_question(run);
     if (batch == NULL) {
         return NGX_ERROR;
     }
 
-    if (discard) {
-        op = ngx_coord_batch_add(batch, NGX_COORD_OP_CLAIM_RELEASE,
-                                 state->conf->zone, state->op.key,
-                                 state->op.key_len);
-        if (op == NULL) {
-            ngx_coord_batch_done(batch);
-            return NGX_ERROR;
-        }
-
-        ngx_http_coord_idempotency_ask(state, op);
-
-        op->u.claim.done = 1;
-        op->source = state->op.source;
-
-        ngx_memcpy(op->u.claim.fingerprint,
-                   state->op.u.claim.twin, NGX_COORD_FINGERPRINT_LEN);
-    }
-
-    op = ngx_coord_batch_add(batch, NGX_COORD_OP_CLAIM, state->conf->zone,
-                             state->op.key, state->op.key_len);
-    if (op == NULL) {
-        ngx_coord_batch_done(batch);
-        return NGX_ERROR;
-    }
-
-    ngx_http_coord_idempotency_ask(state, op);
-
-    op->on_failure = state->op.on_failure;
-
-    ngx_memcpy(op->id, state->op.id, NGX_COORD_ID_LEN);
-
     batch->handler = ngx_http_coord_idempotency_answered;
-    batch->data = state;
+    batch->data = run;
 
-    rc = ngx_coord_batch_send(batch);
-
-    if (rc == NGX_AGAIN) {
-        state->batch = batch;
+    if (ngx_coord_batch_send(batch) == NGX_AGAIN) {
+        run->batch = batch;
         return NGX_AGAIN;
     }
 
-    op = &batch->ops[batch->nops - 1];
-
-    rc = ngx_http_coord_idempotency_take(state->request, state, op);
+    ngx_http_coord_idempotency_take(run, &batch->ops[batch->nops - 1]);
 
     ngx_coord_batch_done(batch);
 
-    return rc;
+    return NGX_OK;
+}
+
+
+/* a claim, behind the removal of a mark whose result is no good */
+
+static ngx_coord_batch_t *
+ngx_http_coord_idempotency_question(ngx_http_coord_idempotency_t *run)
+{
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_coord_batch_create(run->conf->zone->store);
+    if (batch == NULL) {
+        return NULL;
+    }
+
+    if (run->replace) {
+        op = ngx_coord_batch_add(batch, NGX_COORD_OP_CLAIM_RELEASE,
+                                 run->conf->zone, run->op.key,
+                                 run->op.key_len);
+        if (op == NULL) {
+            ngx_coord_batch_done(batch);
+            return NULL;
+        }
+
+        ngx_http_coord_run_ask(run, op);
+
+        op->u.claim.done = 1;
+        op->source = run->op.source;
+
+        ngx_memcpy(op->u.claim.fingerprint, run->op.u.claim.twin,
+                   NGX_COORD_FINGERPRINT_LEN);
+    }
+
+    op = ngx_coord_batch_add(batch, NGX_COORD_OP_CLAIM, run->conf->zone,
+                             run->op.key, run->op.key_len);
+    if (op == NULL) {
+        ngx_coord_batch_done(batch);
+        return NULL;
+    }
+
+    ngx_http_coord_run_ask(run, op);
+
+    op->on_failure = run->op.on_failure;
+
+    ngx_memcpy(op->id, run->op.id, NGX_COORD_ID_LEN);
+
+    return batch;
 }
 
 
 static void
 ngx_http_coord_idempotency_answered(ngx_coord_batch_t *batch)
 {
-    ngx_http_coord_idempotency_t *state = batch->data;
+    ngx_http_coord_idempotency_t *run = batch->data;
 
-    state->batch = NULL;
+    run->batch = NULL;
 
-    (void) ngx_http_coord_idempotency_take(state->request, state,
-                                           &batch->ops[batch->nops - 1]);
+    ngx_http_coord_idempotency_take(run, &batch->ops[batch->nops - 1]);
 
     ngx_coord_batch_done(batch);
 
-    ngx_http_coord_resume(state->ctx);
+    ngx_http_coord_resume(run->ctx);
+}
+
+
+/* a ngx_http_coord_respond_pt: sends the record of the request */
+
+static ngx_int_t
+ngx_http_coord_idempotency_replay(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
+{
+    ngx_keyval_t                   mark;
+    ngx_http_coord_idempotency_t  *run;
+
+    run = ctx->state[ngx_http_coord_idempotency_feature.slot];
+
+    ngx_str_set(&mark.key, "Idempotency-Replayed");
+
+    if (run->record.omitted) {
+        ngx_str_set(&mark.value, "omitted");
+
+    } else {
+        ngx_str_set(&mark.value, "true");
+    }
+
+    return ngx_http_coord_replay(r, &run->record, &mark);
 }
 
 
@@ -590,52 +617,43 @@ ngx_http_coord_idempotency_answered(ngx_coord_batch_t *batch)
 static void
 ngx_http_coord_idempotency_undo(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_idempotency_t *state = data;
-
-    if (state->phase == NGX_HTTP_COORD_IDEMPOTENCY_RUNNING) {
-        ngx_http_coord_idempotency_release(state);
-    }
+    ngx_http_coord_run_end(data, NGX_DECLINED);
 }
 
 
 static void
 ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_idempotency_t *state = data;
+    ngx_http_coord_idempotency_t *run = data;
 
-    if (state == NULL) {
+    if (run == NULL) {
         return;
     }
 
-    ngx_coord_wait_remove(&state->waiter);
+    ngx_coord_wait_remove(&run->waiter);
 
-    if (state->batch) {
-        ngx_coord_batch_done(state->batch);
-        state->batch = NULL;
+    if (run->batch) {
+        ngx_coord_batch_done(run->batch);
+        run->batch = NULL;
     }
 
-    if (state->phase == NGX_HTTP_COORD_IDEMPOTENCY_RUNNING) {
+    if (ngx_http_coord_running(run)) {
 
         /* the response did not come to its end */
 
-        if (ngx_http_coord_idempotency_attempts(state->request)
-            == NGX_DECLINED)
-        {
-            ngx_http_coord_idempotency_release(state);
-
-        } else {
-            ngx_http_coord_idempotency_unknown(state);
-        }
+        ngx_http_coord_run_end(run,
+                               ngx_http_coord_idempotency_attempts(run->request)
+                               == NGX_DECLINED ? NGX_DECLINED : NGX_ERROR);
     }
 
-    ngx_coord_timer_stop(&state->timer);
+    ngx_coord_timer_stop(&run->timer);
 
-    if (state->timer.event.posted) {
-        ngx_delete_posted_event(&state->timer.event);
+    if (run->timer.event.posted) {
+        ngx_delete_posted_event(&run->timer.event);
     }
 
-    if (state->renewal) {
-        ngx_coord_batch_done(state->renewal);
-        state->renewal = NULL;
+    if (run->renewal) {
+        ngx_coord_batch_done(run->renewal);
+        run->renewal = NULL;
     }
 }

@@ -2,7 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * coord_idempotency: problem documents and log lines.
+ * coord_idempotency: problem documents.
  */
 
 
@@ -10,79 +10,67 @@
 
 
 typedef struct {
+    ngx_coord_outcome_e        outcome;
     ngx_uint_t                 status;
     ngx_str_t                  code;
     ngx_str_t                  title;
     ngx_str_t                  detail;
     const char                *log;
-    ngx_coord_outcome_e        outcome;
 } ngx_http_coord_idempotency_answer_t;
 
 
 static void ngx_http_coord_idempotency_problem(
-    ngx_http_coord_idempotency_t *state,
-    ngx_http_coord_idempotency_status_e status,
+    ngx_http_coord_idempotency_t *run,
+    const ngx_http_coord_idempotency_answer_t *answer,
     ngx_http_coord_problem_t *problem);
 static ngx_int_t ngx_http_coord_idempotency_link(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
+    ngx_http_coord_idempotency_t *run);
 
-
-const ngx_str_t  ngx_http_coord_idempotency_statuses[] = {
-    ngx_null_string,
-    ngx_string("NEW"),
-    ngx_string("REPLAYED"),
-    ngx_string("CONFLICT"),
-    ngx_string("MISMATCH"),
-    ngx_string("MISSING"),
-    ngx_string("INVALID"),
-    ngx_string("UNSCOPED"),
-    ngx_string("BYPASSED")
-};
-
-
-/* from NGX_HTTP_COORD_IDEMPOTENCY_CONFLICT on */
 
 static const ngx_http_coord_idempotency_answer_t
     ngx_http_coord_idempotency_answers[] = {
 
-    { NGX_HTTP_CONFLICT,
+    { NGX_COORD_OUTCOME_CONFLICT,
+      NGX_HTTP_CONFLICT,
       ngx_string("conflict"),
       ngx_string("A request is outstanding for this Idempotency-Key"),
       ngx_string("A request with the same key is being processed; retry "
                  "when the Retry-After field says."),
-      "refusing request, its twin is running",
-      NGX_COORD_OUTCOME_CONFLICT },
+      "refusing request, its twin is running" },
 
-    { 422,
+    { NGX_COORD_OUTCOME_MISMATCH,
+      422,
       ngx_string("fingerprint-mismatch"),
       ngx_string("Idempotency-Key is already used"),
       ngx_string("The key was used with a different request; use a new key "
                  "for a new request."),
-      "refusing request, its key was used for another one",
-      NGX_COORD_OUTCOME_MISMATCH },
+      "refusing request, its key was used for another one" },
 
-    { NGX_HTTP_BAD_REQUEST,
+    { NGX_COORD_OUTCOME_MISSING,
+      NGX_HTTP_BAD_REQUEST,
       ngx_string("missing-key"),
       ngx_string("Idempotency-Key is missing"),
       ngx_string("This operation requires the Idempotency-Key field."),
-      "refusing request without a key",
-      NGX_COORD_OUTCOME_MISSING },
+      "refusing request without a key" },
 
-    { NGX_HTTP_BAD_REQUEST,
+    { NGX_COORD_OUTCOME_INVALID,
+      NGX_HTTP_BAD_REQUEST,
       ngx_string("invalid-key"),
       ngx_string("Idempotency-Key is invalid"),
       ngx_string("The key must be one field line with 1 to 255 printable "
                  "ASCII characters, quoted or not."),
-      "refusing request with an invalid key",
-      NGX_COORD_OUTCOME_INVALID },
+      "refusing request with an invalid key" },
 
-    { NGX_HTTP_BAD_REQUEST,
+    { NGX_COORD_OUTCOME_UNSCOPED,
+      NGX_HTTP_BAD_REQUEST,
       ngx_string("missing-scope"),
       ngx_string("Idempotency-Key without a scope"),
       ngx_string("The key is only good together with what tells whose it is, "
                  "which this request leaves out."),
-      "refusing request without a scope",
-      NGX_COORD_OUTCOME_UNSCOPED }
+      "refusing request without a scope" },
+
+    { NGX_COORD_OUTCOME_UNDECIDED, 0, ngx_null_string, ngx_null_string,
+      ngx_null_string, NULL }
 };
 
 
@@ -91,45 +79,41 @@ static ngx_str_t  ngx_http_coord_idempotency_link_name = ngx_string("Link");
 
 ngx_int_t
 ngx_http_coord_idempotency_refuse(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state,
-    ngx_http_coord_idempotency_status_e status)
+    ngx_http_coord_idempotency_t *run, ngx_coord_outcome_e outcome)
 {
     ngx_http_coord_problem_t                    problem;
     const ngx_http_coord_idempotency_answer_t  *answer;
 
-    answer = &ngx_http_coord_idempotency_answers[status
-                                      - NGX_HTTP_COORD_IDEMPOTENCY_CONFLICT];
+    answer = ngx_http_coord_idempotency_answers;
 
-    state->status = status;
-    state->phase = NGX_HTTP_COORD_IDEMPOTENCY_DONE;
+    while (answer->outcome != outcome) {
+        answer++;
+    }
 
-    ngx_http_coord_idempotency_count(state, answer->outcome);
-    ngx_http_coord_idempotency_log(r, state, NGX_LOG_ERR, answer->log);
+    ngx_http_coord_run_set(run, NGX_COORD_RUN_BARRED);
+    ngx_http_coord_run_outcome(run, outcome);
+    ngx_http_coord_run_log(r, run, NGX_LOG_ERR, answer->log);
 
-    if (state->shadow) {
+    if (run->shadow) {
         return NGX_DECLINED;
     }
 
-    ngx_http_coord_idempotency_problem(state, status, &problem);
-
-    if (ngx_http_coord_idempotency_link(r, state) != NGX_OK) {
+    if (ngx_http_coord_idempotency_link(r, run) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    return ngx_http_coord_refuse(r, state->ctx, &problem);
+    ngx_http_coord_idempotency_problem(run, answer, &problem);
+
+    return ngx_http_coord_refuse(r, run->ctx, &problem);
 }
 
 
 static void
-ngx_http_coord_idempotency_problem(ngx_http_coord_idempotency_t *state,
-    ngx_http_coord_idempotency_status_e status,
+ngx_http_coord_idempotency_problem(ngx_http_coord_idempotency_t *run,
+    const ngx_http_coord_idempotency_answer_t *answer,
     ngx_http_coord_problem_t *problem)
 {
-    ngx_coord_claim_t                          *claim;
-    const ngx_http_coord_idempotency_answer_t  *answer;
-
-    answer = &ngx_http_coord_idempotency_answers[status
-                                      - NGX_HTTP_COORD_IDEMPOTENCY_CONFLICT];
+    ngx_coord_claim_t  *claim;
 
     ngx_memzero(problem, sizeof(ngx_http_coord_problem_t));
 
@@ -138,18 +122,18 @@ ngx_http_coord_idempotency_problem(ngx_http_coord_idempotency_t *state,
     problem->title = answer->title;
     problem->detail = answer->detail;
 
-    if (state->conf->doc_url.len) {
-        problem->type = state->conf->doc_url;
+    if (run->conf->doc_url.len) {
+        problem->type = run->conf->doc_url;
 
     } else {
         ngx_str_set(&problem->type, "about:blank");
     }
 
-    if (status != NGX_HTTP_COORD_IDEMPOTENCY_CONFLICT) {
+    if (answer->outcome != NGX_COORD_OUTCOME_CONFLICT) {
         return;
     }
 
-    claim = &state->op.u.claim;
+    claim = &run->op.u.claim;
 
     if (claim->state == NGX_COORD_CLAIM_LAPSED) {
         ngx_str_set(&problem->detail, "An earlier request with the same key "
@@ -164,12 +148,12 @@ ngx_http_coord_idempotency_problem(ngx_http_coord_idempotency_t *state,
 
 static ngx_int_t
 ngx_http_coord_idempotency_link(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
+    ngx_http_coord_idempotency_t *run)
 {
     ngx_str_t   value;
     ngx_str_t  *url;
 
-    url = &state->conf->doc_url;
+    url = &run->conf->doc_url;
 
     if (url->len == 0) {
         return NGX_OK;
@@ -184,48 +168,7 @@ ngx_http_coord_idempotency_link(ngx_http_request_t *r,
 
     ngx_sprintf(value.data, "<%V>; rel=\"describedby\"", url);
 
-    return ngx_http_coord_field(r, state->ctx,
+    return ngx_http_coord_field(r, run->ctx,
                                 &ngx_http_coord_idempotency_link_name,
                                 &value);
-}
-
-
-void
-ngx_http_coord_idempotency_log(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state, ngx_uint_t level, const char *what)
-{
-    u_char      buf[NGX_HTTP_COORD_LOG_TAIL];
-    ngx_str_t   tail;
-
-    if (level > r->connection->log->log_level) {
-        return;
-    }
-
-    /* a request that was refused for its key has asked nobody */
-
-    ngx_str_null(&tail);
-
-    if (state->op.zone) {
-        tail = ngx_http_coord_log_tail(buf, &state->op,
-                        &ngx_http_coord_idempotency_statuses[state->status]);
-    }
-
-    ngx_log_error(level, r->connection->log, 0,
-                  "idempotency: %s%s by zone \"%V\"%V", what,
-                  state->shadow ? ", shadow," : "",
-                  &state->conf->zone->name, &tail);
-}
-
-
-/* a request that is only watched is not refused */
-
-void
-ngx_http_coord_idempotency_count(ngx_http_coord_idempotency_t *state,
-    ngx_coord_outcome_e outcome)
-{
-    if (state->shadow && ngx_coord_outcomes[outcome].refused) {
-        outcome = NGX_COORD_OUTCOME_REJECTED_DRY_RUN;
-    }
-
-    ngx_coord_metrics_decision(state->conf->zone, outcome);
 }

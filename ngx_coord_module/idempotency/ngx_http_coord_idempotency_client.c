@@ -20,7 +20,8 @@ static void ngx_http_coord_idempotency_read_event(ngx_event_t *rev);
 static void ngx_http_coord_idempotency_write_event(ngx_event_t *wev);
 static ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_guarding(
     ngx_connection_t *c);
-static void ngx_http_coord_idempotency_kick(ngx_connection_t *c);
+static void ngx_http_coord_idempotency_detach(
+    ngx_http_coord_idempotency_t *run);
 
 
 /* ngx_http_request_handler(), which is not for others to see */
@@ -28,17 +29,19 @@ static ngx_event_handler_pt  ngx_http_coord_request_handler;
 
 
 void
-ngx_http_coord_idempotency_guard(ngx_http_coord_idempotency_t *state)
+ngx_http_coord_run_guard(ngx_http_coord_idempotency_t *run)
 {
     ngx_connection_t  *c;
 
-    c = state->request->connection;
+    c = run->request->connection;
 
     if (c->read->handler == ngx_http_coord_idempotency_read_event) {
         return;
     }
 
-    state->guarded = 1;
+    if (run->client == NGX_HTTP_COORD_CLIENT_OWN) {
+        run->client = NGX_HTTP_COORD_CLIENT_GUARDED;
+    }
 
     ngx_http_coord_request_handler = c->read->handler;
 
@@ -48,36 +51,41 @@ ngx_http_coord_idempotency_guard(ngx_http_coord_idempotency_t *state)
 
 
 void
-ngx_http_coord_idempotency_unguard(ngx_http_coord_idempotency_t *state)
+ngx_http_coord_run_unguard(ngx_http_coord_idempotency_t *run)
 {
     ngx_connection_t  *c;
 
-    c = state->request->connection;
+    c = run->request->connection;
 
-    if (state->guarded) {
-        state->guarded = 0;
-
-        /* nginx may have set its own again */
-
-        if (c->read->handler == ngx_http_coord_idempotency_read_event) {
-            c->read->handler = ngx_http_coord_request_handler;
-        }
-
-        if (c->write->handler == ngx_http_coord_idempotency_write_event) {
-            c->write->handler = ngx_http_coord_request_handler;
-        }
-
-        if (ngx_event_flags & NGX_USE_LEVEL_EVENT) {
-            (void) ngx_handle_read_event(c->read, 0);
-        }
+    if (run->client == NGX_HTTP_COORD_CLIENT_OWN
+        || run->client == NGX_HTTP_COORD_CLIENT_LEFT)
+    {
+        return;
     }
 
-    if (state->detached) {
+    /* nginx may have set its own again */
 
-        /* whatever comes next ends the request */
-
-        c->error = 1;
+    if (c->read->handler == ngx_http_coord_idempotency_read_event) {
+        c->read->handler = ngx_http_coord_request_handler;
     }
+
+    if (c->write->handler == ngx_http_coord_idempotency_write_event) {
+        c->write->handler = ngx_http_coord_request_handler;
+    }
+
+    if (ngx_event_flags & NGX_USE_LEVEL_EVENT) {
+        (void) ngx_handle_read_event(c->read, 0);
+    }
+
+    if (run->client == NGX_HTTP_COORD_CLIENT_GUARDED) {
+        run->client = NGX_HTTP_COORD_CLIENT_OWN;
+        return;
+    }
+
+    /* whatever comes next ends the request */
+
+    run->client = NGX_HTTP_COORD_CLIENT_LEFT;
+    c->error = 1;
 }
 
 
@@ -87,20 +95,20 @@ static ngx_http_coord_idempotency_t *
 ngx_http_coord_idempotency_guarding(ngx_connection_t *c)
 {
     ngx_http_request_t            *r;
-    ngx_http_coord_idempotency_t  *state;
+    ngx_http_coord_idempotency_t  *run;
 
     r = c->data;
-    state = ngx_http_coord_idempotency_state(r);
+    run = ngx_http_coord_run(r);
 
-    if (state == NULL
-        || state->phase != NGX_HTTP_COORD_IDEMPOTENCY_RUNNING
-        || state->ctx->waiting
+    if (run == NULL
+        || !ngx_http_coord_running(run)
+        || run->ctx->waiting
         || c->close)
     {
         return NULL;
     }
 
-    return state;
+    return run;
 }
 
 
@@ -108,13 +116,13 @@ static void
 ngx_http_coord_idempotency_read_event(ngx_event_t *rev)
 {
     ngx_connection_t              *c;
-    ngx_http_coord_idempotency_t  *state;
+    ngx_http_coord_idempotency_t  *run;
 
     c = rev->data;
 
-    state = ngx_http_coord_idempotency_guarding(c);
+    run = ngx_http_coord_idempotency_guarding(c);
 
-    if (state == NULL) {
+    if (run == NULL) {
         ngx_http_coord_request_handler(rev);
         return;
     }
@@ -127,9 +135,12 @@ ngx_http_coord_idempotency_read_event(ngx_event_t *rev)
         (void) ngx_del_event(rev, NGX_READ_EVENT, 0);
     }
 
-    if (c->error && !state->detached) {
-        ngx_http_coord_idempotency_detach(state);
-        ngx_http_coord_idempotency_kick(c);
+    if (c->error && run->client == NGX_HTTP_COORD_CLIENT_GUARDED) {
+        ngx_http_coord_idempotency_detach(run);
+
+        /* an upstream that was blocked by the client has to be read on */
+
+        ngx_post_event(c->write, &ngx_posted_events);
     }
 }
 
@@ -139,26 +150,26 @@ ngx_http_coord_idempotency_write_event(ngx_event_t *wev)
 {
     ngx_connection_t              *c;
     ngx_http_request_t            *r;
-    ngx_http_coord_idempotency_t  *state;
+    ngx_http_coord_idempotency_t  *run;
 
     c = wev->data;
     r = c->data;
 
-    state = ngx_http_coord_idempotency_guarding(c);
+    run = ngx_http_coord_idempotency_guarding(c);
 
-    if (state == NULL) {
+    if (run == NULL) {
         ngx_http_coord_request_handler(wev);
         return;
     }
 
-    if (!state->detached
+    if (run->client == NGX_HTTP_COORD_CLIENT_GUARDED
         && (c->error || (wev->timedout && !wev->delayed)))
     {
         ngx_log_error(NGX_LOG_INFO, c->log, 0,
                       "idempotency: client does not read any more, "
                       "its response is read to the end");
 
-        ngx_http_coord_idempotency_detach(state);
+        ngx_http_coord_idempotency_detach(run);
     }
 
     if (r->upstream && r->upstream->cleanup && !r->upstream->header_sent) {
@@ -170,21 +181,35 @@ ngx_http_coord_idempotency_write_event(ngx_event_t *wev)
 }
 
 
-void
-ngx_http_coord_idempotency_detach(ngx_http_coord_idempotency_t *state)
+ngx_uint_t
+ngx_http_coord_run_gone(ngx_http_coord_idempotency_t *run)
+{
+    if (run->request->connection->error
+        && run->client == NGX_HTTP_COORD_CLIENT_GUARDED)
+    {
+        ngx_http_coord_idempotency_detach(run);
+    }
+
+    return run->client == NGX_HTTP_COORD_CLIENT_GONE
+           || run->client == NGX_HTTP_COORD_CLIENT_LEFT;
+}
+
+
+static void
+ngx_http_coord_idempotency_detach(ngx_http_coord_idempotency_t *run)
 {
     ngx_event_t         *wev;
     ngx_connection_t    *c;
     ngx_http_request_t  *r;
 
-    r = state->request;
+    r = run->request;
     c = r->connection;
     wev = c->write;
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
                    "coord idempotency detach \"%V\"", &r->uri);
 
-    state->detached = 1;
+    run->client = NGX_HTTP_COORD_CLIENT_GONE;
 
     /* nginx goes on with the upstream, and always may write */
 
@@ -200,13 +225,4 @@ ngx_http_coord_idempotency_detach(ngx_http_coord_idempotency_t *state)
     if (wev->timer_set) {
         ngx_del_timer(wev);
     }
-}
-
-
-/* an upstream that was blocked by the client has to be read on */
-
-static void
-ngx_http_coord_idempotency_kick(ngx_connection_t *c)
-{
-    ngx_post_event(c->write, &ngx_posted_events);
 }

@@ -564,19 +564,16 @@ ngx_http_coord_idempotency_init(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_coord_idempotency_guard_handler(ngx_http_request_t *r)
 {
-    ngx_http_coord_idempotency_t  *state;
+    ngx_http_coord_idempotency_t  *run;
 
     if (!r->internal || r != r->main) {
         return NGX_DECLINED;
     }
 
-    state = ngx_http_coord_idempotency_state(r);
+    run = ngx_http_coord_run(r);
 
-    if (state
-        && state->phase == NGX_HTTP_COORD_IDEMPOTENCY_RUNNING
-        && !state->shadow)
-    {
-        ngx_http_coord_idempotency_guard(state);
+    if (run && ngx_http_coord_running(run) && !run->shadow) {
+        ngx_http_coord_run_guard(run);
     }
 
     return NGX_DECLINED;

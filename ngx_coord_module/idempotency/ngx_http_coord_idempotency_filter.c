@@ -2,8 +2,8 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * coord_idempotency: the header filter, in front of add_header and the like:
- * what is to become of the response, and its fields.
+ * coord_idempotency: the filters, in front of add_header, gzip and the like.
+ * They see the response, capture it, and tell the run what it means.
  */
 
 
@@ -12,27 +12,26 @@
 
 static ngx_int_t ngx_http_coord_idempotency_header_filter(
     ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_idempotency_begin_capture(
+    ngx_http_request_t *r, ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_send_header(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
-static ngx_int_t ngx_http_coord_idempotency_outcome(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
+    ngx_http_coord_idempotency_t *run);
+static ngx_int_t ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r,
+    ngx_chain_t *in);
+static void ngx_http_coord_idempotency_seen(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
+static ngx_int_t ngx_http_coord_idempotency_meaning(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
 static ngx_uint_t ngx_http_coord_idempotency_grpc(ngx_http_request_t *r);
-static ngx_uint_t ngx_http_coord_idempotency_live(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_idempotency_grpc_status(ngx_http_request_t *r,
+    ngx_list_t *headers);
 static ngx_uint_t ngx_http_coord_idempotency_storable(
     ngx_http_coord_idempotency_conf_t *icf, ngx_uint_t status);
 static ngx_uint_t ngx_http_coord_idempotency_stream(ngx_http_request_t *r);
-static ngx_int_t ngx_http_coord_idempotency_headers(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
-static ngx_int_t ngx_http_coord_idempotency_header_list(
-    ngx_http_coord_idempotency_t *state, ngx_list_t *headers);
-static ngx_int_t ngx_http_coord_idempotency_modified(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state);
-static ngx_uint_t ngx_http_coord_idempotency_keep(
-    ngx_http_coord_idempotency_conf_t *icf, ngx_str_t *name);
+static ngx_uint_t ngx_http_coord_idempotency_keep(void *data,
+    ngx_str_t *name);
 static ngx_uint_t ngx_http_coord_idempotency_listed(ngx_array_t *names,
     ngx_str_t *name);
-static ngx_int_t ngx_http_coord_idempotency_field(
-    ngx_http_coord_capture_t *capture, ngx_str_t *key, ngx_str_t *value);
 
 
 /* never stored, unless passed: of this transfer, or of this client */
@@ -63,10 +62,8 @@ static const ngx_uint_t  ngx_http_coord_idempotency_again[] = {
     (1 << 0 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 11)
 
 
-static ngx_str_t  ngx_http_coord_last_modified = ngx_string("Last-Modified");
-
-
 static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
+static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
 
 
 ngx_int_t
@@ -75,7 +72,10 @@ ngx_http_coord_idempotency_filter_init(ngx_conf_t *cf)
     ngx_http_next_header_filter = ngx_http_top_header_filter;
     ngx_http_top_header_filter = ngx_http_coord_idempotency_header_filter;
 
-    return ngx_http_coord_idempotency_capture_init(cf);
+    ngx_http_next_body_filter = ngx_http_top_body_filter;
+    ngx_http_top_body_filter = ngx_http_coord_idempotency_body_filter;
+
+    return NGX_OK;
 }
 
 
@@ -83,43 +83,37 @@ static ngx_int_t
 ngx_http_coord_idempotency_header_filter(ngx_http_request_t *r)
 {
     ngx_int_t                      rc;
-    ngx_http_coord_idempotency_t  *state;
+    ngx_http_coord_idempotency_t  *run;
 
     if (r != r->main) {
         return ngx_http_next_header_filter(r);
     }
 
-    state = ngx_http_coord_idempotency_state(r);
+    run = ngx_http_coord_run(r);
 
-    if (state == NULL || state->phase != NGX_HTTP_COORD_IDEMPOTENCY_RUNNING) {
+    if (run == NULL || !ngx_http_coord_running(run)) {
         return ngx_http_next_header_filter(r);
     }
 
-    rc = ngx_http_coord_idempotency_outcome(r, state);
+    rc = ngx_http_coord_idempotency_meaning(r, run);
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "coord idempotency outcome of %ui: %i",
                    r->headers_out.status, rc);
 
-    if (rc == NGX_AGAIN && !state->detached) {
-        return ngx_http_next_header_filter(r);
-    }
-
     if (rc != NGX_OK) {
 
-        if (rc == NGX_DECLINED) {
-            ngx_http_coord_idempotency_release(state);
-
-        } else {
-            ngx_http_coord_idempotency_unknown(state);
+        if (rc != NGX_AGAIN) {
+            ngx_http_coord_run_end(run, rc);
         }
 
         /* nobody reads it, nobody stores it */
 
-        return state->detached ? NGX_ERROR : ngx_http_next_header_filter(r);
+        return ngx_http_coord_run_gone(run) ? NGX_ERROR
+                                            : ngx_http_next_header_filter(r);
     }
 
-    if (ngx_http_coord_idempotency_headers(r, state) != NGX_OK) {
+    if (ngx_http_coord_idempotency_begin_capture(r, run) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -127,13 +121,14 @@ ngx_http_coord_idempotency_header_filter(ngx_http_request_t *r)
 
         /* has no end to wait for when the client is gone */
 
-        ngx_http_coord_idempotency_unguard(state);
+        ngx_http_coord_run_unguard(run);
     }
 
-    rc = ngx_http_coord_idempotency_send_header(r, state);
+    rc = ngx_http_coord_idempotency_send_header(r, run);
 
     if (r->header_only) {
-        ngx_http_coord_idempotency_finish(state);
+        ngx_http_coord_capture_header_only(&run->capture);
+        ngx_http_coord_idempotency_seen(r, run);
     }
 
     return rc;
@@ -141,31 +136,45 @@ ngx_http_coord_idempotency_header_filter(ngx_http_request_t *r)
 
 
 static ngx_int_t
-ngx_http_coord_idempotency_send_header(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
+ngx_http_coord_idempotency_begin_capture(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
 {
-    ngx_int_t          rc;
-    ngx_connection_t  *c;
+    ngx_http_coord_capture_t  *capture;
 
-    c = r->connection;
+    capture = &run->capture;
 
-    if (c->error && state->guarded && !state->detached) {
-        ngx_http_coord_idempotency_detach(state);
-    }
+    ngx_memzero(capture, sizeof(ngx_http_coord_capture_t));
 
-    if (!state->detached) {
+    capture->max = run->conf->max_response;
+    capture->watch = run->shadow;
+    capture->keep = ngx_http_coord_idempotency_keep;
+    capture->data = run->conf;
+    capture->next = ngx_http_next_body_filter;
+
+    ngx_http_coord_run_set(run, NGX_COORD_RUN_KEEPING);
+
+    return ngx_http_coord_capture_start(r, capture);
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_send_header(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    ngx_int_t  rc;
+
+    if (!ngx_http_coord_run_gone(run)) {
 
         if (r->headers_out.status == NGX_HTTP_NO_CONTENT) {
-            ngx_http_coord_idempotency_finish(state);
+            ngx_http_coord_capture_header_only(&run->capture);
+            ngx_http_coord_idempotency_seen(r, run);
         }
 
         rc = ngx_http_next_header_filter(r);
 
-        if (rc != NGX_ERROR || !c->error || !state->guarded) {
+        if (rc != NGX_ERROR || !ngx_http_coord_run_gone(run)) {
             return rc;
         }
-
-        ngx_http_coord_idempotency_detach(state);
     }
 
     r->header_sent = 1;
@@ -178,21 +187,104 @@ ngx_http_coord_idempotency_send_header(ngx_http_request_t *r,
 }
 
 
+static ngx_int_t
+ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_int_t                      rc;
+    ngx_chain_t                   *out;
+    ngx_http_coord_capture_t      *capture;
+    ngx_http_coord_idempotency_t  *run;
+
+    if (r != r->main) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    run = ngx_http_coord_run(r);
+
+    if (run == NULL || run->capture.state == NGX_HTTP_COORD_CAPTURE_NONE) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    capture = &run->capture;
+
+    if (ngx_http_coord_capture_body(r, capture, in, &out) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_idempotency_seen(r, run);
+
+    if (!ngx_http_coord_run_gone(run)) {
+        rc = ngx_http_coord_capture_send(r, capture, out);
+
+        if (rc != NGX_ERROR || !ngx_http_coord_run_gone(run)) {
+            return rc;
+        }
+    }
+
+    ngx_http_coord_capture_drop(r, capture);
+
+    return NGX_OK;
+}
+
+
+/* tells the run if the response has come to its end, or will not */
+
+static void
+ngx_http_coord_idempotency_seen(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    ngx_int_t  rc;
+
+    switch (run->capture.state) {
+
+    case NGX_HTTP_COORD_CAPTURE_WHOLE:
+        rc = ngx_http_coord_idempotency_grpc_status(r,
+                                                  &r->headers_out.trailers);
+
+        if (rc == NGX_ERROR) {
+            rc = ngx_http_coord_idempotency_grpc_status(r,
+                                                    &r->headers_out.headers);
+        }
+
+        ngx_http_coord_run_end(run, rc);
+        break;
+
+    case NGX_HTTP_COORD_CAPTURE_CUT:
+        ngx_http_coord_run_end(run, NGX_ERROR);
+        break;
+
+    default:
+
+        if (run->capture.upstream
+            && !run->shadow
+            && r->upstream->cleanup == NULL
+            && !(r->buffered & NGX_HTTP_COPY_BUFFERED))
+        {
+            /* the upstream has ended, its response has not */
+
+            ngx_http_coord_run_end(run, NGX_ERROR);
+        }
+
+        break;
+    }
+}
+
+
 /*
  * NGX_OK: to be stored; NGX_DECLINED: the key is free; NGX_AGAIN: what is
  * passed on is no outcome; NGX_ERROR: unknown.
  */
 
 static ngx_int_t
-ngx_http_coord_idempotency_outcome(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
+ngx_http_coord_idempotency_meaning(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
 {
     ngx_int_t   rc;
     ngx_uint_t  status;
 
     status = r->headers_out.status;
 
-    if (!ngx_http_coord_idempotency_live(r)) {
+    if (!ngx_http_coord_capture_live(r)) {
 
         /* a response of nginx itself */
 
@@ -219,7 +311,7 @@ ngx_http_coord_idempotency_outcome(ngx_http_request_t *r,
     }
 
     if (status > 599
-        || !ngx_http_coord_idempotency_storable(state->conf, status))
+        || !ngx_http_coord_idempotency_storable(run->conf, status))
     {
         return NGX_DECLINED;
     }
@@ -249,7 +341,13 @@ ngx_http_coord_idempotency_grpc(ngx_http_request_t *r)
 }
 
 
-ngx_int_t
+/*
+ * What a response of gRPC tells in its header or its trailers.  NGX_OK: a
+ * result, or no gRPC; NGX_DECLINED: the same request may do better later;
+ * NGX_ERROR: nothing.
+ */
+
+static ngx_int_t
 ngx_http_coord_idempotency_grpc_status(ngx_http_request_t *r,
     ngx_list_t *headers)
 {
@@ -289,17 +387,6 @@ ngx_http_coord_idempotency_grpc_status(ngx_http_request_t *r,
     }
 
     return (NGX_HTTP_COORD_GRPC_KEPT & (1 << status)) ? NGX_OK : NGX_DECLINED;
-}
-
-
-/* 1 if the response is being read from an upstream */
-
-static ngx_uint_t
-ngx_http_coord_idempotency_live(ngx_http_request_t *r)
-{
-    return r->upstream
-           && r->upstream->cleanup
-           && r->upstream->headers_in.status_n;
 }
 
 
@@ -385,177 +472,13 @@ ngx_http_coord_idempotency_stream(ngx_http_request_t *r)
 }
 
 
-static ngx_int_t
-ngx_http_coord_idempotency_headers(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
-{
-    ngx_str_t                 *line;
-    ngx_coord_record_t        *record;
-    ngx_http_headers_out_t    *ho;
-    ngx_http_coord_capture_t  *capture;
-
-    ho = &r->headers_out;
-    capture = &state->capture;
-    record = &capture->record;
-
-    ngx_memzero(capture, sizeof(ngx_http_coord_capture_t));
-
-    if (ngx_array_init(&capture->fields, r->pool, 8, sizeof(ngx_keyval_t))
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    capture->on = 1;
-    capture->over = state->shadow;
-    capture->upstream = ngx_http_coord_idempotency_live(r);
-    capture->trailers = capture->upstream && r->upstream->conf->pass_trailers;
-    capture->expected = ho->content_length_n;
-
-    if (!state->shadow) {
-        r->filter_need_in_memory = 1;
-        r->allow_ranges = 0;
-    }
-
-    record->status = ho->status;
-    record->location = (ho->location != NULL);
-
-    line = &ho->status_line;
-
-    if (line->len >= 3
-        && line->len <= 255
-        && ngx_atoi(line->data, 3) == (ngx_int_t) record->status
-        && (line->len == 3 || line->data[3] == ' ')
-        && ngx_coord_record_value(line))
-    {
-        record->status_line = *line;
-    }
-
-    if (ho->content_type.len <= NGX_COORD_RECORD_VALUE
-        && ho->content_type_len <= ho->content_type.len
-        && ho->charset.len <= 255
-        && ngx_coord_record_value(&ho->content_type)
-        && ngx_coord_record_value(&ho->charset))
-    {
-        record->content_type = ho->content_type;
-        record->content_type_len = ho->content_type_len;
-        record->charset = ho->charset;
-    }
-
-    if (ngx_http_coord_idempotency_header_list(state, &ho->headers)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return ngx_http_coord_idempotency_modified(r, state);
-}
-
-
-ngx_int_t
-ngx_http_coord_idempotency_trailers(ngx_http_coord_idempotency_t *state)
-{
-    ngx_list_t                *trailers;
-    ngx_keyval_t              *field;
-    ngx_http_coord_capture_t  *capture;
-
-    capture = &state->capture;
-    trailers = &state->request->headers_out.trailers;
-
-    /* without the body they belong to they would mislead */
-
-    if (trailers->part.nelts == 0
-        || capture->over
-        || capture->fields.nelts == NGX_COORD_RECORD_FIELDS)
-    {
-        return NGX_OK;
-    }
-
-    field = ngx_array_push(&capture->fields);
-    if (field == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_str_null(&field->key);
-    ngx_str_null(&field->value);
-
-    return ngx_http_coord_idempotency_header_list(state, trailers);
-}
-
-
-static ngx_int_t
-ngx_http_coord_idempotency_header_list(ngx_http_coord_idempotency_t *state,
-    ngx_list_t *headers)
-{
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    part = &headers->part;
-    h = part->elts;
-
-    for (i = 0; /* void */ ; i++) {
-
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
-                break;
-            }
-
-            part = part->next;
-            h = part->elts;
-            i = 0;
-        }
-
-        if (h[i].hash == 0
-            || !ngx_http_coord_idempotency_keep(state->conf, &h[i].key))
-        {
-            continue;
-        }
-
-        if (ngx_http_coord_idempotency_field(&state->capture, &h[i].key,
-                                             &h[i].value)
-            != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_coord_idempotency_modified(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state)
-{
-    ngx_str_t  value;
-
-    if (r->headers_out.last_modified
-        || r->headers_out.last_modified_time == -1
-        || !ngx_http_coord_idempotency_keep(state->conf,
-                                            &ngx_http_coord_last_modified))
-    {
-        return NGX_OK;
-    }
-
-    value.data = ngx_pnalloc(r->pool, sizeof("Mon, 28 Sep 1970 06:00:00 GMT"));
-    if (value.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    value.len = ngx_http_time(value.data, r->headers_out.last_modified_time)
-                - value.data;
-
-    return ngx_http_coord_idempotency_field(&state->capture,
-                                            &ngx_http_coord_last_modified,
-                                            &value);
-}
-
+/* a ngx_http_coord_capture_keep_pt */
 
 static ngx_uint_t
-ngx_http_coord_idempotency_keep(ngx_http_coord_idempotency_conf_t *icf,
-    ngx_str_t *name)
+ngx_http_coord_idempotency_keep(void *data, ngx_str_t *name)
 {
+    ngx_http_coord_idempotency_conf_t *icf = data;
+
     const ngx_str_t  *hidden;
 
     if (ngx_http_coord_idempotency_listed(icf->hide, name)) {
@@ -596,28 +519,3 @@ ngx_http_coord_idempotency_listed(ngx_array_t *names, ngx_str_t *name)
 
     return 0;
 }
-
-
-static ngx_int_t
-ngx_http_coord_idempotency_field(ngx_http_coord_capture_t *capture,
-    ngx_str_t *key, ngx_str_t *value)
-{
-    ngx_keyval_t  *field;
-
-    if (!ngx_coord_record_field(key, value)
-        || capture->fields.nelts == NGX_COORD_RECORD_FIELDS)
-    {
-        return NGX_OK;
-    }
-
-    field = ngx_array_push(&capture->fields);
-    if (field == NULL) {
-        return NGX_ERROR;
-    }
-
-    field->key = *key;
-    field->value = *value;
-
-    return NGX_OK;
-}
-

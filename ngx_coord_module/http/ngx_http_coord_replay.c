@@ -2,22 +2,22 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * coord_idempotency: a stored response goes to the client, through the output
- * filters like any other.
+ * A stored response goes to the client, through the output filters like any
+ * other.
  */
 
 
-#include "ngx_http_coord_idempotency.h"
+#include "ngx_http_coord_capture.h"
 
 
-static ngx_int_t ngx_http_coord_idempotency_send_record(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_replay_send(ngx_http_request_t *r,
     ngx_coord_record_t *record);
-static ngx_int_t ngx_http_coord_idempotency_fields(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_replay_fields(ngx_http_request_t *r,
     ngx_coord_record_t *record);
-static void ngx_http_coord_idempotency_known(ngx_http_request_t *r,
+static void ngx_http_coord_replay_known(ngx_http_request_t *r,
     ngx_coord_record_t *record, ngx_table_elt_t *h);
-static ngx_int_t ngx_http_coord_idempotency_mark(ngx_http_request_t *r,
-    ngx_coord_record_t *record);
+static ngx_int_t ngx_http_coord_replay_mark(ngx_http_request_t *r,
+    ngx_keyval_t *mark);
 
 
 /* fields that filters look for */
@@ -25,7 +25,7 @@ static ngx_int_t ngx_http_coord_idempotency_mark(ngx_http_request_t *r,
 static const struct {
     ngx_str_t                  name;
     ngx_uint_t                 offset;
-} ngx_http_coord_idempotency_pointers[] = {
+} ngx_http_coord_replay_pointers[] = {
 
     { ngx_string("accept-ranges"),
       offsetof(ngx_http_headers_out_t, accept_ranges) },
@@ -59,15 +59,10 @@ static const struct {
 
 
 ngx_int_t
-ngx_http_coord_idempotency_replay(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_replay(ngx_http_request_t *r, ngx_coord_record_t *record,
+    ngx_keyval_t *mark)
 {
-    ngx_int_t                      rc;
-    ngx_coord_record_t            *record;
-    ngx_http_coord_idempotency_t  *state;
-
-    state = ctx->state[ngx_http_coord_idempotency_feature.slot];
-    record = &state->record;
+    ngx_int_t  rc;
 
     rc = ngx_http_discard_request_body(r);
 
@@ -87,18 +82,18 @@ ngx_http_coord_idempotency_replay(ngx_http_request_t *r,
 
     r->disable_not_modified = 1;
 
-    if (ngx_http_coord_idempotency_fields(r, record) != NGX_OK
-        || ngx_http_coord_idempotency_mark(r, record) != NGX_OK)
+    if (ngx_http_coord_replay_fields(r, record) != NGX_OK
+        || ngx_http_coord_replay_mark(r, mark) != NGX_OK)
     {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    return ngx_http_coord_idempotency_send_record(r, record);
+    return ngx_http_coord_replay_send(r, record);
 }
 
 
 static ngx_int_t
-ngx_http_coord_idempotency_send_record(ngx_http_request_t *r,
+ngx_http_coord_replay_send(ngx_http_request_t *r,
     ngx_coord_record_t *record)
 {
     ngx_int_t     rc;
@@ -148,7 +143,7 @@ ngx_http_coord_idempotency_send_record(ngx_http_request_t *r,
 
 
 static ngx_int_t
-ngx_http_coord_idempotency_fields(ngx_http_request_t *r,
+ngx_http_coord_replay_fields(ngx_http_request_t *r,
     ngx_coord_record_t *record)
 {
     ngx_str_t         left;
@@ -184,7 +179,7 @@ ngx_http_coord_idempotency_fields(ngx_http_request_t *r,
         h->value = field.value;
 
         if (list == &r->headers_out.headers) {
-            ngx_http_coord_idempotency_known(r, record, h);
+            ngx_http_coord_replay_known(r, record, h);
         }
     }
 
@@ -195,7 +190,7 @@ ngx_http_coord_idempotency_fields(ngx_http_request_t *r,
 /* Location is one only where nginx was to work on it */
 
 static void
-ngx_http_coord_idempotency_known(ngx_http_request_t *r,
+ngx_http_coord_replay_known(ngx_http_request_t *r,
     ngx_coord_record_t *record, ngx_table_elt_t *h)
 {
     ngx_uint_t         i;
@@ -212,16 +207,16 @@ ngx_http_coord_idempotency_known(ngx_http_request_t *r,
         return;
     }
 
-    for (i = 0; ngx_http_coord_idempotency_pointers[i].name.len; i++) {
+    for (i = 0; ngx_http_coord_replay_pointers[i].name.len; i++) {
 
-        if (h->key.len == ngx_http_coord_idempotency_pointers[i].name.len
+        if (h->key.len == ngx_http_coord_replay_pointers[i].name.len
             && ngx_strncasecmp(h->key.data,
-                               ngx_http_coord_idempotency_pointers[i].name.data,
+                               ngx_http_coord_replay_pointers[i].name.data,
                                h->key.len)
                == 0)
         {
             ph = (ngx_table_elt_t **) ((u_char *) &r->headers_out
-                             + ngx_http_coord_idempotency_pointers[i].offset);
+                             + ngx_http_coord_replay_pointers[i].offset);
             *ph = h;
             return;
         }
@@ -230,8 +225,7 @@ ngx_http_coord_idempotency_known(ngx_http_request_t *r,
 
 
 static ngx_int_t
-ngx_http_coord_idempotency_mark(ngx_http_request_t *r,
-    ngx_coord_record_t *record)
+ngx_http_coord_replay_mark(ngx_http_request_t *r, ngx_keyval_t *mark)
 {
     ngx_table_elt_t  *h;
 
@@ -243,14 +237,8 @@ ngx_http_coord_idempotency_mark(ngx_http_request_t *r,
     ngx_memzero(h, sizeof(ngx_table_elt_t));
 
     h->hash = 1;
-    ngx_str_set(&h->key, "Idempotency-Replayed");
-
-    if (record->omitted) {
-        ngx_str_set(&h->value, "omitted");
-
-    } else {
-        ngx_str_set(&h->value, "true");
-    }
+    h->key = mark->key;
+    h->value = mark->value;
 
     return NGX_OK;
 }

@@ -2,16 +2,16 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * coord_idempotency: the body filter, in front of gzip and the like.
+ * A response is kept while it goes to its client: its body.
  *
  * Buffers of the upstream end here: they are copied, and the copy is what the
  * client is sent and what is stored.  So neither a slow nor a lost client holds
- * up the upstream, up to max_response; beyond that the response passes through
- * a few buffers.
+ * up the upstream, up to a size; beyond that the response passes through a few
+ * buffers.
  */
 
 
-#include "ngx_http_coord_idempotency.h"
+#include "ngx_http_coord_capture.h"
 
 
 /* buffers of the captured body grow up to this size */
@@ -26,192 +26,99 @@
 #define NGX_HTTP_COORD_BUFFERED      0x40
 
 
-static ngx_int_t ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r,
-    ngx_chain_t *in);
-static ngx_int_t ngx_http_coord_idempotency_send_body(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state, ngx_chain_t *out);
-static ngx_int_t ngx_http_coord_idempotency_observe(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state, ngx_chain_t *in);
-static ngx_int_t ngx_http_coord_idempotency_capture(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state, ngx_chain_t *in, ngx_chain_t **out);
-static ngx_chain_t **ngx_http_coord_idempotency_copy(ngx_http_request_t *r,
+static void ngx_http_coord_capture_seen(ngx_http_coord_capture_t *capture,
+    ngx_uint_t last);
+static ngx_chain_t **ngx_http_coord_capture_copy(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_buf_t *b, ngx_chain_t **ll);
-static ngx_buf_t *ngx_http_coord_idempotency_room(ngx_http_request_t *r,
+static ngx_buf_t *ngx_http_coord_capture_room(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, size_t size);
-static ngx_int_t ngx_http_coord_idempotency_pass(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_capture_pass(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture);
-static ngx_int_t ngx_http_coord_idempotency_fill(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_capture_fill(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_chain_t **out);
-static ngx_int_t ngx_http_coord_idempotency_buf(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_capture_buf(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, size_t size, ngx_chain_t **link);
-static void ngx_http_coord_idempotency_drop(ngx_http_request_t *r,
-    ngx_http_coord_capture_t *capture);
-static void ngx_http_coord_idempotency_flags(ngx_buf_t *dst, ngx_buf_t *src);
+static void ngx_http_coord_capture_flags(ngx_buf_t *dst, ngx_buf_t *src);
 
 
-static ngx_http_output_body_filter_pt  ngx_http_next_body_filter;
+void
+ngx_http_coord_capture_header_only(ngx_http_coord_capture_t *capture)
+{
+    capture->expected = 0;
+
+    ngx_http_coord_capture_seen(capture, 1);
+}
+
+
+/* moves on when the end has come */
+
+static void
+ngx_http_coord_capture_seen(ngx_http_coord_capture_t *capture,
+    ngx_uint_t last)
+{
+    if (capture->state >= NGX_HTTP_COORD_CAPTURE_WHOLE) {
+        return;
+    }
+
+    if (capture->received == capture->expected) {
+
+        if (last || !capture->trailers) {
+            capture->state = NGX_HTTP_COORD_CAPTURE_WHOLE;
+        }
+
+        return;
+    }
+
+    if (last) {
+        capture->state = (capture->expected == -1)
+                         ? NGX_HTTP_COORD_CAPTURE_WHOLE
+                         : NGX_HTTP_COORD_CAPTURE_CUT;
+    }
+}
 
 
 ngx_int_t
-ngx_http_coord_idempotency_capture_init(ngx_conf_t *cf)
+ngx_http_coord_capture_body(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, ngx_chain_t *in, ngx_chain_t **out)
 {
-    ngx_http_next_body_filter = ngx_http_top_body_filter;
-    ngx_http_top_body_filter = ngx_http_coord_idempotency_body_filter;
+    off_t         size;
+    ngx_buf_t    *b;
+    ngx_uint_t    last;
+    ngx_chain_t  *cl, *ln, **ll, **li;
 
-    return NGX_OK;
-}
+    *out = capture->watch ? in : NULL;
 
-
-static ngx_int_t
-ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
-{
-    ngx_chain_t                   *out;
-    ngx_http_coord_capture_t      *capture;
-    ngx_http_coord_idempotency_t  *state;
-
-    if (r != r->main) {
-        return ngx_http_next_body_filter(r, in);
-    }
-
-    state = ngx_http_coord_idempotency_state(r);
-
-    if (state == NULL || !state->capture.on) {
-        return ngx_http_next_body_filter(r, in);
-    }
-
-    if (state->shadow) {
-        return ngx_http_coord_idempotency_observe(r, state, in);
-    }
-
-    capture = &state->capture;
-    out = NULL;
-
-    if (ngx_http_coord_idempotency_capture(r, state, in, &out) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    if (capture->ended
-        || (capture->received == capture->expected && !capture->trailers))
-    {
-        ngx_http_coord_idempotency_finish(state);
-
-    } else if (capture->upstream
-               && r->upstream->cleanup == NULL
-               && !(r->buffered & NGX_HTTP_COPY_BUFFERED)
-               && state->phase == NGX_HTTP_COORD_IDEMPOTENCY_RUNNING)
-    {
-        /* the upstream has ended, its response has not */
-
-        ngx_http_coord_idempotency_unknown(state);
-    }
-
-    return ngx_http_coord_idempotency_send_body(r, state, out);
-}
-
-
-static ngx_int_t
-ngx_http_coord_idempotency_send_body(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state, ngx_chain_t *out)
-{
-    ngx_int_t                  rc;
-    ngx_uint_t                 passing;
-    ngx_connection_t          *c;
-    ngx_http_coord_capture_t  *capture;
-
-    c = r->connection;
-    capture = &state->capture;
-
-    if (c->error && state->guarded && !state->detached) {
-        ngx_http_coord_idempotency_detach(state);
-    }
-
-    if (!state->detached) {
-        rc = NGX_OK;
-        passing = (capture->in || capture->busy);
-
-        if (out || !passing) {
-            rc = ngx_http_next_body_filter(r, out);
-        }
-
-        if (rc != NGX_ERROR && passing) {
-            rc = ngx_http_coord_idempotency_pass(r, capture);
-        }
-
-        if (rc != NGX_ERROR || !c->error || !state->guarded) {
-            return rc;
-        }
-
-        ngx_http_coord_idempotency_detach(state);
-    }
-
-    ngx_http_coord_idempotency_drop(r, capture);
-
-    return NGX_OK;
-}
-
-
-/* shadow mode: only looks */
-
-static ngx_int_t
-ngx_http_coord_idempotency_observe(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state, ngx_chain_t *in)
-{
-    ngx_chain_t               *cl;
-    ngx_http_coord_capture_t  *capture;
-
-    capture = &state->capture;
-
-    for (cl = in; cl; cl = cl->next) {
-        capture->received += ngx_buf_size(cl->buf);
-        capture->ended |= cl->buf->last_buf;
-    }
-
-    if (capture->ended) {
-        ngx_http_coord_idempotency_finish(state);
-    }
-
-    return ngx_http_next_body_filter(r, in);
-}
-
-
-/*
- * Takes all of in: what is kept becomes buffers for the client in out, the
- * rest waits in capture->in.
- */
-
-static ngx_int_t
-ngx_http_coord_idempotency_capture(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *state, ngx_chain_t *in, ngx_chain_t **out)
-{
-    off_t                      size;
-    ngx_buf_t                 *b;
-    ngx_chain_t               *ln, **ll, **li;
-    ngx_http_coord_capture_t  *capture;
-
-    capture = &state->capture;
+    last = 0;
     ll = out;
 
     for (li = &capture->in; *li; li = &(*li)->next) { /* void */ }
 
-    for ( /* void */ ; in; in = in->next) {
-        b = in->buf;
+    for (cl = in; cl; cl = cl->next) {
+        b = cl->buf;
         size = ngx_buf_size(b);
+
+        capture->received += size;
+        last |= b->last_buf;
+
+        if (capture->watch) {
+            continue;
+        }
 
         if (size && !ngx_buf_in_memory(b)) {
             ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0,
-                          "idempotency: a response is not in memory");
+                          "coord: a response is not in memory");
             return NGX_ERROR;
         }
 
-        capture->received += size;
-        capture->ended |= b->last_buf;
-
-        if (capture->received > (off_t) state->conf->max_response) {
-            capture->over = 1;
+        if (capture->state == NGX_HTTP_COORD_CAPTURE_COPYING
+            && capture->received > (off_t) capture->max)
+        {
+            capture->state = NGX_HTTP_COORD_CAPTURE_PASSING;
+            capture->record.omitted = 1;
         }
 
-        if (!capture->over) {
-            ll = ngx_http_coord_idempotency_copy(r, capture, b, ll);
+        if (!capture->record.omitted) {
+            ll = ngx_http_coord_capture_copy(r, capture, b, ll);
             if (ll == NULL) {
                 return NGX_ERROR;
             }
@@ -231,6 +138,8 @@ ngx_http_coord_idempotency_capture(ngx_http_request_t *r,
         li = &ln->next;
     }
 
+    ngx_http_coord_capture_seen(capture, last);
+
     return NGX_OK;
 }
 
@@ -238,7 +147,7 @@ ngx_http_coord_idempotency_capture(ngx_http_request_t *r,
 /* copies a buffer and adds the copy to the chain that ends at ll */
 
 static ngx_chain_t **
-ngx_http_coord_idempotency_copy(ngx_http_request_t *r,
+ngx_http_coord_capture_copy(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_buf_t *b, ngx_chain_t **ll)
 {
     size_t        n;
@@ -257,7 +166,7 @@ ngx_http_coord_idempotency_copy(ngx_http_request_t *r,
         n = b->last - b->pos;
 
         if (n) {
-            room = ngx_http_coord_idempotency_room(r, capture, n);
+            room = ngx_http_coord_capture_room(r, capture, n);
             if (room == NULL) {
                 return NULL;
             }
@@ -293,7 +202,7 @@ ngx_http_coord_idempotency_copy(ngx_http_request_t *r,
         }
 
         if (b->pos == b->last) {
-            ngx_http_coord_idempotency_flags(copy, b);
+            ngx_http_coord_capture_flags(copy, b);
         }
 
         if (n == 0 && !ngx_buf_special(copy)) {
@@ -315,7 +224,7 @@ ngx_http_coord_idempotency_copy(ngx_http_request_t *r,
 
 
 static ngx_buf_t *
-ngx_http_coord_idempotency_room(ngx_http_request_t *r,
+ngx_http_coord_capture_room(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, size_t size)
 {
     size_t        last;
@@ -334,8 +243,8 @@ ngx_http_coord_idempotency_room(ngx_http_request_t *r,
         last = b->end - b->start;
     }
 
-    if (capture->expected > capture->captured) {
-        last = capture->expected - capture->captured;
+    if (capture->expected > capture->room) {
+        last = capture->expected - capture->room;
         size = ngx_max(last, NGX_HTTP_COORD_CAPTURE_MIN / 4);
 
     } else {
@@ -362,14 +271,14 @@ ngx_http_coord_idempotency_room(ngx_http_request_t *r,
     }
 
     capture->last = cl;
-    capture->captured += size;
+    capture->room += size;
 
     return b;
 }
 
 
 static void
-ngx_http_coord_idempotency_flags(ngx_buf_t *dst, ngx_buf_t *src)
+ngx_http_coord_capture_flags(ngx_buf_t *dst, ngx_buf_t *src)
 {
     dst->flush = src->flush;
     dst->sync = src->sync;
@@ -378,10 +287,32 @@ ngx_http_coord_idempotency_flags(ngx_buf_t *dst, ngx_buf_t *src)
 }
 
 
+ngx_int_t
+ngx_http_coord_capture_send(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, ngx_chain_t *out)
+{
+    ngx_int_t   rc;
+    ngx_uint_t  passing;
+
+    rc = NGX_OK;
+    passing = (capture->in || capture->busy);
+
+    if (out || !passing) {
+        rc = capture->next(r, out);
+    }
+
+    if (rc != NGX_ERROR && passing) {
+        rc = ngx_http_coord_capture_pass(r, capture);
+    }
+
+    return rc;
+}
+
+
 /* what is not kept passes through a few buffers of its own */
 
 static ngx_int_t
-ngx_http_coord_idempotency_pass(ngx_http_request_t *r,
+ngx_http_coord_capture_pass(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture)
 {
     ngx_int_t     rc;
@@ -390,14 +321,14 @@ ngx_http_coord_idempotency_pass(ngx_http_request_t *r,
     for ( ;; ) {
         out = NULL;
 
-        if (ngx_http_coord_idempotency_fill(r, capture, &out) != NGX_OK) {
+        if (ngx_http_coord_capture_fill(r, capture, &out) != NGX_OK) {
             return NGX_ERROR;
         }
 
-        rc = ngx_http_next_body_filter(r, out);
+        rc = capture->next(r, out);
 
         ngx_chain_update_chains(r->pool, &capture->free, &capture->busy, &out,
-                     (ngx_buf_tag_t) &ngx_http_coord_idempotency_module);
+                                (ngx_buf_tag_t) &ngx_http_coord_capture_start);
 
         if (rc == NGX_ERROR) {
             return NGX_ERROR;
@@ -419,7 +350,7 @@ ngx_http_coord_idempotency_pass(ngx_http_request_t *r,
 
 
 static ngx_int_t
-ngx_http_coord_idempotency_fill(ngx_http_request_t *r,
+ngx_http_coord_capture_fill(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_chain_t **out)
 {
     size_t        n;
@@ -436,7 +367,7 @@ ngx_http_coord_idempotency_fill(ngx_http_request_t *r,
         n = ngx_min(n, NGX_HTTP_COORD_CAPTURE_BUF);
 
         if (n || b->flush || b->sync || b->last_buf || b->last_in_chain) {
-            rc = ngx_http_coord_idempotency_buf(r, capture, n, &cl);
+            rc = ngx_http_coord_capture_buf(r, capture, n, &cl);
 
             if (rc != NGX_OK) {
                 return (rc == NGX_DECLINED) ? NGX_OK : NGX_ERROR;
@@ -457,7 +388,7 @@ ngx_http_coord_idempotency_fill(ngx_http_request_t *r,
             }
 
             if (b->pos == b->last) {
-                ngx_http_coord_idempotency_flags(copy, b);
+                ngx_http_coord_capture_flags(copy, b);
             }
 
             *ll = cl;
@@ -480,7 +411,7 @@ ngx_http_coord_idempotency_fill(ngx_http_request_t *r,
 /* a link with a buffer; NGX_DECLINED: all of them are on their way */
 
 static ngx_int_t
-ngx_http_coord_idempotency_buf(ngx_http_request_t *r,
+ngx_http_coord_capture_buf(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, size_t size, ngx_chain_t **link)
 {
     ngx_chain_t  *cl;
@@ -522,7 +453,7 @@ ngx_http_coord_idempotency_buf(ngx_http_request_t *r,
     }
 
     if (size) {
-        cl->buf->tag = (ngx_buf_tag_t) &ngx_http_coord_idempotency_module;
+        cl->buf->tag = (ngx_buf_tag_t) &ngx_http_coord_capture_start;
     }
 
     *link = cl;
@@ -531,10 +462,8 @@ ngx_http_coord_idempotency_buf(ngx_http_request_t *r,
 }
 
 
-/* nobody reads it any more */
-
-static void
-ngx_http_coord_idempotency_drop(ngx_http_request_t *r,
+void
+ngx_http_coord_capture_drop(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture)
 {
     ngx_buf_t    *b;
@@ -552,49 +481,4 @@ ngx_http_coord_idempotency_drop(ngx_http_request_t *r,
     }
 
     r->connection->buffered &= ~NGX_HTTP_COORD_BUFFERED;
-}
-
-
-/* all of the response has been seen */
-
-void
-ngx_http_coord_idempotency_finish(ngx_http_coord_idempotency_t *state)
-{
-    ngx_int_t                  rc;
-    ngx_http_request_t        *r;
-    ngx_http_coord_capture_t  *capture;
-
-    if (state->phase != NGX_HTTP_COORD_IDEMPOTENCY_RUNNING) {
-        return;
-    }
-
-    r = state->request;
-    capture = &state->capture;
-
-    if (capture->ended
-        && capture->expected != -1
-        && capture->expected != capture->received)
-    {
-        ngx_http_coord_idempotency_unknown(state);
-        return;
-    }
-
-    rc = ngx_http_coord_idempotency_grpc_status(r, &r->headers_out.trailers);
-
-    if (rc == NGX_ERROR) {
-        rc = ngx_http_coord_idempotency_grpc_status(r,
-                                                    &r->headers_out.headers);
-    }
-
-    if (rc == NGX_ERROR) {
-        ngx_http_coord_idempotency_unknown(state);
-        return;
-    }
-
-    if (rc == NGX_DECLINED) {
-        ngx_http_coord_idempotency_release(state);
-        return;
-    }
-
-    ngx_http_coord_idempotency_complete(state);
 }

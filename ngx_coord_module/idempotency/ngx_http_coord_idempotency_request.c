@@ -1,0 +1,568 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_idempotency: the request: its key and scope, reading its body before
+ * the content phase and digesting it wherever it lies, and what is taken out
+ * of it before it runs; variables.
+ */
+
+
+#include "ngx_http_coord_idempotency.h"
+
+
+#define NGX_HTTP_COORD_BODY_CHUNK  16384
+
+
+static ngx_uint_t ngx_http_coord_idempotency_header(ngx_http_request_t *r,
+    ngx_str_t *name, ngx_str_t *value);
+static void ngx_http_coord_idempotency_trim(ngx_str_t *value);
+static ngx_int_t ngx_http_coord_idempotency_parse(ngx_str_t *key,
+    ngx_pool_t *pool);
+static void ngx_http_coord_idempotency_remove(ngx_http_request_t *r,
+    const char *name);
+static void ngx_http_coord_idempotency_cut(ngx_http_request_t *r,
+    ngx_list_part_t *part, ngx_uint_t i);
+static void ngx_http_coord_idempotency_body_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_idempotency_digest_body(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_idempotency_digest_file(ngx_buf_t *b);
+static ngx_int_t ngx_http_coord_idempotency_status_variable(
+    ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_coord_request_digest_variable(
+    ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data);
+
+
+ngx_http_variable_t  ngx_http_coord_idempotency_vars[] = {
+
+    { ngx_string("coord_idempotency_status"), NULL,
+      ngx_http_coord_idempotency_status_variable,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_request_digest"), NULL,
+      ngx_http_coord_request_digest_variable,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+      ngx_http_null_variable
+};
+
+
+ngx_int_t
+ngx_http_coord_idempotency_key(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    ngx_uint_t                          lines;
+    ngx_http_coord_idempotency_conf_t  *icf;
+
+    icf = run->conf;
+
+    if (icf->header.len) {
+        lines = ngx_http_coord_idempotency_header(r, &icf->header,
+                                                  &run->key);
+
+    } else {
+        if (ngx_http_complex_value(r, icf->key, &run->key) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        lines = (run->key.len > 0);
+    }
+
+    if (lines == 1
+        && ngx_http_coord_idempotency_parse(&run->key, r->pool) == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    if (lines == 0 && icf->mode != NGX_HTTP_COORD_IDEMPOTENCY_REQUIRED) {
+        return NGX_DECLINED;
+    }
+
+    ngx_http_coord_settled(run->ctx);
+
+    return ngx_http_coord_idempotency_refuse(r, run,
+                                        lines ? NGX_COORD_OUTCOME_INVALID
+                                              : NGX_COORD_OUTCOME_MISSING);
+}
+
+
+/* counts the lines of a header field, whose name is like that of a variable */
+
+static ngx_uint_t
+ngx_http_coord_idempotency_header(ngx_http_request_t *r, ngx_str_t *name,
+    ngx_str_t *value)
+{
+    u_char            ch;
+    ngx_uint_t        i, j, n;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    n = 0;
+    part = &r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */ ; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                return n;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].hash == 0 || h[i].key.len != name->len) {
+            continue;
+        }
+
+        for (j = 0; j < name->len; j++) {
+            ch = ngx_tolower(h[i].key.data[j]);
+
+            if ((ch == '-' ? '_' : ch) != name->data[j]) {
+                break;
+            }
+        }
+
+        if (j == name->len) {
+            *value = h[i].value;
+            ngx_http_coord_idempotency_trim(value);
+            n++;
+        }
+    }
+}
+
+
+/* white space around a field value is none of it, nginx leaves the tabs */
+
+static void
+ngx_http_coord_idempotency_trim(ngx_str_t *value)
+{
+    while (value->len && (*value->data == ' ' || *value->data == '\t')) {
+        value->data++;
+        value->len--;
+    }
+
+    while (value->len
+           && (value->data[value->len - 1] == ' '
+               || value->data[value->len - 1] == '\t'))
+    {
+        value->len--;
+    }
+}
+
+
+/*
+ * Makes an sf-string of RFC 9651 what it means; anything else stands for
+ * itself.  NGX_ERROR: not a key.
+ */
+
+static ngx_int_t
+ngx_http_coord_idempotency_parse(ngx_str_t *key, ngx_pool_t *pool)
+{
+    u_char     *p, *last, *dst;
+    ngx_uint_t  quoted;
+
+    last = key->data + key->len;
+    quoted = (key->len && key->data[0] == '"');
+
+    for (p = key->data; p < last; p++) {
+        if (*p < 0x20 || *p >= 0x7f) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (quoted) {
+        dst = ngx_pnalloc(pool, key->len);
+        if (dst == NULL) {
+            return NGX_ERROR;
+        }
+
+        p = key->data + 1;
+        key->data = dst;
+
+        for ( /* void */ ; p < last && *p != '"'; p++) {
+
+            if (*p == '\\') {
+                p++;
+
+                if (p == last || (*p != '"' && *p != '\\')) {
+                    return NGX_ERROR;
+                }
+            }
+
+            *dst++ = *p;
+        }
+
+        /* nothing behind the string: parameters mean nothing here */
+
+        if (p + 1 != last) {
+            return NGX_ERROR;
+        }
+
+        key->len = dst - key->data;
+    }
+
+    return (key->len && key->len <= NGX_HTTP_COORD_IDEMPOTENCY_KEY)
+           ? NGX_OK : NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_http_coord_idempotency_scoped(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    ngx_http_coord_idempotency_conf_t  *icf;
+
+    icf = run->conf;
+
+    if (icf->global) {
+        ngx_str_null(&run->scope);
+        return NGX_OK;
+    }
+
+    if (ngx_http_complex_value(r, icf->scope, &run->scope) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (run->scope.len) {
+        return NGX_OK;
+    }
+
+    ngx_http_coord_settled(run->ctx);
+
+    if (icf->mode == NGX_HTTP_COORD_IDEMPOTENCY_REQUIRED) {
+        return ngx_http_coord_idempotency_refuse(r, run,
+                                                 NGX_COORD_OUTCOME_UNSCOPED);
+    }
+
+    ngx_http_coord_run_set(run, NGX_COORD_RUN_BARRED);
+    ngx_http_coord_run_outcome(run, NGX_COORD_OUTCOME_UNSCOPED);
+    ngx_http_coord_run_log(r, run, NGX_LOG_ERR,
+                           "request is not protected, its scope is empty,");
+
+    return NGX_DECLINED;
+}
+
+
+ngx_int_t
+ngx_http_coord_idempotency_record_name(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    ngx_http_core_srv_conf_t  *cscf;
+
+    cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+
+    return ngx_http_coord_idempotency_name(r->pool, &cscf->server_name,
+                                           &run->scope, &run->key,
+                                           &run->name);
+}
+
+
+ngx_int_t
+ngx_http_coord_idempotency_name(ngx_pool_t *pool, ngx_str_t *server,
+    ngx_str_t *scope, ngx_str_t *key, ngx_str_t *name)
+{
+    u_char  *p;
+
+    p = ngx_pnalloc(pool, server->len + scope->len + key->len
+                          + 2 * (NGX_SIZE_T_LEN + 1));
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    name->data = p;
+    name->len = ngx_sprintf(p, "%uz:%V%uz:%V%V", server->len, server,
+                            scope->len, scope, key)
+                - p;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_idempotency_read(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    ngx_int_t  rc;
+
+    /* client_body_early_read, or what an error_page has left behind */
+
+    if (r->request_body && (r->request_body_no_buffering || r->reading_body)) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "idempotency: the body was sent to an upstream without "
+                      "buffering, nothing is left of it");
+
+        return run->shadow ? NGX_DECLINED
+                             : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (r->request_body || r->discard_body) {
+        r->preserve_body = 1;
+        return NGX_OK;
+    }
+
+    rc = ngx_http_read_client_request_body(r,
+                                     ngx_http_coord_idempotency_body_handler);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    ngx_http_finalize_request(r, NGX_DONE);
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_coord_idempotency_body_handler(ngx_http_request_t *r)
+{
+    r->preserve_body = 1;
+
+    r->write_event_handler = ngx_http_core_run_phases;
+    ngx_http_core_run_phases(r);
+}
+
+
+ngx_int_t
+ngx_http_coord_idempotency_digest(ngx_http_request_t *r, ngx_uint_t type,
+    u_char *digest)
+{
+    ngx_str_t  empty;
+
+    ngx_str_null(&empty);
+
+    if (ngx_coord_digest_init() != NGX_OK
+        || ngx_coord_digest_field(&r->method_name) != NGX_OK
+        || ngx_coord_digest_field(&r->headers_in.server) != NGX_OK
+        || ngx_coord_digest_field(&r->unparsed_uri) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (type
+        && ngx_coord_digest_field(r->headers_in.content_type
+                                  ? &r->headers_in.content_type->value
+                                  : &empty)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    /* the body is the last field and needs no length */
+
+    if (ngx_http_coord_idempotency_digest_body(r) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_coord_digest_final(digest);
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_digest_body(ngx_http_request_t *r)
+{
+    ngx_buf_t    *b;
+    ngx_int_t     rc;
+    ngx_chain_t  *cl;
+
+    if (r->request_body == NULL) {
+        return NGX_OK;
+    }
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        b = cl->buf;
+
+        if (ngx_buf_in_memory(b)) {
+            rc = ngx_coord_digest_update(b->pos, b->last - b->pos);
+
+        } else if (b->in_file) {
+            rc = ngx_http_coord_idempotency_digest_file(b);
+
+        } else {
+            continue;
+        }
+
+        if (rc != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_digest_file(ngx_buf_t *b)
+{
+    u_char   buf[NGX_HTTP_COORD_BODY_CHUNK];
+    off_t    offset;
+    size_t   size;
+    ssize_t  n;
+
+    for (offset = b->file_pos; offset < b->file_last; offset += n) {
+        size = (size_t) ngx_min(b->file_last - offset,
+                                NGX_HTTP_COORD_BODY_CHUNK);
+
+        n = ngx_read_file(b->file, buf, size, offset);
+
+        if (n <= 0 || ngx_coord_digest_update(buf, n) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_coord_idempotency_whole(ngx_http_request_t *r)
+{
+    r->disable_not_modified = 1;
+
+    r->headers_in.range = NULL;
+    r->headers_in.if_range = NULL;
+
+    ngx_http_coord_idempotency_remove(r, "range");
+    ngx_http_coord_idempotency_remove(r, "if-range");
+
+    if (r->method != NGX_HTTP_GET) {
+
+        /* a change may be asked for under a condition */
+
+        return;
+    }
+
+    r->headers_in.if_modified_since = NULL;
+    r->headers_in.if_unmodified_since = NULL;
+    r->headers_in.if_match = NULL;
+    r->headers_in.if_none_match = NULL;
+
+    ngx_http_coord_idempotency_remove(r, "if-modified-since");
+    ngx_http_coord_idempotency_remove(r, "if-unmodified-since");
+    ngx_http_coord_idempotency_remove(r, "if-match");
+    ngx_http_coord_idempotency_remove(r, "if-none-match");
+}
+
+
+/* takes all lines of a field out of the request */
+
+static void
+ngx_http_coord_idempotency_remove(ngx_http_request_t *r, const char *name)
+{
+    size_t            len;
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    len = ngx_strlen(name);
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = part->nelts; i-- > 0; /* void */ ) {
+
+            if (h[i].key.len == len
+                && ngx_strncmp(h[i].lowcase_key, name, len) == 0)
+            {
+                ngx_http_coord_idempotency_cut(r, part, i);
+            }
+        }
+    }
+}
+
+
+/* the others are pointed to, and stay where they are */
+
+static void
+ngx_http_coord_idempotency_cut(ngx_http_request_t *r, ngx_list_part_t *part,
+    ngx_uint_t i)
+{
+    ngx_list_t       *headers;
+    ngx_list_part_t  *rest;
+    ngx_table_elt_t  *h;
+
+    h = part->elts;
+    headers = &r->headers_in.headers;
+
+    if (i == part->nelts - 1) {
+        part->nelts--;
+        return;
+    }
+
+    rest = ngx_palloc(r->pool, sizeof(ngx_list_part_t));
+    if (rest == NULL) {
+        return;
+    }
+
+    rest->elts = &h[i + 1];
+    rest->nelts = part->nelts - i - 1;
+    rest->next = part->next;
+
+    part->nelts = i;
+    part->next = rest;
+
+    if (headers->last == part) {
+        headers->last = rest;
+        headers->nalloc -= i + 1;
+    }
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_status_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_coord_idempotency_t  *run;
+
+    run = ngx_http_coord_run(r);
+
+    if (run == NULL || run->outcome == NGX_COORD_OUTCOME_UNDECIDED) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+    v->data = ngx_coord_outcomes[run->outcome].status.data;
+    v->len = ngx_coord_outcomes[run->outcome].status.len;
+
+    return NGX_OK;
+}
+
+
+/* empty until the body has been read */
+
+static ngx_int_t
+ngx_http_coord_request_digest_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    u_char  digest[NGX_COORD_DIGEST_LEN];
+
+    r = r->main;
+
+    if (r->request_body == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    v->data = ngx_pnalloc(r->pool, 2 * NGX_COORD_DIGEST_LEN);
+    if (v->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_coord_idempotency_digest(r, 0, digest) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_hex_dump(v->data, digest, NGX_COORD_DIGEST_LEN);
+
+    v->len = 2 * NGX_COORD_DIGEST_LEN;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    return NGX_OK;
+}

@@ -1,0 +1,577 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_idempotency: a run, from the grant of its claim to its end.  Filters
+ * and the guard of the client only tell what they see; what becomes of the
+ * claim and of the result is decided here.
+ */
+
+
+#include "ngx_http_coord_idempotency.h"
+
+
+/* bytes of results that wait for their store, in a worker */
+#define NGX_HTTP_COORD_UNSTORED_MAX  (16 * 1024 * 1024)
+
+
+/* a result that is to be stored, with its bytes behind it */
+typedef struct {
+    ngx_coord_op_t             op;
+    ngx_coord_timer_t          timer;
+    ngx_msec_t                 until;
+    ngx_uint_t                 replace;
+} ngx_http_coord_unstored_t;
+
+
+static void ngx_http_coord_run_over(ngx_http_coord_idempotency_t *run,
+    ngx_coord_run_e state);
+static void ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run);
+static void ngx_http_coord_run_unknown(ngx_http_coord_idempotency_t *run);
+static void ngx_http_coord_run_complete(ngx_http_coord_idempotency_t *run);
+static ngx_coord_batch_t *ngx_http_coord_run_batch(
+    ngx_http_coord_idempotency_t *run, ngx_coord_op_e type);
+static ngx_coord_op_t *ngx_http_coord_run_op(
+    ngx_http_coord_idempotency_t *run, ngx_coord_batch_t *batch,
+    ngx_coord_op_e type);
+static void ngx_http_coord_run_ask_again(
+    ngx_http_coord_idempotency_t *run, ngx_coord_op_e type);
+static void ngx_http_coord_run_renew(ngx_event_t *ev);
+static void ngx_http_coord_run_renewed(ngx_coord_batch_t *batch);
+static void ngx_http_coord_run_push(ngx_coord_batch_t *batch);
+static void ngx_http_coord_run_stored(ngx_coord_batch_t *batch);
+static ngx_int_t ngx_http_coord_run_retry(ngx_coord_batch_t *batch,
+    ngx_coord_op_t *op);
+static void ngx_http_coord_run_store_again(ngx_event_t *ev);
+static void ngx_http_coord_run_unstored_free(
+    ngx_http_coord_unstored_t *unstored);
+
+
+static size_t  ngx_http_coord_unstored_size;
+
+
+void
+ngx_http_coord_run_set(ngx_http_coord_idempotency_t *run,
+    ngx_coord_run_e state)
+{
+#if (NGX_DEBUG)
+
+    if (!ngx_coord_run_edge(run->state, state)) {
+        ngx_log_error(NGX_LOG_ALERT, run->request->connection->log, 0,
+                      "idempotency: a run went from state %d to %d",
+                      run->state, state);
+    }
+
+#endif
+
+    run->state = state;
+}
+
+
+void
+ngx_http_coord_run_log(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run, ngx_uint_t level, const char *what)
+{
+    u_char      buf[NGX_HTTP_COORD_LOG_TAIL];
+    ngx_str_t   tail;
+
+    if (level > r->connection->log->log_level) {
+        return;
+    }
+
+    /* a request that was refused for its key has asked nobody */
+
+    ngx_str_null(&tail);
+
+    if (run->op.zone) {
+        tail = ngx_http_coord_log_tail(buf, &run->op,
+                        &ngx_coord_outcomes[run->outcome].status);
+    }
+
+    ngx_log_error(level, r->connection->log, 0,
+                  "idempotency: %s%s by zone \"%V\"%V", what,
+                  run->shadow ? ", shadow," : "",
+                  &run->conf->zone->name, &tail);
+}
+
+
+void
+ngx_http_coord_run_outcome(ngx_http_coord_idempotency_t *run,
+                           ngx_coord_outcome_e outcome)
+                       {
+                           run->outcome = outcome;
+
+    /* a request that is only watched is not refused */
+
+    if (run->shadow && ngx_coord_outcomes[outcome].refused) {
+        outcome = NGX_COORD_OUTCOME_REJECTED_DRY_RUN;
+    }
+
+    ngx_coord_metrics_decision(run->conf->zone, outcome);
+}
+
+
+void
+ngx_http_coord_run_ask(ngx_http_coord_idempotency_t *run,
+                       ngx_coord_op_t *op)
+                   {
+                       ngx_coord_claim_t                  *claim;
+    ngx_http_coord_idempotency_conf_t  *icf;
+
+    claim = &op->u.claim;
+    icf = run->conf;
+
+    ngx_memcpy(claim->fingerprint, run->fingerprint,
+               NGX_COORD_FINGERPRINT_LEN);
+
+    claim->lease = (ngx_coord_nsec_t) icf->lease * NGX_COORD_NSEC_PER_MSEC;
+    claim->ttl = (ngx_coord_nsec_t) icf->ttl * NGX_COORD_NSEC_PER_MSEC;
+    claim->keep = (icf->on_unknown == NGX_HTTP_COORD_UNKNOWN_CONFLICT);
+}
+
+
+void
+ngx_http_coord_run_hold(ngx_http_coord_idempotency_t *run)
+{
+    ngx_http_coord_run_set(run, NGX_COORD_RUN_HELD);
+
+    ngx_coord_timer_init(&run->timer, ngx_http_coord_run_renew,
+                         run, run->request->connection->log);
+    ngx_coord_timer_start(&run->timer, ngx_max(run->conf->lease / 3, 1));
+}
+
+
+/* a batch with one operation on the claim that is held; NULL: no memory */
+
+static ngx_coord_batch_t *
+ngx_http_coord_run_batch(ngx_http_coord_idempotency_t *run,
+    ngx_coord_op_e type)
+{
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_coord_batch_create(run->conf->zone->store);
+    if (batch == NULL) {
+        return NULL;
+    }
+
+    if (ngx_http_coord_run_op(run, batch, type) == NULL) {
+        ngx_coord_batch_done(batch);
+        return NULL;
+    }
+
+    return batch;
+}
+
+
+static ngx_coord_op_t *
+ngx_http_coord_run_op(ngx_http_coord_idempotency_t *run,
+    ngx_coord_batch_t *batch, ngx_coord_op_e type)
+{
+    ngx_coord_op_t  *op;
+
+    op = ngx_coord_batch_add(batch, type, run->conf->zone, run->op.key,
+                             run->op.key_len);
+    if (op == NULL) {
+        return NULL;
+    }
+
+    ngx_http_coord_run_ask(run, op);
+
+    op->source = run->op.source;
+
+    ngx_memcpy(op->id, run->op.id, NGX_COORD_ID_LEN);
+
+    return op;
+}
+
+
+static void
+ngx_http_coord_run_renew(ngx_event_t *ev)
+{
+    ngx_http_coord_idempotency_t *run = ngx_coord_timer_data(ev);
+
+    ngx_coord_timer_start(&run->timer, ngx_max(run->conf->lease / 3, 1));
+
+    if (run->renewal == NULL) {
+        ngx_http_coord_run_ask_again(run, NGX_COORD_OP_CLAIM_RENEW);
+    }
+}
+
+
+/* asks for the claim that is held, or was */
+
+static void
+ngx_http_coord_run_ask_again(ngx_http_coord_idempotency_t *run,
+    ngx_coord_op_e type)
+{
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_http_coord_run_batch(run, type);
+    if (batch == NULL) {
+        return;
+    }
+
+    batch->handler = ngx_http_coord_run_renewed;
+    batch->data = run;
+
+    run->renewal = batch;
+
+    if (ngx_coord_batch_send(batch) == NGX_OK) {
+        ngx_http_coord_run_renewed(batch);
+    }
+}
+
+
+static void
+ngx_http_coord_run_renewed(ngx_coord_batch_t *batch)
+{
+    ngx_int_t                      rc;
+    ngx_coord_op_t                *op;
+    ngx_coord_op_e                 type;
+    ngx_http_coord_idempotency_t  *run;
+
+    run = batch->data;
+    op = &batch->ops[0];
+
+    type = op->type;
+    rc = op->rc;
+
+    run->renewal = NULL;
+
+    ngx_coord_batch_done(batch);
+
+    if (rc == NGX_OK || run->lost) {
+        return;
+    }
+
+    /* the store may have lost all it knew: then there is room again */
+
+    if (rc == NGX_BUSY && type == NGX_COORD_OP_CLAIM_RENEW) {
+        ngx_http_coord_run_ask_again(run, NGX_COORD_OP_CLAIM);
+        return;
+    }
+
+    if (rc == NGX_BUSY) {
+        run->lost = 1;
+
+        ngx_http_coord_run_log(run->request, run, NGX_LOG_WARN,
+                               "the claim was lost while running");
+    }
+}
+
+
+void
+ngx_http_coord_run_end(ngx_http_coord_idempotency_t *run, ngx_int_t rc)
+{
+    if (!ngx_http_coord_running(run)) {
+        return;
+    }
+
+    switch (rc) {
+
+    case NGX_OK:
+        ngx_http_coord_run_complete(run);
+        break;
+
+    case NGX_DECLINED:
+        ngx_http_coord_run_release(run);
+        break;
+
+    default: /* NGX_ERROR */
+        ngx_http_coord_run_unknown(run);
+        break;
+    }
+}
+
+
+static void
+ngx_http_coord_run_over(ngx_http_coord_idempotency_t *run,
+    ngx_coord_run_e state)
+{
+    ngx_http_coord_run_set(run, state);
+
+    ngx_coord_timer_stop(&run->timer);
+
+    if (run->renewal) {
+        ngx_coord_batch_done(run->renewal);
+        run->renewal = NULL;
+    }
+
+    ngx_http_coord_run_unguard(run);
+}
+
+
+static void
+ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run)
+{
+    ngx_coord_batch_t  *batch;
+
+    ngx_http_coord_run_over(run, NGX_COORD_RUN_FREED);
+
+    batch = ngx_http_coord_run_batch(run,
+                                             NGX_COORD_OP_CLAIM_RELEASE);
+    if (batch) {
+        ngx_http_coord_run_push(batch);
+    }
+}
+
+
+static void
+ngx_http_coord_run_unknown(ngx_http_coord_idempotency_t *run)
+{
+    ngx_coord_batch_t  *batch;
+
+    ngx_http_coord_run_log(run->request, run, NGX_LOG_WARN,
+                           "the outcome is unknown");
+
+    if (run->conf->on_unknown == NGX_HTTP_COORD_UNKNOWN_RUN) {
+        ngx_http_coord_run_release(run);
+        return;
+    }
+
+    ngx_http_coord_run_over(run, NGX_COORD_RUN_UNKNOWN);
+
+    batch = ngx_http_coord_run_batch(run, NGX_COORD_OP_CLAIM_RENEW);
+
+    if (batch) {
+        batch->ops[0].u.claim.lease = 0;
+        ngx_http_coord_run_push(batch);
+    }
+}
+
+
+static void
+ngx_http_coord_run_complete(ngx_http_coord_idempotency_t *run)
+{
+    ngx_str_t           key;
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    ngx_http_coord_run_over(run, NGX_COORD_RUN_STORED);
+
+    key.data = run->op.key;
+    key.len = run->op.key_len;
+
+    batch = ngx_coord_batch_create(run->conf->zone->store);
+    if (batch == NULL) {
+        return;
+    }
+
+    if (run->replace
+        && ngx_http_coord_run_op(run, batch,
+                                         NGX_COORD_OP_CLAIM_DISCARD)
+           == NULL)
+    {
+        ngx_coord_batch_done(batch);
+        return;
+    }
+
+    op = ngx_http_coord_run_op(run, batch,
+                                       NGX_COORD_OP_CLAIM_COMPLETE);
+
+    if (op == NULL
+        || ngx_http_coord_capture_encode(run->request, &run->capture, &key,
+                                         run->fingerprint, &op->record)
+           != NGX_OK)
+    {
+        ngx_coord_batch_done(batch);
+        return;
+    }
+
+    batch->handler = ngx_http_coord_run_stored;
+
+    ngx_http_coord_run_push(batch);
+}
+
+
+/* sends before the client gets the last of its response, and may ask again */
+
+static void
+ngx_http_coord_run_push(ngx_coord_batch_t *batch)
+{
+    ngx_coord_op_t              *op;
+    ngx_coord_store_t           *store;
+    ngx_coord_batch_handler_pt   handler;
+
+    store = batch->store;
+    handler = batch->handler;
+
+    /* waiters of this worker; others hear of it by the store, or ask */
+
+    op = &batch->ops[batch->nops - 1];
+
+    if (ngx_coord_store_is_memory(store)) {
+        ngx_coord_wake(op->zone, op->key, op->key_len);
+    }
+
+    if (ngx_coord_batch_send(batch) == NGX_OK) {
+
+        if (handler) {
+            handler(batch);
+        }
+
+        return;
+    }
+
+    if (store->client) {
+        ngx_coord_redis_push(store->client);
+    }
+}
+
+
+static void
+ngx_http_coord_run_stored(ngx_coord_batch_t *batch)
+{
+    ngx_coord_op_t             *op;
+    ngx_http_coord_unstored_t  *unstored;
+
+    unstored = batch->data;
+    op = &batch->ops[batch->nops - 1];
+
+    if (op->rc == NGX_ERROR
+        && ngx_http_coord_run_retry(batch, op) == NGX_OK)
+    {
+        ngx_coord_batch_done(batch);
+        return;
+    }
+
+    if (op->rc == NGX_ERROR) {
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                      "idempotency: a response could not be stored "
+                      "in zone \"%V\": %V", &op->zone->name,
+                      &ngx_coord_fail_names[op->failure]);
+
+    } else if (op->rc == NGX_BUSY && unstored == NULL) {
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
+                      "idempotency: another run has stored its response "
+                      "before in zone \"%V\"", &op->zone->name);
+    }
+
+    if (unstored) {
+        ngx_http_coord_run_unstored_free(unstored);
+    }
+
+    ngx_coord_batch_done(batch);
+}
+
+
+/*
+ * A result that a store did not take is offered again, for as long as the
+ * claim protects it; the request may be long gone.
+ */
+
+static ngx_int_t
+ngx_http_coord_run_retry(ngx_coord_batch_t *batch,
+    ngx_coord_op_t *op)
+{
+    ngx_msec_t                  lease;
+    ngx_http_coord_unstored_t  *unstored;
+
+    unstored = batch->data;
+    lease = (ngx_msec_t) (op->u.claim.lease / NGX_COORD_NSEC_PER_MSEC);
+
+    if (op->failure == NGX_COORD_FAIL_NONE || ngx_terminate) {
+        return NGX_DECLINED;
+    }
+
+    if (unstored == NULL) {
+
+        if (ngx_http_coord_unstored_size + op->record.len
+            > NGX_HTTP_COORD_UNSTORED_MAX)
+        {
+            return NGX_DECLINED;
+        }
+
+        unstored = ngx_calloc(sizeof(ngx_http_coord_unstored_t)
+                              + op->record.len, ngx_cycle->log);
+        if (unstored == NULL) {
+            return NGX_DECLINED;
+        }
+
+        /* the batch may still be in flight */
+
+        unstored->op = *op;
+        unstored->op.record.data = (u_char *) (unstored + 1);
+
+        ngx_memcpy(unstored->op.record.data, op->record.data, op->record.len);
+
+        unstored->replace = (batch->nops > 1);
+        unstored->until = ngx_current_msec + lease;
+
+        ngx_coord_timer_init(&unstored->timer,
+                             ngx_http_coord_run_store_again, unstored,
+                             ngx_cycle->log);
+
+        ngx_http_coord_unstored_size += op->record.len;
+    }
+
+    if ((ngx_msec_int_t) (unstored->until - ngx_current_msec) <= 0) {
+        return NGX_DECLINED;
+    }
+
+    ngx_coord_timer_start(&unstored->timer, ngx_min(lease / 6, 1000));
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_run_store_again(ngx_event_t *ev)
+{
+    ngx_http_coord_unstored_t *unstored = ngx_coord_timer_data(ev);
+
+    ngx_uint_t          i;
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_coord_batch_create(unstored->op.zone->store);
+
+    for (i = !unstored->replace; batch && i < 2; i++) {
+        op = ngx_coord_batch_add(batch, i ? NGX_COORD_OP_CLAIM_COMPLETE
+                                          : NGX_COORD_OP_CLAIM_DISCARD,
+                                 unstored->op.zone, unstored->op.key,
+                                 unstored->op.key_len);
+        if (op == NULL) {
+            ngx_coord_batch_done(batch);
+            batch = NULL;
+            break;
+        }
+
+        op->u = unstored->op.u;
+        ngx_memcpy(op->id, unstored->op.id, NGX_COORD_ID_LEN);
+    }
+
+    if (batch == NULL) {
+        ngx_http_coord_run_unstored_free(unstored);
+        return;
+    }
+
+    op = &batch->ops[batch->nops - 1];
+
+    op->record.len = unstored->op.record.len;
+    op->record.data = ngx_alloc(op->record.len, ngx_cycle->log);
+
+    if (op->record.data == NULL) {
+        ngx_coord_batch_done(batch);
+        ngx_http_coord_run_unstored_free(unstored);
+        return;
+    }
+
+    ngx_memcpy(op->record.data, unstored->op.record.data, op->record.len);
+
+    batch->handler = ngx_http_coord_run_stored;
+    batch->data = unstored;
+
+    if (ngx_coord_batch_send(batch) == NGX_OK) {
+        ngx_http_coord_run_stored(batch);
+    }
+}
+
+
+static void
+ngx_http_coord_run_unstored_free(ngx_http_coord_unstored_t *unstored)
+{
+    ngx_http_coord_unstored_size -= unstored->op.record.len;
+
+    ngx_free(unstored);
+}
