@@ -304,7 +304,7 @@ ngx_coord_metrics_start(ngx_coord_metrics_t *metrics)
 static void
 ngx_coord_metrics_start_store(ngx_coord_store_t *store)
 {
-    ngx_coord_redis_stats_t  *stats;
+    ngx_coord_store_stats_t  *stats;
 
     if (store->counts == NULL) {
         return;

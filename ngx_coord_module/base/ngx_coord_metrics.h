@@ -103,7 +103,7 @@ typedef struct {
 
 /* of a store, in shared memory */
 struct ngx_coord_store_counts_s {
-    ngx_coord_redis_stats_t    procs[NGX_COORD_METRICS_PROCS];
+    ngx_coord_store_stats_t    procs[NGX_COORD_METRICS_PROCS];
     ngx_atomic_t               asked;        /* second of the last INFO */
     ngx_atomic_t               version;      /* odd: info is being written */
     ngx_coord_store_info_t     info;
@@ -238,7 +238,7 @@ void ngx_coord_metrics_history(ngx_coord_zone_t *zone, ngx_uint_t *all,
 
 /* the counters of a store over all workers, present states of the living */
 void ngx_coord_metrics_store(ngx_coord_metrics_view_t *view,
-    ngx_coord_store_t *store, ngx_coord_redis_stats_t *sum);
+    ngx_coord_store_t *store, ngx_coord_store_stats_t *sum);
 
 /* a copy of what the server of a store last said; taken 0: nothing yet */
 void ngx_coord_metrics_info(ngx_coord_store_t *store,
@@ -248,7 +248,7 @@ void ngx_coord_metrics_info(ngx_coord_store_t *store,
  * A quantile (0.5, 0.99) of the latencies as the upper bound of its bucket,
  * in microseconds; 0: no calls, or beyond the last bound.
  */
-ngx_uint_t ngx_coord_metrics_quantile(ngx_coord_redis_stats_t *stats,
+ngx_uint_t ngx_coord_metrics_quantile(ngx_coord_store_stats_t *stats,
     double quantile);
 
 typedef enum {
@@ -262,7 +262,7 @@ extern const ngx_str_t  ngx_coord_store_states[];
 /* what is known of a store without asking it */
 ngx_coord_store_state_e ngx_coord_metrics_store_state(
     ngx_coord_store_t *store, ngx_coord_metrics_view_t *view,
-    ngx_coord_redis_stats_t *sum, ngx_coord_store_info_t *info);
+    ngx_coord_store_stats_t *sum, ngx_coord_store_info_t *info);
 
 
 /* --- ngx_coord_metrics_keys.c --- */

@@ -12,11 +12,11 @@
 #define NGX_COORD_INFO_FRESH  15000          /* milliseconds */
 
 
-static void ngx_coord_metrics_sum(ngx_coord_redis_stats_t *sum,
-    ngx_coord_redis_stats_t *stats, ngx_uint_t living);
+static void ngx_coord_metrics_sum(ngx_coord_store_stats_t *sum,
+    ngx_coord_store_stats_t *stats, ngx_uint_t living);
 
 
-#define ngx_coord_stat(field)  offsetof(ngx_coord_redis_stats_t, field)
+#define ngx_coord_stat(field)  offsetof(ngx_coord_store_stats_t, field)
 
 
 const ngx_coord_metric_t  ngx_coord_metrics_table[] = {
@@ -216,11 +216,11 @@ ngx_coord_metrics_history(ngx_coord_zone_t *zone, ngx_uint_t *all,
 
 void
 ngx_coord_metrics_store(ngx_coord_metrics_view_t *view,
-    ngx_coord_store_t *store, ngx_coord_redis_stats_t *sum)
+    ngx_coord_store_t *store, ngx_coord_store_stats_t *sum)
 {
     ngx_uint_t  i;
 
-    ngx_memzero(sum, sizeof(ngx_coord_redis_stats_t));
+    ngx_memzero(sum, sizeof(ngx_coord_store_stats_t));
 
     if (store->counts == NULL) {
         return;
@@ -238,8 +238,8 @@ ngx_coord_metrics_store(ngx_coord_metrics_view_t *view,
 
 
 static void
-ngx_coord_metrics_sum(ngx_coord_redis_stats_t *sum,
-    ngx_coord_redis_stats_t *stats, ngx_uint_t living)
+ngx_coord_metrics_sum(ngx_coord_store_stats_t *sum,
+    ngx_coord_store_stats_t *stats, ngx_uint_t living)
 {
     ngx_uint_t  i;
 
@@ -308,7 +308,7 @@ ngx_coord_metrics_info(ngx_coord_store_t *store, ngx_coord_store_info_t *info)
 
 
 ngx_uint_t
-ngx_coord_metrics_quantile(ngx_coord_redis_stats_t *stats, double quantile)
+ngx_coord_metrics_quantile(ngx_coord_store_stats_t *stats, double quantile)
 {
     ngx_uint_t  i, n, all;
 
@@ -334,7 +334,7 @@ ngx_coord_metrics_quantile(ngx_coord_redis_stats_t *stats, double quantile)
 
 ngx_coord_store_state_e
 ngx_coord_metrics_store_state(ngx_coord_store_t *store,
-    ngx_coord_metrics_view_t *view, ngx_coord_redis_stats_t *sum,
+    ngx_coord_metrics_view_t *view, ngx_coord_store_stats_t *sum,
     ngx_coord_store_info_t *info)
 {
     if (ngx_coord_store_is_memory(store)) {

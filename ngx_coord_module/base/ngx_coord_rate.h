@@ -18,7 +18,33 @@
 #define _NGX_COORD_RATE_H_INCLUDED_
 
 
-#include "ngx_coord_store.h"
+#include "ngx_coord.h"
+
+
+/* rate operations: what is asked and what is answered */
+typedef struct {
+    /* asked */
+    ngx_coord_nsec_t           interval;  /* bucket: between two requests */
+    ngx_uint_t                 burst;     /* bucket: requests above the rate */
+    ngx_uint_t                 limit;     /* windows: requests per window */
+    ngx_coord_nsec_t           window;    /* windows: length */
+    ngx_uint_t                 cost;      /* places to take, 1 or more;
+                                           * log: always 1 */
+
+    /* answered, for NGX_OK and NGX_BUSY alike */
+    ngx_uint_t                 excess;    /* bucket: before this request, in
+                                           * 1/1000 request, as limit_req */
+    ngx_uint_t                 remaining; /* places left after this request */
+    ngx_coord_nsec_t           retry;     /* refused: until cost would fit */
+    ngx_coord_nsec_t           reset;     /* until all places are free */
+
+    /*
+     * What the give operation needs of the take: bucket: the new theoretical
+     * arrival time; fixed window: its end; sliding window: its index; on the
+     * clock of the store that answered.
+     */
+    ngx_coord_nsec_t           mark;
+} ngx_coord_rate_t;
 
 
 /* durations above are cut to this: 18 years; two of them still add up */

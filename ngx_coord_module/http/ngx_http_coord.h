@@ -240,14 +240,15 @@ ngx_http_coord_ctx_t *ngx_http_coord_ctx(ngx_http_request_t *r);
  * returned pointer is valid until the next call.  NULL: no memory.
  */
 ngx_coord_op_t *ngx_http_coord_add(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_coord_op_e type, ngx_coord_zone_t *zone,
-    ngx_str_t *key, ngx_uint_t secret, ngx_uint_t on_failure,
-    ngx_http_coord_ref_t *ref);
+    ngx_http_coord_ctx_t *ctx, const ngx_coord_op_type_t *type,
+    ngx_coord_zone_t *zone, ngx_str_t *key, ngx_uint_t secret,
+    ngx_uint_t on_failure, ngx_http_coord_ref_t *ref);
 
 /* the same with a key that is encoded already */
 ngx_coord_op_t *ngx_http_coord_add_encoded(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_coord_op_e type, ngx_coord_zone_t *zone,
-    u_char *key, size_t len, ngx_uint_t on_failure, ngx_http_coord_ref_t *ref);
+    ngx_http_coord_ctx_t *ctx, const ngx_coord_op_type_t *type,
+    ngx_coord_zone_t *zone, u_char *key, size_t len, ngx_uint_t on_failure,
+    ngx_http_coord_ref_t *ref);
 
 /* an operation of the running stage, in decide() with its result */
 ngx_coord_op_t *ngx_http_coord_op(ngx_http_coord_ctx_t *ctx,

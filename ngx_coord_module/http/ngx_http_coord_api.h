@@ -70,7 +70,7 @@ struct ngx_http_coord_api_s {
  * valid until the next call.  NULL: no memory.
  */
 ngx_coord_op_t *ngx_http_coord_api_op(ngx_http_coord_api_t *api,
-    ngx_coord_op_e type, ngx_uint_t secret);
+    const ngx_coord_op_type_t *type, ngx_uint_t secret);
 
 /*
  * Gives an argument of the request, decoded, in its pool.  NGX_DECLINED: it is
@@ -85,7 +85,8 @@ ngx_int_t ngx_http_coord_api_arg(ngx_http_coord_api_t *api, const char *name,
  * memory.
  */
 ngx_int_t ngx_http_coord_api_forget(ngx_http_coord_api_t *api,
-    ngx_coord_op_e taken, ngx_uint_t secret, ngx_coord_rate_t *rate);
+    const ngx_coord_op_type_t *taken, ngx_uint_t secret,
+    ngx_coord_rate_t *rate);
 
 /*
  * Writes "zone" and "deleted": what a reset answers, as a route's answer().

@@ -11,8 +11,8 @@
 
 
 ngx_coord_op_t *
-ngx_http_coord_api_op(ngx_http_coord_api_t *api, ngx_coord_op_e type,
-    ngx_uint_t secret)
+ngx_http_coord_api_op(ngx_http_coord_api_t *api,
+    const ngx_coord_op_type_t *type, ngx_uint_t secret)
 {
     u_char      key[NGX_COORD_KEY_LEN];
     size_t      len;
@@ -80,20 +80,18 @@ ngx_http_coord_api_arg(ngx_http_coord_api_t *api, const char *name,
 
 
 ngx_int_t
-ngx_http_coord_api_forget(ngx_http_coord_api_t *api, ngx_coord_op_e taken,
-    ngx_uint_t secret, ngx_coord_rate_t *rate)
+ngx_http_coord_api_forget(ngx_http_coord_api_t *api,
+    const ngx_coord_op_type_t *taken, ngx_uint_t secret, ngx_coord_rate_t *rate)
 {
     ngx_uint_t       i;
     ngx_coord_op_t  *op;
 
     for (i = 0; i < 2; i++) {
-        op = ngx_http_coord_api_op(api, NGX_COORD_OP_FORGET, secret);
+        op = ngx_http_coord_api_op(api, taken->forget, secret);
 
         if (op == NULL) {
             return NGX_ERROR;
         }
-
-        op->taken = taken;
 
         if (rate) {
             op->u.rate = *rate;

@@ -144,7 +144,7 @@ ngx_http_coord_batch(ngx_http_coord_ctx_t *ctx, ngx_coord_store_t *store,
 
 ngx_coord_op_t *
 ngx_http_coord_add(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
-    ngx_coord_op_e type, ngx_coord_zone_t *zone, ngx_str_t *key,
+    const ngx_coord_op_type_t *type, ngx_coord_zone_t *zone, ngx_str_t *key,
     ngx_uint_t secret, ngx_uint_t on_failure, ngx_http_coord_ref_t *ref)
 {
     u_char  encoded[NGX_COORD_KEY_LEN];
@@ -164,8 +164,8 @@ ngx_http_coord_add(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
 ngx_coord_op_t *
 ngx_http_coord_add_encoded(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
-    ngx_coord_op_e type, ngx_coord_zone_t *zone, u_char *key, size_t len,
-    ngx_uint_t on_failure, ngx_http_coord_ref_t *ref)
+    const ngx_coord_op_type_t *type, ngx_coord_zone_t *zone, u_char *key,
+    size_t len, ngx_uint_t on_failure, ngx_http_coord_ref_t *ref)
 {
     ngx_coord_op_t             *op;
     ngx_coord_batch_t          *batch;

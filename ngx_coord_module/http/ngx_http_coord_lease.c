@@ -39,7 +39,7 @@ ngx_http_coord_leases_add(ngx_http_request_t *r,
     ngx_memzero(&token, sizeof(ngx_http_coord_ref_t));
 
     if (leases->tokens) {
-        op = ngx_http_coord_add(r, leases->ctx, NGX_COORD_OP_LOCK_TOKEN,
+        op = ngx_http_coord_add(r, leases->ctx, &ngx_coord_op_lock_token,
                                 limit->zone, key, 0, limit->on_failure,
                                 &token);
         if (op == NULL) {
@@ -48,8 +48,8 @@ ngx_http_coord_leases_add(ngx_http_request_t *r,
     }
 
     op = ngx_http_coord_add(r, leases->ctx,
-                            limit->wait ? NGX_COORD_OP_LEASE_TURN
-                                        : NGX_COORD_OP_LEASE_ACQUIRE,
+                            limit->wait ? &ngx_coord_op_lease_turn
+                                        : &ngx_coord_op_lease_acquire,
                             limit->zone, key, 0, limit->on_failure, &ref);
     if (op == NULL) {
         return NGX_ERROR;

@@ -27,7 +27,7 @@
 
 static ngx_int_t ngx_http_coord_leases_ask(ngx_http_coord_leases_t *leases);
 static ngx_coord_op_t *ngx_http_coord_leases_op(
-    ngx_http_coord_leases_t *leases, ngx_coord_op_e type,
+    ngx_http_coord_leases_t *leases, const ngx_coord_op_type_t *type,
     ngx_http_coord_lease_t *lease);
 static void ngx_http_coord_leases_answered(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_leases_result(
@@ -116,7 +116,7 @@ ngx_http_coord_leases_ask(ngx_http_coord_leases_t *leases)
     leases->again = 0;
 
     if (leases->phase == NGX_HTTP_COORD_LEASES_TURN) {
-        op = ngx_http_coord_leases_op(leases, NGX_COORD_OP_WAIT_ENTER, turn);
+        op = ngx_http_coord_leases_op(leases, &ngx_coord_op_wait_enter, turn);
         if (op == NULL) {
             goto failed;
         }
@@ -126,13 +126,13 @@ ngx_http_coord_leases_ask(ngx_http_coord_leases_t *leases)
         op->u.lease.waited = ngx_coord_monotonic() - leases->since;
 
         if (leases->tokens
-            && ngx_http_coord_leases_op(leases, NGX_COORD_OP_LOCK_TOKEN, turn)
+            && ngx_http_coord_leases_op(leases, &ngx_coord_op_lock_token, turn)
                == NULL)
         {
             goto failed;
         }
 
-        if (ngx_http_coord_leases_op(leases, NGX_COORD_OP_LEASE_TURN, turn)
+        if (ngx_http_coord_leases_op(leases, &ngx_coord_op_lease_turn, turn)
             == NULL)
         {
             goto failed;
@@ -172,8 +172,8 @@ failed:
 /* adds an operation to the batch of a request that waits */
 
 static ngx_coord_op_t *
-ngx_http_coord_leases_op(ngx_http_coord_leases_t *leases, ngx_coord_op_e type,
-    ngx_http_coord_lease_t *lease)
+ngx_http_coord_leases_op(ngx_http_coord_leases_t *leases,
+    const ngx_coord_op_type_t *type, ngx_http_coord_lease_t *lease)
 {
     ngx_coord_op_t  *op, *asked;
 
@@ -242,7 +242,7 @@ ngx_http_coord_leases_result(ngx_http_coord_leases_t *leases)
         op = &batch->ops[i];
         lease = op->data;
 
-        if (op->type == NGX_COORD_OP_WAIT_ENTER) {
+        if (op->type == &ngx_coord_op_wait_enter) {
             leases->full = (op->rc == NGX_BUSY);
 
             if (op->rc == NGX_OK) {
@@ -250,7 +250,7 @@ ngx_http_coord_leases_result(ngx_http_coord_leases_t *leases)
                 leases->source = op->source;
             }
 
-        } else if (op->type == NGX_COORD_OP_LOCK_TOKEN) {
+        } else if (op->type == &ngx_coord_op_lock_token) {
             lease->token = op->u.lease.token;
 
         } else {
@@ -441,7 +441,7 @@ ngx_http_coord_leases_leave(ngx_http_coord_leases_t *leases, u_char *id)
         return;
     }
 
-    op = ngx_coord_batch_add(batch, NGX_COORD_OP_WAIT_LEAVE, asked->zone,
+    op = ngx_coord_batch_add(batch, &ngx_coord_op_wait_leave, asked->zone,
                              asked->key, asked->key_len);
     if (op == NULL) {
         ngx_coord_batch_done(batch);

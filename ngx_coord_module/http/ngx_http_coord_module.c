@@ -224,7 +224,7 @@ ngx_http_coord_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
-    store->stats = ngx_pcalloc(cf->pool, sizeof(ngx_coord_redis_stats_t));
+    store->stats = ngx_pcalloc(cf->pool, sizeof(ngx_coord_store_stats_t));
     if (store->stats == NULL) {
         return NULL;
     }

@@ -103,7 +103,7 @@ ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    store->stats = ngx_pcalloc(cf->pool, sizeof(ngx_coord_redis_stats_t));
+    store->stats = ngx_pcalloc(cf->pool, sizeof(ngx_coord_store_stats_t));
     if (store->stats == NULL) {
         return NGX_CONF_ERROR;
     }

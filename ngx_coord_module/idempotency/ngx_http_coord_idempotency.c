@@ -135,7 +135,7 @@ ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    op = ngx_http_coord_add(r, ctx, NGX_COORD_OP_CLAIM, icf->zone,
+    op = ngx_http_coord_add(r, ctx, &ngx_coord_op_claim, icf->zone,
                             &run->name, 1, icf->on_failure, &run->ref);
     if (op == NULL) {
         return NGX_ERROR;
@@ -539,7 +539,7 @@ ngx_http_coord_idempotency_question(ngx_http_coord_idempotency_t *run)
     }
 
     if (run->replace) {
-        op = ngx_coord_batch_add(batch, NGX_COORD_OP_CLAIM_RELEASE,
+        op = ngx_coord_batch_add(batch, &ngx_coord_op_claim_release,
                                  run->conf->zone, run->op.key,
                                  run->op.key_len);
         if (op == NULL) {
@@ -556,7 +556,7 @@ ngx_http_coord_idempotency_question(ngx_http_coord_idempotency_t *run)
                    NGX_COORD_FINGERPRINT_LEN);
     }
 
-    op = ngx_coord_batch_add(batch, NGX_COORD_OP_CLAIM, run->conf->zone,
+    op = ngx_coord_batch_add(batch, &ngx_coord_op_claim, run->conf->zone,
                              run->op.key, run->op.key_len);
     if (op == NULL) {
         ngx_coord_batch_done(batch);

@@ -55,6 +55,6 @@ ngx_http_coord_idempotency_api_ask(ngx_http_coord_api_t *api)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    return ngx_http_coord_api_forget(api, NGX_COORD_OP_CLAIM, 1, NULL)
+    return ngx_http_coord_api_forget(api, &ngx_coord_op_claim, 1, NULL)
            == NGX_OK ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }

@@ -30,12 +30,12 @@ static void ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run);
 static void ngx_http_coord_run_unknown(ngx_http_coord_idempotency_t *run);
 static void ngx_http_coord_run_complete(ngx_http_coord_idempotency_t *run);
 static ngx_coord_batch_t *ngx_http_coord_run_batch(
-    ngx_http_coord_idempotency_t *run, ngx_coord_op_e type);
+    ngx_http_coord_idempotency_t *run, const ngx_coord_op_type_t *type);
 static ngx_coord_op_t *ngx_http_coord_run_op(
     ngx_http_coord_idempotency_t *run, ngx_coord_batch_t *batch,
-    ngx_coord_op_e type);
+    const ngx_coord_op_type_t *type);
 static void ngx_http_coord_run_ask_again(
-    ngx_http_coord_idempotency_t *run, ngx_coord_op_e type);
+    ngx_http_coord_idempotency_t *run, const ngx_coord_op_type_t *type);
 static void ngx_http_coord_run_renew(ngx_event_t *ev);
 static void ngx_http_coord_run_renewed(ngx_coord_batch_t *batch);
 static void ngx_http_coord_run_push(ngx_coord_batch_t *batch);
@@ -145,7 +145,7 @@ ngx_http_coord_run_hold(ngx_http_coord_idempotency_t *run)
 
 static ngx_coord_batch_t *
 ngx_http_coord_run_batch(ngx_http_coord_idempotency_t *run,
-    ngx_coord_op_e type)
+    const ngx_coord_op_type_t *type)
 {
     ngx_coord_batch_t  *batch;
 
@@ -165,7 +165,7 @@ ngx_http_coord_run_batch(ngx_http_coord_idempotency_t *run,
 
 static ngx_coord_op_t *
 ngx_http_coord_run_op(ngx_http_coord_idempotency_t *run,
-    ngx_coord_batch_t *batch, ngx_coord_op_e type)
+    ngx_coord_batch_t *batch, const ngx_coord_op_type_t *type)
 {
     ngx_coord_op_t  *op;
 
@@ -193,7 +193,7 @@ ngx_http_coord_run_renew(ngx_event_t *ev)
     ngx_coord_timer_start(&run->timer, ngx_max(run->conf->lease / 3, 1));
 
     if (run->renewal == NULL) {
-        ngx_http_coord_run_ask_again(run, NGX_COORD_OP_CLAIM_RENEW);
+        ngx_http_coord_run_ask_again(run, &ngx_coord_op_claim_renew);
     }
 }
 
@@ -202,7 +202,7 @@ ngx_http_coord_run_renew(ngx_event_t *ev)
 
 static void
 ngx_http_coord_run_ask_again(ngx_http_coord_idempotency_t *run,
-    ngx_coord_op_e type)
+    const ngx_coord_op_type_t *type)
 {
     ngx_coord_batch_t  *batch;
 
@@ -227,7 +227,7 @@ ngx_http_coord_run_renewed(ngx_coord_batch_t *batch)
 {
     ngx_int_t                      rc;
     ngx_coord_op_t                *op;
-    ngx_coord_op_e                 type;
+    const ngx_coord_op_type_t     *type;
     ngx_http_coord_idempotency_t  *run;
 
     run = batch->data;
@@ -246,8 +246,8 @@ ngx_http_coord_run_renewed(ngx_coord_batch_t *batch)
 
     /* the store may have lost all it knew: then there is room again */
 
-    if (rc == NGX_BUSY && type == NGX_COORD_OP_CLAIM_RENEW) {
-        ngx_http_coord_run_ask_again(run, NGX_COORD_OP_CLAIM);
+    if (rc == NGX_BUSY && type == &ngx_coord_op_claim_renew) {
+        ngx_http_coord_run_ask_again(run, &ngx_coord_op_claim);
         return;
     }
 
@@ -309,7 +309,7 @@ ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run)
     ngx_http_coord_run_over(run, NGX_COORD_RUN_FREED);
 
     batch = ngx_http_coord_run_batch(run,
-                                             NGX_COORD_OP_CLAIM_RELEASE);
+                                             &ngx_coord_op_claim_release);
     if (batch) {
         ngx_http_coord_run_push(batch);
     }
@@ -331,7 +331,7 @@ ngx_http_coord_run_unknown(ngx_http_coord_idempotency_t *run)
 
     ngx_http_coord_run_over(run, NGX_COORD_RUN_UNKNOWN);
 
-    batch = ngx_http_coord_run_batch(run, NGX_COORD_OP_CLAIM_RENEW);
+    batch = ngx_http_coord_run_batch(run, &ngx_coord_op_claim_renew);
 
     if (batch) {
         batch->ops[0].u.claim.lease = 0;
@@ -359,7 +359,7 @@ ngx_http_coord_run_complete(ngx_http_coord_idempotency_t *run)
 
     if (run->replace
         && ngx_http_coord_run_op(run, batch,
-                                         NGX_COORD_OP_CLAIM_DISCARD)
+                                         &ngx_coord_op_claim_discard)
            == NULL)
     {
         ngx_coord_batch_done(batch);
@@ -367,7 +367,7 @@ ngx_http_coord_run_complete(ngx_http_coord_idempotency_t *run)
     }
 
     op = ngx_http_coord_run_op(run, batch,
-                                       NGX_COORD_OP_CLAIM_COMPLETE);
+                                       &ngx_coord_op_claim_complete);
 
     if (op == NULL
         || ngx_http_coord_capture_encode(run->request, &run->capture, &key,
@@ -527,8 +527,8 @@ ngx_http_coord_run_store_again(ngx_event_t *ev)
     batch = ngx_coord_batch_create(unstored->op.zone->store);
 
     for (i = !unstored->replace; batch && i < 2; i++) {
-        op = ngx_coord_batch_add(batch, i ? NGX_COORD_OP_CLAIM_COMPLETE
-                                          : NGX_COORD_OP_CLAIM_DISCARD,
+        op = ngx_coord_batch_add(batch, i ? &ngx_coord_op_claim_complete
+                                          : &ngx_coord_op_claim_discard,
                                  unstored->op.zone, unstored->op.key,
                                  unstored->op.key_len);
         if (op == NULL) {

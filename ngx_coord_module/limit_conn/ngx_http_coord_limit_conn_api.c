@@ -31,7 +31,7 @@ ngx_http_coord_limit_conn_api_ask(ngx_http_coord_api_t *api)
 {
     ngx_coord_op_t  *op;
 
-    op = ngx_http_coord_api_op(api, NGX_COORD_OP_LEASE_PEEK, 0);
+    op = ngx_http_coord_api_op(api, &ngx_coord_op_lease_peek, 0);
 
     return op ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }

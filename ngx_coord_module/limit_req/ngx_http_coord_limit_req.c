@@ -164,7 +164,7 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     op->u.rate.limit = quota.count;
     op->u.rate.window = quota.period;
 
-    if (zone->op == NGX_COORD_OP_LOG_TAKE && ngx_coord_id(op->id) != NGX_OK) {
+    if (zone->op == &ngx_coord_op_log_take && ngx_coord_id(op->id) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -390,7 +390,7 @@ ngx_http_coord_limit_req_wait(ngx_http_coord_limit_req_item_t *item)
 
     /* without a burst there is nothing to wait in: excess is clock slack */
 
-    if (item->op.type != NGX_COORD_OP_BUCKET_TAKE
+    if (item->op.type != &ngx_coord_op_bucket_take
         || limit->nodelay
         || rate->burst == 0
         || excess / 1000 < limit->delay

@@ -38,7 +38,7 @@ typedef struct {
     ngx_http_complex_value_t          *key;
     ngx_http_complex_value_t          *rate;     /* NULL: quota is constant */
     ngx_coord_quota_t                  quota;
-    ngx_coord_op_e                     op;       /* the algorithm */
+    const ngx_coord_op_type_t         *op;       /* the algorithm */
     ngx_str_t                          algorithm;
     ngx_uint_t                         burst;    /* the largest constant */
     unsigned                           delay:1;  /* leaky bucket */

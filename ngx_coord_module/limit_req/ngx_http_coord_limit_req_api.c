@@ -14,7 +14,6 @@
 static ngx_int_t ngx_http_coord_limit_req_api_ask(ngx_http_coord_api_t *api);
 static ngx_int_t ngx_http_coord_limit_req_api_quota(ngx_http_coord_api_t *api,
     ngx_coord_quota_t *quota, ngx_uint_t *burst);
-static ngx_coord_op_e ngx_http_coord_limit_req_api_peek(ngx_coord_op_e take);
 static ngx_int_t ngx_http_coord_limit_req_api_answer(
     ngx_http_coord_api_t *api, ngx_http_coord_out_t *out);
 
@@ -61,8 +60,7 @@ ngx_http_coord_limit_req_api_ask(ngx_http_coord_api_t *api)
                ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    op = ngx_http_coord_api_op(api,
-                               ngx_http_coord_limit_req_api_peek(lrz->op), 0);
+    op = ngx_http_coord_api_op(api, lrz->op->peek, 0);
 
     if (op == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -99,7 +97,7 @@ ngx_http_coord_limit_req_api_quota(ngx_http_coord_api_t *api,
 
     } else if (lrz->rate) {
 
-        if (!api->write || lrz->op == NGX_COORD_OP_SLIDING_TAKE) {
+        if (!api->write || lrz->op == &ngx_coord_op_sliding_take) {
             api->detail = "The rate of this zone depends on the request: "
                           "say it with the argument rate.";
             return NGX_HTTP_BAD_REQUEST;
@@ -117,26 +115,6 @@ ngx_http_coord_limit_req_api_quota(ngx_http_coord_api_t *api,
     }
 
     return NGX_OK;
-}
-
-
-static ngx_coord_op_e
-ngx_http_coord_limit_req_api_peek(ngx_coord_op_e take)
-{
-    switch (take) {
-
-    case NGX_COORD_OP_WINDOW_TAKE:
-        return NGX_COORD_OP_WINDOW_PEEK;
-
-    case NGX_COORD_OP_SLIDING_TAKE:
-        return NGX_COORD_OP_SLIDING_PEEK;
-
-    case NGX_COORD_OP_LOG_TAKE:
-        return NGX_COORD_OP_LOG_PEEK;
-
-    default: /* NGX_COORD_OP_BUCKET_TAKE */
-        return NGX_COORD_OP_BUCKET_PEEK;
-    }
 }
 
 
@@ -163,7 +141,7 @@ ngx_http_coord_limit_req_api_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_json_seconds(out, "window_seconds",
                                 rate->window / NGX_COORD_NSEC_PER_USEC);
 
-    if (lrz->op == NGX_COORD_OP_BUCKET_TAKE) {
+    if (lrz->op == &ngx_coord_op_bucket_take) {
         ngx_http_coord_json_number(out, "burst", rate->burst);
     }
 

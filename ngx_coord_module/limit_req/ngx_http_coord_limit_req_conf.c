@@ -14,7 +14,7 @@
 
 typedef struct {
     ngx_str_t                  name;
-    ngx_coord_op_e             op;
+    const ngx_coord_op_type_t  *op;
     unsigned                   delay:1;
 } ngx_http_coord_algorithm_t;
 
@@ -43,11 +43,11 @@ static ngx_int_t ngx_http_coord_limit_req_burst(ngx_conf_t *cf,
 
 
 static ngx_http_coord_algorithm_t  ngx_http_coord_algorithms[] = {
-    { ngx_string("leaky_bucket"), NGX_COORD_OP_BUCKET_TAKE, 1 },
-    { ngx_string("token_bucket"), NGX_COORD_OP_BUCKET_TAKE, 0 },
-    { ngx_string("sliding_window"), NGX_COORD_OP_SLIDING_TAKE, 0 },
-    { ngx_string("sliding_log"), NGX_COORD_OP_LOG_TAKE, 0 },
-    { ngx_string("fixed_window"), NGX_COORD_OP_WINDOW_TAKE, 0 },
+    { ngx_string("leaky_bucket"), &ngx_coord_op_bucket_take, 1 },
+    { ngx_string("token_bucket"), &ngx_coord_op_bucket_take, 0 },
+    { ngx_string("sliding_window"), &ngx_coord_op_sliding_take, 0 },
+    { ngx_string("sliding_log"), &ngx_coord_op_log_take, 0 },
+    { ngx_string("fixed_window"), &ngx_coord_op_window_take, 0 },
     { ngx_null_string, 0, 0 }
 };
 
@@ -237,7 +237,7 @@ ngx_http_coord_limit_req_check(ngx_conf_t *cf,
 
     lrz = limit->zone->data;
 
-    if (limit->has_burst && lrz->op != NGX_COORD_OP_BUCKET_TAKE) {
+    if (limit->has_burst && lrz->op != &ngx_coord_op_bucket_take) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"burst=\" is not allowed with zone \"%V\" in %s:%ui: "
                       "a window algorithm admits \"rate\" per period",
@@ -296,7 +296,7 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    lrz->op = NGX_COORD_OP_BUCKET_TAKE;
+    lrz->op = &ngx_coord_op_bucket_take;
     lrz->delay = 1;
     ngx_str_set(&lrz->algorithm, "leaky_bucket");
 

@@ -90,7 +90,7 @@ ngx_http_coord_limit_req_policy(ngx_http_coord_limit_req_item_t *item,
     report->quota = item->quota.count;
     report->window = ngx_coord_ceil_sec(item->quota.period);
 
-    if (item->op.type == NGX_COORD_OP_BUCKET_TAKE
+    if (item->op.type == &ngx_coord_op_bucket_take
         && rate->burst + 1 > item->quota.count)
     {
         report->quota = rate->burst + 1;

@@ -27,6 +27,6 @@ const ngx_http_coord_route_t  ngx_http_coord_lock_routes[] = {
 static ngx_int_t
 ngx_http_coord_lock_api_ask(ngx_http_coord_api_t *api)
 {
-    return ngx_http_coord_api_forget(api, NGX_COORD_OP_LEASE_ACQUIRE, 0, NULL)
+    return ngx_http_coord_api_forget(api, &ngx_coord_op_lease_acquire, 0, NULL)
            == NGX_OK ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }

@@ -49,15 +49,9 @@ static const ngx_coord_conn_actions_t  ngx_coord_redis_node_actions = {
 };
 
 
-const ngx_uint_t  ngx_coord_latency_bounds[NGX_COORD_LATENCY_BUCKETS] = {
-    100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000,
-    1000000
-};
-
-
 ngx_coord_redis_t *
 ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
-    ngx_coord_redis_stats_t *stats, ngx_cycle_t *cycle)
+    ngx_coord_store_stats_t *stats, ngx_cycle_t *cycle)
 {
     ngx_uint_t          lane;
     ngx_coord_redis_t  *redis;
@@ -289,7 +283,7 @@ ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
     ngx_coord_nsec_t          time, now;
     ngx_coord_redis_node_t   *node;
     ngx_coord_redis_conf_t   *conf;
-    ngx_coord_redis_stats_t  *stats;
+    ngx_coord_store_stats_t  *stats;
 
     node = conn->data;
     conf = node->redis->conf;

@@ -179,7 +179,7 @@ ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call, ngx_coord_fail_e failure)
 {
     ngx_uint_t                n, usec;
-    ngx_coord_redis_stats_t  *stats;
+    ngx_coord_store_stats_t  *stats;
 
     if (failure == NGX_COORD_FAIL_NONE && call->state != NGX_COORD_CALL_LATE) {
         node->failures = 0;
@@ -230,7 +230,7 @@ void
 ngx_coord_redis_end(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call, ngx_int_t rc, ngx_coord_resp_value_t *reply)
 {
-    ngx_coord_redis_stats_t  *stats;
+    ngx_coord_store_stats_t  *stats;
 
     ngx_coord_redis_skip_live(node, call);
 
@@ -379,7 +379,7 @@ ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call)
 {
     ngx_uint_t                waiting;
-    ngx_coord_redis_stats_t  *stats;
+    ngx_coord_store_stats_t  *stats;
 
     ngx_coord_redis_skip_live(node, call);
 

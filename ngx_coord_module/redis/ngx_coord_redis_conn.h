@@ -152,7 +152,7 @@ typedef struct {
 struct ngx_coord_redis_node_s {
     ngx_coord_redis_t         *redis;
     ngx_coord_redis_conn_t    *conn;
-    ngx_coord_redis_stats_t   *stats;
+    ngx_coord_store_stats_t   *stats;
     ngx_coord_lane_e           lane;
 
     /*
@@ -181,11 +181,11 @@ struct ngx_coord_redis_node_s {
 
 struct ngx_coord_redis_s {
     ngx_coord_redis_conf_t    *conf;
-    ngx_coord_redis_stats_t   *stats;
+    ngx_coord_store_stats_t   *stats;
     ngx_cycle_t               *cycle;
     ngx_coord_redis_limits_t   limits;
     ngx_uint_t                 version;       /* of which was told */
-    ngx_coord_redis_stats_t    unseen;        /* of other lanes */
+    ngx_coord_store_stats_t    unseen;        /* of other lanes */
     ngx_coord_redis_node_t     nodes[NGX_COORD_LANE_MAX];
     ngx_coord_redis_sub_t     *sub;           /* NULL: not subscribed */
 };

@@ -68,7 +68,7 @@ void
 ngx_coord_redis_breaker_open(ngx_coord_redis_node_t *node,
     ngx_msec_t cooldown)
 {
-    ngx_coord_redis_stats_t  *stats;
+    ngx_coord_store_stats_t  *stats;
 
     if (node->breaker == NGX_COORD_BREAKER_CLOSED) {
         stats = node->stats;

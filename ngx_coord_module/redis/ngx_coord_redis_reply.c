@@ -26,19 +26,6 @@ static ngx_uint_t ngx_coord_redis_is_status(ngx_coord_resp_value_t *v,
     const char *text, size_t len);
 
 
-const ngx_str_t  ngx_coord_fail_names[NGX_COORD_FAIL_MAX] = {
-    ngx_string("none"),
-    ngx_string("connect"),
-    ngx_string("timeout"),
-    ngx_string("overflow"),
-    ngx_string("breaker"),
-    ngx_string("protocol"),
-    ngx_string("auth"),
-    ngx_string("unavailable"),
-    ngx_string("error")
-};
-
-
 #define NGX_COORD_EXECABORT  "EXECABORT Transaction discarded because of: "
 #define NGX_COORD_WITH_ARGS  ", with args beginning with"
 

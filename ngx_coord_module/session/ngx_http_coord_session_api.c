@@ -13,7 +13,7 @@
 
 static ngx_int_t ngx_http_coord_session_api_ask(ngx_http_coord_api_t *api);
 static ngx_int_t ngx_http_coord_session_api_op(ngx_http_coord_api_t *api,
-    ngx_coord_op_e type, size_t blob);
+    const ngx_coord_op_type_t *type, size_t blob);
 static ngx_int_t ngx_http_coord_session_api_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out);
 static ngx_int_t ngx_http_coord_session_api_owner(ngx_http_coord_api_t *api);
@@ -46,8 +46,8 @@ ngx_http_coord_session_api_ask(ngx_http_coord_api_t *api)
 {
     return ngx_http_coord_session_api_op(api,
                                          api->write
-                                         ? NGX_COORD_OP_SESSION_REVOKE
-                                         : NGX_COORD_OP_SESSION_GET,
+                                         ? &ngx_coord_op_session_revoke
+                                         : &ngx_coord_op_session_get,
                                          NGX_COORD_SESSION_VALUE_LEN);
 }
 
@@ -55,8 +55,8 @@ ngx_http_coord_session_api_ask(ngx_http_coord_api_t *api)
 /* what ends something ends it in the memory of this node as well */
 
 static ngx_int_t
-ngx_http_coord_session_api_op(ngx_http_coord_api_t *api, ngx_coord_op_e type,
-    size_t blob)
+ngx_http_coord_session_api_op(ngx_http_coord_api_t *api,
+    const ngx_coord_op_type_t *type, size_t blob)
 {
     ngx_uint_t                      i, n;
     ngx_coord_op_t                 *op;
@@ -78,7 +78,9 @@ ngx_http_coord_session_api_op(ngx_http_coord_api_t *api, ngx_coord_op_e type,
             op->source = NGX_COORD_SOURCE_MEMORY;
         }
 
-        if (type == NGX_COORD_OP_USER_CHECK || type == NGX_COORD_OP_USER_DROP) {
+        if (type == &ngx_coord_op_user_check
+            || type == &ngx_coord_op_user_drop)
+        {
 
             /* the id of a session is its digest */
 
@@ -173,8 +175,8 @@ ngx_http_coord_session_api_owner(ngx_http_coord_api_t *api)
     ngx_http_coord_api_next(api);
 
     rc = ngx_http_coord_session_api_op(api,
-                                       api->write ? NGX_COORD_OP_USER_DROP
-                                                  : NGX_COORD_OP_USER_CHECK,
+                                       api->write ? &ngx_coord_op_user_drop
+                                                  : &ngx_coord_op_user_check,
                                        NGX_COORD_SESSION_VALUE_LEN);
 
     api->value = value;
@@ -225,8 +227,8 @@ ngx_http_coord_session_api_user_ask(ngx_http_coord_api_t *api)
 {
     return ngx_http_coord_session_api_op(api,
                                          api->write
-                                         ? NGX_COORD_OP_USER_REVOKE
-                                         : NGX_COORD_OP_USER_LIST,
+                                         ? &ngx_coord_op_user_revoke
+                                         : &ngx_coord_op_user_list,
                                          NGX_COORD_SESSION_LIST
                                          * sizeof(ngx_coord_session_item_t));
 }

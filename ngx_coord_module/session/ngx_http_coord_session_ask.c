@@ -201,7 +201,7 @@ ngx_http_coord_session_ask(ngx_http_request_t *r,
 
     case NGX_HTTP_COORD_SESSION_CHECK:
         op = ngx_http_coord_session_user_op(r, state,
-                                            NGX_COORD_OP_USER_CHECK,
+                                            &ngx_coord_op_user_check,
                                             state->record.user,
                                             state->record.user_len,
                                             &state->check);
@@ -224,7 +224,7 @@ ngx_http_coord_session_ask(ngx_http_request_t *r,
 
 ngx_coord_op_t *
 ngx_http_coord_session_op(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, ngx_coord_op_e type,
+    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
     ngx_http_coord_ref_t *ref)
 {
     return ngx_http_coord_session_user_op(r, state, type, state->key,
@@ -234,8 +234,8 @@ ngx_http_coord_session_op(ngx_http_request_t *r,
 
 ngx_coord_op_t *
 ngx_http_coord_session_user_op(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, ngx_coord_op_e type, u_char *user,
-    size_t len, ngx_http_coord_ref_t *ref)
+    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
+    u_char *user, size_t len, ngx_http_coord_ref_t *ref)
 {
     ngx_coord_op_t    *op;
     ngx_coord_zone_t  *zone;
@@ -275,7 +275,7 @@ ngx_http_coord_session_ask_get(ngx_http_request_t *r,
 {
     ngx_coord_op_t  *op;
 
-    op = ngx_http_coord_session_op(r, state, NGX_COORD_OP_SESSION_GET,
+    op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_get,
                                    &state->get);
 
     if (op == NULL
@@ -294,7 +294,7 @@ ngx_http_coord_session_ask_get(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    op = ngx_http_coord_session_user_op(r, state, NGX_COORD_OP_USER_CHECK,
+    op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_check,
                                         state->hint.key, state->hint.len,
                                         &state->check);
     if (op == NULL) {
@@ -343,7 +343,7 @@ ngx_http_coord_session_ask_write(ngx_http_request_t *r,
 
     if (!record->found || (!record->bound && state->bind.len)) {
 
-        op = ngx_http_coord_session_op(r, state, NGX_COORD_OP_SESSION_BIND,
+        op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_bind,
                                        &state->get);
 
         if (op == NULL
@@ -368,7 +368,7 @@ ngx_http_coord_session_ask_write(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    op = ngx_http_coord_session_op(r, state, NGX_COORD_OP_SESSION_SET, &ref);
+    op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_set, &ref);
 
     if (op == NULL
         || ngx_http_coord_session_ask_value(op, &state->bind) != NGX_OK)
@@ -405,14 +405,14 @@ ngx_http_coord_session_ask_user(ngx_http_request_t *r,
             return NGX_OK;
         }
 
-        op = ngx_http_coord_session_user_op(r, state, NGX_COORD_OP_USER_SEEN,
+        op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_seen,
                                             record->user, record->user_len,
                                             &ref);
 
         return op ? NGX_OK : NGX_ERROR;
     }
 
-    op = ngx_http_coord_session_user_op(r, state, NGX_COORD_OP_USER_ADD,
+    op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_add,
                                         state->user.key, state->user.len,
                                         &ref);
     if (op == NULL) {
@@ -426,7 +426,7 @@ ngx_http_coord_session_ask_user(ngx_http_request_t *r,
     }
 
     if (record->user_len) {
-        op = ngx_http_coord_session_user_op(r, state, NGX_COORD_OP_USER_DROP,
+        op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_drop,
                                             record->user, record->user_len,
                                             &ref);
         if (op == NULL) {
@@ -434,7 +434,7 @@ ngx_http_coord_session_ask_user(ngx_http_request_t *r,
         }
     }
 
-    op = ngx_http_coord_session_op(r, state, NGX_COORD_OP_SESSION_SET, &ref);
+    op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_set, &ref);
 
     if (op == NULL
         || ngx_coord_op_blob(op, NGX_COORD_SESSION_VALUE_LEN) != NGX_OK)

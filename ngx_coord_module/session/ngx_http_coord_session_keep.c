@@ -15,7 +15,8 @@
 
 
 static void ngx_http_coord_session_memory_op(ngx_coord_op_t *op,
-    ngx_http_coord_session_state_t *state, ngx_coord_op_e type, u_char *blob);
+    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
+    u_char *blob);
 static ngx_int_t ngx_http_coord_session_seen(
     ngx_http_coord_session_state_t *state);
 
@@ -24,7 +25,8 @@ static ngx_int_t ngx_http_coord_session_seen(
 
 static void
 ngx_http_coord_session_memory_op(ngx_coord_op_t *op,
-    ngx_http_coord_session_state_t *state, ngx_coord_op_e type, u_char *blob)
+    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
+    u_char *blob)
 {
     ngx_memzero(op, sizeof(ngx_coord_op_t));
 
@@ -49,7 +51,7 @@ ngx_http_coord_session_remember(ngx_http_coord_session_state_t *state)
         return;
     }
 
-    ngx_http_coord_session_memory_op(&op, state, NGX_COORD_OP_SESSION_GET,
+    ngx_http_coord_session_memory_op(&op, state, &ngx_coord_op_session_get,
                                      NULL);
     ngx_coord_memory_run(&op);
 
@@ -69,7 +71,7 @@ ngx_http_coord_session_keep(ngx_http_coord_session_state_t *state)
         return;
     }
 
-    ngx_http_coord_session_memory_op(&op, state, NGX_COORD_OP_SESSION_KEEP,
+    ngx_http_coord_session_memory_op(&op, state, &ngx_coord_op_session_keep,
                                      state->value.data);
 
     op.u.session = state->record;
@@ -100,7 +102,7 @@ ngx_http_coord_session_seen(ngx_http_coord_session_state_t *state)
         return NGX_OK;
     }
 
-    op = ngx_http_coord_session_user_op(NULL, state, NGX_COORD_OP_USER_SEEN,
+    op = ngx_http_coord_session_user_op(NULL, state, &ngx_coord_op_user_seen,
                                         record->user, record->user_len, &ref);
 
     return op ? NGX_OK : NGX_ERROR;
@@ -133,7 +135,7 @@ ngx_http_coord_session_touch(ngx_http_coord_session_state_t *state)
 
     state->batch = batch;
 
-    op = ngx_http_coord_session_op(NULL, state, NGX_COORD_OP_SESSION_TOUCH,
+    op = ngx_http_coord_session_op(NULL, state, &ngx_coord_op_session_touch,
                                    &ref);
     if (op) {
         op->u.session.ttl = life;
@@ -155,15 +157,15 @@ void
 ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
     ngx_str_t *value)
 {
-    ngx_coord_op_t        *op, memory;
-    ngx_coord_op_e         type;
-    ngx_coord_nsec_t       life;
-    ngx_coord_batch_t     *batch;
-    ngx_http_coord_ref_t   ref;
-    u_char                 blob[NGX_COORD_SESSION_VALUE_LEN];
+    ngx_coord_op_t             *op, memory;
+    ngx_coord_nsec_t            life;
+    ngx_coord_batch_t          *batch;
+    ngx_http_coord_ref_t        ref;
+    const ngx_coord_op_type_t  *type;
+    u_char                      blob[NGX_COORD_SESSION_VALUE_LEN];
 
-    type = state->record.bound ? NGX_COORD_OP_SESSION_SET
-                               : NGX_COORD_OP_SESSION_BIND;
+    type = state->record.bound ? &ngx_coord_op_session_set
+                               : &ngx_coord_op_session_bind;
     life = ngx_http_coord_session_life(state);
 
     /* the memory at once: a request may come before the answer of Redis */
@@ -219,7 +221,7 @@ ngx_http_coord_session_fallback(ngx_http_request_t *r,
         && (state->bind.len || state->use->learn == NULL))
     {
         ngx_http_coord_session_memory_op(&op, state,
-                                         NGX_COORD_OP_SESSION_BIND, blob);
+                                         &ngx_coord_op_session_bind, blob);
 
         ngx_memcpy(blob, state->bind.data, state->bind.len);
 
@@ -228,7 +230,7 @@ ngx_http_coord_session_fallback(ngx_http_request_t *r,
         op.u.session.ttl = ngx_http_coord_session_life(state);
 
     } else {
-        ngx_http_coord_session_memory_op(&op, state, NGX_COORD_OP_SESSION_GET,
+        ngx_http_coord_session_memory_op(&op, state, &ngx_coord_op_session_get,
                                          blob);
     }
 

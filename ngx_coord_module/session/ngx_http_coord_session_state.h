@@ -124,11 +124,11 @@ ngx_coord_nsec_t ngx_http_coord_session_life(
  * looked at otherwise).  NULL: no memory.
  */
 ngx_coord_op_t *ngx_http_coord_session_op(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, ngx_coord_op_e type,
+    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
     ngx_http_coord_ref_t *ref);
 ngx_coord_op_t *ngx_http_coord_session_user_op(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, ngx_coord_op_e type, u_char *user,
-    size_t len, ngx_http_coord_ref_t *ref);
+    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
+    u_char *user, size_t len, ngx_http_coord_ref_t *ref);
 
 /* gives an operation a value to bind; an empty one: none */
 ngx_int_t ngx_http_coord_session_ask_value(ngx_coord_op_t *op,

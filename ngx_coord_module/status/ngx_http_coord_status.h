@@ -35,7 +35,7 @@ typedef struct {
 /* what is known of a store */
 typedef struct {
     ngx_coord_store_t             *store;
-    ngx_coord_redis_stats_t        stats;
+    ngx_coord_store_stats_t        stats;
     ngx_coord_store_info_t         info;
     ngx_coord_store_state_e        state;
 } ngx_http_coord_status_store_t;

@@ -166,7 +166,7 @@ ngx_http_coord_status_html_store(ngx_http_coord_status_store_t *s,
     ngx_http_coord_out_t *out, ngx_uint_t n)
 {
     ngx_uint_t                i, failed;
-    ngx_coord_redis_stats_t  *stats;
+    ngx_coord_store_stats_t  *stats;
 
     stats = &s->stats;
 

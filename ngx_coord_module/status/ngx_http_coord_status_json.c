@@ -14,9 +14,9 @@ static void ngx_http_coord_status_json_node(ngx_http_coord_status_t *st,
 static void ngx_http_coord_status_json_metric(
     ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out,
     const ngx_coord_metric_t *metric);
-static void ngx_http_coord_status_json_results(ngx_coord_redis_stats_t *stats,
+static void ngx_http_coord_status_json_results(ngx_coord_store_stats_t *stats,
     ngx_http_coord_out_t *out, const char *name);
-static void ngx_http_coord_status_json_latency(ngx_coord_redis_stats_t *stats,
+static void ngx_http_coord_status_json_latency(ngx_coord_store_stats_t *stats,
     ngx_http_coord_out_t *out, const char *name);
 static void ngx_http_coord_status_json_server(
     ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out);
@@ -175,7 +175,7 @@ ngx_http_coord_status_json_metric(ngx_http_coord_status_store_t *s,
 
 
 static void
-ngx_http_coord_status_json_results(ngx_coord_redis_stats_t *stats,
+ngx_http_coord_status_json_results(ngx_coord_store_stats_t *stats,
     ngx_http_coord_out_t *out, const char *name)
 {
     ngx_uint_t  i, failed;
@@ -200,7 +200,7 @@ ngx_http_coord_status_json_results(ngx_coord_redis_stats_t *stats,
 
 
 static void
-ngx_http_coord_status_json_latency(ngx_coord_redis_stats_t *stats,
+ngx_http_coord_status_json_latency(ngx_coord_store_stats_t *stats,
     ngx_http_coord_out_t *out, const char *name)
 {
     ngx_uint_t  i, n, usec;

@@ -16,11 +16,7 @@
 
 /* 1 if a granted operation of this kind holds something to give back */
 #define ngx_coord_op_takes(op)                                                \
-    ((op)->type == NGX_COORD_OP_LEASE_ACQUIRE                                 \
-     || (op)->type == NGX_COORD_OP_CLAIM                                      \
-     || (op)->type == NGX_COORD_OP_LEASE_TURN                                 \
-     || (op)->type == NGX_COORD_OP_WAIT_ENTER                                 \
-     || ((op)->type <= NGX_COORD_OP_LOG_TAKE && ((op)->type & 1) == 0))
+    ((op)->type->flags & NGX_COORD_OP_TAKES)
 
 /* 1 if what the operation is about lies in memory, whatever the store */
 #define ngx_coord_op_local(op)                                                \

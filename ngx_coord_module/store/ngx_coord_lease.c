@@ -33,10 +33,10 @@ static void ngx_coord_lease_free(ngx_coord_held_t *held);
 static void ngx_coord_lease_schedule(ngx_coord_held_t *held);
 static void ngx_coord_lease_tick(ngx_event_t *ev);
 static void ngx_coord_lease_renew(ngx_coord_nsec_t now);
-static void ngx_coord_lease_ask(ngx_queue_t *queue, ngx_coord_op_e type,
-    ngx_uint_t max);
+static void ngx_coord_lease_ask(ngx_queue_t *queue,
+    const ngx_coord_op_type_t *type, ngx_uint_t max);
 static ngx_coord_op_t *ngx_coord_lease_op(ngx_coord_batch_t *batch,
-    ngx_coord_op_e type, ngx_coord_held_t *held);
+    const ngx_coord_op_type_t *type, ngx_coord_held_t *held);
 static void ngx_coord_lease_send(ngx_coord_batch_t *batch);
 static void ngx_coord_lease_answered(ngx_coord_batch_t *batch);
 static void ngx_coord_lease_answer(ngx_coord_op_t *op, ngx_coord_held_t *held,
@@ -175,7 +175,7 @@ ngx_coord_lease_flush(void)
         return;
     }
 
-    ngx_coord_lease_ask(&ngx_coord_releases, NGX_COORD_OP_LEASE_RELEASE,
+    ngx_coord_lease_ask(&ngx_coord_releases, &ngx_coord_op_lease_release,
                         NGX_COORD_LEASE_BATCH);
 }
 
@@ -228,7 +228,7 @@ ngx_coord_lease_recover(ngx_coord_zone_t *zone)
                   "coord zone \"%V\": releasing %ui leases of processes "
                   "that are gone", &zone->name, total);
 
-    ngx_coord_lease_ask(&ngx_coord_repeats, NGX_COORD_OP_LEASE_RELEASE,
+    ngx_coord_lease_ask(&ngx_coord_repeats, &ngx_coord_op_lease_release,
                         NGX_COORD_LEASE_BATCH);
 }
 
@@ -275,7 +275,7 @@ ngx_coord_lease_exit(void)
             }
 
             if (batch) {
-                (void) ngx_coord_lease_op(batch, NGX_COORD_OP_LEASE_RELEASE,
+                (void) ngx_coord_lease_op(batch, &ngx_coord_op_lease_release,
                                           held);
             }
         }
@@ -437,7 +437,7 @@ ngx_coord_lease_tick(ngx_event_t *ev)
 {
     ngx_coord_lease_renew(ngx_coord_monotonic());
 
-    ngx_coord_lease_ask(&ngx_coord_repeats, NGX_COORD_OP_LEASE_RELEASE,
+    ngx_coord_lease_ask(&ngx_coord_repeats, &ngx_coord_op_lease_release,
                         NGX_COORD_LEASE_BATCH);
 
     if (!ngx_queue_empty(&ngx_coord_leases)
@@ -476,7 +476,7 @@ ngx_coord_lease_renew(ngx_coord_nsec_t now)
         ngx_queue_insert_tail(&due, q);
     }
 
-    ngx_coord_lease_ask(&due, NGX_COORD_OP_LEASE_RENEW,
+    ngx_coord_lease_ask(&due, &ngx_coord_op_lease_renew,
                         NGX_COORD_LEASE_BATCH);
 }
 
@@ -487,7 +487,8 @@ ngx_coord_lease_renew(ngx_coord_nsec_t now)
  */
 
 static void
-ngx_coord_lease_ask(ngx_queue_t *queue, ngx_coord_op_e type, ngx_uint_t max)
+ngx_coord_lease_ask(ngx_queue_t *queue, const ngx_coord_op_type_t *type,
+    ngx_uint_t max)
 {
     ngx_queue_t        *q, asked;
     ngx_coord_held_t   *held;
@@ -542,7 +543,7 @@ ngx_coord_lease_ask(ngx_queue_t *queue, ngx_coord_op_e type, ngx_uint_t max)
 
 
 static ngx_coord_op_t *
-ngx_coord_lease_op(ngx_coord_batch_t *batch, ngx_coord_op_e type,
+ngx_coord_lease_op(ngx_coord_batch_t *batch, const ngx_coord_op_type_t *type,
     ngx_coord_held_t *held)
 {
     ngx_coord_op_t  *op;
@@ -599,7 +600,7 @@ ngx_coord_lease_answered(ngx_coord_batch_t *batch)
 
     ngx_coord_batch_done(batch);
 
-    ngx_coord_lease_ask(&gone, NGX_COORD_OP_LEASE_ACQUIRE,
+    ngx_coord_lease_ask(&gone, &ngx_coord_op_lease_acquire,
                         NGX_COORD_LEASE_REASK);
 }
 
@@ -608,7 +609,7 @@ static void
 ngx_coord_lease_answer(ngx_coord_op_t *op, ngx_coord_held_t *held,
     ngx_queue_t *gone)
 {
-    if (op->type == NGX_COORD_OP_LEASE_RELEASE) {
+    if (op->type == &ngx_coord_op_lease_release) {
 
         if (op->rc == NGX_ERROR
             && ngx_coord_monotonic() - held->renewed < held->lease)
@@ -639,7 +640,7 @@ ngx_coord_lease_answer(ngx_coord_op_t *op, ngx_coord_held_t *held,
         return;
     }
 
-    if (op->type == NGX_COORD_OP_LEASE_RENEW) {
+    if (op->type == &ngx_coord_op_lease_renew) {
         ngx_queue_remove(&held->queue);
         ngx_queue_insert_tail(gone, &held->queue);
         return;

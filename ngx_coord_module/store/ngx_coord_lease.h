@@ -4,7 +4,7 @@
  *
  * The leases that this worker holds: one list, one timer for all of them.
  *
- * A granted NGX_COORD_OP_LEASE_ACQUIRE becomes a held lease.  It is renewed
+ * A granted ngx_coord_op_lease_acquire becomes a held lease.  It is renewed
  * before a third of its length is over; where the store does not know it any
  * more (it lost its state, or the worker slept) it is asked for again and,
  * if others have taken its place, lost.  It is released once; a release that

@@ -127,8 +127,9 @@ ngx_coord_batch_create(ngx_coord_store_t *store)
 
 
 ngx_coord_op_t *
-ngx_coord_batch_add(ngx_coord_batch_t *batch, ngx_coord_op_e type,
-    ngx_coord_zone_t *zone, u_char *key, size_t len)
+ngx_coord_batch_add(ngx_coord_batch_t *batch,
+    const ngx_coord_op_type_t *type, ngx_coord_zone_t *zone, u_char *key,
+    size_t len)
 {
     ngx_coord_op_t  *op, *ops;
 
@@ -275,7 +276,6 @@ ngx_coord_batch_give(ngx_coord_store_t *store, ngx_coord_op_t *ops,
 {
     ngx_uint_t          i;
     ngx_coord_op_t     *op, *give;
-    ngx_coord_op_e      type;
     ngx_coord_batch_t  *batch;
 
     batch = NULL;
@@ -295,19 +295,7 @@ ngx_coord_batch_give(ngx_coord_store_t *store, ngx_coord_op_t *ops,
             }
         }
 
-        if (op->type == NGX_COORD_OP_LEASE_ACQUIRE
-            || op->type == NGX_COORD_OP_LEASE_TURN)
-        {
-            type = NGX_COORD_OP_LEASE_RELEASE;
-
-        } else if (op->type == NGX_COORD_OP_CLAIM) {
-            type = NGX_COORD_OP_CLAIM_RELEASE;
-
-        } else {
-            type = op->type + 1;
-        }
-
-        give = ngx_coord_batch_add(batch, type, op->zone, op->key,
+        give = ngx_coord_batch_add(batch, op->type->undo, op->zone, op->key,
                                    op->key_len);
         if (give == NULL) {
             break;
@@ -447,7 +435,7 @@ ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
         return;
     }
 
-    if (batch->complete && op->type < NGX_COORD_OP_LEASE_ACQUIRE) {
+    if (batch->complete && !(op->type->flags & NGX_COORD_OP_LATE_GIVE)) {
         return;
     }
 

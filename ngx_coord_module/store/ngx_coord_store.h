@@ -18,249 +18,9 @@
 #include "ngx_coord.h"
 #include "ngx_coord_key.h"
 #include "ngx_coord_log.h"
+#include "ngx_coord_op.h"
 #include "ngx_coord_outcome.h"
 #include "ngx_coord_redis.h"
-
-
-typedef enum {
-    NGX_COORD_OP_BUCKET_TAKE = 0,
-    NGX_COORD_OP_BUCKET_GIVE,
-    NGX_COORD_OP_WINDOW_TAKE,      /* fixed window */
-    NGX_COORD_OP_WINDOW_GIVE,
-    NGX_COORD_OP_SLIDING_TAKE,     /* sliding window counter */
-    NGX_COORD_OP_SLIDING_GIVE,
-    NGX_COORD_OP_LOG_TAKE,         /* sliding log */
-    NGX_COORD_OP_LOG_GIVE,
-    NGX_COORD_OP_LEASE_ACQUIRE,
-    NGX_COORD_OP_LEASE_RENEW,
-    NGX_COORD_OP_LEASE_RELEASE,
-    NGX_COORD_OP_LEASE_TURN,       /* an acquire, if nobody else is ahead */
-    NGX_COORD_OP_WAIT_ENTER,       /* stands in line for a lease */
-    NGX_COORD_OP_WAIT_LEAVE,
-    NGX_COORD_OP_LOCK_TOKEN,       /* the next fencing number */
-    NGX_COORD_OP_SESSION_GET,      /* key: the session */
-    NGX_COORD_OP_SESSION_BIND,
-    NGX_COORD_OP_SESSION_SET,
-    NGX_COORD_OP_SESSION_TOUCH,
-    NGX_COORD_OP_SESSION_REVOKE,
-    NGX_COORD_OP_USER_CHECK,       /* key: the user; id: the session */
-    NGX_COORD_OP_USER_ADD,
-    NGX_COORD_OP_USER_SEEN,
-    NGX_COORD_OP_USER_DROP,
-    NGX_COORD_OP_USER_LIST,
-    NGX_COORD_OP_USER_REVOKE,
-    NGX_COORD_OP_SESSION_KEEP,     /* memory only: a copy of Redis's answer */
-    NGX_COORD_OP_CLAIM,            /* idempotency */
-    NGX_COORD_OP_CLAIM_RENEW,
-    NGX_COORD_OP_CLAIM_COMPLETE,
-    NGX_COORD_OP_CLAIM_RELEASE,
-    NGX_COORD_OP_CLAIM_DISCARD,
-    NGX_COORD_OP_BUCKET_PEEK,      /* the answer of a take that is not done */
-    NGX_COORD_OP_WINDOW_PEEK,
-    NGX_COORD_OP_SLIDING_PEEK,
-    NGX_COORD_OP_LOG_PEEK,
-    NGX_COORD_OP_LEASE_PEEK,
-    NGX_COORD_OP_FORGET,           /* drops the state of a key */
-    NGX_COORD_OP_MAX
-} ngx_coord_op_e;
-
-
-/* what a feature does when its store has no answer: coord_on_failure */
-typedef enum {
-    NGX_COORD_FAILURE_OPEN = 0,
-    NGX_COORD_FAILURE_CLOSED,
-    NGX_COORD_FAILURE_LOCAL
-} ngx_coord_failure_e;
-
-
-/* where an answer came from */
-typedef enum {
-    NGX_COORD_SOURCE_NONE = 0,
-    NGX_COORD_SOURCE_REDIS,
-    NGX_COORD_SOURCE_MEMORY,
-    NGX_COORD_SOURCE_FALLBACK      /* the zone's memory, in place of Redis */
-} ngx_coord_source_e;
-
-
-#define NGX_COORD_ID_LEN   16      /* bytes of a lease or log entry id */
-
-
-/* rate operations: what is asked and what is answered */
-typedef struct {
-    /* asked */
-    ngx_coord_nsec_t           interval;  /* bucket: between two requests */
-    ngx_uint_t                 burst;     /* bucket: requests above the rate */
-    ngx_uint_t                 limit;     /* windows: requests per window */
-    ngx_coord_nsec_t           window;    /* windows: length */
-    ngx_uint_t                 cost;      /* places to take, 1 or more;
-                                           * log: always 1 */
-
-    /* answered, for NGX_OK and NGX_BUSY alike */
-    ngx_uint_t                 excess;    /* bucket: before this request, in
-                                           * 1/1000 request, as limit_req */
-    ngx_uint_t                 remaining; /* places left after this request */
-    ngx_coord_nsec_t           retry;     /* refused: until cost would fit */
-    ngx_coord_nsec_t           reset;     /* until all places are free */
-
-    /*
-     * What the give operation needs of the take: bucket: the new theoretical
-     * arrival time; fixed window: its end; sliding window: its index; on the
-     * clock of the store that answered.
-     */
-    ngx_coord_nsec_t           mark;
-} ngx_coord_rate_t;
-
-
-/* lease operations */
-typedef struct {
-    ngx_uint_t                 limit;     /* leases that may be held at once;
-                                           * ENTER: how many may wait */
-    ngx_coord_nsec_t           lease;     /* length */
-    ngx_coord_nsec_t           waited;    /* ENTER: since its arrival */
-
-    /* answered */
-    ngx_uint_t                 current;   /* leases held, this one included */
-    ngx_coord_nsec_t           first;     /* PEEK: until the first is over */
-    int64_t                    token;     /* LOCK_TOKEN */
-
-    /* answered by TURN: who is first in line, unless nobody waits */
-    ngx_uint_t                 waiting;
-    u_char                     head[NGX_COORD_ID_LEN];
-} ngx_coord_lease_t;
-
-
-#define NGX_COORD_SESSION_VALUE_LEN  512  /* bytes of a bound value */
-#define NGX_COORD_SESSION_LIST       100  /* sessions that a list tells */
-
-
-/* one of the sessions of a user, as USER_LIST leaves them in the blob */
-typedef struct {
-    u_char                     id[NGX_COORD_ID_LEN];
-    ngx_coord_nsec_t           idle;      /* since its last activity */
-} ngx_coord_session_item_t;
-
-
-/*
- * Session operations; the value stands in the blob, which has room for
- * NGX_COORD_SESSION_VALUE_LEN bytes (LIST: for NGX_COORD_SESSION_LIST items).
- *
- * GET: reads.  BIND: creates what is not there, value and user only where none
- * stand, and reads what stands then.  SET: replaces the value, or the user.
- * TOUCH: slides the life.  REVOKE: ends the session; answers found and user.
- * CHECK: found if the session is one of the user's.  ADD: makes it one, and
- * ends the least recently active beyond max.  SEEN: it was active.  DROP:
- * ends it.  LIST: its newest sessions; count: all of them.  REVOKE: ends all.
- * KEEP: copies an answer of GET or BIND into the memory of the zone, as it
- * stands in the operation; left may become longer, where the life was slid
- * from this node just now.
- */
-typedef struct {
-    ngx_coord_nsec_t           ttl;       /* asked: life from now on */
-    ngx_uint_t                 max;       /* asked: ADD; 0: any number */
-
-    size_t                     value_len; /* asked and answered */
-    size_t                     user_len;
-    u_char                     user[NGX_COORD_DIGEST_HEX_LEN];
-
-    /* answered */
-    ngx_coord_nsec_t           age;
-    ngx_coord_nsec_t           left;      /* of its life */
-    ngx_uint_t                 count;     /* LIST, REVOKE of a user */
-    unsigned                   bound:1;   /* has a value; asked as well */
-    unsigned                   found:1;
-    unsigned                   created:1; /* by this operation */
-    unsigned                   revoked:1;
-} ngx_coord_session_t;
-
-
-/* what stands at a key that was to be claimed */
-typedef enum {
-    NGX_COORD_CLAIM_NONE = 0,
-    NGX_COORD_CLAIM_RUNNING,       /* another one holds the claim */
-    NGX_COORD_CLAIM_LAPSED,        /* and did not end it: outcome unknown */
-    NGX_COORD_CLAIM_DONE           /* there is a result */
-} ngx_coord_claim_e;
-
-
-#define NGX_COORD_FINGERPRINT_LEN  16
-
-
-/*
- * Claims: one holder a key, named by id, and then one result.  CLAIM: NGX_OK
- * granted, NGX_BUSY refused; the record of a result comes as blob with either
- * answer.  RENEW: lease 0 lets the claim lapse in place; NGX_BUSY: it is lost.
- * COMPLETE stores blob; NGX_BUSY: another result stood there already.
- * RELEASE ends the claim, or with done removes the mark of a result that is
- * no good.  DISCARD removes a result.
- */
-typedef struct {
-    /* asked */
-    u_char                     fingerprint[NGX_COORD_FINGERPRINT_LEN];
-    ngx_coord_nsec_t           lease;
-    ngx_coord_nsec_t           ttl;       /* of the result */
-    unsigned                   keep:1;    /* CLAIM: lapsed claims block */
-    unsigned                   done:1;    /* RELEASE: see above */
-
-    /* answered by CLAIM */
-    unsigned                   lapsed:1;  /* one that had lapsed is dropped */
-    ngx_coord_claim_e          state;     /* of whom refused this one */
-    u_char                     twin[NGX_COORD_FINGERPRINT_LEN];
-    ngx_coord_nsec_t           remaining; /* of the lease or the result */
-} ngx_coord_claim_t;
-
-
-/*
- * One operation.  Result rc: NGX_OK granted (or done); NGX_BUSY refused,
- * nothing was consumed; NGX_ERROR no answer, failure says why.
- */
-
-struct ngx_coord_op_s {
-    ngx_coord_op_e             type;
-    ngx_coord_zone_t          *zone;
-
-    /* the encoded key: ngx_coord_key_encode() or ngx_coord_key_digest() */
-    size_t                     key_len;
-    u_char                     key[NGX_COORD_KEY_LEN];
-
-    /* LOG and LEASE: names the entry; random, from ngx_coord_id() */
-    u_char                     id[NGX_COORD_ID_LEN];
-
-    ngx_coord_failure_e        on_failure;
-
-    /* FORGET: what took the state; answered: rc NGX_OK or, none, NGX_BUSY */
-    ngx_coord_op_e             taken;
-
-    union {
-        ngx_coord_rate_t       rate;
-        ngx_coord_lease_t      lease;
-        ngx_coord_session_t    session;
-        ngx_coord_claim_t      claim;
-    } u;
-
-    /* strings of the question and the answer: ngx_coord_op_blob() */
-    u_char                    *blob;
-
-    /*
-     * CLAIM: answered; COMPLETE: asked.  On the heap, freed with the batch;
-     * whoever takes it sets data to NULL.
-     */
-    ngx_str_t                  record;
-
-    ngx_int_t                  rc;
-    ngx_coord_fail_e           failure;
-
-    /*
-     * Where the answer came from.  For GIVE, RENEW and RELEASE also asked:
-     * the source of the take or the lease; MEMORY and FALLBACK are served by
-     * the zone's memory whatever the store.
-     */
-    ngx_coord_source_e         source;
-
-    ngx_uint_t                 tag;       /* the caller's: whose it is */
-    void                      *data;      /* the caller's */
-
-    unsigned                   sent:1;    /* the store's: it asked Redis */
-};
 
 
 /*
@@ -316,7 +76,7 @@ struct ngx_coord_store_s {
     ngx_str_t                  key_prefix;
     ngx_coord_redis_conf_t     redis;        /* Redis stores only */
     ngx_coord_store_counts_t  *counts;       /* in shm, or NULL */
-    ngx_coord_redis_stats_t   *stats;        /* of this process */
+    ngx_coord_store_stats_t   *stats;        /* of this process */
 
     /* ngx_coord_channel.h */
     ngx_array_t               *channels;
@@ -376,7 +136,8 @@ ngx_coord_batch_t *ngx_coord_batch_create(ngx_coord_store_t *store);
  * The pointer is valid until the next add.  NULL: no memory.
  */
 ngx_coord_op_t *ngx_coord_batch_add(ngx_coord_batch_t *batch,
-    ngx_coord_op_e type, ngx_coord_zone_t *zone, u_char *key, size_t len);
+    const ngx_coord_op_type_t *type, ngx_coord_zone_t *zone, u_char *key,
+    size_t len);
 
 /*
  * Gives an operation of a batch size bytes that live as long as the batch,

@@ -3,14 +3,14 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * The Redis store: what is sent, and what becomes of the replies.  How the
- * single operations look as commands stands in ngx_coord_store_op.c.
+ * single operations look as commands stands in ngx_coord_op_*.c.
  */
 
 
 #include "ngx_coord_batch.h"
 #include "ngx_coord_channel.h"
 #include "ngx_coord_log.h"
-#include "ngx_coord_store_op.h"
+#include "ngx_coord_op_script.h"
 
 
 static ngx_int_t ngx_coord_store_redis_init(ngx_coord_store_t *store,
@@ -94,7 +94,7 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
             continue;
         }
 
-        op->rc = ngx_coord_store_op_known(op, batch->now);
+        op->rc = ngx_coord_op_known(op, batch->now);
 
         if (op->rc != NGX_AGAIN) {
             op->source = NGX_COORD_SOURCE_REDIS;
@@ -102,9 +102,9 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
         }
 
         op->sent = 1;
-        call->ncommands += ngx_coord_store_op_ncommands(op);
+        call->ncommands += ngx_coord_op_ncommands(op);
 
-        if (!ngx_coord_store_op_joins(op)) {
+        if (!(op->type->flags & NGX_COORD_OP_JOINS)) {
             call->form = NGX_COORD_CALL_ALONE;
         }
 
@@ -120,7 +120,7 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
     call->failure = NGX_COORD_FAIL_CONNECT;
 
     if (batch->store->client == NULL
-        || ngx_coord_store_op_prepare(batch, first, &key) != NGX_OK)
+        || ngx_coord_op_prepare(batch, first, &key) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -159,7 +159,7 @@ ngx_coord_store_redis_size(ngx_coord_redis_call_t *call)
 
     for (i = 0; i < batch->nops; i++) {
         if (batch->ops[i].sent) {
-            size += ngx_coord_store_op_size(&batch->ops[i], batch->now);
+            size += ngx_coord_op_size(&batch->ops[i], batch->now);
         }
     }
 
@@ -177,7 +177,7 @@ ngx_coord_store_redis_encode(ngx_coord_redis_call_t *call, u_char *p)
 
     for (i = 0; i < batch->nops; i++) {
         if (batch->ops[i].sent) {
-            p = ngx_coord_store_op_encode(p, &batch->ops[i], batch->now);
+            p = ngx_coord_op_encode(p, &batch->ops[i], batch->now);
         }
     }
 
@@ -296,11 +296,11 @@ ngx_coord_store_redis_decode(ngx_coord_op_t *op, ngx_coord_nsec_t now,
 {
     ngx_uint_t               i, n;
     ngx_coord_resp_value_t  *error;
-    ngx_coord_resp_value_t  *values[NGX_COORD_STORE_OP_VALUES];
+    ngx_coord_resp_value_t  *values[NGX_COORD_OP_VALUES];
 
-    n = ngx_coord_store_op_ncommands(op);
+    n = ngx_coord_op_ncommands(op);
 
-    if (n > *left || n > NGX_COORD_STORE_OP_VALUES) {
+    if (n > *left || n > NGX_COORD_OP_VALUES) {
         *left = 0;
         op->failure = NGX_COORD_FAIL_PROTOCOL;
         return NGX_ERROR;
@@ -332,7 +332,7 @@ ngx_coord_store_redis_decode(ngx_coord_op_t *op, ngx_coord_nsec_t now,
         return NGX_ERROR;
     }
 
-    op->rc = ngx_coord_store_op_parse(op, values, now);
+    op->rc = ngx_coord_op_parse(op, values, now);
 
     if (op->rc == NGX_ERROR) {
         ngx_coord_store_redis_log(op, NULL);

@@ -81,7 +81,7 @@ free_zone(void)
 
 
 static ngx_int_t
-run(ngx_coord_op_t *op, ngx_coord_op_e type, uint32_t key)
+run(ngx_coord_op_t *op, const ngx_coord_op_type_t *type, uint32_t key)
 {
     op->type = type;
     op->zone = &zone;
@@ -123,7 +123,7 @@ step_bucket(model_t *m, uint32_t k)
     op.u.rate.burst = 4;
     op.u.rate.cost = cost;
 
-    rc = run(&op, NGX_COORD_OP_BUCKET_TAKE, k);
+    rc = run(&op, &ngx_coord_op_bucket_take, k);
 
     m->level = ngx_max(m->level - (now - m->at), 0);
     m->at = now;
@@ -145,7 +145,7 @@ step_bucket(model_t *m, uint32_t k)
                                           / (SEC / 10));
 
     if (any(3) == 0) {
-        assert_int_equal(run(&op, NGX_COORD_OP_BUCKET_GIVE, k), NGX_OK);
+        assert_int_equal(run(&op, &ngx_coord_op_bucket_give, k), NGX_OK);
         m->level -= cost * SEC / 10;
     }
 }
@@ -166,7 +166,7 @@ step_window(model_t *m, uint32_t k)
     op.u.rate.limit = 6;
     op.u.rate.cost = cost;
 
-    rc = run(&op, NGX_COORD_OP_WINDOW_TAKE, k);
+    rc = run(&op, &ngx_coord_op_window_take, k);
 
     if (m->end <= now) {
         m->end = now + SEC;
@@ -185,7 +185,7 @@ step_window(model_t *m, uint32_t k)
 
     if (rc == NGX_OK && any(3) == 0) {
         ngx_stub_clock += TICK * any(50);
-        run(&op, NGX_COORD_OP_WINDOW_GIVE, k);
+        run(&op, &ngx_coord_op_window_give, k);
 
         if (ngx_stub_clock < m->end) {
             m->used -= cost;
@@ -211,7 +211,7 @@ step_sliding(model_t *m, uint32_t k)
     op.u.rate.limit = 6;
     op.u.rate.cost = cost;
 
-    rc = run(&op, NGX_COORD_OP_SLIDING_TAKE, k);
+    rc = run(&op, &ngx_coord_op_sliding_take, k);
 
     /* a window of one second makes the weight the nanoseconds left in it */
 
@@ -227,7 +227,7 @@ step_sliding(model_t *m, uint32_t k)
 
         if (any(3) == 0) {
             ngx_stub_clock += TICK * any(300);
-            run(&op, NGX_COORD_OP_SLIDING_GIVE, k);
+            run(&op, &ngx_coord_op_sliding_give, k);
             m->count[i] -= cost;
         }
 
@@ -252,7 +252,7 @@ step_log(model_t *m, uint32_t k)
     op.u.rate.cost = 1;
     set_id(&op, ++ids);
 
-    rc = run(&op, NGX_COORD_OP_LOG_TAKE, k);
+    rc = run(&op, &ngx_coord_op_log_take, k);
 
     oldest = now;
 
@@ -282,7 +282,7 @@ step_log(model_t *m, uint32_t k)
     if (any(4) == 0) {
         i = any(n);
         set_id(&op, m->log_id[i]);
-        run(&op, NGX_COORD_OP_LOG_GIVE, k);
+        run(&op, &ngx_coord_op_log_give, k);
         m->nlog--;
         m->log[i] = m->log[m->nlog];
         m->log_id[i] = m->log_id[m->nlog];
@@ -308,14 +308,14 @@ step_lease(model_t *m, uint32_t k)
         set_id(&op, m->lease_id[i]);
 
         if (any(2)) {
-            run(&op, NGX_COORD_OP_LEASE_RELEASE, k);
+            run(&op, &ngx_coord_op_lease_release, k);
             m->nlease--;
             m->lease[i] = m->lease[m->nlease];
             m->lease_id[i] = m->lease_id[m->nlease];
             return;
         }
 
-        rc = run(&op, NGX_COORD_OP_LEASE_RENEW, k);
+        rc = run(&op, &ngx_coord_op_lease_renew, k);
 
         if (m->lease[i] > now) {
             assert_int_equal(rc, NGX_OK);
@@ -329,7 +329,7 @@ step_lease(model_t *m, uint32_t k)
     }
 
     set_id(&op, ++ids);
-    rc = run(&op, NGX_COORD_OP_LEASE_ACQUIRE, k);
+    rc = run(&op, &ngx_coord_op_lease_acquire, k);
 
     for (i = 0, n = 0; i < m->nlease; i++) {
         if (m->lease[i] > now) {
@@ -383,7 +383,7 @@ all_operations_match_naive_models(void **state)
     for (i = 0; i < 40000; i++) {
         ngx_memzero(&op, sizeof(op));
         op.u.rate.interval = 1;
-        run(&op, NGX_COORD_OP_BUCKET_TAKE, 1000 + i);
+        run(&op, &ngx_coord_op_bucket_take, 1000 + i);
         ngx_stub_clock += 10;
     }
 
@@ -408,13 +408,13 @@ cost_above_the_limit_never_fits(void **state)
     op.u.rate.limit = 3;
     op.u.rate.cost = 4;
 
-    assert_int_equal(run(&op, NGX_COORD_OP_BUCKET_TAKE, 1), NGX_BUSY);
+    assert_int_equal(run(&op, &ngx_coord_op_bucket_take, 1), NGX_BUSY);
     assert_int_equal(op.u.rate.retry, 0);
-    assert_int_equal(run(&op, NGX_COORD_OP_WINDOW_TAKE, 1), NGX_BUSY);
-    assert_int_equal(run(&op, NGX_COORD_OP_SLIDING_TAKE, 1), NGX_BUSY);
+    assert_int_equal(run(&op, &ngx_coord_op_window_take, 1), NGX_BUSY);
+    assert_int_equal(run(&op, &ngx_coord_op_sliding_take, 1), NGX_BUSY);
 
     ngx_memzero(&op, sizeof(op));
-    assert_int_equal(run(&op, NGX_COORD_OP_LEASE_ACQUIRE, 1), NGX_BUSY);
+    assert_int_equal(run(&op, &ngx_coord_op_lease_acquire, 1), NGX_BUSY);
 
     assert_int_equal(((ngx_coord_table_t *) zone.table)->nentries, 0);
 
@@ -441,7 +441,7 @@ full_of_leases_is_an_error_logged_once_a_second(void **state)
         set_id(&op, i + 1);
         ngx_stub_clock += 1000000;
 
-        if (run(&op, NGX_COORD_OP_LEASE_ACQUIRE, i) == NGX_OK) {
+        if (run(&op, &ngx_coord_op_lease_acquire, i) == NGX_OK) {
             granted++;
             continue;
         }
@@ -457,7 +457,7 @@ full_of_leases_is_an_error_logged_once_a_second(void **state)
 
     for (i = 0; i < granted; i++) {
         set_id(&op, i + 1);
-        assert_int_equal(run(&op, NGX_COORD_OP_LEASE_RENEW, i), NGX_OK);
+        assert_int_equal(run(&op, &ngx_coord_op_lease_renew, i), NGX_OK);
     }
 
     free_zone();
@@ -478,7 +478,7 @@ full_of_rates_evicts(void **state)
         op.u.rate.interval = 100 * SEC;
         op.u.rate.cost = 1;
 
-        assert_int_equal(run(&op, NGX_COORD_OP_BUCKET_TAKE, i), NGX_OK);
+        assert_int_equal(run(&op, &ngx_coord_op_bucket_take, i), NGX_OK);
     }
 
     assert_int_equal(ngx_stub_logged, 0);
@@ -500,7 +500,7 @@ reload_keeps_the_table(void **state)
     ngx_memzero(&op, sizeof(op));
     op.u.rate.interval = 100 * SEC;
     op.u.rate.cost = 1;
-    assert_int_equal(run(&op, NGX_COORD_OP_BUCKET_TAKE, 5), NGX_OK);
+    assert_int_equal(run(&op, &ngx_coord_op_bucket_take, 5), NGX_OK);
 
     shm2 = shm;
     zone2 = zone;
@@ -509,7 +509,7 @@ reload_keeps_the_table(void **state)
 
     assert_int_equal(ngx_coord_memory_init_zone(&shm2, &zone), NGX_OK);
     assert_ptr_equal(zone2.table, zone.table);
-    assert_int_equal(run(&op, NGX_COORD_OP_BUCKET_TAKE, 5), NGX_BUSY);
+    assert_int_equal(run(&op, &ngx_coord_op_bucket_take, 5), NGX_BUSY);
 
     ngx_stub_logged = 0;
     ngx_str_set(&zone2.type, "cc");
@@ -542,7 +542,7 @@ a_dead_holder_is_noticed_and_repaired(void **state)
     ngx_memzero(&op, sizeof(op));
     op.u.rate.interval = 100 * SEC;
     op.u.rate.cost = 1;
-    assert_int_equal(run(&op, NGX_COORD_OP_BUCKET_TAKE, 5), NGX_OK);
+    assert_int_equal(run(&op, &ngx_coord_op_bucket_take, 5), NGX_OK);
 
     ngx_memset(ngx_coord_table_buckets(t), 0xee,
                t->nbuckets * sizeof(uint32_t));
@@ -550,9 +550,9 @@ a_dead_holder_is_noticed_and_repaired(void **state)
     t->dirty = 1;
     ngx_stub_logged = 0;
 
-    assert_int_equal(run(&op, NGX_COORD_OP_BUCKET_TAKE, 5), NGX_BUSY);
+    assert_int_equal(run(&op, &ngx_coord_op_bucket_take, 5), NGX_BUSY);
     assert_int_equal(ngx_stub_logged, 1);
-    assert_int_equal(run(&op, NGX_COORD_OP_BUCKET_TAKE, 6), NGX_OK);
+    assert_int_equal(run(&op, &ngx_coord_op_bucket_take, 6), NGX_OK);
     assert_int_equal(ngx_stub_logged, 1);
 
     free_zone();

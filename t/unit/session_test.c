@@ -16,7 +16,7 @@
 
 #include "test_redis.h"
 #include "ngx_coord_store.h"
-#include "ngx_coord_store_op.h"
+#include "ngx_coord_op_script.h"
 
 
 #define SEC       1000000000LL
@@ -35,20 +35,20 @@ static ngx_int_t
 parse(ngx_coord_op_t *op, ngx_coord_resp_value_t *v, ngx_coord_nsec_t now)
 {
     ngx_uint_t               i;
-    ngx_coord_resp_value_t  *values[NGX_COORD_STORE_OP_VALUES];
+    ngx_coord_resp_value_t  *values[NGX_COORD_OP_VALUES];
 
     assert_int_equal(v->type, NGX_COORD_RESP_ARRAY);
-    assert_int_equal(v->integer, ngx_coord_store_op_ncommands(op));
+    assert_int_equal(v->integer, ngx_coord_op_ncommands(op));
 
     v++;
 
-    for (i = 0; i < ngx_coord_store_op_ncommands(op); i++) {
+    for (i = 0; i < ngx_coord_op_ncommands(op); i++) {
         assert_int_not_equal(v->type, NGX_COORD_RESP_ERROR);
         values[i] = v;
         v += v->next;
     }
 
-    return ngx_coord_store_op_parse(op, values, now);
+    return ngx_coord_op_parse(op, values, now);
 }
 
 
@@ -65,18 +65,18 @@ in_redis(ngx_coord_op_t *op)
     batch.ops = op;
     batch.nops = 1;
 
-    assert_int_equal(ngx_coord_store_op_prepare(&batch, op, &key), NGX_OK);
+    assert_int_equal(ngx_coord_op_prepare(&batch, op, &key), NGX_OK);
 
-    size = ngx_coord_store_op_size(op, ngx_stub_clock);
+    size = ngx_coord_op_size(op, ngx_stub_clock);
     data = malloc(size);
-    end = ngx_coord_store_op_encode(data, op, ngx_stub_clock);
+    end = ngx_coord_op_encode(data, op, ngx_stub_clock);
     assert_true((size_t) (end - data) <= size);
 
     (void) raw("MULTI");
     put(data, end - data);
     free(data);
 
-    for (i = 0; i < ngx_coord_store_op_ncommands(op); i++) {
+    for (i = 0; i < ngx_coord_op_ncommands(op); i++) {
         assert_int_equal(reply()->type, NGX_COORD_RESP_STATUS);
     }
 
@@ -121,7 +121,7 @@ teardown(void **state)
 
 
 static void
-make(ngx_coord_op_t *op, ngx_coord_op_e type, ngx_uint_t session,
+make(ngx_coord_op_t *op, const ngx_coord_op_type_t *type, ngx_uint_t session,
     ngx_uint_t user)
 {
     ngx_memzero(op, sizeof(*op));
@@ -133,8 +133,7 @@ make(ngx_coord_op_t *op, ngx_coord_op_e type, ngx_uint_t session,
     ngx_memset(op->id, '0' + session, NGX_COORD_ID_LEN);
 
     op->key_len = sprintf((char *) op->key, "~%032x",
-                          (int) ((type >= NGX_COORD_OP_USER_CHECK
-                                  && type <= NGX_COORD_OP_USER_REVOKE)
+                          (int) (type->kind == NGX_COORD_KIND_USER
                                  ? 100 + user : session));
 }
 
@@ -170,32 +169,28 @@ told(ngx_coord_op_t *op, char *buf)
     s = &op->u.session;
     items = (ngx_coord_session_item_t *) op->blob;
 
-    switch (op->type) {
-
-    case NGX_COORD_OP_SESSION_GET:
-    case NGX_COORD_OP_SESSION_BIND:
-
+    if (op->type == &ngx_coord_op_session_get
+        || op->type == &ngx_coord_op_session_bind)
+    {
         if (!s->found) {
             strcpy(buf, "none");
-            break;
+            return;
         }
 
         sprintf(buf, "value %d %.*s user %.*s revoked %d created %d age %d",
                 s->bound, (int) s->value_len, op->blob, (int) s->user_len,
                 s->user, s->revoked, s->created, (int) (s->age / 1000));
-        break;
 
-    case NGX_COORD_OP_SESSION_REVOKE:
+    } else if (op->type == &ngx_coord_op_session_revoke) {
         sprintf(buf, "found %d user %.*s", s->found, (int) s->user_len,
                 s->user);
-        break;
 
-    case NGX_COORD_OP_USER_CHECK:
-    case NGX_COORD_OP_USER_DROP:
+    } else if (op->type == &ngx_coord_op_user_check
+               || op->type == &ngx_coord_op_user_drop)
+    {
         sprintf(buf, "found %d", s->found);
-        break;
 
-    case NGX_COORD_OP_USER_LIST:
+    } else if (op->type == &ngx_coord_op_user_list) {
         buf += sprintf(buf, "%d:", (int) s->count);
 
         for (i = 0; i < s->count; i++) {
@@ -203,13 +198,10 @@ told(ngx_coord_op_t *op, char *buf)
                            (int) (items[i].idle / 1000));
         }
 
-        break;
-
-    case NGX_COORD_OP_USER_REVOKE:
+    } else if (op->type == &ngx_coord_op_user_revoke) {
         sprintf(buf, "%d", (int) s->count);
-        break;
 
-    default:
+    } else {
         strcpy(buf, "done");
     }
 }
@@ -245,45 +237,50 @@ both(ngx_coord_op_t *op, char *answer)
 static void
 both_stores_do_the_same(void **state)
 {
-    char             value[16];
-    ngx_uint_t       i, session, user;
-    ngx_coord_op_t   op;
-    ngx_coord_op_e   type;
+    char                        value[16];
+    ngx_uint_t                  i, session, user;
+    ngx_coord_op_t              op;
+    const ngx_coord_op_type_t  *type;
+
+    static const ngx_coord_op_type_t  *types[] = {
+        &ngx_coord_op_session_get,
+        &ngx_coord_op_session_bind,
+        &ngx_coord_op_session_set,
+        &ngx_coord_op_session_touch,
+        &ngx_coord_op_session_revoke,
+        &ngx_coord_op_user_check,
+        &ngx_coord_op_user_add,
+        &ngx_coord_op_user_seen,
+        &ngx_coord_op_user_drop,
+        &ngx_coord_op_user_list,
+        &ngx_coord_op_user_revoke
+    };
 
     for (i = 0; i < 6000; i++) {
         session = any(SESSIONS);
         user = any(USERS);
-        type = NGX_COORD_OP_SESSION_GET
-               + any(NGX_COORD_OP_USER_REVOKE - NGX_COORD_OP_SESSION_GET + 1);
+        type = types[any(sizeof(types) / sizeof(types[0]))];
 
-        if ((type == NGX_COORD_OP_SESSION_REVOKE
-             || type == NGX_COORD_OP_USER_REVOKE
-             || type == NGX_COORD_OP_USER_DROP)
+        if ((type == &ngx_coord_op_session_revoke
+             || type == &ngx_coord_op_user_revoke
+             || type == &ngx_coord_op_user_drop)
             && any(4))
         {
-            type = NGX_COORD_OP_USER_LIST;
+            type = &ngx_coord_op_user_list;
         }
 
         make(&op, type, session, user);
         sprintf(value, "value%d", (int) any(1000));
 
-        switch (type) {
-
-        case NGX_COORD_OP_SESSION_BIND:
+        if (type == &ngx_coord_op_session_bind) {
             bind_to(&op, any(3) ? value : NULL,
                     any(2) ? user : NGX_CONF_UNSET_UINT);
-            break;
 
-        case NGX_COORD_OP_SESSION_SET:
+        } else if (type == &ngx_coord_op_session_set) {
             bind_to(&op, any(2) ? value : NULL, user);
-            break;
 
-        case NGX_COORD_OP_USER_ADD:
+        } else if (type == &ngx_coord_op_user_add) {
             op.u.session.max = any(4);
-            break;
-
-        default:
-            break;
         }
 
         both(&op, NULL);
@@ -296,12 +293,12 @@ both_stores_do_the_same(void **state)
             raw("FLUSHALL");
 
             for (session = 0; session < SESSIONS; session++) {
-                make(&op, NGX_COORD_OP_SESSION_KEEP, session, 0);
+                make(&op, &ngx_coord_op_session_keep, session, 0);
                 ngx_coord_memory_run(&op);
             }
 
             for (user = 0; user < USERS; user++) {
-                make(&op, NGX_COORD_OP_USER_REVOKE, 0, user);
+                make(&op, &ngx_coord_op_user_revoke, 0, user);
                 ngx_coord_memory_run(&op);
             }
         }
@@ -315,26 +312,26 @@ the_first_to_bind_decides(void **state)
     char            text[4096];
     ngx_coord_op_t  op;
 
-    make(&op, NGX_COORD_OP_SESSION_BIND, 1, 0);
+    make(&op, &ngx_coord_op_session_bind, 1, 0);
     bind_to(&op, NULL, NGX_CONF_UNSET_UINT);
     both(&op, text);
     assert_string_equal(text, "value 0  user  revoked 0 created 1 age 0");
 
-    make(&op, NGX_COORD_OP_SESSION_BIND, 1, 0);
+    make(&op, &ngx_coord_op_session_bind, 1, 0);
     bind_to(&op, "one", NGX_CONF_UNSET_UINT);
     both(&op, text);
     assert_string_equal(text, "value 1 one user  revoked 0 created 0 age 0");
 
-    make(&op, NGX_COORD_OP_SESSION_BIND, 1, 0);
+    make(&op, &ngx_coord_op_session_bind, 1, 0);
     bind_to(&op, "two", NGX_CONF_UNSET_UINT);
     both(&op, text);
     assert_string_equal(text, "value 1 one user  revoked 0 created 0 age 0");
 
-    make(&op, NGX_COORD_OP_SESSION_REVOKE, 1, 0);
+    make(&op, &ngx_coord_op_session_revoke, 1, 0);
     both(&op, text);
     assert_string_equal(text, "found 1 user ");
 
-    make(&op, NGX_COORD_OP_SESSION_GET, 1, 0);
+    make(&op, &ngx_coord_op_session_get, 1, 0);
     both(&op, text);
     assert_string_equal(text, "value 0  user  revoked 1 created 0 age 0");
 }
@@ -348,45 +345,45 @@ a_user_has_the_most_active(void **state)
     ngx_coord_op_t  op;
 
     for (i = 1; i <= 3; i++) {
-        make(&op, NGX_COORD_OP_USER_ADD, i, 0);
+        make(&op, &ngx_coord_op_user_add, i, 0);
         op.u.session.max = 3;
         both(&op, NULL);
         ngx_stub_clock += SEC;
     }
 
-    make(&op, NGX_COORD_OP_USER_SEEN, 1, 0);
+    make(&op, &ngx_coord_op_user_seen, 1, 0);
     both(&op, NULL);
     ngx_stub_clock += SEC;
 
-    make(&op, NGX_COORD_OP_USER_ADD, 4, 0);
+    make(&op, &ngx_coord_op_user_add, 4, 0);
     op.u.session.max = 3;
     both(&op, NULL);
 
-    make(&op, NGX_COORD_OP_USER_LIST, 0, 0);
+    make(&op, &ngx_coord_op_user_list, 0, 0);
     both(&op, text);
     assert_string_equal(text, "3: 4 0 1 1000000 3 2000000");
 
-    make(&op, NGX_COORD_OP_USER_SEEN, 2, 0);
+    make(&op, &ngx_coord_op_user_seen, 2, 0);
     both(&op, NULL);
-    make(&op, NGX_COORD_OP_USER_CHECK, 2, 0);
+    make(&op, &ngx_coord_op_user_check, 2, 0);
     both(&op, text);
     assert_string_equal(text, "found 0");
 
     /* what is older than the life of a session has expired */
 
     ngx_stub_clock += 998 * SEC;
-    make(&op, NGX_COORD_OP_USER_LIST, 0, 0);
+    make(&op, &ngx_coord_op_user_list, 0, 0);
     both(&op, text);
     assert_string_equal(text, "3: 4 998000000 1 999000000 3 1000000000");
 
     ngx_stub_clock += 2 * SEC;
-    make(&op, NGX_COORD_OP_USER_ADD, 5, 0);
+    make(&op, &ngx_coord_op_user_add, 5, 0);
     both(&op, NULL);
-    make(&op, NGX_COORD_OP_USER_LIST, 0, 0);
+    make(&op, &ngx_coord_op_user_list, 0, 0);
     both(&op, text);
     assert_string_equal(text, "2: 5 0 4 1000000000");
 
-    make(&op, NGX_COORD_OP_USER_REVOKE, 0, 0);
+    make(&op, &ngx_coord_op_user_revoke, 0, 0);
     both(&op, text);
     assert_string_equal(text, "2");
     both(&op, text);
@@ -402,14 +399,14 @@ a_long_list_tells_the_newest(void **state)
     ngx_coord_session_item_t  *items;
 
     for (i = 0; i < 150; i++) {
-        make(&op[0], NGX_COORD_OP_USER_ADD, 0, 0);
+        make(&op[0], &ngx_coord_op_user_add, 0, 0);
         op[0].id[0] = (i * 37) % 150;
         both(&op[0], NULL);
         ngx_stub_clock += 1000;
     }
 
     for (n = 0; n < 2; n++) {
-        make(&op[n], NGX_COORD_OP_USER_LIST, 0, 0);
+        make(&op[n], &ngx_coord_op_user_list, 0, 0);
         op[n].blob = blobs[n];
     }
 
@@ -435,7 +432,7 @@ what_redis_said_is_kept(void **state)
     char            text[4096];
     ngx_coord_op_t  op;
 
-    make(&op, NGX_COORD_OP_SESSION_KEEP, 1, 0);
+    make(&op, &ngx_coord_op_session_keep, 1, 0);
     op.blob = blobs[0];
     op.u.session.found = 1;
     op.u.session.age = 5 * SEC;
@@ -443,7 +440,7 @@ what_redis_said_is_kept(void **state)
     bind_to(&op, "one", 2);
     ngx_coord_memory_run(&op);
 
-    make(&op, NGX_COORD_OP_SESSION_GET, 1, 0);
+    make(&op, &ngx_coord_op_session_get, 1, 0);
     op.blob = blobs[0];
     ngx_coord_memory_run(&op);
     told(&op, text);
@@ -453,7 +450,7 @@ what_redis_said_is_kept(void **state)
 
     /* a life that this node slid is told, not cut */
 
-    make(&op, NGX_COORD_OP_SESSION_KEEP, 1, 0);
+    make(&op, &ngx_coord_op_session_keep, 1, 0);
     op.blob = blobs[0];
     op.u.session.found = 1;
     op.u.session.left = 4 * SEC;
@@ -461,7 +458,7 @@ what_redis_said_is_kept(void **state)
     ngx_coord_memory_run(&op);
     assert_int_equal(op.u.session.left, 10 * SEC);
 
-    make(&op, NGX_COORD_OP_SESSION_GET, 1, 0);
+    make(&op, &ngx_coord_op_session_get, 1, 0);
     op.blob = blobs[0];
     ngx_coord_memory_run(&op);
     told(&op, text);
@@ -473,14 +470,14 @@ what_redis_said_is_kept(void **state)
 
     /* what is not in Redis any more is forgotten */
 
-    make(&op, NGX_COORD_OP_SESSION_KEEP, 1, 0);
+    make(&op, &ngx_coord_op_session_keep, 1, 0);
     op.blob = blobs[0];
     op.u.session.found = 1;
     op.u.session.left = 4 * SEC;
     ngx_coord_memory_run(&op);
-    make(&op, NGX_COORD_OP_SESSION_KEEP, 1, 0);
+    make(&op, &ngx_coord_op_session_keep, 1, 0);
     ngx_coord_memory_run(&op);
-    make(&op, NGX_COORD_OP_SESSION_GET, 1, 0);
+    make(&op, &ngx_coord_op_session_get, 1, 0);
     ngx_coord_memory_run(&op);
     assert_int_equal(op.u.session.found, 0);
 }
@@ -494,43 +491,43 @@ no_reply_is_trusted(void **state)
     ngx_coord_op_t  op;
 
     static const struct {
-        ngx_coord_op_e   type;
+        const ngx_coord_op_type_t *type;
         const char      *reply;
     } bad[] = {
-        { NGX_COORD_OP_SESSION_GET, "*2\r\n:1\r\n:5\r\n" },
-        { NGX_COORD_OP_SESSION_GET, "*2\r\n*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n"
+        { &ngx_coord_op_session_get, "*2\r\n:1\r\n:5\r\n" },
+        { &ngx_coord_op_session_get, "*2\r\n*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n"
                                     ":5\r\n" },
-        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$1\r\nx\r\n$-1\r\n$-1\r\n"
+        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$1\r\nx\r\n$-1\r\n$-1\r\n"
                                     "$-1\r\n:5\r\n" },
-        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$2\r\n-1\r\n$-1\r\n$-1\r\n"
+        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$2\r\n-1\r\n$-1\r\n$-1\r\n"
                                     "$-1\r\n:5\r\n" },
-        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$19\r\n9223372036854775807"
+        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$19\r\n9223372036854775807"
                                     "\r\n$-1\r\n$-1\r\n$-1\r\n:5\r\n" },
-        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$1\r\n1\r\n:1\r\n$-1\r\n"
+        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$1\r\n1\r\n:1\r\n$-1\r\n"
                                     "$-1\r\n:5\r\n" },
-        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$1\r\n1\r\n$-1\r\n$34\r\n"
+        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$1\r\n1\r\n$-1\r\n$34\r\n"
                                     "0123456789012345678901234567890123\r\n"
                                     "$-1\r\n:5\r\n" },
-        { NGX_COORD_OP_SESSION_GET, "*2\r\n*4\r\n$1\r\n1\r\n$-1\r\n$-1\r\n"
+        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$1\r\n1\r\n$-1\r\n$-1\r\n"
                                     "$-1\r\n$1\r\nx\r\n" },
-        { NGX_COORD_OP_SESSION_BIND, "*6\r\n$1\r\nx\r\n:1\r\n:1\r\n:1\r\n"
+        { &ngx_coord_op_session_bind, "*6\r\n$1\r\nx\r\n:1\r\n:1\r\n:1\r\n"
                                      "*4\r\n$1\r\n1\r\n$-1\r\n$-1\r\n$-1\r\n"
                                      ":5\r\n" },
-        { NGX_COORD_OP_SESSION_REVOKE, "*5\r\n*0\r\n:1\r\n:1\r\n:1\r\n:1"
+        { &ngx_coord_op_session_revoke, "*5\r\n*0\r\n:1\r\n:1\r\n:1\r\n:1"
                                        "\r\n" },
-        { NGX_COORD_OP_USER_CHECK, "*1\r\n*0\r\n" },
-        { NGX_COORD_OP_USER_DROP, "*1\r\n$-1\r\n" },
-        { NGX_COORD_OP_USER_REVOKE, "*2\r\n:-1\r\n:1\r\n" },
-        { NGX_COORD_OP_USER_LIST, "*3\r\n:0\r\n:1\r\n*1\r\n$1\r\na\r\n" },
-        { NGX_COORD_OP_USER_LIST, "*3\r\n:0\r\n:1\r\n*2\r\n$1\r\na\r\n$1\r\n"
+        { &ngx_coord_op_user_check, "*1\r\n*0\r\n" },
+        { &ngx_coord_op_user_drop, "*1\r\n$-1\r\n" },
+        { &ngx_coord_op_user_revoke, "*2\r\n:-1\r\n:1\r\n" },
+        { &ngx_coord_op_user_list, "*3\r\n:0\r\n:1\r\n*1\r\n$1\r\na\r\n" },
+        { &ngx_coord_op_user_list, "*3\r\n:0\r\n:1\r\n*2\r\n$1\r\na\r\n$1\r\n"
                                   "1\r\n" },
-        { NGX_COORD_OP_USER_LIST, "*3\r\n:0\r\n:1\r\n*2\r\n$32\r\n"
+        { &ngx_coord_op_user_list, "*3\r\n:0\r\n:1\r\n*2\r\n$32\r\n"
                                   "0123456789abcdef0123456789abcdeg\r\n"
                                   "$1\r\n1\r\n" },
-        { NGX_COORD_OP_USER_LIST, "*3\r\n:0\r\n:1\r\n*2\r\n$32\r\n"
+        { &ngx_coord_op_user_list, "*3\r\n:0\r\n:1\r\n*2\r\n$32\r\n"
                                   "0123456789abcdef0123456789abcdef\r\n"
                                   "$3\r\nnan\r\n" },
-        { NGX_COORD_OP_USER_LIST, "*3\r\n:0\r\n:1\r\n:1\r\n" }
+        { &ngx_coord_op_user_list, "*3\r\n:0\r\n:1\r\n:1\r\n" }
     };
 
     for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -557,7 +554,7 @@ no_reply_is_trusted(void **state)
     {
         ngx_coord_resp_value_t  *v;
 
-        make(&op, NGX_COORD_OP_SESSION_GET, 1, 1);
+        make(&op, &ngx_coord_op_session_get, 1, 1);
         op.blob = malloc(NGX_COORD_SESSION_VALUE_LEN);
 
         ngx_coord_resp_feed(resp, (u_char *) text, i);

@@ -35,7 +35,7 @@ static ngx_uint_t                refuse;       /* the client sends nothing */
 static pending_t                 pending[CALLS];
 static ngx_uint_t                npending;
 static ngx_uint_t                handled;
-static ngx_coord_redis_stats_t   stats;
+static ngx_coord_store_stats_t   stats;
 static ngx_cycle_t               cycle;
 static ngx_shm_zone_t            shm;
 static ngx_coord_store_t         redis;
@@ -57,7 +57,7 @@ ngx_coord_channel_init(ngx_coord_store_t *store)
 
 ngx_coord_redis_t *
 ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
-    ngx_coord_redis_stats_t *st, ngx_cycle_t *cy)
+    ngx_coord_store_stats_t *st, ngx_cycle_t *cy)
 {
     return (ngx_coord_redis_t *) &redis;
 }
@@ -232,14 +232,14 @@ batch_of(ngx_coord_zone_t *z)
 
 
 static ngx_coord_op_t *
-add(ngx_coord_batch_t *batch, ngx_coord_op_e type, ngx_coord_zone_t *z,
-    const char *key)
+add(ngx_coord_batch_t *batch, const ngx_coord_op_type_t *type,
+    ngx_coord_zone_t *z, const char *key)
 {
     ngx_coord_op_t  *op;
 
     op = ngx_coord_batch_add(batch, type, z, (u_char *) key, strlen(key));
 
-    if (type >= NGX_COORD_OP_LEASE_ACQUIRE) {
+    if (type->kind == NGX_COORD_KIND_LEASE) {
         op->u.lease.limit = 1;
         op->u.lease.lease = 10 * SEC;
 
@@ -259,7 +259,7 @@ add(ngx_coord_batch_t *batch, ngx_coord_op_e type, ngx_coord_zone_t *z,
 /* one operation with limit 1, waited for */
 
 static ngx_int_t
-take(ngx_coord_op_e type, ngx_coord_zone_t *z, const char *key)
+take(const ngx_coord_op_type_t *type, ngx_coord_zone_t *z, const char *key)
 {
     ngx_int_t           rc;
     ngx_coord_batch_t  *batch;
@@ -285,9 +285,9 @@ results_come_from_a_posted_event(void **state)
     ngx_coord_batch_t  *batch;
 
     batch = batch_of(&zone);
-    add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "a");
-    add(batch, NGX_COORD_OP_LEASE_ACQUIRE, &zone, "a2");
-    add(batch, NGX_COORD_OP_WINDOW_TAKE, &zone, "a3");
+    add(batch, &ngx_coord_op_bucket_take, &zone, "a");
+    add(batch, &ngx_coord_op_lease_acquire, &zone, "a2");
+    add(batch, &ngx_coord_op_window_take, &zone, "a3");
 
     assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
 
@@ -305,15 +305,15 @@ results_come_from_a_posted_event(void **state)
 
     /* and giving back frees all of it */
 
-    assert_int_equal(take(NGX_COORD_OP_LEASE_ACQUIRE, &zone, "a2"), NGX_BUSY);
+    assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "a2"), NGX_BUSY);
     ngx_coord_batch_undo(batch, 0, 3);
     deliver();
     ngx_coord_batch_done(batch);
 
-    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "a"), NGX_OK);
-    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "a"), NGX_BUSY);
-    assert_int_equal(take(NGX_COORD_OP_LEASE_ACQUIRE, &zone, "a2"), NGX_OK);
-    assert_int_equal(take(NGX_COORD_OP_WINDOW_TAKE, &zone, "a3"), NGX_OK);
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "a"), NGX_OK);
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "a"), NGX_BUSY);
+    assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "a2"), NGX_OK);
+    assert_int_equal(take(&ngx_coord_op_window_take, &zone, "a3"), NGX_OK);
 }
 
 
@@ -326,10 +326,10 @@ no_answer_ends_by_the_policy(void **state)
     refuse = 1;
 
     batch = batch_of(&zone);
-    add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "b");
-    op = add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "b2");
+    add(batch, &ngx_coord_op_bucket_take, &zone, "b");
+    op = add(batch, &ngx_coord_op_bucket_take, &zone, "b2");
     op->on_failure = NGX_COORD_FAILURE_LOCAL;
-    op = add(batch, NGX_COORD_OP_LEASE_RENEW, &zone, "b3");
+    op = add(batch, &ngx_coord_op_lease_renew, &zone, "b3");
     op->on_failure = NGX_COORD_FAILURE_LOCAL;
 
     assert_int_equal(ngx_coord_batch_send(batch), NGX_OK);
@@ -343,17 +343,17 @@ no_answer_ends_by_the_policy(void **state)
 
     /* what memory gave goes back to memory, also while Redis is well */
 
-    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &local, "b2"), NGX_BUSY);
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &local, "b2"), NGX_BUSY);
     refuse = 0;
     ngx_coord_op_undo(&op[1]);
     assert_int_equal(npending, 0);
-    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &local, "b2"), NGX_OK);
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &local, "b2"), NGX_OK);
 
     ngx_coord_batch_done(batch);
     assert_int_equal(handled, 0);
 
     redis.client = NULL;
-    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "b"), NGX_ERROR);
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "b"), NGX_ERROR);
     redis.client = (ngx_coord_redis_t *) &redis;
 }
 
@@ -370,8 +370,8 @@ a_late_lease_goes_back_a_late_place_stays(void **state)
         handled = 0;
 
         batch = batch_of(&zone);
-        op = add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "c");
-        op = add(batch, NGX_COORD_OP_LEASE_ACQUIRE, &zone, "c2");
+        op = add(batch, &ngx_coord_op_bucket_take, &zone, "c");
+        op = add(batch, &ngx_coord_op_lease_acquire, &zone, "c2");
         op->on_failure = NGX_COORD_FAILURE_LOCAL;
         op->u.lease.limit = 2;
 
@@ -402,9 +402,9 @@ a_late_lease_goes_back_a_late_place_stays(void **state)
             ngx_coord_batch_done(batch);
         }
 
-        assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "c"),
+        assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "c"),
                          NGX_BUSY);
-        assert_int_equal(take(NGX_COORD_OP_LEASE_ACQUIRE, &zone, "c2"),
+        assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "c2"),
                          NGX_OK);
     }
 }
@@ -421,10 +421,10 @@ a_cancelled_batch_gives_all_back(void **state)
         handled = 0;
 
         batch = batch_of(&zone);
-        add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "d");
-        add(batch, NGX_COORD_OP_LEASE_ACQUIRE, &zone, "d2");
-        add(batch, NGX_COORD_OP_SLIDING_TAKE, &zone, "d3");
-        add(batch, NGX_COORD_OP_LOG_TAKE, &zone, "d4");
+        add(batch, &ngx_coord_op_bucket_take, &zone, "d");
+        add(batch, &ngx_coord_op_lease_acquire, &zone, "d2");
+        add(batch, &ngx_coord_op_sliding_take, &zone, "d3");
+        add(batch, &ngx_coord_op_log_take, &zone, "d4");
 
         assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
 
@@ -446,12 +446,12 @@ a_cancelled_batch_gives_all_back(void **state)
         deliver();
 
         assert_int_equal(handled, 0);
-        assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "d"), NGX_OK);
-        assert_int_equal(take(NGX_COORD_OP_LEASE_ACQUIRE, &zone, "d2"),
+        assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "d"), NGX_OK);
+        assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "d2"),
                          NGX_OK);
-        assert_int_equal(take(NGX_COORD_OP_SLIDING_TAKE, &zone, "d3"),
+        assert_int_equal(take(&ngx_coord_op_sliding_take, &zone, "d3"),
                          NGX_OK);
-        assert_int_equal(take(NGX_COORD_OP_LOG_TAKE, &zone, "d4"), NGX_OK);
+        assert_int_equal(take(&ngx_coord_op_log_take, &zone, "d4"), NGX_OK);
     }
 }
 
@@ -466,9 +466,9 @@ a_wrong_key_only_fails_its_own_operation(void **state)
     raw("LPUSH t:rl:z:{e2} something");
 
     batch = batch_of(&zone);
-    add(batch, NGX_COORD_OP_LEASE_ACQUIRE, &zone, "e");
-    add(batch, NGX_COORD_OP_LEASE_ACQUIRE, &zone, "e1");
-    op = add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "e2");
+    add(batch, &ngx_coord_op_lease_acquire, &zone, "e");
+    add(batch, &ngx_coord_op_lease_acquire, &zone, "e1");
+    op = add(batch, &ngx_coord_op_bucket_take, &zone, "e2");
     op->on_failure = NGX_COORD_FAILURE_LOCAL;
 
     assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
@@ -498,21 +498,21 @@ many_operations_and_no_handler(void **state)
 
     for (i = 0; i < 30; i++) {
         sprintf(key, "f%d", (int) i);
-        add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, key);
+        add(batch, &ngx_coord_op_bucket_take, &zone, key);
     }
 
     assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
     deliver();
     ngx_stub_run_posted();
 
-    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "f0"), NGX_BUSY);
-    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "f29"), NGX_BUSY);
-    assert_int_equal(take(NGX_COORD_OP_BUCKET_TAKE, &zone, "f30"), NGX_OK);
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "f0"), NGX_BUSY);
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "f29"), NGX_BUSY);
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "f30"), NGX_OK);
 
     /* left in flight for the exit */
 
     batch = ngx_coord_batch_create(&redis);
-    add(batch, NGX_COORD_OP_BUCKET_TAKE, &zone, "f31");
+    add(batch, &ngx_coord_op_bucket_take, &zone, "f31");
     assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
 }
 
@@ -522,18 +522,26 @@ both_stores_answer_the_same(void **state)
 {
     char                key[16];
     uint64_t            i, undo;
-    ngx_coord_op_e      type;
-    ngx_coord_op_t     *a, *b;
-    ngx_coord_batch_t  *one, *two;
+    ngx_coord_op_t             *a, *b;
+    ngx_coord_batch_t          *one, *two;
+    const ngx_coord_op_type_t  *type;
 
     static ngx_coord_op_t  held[50];
     static ngx_uint_t      nheld;
 
+    static const ngx_coord_op_type_t  *types[] = {
+        &ngx_coord_op_bucket_take,
+        &ngx_coord_op_window_take,
+        &ngx_coord_op_sliding_take,
+        &ngx_coord_op_log_take,
+        &ngx_coord_op_lease_acquire
+    };
+
     for (i = 0; i < 6000; i++) {
         ngx_stub_clock += any(10) ? any(50000) * 1000 : any(2000000) * 1000;
 
-        type = any(5) * 2;
-        sprintf(key, "%d.%d", type, (int) any(4));
+        type = types[any(5)];
+        sprintf(key, "%d.%d", (int) type->kind, (int) any(4));
 
         one = batch_of(&zone);
         two = batch_of(&local);
@@ -541,7 +549,7 @@ both_stores_answer_the_same(void **state)
         a = add(one, type, &zone, key);
         b = add(two, type, &local, key);
 
-        if (type == NGX_COORD_OP_LEASE_ACQUIRE) {
+        if (type == &ngx_coord_op_lease_acquire) {
             a->u.lease.limit = 3 + any(2);
             a->u.lease.lease = (1 + any(3)) * SEC / 4;
 
@@ -550,17 +558,17 @@ both_stores_answer_the_same(void **state)
                 a->rc = 0;
                 a->source = 0;
                 a->sent = 0;
-                a->type = any(2) ? NGX_COORD_OP_LEASE_RENEW
-                                 : NGX_COORD_OP_LEASE_RELEASE;
+                a->type = any(2) ? &ngx_coord_op_lease_renew
+                                 : &ngx_coord_op_lease_release;
             }
 
         } else {
             a->u.rate.interval = SEC / 10;
             a->u.rate.burst = 3;
             a->u.rate.limit = 5;
-            a->u.rate.window = (type == NGX_COORD_OP_WINDOW_TAKE)
+            a->u.rate.window = (type == &ngx_coord_op_window_take)
                                ? 100000 * SEC : SEC;
-            a->u.rate.cost = (type == NGX_COORD_OP_LOG_TAKE) ? 1 : 1 + any(4);
+            a->u.rate.cost = (type == &ngx_coord_op_log_take) ? 1 : 1 + any(4);
         }
 
         *b = *a;
@@ -573,13 +581,13 @@ both_stores_answer_the_same(void **state)
             ngx_stub_run_posted();
         }
 
-        if (a->type == NGX_COORD_OP_LEASE_RENEW && a->rc != b->rc) {
+        if (a->type == &ngx_coord_op_lease_renew && a->rc != b->rc) {
 
             /* either may have dropped a lease that has run out */
 
             assert_true(b->rc == NGX_BUSY);
             ngx_coord_op_undo(a);
-            a->type = NGX_COORD_OP_LEASE_ACQUIRE;
+            a->type = &ngx_coord_op_lease_acquire;
             ngx_coord_op_undo(a);
             deliver();
             goto next;
@@ -587,26 +595,26 @@ both_stores_answer_the_same(void **state)
 
         assert_int_equal(a->rc, b->rc);
 
-        if (a->type == NGX_COORD_OP_LEASE_ACQUIRE) {
+        if (a->type == &ngx_coord_op_lease_acquire) {
             assert_int_equal(a->u.lease.current, b->u.lease.current);
 
             if (a->rc == NGX_OK) {
                 held[nheld < 50 ? nheld++ : any(50)] = *a;
             }
 
-        } else if (a->type < NGX_COORD_OP_LEASE_ACQUIRE) {
+        } else if (a->type->kind != NGX_COORD_KIND_LEASE) {
             assert_int_equal(a->u.rate.remaining, b->u.rate.remaining);
             assert_int_equal(a->u.rate.excess, b->u.rate.excess);
 
-            if (type != NGX_COORD_OP_WINDOW_TAKE) {
+            if (type != &ngx_coord_op_window_take) {
                 assert_int_equal(a->u.rate.retry, b->u.rate.retry);
 
-                if (type != NGX_COORD_OP_LOG_TAKE || a->rc == NGX_OK) {
+                if (type != &ngx_coord_op_log_take || a->rc == NGX_OK) {
                     assert_int_equal(a->u.rate.reset, b->u.rate.reset);
                 }
             }
 
-            undo = any(type == NGX_COORD_OP_WINDOW_TAKE ? 2 : 4);
+            undo = any(type == &ngx_coord_op_window_take ? 2 : 4);
 
             if (undo == 0) {
                 ngx_stub_clock += any(100000) * 1000;

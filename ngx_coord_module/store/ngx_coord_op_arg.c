@@ -1,0 +1,204 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * What the operations of all topics share: arguments of scripts, replies, and
+ * entries in memory.
+ */
+
+
+#include "ngx_coord_op_arg.h"
+
+
+/* scores beyond this are no times: they would overflow as nanoseconds */
+#define NGX_COORD_USEC_MAX  9e15
+
+
+void
+ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op,
+    const char *suffix)
+{
+    u_char  *p;
+
+    p = cmd->last;
+
+    p = ngx_cpymem(p, op->zone->key_head.data, op->zone->key_head.len);
+    p = ngx_cpymem(p, op->key, op->key_len);
+    p = ngx_cpymem(p, suffix, ngx_strlen(suffix));
+
+    ngx_coord_arg_str(&cmd->args[n], cmd->last, p - cmd->last);
+
+    cmd->last = p;
+}
+
+
+void
+ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op,
+    int64_t index)
+{
+    u_char  *p;
+
+    ngx_coord_arg_key(cmd, n, op, "}:");
+
+    p = ngx_sprintf(cmd->last, "%L", index);
+
+    cmd->args[n].len += p - cmd->last;
+    cmd->last = p;
+}
+
+
+void
+ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
+{
+    u_char  *p;
+
+    p = ngx_hex_dump(cmd->last, op->id, NGX_COORD_ID_LEN);
+
+    ngx_coord_arg_str(&cmd->args[n], cmd->last, p - cmd->last);
+
+    cmd->last = p;
+}
+
+
+void
+ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
+{
+    ngx_str_t  id, text;
+
+    id.data = op->id;
+    id.len = NGX_COORD_ID_LEN;
+
+    text.data = cmd->last;
+
+    ngx_encode_base64url(&text, &id);
+
+    ngx_coord_arg_str(&cmd->args[n], text.data, text.len);
+
+    cmd->last += text.len;
+}
+
+
+/*
+ * The life of a key in milliseconds: that of the longest seen in the zone, as
+ * callers with shorter ones must not cut it.
+ */
+
+int64_t
+ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns)
+{
+    op->zone->longest = ngx_max(op->zone->longest, ns);
+
+    return (int64_t) ngx_coord_ceil_msec(op->zone->longest)
+           + NGX_COORD_OP_SLACK;
+}
+
+
+/* whatever it gave back, it is not there any more */
+
+ngx_int_t
+ngx_coord_give_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_coord_score_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    double     expires;
+    ngx_int_t  rc;
+
+    rc = ngx_coord_resp_double(values[1], &expires);
+
+    return rc == NGX_DECLINED ? NGX_BUSY : rc;
+}
+
+
+ngx_int_t
+ngx_coord_time_parse(ngx_coord_resp_value_t *value, ngx_coord_nsec_t *time)
+{
+    double     score;
+    ngx_int_t  rc;
+
+    rc = ngx_coord_resp_double(value, &score);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (!(score >= 0 && score <= NGX_COORD_USEC_MAX)) {
+        return NGX_ERROR;
+    }
+
+    *time = (int64_t) score * NGX_COORD_NSEC_PER_USEC;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_coord_forget_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t  *a;
+
+    a = cmd->args;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_FORGET_A, op, "}");
+
+    a[NGX_COORD_FORGET_B] = a[NGX_COORD_FORGET_A];
+    a[NGX_COORD_FORGET_C] = a[NGX_COORD_FORGET_A];
+}
+
+
+ngx_int_t
+ngx_coord_forget_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    int64_t  n;
+
+    if (ngx_coord_resp_integer(values[0], &n) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return n ? NGX_OK : NGX_BUSY;
+}
+
+
+ngx_int_t
+ngx_coord_forget_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_entry_t  *entry;
+
+    entry = ngx_coord_entry_find(table, op, now);
+
+    if (entry == NULL) {
+        return NGX_BUSY;
+    }
+
+    ngx_coord_table_remove(table, entry);
+
+    return NGX_OK;
+}
+
+
+ngx_coord_entry_t *
+ngx_coord_entry_find(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    return ngx_coord_table_find(table, op->type->kind, op->key, op->key_len,
+                                now);
+}
+
+
+ngx_coord_entry_t *
+ngx_coord_entry_insert(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_uint_t flags, uint64_t *payload, ngx_coord_nsec_t expires,
+    ngx_coord_nsec_t now)
+{
+    return ngx_coord_table_insert(table, op->type->kind, flags, op->key,
+                                  op->key_len, payload, expires, now);
+}

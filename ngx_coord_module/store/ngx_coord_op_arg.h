@@ -1,0 +1,93 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * For the files of operations: arguments of scripts, replies, and entries in
+ * memory.
+ */
+
+
+#ifndef _NGX_COORD_OP_ARG_H_INCLUDED_
+#define _NGX_COORD_OP_ARG_H_INCLUDED_
+
+
+#include "ngx_coord_store.h"
+#include "ngx_coord_resp.h"
+#include "ngx_coord_script.h"
+
+
+#define NGX_COORD_OP_ARGS      12
+
+/* added to the life of keys: as far may the clocks of workers be apart */
+#define NGX_COORD_OP_SLACK     1000
+
+/* the id of an entry of a lease set or a log in Redis: 16 bytes in base64url */
+#define NGX_COORD_ENTRY_LEN    22
+
+
+/* an operation on its way to be encoded */
+struct ngx_coord_command_s {
+    ngx_uint_t                 script;
+    u_char                    *last;      /* of the scratch memory */
+    ngx_coord_arg_t            args[NGX_COORD_OP_ARGS];
+};
+
+
+/*
+ * The key of op with what follows it, and the id of op, as arguments in the
+ * scratch memory.  redis-cli shows an id in hex, or, where it is a member of a
+ * large set and its length counts, in base64url.
+ */
+void ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, const char *suffix);
+void ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op);
+void ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op);
+
+/* the key of a window of a sliding window counter */
+void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, int64_t index);
+
+/*
+ * The life of a key in milliseconds: that of the longest seen in the zone, as
+ * callers with shorter ones must not cut it.
+ */
+int64_t ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns);
+
+
+/* the parse of what has nothing to tell: whatever it was, it is done */
+ngx_int_t ngx_coord_give_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+
+/* the parse of [1], a score: NGX_OK, or NGX_BUSY where there is none */
+ngx_int_t ngx_coord_score_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+
+/*
+ * A score that is a time in microseconds, in nanoseconds.  NGX_DECLINED: there
+ * is none; NGX_ERROR: it is no time.
+ */
+ngx_int_t ngx_coord_time_parse(ngx_coord_resp_value_t *value,
+    ngx_coord_nsec_t *time);
+
+/* the functions of a forget of one key; NGX_BUSY: there was nothing */
+void ngx_coord_forget_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_forget_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_forget_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
+
+
+/* the entry of the kind and the key of op; NULL: none, or expired */
+ngx_coord_entry_t *ngx_coord_entry_find(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+/* a new one, flags as NGX_COORD_ENTRY_EVICT; NULL: the zone is full */
+ngx_coord_entry_t *ngx_coord_entry_insert(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_uint_t flags, uint64_t *payload,
+    ngx_coord_nsec_t expires, ngx_coord_nsec_t now);
+
+
+#endif /* _NGX_COORD_OP_ARG_H_INCLUDED_ */

@@ -1,0 +1,49 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * One operation of the store as a script of lua-free-scripts/ and back.
+ */
+
+
+#ifndef _NGX_COORD_OP_SCRIPT_H_INCLUDED_
+#define _NGX_COORD_OP_SCRIPT_H_INCLUDED_
+
+
+#include "ngx_coord_store.h"
+#include "ngx_coord_resp.h"
+
+
+/* the replies of one operation, at most */
+#define NGX_COORD_OP_VALUES  20
+
+
+/* as known() of the descriptor */
+ngx_int_t ngx_coord_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+/* the commands, and so the replies, of an operation */
+ngx_uint_t ngx_coord_op_ncommands(ngx_coord_op_t *op);
+
+/*
+ * Makes room for what the encoding of the operations of a batch needs, and
+ * stores a Redis key of op in *key, valid until the next encoding.
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_coord_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
+    ngx_str_t *key);
+
+/* as size() and encode() of a call, now on the clock of the server */
+size_t ngx_coord_op_size(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+u_char *ngx_coord_op_encode(u_char *p, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
+
+/*
+ * Reads the replies of an operation that was encoded at now; none of them is
+ * an error reply.  Fills the answer and returns NGX_OK or NGX_BUSY, or
+ * NGX_ERROR: this is not what the script answers.
+ */
+ngx_int_t ngx_coord_op_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+
+
+#endif /* _NGX_COORD_OP_SCRIPT_H_INCLUDED_ */

@@ -1,0 +1,344 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Fixed windows: in Redis a count in a BITFIELD whose TTL is the end of the
+ * window, in memory payload[0]: the end, payload[1]: used places.
+ */
+
+
+#include "ngx_coord_op_arg.h"
+
+
+/* a window that has less left may end before a give arrives */
+#define NGX_COORD_WINDOW_MARGIN  (100 * NGX_COORD_NSEC_PER_MSEC)
+
+
+static ngx_int_t ngx_coord_window_take_known(ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
+static void ngx_coord_window_take_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_take_run(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_give_known(ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
+static void ngx_coord_window_give_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_give_run(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_window_peek_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_peek_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_peek_run(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+
+const ngx_coord_op_type_t  ngx_coord_op_window_take = {
+    ngx_string("window_take"),
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_KIND_WINDOW,
+    NGX_COORD_SCRIPT_WINDOW_TAKE,
+    ngx_coord_window_take_build,
+    ngx_coord_window_take_parse,
+    ngx_coord_window_take_known,
+    ngx_coord_window_take_run,
+    &ngx_coord_op_window_give,
+    &ngx_coord_op_window_peek,
+    &ngx_coord_op_window_forget,
+    NULL
+};
+
+
+const ngx_coord_op_type_t  ngx_coord_op_window_give = {
+    ngx_string("window_give"),
+    NGX_COORD_OP_JOINS,
+    NGX_COORD_KIND_WINDOW,
+    NGX_COORD_SCRIPT_WINDOW_GIVE,
+    ngx_coord_window_give_build,
+    ngx_coord_give_parse,
+    ngx_coord_window_give_known,
+    ngx_coord_window_give_run,
+    NULL,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+const ngx_coord_op_type_t  ngx_coord_op_window_peek = {
+    ngx_string("window_peek"),
+    0,
+    NGX_COORD_KIND_WINDOW,
+    NGX_COORD_SCRIPT_WINDOW_PEEK,
+    ngx_coord_window_peek_build,
+    ngx_coord_window_peek_parse,
+    NULL,
+    ngx_coord_window_peek_run,
+    NULL,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+const ngx_coord_op_type_t  ngx_coord_op_window_forget = {
+    ngx_string("window_forget"),
+    0,
+    NGX_COORD_KIND_WINDOW,
+    NGX_COORD_SCRIPT_FORGET,
+    ngx_coord_forget_build,
+    ngx_coord_forget_parse,
+    NULL,
+    ngx_coord_forget_run,
+    NULL,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+static ngx_int_t
+ngx_coord_window_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    ngx_coord_window_t  window;
+
+    return ngx_coord_window_init(&window, &op->u.rate) == NGX_OK
+           ? NGX_AGAIN : ngx_coord_rate_never(&op->u.rate);
+}
+
+
+static void
+ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t     *a;
+    ngx_coord_window_t   window;
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    a = cmd->args;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_TAKE_K, op, "}");
+    ngx_coord_arg_str(&a[NGX_COORD_WINDOW_TAKE_ZERO], (u_char *) "\0\0\0", 4);
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_WINDOW],
+                      ngx_coord_ceil_msec(window.length));
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_OPEN],
+                      0xffffffffLL - (window.limit - window.cost));
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_CLOSE],
+                      window.limit - 0xffffffffLL);
+}
+
+
+static ngx_int_t
+ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    int64_t                  used, pttl, sum;
+    ngx_int_t                opened;
+    ngx_coord_nsec_t         left;
+    ngx_coord_window_t       window;
+    ngx_coord_resp_value_t  *v;
+
+    v = values[1];
+
+    if (v->type != NGX_COORD_RESP_ARRAY || v->integer != 3) {
+        return NGX_ERROR;
+    }
+
+    opened = ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &sum);
+
+    if (opened == NGX_ERROR
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 2), &used)
+           != NGX_OK
+        || ngx_coord_resp_integer(values[2], &pttl) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    /* an end that lies too early is safe: see NGX_COORD_WINDOW_MARGIN */
+
+    left = window.length;
+
+    if (pttl >= 0) {
+        left = ngx_min(pttl, NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC)
+               * NGX_COORD_NSEC_PER_MSEC;
+    }
+
+    op->u.rate.mark = now + left;
+
+    /* the key goes when its last millisecond is over */
+
+    return ngx_coord_window_answer(&window, &op->u.rate,
+                                   opened == NGX_OK ? NGX_OK : NGX_BUSY,
+                                   used, left + NGX_COORD_NSEC_PER_MSEC);
+}
+
+
+static ngx_int_t
+ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    int64_t              used;
+    uint64_t             payload[2];
+    ngx_coord_rate_t    *rate;
+    ngx_coord_entry_t   *entry;
+    ngx_coord_window_t   window;
+
+    rate = &op->u.rate;
+
+    if (ngx_coord_window_init(&window, rate) != NGX_OK) {
+        return ngx_coord_rate_never(rate);
+    }
+
+    entry = ngx_coord_entry_find(table, op, now);
+
+    if (entry == NULL) {
+        rate->mark = now + window.length;
+
+        payload[0] = (uint64_t) rate->mark;
+        payload[1] = (uint64_t) window.cost;
+
+        entry = ngx_coord_entry_insert(table, op, NGX_COORD_ENTRY_EVICT,
+                                       payload, rate->mark, now);
+
+        if (entry == NULL) {
+            return NGX_ERROR;
+        }
+
+        return ngx_coord_window_answer(&window, rate, NGX_OK, window.cost,
+                                       window.length);
+    }
+
+    used = (int64_t) entry->payload[1];
+    rate->mark = (ngx_coord_nsec_t) entry->payload[0];
+
+    if (used > window.limit - window.cost) {
+        return ngx_coord_window_answer(&window, rate, NGX_BUSY, used,
+                                       rate->mark - now);
+    }
+
+    used += window.cost;
+    entry->payload[1] = (uint64_t) used;
+
+    return ngx_coord_window_answer(&window, rate, NGX_OK, used,
+                                   rate->mark - now);
+}
+
+
+static ngx_int_t
+ngx_coord_window_give_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    ngx_coord_nsec_t  left, least;
+
+    left = op->u.rate.mark - now;
+    least = (ngx_coord_nsec_t) op->zone->store->redis.timeout
+            * NGX_COORD_NSEC_PER_MSEC;
+
+    return left > NGX_COORD_WINDOW_MARGIN && left > least ? NGX_AGAIN : NGX_OK;
+}
+
+
+static void
+ngx_coord_window_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t     *a;
+    ngx_coord_nsec_t     left;
+    ngx_coord_window_t   window;
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    a = cmd->args;
+    left = (op->u.rate.mark - now) / NGX_COORD_NSEC_PER_MSEC;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_GIVE_K, op, "}");
+    ngx_coord_arg_str(&a[NGX_COORD_WINDOW_GIVE_ZERO], (u_char *) "\0\0\0", 4);
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_GIVE_REMAINING], ngx_max(left, 1));
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_GIVE_MINUS_COST],
+                      left > 0 ? -window.cost : 0);
+}
+
+
+static ngx_int_t
+ngx_coord_window_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    int64_t              used;
+    ngx_coord_entry_t   *entry;
+    ngx_coord_window_t   window;
+
+    entry = ngx_coord_entry_find(table, op, now);
+
+    if (entry == NULL
+        || (ngx_coord_nsec_t) entry->payload[0] != op->u.rate.mark)
+    {
+        return NGX_OK;
+    }
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    used = (int64_t) entry->payload[1] - window.cost;
+    entry->payload[1] = (uint64_t) ngx_max(used, 0);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_coord_window_peek_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_PEEK_K, op, "}");
+}
+
+
+static ngx_int_t
+ngx_coord_window_peek_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    int64_t                  used, pttl;
+    ngx_coord_resp_value_t  *v;
+
+    v = values[0];
+
+    if (v->type != NGX_COORD_RESP_ARRAY
+        || v->integer != 1
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &used)
+           != NGX_OK
+        || ngx_coord_resp_integer(values[1], &pttl) != NGX_OK
+        || used < 0)
+    {
+        return NGX_ERROR;
+    }
+
+    pttl = ngx_min(ngx_max(pttl, 0),
+                   NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC);
+
+    return ngx_coord_peek_window(&op->u.rate, used,
+                                 pttl * NGX_COORD_NSEC_PER_MSEC);
+}
+
+
+static ngx_int_t
+ngx_coord_window_peek_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_nsec_t    end;
+    ngx_coord_entry_t  *entry;
+
+    entry = ngx_coord_entry_find(table, op, now);
+
+    if (entry == NULL) {
+        return ngx_coord_peek_window(&op->u.rate, 0, 0);
+    }
+
+    end = (ngx_coord_nsec_t) entry->payload[0];
+
+    return ngx_coord_peek_window(&op->u.rate, (int64_t) entry->payload[1],
+                                 end - now);
+}
