@@ -179,7 +179,7 @@ is($problem->{status}, 429, 'problem status');
 is($no->header('RateLimit-Policy'), '"one";q=2;qu="concurrent-requests"',
    'RateLimit-Policy');
 is($no->header('RateLimit'), '"one";r=0', 'RateLimit');
-is(scalar $n->log_lines(qr/limiting connections by zone "one", key: /), 3,
+is(scalar $n->log_lines(qr/limiting connections by zone "one", client: .*, key: /), 3,
    'a line for each refusal');
 free_soon('a', 'normal end');
 is($r->command('EXISTS', 'coord:cc:one:{a}'), 0, 'nothing is left');

@@ -197,8 +197,9 @@ for my $where ($nodes[0], $memory) {
 
 my ($line) = $nodes[0]->log_lines(qr/limiting requests/);
 like($line, qr/\[error\].*limiting\ requests,\ excess:\ \d+\.\d{3}\ by\ zone
-               \ "\w+",\ key:\ [0-9a-f]{8},\ outcome:\ REJECTED,
-               \ store:\ main\ \(redis\)/x, 'a line in the words of limit_req');
+               \ "\w+",\ client:\ 127\.0\.0\.1,\ .*,\ host:\ "\w+",
+               \ key:\ [0-9a-f]{8},\ outcome:\ REJECTED,
+               \ store:\ main\ \(redis\)$/x, 'a line in the words of limit_req');
 is(scalar(grep { /key: one/ } $nodes[0]->log_lines(qr/limiting/)), 0,
    'the key is not in it');
 

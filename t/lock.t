@@ -143,7 +143,7 @@ is($no->header('X-Status'), 'REJECTED', 'REJECTED');
 is($no->header('X-Token'), undef, 'no token');
 is($n2->get('/status?k=r')->status, 409, 'coord_lock_status');
 is($n2->get('/dry?k=r')->header('X-Status'), 'REJECTED_DRY_RUN', 'dry run');
-ok($n2->wait_log(qr/refusing request by lock zone "one", key: /, 3), 'logged');
+ok($n2->wait_log(qr/refusing request by lock zone "one", client: .*, key: /, 3), 'logged');
 is($n2->get('/try?k=other')->header('X-Status'), 'ACQUIRED', 'ACQUIRED');
 is($n2->get('/try')->header('X-Status'), undef, 'an empty key: no lock');
 is($n2->get('/auth?k=auth')->status, 403, 'not before the access phase');

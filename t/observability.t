@@ -99,7 +99,7 @@ is($records[4]{limit_req_status}, '', 'not met');
 # decision lines in the error log
 
 my $line = ($n->log_lines(qr/limiting requests/))[0];
-like($line, qr/by zone "one", key: [0-9a-f]{8}, outcome: REJECTED, store: main /,
+like($line, qr/by zone "one", client: .*, key: [0-9a-f]{8}, outcome: REJECTED, store: main /,
      'a decision line');
 
 

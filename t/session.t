@@ -169,7 +169,7 @@ for my $pair ([ $a, $b, 'redis' ], [ $m, $m, 'memory' ]) {
 }
 
 like($a->wait_log(qr/session mismatch/, 10) ? log_line($a) : '',
-     qr/session mismatch, by zone "one", key: [0-9a-f]{8}, outcome: MISMATCH, store: main \(redis\)/,
+     qr/session mismatch, by zone "one", client: .*, key: [0-9a-f]{8}, outcome: MISMATCH, store: main \(redis\)/,
      'log line');
 
 

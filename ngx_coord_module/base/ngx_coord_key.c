@@ -196,6 +196,11 @@ ngx_coord_key_tag(u_char *dst, const ngx_str_t *key)
 {
     u_char  digest[NGX_COORD_DIGEST_LEN];
 
+    if (key->len == NGX_COORD_DIGEST_HEX_LEN && key->data[0] == '~') {
+        ngx_memcpy(dst, key->data + 1, NGX_COORD_KEY_TAG_BYTES * 2);
+        return NGX_COORD_KEY_TAG_BYTES * 2;
+    }
+
     if (ngx_coord_key_sha256(digest, key) != NGX_OK) {
         return 0;
     }

@@ -51,8 +51,9 @@ size_t ngx_coord_key_encode(u_char *dst, const ngx_str_t *key);
 size_t ngx_coord_key_digest(u_char *dst, const ngx_str_t *key);
 
 /*
- * ngx_coord_key_tag() writes 8 hex digits that name a key in a log line
- * without telling it (a part of its SHA-256), and returns their number.
+ * ngx_coord_key_tag() writes the 8 hex digits that name an encoded key in a
+ * log line without telling it, and returns their number: those that a key
+ * which does not stand plain begins with, else those of its SHA-256.
  */
 size_t ngx_coord_key_tag(u_char *dst, const ngx_str_t *key);
 

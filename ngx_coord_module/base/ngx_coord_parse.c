@@ -28,7 +28,7 @@ ngx_coord_parse_rate(ngx_str_t *value, ngx_coord_quota_t *quota)
 
     count = ngx_atoi(value->data, p - value->data);
 
-    if (count < 1
+    if (count == NGX_ERROR
         || count > NGX_COORD_COUNT_MAX
         || last - p < 3
         || p[0] != 'r'

@@ -109,6 +109,8 @@ typedef struct {
     time_t                     window;        /* w, seconds; 0: none */
     ngx_uint_t                 remaining;     /* r */
     time_t                     reset;         /* t, seconds */
+    ngx_uint_t                 current;       /* requests at a time */
+    ngx_coord_source_e         source;
     unsigned                   connections:1; /* qu="concurrent-requests" */
     unsigned                   refused:1;
 } ngx_http_coord_report_t;
@@ -188,6 +190,7 @@ typedef struct {
     ngx_uint_t                 features[NGX_HTTP_COORD_STAGES];  /* bits */
     ngx_uint_t                 on_failure;
     ngx_uint_t                 limit_headers;
+    unsigned                   exempt:1;      /* from what is inherited */
 } ngx_http_coord_loc_conf_t;
 
 
@@ -204,9 +207,17 @@ extern const ngx_str_t         ngx_coord_source_names[];
 ngx_int_t ngx_http_coord_feature_add(ngx_conf_t *cf,
     ngx_http_coord_feature_t *feature);
 
-/* for a feature's merge_loc_conf: the location being merged uses it there */
+/*
+ * For a feature's merge_loc_conf: the location being merged uses it there.
+ * What is only inherited does not limit a location with coord_status,
+ * coord_health or coord_api.
+ */
 void ngx_http_coord_feature_enable(ngx_conf_t *cf,
-    ngx_http_coord_feature_t *feature, ngx_http_coord_stage_e stage);
+    ngx_http_coord_feature_t *feature, ngx_http_coord_stage_e stage,
+    ngx_uint_t inherited);
+
+/* for the directive of such a location */
+void ngx_http_coord_exempt(ngx_conf_t *cf);
 
 
 /* --- ngx_http_coord_walk.c: the walk --- */
@@ -249,6 +260,21 @@ ngx_coord_op_t *ngx_http_coord_add_encoded(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, const ngx_coord_op_type_t *type,
     ngx_coord_zone_t *zone, u_char *key, size_t len, ngx_uint_t on_failure,
     ngx_http_coord_ref_t *ref);
+
+/*
+ * Makes op the operation on key in zone that nobody asks, as its result, rc,
+ * stands: to be counted and logged as the others.  NGX_ERROR: OpenSSL failed.
+ */
+ngx_int_t ngx_http_coord_known(ngx_http_request_t *r, ngx_coord_op_t *op,
+    ngx_coord_zone_t *zone, ngx_str_t *key, ngx_uint_t on_failure,
+    ngx_int_t rc);
+
+/*
+ * The key of a request in a zone; empty: the feature is not for it.  Warns
+ * once of a key that is the name of a variable.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_zone_key(ngx_http_request_t *r,
+    ngx_coord_zone_t *zone, ngx_http_complex_value_t *cv, ngx_str_t *key);
 
 /* an operation of the running stage, in decide() with its result */
 ngx_coord_op_t *ngx_http_coord_op(ngx_http_coord_ctx_t *ctx,
@@ -307,18 +333,34 @@ ngx_int_t ngx_http_coord_problem(ngx_http_request_t *r,
 ngx_http_coord_report_t *ngx_http_coord_report(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 
+/*
+ * Of the n reports from the first one on: the one that refused, or else is
+ * nearest to.  NULL: n is 0.
+ */
+ngx_http_coord_report_t *ngx_http_coord_tightest(ngx_http_coord_ctx_t *ctx,
+    ngx_uint_t first, ngx_uint_t n);
+
 /* a response field that survives internal redirects; NGX_ERROR: no memory */
 ngx_int_t ngx_http_coord_field(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_str_t *name, ngx_str_t *value);
 
-/*
- * The tail of a decision line, ", key: 1a2b3c4d, outcome: REJECTED, store:
- * main (redis)", in at most NGX_HTTP_COORD_LOG_TAIL bytes at buf.
- */
-#define NGX_HTTP_COORD_LOG_TAIL  256
 
-ngx_str_t ngx_http_coord_log_tail(u_char *buf, ngx_coord_op_t *op,
-    const ngx_str_t *outcome);
+/* --- ngx_http_coord_log.c: the log line of a decision --- */
+
+typedef struct {
+    ngx_coord_op_t            *op;            /* key, store; NULL: none */
+    ngx_coord_outcome_e        outcome;
+    ngx_msec_t                 wait;          /* 0: none */
+    const char                *why;           /* if op has no reason; NULL */
+} ngx_http_coord_log_fields_t;
+
+/*
+ * Writes a line at its level: the text, what nginx appends to it, and behind
+ * that ", key: 1a2b3c4d, outcome: REJECTED, store: main (redis)".  The text
+ * is that of the stock directive, where there is one.
+ */
+void ngx_http_coord_log(ngx_http_request_t *r, ngx_uint_t level,
+    ngx_http_coord_log_fields_t *fields, const char *fmt, ...);
 
 
 #endif /* _NGX_HTTP_COORD_H_INCLUDED_ */

@@ -10,6 +10,7 @@
 #include "ngx_http_coord.h"
 
 
+static ngx_uint_t ngx_http_coord_special(ngx_uint_t status);
 static ngx_uint_t ngx_http_coord_error_page(ngx_http_request_t *r,
     ngx_uint_t status);
 static ngx_int_t ngx_http_coord_send_problem(ngx_http_request_t *r,
@@ -19,23 +20,20 @@ static u_char *ngx_http_coord_problem_body(u_char *p,
     ngx_http_coord_problem_t *problem);
 
 
-const ngx_str_t  ngx_coord_source_names[] = {
-    ngx_null_string,
-    ngx_string("redis"),
-    ngx_string("memory"),
-    ngx_string("fallback")
-};
-
-
 ngx_int_t
 ngx_http_coord_refuse(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_problem_t *problem)
 {
     ngx_http_coord_problem_t  *response;
 
-    ctx->retry_after = problem->retry_after;
+    if (r == r->main) {
+        /* a page with a part that was refused is not */
+        ctx->retry_after = problem->retry_after;
+    }
 
-    if (ngx_http_coord_error_page(r, problem->status)) {
+    if (ngx_http_coord_special(problem->status)
+        || ngx_http_coord_error_page(r, problem->status))
+    {
         return problem->status;
     }
 
@@ -71,6 +69,18 @@ ngx_http_coord_refuse_unavailable(ngx_http_request_t *r,
     ngx_str_set(&problem.code, "store-unavailable");
 
     return ngx_http_coord_refuse(r, ctx, &problem);
+}
+
+
+/* statuses that are not sent: nginx closes the connection, or maps them */
+
+static ngx_uint_t
+ngx_http_coord_special(ngx_uint_t status)
+{
+    return status == NGX_HTTP_REQUEST_TIME_OUT
+           || status == NGX_HTTP_CLOSE
+           || (status >= NGX_HTTP_NGINX_CODES
+               && status <= NGX_HTTP_CLIENT_CLOSED_REQUEST);
 }
 
 
@@ -224,35 +234,31 @@ ngx_http_coord_field(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 }
 
 
-ngx_str_t
-ngx_http_coord_log_tail(u_char *buf, ngx_coord_op_t *op,
-    const ngx_str_t *outcome)
+ngx_http_coord_report_t *
+ngx_http_coord_tightest(ngx_http_coord_ctx_t *ctx, ngx_uint_t first,
+    ngx_uint_t n)
 {
-    u_char      tag[2 * sizeof(uint64_t)], *p, *last;
-    size_t      len;
-    ngx_str_t   key, tail;
+    ngx_uint_t                i;
+    ngx_http_coord_report_t  *report, *tightest;
 
-    key.data = op->key;
-    key.len = op->key_len;
-
-    len = ngx_coord_key_tag(tag, &key);
-
-    last = buf + NGX_HTTP_COORD_LOG_TAIL;
-
-    p = ngx_slprintf(buf, last, ", key: %*s, outcome: %V, store: %V",
-                     len, tag, outcome, &op->zone->store->name);
-
-    if (op->source) {
-        p = ngx_slprintf(p, last, " (%V)", &ngx_coord_source_names[op->source]);
+    if (n == 0) {
+        return NULL;
     }
 
-    if (op->failure) {
-        p = ngx_slprintf(p, last, ", reason: %V",
-                         &ngx_coord_fail_names[op->failure]);
+    report = ctx->reports->elts;
+    report += first;
+    tightest = report;
+
+    for (i = 0; i < n; i++) {
+
+        if (report[i].refused) {
+            return &report[i];
+        }
+
+        if (report[i].remaining < tightest->remaining) {
+            tightest = &report[i];
+        }
     }
 
-    tail.data = buf;
-    tail.len = p - buf;
-
-    return tail;
+    return tightest;
 }

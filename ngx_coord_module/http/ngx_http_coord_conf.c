@@ -59,6 +59,28 @@ ngx_http_coord_zone_get(ngx_conf_t *cf, const ngx_coord_kind_t *kind,
 }
 
 
+ngx_coord_zone_t *
+ngx_http_coord_zone_arg(ngx_conf_t *cf, ngx_command_t *cmd,
+    const ngx_coord_kind_t *kind)
+{
+    ngx_str_t   *value, name;
+    ngx_uint_t   i;
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+        if (ngx_http_coord_param(&value[i], "zone=", &name) && name.len) {
+            return ngx_http_coord_zone_get(cf, kind, &name);
+        }
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "\"%V\" must have \"zone\" parameter", &cmd->name);
+
+    return NULL;
+}
+
+
 static ngx_http_coord_zone_conf_t *
 ngx_http_coord_zone_conf(ngx_conf_t *cf, const ngx_coord_kind_t *kind,
     ngx_str_t *name)

@@ -45,6 +45,13 @@ ngx_coord_zone_t *ngx_http_coord_zone_get(ngx_conf_t *cf,
     const ngx_coord_kind_t *kind, ngx_str_t *name);
 
 /*
+ * The same by the argument "zone=" of a directive, which must have one.  NULL:
+ * logged, or no memory.
+ */
+ngx_coord_zone_t *ngx_http_coord_zone_arg(ngx_conf_t *cf, ngx_command_t *cmd,
+    const ngx_coord_kind_t *kind);
+
+/*
  * Declares a zone from "name[:size]", the text after "zone=".  NULL: logged
  * (bad name or size, declared twice).
  */

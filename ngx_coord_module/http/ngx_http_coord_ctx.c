@@ -195,6 +195,48 @@ ngx_http_coord_add_encoded(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 }
 
 
+ngx_int_t
+ngx_http_coord_known(ngx_http_request_t *r, ngx_coord_op_t *op,
+    ngx_coord_zone_t *zone, ngx_str_t *key, ngx_uint_t on_failure,
+    ngx_int_t rc)
+{
+    ngx_http_coord_loc_conf_t  *lcf;
+
+    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+
+    ngx_memzero(op, sizeof(ngx_coord_op_t));
+
+    op->rc = rc;
+    op->zone = zone;
+    op->key_len = ngx_coord_key_encode(op->key, key);
+    op->on_failure = (on_failure == NGX_CONF_UNSET_UINT) ? lcf->on_failure
+                                                         : on_failure;
+
+    return op->key_len ? NGX_OK : NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_http_coord_zone_key(ngx_http_request_t *r, ngx_coord_zone_t *zone,
+    ngx_http_complex_value_t *cv, ngx_str_t *key)
+{
+    if (ngx_http_complex_value(r, cv, key) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (key->len > 1 && key->data[0] == '$' && !zone->warned) {
+        zone->warned = 1;
+
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "the key in zone \"%V\" is the name of a variable, not "
+                      "its value: \"geo\" does not evaluate what it yields",
+                      &zone->name);
+    }
+
+    return NGX_OK;
+}
+
+
 ngx_coord_op_t *
 ngx_http_coord_op(ngx_http_coord_ctx_t *ctx, ngx_http_coord_ref_t ref)
 {

@@ -24,7 +24,6 @@ static u_char *ngx_http_coord_policy_item(u_char *p,
     ngx_http_coord_report_t *report);
 static u_char *ngx_http_coord_limit_item(u_char *p,
     ngx_http_coord_report_t *report);
-static ngx_http_coord_report_t *ngx_http_coord_tightest(ngx_array_t *reports);
 static ngx_int_t ngx_http_coord_add_field(ngx_http_request_t *r,
     const ngx_str_t *name, ngx_str_t *value);
 static ngx_int_t ngx_http_coord_add_number(ngx_http_request_t *r,
@@ -97,7 +96,10 @@ ngx_http_coord_header_filter(ngx_http_request_t *r)
 
     ctx->headers_done = 1;
 
+    /* an error_page may have made something else of a refusal */
+
     if (ctx->retry_after
+        && r->headers_out.status >= NGX_HTTP_BAD_REQUEST
         && ngx_http_coord_add_number(r, &ngx_http_coord_retry_after,
                                      ctx->retry_after)
            != NGX_OK)
@@ -232,7 +234,7 @@ ngx_http_coord_add_legacy(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
     ngx_http_coord_report_t  *report;
 
-    report = ngx_http_coord_tightest(ctx->reports);
+    report = ngx_http_coord_tightest(ctx, 0, ctx->reports->nelts);
 
     if (ngx_http_coord_add_number(r, &ngx_http_coord_x_limit, report->quota)
         != NGX_OK
@@ -248,30 +250,6 @@ ngx_http_coord_add_legacy(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     }
 
     return ngx_http_coord_add_number(r, &ngx_http_coord_x_reset, report->reset);
-}
-
-
-static ngx_http_coord_report_t *
-ngx_http_coord_tightest(ngx_array_t *reports)
-{
-    ngx_uint_t                i;
-    ngx_http_coord_report_t  *report, *tightest;
-
-    report = reports->elts;
-    tightest = &report[0];
-
-    for (i = 0; i < reports->nelts; i++) {
-
-        if (report[i].refused) {
-            return &report[i];
-        }
-
-        if (report[i].remaining < tightest->remaining) {
-            tightest = &report[i];
-        }
-    }
-
-    return tightest;
 }
 
 

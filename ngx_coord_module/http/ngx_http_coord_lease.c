@@ -207,3 +207,14 @@ ngx_http_coord_leases_lost(void *data)
 
     lease->leases->lost(lease);
 }
+
+
+const char *
+ngx_http_coord_leases_reason(ngx_http_coord_leases_t *leases)
+{
+    if (leases->timedout) {
+        return "waited too long";
+    }
+
+    return leases->full ? "queue is full" : NULL;
+}

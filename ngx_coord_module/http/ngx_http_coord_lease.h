@@ -130,6 +130,9 @@ ngx_int_t ngx_http_coord_leases_add(ngx_http_request_t *r,
  */
 ngx_int_t ngx_http_coord_leases_decide(ngx_http_coord_leases_t *leases);
 
+/* why a wait has ended without a lease, for the log; NULL: there was none */
+const char *ngx_http_coord_leases_reason(ngx_http_coord_leases_t *leases);
+
 /* releases all, leaves the line; for undo() and end(), and after a refusal */
 void ngx_http_coord_leases_release(ngx_http_coord_leases_t *leases);
 

@@ -157,7 +157,8 @@ ngx_http_coord_step_add(ngx_array_t *steps, ngx_http_coord_feature_t *feature,
 
 void
 ngx_http_coord_feature_enable(ngx_conf_t *cf,
-    ngx_http_coord_feature_t *feature, ngx_http_coord_stage_e stage)
+    ngx_http_coord_feature_t *feature, ngx_http_coord_stage_e stage,
+    ngx_uint_t inherited)
 {
     ngx_http_coord_loc_conf_t   *lcf;
     ngx_http_coord_main_conf_t  *mcf;
@@ -165,8 +166,23 @@ ngx_http_coord_feature_enable(ngx_conf_t *cf,
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
     lcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_coord_module);
 
+    if (inherited && lcf->exempt) {
+        return;
+    }
+
     mcf->used |= 1 << feature->slot;
     lcf->features[stage] |= 1 << feature->slot;
+}
+
+
+void
+ngx_http_coord_exempt(ngx_conf_t *cf)
+{
+    ngx_http_coord_loc_conf_t  *lcf;
+
+    lcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_coord_module);
+
+    lcf->exempt = 1;
 }
 
 
@@ -281,6 +297,15 @@ ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 {
     ngx_http_coord_loc_conf_t  *prev = parent;
     ngx_http_coord_loc_conf_t  *conf = child;
+
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->noname) {
+        /* "if" in a location has its handler */
+        conf->exempt |= prev->exempt;
+    }
 
     ngx_conf_merge_uint_value(conf->on_failure, prev->on_failure,
                               NGX_COORD_FAILURE_OPEN);

@@ -72,7 +72,7 @@ ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature = {
     {
         ngx_http_coord_no_step,            /* preaccess */
 
-        { 40,                              /* precontent */
+        { 20,                              /* precontent */
           ngx_http_coord_idempotency_begin,
           ngx_http_coord_idempotency_decide,
           ngx_http_coord_idempotency_undo }

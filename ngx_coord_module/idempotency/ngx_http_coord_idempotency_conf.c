@@ -19,7 +19,7 @@ static void *ngx_http_coord_idempotency_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf,
     void *parent, void *child);
 static char *ngx_http_coord_idempotency_check(ngx_conf_t *cf,
-    ngx_http_coord_idempotency_conf_t *conf);
+    ngx_http_coord_idempotency_conf_t *conf, ngx_uint_t inherited);
 static void ngx_http_coord_idempotency_check_next(ngx_conf_t *cf,
     ngx_http_coord_idempotency_conf_t *conf);
 static ngx_command_t *ngx_http_coord_idempotency_next_command(
@@ -264,7 +264,11 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
     ngx_http_coord_idempotency_conf_t  *prev = parent;
     ngx_http_coord_idempotency_conf_t  *conf = child;
 
-    if (conf->mode == NGX_CONF_UNSET_UINT) {
+    ngx_uint_t  inherited;
+
+    inherited = (conf->mode == NGX_CONF_UNSET_UINT);
+
+    if (inherited) {
         conf->shadow = prev->shadow;
         conf->on_failure = prev->on_failure;
         conf->file = prev->file;
@@ -327,13 +331,13 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
         }
     }
 
-    return ngx_http_coord_idempotency_check(cf, conf);
+    return ngx_http_coord_idempotency_check(cf, conf, inherited);
 }
 
 
 static char *
 ngx_http_coord_idempotency_check(ngx_conf_t *cf,
-    ngx_http_coord_idempotency_conf_t *conf)
+    ngx_http_coord_idempotency_conf_t *conf, ngx_uint_t inherited)
 {
     size_t                                   i;
     ngx_coord_zone_t                       **zones;
@@ -398,7 +402,7 @@ ngx_http_coord_idempotency_check(ngx_conf_t *cf,
     ngx_http_coord_idempotency_check_next(cf, conf);
 
     ngx_http_coord_feature_enable(cf, &ngx_http_coord_idempotency_feature,
-                                  NGX_HTTP_COORD_PRECONTENT);
+                                  NGX_HTTP_COORD_PRECONTENT, inherited);
 
     return NGX_CONF_OK;
 }

@@ -72,26 +72,17 @@ void
 ngx_http_coord_run_log(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run, ngx_uint_t level, const char *what)
 {
-    u_char      buf[NGX_HTTP_COORD_LOG_TAIL];
-    ngx_str_t   tail;
+    ngx_http_coord_log_fields_t  fields;
 
-    if (level > r->connection->log->log_level) {
-        return;
-    }
+    ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
 
-    /* a request that was refused for its key has asked nobody */
+    fields.op = &run->op;
+    fields.outcome = run->outcome;
 
-    ngx_str_null(&tail);
-
-    if (run->op.zone) {
-        tail = ngx_http_coord_log_tail(buf, &run->op,
-                        &ngx_coord_outcomes[run->outcome].status);
-    }
-
-    ngx_log_error(level, r->connection->log, 0,
-                  "idempotency: %s%s by zone \"%V\"%V", what,
-                  run->shadow ? ", shadow," : "",
-                  &run->conf->zone->name, &tail);
+    ngx_http_coord_log(r, level, &fields,
+                       "idempotency: %s%s by zone \"%V\"", what,
+                       run->shadow ? ", shadow," : "",
+                       &run->conf->zone->name);
 }
 
 

@@ -24,6 +24,8 @@ static char *ngx_http_coord_limit_conn_zone(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 static char *ngx_http_coord_limit_conn(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static ngx_int_t ngx_http_coord_limit_conn_args(ngx_conf_t *cf,
+    ngx_command_t *cmd);
 static ngx_int_t ngx_http_coord_limit_conn_number(ngx_conf_t *cf,
     ngx_http_coord_limit_conn_limit_t *limit, ngx_str_t *value);
 static ngx_int_t ngx_http_coord_limit_conn_param(ngx_conf_t *cf,
@@ -40,32 +42,13 @@ static ngx_command_t  ngx_http_coord_limit_conn_commands[] = {
       NULL },
 
     { ngx_string("coord_limit_conn"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_2MORE,
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
       ngx_http_coord_limit_conn,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
 
-    { ngx_string("coord_limit_conn_log_level"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_limit_conn_conf_t, log_level),
-      &ngx_http_coord_log_levels },
-
-    { ngx_string("coord_limit_conn_status"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_num_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_limit_conn_conf_t, status_code),
-      &ngx_http_coord_status_bounds },
-
-    { ngx_string("coord_limit_conn_dry_run"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
-      ngx_conf_set_flag_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_limit_conn_conf_t, dry_run),
-      NULL },
+    ngx_http_coord_limiter_commands("coord_limit_conn"),
 
       ngx_null_command
 };
@@ -102,24 +85,6 @@ ngx_module_t  ngx_http_coord_limit_conn_module = {
 };
 
 
-ngx_http_variable_t  ngx_http_coord_limit_conn_vars[] = {
-
-    { ngx_string("coord_limit_conn_status"), NULL,
-      ngx_http_coord_limit_conn_variable,
-      NGX_HTTP_COORD_LIMIT_CONN_VAR_STATUS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-    { ngx_string("coord_limit_conn_zone"), NULL,
-      ngx_http_coord_limit_conn_variable,
-      NGX_HTTP_COORD_LIMIT_CONN_VAR_ZONE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-    { ngx_string("coord_limit_conn_current"), NULL,
-      ngx_http_coord_limit_conn_variable,
-      NGX_HTTP_COORD_LIMIT_CONN_VAR_CURRENT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-      ngx_http_null_variable
-};
-
-
 static ngx_int_t
 ngx_http_coord_limit_conn_preconfiguration(ngx_conf_t *cf)
 {
@@ -143,9 +108,7 @@ ngx_http_coord_limit_conn_create_conf(ngx_conf_t *cf)
      *     conf->limits.elts = NULL;
      */
 
-    conf->log_level = NGX_CONF_UNSET_UINT;
-    conf->status_code = NGX_CONF_UNSET_UINT;
-    conf->dry_run = NGX_CONF_UNSET;
+    ngx_http_coord_limiter_conf_init(&conf->limiter);
 
     return conf;
 }
@@ -158,29 +121,23 @@ ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf, void *parent,
     ngx_http_coord_limit_conn_conf_t  *prev = parent;
     ngx_http_coord_limit_conn_conf_t  *conf = child;
 
-    ngx_uint_t                          i;
+    ngx_uint_t                          i, inherited;
     ngx_http_coord_limit_conn_limit_t  *limits;
 
-    if (conf->limits.elts == NULL) {
+    ngx_http_coord_limiter_conf_merge(&conf->limiter, &prev->limiter,
+                                      NGX_HTTP_TOO_MANY_REQUESTS);
+
+    inherited = (conf->limits.elts == NULL && !conf->limiter.off);
+
+    if (inherited) {
         conf->limits = prev->limits;
     }
-
-    ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
-
-    conf->delay_log_level = (conf->log_level == NGX_LOG_INFO)
-                            ? NGX_LOG_INFO : conf->log_level + 1;
-
-    ngx_conf_merge_uint_value(conf->status_code, prev->status_code,
-                              NGX_HTTP_TOO_MANY_REQUESTS);
-    ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
 
     limits = conf->limits.elts;
 
     for (i = 0; i < conf->limits.nelts; i++) {
         ngx_http_coord_feature_enable(cf, &ngx_http_coord_limit_conn_feature,
-                                      limits[i].after_auth
-                                      ? NGX_HTTP_COORD_PRECONTENT
-                                      : NGX_HTTP_COORD_PREACCESS);
+                                      limits[i].stage, inherited);
     }
 
     return NGX_CONF_OK;
@@ -205,6 +162,22 @@ ngx_http_coord_limit_conn(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_coord_limit_conn_limit_t  *limit, *limits;
 
     value = cf->args->elts;
+
+    if (lccf->limiter.off
+        || (lccf->limits.elts
+            && cf->args->nelts == 2
+            && ngx_strcmp(value[1].data, "off") == 0))
+    {
+        return "is duplicate";
+    }
+
+    if (ngx_http_coord_limiter_off(cf, &lccf->limiter)) {
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_http_coord_limit_conn_args(cf, cmd) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
 
     if (lccf->limits.elts == NULL) {
         if (ngx_array_init(&lccf->limits, cf->pool, 1,
@@ -260,6 +233,32 @@ ngx_http_coord_limit_conn(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
 
 static ngx_int_t
+ngx_http_coord_limit_conn_args(ngx_conf_t *cf, ngx_command_t *cmd)
+{
+    ngx_str_t  *value, name;
+
+    value = cf->args->elts;
+
+    if (ngx_http_coord_param(&value[1], "zone=", &name)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the zone of \"%V\" is its name alone, "
+                           "as in \"%V %V 10\"",
+                           &cmd->name, &cmd->name, &name);
+        return NGX_ERROR;
+    }
+
+    if (cf->args->nelts < 3) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid number of arguments in \"%V\" directive",
+                           &cmd->name);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
 ngx_http_coord_limit_conn_number(ngx_conf_t *cf,
     ngx_http_coord_limit_conn_limit_t *limit, ngx_str_t *value)
 {
@@ -299,7 +298,7 @@ ngx_http_coord_limit_conn_param(ngx_conf_t *cf,
     }
 
     if (ngx_strcmp(value->data, "after_auth") == 0) {
-        limit->after_auth = 1;
+        limit->stage = NGX_HTTP_COORD_PRECONTENT;
         return NGX_OK;
     }
 

@@ -3,40 +3,99 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * coord_limit_req: the request side of rate limits.  Directives are in
- * ngx_http_coord_limit_req_conf.c, fields and variables in ..._report.c.
+ * ngx_http_coord_limit_req_conf.c.
  */
 
 
-#include "ngx_http_coord.h"
-#include "ngx_http_coord_conf.h"
 #include "ngx_http_coord_limit_req.h"
+#include "ngx_coord_timer.h"
+
+
+/* one limit as asked for this request */
+typedef struct {
+    ngx_http_coord_limit_req_limit_t  *limit;
+    ngx_http_coord_ref_t               ref;
+    ngx_coord_quota_t                  quota;
+    ngx_coord_op_t                     op;        /* as answered */
+    ngx_msec_t                         wait;      /* for its place */
+    unsigned                           known:1;   /* op was not asked */
+    unsigned                           held:1;    /* op is to give back */
+} ngx_http_coord_limit_req_item_t;
+
+
+typedef struct {
+    ngx_http_coord_limiter_t           limiter;
+    ngx_array_t                        items;
+    ngx_coord_timer_t                  delay;
+    unsigned                           delayed:1;
+} ngx_http_coord_limit_req_state_t;
 
 
 static ngx_int_t ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_limit_t *limit);
 static ngx_int_t ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
     ngx_http_coord_limit_req_limit_t *limit, ngx_coord_quota_t *quota,
     ngx_uint_t *burst);
 static ngx_int_t ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_limit_req_report(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state);
+static void ngx_http_coord_limit_req_policy(
+    ngx_http_coord_limit_req_item_t *item, ngx_http_coord_report_t *report);
 static ngx_int_t ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item);
 static ngx_int_t ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state);
+    ngx_http_coord_limit_req_state_t *state);
+static ngx_msec_t ngx_http_coord_limit_req_wait(
+    ngx_http_coord_limit_req_item_t *item);
 static ngx_int_t ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state, ngx_msec_t delay,
+    ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item);
 static void ngx_http_coord_limit_req_delayed(ngx_event_t *ev);
+static void ngx_http_coord_limit_req_count(
+    ngx_http_coord_limit_req_state_t *state, ngx_uint_t refused);
 static void ngx_http_coord_limit_req_give(
     ngx_http_coord_limit_req_state_t *state);
 static void ngx_http_coord_limit_req_undo(ngx_http_coord_ctx_t *ctx,
     void *data);
 static void ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx,
     void *data);
+static ngx_int_t ngx_http_coord_limit_req_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
+
+static ngx_http_variable_t  ngx_http_coord_limit_req_vars[] = {
+
+    { ngx_string("coord_limit_req_status"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_VAR_STATUS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_req_zone"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_VAR_ZONE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_req_remaining"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_VAR_REMAINING, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_req_limit"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_VAR_LIMIT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_req_reset"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_VAR_RESET, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("coord_limit_req_source"), NULL,
+      ngx_http_coord_limit_req_variable,
+      NGX_HTTP_COORD_VAR_SOURCE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+      ngx_http_null_variable
+};
 
 
 ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
@@ -55,7 +114,7 @@ ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
           ngx_http_coord_limit_req_decide,
           ngx_http_coord_limit_req_undo },
 
-        { 10,                              /* precontent: "after_auth" */
+        { 30,                              /* precontent: "after_auth" */
           ngx_http_coord_limit_req_begin,
           ngx_http_coord_limit_req_decide,
           ngx_http_coord_limit_req_undo }
@@ -68,18 +127,33 @@ ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
 };
 
 
+static const ngx_http_coord_problem_t  ngx_http_coord_limit_req_problem = {
+    0,
+    ngx_string("https://iana.org/assignments/http-problem-types"
+               "#quota-exceeded"),
+    ngx_string("Request cannot be satisfied as assigned quota has been "
+               "exceeded"),
+    ngx_string("Too many requests; the Retry-After field tells when the next "
+               "one is admitted."),
+    ngx_null_string,
+    ngx_null_string,
+    1
+};
+
+
 static ngx_int_t
 ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
-    ngx_uint_t                         i, after_auth;
+    ngx_uint_t                         i;
     ngx_http_coord_limit_req_conf_t   *lrcf;
     ngx_http_coord_limit_req_limit_t  *limits;
     ngx_http_coord_limit_req_state_t  *state;
 
     lrcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_req_module);
 
-    state = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_limit_req_state_t));
+    state = ngx_http_coord_limiter_create(r, ctx, &lrcf->limiter,
+                                     sizeof(ngx_http_coord_limit_req_state_t));
     if (state == NULL) {
         return NGX_ERROR;
     }
@@ -91,55 +165,41 @@ ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    state->ctx = ctx;
-    state->conf = lrcf;
-
     limits = lrcf->limits.elts;
-    after_auth = (ctx->stage == NGX_HTTP_COORD_PRECONTENT);
 
     for (i = 0; i < lrcf->limits.nelts; i++) {
 
-        if (limits[i].after_auth != after_auth) {
+        if (limits[i].stage != ctx->stage) {
             continue;
         }
 
-        if (ngx_http_coord_limit_req_ask(r, ctx, state, &limits[i])
-            == NGX_ERROR)
-        {
+        if (ngx_http_coord_limit_req_ask(r, state, &limits[i]) == NGX_ERROR) {
             return NGX_ERROR;
         }
     }
 
-    if (state->items.nelts == 0) {
-        return NGX_DECLINED;
-    }
-
-    state->previous = ctx->state[ctx->slot];
-    ctx->state[ctx->slot] = state;
-
-    return NGX_OK;
+    return state->items.nelts ? NGX_OK : NGX_DECLINED;
 }
 
 
 /* NGX_DECLINED: this limit does not apply to the request */
 
 static ngx_int_t
-ngx_http_coord_limit_req_ask(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_limit_t *limit)
 {
-    ngx_str_t                         key;
     ngx_int_t                         rc;
+    ngx_str_t                         key;
     ngx_uint_t                        burst;
     ngx_coord_op_t                   *op;
     ngx_coord_quota_t                 quota;
-    ngx_http_coord_ref_t              ref;
     ngx_http_coord_limit_req_item_t  *item;
     ngx_http_coord_limit_req_zone_t  *zone;
 
     zone = limit->zone->data;
 
-    if (ngx_http_complex_value(r, zone->key, &key) != NGX_OK) {
+    if (ngx_http_coord_zone_key(r, limit->zone, zone->key, &key) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -148,12 +208,34 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     }
 
     rc = ngx_http_coord_limit_req_quota(r, limit, &quota, &burst);
-    if (rc != NGX_OK) {
+
+    if (rc == NGX_ERROR || rc == NGX_DECLINED) {
         return rc;
     }
 
-    op = ngx_http_coord_add(r, ctx, zone->op, limit->zone, &key, 0,
-                            limit->on_failure, &ref);
+    item = ngx_array_push(&state->items);
+    if (item == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(item, sizeof(ngx_http_coord_limit_req_item_t));
+
+    item->limit = limit;
+    item->quota = quota;
+
+    if (rc != NGX_OK) {
+
+        /* rc == NGX_BUSY || rc == NGX_ABORT */
+
+        item->known = 1;
+
+        return ngx_http_coord_known(r, &item->op, limit->zone, &key,
+                                    limit->on_failure,
+                                    (rc == NGX_BUSY) ? NGX_BUSY : NGX_ERROR);
+    }
+
+    op = ngx_http_coord_add(r, state->limiter.ctx, zone->op, limit->zone, &key,
+                            0, limit->on_failure, &item->ref);
     if (op == NULL) {
         return NGX_ERROR;
     }
@@ -164,25 +246,18 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     op->u.rate.limit = quota.count;
     op->u.rate.window = quota.period;
 
-    if (zone->op == &ngx_coord_op_log_take && ngx_coord_id(op->id) != NGX_OK) {
-        return NGX_ERROR;
+    if (zone->op == &ngx_coord_op_log_take) {
+        return ngx_coord_id(op->id);
     }
-
-    item = ngx_array_push(&state->items);
-    if (item == NULL) {
-        return NGX_ERROR;
-    }
-
-    item->limit = limit;
-    item->ref = ref;
-    item->quota = quota;
-    item->held = 0;
 
     return NGX_OK;
 }
 
 
-/* evaluates rate and burst; what is invalid is logged, the limit not applied */
+/*
+ * Evaluates rate and burst.  NGX_DECLINED: an empty rate, no limit; NGX_BUSY:
+ * a rate of 0, nobody is admitted; NGX_ABORT: logged, not a rate, or a burst.
+ */
 
 static ngx_int_t
 ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
@@ -202,12 +277,15 @@ ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
             return NGX_ERROR;
         }
 
+        if (value.len == 0) {
+            return NGX_DECLINED;
+        }
+
         if (ngx_coord_parse_rate(&value, quota) != NGX_OK) {
             ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "invalid rate \"%V\" in zone \"%V\", "
-                          "the request is not limited by it",
+                          "invalid rate \"%V\" in zone \"%V\"",
                           &value, &limit->zone->name);
-            return NGX_DECLINED;
+            return NGX_ABORT;
         }
     }
 
@@ -216,16 +294,17 @@ ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
             return NGX_ERROR;
         }
 
-        if (ngx_coord_parse_count(&value, 0, burst) != NGX_OK) {
+        *burst = 0;
+
+        if (value.len && ngx_coord_parse_count(&value, 0, burst) != NGX_OK) {
             ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "invalid burst \"%V\" in zone \"%V\", "
-                          "the request is not limited by it",
+                          "invalid burst \"%V\" in zone \"%V\"",
                           &value, &limit->zone->name);
-            return NGX_DECLINED;
+            return NGX_ABORT;
         }
     }
 
-    return NGX_OK;
+    return quota->count ? NGX_OK : NGX_BUSY;
 }
 
 
@@ -249,10 +328,12 @@ ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
     item = state->items.elts;
 
     for (i = 0; i < state->items.nelts; i++) {
-        op = ngx_http_coord_op(ctx, item[i].ref);
+        op = &item[i].op;
 
-        item[i].op = *op;
-        item[i].held = (op->rc == NGX_OK);
+        if (!item[i].known) {
+            *op = *ngx_http_coord_op(ctx, item[i].ref);
+            item[i].held = (op->rc == NGX_OK);
+        }
 
         if (op->rc == NGX_ERROR
             && op->on_failure != NGX_COORD_FAILURE_CLOSED)
@@ -265,88 +346,136 @@ ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
         }
     }
 
-    if (ngx_http_coord_limit_req_report(r, ctx, state) != NGX_OK) {
+    if (ngx_http_coord_limit_req_report(r, state) != NGX_OK) {
         ngx_http_coord_limit_req_give(state);
         return NGX_ERROR;
     }
 
     if (refused) {
-        return ngx_http_coord_limit_req_refuse(r, ctx, state, refused);
+        return ngx_http_coord_limit_req_refuse(r, state, refused);
     }
 
-    return ngx_http_coord_limit_req_pass(r, ctx, state);
+    return ngx_http_coord_limit_req_pass(r, state);
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_report(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state)
+{
+    ngx_uint_t                        i;
+    ngx_http_coord_report_t          *report;
+    ngx_http_coord_limit_req_item_t  *item;
+
+    item = state->items.elts;
+
+    for (i = 0; i < state->items.nelts; i++) {
+
+        if (item[i].op.rc == NGX_ERROR) {
+            continue;
+        }
+
+        report = ngx_http_coord_limiter_report(r, &state->limiter);
+        if (report == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_http_coord_limit_req_policy(&item[i], report);
+    }
+
+    if (state->limiter.nreports == 0) {
+        state->limiter.zone = item[0].limit->zone->name;
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * The quota of a bucket is what the rate says, or the burst where that is
+ * more: q requests in w seconds are the rate in both cases.
+ */
+
+static void
+ngx_http_coord_limit_req_policy(ngx_http_coord_limit_req_item_t *item,
+    ngx_http_coord_report_t *report)
+{
+    ngx_coord_rate_t  *rate;
+
+    rate = &item->op.u.rate;
+
+    report->policy = item->limit->zone->name;
+    report->source = item->op.source;
+    report->quota = item->quota.count;
+    report->window = ngx_coord_ceil_sec(item->quota.period);
+
+    if (item->known) {
+        /* a rate of 0 */
+        report->refused = 1;
+        report->reset = report->window;
+        return;
+    }
+
+    if (item->op.type == &ngx_coord_op_bucket_take
+        && rate->burst + 1 > item->quota.count)
+    {
+        report->quota = rate->burst + 1;
+        report->window = ngx_coord_ceil_sec(rate->interval
+                                            * (rate->burst + 1));
+    }
+
+    if (item->op.rc == NGX_BUSY) {
+        report->refused = 1;
+        report->reset = ngx_max(ngx_coord_ceil_sec(rate->retry), 1);
+
+    } else {
+        report->remaining = rate->remaining;
+        report->reset = ngx_coord_ceil_sec(rate->reset);
+    }
 }
 
 
 static ngx_int_t
 ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item)
 {
-    u_char                            buf[NGX_HTTP_COORD_LOG_TAIL];
-    ngx_str_t                         tail;
-    ngx_uint_t                        excess, dry_run;
-    ngx_http_coord_problem_t          problem;
-    ngx_http_coord_limit_req_conf_t  *lrcf;
+    ngx_uint_t                     excess;
+    ngx_http_coord_limiter_t      *limiter;
+    ngx_http_coord_log_fields_t    fields;
 
-    lrcf = state->conf;
-    dry_run = lrcf->dry_run;
-    excess = item->op.u.rate.excess;
-
-    state->status = dry_run ? NGX_HTTP_COORD_LIMIT_REQ_REJECTED_DRY_RUN
-                            : NGX_HTTP_COORD_LIMIT_REQ_REJECTED;
+    limiter = &state->limiter;
+    limiter->status = ngx_http_coord_limiter_refused(limiter, &item->op);
 
     ngx_http_coord_limit_req_give(state);
-    ngx_http_coord_limit_req_count(state);
+    ngx_http_coord_limit_req_count(state, 1);
 
-    if (lrcf->log_level <= r->connection->log->log_level) {
-        tail = ngx_http_coord_log_tail(buf, &item->op,
-                             &ngx_http_coord_limit_req_statuses[state->status]);
+    ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
 
-        ngx_log_error(lrcf->log_level, r->connection->log, 0,
-                      "limiting requests%s, excess: %ui.%03ui "
-                      "by zone \"%V\"%V",
-                      dry_run ? ", dry run" : "", excess / 1000, excess % 1000,
-                      &item->limit->zone->name, &tail);
-    }
+    fields.op = &item->op;
+    fields.outcome = limiter->status;
 
-    if (dry_run) {
-        return NGX_DECLINED;
-    }
+    excess = item->op.u.rate.excess;
 
-    if (item->op.rc == NGX_ERROR) {
-        return ngx_http_coord_refuse_unavailable(r, ctx);
-    }
+    ngx_http_coord_log(r, limiter->conf->log_level, &fields,
+                       "limiting requests%s, excess: %ui.%03ui by zone \"%V\"",
+                       limiter->conf->dry_run ? ", dry run" : "",
+                       excess / 1000, excess % 1000, &item->limit->zone->name);
 
-    ngx_memzero(&problem, sizeof(ngx_http_coord_problem_t));
-
-    problem.status = lrcf->status_code;
-    problem.retry_after = ngx_max(state->reset, 1);
-    problem.members = ngx_http_coord_limit_req_members(r, state);
-
-    ngx_str_set(&problem.type,
-                "https://iana.org/assignments/http-problem-types"
-                "#quota-exceeded");
-    ngx_str_set(&problem.title, "Request cannot be satisfied as assigned "
-                                "quota has been exceeded");
-    ngx_str_set(&problem.detail, "Too many requests; the Retry-After field "
-                                 "tells when the next one is admitted.");
-
-    return ngx_http_coord_refuse(r, ctx, &problem);
+    return ngx_http_coord_limiter_refuse(r, limiter,
+                                         &ngx_http_coord_limit_req_problem);
 }
 
 
 static ngx_int_t
 ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limit_req_state_t *state)
+    ngx_http_coord_limit_req_state_t *state)
 {
     ngx_uint_t                        i;
-    ngx_msec_t                        delay, max;
     ngx_http_coord_limit_req_item_t  *item, *longest;
 
-    state->status = NGX_HTTP_COORD_LIMIT_REQ_BYPASSED;
+    state->limiter.status = NGX_COORD_OUTCOME_BYPASSED;
 
-    max = 0;
     longest = NULL;
     item = state->items.elts;
 
@@ -356,28 +485,29 @@ ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
             continue;
         }
 
-        state->status = NGX_HTTP_COORD_LIMIT_REQ_PASSED;
+        state->limiter.status = NGX_COORD_OUTCOME_PASSED;
 
-        delay = ngx_http_coord_limit_req_wait(&item[i]);
+        item[i].wait = ngx_http_coord_limit_req_wait(&item[i]);
 
-        if (delay > max) {
-            max = delay;
+        if (item[i].wait && (longest == NULL || item[i].wait > longest->wait))
+        {
             longest = &item[i];
         }
     }
 
-    if (max == 0) {
-        ngx_http_coord_limit_req_count(state);
+    ngx_http_coord_limit_req_count(state, 0);
+
+    if (longest == NULL) {
         return NGX_DECLINED;
     }
 
-    return ngx_http_coord_limit_req_delay(r, state, max, longest);
+    return ngx_http_coord_limit_req_delay(r, state, longest);
 }
 
 
 /* how long a granted request has to wait: excess above "delay", as limit_req */
 
-ngx_msec_t
+static ngx_msec_t
 ngx_http_coord_limit_req_wait(ngx_http_coord_limit_req_item_t *item)
 {
     ngx_uint_t                         excess;
@@ -408,33 +538,31 @@ ngx_http_coord_limit_req_wait(ngx_http_coord_limit_req_item_t *item)
 
 static ngx_int_t
 ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state, ngx_msec_t delay,
+    ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item)
 {
-    u_char       buf[NGX_HTTP_COORD_LOG_TAIL];
-    ngx_str_t    tail;
-    ngx_uint_t   excess, dry_run, level;
+    ngx_uint_t                    excess, dry_run;
+    ngx_http_coord_limiter_t     *limiter;
+    ngx_http_coord_log_fields_t   fields;
 
-    dry_run = state->conf->dry_run;
-    level = state->conf->delay_log_level;
+    limiter = &state->limiter;
+    dry_run = limiter->conf->dry_run;
     excess = item->op.u.rate.excess;
 
-    state->status = dry_run ? NGX_HTTP_COORD_LIMIT_REQ_DELAYED_DRY_RUN
-                            : NGX_HTTP_COORD_LIMIT_REQ_DELAYED;
-    state->zone = item->limit->zone->name;
+    limiter->status = dry_run ? NGX_COORD_OUTCOME_DELAYED_DRY_RUN
+                              : NGX_COORD_OUTCOME_DELAYED;
+    limiter->zone = item->limit->zone->name;
 
-    ngx_http_coord_limit_req_count(state);
+    ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
 
-    if (level <= r->connection->log->log_level) {
-        tail = ngx_http_coord_log_tail(buf, &item->op,
-                             &ngx_http_coord_limit_req_statuses[state->status]);
+    fields.op = &item->op;
+    fields.outcome = limiter->status;
+    fields.wait = item->wait;
 
-        ngx_log_error(level, r->connection->log, 0,
-                      "delaying request%s, excess: %ui.%03ui, "
-                      "by zone \"%V\", wait: %Mms%V",
-                      dry_run ? ", dry run" : "", excess / 1000, excess % 1000,
-                      &item->limit->zone->name, delay, &tail);
-    }
+    ngx_http_coord_log(r, limiter->conf->delay_log_level, &fields,
+                       "delaying request%s, excess: %ui.%03ui, by zone \"%V\"",
+                       dry_run ? ", dry run" : "",
+                       excess / 1000, excess % 1000, &item->limit->zone->name);
 
     if (dry_run) {
         return NGX_DECLINED;
@@ -444,7 +572,7 @@ ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
 
     ngx_coord_timer_init(&state->delay, ngx_http_coord_limit_req_delayed,
                          state, r->connection->log);
-    ngx_coord_timer_start(&state->delay, delay);
+    ngx_coord_timer_start(&state->delay, item->wait);
 
     return NGX_AGAIN;
 }
@@ -453,9 +581,41 @@ ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
 static void
 ngx_http_coord_limit_req_delayed(ngx_event_t *ev)
 {
-    ngx_http_coord_limit_req_state_t *state = ngx_coord_timer_data(ev);
+    ngx_http_coord_limit_req_state_t  *state;
 
-    ngx_http_coord_resume(state->ctx);
+    state = ngx_coord_timer_data(ev);
+
+    ngx_http_coord_resume(state->limiter.ctx);
+}
+
+
+/*
+ * For the metrics.  In a refused request the zones that refused it count, not
+ * those that got their places back.
+ */
+
+static void
+ngx_http_coord_limit_req_count(ngx_http_coord_limit_req_state_t *state,
+    ngx_uint_t refused)
+{
+    ngx_uint_t                        i, dry_run;
+    ngx_http_coord_limit_req_item_t  *item;
+
+    dry_run = state->limiter.conf->dry_run;
+    item = state->items.elts;
+
+    for (i = 0; i < state->items.nelts; i++) {
+
+        if (item[i].wait) {
+            ngx_coord_metrics_decision(item[i].op.zone,
+                                       dry_run
+                                       ? NGX_COORD_OUTCOME_DELAYED_DRY_RUN
+                                       : NGX_COORD_OUTCOME_DELAYED);
+            continue;
+        }
+
+        ngx_coord_metrics_limit(&item[i].op, refused, dry_run);
+    }
 }
 
 
@@ -495,4 +655,14 @@ ngx_http_coord_limit_req_end(ngx_http_coord_ctx_t *ctx, void *data)
     if (state->delayed) {
         ngx_http_coord_limit_req_give(state);
     }
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    return ngx_http_coord_limiter_variable(r, v,
+                                           &ngx_http_coord_limit_req_feature,
+                                           data);
 }

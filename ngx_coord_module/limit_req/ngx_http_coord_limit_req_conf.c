@@ -68,26 +68,7 @@ static ngx_command_t  ngx_http_coord_limit_req_commands[] = {
       0,
       NULL },
 
-    { ngx_string("coord_limit_req_log_level"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_limit_req_conf_t, log_level),
-      &ngx_http_coord_log_levels },
-
-    { ngx_string("coord_limit_req_status"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_num_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_limit_req_conf_t, status_code),
-      &ngx_http_coord_status_bounds },
-
-    { ngx_string("coord_limit_req_dry_run"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
-      ngx_conf_set_flag_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_limit_req_conf_t, dry_run),
-      NULL },
+    ngx_http_coord_limiter_commands("coord_limit_req"),
 
       ngx_null_command
 };
@@ -124,36 +105,6 @@ ngx_module_t  ngx_http_coord_limit_req_module = {
 };
 
 
-ngx_http_variable_t  ngx_http_coord_limit_req_vars[] = {
-
-    { ngx_string("coord_limit_req_status"), NULL,
-      ngx_http_coord_limit_req_variable,
-      NGX_HTTP_COORD_LIMIT_REQ_VAR_STATUS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-    { ngx_string("coord_limit_req_zone"), NULL,
-      ngx_http_coord_limit_req_variable,
-      NGX_HTTP_COORD_LIMIT_REQ_VAR_ZONE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-    { ngx_string("coord_limit_req_remaining"), NULL,
-      ngx_http_coord_limit_req_variable,
-      NGX_HTTP_COORD_LIMIT_REQ_VAR_REMAINING, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-    { ngx_string("coord_limit_req_limit"), NULL,
-      ngx_http_coord_limit_req_variable,
-      NGX_HTTP_COORD_LIMIT_REQ_VAR_LIMIT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-    { ngx_string("coord_limit_req_reset"), NULL,
-      ngx_http_coord_limit_req_variable,
-      NGX_HTTP_COORD_LIMIT_REQ_VAR_RESET, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-    { ngx_string("coord_limit_req_source"), NULL,
-      ngx_http_coord_limit_req_variable,
-      NGX_HTTP_COORD_LIMIT_REQ_VAR_SOURCE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-      ngx_http_null_variable
-};
-
-
 static ngx_int_t
 ngx_http_coord_limit_req_preconfiguration(ngx_conf_t *cf)
 {
@@ -177,9 +128,7 @@ ngx_http_coord_limit_req_create_conf(ngx_conf_t *cf)
      *     conf->limits.elts = NULL;
      */
 
-    conf->log_level = NGX_CONF_UNSET_UINT;
-    conf->status_code = NGX_CONF_UNSET_UINT;
-    conf->dry_run = NGX_CONF_UNSET;
+    ngx_http_coord_limiter_conf_init(&conf->limiter);
 
     return conf;
 }
@@ -191,21 +140,17 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_coord_limit_req_conf_t  *prev = parent;
     ngx_http_coord_limit_req_conf_t  *conf = child;
 
-    ngx_uint_t                         i;
+    ngx_uint_t                         i, inherited;
     ngx_http_coord_limit_req_limit_t  *limits;
 
-    if (conf->limits.elts == NULL) {
+    ngx_http_coord_limiter_conf_merge(&conf->limiter, &prev->limiter,
+                                      NGX_HTTP_TOO_MANY_REQUESTS);
+
+    inherited = (conf->limits.elts == NULL && !conf->limiter.off);
+
+    if (inherited) {
         conf->limits = prev->limits;
     }
-
-    ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
-
-    conf->delay_log_level = (conf->log_level == NGX_LOG_INFO)
-                            ? NGX_LOG_INFO : conf->log_level + 1;
-
-    ngx_conf_merge_uint_value(conf->status_code, prev->status_code,
-                              NGX_HTTP_TOO_MANY_REQUESTS);
-    ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
 
     limits = conf->limits.elts;
 
@@ -217,9 +162,7 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 
     for (i = 0; i < conf->limits.nelts; i++) {
         ngx_http_coord_feature_enable(cf, &ngx_http_coord_limit_req_feature,
-                                      limits[i].after_auth
-                                      ? NGX_HTTP_COORD_PRECONTENT
-                                      : NGX_HTTP_COORD_PREACCESS);
+                                      limits[i].stage, inherited);
     }
 
     return NGX_CONF_OK;
@@ -379,7 +322,9 @@ ngx_http_coord_limit_req_zone_rate(ngx_conf_t *cf,
         return lrz->rate ? NGX_OK : NGX_ERROR;
     }
 
-    if (ngx_coord_parse_rate(rate, &lrz->quota) == NGX_OK) {
+    if (ngx_coord_parse_rate(rate, &lrz->quota) == NGX_OK
+        && lrz->quota.count)
+    {
         return NGX_OK;
     }
 
@@ -428,13 +373,21 @@ ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_coord_limit_req_conf_t *lrcf = conf;
 
-    ngx_str_t                         *value, name;
+    ngx_str_t                         *value, rest;
     ngx_uint_t                         i;
     ngx_http_coord_limit_req_limit_t  *limit, *limits;
 
     value = cf->args->elts;
 
-    ngx_str_null(&name);
+    if (lrcf->limiter.off
+        || (lrcf->limits.elts && ngx_strcmp(value[1].data, "off") == 0))
+    {
+        return "is duplicate";
+    }
+
+    if (ngx_http_coord_limiter_off(cf, &lrcf->limiter)) {
+        return NGX_CONF_OK;
+    }
 
     if (lrcf->limits.elts == NULL) {
         if (ngx_array_init(&lrcf->limits, cf->pool, 1,
@@ -458,7 +411,7 @@ ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     for (i = 1; i < cf->args->nelts; i++) {
 
-        if (ngx_http_coord_param(&value[i], "zone=", &name)) {
+        if (ngx_http_coord_param(&value[i], "zone=", &rest)) {
             continue;
         }
 
@@ -467,15 +420,14 @@ ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
     }
 
-    if (name.len == 0) {
+    if (limit->has_delay && limit->nodelay) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" must have \"zone\" parameter", &cmd->name);
+                           "\"delay=\" and \"nodelay\" exclude each other");
         return NGX_CONF_ERROR;
     }
 
-    limit->zone = ngx_http_coord_zone_get(cf,
-                                       &ngx_http_coord_limit_req_feature.kind,
-                                       &name);
+    limit->zone = ngx_http_coord_zone_arg(cf, cmd,
+                                      &ngx_http_coord_limit_req_feature.kind);
     if (limit->zone == NULL) {
         return NGX_CONF_ERROR;
     }
@@ -525,7 +477,7 @@ ngx_http_coord_limit_req_param(ngx_conf_t *cf,
     }
 
     if (ngx_strcmp(value->data, "after_auth") == 0) {
-        limit->after_auth = 1;
+        limit->stage = NGX_HTTP_COORD_PRECONTENT;
         return NGX_OK;
     }
 

@@ -58,7 +58,7 @@ ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
           ngx_http_coord_session_lookup_decide,
           NULL },
 
-        { 30,                              /* precontent */
+        { 10,                              /* precontent */
           ngx_http_coord_session_begin,
           ngx_http_coord_session_decide,
           NULL }
@@ -515,15 +515,15 @@ static void
 ngx_http_coord_session_log(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state, const char *what)
 {
-    u_char           buf[NGX_HTTP_COORD_LOG_TAIL];
-    ngx_str_t        tail;
-    ngx_coord_op_t   op;
+    ngx_coord_op_t               op;
+    ngx_http_coord_log_fields_t  fields;
 
     if (state->conf->log_level > r->connection->log->log_level) {
         return;
     }
 
     ngx_memzero(&op, sizeof(ngx_coord_op_t));
+    ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
 
     op.zone = state->use->zone;
     op.source = state->source;
@@ -534,13 +534,13 @@ ngx_http_coord_session_log(ngx_http_request_t *r,
         ngx_memcpy(op.key, state->key, NGX_COORD_DIGEST_HEX_LEN);
     }
 
-    tail = ngx_http_coord_log_tail(buf, &op,
-                             &ngx_http_coord_session_statuses[state->status]);
+    fields.op = &op;
+    fields.outcome = ngx_http_coord_session_outcomes[state->status];
 
-    ngx_log_error(state->conf->log_level, r->connection->log, 0,
-                  "session %s%s, by zone \"%V\"%V", what,
-                  state->conf->dry_run ? ", dry run" : "",
-                  &state->use->zone->name, &tail);
+    ngx_http_coord_log(r, state->conf->log_level, &fields,
+                       "session %s%s, by zone \"%V\"", what,
+                       state->conf->dry_run ? ", dry run" : "",
+                       &state->use->zone->name);
 }
 
 

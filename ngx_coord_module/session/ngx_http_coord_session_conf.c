@@ -201,6 +201,10 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_coord_session_conf_t  *prev = parent;
     ngx_http_coord_session_conf_t  *conf = child;
 
+    ngx_uint_t  inherited;
+
+    inherited = (conf->use == NULL && conf->cookie == NULL);
+
     if (conf->use == NULL) {
         conf->use = prev->use;
     }
@@ -216,12 +220,12 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->use || conf->cookie) {
         ngx_http_coord_feature_enable(cf, &ngx_http_coord_session_feature,
-                                      NGX_HTTP_COORD_PREACCESS);
+                                      NGX_HTTP_COORD_PREACCESS, inherited);
     }
 
     if (conf->use) {
         ngx_http_coord_feature_enable(cf, &ngx_http_coord_session_feature,
-                                      NGX_HTTP_COORD_PRECONTENT);
+                                      NGX_HTTP_COORD_PRECONTENT, inherited);
     }
 
     return NGX_CONF_OK;

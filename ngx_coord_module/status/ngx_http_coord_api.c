@@ -566,6 +566,7 @@ ngx_http_coord_api(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     clcf->handler = ngx_http_coord_api_handler;
+    ngx_http_coord_exempt(cf);
 
     return NGX_CONF_OK;
 }

@@ -504,6 +504,7 @@ ngx_http_coord_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     cmcf->status = 1;
     clcf->handler = ngx_http_coord_status_handler;
+    ngx_http_coord_exempt(cf);
 
     return NGX_CONF_OK;
 }
@@ -524,6 +525,7 @@ ngx_http_coord_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     cmcf->status = 1;
     clcf->handler = ngx_http_coord_health_handler;
+    ngx_http_coord_exempt(cf);
 
     return NGX_CONF_OK;
 }

@@ -109,6 +109,7 @@ struct ngx_coord_zone_s {
     ngx_coord_counts_t        *counts;       /* in shm; NULL: not counted */
     ngx_uint_t                 keys;         /* refused keys are kept */
     void                      *data;         /* the feature's */
+    unsigned                   warned:1;     /* of a key, by this worker */
     unsigned                   leases:1;     /* its leases have a journal */
     unsigned                   wake:1;       /* its keys are waited for, */
     ngx_coord_nsec_t           wait;         /* at most so long */

@@ -115,6 +115,13 @@ test_secret(void **state)
 
     assert_int_equal(ngx_coord_key_tag(buf, &key), 8);
     assert_memory_equal(buf, "ba7816bf", 8);
+
+    /* the same digits where it stands as its digest */
+
+    ngx_str_set(&key, "~ba7816bf8f01cfea414140de5dae2223");
+
+    assert_int_equal(ngx_coord_key_tag(buf, &key), 8);
+    assert_memory_equal(buf, "ba7816bf", 8);
 }
 
 

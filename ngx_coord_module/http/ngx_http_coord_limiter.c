@@ -1,0 +1,314 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The core of all features that may refuse a request.
+ */
+
+
+#include "ngx_http_coord_limiter.h"
+
+
+static ngx_int_t ngx_http_coord_violated(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter, ngx_http_coord_problem_t *problem);
+
+
+void
+ngx_http_coord_limiter_conf_init(ngx_http_coord_limiter_conf_t *conf)
+{
+    conf->log_level = NGX_CONF_UNSET_UINT;
+    conf->status_code = NGX_CONF_UNSET_UINT;
+    conf->dry_run = NGX_CONF_UNSET;
+}
+
+
+void
+ngx_http_coord_limiter_conf_merge(ngx_http_coord_limiter_conf_t *conf,
+    ngx_http_coord_limiter_conf_t *prev, ngx_uint_t status)
+{
+    ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
+
+    conf->delay_log_level = (conf->log_level == NGX_LOG_INFO)
+                            ? NGX_LOG_INFO : conf->log_level + 1;
+
+    ngx_conf_merge_uint_value(conf->status_code, prev->status_code, status);
+    ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
+}
+
+
+ngx_uint_t
+ngx_http_coord_limiter_off(ngx_conf_t *cf, ngx_http_coord_limiter_conf_t *conf)
+{
+    ngx_str_t  *value;
+
+    value = cf->args->elts;
+
+    if (cf->args->nelts != 2 || ngx_strcmp(value[1].data, "off") != 0) {
+        return 0;
+    }
+
+    conf->off = 1;
+
+    return 1;
+}
+
+
+void *
+ngx_http_coord_limiter_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_limiter_conf_t *conf, size_t size)
+{
+    ngx_http_coord_limiter_t  *limiter, *previous;
+
+    limiter = ngx_pcalloc(r->pool, size);
+    if (limiter == NULL) {
+        return NULL;
+    }
+
+    previous = ctx->state[ctx->slot];
+
+    /* one that has not decided begins anew, after another feature's wait */
+
+    if (previous && previous->status == NGX_COORD_OUTCOME_UNDECIDED) {
+        previous = previous->previous;
+    }
+
+    limiter->ctx = ctx;
+    limiter->conf = conf;
+    limiter->previous = previous;
+
+    ctx->state[ctx->slot] = limiter;
+
+    return limiter;
+}
+
+
+void *
+ngx_http_coord_limiter_state(ngx_http_request_t *r,
+    ngx_http_coord_feature_t *feature)
+{
+    ngx_http_coord_ctx_t      *ctx;
+    ngx_http_coord_limiter_t  *limiter;
+
+    ctx = ngx_http_coord_get_ctx(r);
+    if (ctx == NULL) {
+        return NULL;
+    }
+
+    limiter = ctx->state[feature->slot];
+
+    while (limiter && limiter->status == NGX_COORD_OUTCOME_UNDECIDED) {
+        limiter = limiter->previous;
+    }
+
+    return limiter;
+}
+
+
+ngx_http_coord_report_t *
+ngx_http_coord_limiter_report(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter)
+{
+    ngx_http_coord_report_t  *report;
+
+    report = ngx_http_coord_report(r, limiter->ctx);
+    if (report == NULL) {
+        return NULL;
+    }
+
+    if (limiter->nreports++ == 0) {
+        limiter->first = limiter->ctx->reports->nelts - 1;
+    }
+
+    return report;
+}
+
+
+ngx_coord_outcome_e
+ngx_http_coord_limiter_refused(ngx_http_coord_limiter_t *limiter,
+    ngx_coord_op_t *op)
+{
+    if (op->rc == NGX_ERROR) {
+        return limiter->conf->dry_run ? NGX_COORD_OUTCOME_BYPASSED
+                                      : NGX_COORD_OUTCOME_UNAVAILABLE;
+    }
+
+    return limiter->conf->dry_run ? NGX_COORD_OUTCOME_REJECTED_DRY_RUN
+                                  : NGX_COORD_OUTCOME_REJECTED;
+}
+
+
+ngx_int_t
+ngx_http_coord_limiter_refuse(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter, const ngx_http_coord_problem_t *problem)
+{
+    ngx_http_coord_problem_t  p;
+
+    if (limiter->conf->dry_run) {
+        return NGX_DECLINED;
+    }
+
+    if (limiter->status == NGX_COORD_OUTCOME_UNAVAILABLE) {
+        return ngx_http_coord_refuse_unavailable(r, limiter->ctx);
+    }
+
+    p = *problem;
+
+    if (p.status == 0) {
+        p.status = limiter->conf->status_code;
+    }
+
+    if (limiter->nreports
+        && ngx_http_coord_violated(r, limiter, &p) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_refuse(r, limiter->ctx, &p);
+}
+
+
+/* the member "violated-policies", and the longest time of those to wait */
+
+static ngx_int_t
+ngx_http_coord_violated(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter, ngx_http_coord_problem_t *problem)
+{
+    u_char                   *p;
+    size_t                    len;
+    ngx_uint_t                i, n;
+    ngx_http_coord_report_t  *report;
+
+    report = limiter->ctx->reports->elts;
+    report += limiter->first;
+
+    len = sizeof(",\"violated-policies\":[]") - 1;
+
+    for (i = 0; i < limiter->nreports; i++) {
+        len += report[i].policy.len + sizeof("\"\",") - 1;
+    }
+
+    p = ngx_pnalloc(r->pool, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    n = 0;
+    problem->members.data = p;
+
+    p = ngx_cpymem(p, ",\"violated-policies\":[",
+                   sizeof(",\"violated-policies\":[") - 1);
+
+    for (i = 0; i < limiter->nreports; i++) {
+
+        if (!report[i].refused) {
+            continue;
+        }
+
+        p = ngx_sprintf(p, "%s\"%V\"", n++ ? "," : "", &report[i].policy);
+
+        problem->retry_after = ngx_max(problem->retry_after, report[i].reset);
+    }
+
+    *p++ = ']';
+
+    problem->members.len = p - problem->members.data;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_limiter_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, ngx_http_coord_feature_t *feature,
+    uintptr_t data)
+{
+    ngx_str_t                 *zone;
+    ngx_http_coord_report_t   *report;
+    ngx_http_coord_limiter_t  *limiter;
+
+    limiter = ngx_http_coord_limiter_state(r, feature);
+
+    if (limiter == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    report = ngx_http_coord_tightest(limiter->ctx, limiter->first,
+                                     limiter->nreports);
+
+    switch (data) {
+
+    case NGX_HTTP_COORD_VAR_STATUS:
+        return ngx_http_coord_variable_text(v,
+                                 &ngx_coord_outcomes[limiter->status].status);
+
+    case NGX_HTTP_COORD_VAR_ZONE:
+        zone = (limiter->zone.len || report == NULL) ? &limiter->zone
+                                                     : &report->policy;
+        return ngx_http_coord_variable_text(v, zone);
+    }
+
+    if (report == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    switch (data) {
+
+    case NGX_HTTP_COORD_VAR_SOURCE:
+        return ngx_http_coord_variable_text(v,
+                                     &ngx_coord_source_names[report->source]);
+
+    case NGX_HTTP_COORD_VAR_LIMIT:
+        return ngx_http_coord_variable_number(r, v, report->quota);
+
+    case NGX_HTTP_COORD_VAR_REMAINING:
+        return ngx_http_coord_variable_number(r, v, report->remaining);
+
+    case NGX_HTTP_COORD_VAR_RESET:
+        return ngx_http_coord_variable_number(r, v, report->reset);
+
+    default: /* NGX_HTTP_COORD_VAR_CURRENT */
+        return ngx_http_coord_variable_number(r, v, report->current);
+    }
+}
+
+
+ngx_int_t
+ngx_http_coord_variable_text(ngx_http_variable_value_t *v,
+    const ngx_str_t *text)
+{
+    if (text->len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    v->data = text->data;
+    v->len = text->len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_variable_number(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, int64_t number)
+{
+    u_char  *p;
+
+    p = ngx_pnalloc(r->pool, NGX_INT64_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    v->data = p;
+    v->len = ngx_sprintf(p, "%L", number) - p;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    return NGX_OK;
+}

@@ -1,0 +1,157 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * What features that may refuse a request have in common: settings, the state
+ * of a request in a stage, refusing, and what the variables tell of it.
+ */
+
+
+#ifndef _NGX_HTTP_COORD_LIMITER_H_INCLUDED_
+#define _NGX_HTTP_COORD_LIMITER_H_INCLUDED_
+
+
+#include "ngx_http_coord.h"
+#include "ngx_http_coord_conf.h"
+
+
+/* the head of the location configuration of a feature */
+typedef struct {
+    ngx_uint_t                      log_level;
+    ngx_uint_t                      delay_log_level;  /* one lower */
+    ngx_uint_t                      status_code;
+    ngx_flag_t                      dry_run;
+    unsigned                        off:1;    /* ends inheritance */
+} ngx_http_coord_limiter_conf_t;
+
+
+/* its directives <name>_log_level, <name>_status and <name>_dry_run */
+#define ngx_http_coord_limiter_commands(name)                                 \
+                                                                              \
+    { ngx_string(name "_log_level"),                                          \
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,  \
+      ngx_conf_set_enum_slot,                                                 \
+      NGX_HTTP_LOC_CONF_OFFSET,                                               \
+      offsetof(ngx_http_coord_limiter_conf_t, log_level),                     \
+      &ngx_http_coord_log_levels },                                           \
+                                                                              \
+    { ngx_string(name "_status"),                                             \
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,  \
+      ngx_conf_set_num_slot,                                                  \
+      NGX_HTTP_LOC_CONF_OFFSET,                                               \
+      offsetof(ngx_http_coord_limiter_conf_t, status_code),                   \
+      &ngx_http_coord_status_bounds },                                        \
+                                                                              \
+    { ngx_string(name "_dry_run"),                                            \
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,   \
+      ngx_conf_set_flag_slot,                                                 \
+      NGX_HTTP_LOC_CONF_OFFSET,                                               \
+      offsetof(ngx_http_coord_limiter_conf_t, dry_run),                       \
+      NULL }
+
+
+typedef struct ngx_http_coord_limiter_s  ngx_http_coord_limiter_t;
+
+
+/* the head of the state of a request in a stage of a feature */
+struct ngx_http_coord_limiter_s {
+    ngx_http_coord_ctx_t           *ctx;
+    ngx_http_coord_limiter_conf_t  *conf;
+    ngx_http_coord_limiter_t       *previous; /* of an earlier stage */
+
+    ngx_coord_outcome_e             status;
+    ngx_str_t                       zone;     /* that decided; or empty */
+
+    /* in ctx->reports */
+    ngx_uint_t                      first;
+    ngx_uint_t                      nreports;
+};
+
+
+/* --- configuration --- */
+
+/* for create_loc_conf: all is unset */
+void ngx_http_coord_limiter_conf_init(ngx_http_coord_limiter_conf_t *conf);
+
+/* for merge_loc_conf; status: the default of <name>_status */
+void ngx_http_coord_limiter_conf_merge(ngx_http_coord_limiter_conf_t *conf,
+    ngx_http_coord_limiter_conf_t *prev, ngx_uint_t status);
+
+
+/* the only argument of a directive is "off": notes that, and returns 1 */
+ngx_uint_t ngx_http_coord_limiter_off(ngx_conf_t *cf,
+    ngx_http_coord_limiter_conf_t *conf);
+
+
+/* --- requests --- */
+
+/*
+ * For begin(): a zeroed state of size bytes with this head, in place at the
+ * slot of the feature that is at it; the one of an earlier stage is its
+ * previous.  NULL: no memory.
+ */
+void *ngx_http_coord_limiter_create(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_limiter_conf_t *conf,
+    size_t size);
+
+/*
+ * The state of the last stage in which the feature has decided on the client
+ * request that r belongs to; NULL: in none.
+ */
+void *ngx_http_coord_limiter_state(ngx_http_request_t *r,
+    ngx_http_coord_feature_t *feature);
+
+/*
+ * Adds what a limit has answered to the RateLimit fields and to what the
+ * variables tell.  Valid until the next call; NULL: no memory.
+ */
+ngx_http_coord_report_t *ngx_http_coord_limiter_report(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter);
+
+/*
+ * What becomes of a request because of op: REJECTED, UNAVAILABLE, or in dry
+ * run REJECTED_DRY_RUN, BYPASSED.
+ */
+ngx_coord_outcome_e ngx_http_coord_limiter_refused(
+    ngx_http_coord_limiter_t *limiter, ngx_coord_op_t *op);
+
+/*
+ * Refuses with a problem document, whose status is the one configured if it
+ * has none; it tells the policies that were violated, and the client to come
+ * back when all of them admit it again, if it has a retry_after.  What
+ * decide() has to return: in dry run NGX_DECLINED, if limiter->status is
+ * UNAVAILABLE a 503.
+ */
+ngx_int_t ngx_http_coord_limiter_refuse(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter,
+    const ngx_http_coord_problem_t *problem);
+
+
+/* --- variables --- */
+
+typedef enum {
+    NGX_HTTP_COORD_VAR_STATUS = 0,
+    NGX_HTTP_COORD_VAR_ZONE,
+    NGX_HTTP_COORD_VAR_SOURCE,
+    NGX_HTTP_COORD_VAR_LIMIT,
+    NGX_HTTP_COORD_VAR_REMAINING,
+    NGX_HTTP_COORD_VAR_RESET,
+    NGX_HTTP_COORD_VAR_CURRENT,
+    NGX_HTTP_COORD_VAR_OTHER         /* and up: the feature's own */
+} ngx_http_coord_variable_e;
+
+/* a variable of a feature by ngx_http_coord_variable_e, not its own ones */
+ngx_int_t ngx_http_coord_limiter_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, ngx_http_coord_feature_t *feature,
+    uintptr_t data);
+
+/* the value of a variable: a text that stays; an empty one: not found */
+ngx_int_t ngx_http_coord_variable_text(ngx_http_variable_value_t *v,
+    const ngx_str_t *text);
+
+/* the same, a number; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_variable_number(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, int64_t number);
+
+
+#endif /* _NGX_HTTP_COORD_LIMITER_H_INCLUDED_ */
