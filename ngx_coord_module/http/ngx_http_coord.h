@@ -65,6 +65,9 @@ typedef struct {
  * undo: gives back what the last decide() kept, because a feature behind it
  *     refused the request.  What a feature was granted before it could decide
  *     is given back by the walk.  May be NULL.  state: that of its slot.
+ * flags: ANSWERS: decide() may answer the request from what is stored;
+ *     LATE: not asked before such a one has decided, as what is asked is
+ *     taken, and a stored answer takes nothing.
  */
 typedef struct {
     ngx_uint_t                 order;
@@ -74,10 +77,14 @@ typedef struct {
     ngx_int_t                (*decide)(ngx_http_request_t *r,
                                        ngx_http_coord_ctx_t *ctx);
     void                     (*undo)(ngx_http_coord_ctx_t *ctx, void *state);
+    ngx_uint_t                 flags;
 } ngx_http_coord_step_t;
 
 
-#define ngx_http_coord_no_step  { 0, NULL, NULL, NULL }
+#define NGX_HTTP_COORD_STEP_ANSWERS  0x0001
+#define NGX_HTTP_COORD_STEP_LATE     0x0002
+
+#define ngx_http_coord_no_step       { 0, NULL, NULL, NULL, 0 }
 
 
 /*
@@ -163,7 +170,7 @@ struct ngx_http_coord_ctx_s {
     ngx_array_t               *fields;        /* of ngx_keyval_t, to add */
 
     unsigned                   waiting:1;     /* out of the phases */
-    unsigned                   again:1;       /* others begin after a wait */
+    unsigned                   again:1;       /* others are yet to begin */
     unsigned                   headers_done:1;
 };
 
@@ -177,6 +184,7 @@ typedef struct {
     ngx_flag_t                 status;        /* coord_status is used */
     ngx_array_t                features;      /* by slot: pointers */
     ngx_array_t                steps[NGX_HTTP_COORD_STAGES];   /* in order */
+    ngx_uint_t                 answers[NGX_HTTP_COORD_STAGES]; /* bits */
     ngx_uint_t                 used;          /* bits: 1 << slot, anywhere */
 } ngx_http_coord_main_conf_t;
 

@@ -15,6 +15,7 @@ static ngx_uint_t ngx_http_coord_error_page(ngx_http_request_t *r,
     ngx_uint_t status);
 static ngx_int_t ngx_http_coord_send_problem(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_reason(ngx_http_request_t *r, ngx_uint_t status);
 static size_t ngx_http_coord_problem_size(ngx_http_coord_problem_t *problem);
 static u_char *ngx_http_coord_problem_body(u_char *p,
     ngx_http_coord_problem_t *problem);
@@ -137,6 +138,8 @@ ngx_http_coord_problem(ngx_http_request_t *r,
 
     ngx_str_set(&type, "application/problem+json");
 
+    ngx_http_coord_reason(r, problem->status);
+
     /* no body is asked for that nobody reads, as with special responses */
 
     r->expect_tested = 1;
@@ -144,6 +147,24 @@ ngx_http_coord_problem(ngx_http_request_t *r,
     /* the connection may go on if the rest of the request is discarded */
 
     return ngx_http_send_response(r, problem->status, &type, &cv);
+}
+
+
+/* the reason phrases that nginx has not */
+
+static void
+ngx_http_coord_reason(ngx_http_request_t *r, ngx_uint_t status)
+{
+    switch (status) {
+
+    case 422:
+        ngx_str_set(&r->headers_out.status_line, "422 Unprocessable Content");
+        break;
+
+    case 423:
+        ngx_str_set(&r->headers_out.status_line, "423 Locked");
+        break;
+    }
 }
 
 

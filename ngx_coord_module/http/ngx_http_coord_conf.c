@@ -16,6 +16,9 @@ static ngx_int_t ngx_http_coord_zone_head(ngx_conf_t *cf,
     ngx_coord_zone_t *zone);
 static ngx_http_coord_zone_conf_t *ngx_http_coord_zone_conf(ngx_conf_t *cf,
     const ngx_coord_kind_t *kind, ngx_str_t *name);
+static ngx_int_t ngx_http_coord_zone_name(ngx_str_t *name);
+static void ngx_http_coord_zone_unknown(ngx_conf_t *cf,
+    ngx_http_coord_zone_conf_t *zcf);
 static ngx_int_t ngx_http_coord_zone_memory(ngx_conf_t *cf,
     ngx_coord_zone_t *zone, size_t size);
 
@@ -163,9 +166,11 @@ ngx_http_coord_zone_declare(ngx_conf_t *cf, const ngx_coord_kind_t *kind,
         }
     }
 
-    if (name.len == 0) {
+    if (ngx_http_coord_zone_name(&name) != NGX_OK) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid zone name in \"zone=%V\"", value);
+                           "invalid zone name in \"zone=%V\", it must be of "
+                           "printable ASCII characters without quotes, "
+                           "backslashes and braces", value);
         return NULL;
     }
 
@@ -190,6 +195,29 @@ ngx_http_coord_zone_declare(ngx_conf_t *cf, const ngx_coord_kind_t *kind,
     }
 
     return &zcf->zone;
+}
+
+
+/*
+ * A name is a part of keys, whose hash tag begins with a brace, and a string
+ * in RateLimit fields and JSON.
+ */
+
+static ngx_int_t
+ngx_http_coord_zone_name(ngx_str_t *name)
+{
+    size_t  i;
+
+    for (i = 0; i < name->len; i++) {
+        if (name->data[i] < 0x20
+            || name->data[i] > 0x7e
+            || ngx_strchr("\"\\{}", name->data[i]))
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return name->len ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -239,9 +267,7 @@ ngx_http_coord_zones_resolve(ngx_conf_t *cf)
         zcf = zones[i];
 
         if (!zcf->declared) {
-            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                          "unknown zone \"%V\" in %s:%ui",
-                          &zcf->zone.name, zcf->file, zcf->line);
+            ngx_http_coord_zone_unknown(cf, zcf);
             return NGX_ERROR;
         }
 
@@ -268,6 +294,40 @@ ngx_http_coord_zones_resolve(ngx_conf_t *cf)
     }
 
     return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_zone_unknown(ngx_conf_t *cf, ngx_http_coord_zone_conf_t *zcf)
+{
+    ngx_uint_t                    i;
+    ngx_http_coord_main_conf_t   *mcf;
+    ngx_http_coord_zone_conf_t  **zones;
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
+    zones = mcf->zones.elts;
+
+    for (i = 0; i < mcf->zones.nelts; i++) {
+        if (zones[i]->declared
+            && zones[i]->zone.name.len == zcf->zone.name.len
+            && ngx_strncmp(zones[i]->zone.name.data, zcf->zone.name.data,
+                           zcf->zone.name.len)
+               == 0)
+        {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "unknown zone \"%V\" in %s:%ui: that of %s:%ui is "
+                          "one of \"coord_%V_zone\", not of "
+                          "\"coord_%V_zone\"",
+                          &zcf->zone.name, zcf->file, zcf->line,
+                          zones[i]->file, zones[i]->line,
+                          &zones[i]->zone.kind->name, &zcf->zone.kind->name);
+            return;
+        }
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "unknown zone \"%V\" in %s:%ui",
+                  &zcf->zone.name, zcf->file, zcf->line);
 }
 
 

@@ -9,6 +9,10 @@
 #include "ngx_http_coord_limiter.h"
 
 
+/* bytes of a bad value in the log */
+#define NGX_HTTP_COORD_VALUE_SHOWN  32
+
+
 static ngx_int_t ngx_http_coord_violated(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter, ngx_http_coord_problem_t *problem);
 
@@ -123,6 +127,26 @@ ngx_http_coord_limiter_report(ngx_http_request_t *r,
 }
 
 
+void
+ngx_http_coord_limiter_invalid(ngx_http_request_t *r, const char *what,
+    ngx_str_t *value, ngx_coord_zone_t *zone)
+{
+    u_char  text[NGX_HTTP_COORD_VALUE_SHOWN];
+    size_t  i, len;
+
+    len = ngx_min(value->len, NGX_HTTP_COORD_VALUE_SHOWN);
+
+    for (i = 0; i < len; i++) {
+        text[i] = (value->data[i] < 0x20 || value->data[i] > 0x7e)
+                  ? '?' : value->data[i];
+    }
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "invalid %s \"%*s\" in zone \"%V\"",
+                  what, len, text, &zone->name);
+}
+
+
 ngx_coord_outcome_e
 ngx_http_coord_limiter_refused(ngx_http_coord_limiter_t *limiter,
     ngx_coord_op_t *op)
@@ -134,6 +158,19 @@ ngx_http_coord_limiter_refused(ngx_http_coord_limiter_t *limiter,
 
     return limiter->conf->dry_run ? NGX_COORD_OUTCOME_REJECTED_DRY_RUN
                                   : NGX_COORD_OUTCOME_REJECTED;
+}
+
+
+void
+ngx_http_coord_limiter_log_failure(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter, ngx_http_coord_log_fields_t *fields)
+{
+    ngx_http_coord_log(r, limiter->conf->log_level, fields,
+                       "refusing request%s, on_failure=closed, "
+                       "by %V zone \"%V\"",
+                       limiter->conf->dry_run ? ", dry run" : "",
+                       &fields->op->zone->kind->name,
+                       &fields->op->zone->name);
 }
 
 

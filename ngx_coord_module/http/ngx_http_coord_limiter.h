@@ -109,11 +109,25 @@ ngx_http_coord_report_t *ngx_http_coord_limiter_report(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter);
 
 /*
+ * Logs that a value which a request has given, "rate", is none; of its bytes
+ * only what is printable.
+ */
+void ngx_http_coord_limiter_invalid(ngx_http_request_t *r, const char *what,
+    ngx_str_t *value, ngx_coord_zone_t *zone);
+
+/*
  * What becomes of a request because of op: REJECTED, UNAVAILABLE, or in dry
  * run REJECTED_DRY_RUN, BYPASSED.
  */
 ngx_coord_outcome_e ngx_http_coord_limiter_refused(
     ngx_http_coord_limiter_t *limiter, ngx_coord_op_t *op);
+
+/*
+ * The log line of a request that is refused, or in dry run would be, because
+ * fields->op has no answer: it never reads as a limit that was exceeded.
+ */
+void ngx_http_coord_limiter_log_failure(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter, ngx_http_coord_log_fields_t *fields);
 
 /*
  * Refuses with a problem document, whose status is the one configured if it

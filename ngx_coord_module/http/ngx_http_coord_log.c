@@ -79,8 +79,9 @@ ngx_http_coord_log_handler(ngx_log_t *log, u_char *buf, size_t len)
     ngx_http_coord_log_line_t  *line;
 
     line = log->data;
-    last = buf + len;
+    last = buf + (len > NGX_LINEFEED_SIZE ? len - NGX_LINEFEED_SIZE : 0);
 
+    len = last - buf;
     len = (len > line->len) ? len - line->len : 0;
 
     if (line->handler) {

@@ -112,10 +112,16 @@ ngx_http_coord_feature_add(ngx_conf_t *cf, ngx_http_coord_feature_t *feature)
     feature->slot = mcf->features.nelts - 1;
 
     for (i = 0; i < NGX_HTTP_COORD_STAGES; i++) {
-        if (feature->steps[i].begin
-            && ngx_http_coord_step_add(&mcf->steps[i], feature, i) != NGX_OK)
-        {
+        if (feature->steps[i].begin == NULL) {
+            continue;
+        }
+
+        if (ngx_http_coord_step_add(&mcf->steps[i], feature, i) != NGX_OK) {
             return NGX_ERROR;
+        }
+
+        if (feature->steps[i].flags & NGX_HTTP_COORD_STEP_ANSWERS) {
+            mcf->answers[i] |= 1 << feature->slot;
         }
     }
 

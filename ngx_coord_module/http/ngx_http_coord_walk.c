@@ -193,6 +193,7 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_int_t                    rc;
     ngx_uint_t                   bit;
     ngx_array_t                 *steps;
+    ngx_http_coord_step_t       *step;
     ngx_http_coord_feature_t    *feature, **features;
     ngx_http_coord_main_conf_t  *mcf;
 
@@ -211,7 +212,16 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
             continue;
         }
 
-        rc = feature->steps[ctx->stage].begin(r, ctx);
+        step = &feature->steps[ctx->stage];
+
+        if ((step->flags & NGX_HTTP_COORD_STEP_LATE)
+            && (ctx->begun & mcf->answers[ctx->stage]))
+        {
+            ctx->again = 1;
+            break;
+        }
+
+        rc = step->begin(r, ctx);
 
         if (rc == NGX_DONE) {
             /* the request may be gone */

@@ -75,7 +75,8 @@ ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature = {
         { 20,                              /* precontent */
           ngx_http_coord_idempotency_begin,
           ngx_http_coord_idempotency_decide,
-          ngx_http_coord_idempotency_undo }
+          ngx_http_coord_idempotency_undo,
+          NGX_HTTP_COORD_STEP_ANSWERS }
     },
 
     ngx_http_coord_idempotency_end,

@@ -74,12 +74,14 @@ ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature = {
         { 20,                              /* preaccess */
           ngx_http_coord_limit_conn_begin,
           ngx_http_coord_limit_conn_decide,
-          ngx_http_coord_limit_conn_release },
+          ngx_http_coord_limit_conn_release,
+          0 },
 
         { 40,                              /* precontent: "after_auth" */
           ngx_http_coord_limit_conn_begin,
           ngx_http_coord_limit_conn_decide,
-          ngx_http_coord_limit_conn_release }
+          ngx_http_coord_limit_conn_release,
+          NGX_HTTP_COORD_STEP_LATE }
     },
 
     ngx_http_coord_limit_conn_end,
@@ -218,9 +220,8 @@ ngx_http_coord_limit_conn_number(ngx_http_request_t *r,
     }
 
     if (ngx_coord_parse_count(&value, 0, number) != NGX_OK) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "invalid number of connections \"%V\" in zone \"%V\"",
-                      &value, &limit->limit.zone->name);
+        ngx_http_coord_limiter_invalid(r, "number of connections", &value,
+                                       limit->limit.zone);
         return NGX_ABORT;
     }
 
@@ -344,10 +345,15 @@ ngx_http_coord_limit_conn_refuse(ngx_http_request_t *r,
     fields.outcome = limiter->status;
     fields.why = ngx_http_coord_leases_reason(&state->leases);
 
-    ngx_http_coord_log(r, limiter->conf->log_level, &fields,
-                       "limiting connections%s by zone \"%V\"",
-                       limiter->conf->dry_run ? ", dry run," : "",
-                       &op->zone->name);
+    if (op->rc == NGX_BUSY) {
+        ngx_http_coord_log(r, limiter->conf->log_level, &fields,
+                           "limiting connections%s by zone \"%V\"",
+                           limiter->conf->dry_run ? ", dry run," : "",
+                           &op->zone->name);
+
+    } else {
+        ngx_http_coord_limiter_log_failure(r, limiter, &fields);
+    }
 
     return ngx_http_coord_limiter_refuse(r, limiter,
                                          &ngx_http_coord_limit_conn_problem);

@@ -112,12 +112,14 @@ ngx_http_coord_feature_t  ngx_http_coord_limit_req_feature = {
         { 10,                              /* preaccess */
           ngx_http_coord_limit_req_begin,
           ngx_http_coord_limit_req_decide,
-          ngx_http_coord_limit_req_undo },
+          ngx_http_coord_limit_req_undo,
+          0 },
 
         { 30,                              /* precontent: "after_auth" */
           ngx_http_coord_limit_req_begin,
           ngx_http_coord_limit_req_decide,
-          ngx_http_coord_limit_req_undo }
+          ngx_http_coord_limit_req_undo,
+          NGX_HTTP_COORD_STEP_LATE }
     },
 
     ngx_http_coord_limit_req_end,
@@ -282,9 +284,7 @@ ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
         }
 
         if (ngx_coord_parse_rate(&value, quota) != NGX_OK) {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "invalid rate \"%V\" in zone \"%V\"",
-                          &value, &limit->zone->name);
+            ngx_http_coord_limiter_invalid(r, "rate", &value, limit->zone);
             return NGX_ABORT;
         }
     }
@@ -297,9 +297,7 @@ ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
         *burst = 0;
 
         if (value.len && ngx_coord_parse_count(&value, 0, burst) != NGX_OK) {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "invalid burst \"%V\" in zone \"%V\"",
-                          &value, &limit->zone->name);
+            ngx_http_coord_limiter_invalid(r, "burst", &value, limit->zone);
             return NGX_ABORT;
         }
     }
@@ -457,10 +455,17 @@ ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
 
     excess = item->op.u.rate.excess;
 
-    ngx_http_coord_log(r, limiter->conf->log_level, &fields,
-                       "limiting requests%s, excess: %ui.%03ui by zone \"%V\"",
-                       limiter->conf->dry_run ? ", dry run" : "",
-                       excess / 1000, excess % 1000, &item->limit->zone->name);
+    if (item->op.rc == NGX_BUSY) {
+        ngx_http_coord_log(r, limiter->conf->log_level, &fields,
+                           "limiting requests%s, excess: %ui.%03ui "
+                           "by zone \"%V\"",
+                           limiter->conf->dry_run ? ", dry run" : "",
+                           excess / 1000, excess % 1000,
+                           &item->limit->zone->name);
+
+    } else {
+        ngx_http_coord_limiter_log_failure(r, limiter, &fields);
+    }
 
     return ngx_http_coord_limiter_refuse(r, limiter,
                                          &ngx_http_coord_limit_req_problem);

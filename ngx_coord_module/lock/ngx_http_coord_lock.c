@@ -84,7 +84,8 @@ static ngx_http_coord_feature_t  ngx_http_coord_lock_feature = {
         { 50,                              /* precontent */
           ngx_http_coord_lock_begin,
           ngx_http_coord_lock_decide,
-          ngx_http_coord_lock_release }
+          ngx_http_coord_lock_release,
+          0 }
     },
 
     ngx_http_coord_lock_release,
@@ -284,6 +285,11 @@ ngx_http_coord_lock_log(ngx_http_request_t *r,
     fields.op = &lease->op;
     fields.outcome = state->limiter.status;
     fields.why = ngx_http_coord_leases_reason(&state->leases);
+
+    if (!delayed && lease->op.rc != NGX_BUSY) {
+        ngx_http_coord_limiter_log_failure(r, &state->limiter, &fields);
+        return;
+    }
 
     ngx_http_coord_log(r, delayed ? conf->delay_log_level : conf->log_level,
                        &fields, "%s%s by lock zone \"%V\"",

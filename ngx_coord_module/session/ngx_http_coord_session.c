@@ -56,12 +56,14 @@ ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
         { 30,                              /* preaccess */
           ngx_http_coord_session_lookup_begin,
           ngx_http_coord_session_lookup_decide,
-          NULL },
+          NULL,
+          0 },
 
         { 10,                              /* precontent */
           ngx_http_coord_session_begin,
           ngx_http_coord_session_decide,
-          NULL }
+          NULL,
+          0 }
     },
 
     ngx_http_coord_session_end,
