@@ -524,9 +524,8 @@ ngx_http_coord_session_log(ngx_http_request_t *r,
         return;
     }
 
-    ngx_memzero(&op, sizeof(ngx_coord_op_t));
     ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
-
+    ngx_memzero(&op, sizeof(ngx_coord_op_t));
     op.zone = state->use->zone;
     op.source = state->source;
     op.failure = state->failure;
