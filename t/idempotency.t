@@ -426,7 +426,7 @@ sub common {
        '- CONFLICT INVALID MISMATCH MISSING NEW REPLAYED',
        'values of $coord_idempotency_status');
     like($n->log, qr/idempotency:\ replaying\ response\ by\ zone
-                    \ "idempotency",\ key:\ [0-9a-f]{8},
+                    \ "idempotency",\ client:\ .*,\ key:\ [0-9a-f]{8},
                     \ outcome:\ REPLAYED,\ store:\ /x, 'log line');
     unlike($n->log, qr/quoted/, 'no key in the log');
 }
