@@ -96,8 +96,10 @@ what redis, fake_redis, origin, set and vars define.
 =head1 ENVIRONMENT
 
 TEST_NGINX_BINARY (default: the installed one), TEST_MODULE (default: the one
-in build/), TEST_KEEP=1 keeps the directory, TEST_KEEP=fail only after a
-failure, TEST_VALGRIND=1, TEST_LOG_LEVEL=debug.
+in build/), REDIS_SERVER (default: redis-server, else valkey-server),
+TEST_KEEP=1 keeps the directory, TEST_KEEP=fail only after a failure,
+TEST_VALGRIND=1, TEST_LOG_LEVEL=debug: all nodes log at that level, whatever the
+test asks for.
 
 =cut
 
@@ -158,7 +160,7 @@ sub new {
         dir => tempdir('coord-XXXXXXXX', TMPDIR => 1),
         nodes => [], servers => [], pids => [], at_end => [], vars => {},
         binary => $binary, module => -e $module ? $module : '',
-        log_level => $ENV{TEST_LOG_LEVEL} || $opt{log_level},
+        log_level => $opt{log_level},
     }, $class;
 
     # workers may run as another user

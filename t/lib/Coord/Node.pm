@@ -20,7 +20,8 @@ sub new {
 
     my $self = bless {
         test => $opt{test}, name => $opt{name}, dir => $opt{dir},
-        workers => $opt{workers} || 1, log_level => $opt{log_level} || 'info',
+        workers => $opt{workers} || 1,
+        log_level => $ENV{TEST_LOG_LEVEL} || $opt{log_level} || 'info',
         plain => $opt{plain}, vars => $opt{vars} || {}, ports => {},
         masters => [], allow => [], kills => 0,
     }, $class;
