@@ -22,6 +22,7 @@ sub new {
         test => $opt{test}, name => $opt{name}, dir => $opt{dir},
         workers => $opt{workers} || 1,
         log_level => $ENV{TEST_LOG_LEVEL} || $opt{log_level} || 'info',
+        debug => ($opt{log_level} || '') eq 'debug',
         plain => $opt{plain}, vars => $opt{vars} || {}, ports => {},
         masters => [], allow => [], kills => 0,
     }, $class;
@@ -389,7 +390,23 @@ sub destroy {
 }
 
 
-sub log { slurp("$_[0]{dir}/error.log") }
+# log(): without the debug lines that the test has not asked for
+
+sub log {
+    my ($self) = @_;
+
+    my $text = slurp("$self->{dir}/error.log");
+
+    if ($ENV{TEST_LOG_LEVEL} && !$self->{debug}) {
+        # some have several lines
+        my $entry = qr{\d+/\d\d/\d\d [\d:]+ };
+        $text =~ s/^$entry\[debug\].*\n(?:(?!$entry).*\n)*//mg;
+    }
+
+    return $text;
+}
+
+
 sub access_log { slurp("$_[0]{dir}/access.log") }
 
 
