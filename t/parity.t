@@ -26,7 +26,7 @@ my @ways = qw(stock memory redis);
 
 my %open = map { $_ => 1 } (
     'limit_req, a raised rate', 'limit_req, a lowered rate',
-    'memory, limit_conn_zone',
+    'memory, limit_conn_zone', 'the log lines',
 );
 
 
@@ -289,6 +289,54 @@ push @rows, {
     ours => 1, new => 1, want => '429 429 200 429 200 200 429',
 };
 
+# what a log reader made for nginx sees, fail2ban for one: the client stands
+# behind the zone
+
+push @rows, {
+    name => 'the log lines',
+    http => 'limit_req_zone $arg_k zone=Z:1m rate=1r/m;
+             limit_req_zone $arg_k zone=Zb:1m rate=5r/s;
+             limit_conn_zone $arg_k zone=Zc:1m;',
+    server => 'location / { limit_req zone=Z; empty_gif; }
+               location /slow { limit_req zone=Zb burst=5; empty_gif; }
+               location /dry { limit_req zone=Z; limit_req_dry_run on;
+                               empty_gif; }
+               location /info { limit_req zone=Z; empty_gif;
+                                limit_req_log_level warn; }
+               location /slowdry { limit_req zone=Zb burst=5; empty_gif;
+                                   limit_req_dry_run on; }
+               location = /hold { limit_conn Zc 1;
+                                  proxy_pass http://%%ORIGIN%%; }
+               location /conn { limit_conn Zc 1; empty_gif; }
+               location /conndry { limit_conn Zc 1; limit_conn_dry_run on;
+                                   empty_gif; }',
+    run => sub {
+        my ($w) = @_;
+        my $held = $w->hold('/hold?k=1');
+
+        $w->status("$_?k=1", headers => { 'User-Agent' => 'ban me' })
+            for qw(/ / /dry /info /slow /slow /conn /conndry);
+        $w->at_once(2, '/slowdry?k=2');
+
+        # how much depends on the time between
+        return map { s/excess: [\d.]+/excess: N/r =~ s/"$w->{zone}/"Z/r }
+               map { /\[(\w+)\] \S+ \*\d+ (.*?, host: "[^"]*")/ ? "$1 $2;"
+                                                               : "$_;" }
+               $w->{node}->log_lines(qr/zone "$w->{zone}(?:b|c)?"/);
+    },
+    want => join ' ', map {
+        my ($level, $path, $text) = split / /, $_, 3;
+        "$level $text, client: 127.0.0.1, server: , "
+        . "request: \"GET $path HTTP/1.1\", host: \"localhost\";"
+    } 'error /?k=1 limiting requests, excess: N by zone "Z"',
+      'error /dry?k=1 limiting requests, dry run, excess: N by zone "Z"',
+      'warn /info?k=1 limiting requests, excess: N by zone "Z"',
+      'warn /slow?k=1 delaying request, excess: N, by zone "Zb"',
+      'error /conn?k=1 limiting connections by zone "Zc"',
+      'error /conndry?k=1 limiting connections, dry run, by zone "Zc"',
+      'warn /slowdry?k=2 delaying request, dry run, excess: N, by zone "Zb"',
+};
+
 # Rates that change while the bucket holds something.  What was used counts in
 # requests: at the new rate it is gone when the new rate says so.
 
@@ -523,8 +571,11 @@ for my $name (sort keys %group) {
 
         $node->start;
 
-        my %way = map { $_->{zone} => bless { node => $node,
-                        port => $node->port($_->{zone}) }, 'Way' } @here;
+        my %way = map {
+            my $zone = $_->{zone};
+            $zone => bless { node => $node, zone => $zone,
+                             port => $node->port($zone) }, 'Way'
+        } @here;
 
         push @{$seen{$_->{name}}{$way}}, $_->{run}->($way{$_->{zone}})
             for @here;
