@@ -143,6 +143,11 @@ is(structure('http/a.c' => function('a', 'b'),
    "http/a.c:3: in a call cycle\n    a() calls b() of b.c\n"
    . "http/b.c:3: in a call cycle\n    b() calls a() of a.c\n",
    'a cycle of two files');
+is(structure('http/a.c' => function('a', 'b'),
+             'http/b.c' => "int\nb(void)\n{\n    p->f = a;\n}\n"),
+   "http/a.c:3: in a call cycle\n    a() calls b() of b.c\n"
+   . "http/b.c:3: in a call cycle\n    b() calls a() of a.c\n",
+   'a cycle through a handler');
 is(structure('redis/ngx_coord_redis_conn.c' => function('a', 'b'),
              'redis/ngx_coord_redis_io.c' => function('b', 'a')), '',
    'a connection and its reading and writing are one');
