@@ -100,7 +100,7 @@ soon(sub { $r->command('EXISTS', 'coord:cc:one:{n}') == 0 }, 3,
 
 my @c = open_requests($a, 3, '/six?k=r');
 push @c, open_requests($b, 2, '/six?k=r');
-soon(sub { held('r') == 5 }, 5, 'five of five');
+soon(sub { held('r') == 5 }, 20, 'five of five');
 my $least = 5;
 my $end = time + 4.5;
 while (time < $end) {
@@ -117,11 +117,11 @@ soon(sub { held('r') == 0 }, 3, 'and its lease with it');
 # kill -9 of a worker: its successor releases
 
 @c = open_requests($a, 5, '/slow?k=w');
-soon(sub { held('w', 'slow') == 5 }, 5, 'five held by one node');
+soon(sub { held('w', 'slow') == 5 }, 20, 'five held by one node');
 is($b->get('/try?k=w')->status, 429, 'full on the other node');
 $a->kill_worker('KILL', $_) for $a->workers;
 $a->allow(qr/exited on signal 9/);
-soon(sub { held('w', 'slow') == 0 }, 5,
+soon(sub { held('w', 'slow') == 0 }, 15,
      'leases of killed workers are released at once, not after 30s');
 is($b->get('/try?k=w')->status, 200, 'room on the other node');
 ok($a->wait_log(qr/releasing \d leases of processes that are gone/, 2),
@@ -129,9 +129,9 @@ ok($a->wait_log(qr/releasing \d leases of processes that are gone/, 2),
 undef @c;
 
 @c = open_requests($a, 1, '/mem?k=m');
-soon(sub { $a->get('/trymem?k=m')->status == 429 }, 5, 'held in memory');
+soon(sub { $a->get('/trymem?k=m')->status == 429 }, 20, 'held in memory');
 $a->kill_worker('KILL', $_) for $a->workers;
-soon(sub { $a->get('/trymem?k=m')->status == 200 }, 5,
+soon(sub { $a->get('/trymem?k=m')->status == 200 }, 15,
      'and released by the successor');
 undef @c;
 
@@ -139,20 +139,20 @@ undef @c;
 
 my %pid;
 @c = open_requests($a, 5, '/slow?k=' . 'x' x 60);
-soon(sub { held('x' x 60, 'slow') == 5 }, 5, 'five held, a long key');
+soon(sub { held('x' x 60, 'slow') == 5 }, 20, 'five held, a long key');
 my ($first, $second) = $a->workers;
 $a->kill_worker('KILL', $first);
 my $alive = grep { $_->read(0.3); !$_->closed(0.1) } @c;
-soon(sub { held('x' x 60, 'slow') == $alive }, 5,
+soon(sub { held('x' x 60, 'slow') == $alive }, 15,
      "the leases of living workers stay ($alive)");
 undef @c;
-soon(sub { held('x' x 60, 'slow') == 0 }, 5, 'until their end');
+soon(sub { held('x' x 60, 'slow') == 0 }, 15, 'until their end');
 
 
 # a node that is gone: free within the lease
 
 @c = open_requests($b, 5, '/long?k=g');
-soon(sub { held('g') == 5 }, 5, 'five held by the other node');
+soon(sub { held('g') == 5 }, 20, 'five held by the other node');
 $b->destroy;
 my $start = time;
 soon(sub { valid('g') == 0 }, 6, 'a node that was killed: free by expiry');
@@ -165,12 +165,12 @@ undef @c;
 # SIGSTOP beyond the lease, then SIGCONT
 
 @c = open_requests($a, 5, '/long?k=s');
-soon(sub { held('s') == 5 }, 5, 'five held');
+soon(sub { held('s') == 5 }, 20, 'five held');
 my @stopped = $a->workers;
 kill 'STOP', @stopped;
 soon(sub { valid('s') == 0 }, 6, 'they run out while the node sleeps');
 my @d = open_requests($b, 5, '/long?k=s');
-soon(sub { valid('s') == 5 }, 5, 'others take the places');
+soon(sub { valid('s') == 5 }, 20, 'others take the places');
 kill 'CONT', @stopped;
 ok($a->wait_log(qr/connection lost its place in zone "one"/, 8),
    'the late renewal is refused');
@@ -188,7 +188,7 @@ is(scalar $a->log_lines(qr/connection lost its place/), 5,
 # reload, binary upgrade
 
 @c = open_requests($a, 5, '/long?k=u');
-soon(sub { held('u') == 5 }, 5, 'five held');
+soon(sub { held('u') == 5 }, 20, 'five held');
 my @old = $a->reload;
 is(valid('u'), 5, 'held over a reload');
 is($a->get('/long?k=u')->status, 429, 'the new generation sees them');
@@ -199,7 +199,7 @@ soon(sub { held('u') == 0 }, 5, 'released by the old workers');
 ok($a->wait_gone(10, @old), 'which exit');
 
 @c = open_requests($a, 5, '/long?k=v');
-soon(sub { held('v') == 5 }, 5, 'five held');
+soon(sub { held('v') == 5 }, 20, 'five held');
 my ($before, $after) = $a->upgrade;
 kill 'WINCH', $before;
 is($a->get('/long?k=v')->status, 429, 'a new binary sees them');
@@ -213,9 +213,9 @@ kill 'QUIT', $before;
 # SIGTERM
 
 @c = open_requests($a, 5, '/slow?k=t');
-soon(sub { held('t', 'slow') == 5 }, 5, 'five held');
+soon(sub { held('t', 'slow') == 5 }, 20, 'five held');
 $a->stop;
-soon(sub { held('t', 'slow') == 0 }, 5, 'a fast exit releases');
+soon(sub { held('t', 'slow') == 0 }, 15, 'a fast exit releases');
 undef @c;
 $a = $t->node(name => 'a2', %opt)->start;
 
@@ -223,7 +223,7 @@ $a = $t->node(name => 'a2', %opt)->start;
 # Redis loses its state
 
 @c = open_requests($a, 5, '/long?k=f');
-soon(sub { held('f') == 5 }, 5, 'five held');
+soon(sub { held('f') == 5 }, 20, 'five held');
 $r->command('FLUSHALL');
 soon(sub { held('f') == 5 }, 3, 'renewals put them back');
 is($b->get('/long?k=f')->status, 429, 'and the limit holds');

@@ -186,7 +186,7 @@ is(join(' ', map { $clients[$_]->response->header('X-Req') } 1 .. 5),
    join(' ', ('BYPASSED') x 5), 'no memory: requests pass');
 
 $admin->command('CONFIG', 'SET', 'maxmemory', 0);
-ok($t->wait_for(sub { !$admin->command('EXISTS', 's:cc:n:{oom}') }, 10),
+ok($t->wait_for(sub { !$admin->command('EXISTS', 's:cc:n:{oom}') }, 20),
    'memory again: the release is repeated, long before the lease is over');
 $n->allow(qr{error reply: OOM});
 
