@@ -150,6 +150,12 @@ conf('coord_limit_conn z x;', qr/invalid number of connections "x"/);
 conf('coord_limit_conn z 65536;', qr/must be less than 65536/);
 conf('coord_limit_conn z;', qr/invalid number of arguments/);
 conf('coord_limit_conn y 1;', qr/unknown zone "y"/);
+conf('coord_limit_conn zone=z 5;',
+     qr/the zone of .* is its name alone, as in "coord_limit_conn z 10"/);
+conf('coord_limit_conn zone=z;', qr/is its name alone/);
+conf('coord_limit_conn off;', qr/^$/);
+conf('coord_limit_conn off; coord_limit_conn z 1;', qr/is duplicate/);
+conf('coord_limit_conn z 1; coord_limit_conn off;', qr/is duplicate/);
 conf('coord_limit_conn z 1; coord_limit_conn z 2;', qr/is duplicate/);
 conf('coord_limit_conn z 1 foo=1;', qr/invalid parameter "foo=1"/);
 conf('coord_limit_conn z 1 after_auth;', qr/^$/);

@@ -98,6 +98,23 @@ my @cases = (
      qr/unknown zone "y" in .*nginx.conf:\d+/],
     ["$zone server { coord_limit_req zone=z; coord_limit_req zone=z; }",
      qr/"coord_limit_req" directive is duplicate/],
+    ["$zone server { coord_limit_req zone=z; coord_limit_req off; }",
+     qr/"coord_limit_req" directive is duplicate/],
+    ["$zone server { coord_limit_req off; coord_limit_req zone=z; }",
+     qr/"coord_limit_req" directive is duplicate/],
+    ["$zone server { coord_limit_req off burst=1; }",
+     qr/invalid parameter "off", allowed are/],
+    ["$zone coord_limit_req zone=z; server { coord_limit_req off; }", ''],
+    ["$zone server { coord_limit_req zone=z burst=5 delay=2 nodelay; }",
+     qr/"delay=" and "nodelay" exclude each other/],
+    ["coord_limit_conn_zone \$arg_k zone=c; server { coord_limit_req zone=c; }",
+     qr/unknown zone "c" in .*: that of .*nginx.conf:\d+ is one of "coord_limit_conn_zone", not/],
+
+    # names that would break keys, fields or JSON
+    (map { [ "coord_limit_req_zone \$arg_k 'zone=$_:1m' rate=1r/s;",
+             qr/invalid zone name in "zone=.*printable ASCII/ ] }
+         'a"b', 'a\\\\b', 'a{b', 'a}', "a\tb", "caf\xc3\xa9"),
+    ['coord_limit_req_zone $arg_k "zone=a b.c-d_e/f@g<h>:1m" rate=1r/s;', ''],
     ["$zone server { coord_limit_req zone=z burst=x; }",
      qr/invalid burst value "x", it must be a number from 0/],
     ["$zone server { coord_limit_req zone=z delay=0; }",
