@@ -105,6 +105,18 @@ EOF2
     is($twin->response->status, 409, "$store: a twin is told so");
     $_->close for $c, $twin;
 
+    # a client that leaves while it is delayed leaves neither place nor claim
+
+    is($ask->('/req', 'e', 'k1'), '201 NEW PASSED told', "$store: one");
+    $c = $n->connect;
+    $c->send("POST /delay HTTP/1.1\r\nHost: localhost\r\nX-User: e\r\n"
+             . "Idempotency-Key: k2\r\nContent-Length: 1\r\n\r\nx");
+    ok($n->wait_log(qr/delaying request, .*POST \/delay/, 10),
+       "$store: the next is delayed");
+    $c->close;
+    ok($t->wait_for(sub { $ask->('/req', 'e', 'k2') eq '201 NEW PASSED told' },
+                    10), "$store: has left nothing");
+
     next if $store eq 'memory';
 
     # not for a moment: nothing is even asked

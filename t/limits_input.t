@@ -130,6 +130,21 @@ for my $store (qw(memory redis)) {
         location = /off { coord_limit_req off; coord_limit_conn off;
                           empty_gif; }
     }
+
+    coord_session_zone $arg_s zone=s;
+    coord_lock_zone $arg_k zone=l;
+
+    server {
+        listen 127.0.0.1:%%PORT_3%%;
+        coord_session zone=s missing=reject;
+        coord_lock zone=l;
+        coord_idempotency required;
+
+        location / { empty_gif; }
+        location = /status { coord_status; }
+        location = /health { coord_health; }
+        location /api/ { coord_api write; }
+    }
 EOF2
 
     my $key = 0;
@@ -212,6 +227,10 @@ EOF2
                   /api/x?k=a /own?k=b /own?k=b);
 
     is("@seen", '429 200 200 200 200 200 429 200 429', "$store: exempt");
+
+    @seen = map { $n->get($_, port => $n->port(3))->status }
+            qw(/ /status /health /api/limits/all/a);
+    is("@seen", '403 200 200 200', "$store: from sessions, too");
 }
 
 done_testing();
