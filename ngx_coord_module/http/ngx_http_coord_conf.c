@@ -243,7 +243,7 @@ ngx_http_coord_zone_memory(ngx_conf_t *cf, ngx_coord_zone_t *zone, size_t size)
         return NGX_ERROR;
     }
 
-    shm_zone->init = ngx_coord_memory_init_zone;
+    shm_zone->init = ngx_coord_zone_init;
     shm_zone->data = zone;
 
     zone->shm_zone = shm_zone;

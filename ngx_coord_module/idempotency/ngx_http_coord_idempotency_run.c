@@ -404,9 +404,7 @@ ngx_http_coord_run_push(ngx_coord_batch_t *batch)
         return;
     }
 
-    if (store->client) {
-        ngx_coord_redis_push(store->client);
-    }
+    ngx_coord_store_push(store);
 }
 
 

@@ -53,7 +53,7 @@ ngx_http_coord_session_remember(ngx_http_coord_session_state_t *state)
 
     ngx_http_coord_session_memory_op(&op, state, &ngx_coord_op_session_get,
                                      NULL);
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
 
     if (op.rc == NGX_OK && op.u.session.found) {
         state->hint.len = op.u.session.user_len;
@@ -81,7 +81,7 @@ ngx_http_coord_session_keep(ngx_http_coord_session_state_t *state)
         op.u.session.revoked = 1;
     }
 
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
 
     state->record.left = op.u.session.left;
 }
@@ -181,7 +181,7 @@ ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
 
     ngx_memcpy(memory.u.session.user, state->user.key, state->user.len);
 
-    ngx_coord_memory_run(&memory);
+    ngx_coord_near_run(&memory);
 
     if (state->failed || ngx_coord_store_is_memory(state->use->zone->store)) {
         return;
@@ -234,7 +234,7 @@ ngx_http_coord_session_fallback(ngx_http_request_t *r,
                                          blob);
     }
 
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
 
     if (op.rc != NGX_OK
         || (!op.u.session.found

@@ -349,7 +349,7 @@ void
 ngx_coord_op_fail(ngx_coord_op_t *op, ngx_coord_fail_e failure)
 {
     if (op->on_failure == NGX_COORD_FAILURE_LOCAL && ngx_coord_op_takes(op)) {
-        ngx_coord_memory_run(op);
+        ngx_coord_near_run(op);
 
         op->source = NGX_COORD_SOURCE_FALLBACK;
         op->failure = failure;
@@ -492,6 +492,15 @@ ngx_coord_store_done_handler(ngx_event_t *ev)
         /* the handler may end the batch */
 
         batch->handler(batch);
+    }
+}
+
+
+void
+ngx_coord_store_push(ngx_coord_store_t *store)
+{
+    if (store->actions->push) {
+        store->actions->push(store);
     }
 }
 

@@ -67,6 +67,9 @@ typedef struct {
 
     /* NGX_OK: results stand; NGX_AGAIN: later; NGX_ERROR: no answer */
     ngx_int_t                (*send)(ngx_coord_batch_t *batch);
+
+    /* see ngx_coord_store_push(); NULL: nothing is ever held back */
+    void                     (*push)(ngx_coord_store_t *store);
 } ngx_coord_store_actions_t;
 
 
@@ -175,21 +178,26 @@ void ngx_coord_batch_undo(ngx_coord_batch_t *batch, ngx_uint_t first,
  */
 void ngx_coord_op_undo(ngx_coord_op_t *op);
 
+/*
+ * Sends what is queued for the store now, not at the end of this turn: for a
+ * write that has to be ahead of what the client is told.
+ */
+void ngx_coord_store_push(ngx_coord_store_t *store);
+
 /* fills id with NGX_COORD_ID_LEN random bytes; NGX_ERROR: OpenSSL failed */
 ngx_int_t ngx_coord_id(u_char *id);
 
 
-/* --- the memory store, also behind on_failure=local --- */
-
 /* the initializer of a zone's shared memory, as ngx_shm_zone_init_pt */
-ngx_int_t ngx_coord_memory_init_zone(ngx_shm_zone_t *shm_zone, void *data);
+ngx_int_t ngx_coord_zone_init(ngx_shm_zone_t *shm_zone, void *data);
 
 /*
- * Runs one operation on the memory of its zone, sets rc and the answer, but
- * not source.  Never blocks longer than the zone's mutex is held; rc is
- * NGX_ERROR when the zone is full and nothing in it may be evicted.
+ * Runs one operation on the memory of its zone, whatever its store: for copies
+ * of what the store told and what was done to it from this node.  Sets rc and
+ * the answer, but not source.  Never blocks longer than the zone's mutex is
+ * held; rc is NGX_ERROR when the zone is full and nothing in it may go.
  */
-void ngx_coord_memory_run(ngx_coord_op_t *op);
+void ngx_coord_near_run(ngx_coord_op_t *op);
 
 
 #endif /* _NGX_COORD_STORE_H_INCLUDED_ */

@@ -19,7 +19,8 @@ static ngx_int_t ngx_coord_memory_create(ngx_shm_zone_t *shm_zone,
 const ngx_coord_store_actions_t  ngx_coord_store_memory_actions = {
     NULL,
     NULL,
-    ngx_coord_memory_send
+    ngx_coord_memory_send,
+    NULL
 };
 
 
@@ -30,7 +31,7 @@ ngx_coord_memory_send(ngx_coord_batch_t *batch)
     ngx_coord_store_stats_t  *stats;
 
     for (i = 0; i < batch->nops; i++) {
-        ngx_coord_memory_run(&batch->ops[i]);
+        ngx_coord_near_run(&batch->ops[i]);
         batch->ops[i].source = NGX_COORD_SOURCE_MEMORY;
     }
 
@@ -44,7 +45,7 @@ ngx_coord_memory_send(ngx_coord_batch_t *batch)
 
 
 void
-ngx_coord_memory_run(ngx_coord_op_t *op)
+ngx_coord_near_run(ngx_coord_op_t *op)
 {
     uint32_t            second;
     ngx_log_t          *log;
@@ -103,7 +104,7 @@ ngx_coord_memory_run(ngx_coord_op_t *op)
 
 
 ngx_int_t
-ngx_coord_memory_init_zone(ngx_shm_zone_t *shm_zone, void *data)
+ngx_coord_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 {
     u_char             *p;
     ngx_str_t           name;

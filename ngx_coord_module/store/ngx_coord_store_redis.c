@@ -17,6 +17,7 @@ static ngx_int_t ngx_coord_store_redis_init(ngx_coord_store_t *store,
     ngx_cycle_t *cycle);
 static void ngx_coord_store_redis_exit(ngx_coord_store_t *store);
 static ngx_int_t ngx_coord_store_redis_send(ngx_coord_batch_t *batch);
+static void ngx_coord_store_redis_push(ngx_coord_store_t *store);
 static size_t ngx_coord_store_redis_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_store_redis_encode(ngx_coord_redis_call_t *call,
     u_char *p);
@@ -33,7 +34,8 @@ static void ngx_coord_store_redis_log(ngx_coord_op_t *op,
 const ngx_coord_store_actions_t  ngx_coord_store_redis_actions = {
     ngx_coord_store_redis_init,
     ngx_coord_store_redis_exit,
-    ngx_coord_store_redis_send
+    ngx_coord_store_redis_send,
+    ngx_coord_store_redis_push
 };
 
 
@@ -90,7 +92,7 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
         op = &batch->ops[i];
 
         if (ngx_coord_op_local(op)) {
-            ngx_coord_memory_run(op);
+            ngx_coord_near_run(op);
             continue;
         }
 
@@ -140,6 +142,15 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
     }
 
     return rc;
+}
+
+
+static void
+ngx_coord_store_redis_push(ngx_coord_store_t *store)
+{
+    if (store->client) {
+        ngx_coord_redis_push(store->client);
+    }
 }
 
 

@@ -67,7 +67,7 @@ make_zone(size_t size)
     shm.data = &zone;
     ngx_stub_clock = 1000 * SEC;
 
-    assert_int_equal(ngx_coord_memory_init_zone(&shm, NULL), NGX_OK);
+    assert_int_equal(ngx_coord_zone_init(&shm, NULL), NGX_OK);
     assert_non_null(zone.table);
 }
 
@@ -89,7 +89,7 @@ run(ngx_coord_op_t *op, const ngx_coord_op_type_t *type, uint32_t key)
     ngx_memcpy(op->key, &key, 4);
     op->rc = 12345;
 
-    ngx_coord_memory_run(op);
+    ngx_coord_near_run(op);
 
     assert_int_equal(ngx_stub_locked, 0);
     assert_int_equal(((ngx_coord_table_t *) zone.table)->dirty, 0);
@@ -507,23 +507,23 @@ reload_keeps_the_table(void **state)
     zone2.table = NULL;
     shm2.data = &zone2;
 
-    assert_int_equal(ngx_coord_memory_init_zone(&shm2, &zone), NGX_OK);
+    assert_int_equal(ngx_coord_zone_init(&shm2, &zone), NGX_OK);
     assert_ptr_equal(zone2.table, zone.table);
     assert_int_equal(run(&op, &ngx_coord_op_bucket_take, 5), NGX_BUSY);
 
     ngx_stub_logged = 0;
     ngx_str_set(&zone2.type, "cc");
-    assert_int_equal(ngx_coord_memory_init_zone(&shm2, &zone), NGX_ERROR);
+    assert_int_equal(ngx_coord_zone_init(&shm2, &zone), NGX_ERROR);
     assert_int_equal(ngx_stub_logged, 1);
 
     /* the same name and type are recognized in memory that is there */
 
     zone2.table = NULL;
     shm2.shm.exists = 1;
-    assert_int_equal(ngx_coord_memory_init_zone(&shm2, NULL), NGX_ERROR);
+    assert_int_equal(ngx_coord_zone_init(&shm2, NULL), NGX_ERROR);
 
     ngx_str_set(&zone2.type, "rl");
-    assert_int_equal(ngx_coord_memory_init_zone(&shm2, NULL), NGX_OK);
+    assert_int_equal(ngx_coord_zone_init(&shm2, NULL), NGX_OK);
     assert_ptr_equal(zone2.table, zone.table);
 
     free_zone();

@@ -102,7 +102,7 @@ setup(void **state)
     ngx_stub_shm(&shm, 1 << 20);
     shm.data = &zone;
 
-    assert_int_equal(ngx_coord_memory_init_zone(&shm, NULL), NGX_OK);
+    assert_int_equal(ngx_coord_zone_init(&shm, NULL), NGX_OK);
 
     raw("FLUSHALL");
 
@@ -220,7 +220,7 @@ both(ngx_coord_op_t *op, char *answer)
 
     assert_int_equal(in_redis(op), NGX_OK);
 
-    ngx_coord_memory_run(&copy);
+    ngx_coord_near_run(&copy);
     assert_int_equal(copy.rc, NGX_OK);
 
     told(op, text[0]);
@@ -294,12 +294,12 @@ both_stores_do_the_same(void **state)
 
             for (session = 0; session < SESSIONS; session++) {
                 make(&op, &ngx_coord_op_session_keep, session, 0);
-                ngx_coord_memory_run(&op);
+                ngx_coord_near_run(&op);
             }
 
             for (user = 0; user < USERS; user++) {
                 make(&op, &ngx_coord_op_user_revoke, 0, user);
-                ngx_coord_memory_run(&op);
+                ngx_coord_near_run(&op);
             }
         }
     }
@@ -411,7 +411,7 @@ a_long_list_tells_the_newest(void **state)
     }
 
     assert_int_equal(in_redis(&op[0]), NGX_OK);
-    ngx_coord_memory_run(&op[1]);
+    ngx_coord_near_run(&op[1]);
 
     for (n = 0; n < 2; n++) {
         items = (ngx_coord_session_item_t *) blobs[n];
@@ -438,11 +438,11 @@ what_redis_said_is_kept(void **state)
     op.u.session.age = 5 * SEC;
     op.u.session.left = 10 * SEC;
     bind_to(&op, "one", 2);
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
 
     make(&op, &ngx_coord_op_session_get, 1, 0);
     op.blob = blobs[0];
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
     told(&op, text);
     assert_string_equal(text, "value 1 one user ~0000000000000000000000000000"
                               "0066 revoked 0 created 0 age 5000000");
@@ -455,17 +455,17 @@ what_redis_said_is_kept(void **state)
     op.u.session.found = 1;
     op.u.session.left = 4 * SEC;
     op.u.session.revoked = 1;
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
     assert_int_equal(op.u.session.left, 10 * SEC);
 
     make(&op, &ngx_coord_op_session_get, 1, 0);
     op.blob = blobs[0];
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
     told(&op, text);
     assert_string_equal(text, "value 0  user  revoked 1 created 0 age 0");
 
     ngx_stub_clock += 10 * SEC;
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
     assert_int_equal(op.u.session.found, 0);
 
     /* what is not in Redis any more is forgotten */
@@ -474,11 +474,11 @@ what_redis_said_is_kept(void **state)
     op.blob = blobs[0];
     op.u.session.found = 1;
     op.u.session.left = 4 * SEC;
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
     make(&op, &ngx_coord_op_session_keep, 1, 0);
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
     make(&op, &ngx_coord_op_session_get, 1, 0);
-    ngx_coord_memory_run(&op);
+    ngx_coord_near_run(&op);
     assert_int_equal(op.u.session.found, 0);
 }
 

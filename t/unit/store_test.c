@@ -77,6 +77,12 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *r)
 }
 
 
+void
+ngx_coord_redis_push(ngx_coord_redis_t *r)
+{
+}
+
+
 ngx_coord_nsec_t
 ngx_coord_redis_now(ngx_coord_redis_t *r)
 {
@@ -183,7 +189,7 @@ setup(void **state)
     ngx_stub_shm(&shm, 1 << 20);
     shm.data = &zone;
 
-    assert_int_equal(ngx_coord_memory_init_zone(&shm, NULL), NGX_OK);
+    assert_int_equal(ngx_coord_zone_init(&shm, NULL), NGX_OK);
 
     local = zone;
     local.store = &memory;
