@@ -54,10 +54,7 @@ ngx_coord_monotonic(void)
 }
 
 
-/*
- * ngx_coord_ceil_msec() and ngx_coord_ceil_sec() round a duration up to whole
- * milliseconds or seconds; a negative one gives 0.
- */
+/* rounds a duration up to whole milliseconds; a negative one gives 0 */
 
 static ngx_inline ngx_msec_t
 ngx_coord_ceil_msec(ngx_coord_nsec_t ns)
@@ -66,6 +63,8 @@ ngx_coord_ceil_msec(ngx_coord_nsec_t ns)
                                        / NGX_COORD_NSEC_PER_MSEC);
 }
 
+
+/* the same in seconds */
 
 static ngx_inline time_t
 ngx_coord_ceil_sec(ngx_coord_nsec_t ns)

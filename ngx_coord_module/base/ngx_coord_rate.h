@@ -139,6 +139,7 @@ typedef struct {
 } ngx_coord_sliding_t;
 
 
+/* where a moment of the server's clock stands between two windows */
 void ngx_coord_sliding_init(ngx_coord_sliding_t *sliding,
     const ngx_coord_window_t *window, ngx_coord_nsec_t now);
 

@@ -30,6 +30,7 @@
 
 #define NGX_COORD_BATCH_OPS  8            /* inline; more are allocated */
 
+/* all operations of batch have their results; see its member */
 typedef void (*ngx_coord_batch_handler_pt)(ngx_coord_batch_t *batch);
 
 struct ngx_coord_batch_s {
