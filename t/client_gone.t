@@ -68,7 +68,7 @@ for my $way (qw(reset close h2)) {
     my $c = $redis->connect;
     ok($t->wait_for(sub { !$c->command('ZCARD', "coord:cc:conn:{$way}") }, 10),
        "$way: no lease is left");
-    ok($t->wait_for(sub { !$c->command('ZCARD', "coord:rl:log:{$way}") }, 10),
+    ok($t->wait_for(sub { !$c->command('ZCARD', "coord:rg:log:{$way}") }, 10),
        "$way: no entry of the log");
 
     my @r = $n->parallel(10, "/?k=$way");

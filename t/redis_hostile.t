@@ -82,7 +82,7 @@ sub ask {
     my @sets = map { my ($lane, $name, $count) = @$_;
                      map { [$lane, $name, ++$key] } 1 .. $count } @_;
 
-    $conn->pipeline(map { ['SET', "coord:rl:$_->[0]:{$_->[2]}",
+    $conn->pipeline(map { ['SET', "coord:rf:$_->[0]:{$_->[2]}",
                            pack('N', $_->[2] * 7), 'PX', 3600000] } @sets);
 
     my @r = $t->parallel([map { $n->req("/$_->[0]?k=$_->[2]") } @sets]);
@@ -302,7 +302,7 @@ run('errors', map {
    'TRYAGAIN x', 'ERR max number of clients reached', 'WRONGTYPE x',
    'MOVED 1 127.0.0.1:1', 'EXECABORT x', 'ERR unknown'));
 
-$foreign = "coord:rl:$lanes[0]:{foreign}";
+$foreign = "coord:rf:$lanes[0]:{foreign}";
 $conn->command('LPUSH', $foreign, 'x');
 is($n->get("/$lanes[0]?k=foreign")->header('X-Status'), 'BYPASSED',
    'a key of another type limits nothing');

@@ -20,7 +20,9 @@ my $table = "$FindBin::Bin/../ngx_coord_module/base/ngx_coord_script_table.h";
 my ($now, $msec) = (1_700_000_000_000_000_000, 1_000_000);
 my $max = 9_223_372_036_854_775_807;
 my $zero = "\0" x 4;
-my $t = 10 * $msec;                     # GCRA: between two requests
+# GCRA: microseconds, between two requests, and an empty bucket at now
+my ($u, $usec, $class) = (10_000, 26_000_000_000_000, 777);
+my $at = ($class << 51) + $usec;
 
 my $server = Coord::Redis->start();
 my $admin = $server->connect(die => 1);
@@ -39,27 +41,59 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
 # --- GCRA ---
 
 {
-    my $granted = together('gcra_take', sub { bucket(5) }, sub { $_[0][0][1] });
+    my $granted = together('gcra_take', sub { bucket(5) }, sub { $_[0][0][8] });
     is($granted, 6, 'bucket: burst 5 admits 6 of 20 at once');
     ttl_at_least('{k}', 50);
 
     my $before = dump_of('{k}');
-    is(run('gcra_take', bucket(5))->[0][1], undef, 'bucket: refused');
-    is(run('gcra_take', bucket(0))->[0][0], 6 * $t, 'bucket: what it found');
+    is(run('gcra_take', bucket(5))->[0][8], undef, 'bucket: refused');
+    is(run('gcra_take', bucket(0))->[0][3], 6 * $u, 'bucket: what it found');
+    is(run('gcra_take', bucket(0))->[0][5], 6, 'bucket: the largest capacity');
     is(dump_of('{k}'), $before, 'bucket: a refused caller leaves no trace');
 
-    run('gcra_give', k => '{k}', minus_refund => -$t, ttl => 60);
-    ok(run('gcra_take', bucket(5))->[0][1], 'bucket: a place given back');
-    ok(!run('gcra_take', bucket(5))->[0][1], 'bucket: and only one');
-    ok(run('gcra_take', bucket(7))->[0][1], 'bucket: a larger burst');
-    is(run('gcra_take', bucket(7))->[0][3], $now + 8 * $t, 'bucket: TAT');
-    ok(!run('gcra_take', bucket(7, 1, $t - 1))->[0][1], 'bucket: 1 ns early');
-    ok(run('gcra_take', bucket(7, 1, $t))->[0][1], 'bucket: just in time');
+    run('gcra_give', k => '{k}', minus_refund => -$u, ttl => 60);
+    ok(run('gcra_take', bucket(5))->[0][8], 'bucket: a place given back');
+    ok(!run('gcra_take', bucket(5))->[0][8], 'bucket: and only one');
+    ok(run('gcra_take', bucket(7))->[0][8], 'bucket: a larger burst');
+    is(run('gcra_take', bucket(7))->[0][9], $at + 8 * $u, 'bucket: TAT');
+    ok(!run('gcra_take', bucket(7, 1, $u - 1))->[0][8], 'bucket: 1 us early');
+    ok(run('gcra_take', bucket(7, 1, $u))->[0][8], 'bucket: just in time');
 
     clear();
-    ok(run('gcra_take', bucket(5, 4))->[0][1], 'bucket: cost 4 of 6');
-    ok(!run('gcra_take', bucket(5, 3))->[0][1], 'bucket: cost 3 of 2');
-    ok(run('gcra_take', bucket(5, 2))->[0][1], 'bucket: cost 2 of 2');
+    ok(run('gcra_take', bucket(5, 4))->[0][8], 'bucket: cost 4 of 6');
+    ok(!run('gcra_take', bucket(5, 3))->[0][8], 'bucket: cost 3 of 2');
+    ok(run('gcra_take', bucket(5, 2))->[0][8], 'bucket: cost 2 of 2');
+
+    # a bucket of another class is told and left as it was, whatever is asked
+
+    for my $class ($class - 1, $class + 1, 1, 1888) {
+        my $other = ($class << 51) + $usec + 3;
+
+        for my $tau (0, $u, 2 ** 49) {
+            clear();
+            $admin->command(qw(BITFIELD {k} SET u63 0), $other);
+
+            my $r = run('gcra_take', bucket(5), open => $max - $tau)->[0];
+
+            cmp_ok($r->[3], '>=', 2 ** 50, "bucket: class $class is another");
+            is($r->[9], $other, 'bucket: and stays as it was');
+        }
+
+        # of many that have seen it, one puts its own in its place
+
+        my $put = $at + 5;
+
+        is(together('gcra_swap', sub { bucket_swap($other, $put) },
+                    sub { $_[0][0][4] }), 1, 'bucket: one converts it');
+        is($admin->command(qw(BITFIELD {k} GET u63 0))->[0], $put,
+           'bucket: and it stands');
+
+        for my $seen ($put - 1, $put + 1, 1, $other) {
+            my $r = run('gcra_swap', bucket_swap($seen, 7))->[0];
+            is($r->[4], undef, 'bucket: it is not the one that was seen');
+            is($r->[5], $put, 'bucket: what was found instead');
+        }
+    }
 }
 
 
@@ -81,6 +115,12 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
            minus_cost => -2)->[1][0], 6, 'window: given back');
     cmp_ok($admin->command('PTTL', '{k}'), '>', 20_000, 'window: same end');
     ok(!defined run('window_take', window(7, 2))->[1][1], 'window: cost 2');
+
+    is(run('window_cut', k => '{k}', window => 5000)->[0], 1, 'window: cut');
+    cmp_ok($admin->command('PTTL', '{k}'), '<=', 5000,
+           'window: it ends earlier');
+    is($admin->command('PEXPIRE', '{k}', 60_000), 1, 'window: still there');
+
     is(run('window_take', window(7, 1))->[1][1], 7, 'window: cost 1');
 
     clear();
@@ -325,7 +365,7 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
     is(run('gcra_peek', k => '{k}')->[0][0], 0, 'peek: no bucket');
     run('gcra_take', bucket(5));
     my $before = dump_of('{k}');
-    is(run('gcra_peek', k => '{k}')->[0][0], $now + $t, 'peek: its TAT');
+    is(run('gcra_peek', k => '{k}')->[0][0], $at + $u, 'peek: its TAT');
     is(dump_of('{k}'), $before, 'peek: nothing changes');
     is(run('forget', a => '{k}', b => '{k}', c => '{k}')->[0], 1, 'forgotten');
     is($admin->command('EXISTS', '{k}'), 0, 'forget: it is gone');
@@ -443,11 +483,22 @@ sub bucket {
     $cost = 1 if !defined $cost;
     $later = 0 if @_ < 3;
 
-    my ($tau, $take) = (($burst + 1 - $cost) * $t, $cost * $t);
+    my ($tau, $take) = (($burst + 1 - $cost) * $u, $cost * $u);
+    my $at = $at + $later;
 
-    return (k => '{k}', minus_now => -($now + $later), open => $max - $tau,
-            close => -($max - $tau - $take), now => $now + $later,
+    return (k => '{k}', fresh => $at - $max, from => (1 << 50) - $at,
+            minus_cap => -($burst + 1), cap => $burst + 1,
+            stamp => 7,
+            open => $max - $tau, close => -($max - $tau - $take), at => $at,
             ttl => 60_000);
+}
+
+
+sub bucket_swap {
+    my ($seen, $put) = @_;
+
+    return (k => '{k}', above => $max - $seen, below => -($max - $seen),
+            place => $put - $max, ttl => 60_000);
 }
 
 
@@ -632,7 +683,7 @@ sub together {
     my @clients = map { client() } 1 .. 20;
     my @pids;
 
-    clear() if $name !~ /sliding_window/;
+    clear() if $name !~ /sliding_window|swap/;
 
     for my $n (0 .. $#clients) {
         my $pid = fork();

@@ -28,6 +28,20 @@ ngx_coord_rate_span(ngx_coord_nsec_t interval, ngx_uint_t n)
 }
 
 
+int64_t
+ngx_coord_bucket_capacity(const ngx_coord_rate_t *rate)
+{
+    return (int64_t) ngx_min(rate->burst, NGX_COORD_RATE_LIMIT - 1) + 1;
+}
+
+
+ngx_coord_nsec_t
+ngx_coord_bucket_span(const ngx_coord_bucket_t *bucket, int64_t places)
+{
+    return ngx_coord_rate_span(bucket->interval, ngx_max(places, 0));
+}
+
+
 ngx_int_t
 ngx_coord_bucket_init(ngx_coord_bucket_t *bucket,
     const ngx_coord_rate_t *rate)
@@ -35,11 +49,7 @@ ngx_coord_bucket_init(ngx_coord_bucket_t *bucket,
     ngx_uint_t  cost, capacity;
 
     cost = rate->cost ? rate->cost : 1;
-    capacity = rate->burst + 1;
-
-    if (capacity == 0) {
-        capacity = rate->burst;
-    }
+    capacity = ngx_coord_bucket_capacity(rate);
 
     bucket->interval = ngx_max(rate->interval, 1);
     bucket->interval = ngx_min(bucket->interval, NGX_COORD_RATE_SPAN);

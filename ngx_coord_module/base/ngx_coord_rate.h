@@ -44,6 +44,12 @@ typedef struct {
      * clock of the store that answered.
      */
     ngx_coord_nsec_t           mark;
+
+    /* a bucket on the way from one question of a take to the next */
+    int64_t                    found;     /* a number of ngx_coord_tat.h */
+    int64_t                    capacity;  /* the largest of all callers */
+    uint32_t                   stamp;     /* of the caller before, ms */
+    ngx_uint_t                 tries;
 } ngx_coord_rate_t;
 
 
@@ -81,6 +87,13 @@ typedef struct {
     ngx_coord_nsec_t           slack;
 } ngx_coord_bucket_t;
 
+
+/* the places of a bucket: burst + 1, at most NGX_COORD_RATE_LIMIT */
+int64_t ngx_coord_bucket_capacity(const ngx_coord_rate_t *rate);
+
+/* how long so many places take to drain, at most NGX_COORD_RATE_SPAN */
+ngx_coord_nsec_t ngx_coord_bucket_span(const ngx_coord_bucket_t *bucket,
+    int64_t places);
 
 /*
  * Computes the bucket of a rate.  NGX_DECLINED: the cost is above burst + 1

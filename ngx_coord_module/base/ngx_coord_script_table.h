@@ -13,6 +13,7 @@ typedef enum {
     NGX_COORD_SCRIPT_FORGET = 0,
     NGX_COORD_SCRIPT_GCRA_GIVE,
     NGX_COORD_SCRIPT_GCRA_PEEK,
+    NGX_COORD_SCRIPT_GCRA_SWAP,
     NGX_COORD_SCRIPT_GCRA_TAKE,
     NGX_COORD_SCRIPT_IDEMPOTENCY_CLAIM,
     NGX_COORD_SCRIPT_IDEMPOTENCY_COMPLETE,
@@ -44,6 +45,7 @@ typedef enum {
     NGX_COORD_SCRIPT_USER_SEEN,
     NGX_COORD_SCRIPT_WAIT_ENTER,
     NGX_COORD_SCRIPT_WAIT_LEAVE,
+    NGX_COORD_SCRIPT_WINDOW_CUT,
     NGX_COORD_SCRIPT_WINDOW_GIVE,
     NGX_COORD_SCRIPT_WINDOW_PEEK,
     NGX_COORD_SCRIPT_WINDOW_TAKE,
@@ -82,18 +84,35 @@ enum {
 #define NGX_COORD_GCRA_PEEK_NARGS  1
 
 
+/* gcra_swap.redis */
+
+enum {
+    NGX_COORD_GCRA_SWAP_K = 0,
+    NGX_COORD_GCRA_SWAP_ABOVE,
+    NGX_COORD_GCRA_SWAP_BELOW,
+    NGX_COORD_GCRA_SWAP_PLACE,
+    NGX_COORD_GCRA_SWAP_TTL
+};
+
+#define NGX_COORD_GCRA_SWAP_NARGS  5
+
+
 /* gcra_take.redis */
 
 enum {
     NGX_COORD_GCRA_TAKE_K = 0,
-    NGX_COORD_GCRA_TAKE_MINUS_NOW,
+    NGX_COORD_GCRA_TAKE_FRESH,
+    NGX_COORD_GCRA_TAKE_FROM,
+    NGX_COORD_GCRA_TAKE_MINUS_CAP,
+    NGX_COORD_GCRA_TAKE_CAP,
+    NGX_COORD_GCRA_TAKE_STAMP,
     NGX_COORD_GCRA_TAKE_OPEN,
     NGX_COORD_GCRA_TAKE_CLOSE,
-    NGX_COORD_GCRA_TAKE_NOW,
+    NGX_COORD_GCRA_TAKE_AT,
     NGX_COORD_GCRA_TAKE_TTL
 };
 
-#define NGX_COORD_GCRA_TAKE_NARGS  6
+#define NGX_COORD_GCRA_TAKE_NARGS  10
 
 
 /* idempotency_claim.redis */
@@ -458,6 +477,16 @@ enum {
 #define NGX_COORD_WAIT_LEAVE_NARGS  4
 
 
+/* window_cut.redis */
+
+enum {
+    NGX_COORD_WINDOW_CUT_K = 0,
+    NGX_COORD_WINDOW_CUT_WINDOW
+};
+
+#define NGX_COORD_WINDOW_CUT_NARGS  2
+
+
 /* window_give.redis */
 
 enum {
@@ -535,28 +564,98 @@ static const ngx_coord_script_part_t
 static const ngx_coord_script_part_t
     ngx_coord_gcra_peek_parts[] = {
 
-    { "*5\r\n"
+    { "*8\r\n"
       "$8\r\nBITFIELD\r\n",
       18, NGX_COORD_GCRA_PEEK_K },
     { "$3\r\nGET\r\n"
       "$3\r\nu63\r\n"
+      "$1\r\n0\r\n"
+      "$3\r\nGET\r\n"
+      "$3\r\nu32\r\n"
+      "$2\r\n96\r\n",
+      51, -1 },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_gcra_swap_parts[] = {
+
+    { "*27\r\n"
+      "$8\r\nBITFIELD\r\n",
+      19, NGX_COORD_GCRA_SWAP_K },
+    { "$8\r\nOVERFLOW\r\n"
+      "$4\r\nFAIL\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
       "$1\r\n0\r\n",
-      25, -1 },
+      52, NGX_COORD_GCRA_SWAP_ABOVE },
+    { "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n"
+      "$20\r\n-9223372036854775807\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n",
+      83, NGX_COORD_GCRA_SWAP_BELOW },
+    { "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n"
+      "$19\r\n9223372036854775807\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n",
+      82, NGX_COORD_GCRA_SWAP_PLACE },
+    { "$3\r\nGET\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n"
+      "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      42, NGX_COORD_GCRA_SWAP_K },
+    { "",
+      0, NGX_COORD_GCRA_SWAP_TTL },
 };
 
 
 static const ngx_coord_script_part_t
     ngx_coord_gcra_take_parts[] = {
 
-    { "*24\r\n"
+    { "*52\r\n"
       "$8\r\nBITFIELD\r\n",
       19, NGX_COORD_GCRA_TAKE_K },
+    { "$8\r\nOVERFLOW\r\n"
+      "$4\r\nFAIL\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n"
+      "$19\r\n9223372036854775807\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n",
+      106, NGX_COORD_GCRA_TAKE_FRESH },
+    { "$8\r\nOVERFLOW\r\n"
+      "$4\r\nWRAP\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n",
+      52, NGX_COORD_GCRA_TAKE_FROM },
     { "$8\r\nOVERFLOW\r\n"
       "$3\r\nSAT\r\n"
       "$6\r\nINCRBY\r\n"
       "$3\r\nu63\r\n"
-      "$1\r\n0\r\n",
-      51, NGX_COORD_GCRA_TAKE_MINUS_NOW },
+      "$1\r\n0\r\n"
+      "$17\r\n-1125899906842624\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu32\r\n"
+      "$2\r\n64\r\n",
+      104, NGX_COORD_GCRA_TAKE_MINUS_CAP },
+    { "$6\r\nINCRBY\r\n"
+      "$3\r\nu32\r\n"
+      "$2\r\n64\r\n",
+      29, NGX_COORD_GCRA_TAKE_CAP },
+    { "$3\r\nSET\r\n"
+      "$3\r\nu32\r\n"
+      "$2\r\n96\r\n",
+      26, NGX_COORD_GCRA_TAKE_STAMP },
     { "$8\r\nOVERFLOW\r\n"
       "$4\r\nFAIL\r\n"
       "$6\r\nINCRBY\r\n"
@@ -568,11 +667,11 @@ static const ngx_coord_script_part_t
       "$1\r\n0\r\n",
       28, NGX_COORD_GCRA_TAKE_CLOSE },
     { "$8\r\nOVERFLOW\r\n"
-      "$3\r\nSAT\r\n"
+      "$4\r\nWRAP\r\n"
       "$6\r\nINCRBY\r\n"
       "$3\r\nu63\r\n"
       "$1\r\n0\r\n",
-      51, NGX_COORD_GCRA_TAKE_NOW },
+      52, NGX_COORD_GCRA_TAKE_AT },
     { "*3\r\n"
       "$7\r\nPEXPIRE\r\n",
       17, NGX_COORD_GCRA_TAKE_K },
@@ -1406,6 +1505,17 @@ static const ngx_coord_script_part_t
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_window_cut_parts[] = {
+
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_WINDOW_CUT_K },
+    { "",
+      0, NGX_COORD_WINDOW_CUT_WINDOW },
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_window_give_parts[] = {
 
     { "*6\r\n"
@@ -1491,8 +1601,12 @@ const ngx_coord_script_t
       NGX_COORD_GCRA_PEEK_NARGS, 1, 2,
       ngx_coord_gcra_peek_parts },
 
+    { ngx_string("gcra_swap"),
+      NGX_COORD_GCRA_SWAP_NARGS, 2, 6,
+      ngx_coord_gcra_swap_parts },
+
     { ngx_string("gcra_take"),
-      NGX_COORD_GCRA_TAKE_NARGS, 2, 7,
+      NGX_COORD_GCRA_TAKE_NARGS, 2, 11,
       ngx_coord_gcra_take_parts },
 
     { ngx_string("idempotency_claim"),
@@ -1614,6 +1728,10 @@ const ngx_coord_script_t
     { ngx_string("wait_leave"),
       NGX_COORD_WAIT_LEAVE_NARGS, 2, 4,
       ngx_coord_wait_leave_parts },
+
+    { ngx_string("window_cut"),
+      NGX_COORD_WINDOW_CUT_NARGS, 1, 2,
+      ngx_coord_window_cut_parts },
 
     { ngx_string("window_give"),
       NGX_COORD_WINDOW_GIVE_NARGS, 2, 5,

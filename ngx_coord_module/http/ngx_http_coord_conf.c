@@ -334,18 +334,19 @@ ngx_http_coord_zone_unknown(ngx_conf_t *cf, ngx_http_coord_zone_conf_t *zcf)
 static ngx_int_t
 ngx_http_coord_zone_head(ngx_conf_t *cf, ngx_coord_zone_t *zone)
 {
-    ngx_str_t  *prefix;
+    ngx_str_t  *prefix, *layout;
 
     prefix = &zone->store->key_prefix;
+    layout = zone->layout.len ? &zone->layout : &zone->type;
 
-    zone->key_head.len = prefix->len + zone->type.len + 1 + zone->name.len + 2;
+    zone->key_head.len = prefix->len + layout->len + 1 + zone->name.len + 2;
 
     zone->key_head.data = ngx_pnalloc(cf->pool, zone->key_head.len);
     if (zone->key_head.data == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_sprintf(zone->key_head.data, "%V%V:%V:{", prefix, &zone->type,
+    ngx_sprintf(zone->key_head.data, "%V%V:%V:{", prefix, layout,
                 &zone->name);
 
     return NGX_OK;

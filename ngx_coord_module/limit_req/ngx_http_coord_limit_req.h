@@ -20,6 +20,7 @@ typedef struct {
     ngx_coord_quota_t                  quota;
     const ngx_coord_op_type_t         *op;       /* the algorithm */
     ngx_str_t                          algorithm;
+    ngx_str_t                          layout;        /* type of its keys */
     ngx_uint_t                         burst;    /* the largest constant */
     unsigned                           delay:1;  /* leaky bucket */
 } ngx_http_coord_limit_req_zone_t;

@@ -13,9 +13,10 @@
 
 
 typedef struct {
-    ngx_str_t                  name;
+    ngx_str_t                   name;
+    ngx_str_t                   layout;   /* of its keys in Redis */
     const ngx_coord_op_type_t  *op;
-    unsigned                   delay:1;
+    unsigned                    delay:1;
 } ngx_http_coord_algorithm_t;
 
 
@@ -43,12 +44,17 @@ static ngx_int_t ngx_http_coord_limit_req_burst(ngx_conf_t *cf,
 
 
 static ngx_http_coord_algorithm_t  ngx_http_coord_algorithms[] = {
-    { ngx_string("leaky_bucket"), &ngx_coord_op_bucket_take, 1 },
-    { ngx_string("token_bucket"), &ngx_coord_op_bucket_take, 0 },
-    { ngx_string("sliding_window"), &ngx_coord_op_sliding_take, 0 },
-    { ngx_string("sliding_log"), &ngx_coord_op_log_take, 0 },
-    { ngx_string("fixed_window"), &ngx_coord_op_window_take, 0 },
-    { ngx_null_string, 0, 0 }
+    { ngx_string("leaky_bucket"), ngx_string("rl"),
+      &ngx_coord_op_bucket_take, 1 },
+    { ngx_string("token_bucket"), ngx_string("rl"),
+      &ngx_coord_op_bucket_take, 0 },
+    { ngx_string("sliding_window"), ngx_string("rw"),
+      &ngx_coord_op_sliding_take, 0 },
+    { ngx_string("sliding_log"), ngx_string("rg"),
+      &ngx_coord_op_log_take, 0 },
+    { ngx_string("fixed_window"), ngx_string("rf"),
+      &ngx_coord_op_window_take, 0 },
+    { ngx_null_string, ngx_null_string, NULL, 0 }
 };
 
 
@@ -175,7 +181,7 @@ static ngx_int_t
 ngx_http_coord_limit_req_check(ngx_conf_t *cf,
     ngx_http_coord_limit_req_limit_t *limit)
 {
-    ngx_coord_nsec_t                  full;
+    ngx_coord_nsec_t                  interval;
     ngx_http_coord_limit_req_zone_t  *lrz;
 
     lrz = limit->zone->data;
@@ -202,18 +208,22 @@ ngx_http_coord_limit_req_check(ngx_conf_t *cf,
         limit->nodelay = 1;
     }
 
-    /*
-     * Callers with different bursts share the keys of a zone: none may set a
-     * TTL that is too short for another.
-     */
+    if (lrz->rate == NULL && lrz->op == &ngx_coord_op_bucket_take) {
+        interval = ngx_max(lrz->quota.period
+                           / (ngx_coord_nsec_t) lrz->quota.count, 1);
 
-    if (lrz->rate == NULL) {
-        full = lrz->quota.period / (ngx_coord_nsec_t) lrz->quota.count;
-
-        if (full < NGX_COORD_RATE_SPAN / (ngx_coord_nsec_t) (limit->burst + 1))
+        if (limit->burst >= (ngx_uint_t) (NGX_COORD_RATE_SPAN / interval)
+            || limit->burst >= NGX_COORD_RATE_LIMIT)
         {
-            full *= limit->burst + 1;
-            limit->zone->longest = ngx_max(limit->zone->longest, full);
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "\"burst=%ui\" is too much for zone \"%V\" in "
+                          "%s:%ui: at its rate it takes more than 18 years, "
+                          "the most is %L",
+                          limit->burst, &limit->zone->name, limit->file,
+                          limit->line,
+                          ngx_min(NGX_COORD_RATE_SPAN / interval,
+                                  NGX_COORD_RATE_LIMIT) - 1);
+            return NGX_ERROR;
         }
     }
 
@@ -242,6 +252,7 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     lrz->op = &ngx_coord_op_bucket_take;
     lrz->delay = 1;
     ngx_str_set(&lrz->algorithm, "leaky_bucket");
+    ngx_str_set(&lrz->layout, "rl");
 
     lrz->key = ngx_http_coord_complex_value(cf, &value[1]);
     if (lrz->key == NULL) {
@@ -277,6 +288,7 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     zone->store_name = store;
+    zone->layout = lrz->layout;
     zone->data = lrz;
 
     return NGX_CONF_OK;
@@ -352,6 +364,7 @@ ngx_http_coord_limit_req_zone_algorithm(ngx_conf_t *cf,
         {
             lrz->op = algorithm->op;
             lrz->algorithm = algorithm->name;
+            lrz->layout = algorithm->layout;
             lrz->delay = algorithm->delay;
 
             return NGX_OK;

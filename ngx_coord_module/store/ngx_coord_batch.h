@@ -47,6 +47,12 @@ void ngx_coord_batch_expired(ngx_coord_batch_t *batch);
 void ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op);
 
 /*
+ * The client has let the batch go, and some of its operations, those with
+ * sent set, have to be asked once more: from the posted event.
+ */
+void ngx_coord_batch_again(ngx_coord_batch_t *batch);
+
+/*
  * The client has let the batch go, and unless it expired before, its results
  * stand now.  The handler is posted, or the batch released.
  */

@@ -65,7 +65,8 @@ struct ngx_coord_op_type_s {
      * In Redis: build() fills the arguments of the script, on the clock of
      * the server; parse() reads the replies of what was built at now, none of
      * them an error reply, and returns rc, or NGX_ERROR: this is not what the
-     * script answers.  build NULL: the operation is of memory only.
+     * script answers, or NGX_AGAIN: it has put another type into op, which is
+     * asked next.  build NULL: the operation is of memory only.
      */
     ngx_uint_t                  script;
     void                      (*build)(ngx_coord_command_t *cmd,

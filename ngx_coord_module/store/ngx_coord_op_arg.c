@@ -78,18 +78,10 @@ ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
 }
 
 
-/*
- * The life of a key in milliseconds: that of the longest seen in the zone, as
- * callers with shorter ones must not cut it.
- */
-
 int64_t
-ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns)
+ngx_coord_ttl(ngx_coord_nsec_t ns)
 {
-    op->zone->longest = ngx_max(op->zone->longest, ns);
-
-    return (int64_t) ngx_coord_ceil_msec(op->zone->longest)
-           + NGX_COORD_OP_SLACK;
+    return (int64_t) ngx_coord_ceil_msec(ns) + NGX_COORD_OP_SLACK;
 }
 
 

@@ -49,11 +49,8 @@ void ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n,
 void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op, int64_t index);
 
-/*
- * The life of a key in milliseconds: that of the longest seen in the zone, as
- * callers with shorter ones must not cut it.
- */
-int64_t ngx_coord_ttl(ngx_coord_op_t *op, ngx_coord_nsec_t ns);
+/* the life of a key, in milliseconds, that is of use for so long */
+int64_t ngx_coord_ttl(ngx_coord_nsec_t ns);
 
 
 /* the parse of what has nothing to tell: whatever it was, it is done */

@@ -2,12 +2,28 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Buckets: in Redis a theoretical arrival time in a BITFIELD, in memory in
- * payload[0] of an entry; both in nanoseconds.
+ * Buckets: a number of ngx_coord_tat.h, in Redis in a BITFIELD, in memory in
+ * payload[0] of an entry.  Behind it stand the largest capacity of all callers
+ * (what is above it cannot be true) and the time of the last one, in Redis at
+ * the bits 64 and 96, in memory in the lower and upper half of payload[1].
  */
 
 
 #include "ngx_coord_op_arg.h"
+#include "ngx_coord_tat.h"
+
+
+/*
+ * The clock of a TAT in Redis starts in 2020, so that it has enough bits until
+ * 2091; a server whose clock was never set counts from its own start.
+ */
+#define NGX_COORD_BUCKET_EPOCH  (1577836800LL * NGX_COORD_NSEC_PER_SEC)
+
+#define ngx_coord_bucket_clock(now)                                           \
+    ((now) < NGX_COORD_BUCKET_EPOCH ? (now) : (now) - NGX_COORD_BUCKET_EPOCH)
+
+/* a bucket that others keep changing is given up after so many questions */
+#define NGX_COORD_BUCKET_TRIES  32
 
 
 static ngx_int_t ngx_coord_bucket_take_known(ngx_coord_op_t *op,
@@ -18,6 +34,17 @@ static ngx_int_t ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_bucket_take_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static int64_t ngx_coord_bucket_charge(ngx_coord_zone_t *zone,
+    const ngx_coord_bucket_t *bucket);
+static void ngx_coord_bucket_swap_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_swap_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_swap_answer(ngx_coord_rate_t *rate,
+    ngx_coord_nsec_t now);
+static ngx_coord_nsec_t ngx_coord_bucket_held(const ngx_coord_rate_t *rate,
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now,
+    ngx_coord_nsec_t clock);
 static ngx_int_t ngx_coord_bucket_give_known(ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 static void ngx_coord_bucket_give_build(ngx_coord_command_t *cmd,
@@ -44,6 +71,24 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_take = {
     &ngx_coord_op_bucket_give,
     &ngx_coord_op_bucket_peek,
     &ngx_coord_op_bucket_forget,
+    NULL
+};
+
+
+/* a take once more: it has found a bucket that has to be converted first */
+
+static const ngx_coord_op_type_t  ngx_coord_op_bucket_swap = {
+    ngx_string("bucket_swap"),
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_KIND_BUCKET,
+    NGX_COORD_SCRIPT_GCRA_SWAP,
+    ngx_coord_bucket_swap_build,
+    ngx_coord_bucket_swap_parse,
+    NULL,
+    ngx_coord_bucket_take_run,
+    &ngx_coord_op_bucket_give,
+    NULL,
+    NULL,
     NULL
 };
 
@@ -106,34 +151,66 @@ ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 }
 
 
+/*
+ * The microseconds that a take charges; what is less than one is charged with
+ * one of the next takes.
+ */
+
+static int64_t
+ngx_coord_bucket_charge(ngx_coord_zone_t *zone,
+    const ngx_coord_bucket_t *bucket)
+{
+    ngx_coord_nsec_t  charge;
+
+    charge = bucket->charge + zone->rest;
+    zone->rest = charge % NGX_COORD_NSEC_PER_USEC;
+
+    return ngx_coord_tat_usec(charge);
+}
+
+
 static void
 ngx_coord_bucket_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    int64_t              at, tau, cap;
     ngx_coord_arg_t     *a;
-    ngx_coord_nsec_t     open;
     ngx_coord_bucket_t   bucket;
 
     (void) ngx_coord_bucket_init(&bucket, &op->u.rate);
 
     a = cmd->args;
-    open = INT64_MAX - bucket.limit;
+
+    at = ngx_coord_tat_empty(bucket.interval, ngx_coord_bucket_clock(now));
+    tau = ngx_coord_tat_usec(bucket.limit);
+    cap = ngx_coord_bucket_capacity(&op->u.rate);
 
     ngx_coord_arg_key(cmd, NGX_COORD_GCRA_TAKE_K, op, "}");
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_MINUS_NOW], -now);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_OPEN], open);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_CLOSE], bucket.charge - open);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_NOW], now);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_FRESH], at - INT64_MAX);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_FROM], NGX_COORD_TAT_HALF - at);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_MINUS_CAP], -cap);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_CAP], cap);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_STAMP], ngx_coord_tat_stamp(now));
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_OPEN], INT64_MAX - tau);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_CLOSE],
+                      tau + ngx_coord_bucket_charge(op->zone, &bucket)
+                      - INT64_MAX);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_AT], at);
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_TTL],
-                      ngx_coord_ttl(op, bucket.total));
+                      ngx_coord_ttl(bucket.total));
 }
 
 
+/*
+ * The answer stands unless the bucket is one of another class, or holds more
+ * than this caller's life covers, or more than can be true.
+ */
+
 static ngx_int_t
-ngx_coord_bucket_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
-    ngx_coord_nsec_t now)
+ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    int64_t                  backlog, sum, tat;
+    int64_t                  held, cap, stamp, number, sum;
     ngx_int_t                opened, closed, rc;
     ngx_coord_rate_t        *rate;
     ngx_coord_bucket_t       bucket;
@@ -142,35 +219,161 @@ ngx_coord_bucket_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     rate = &op->u.rate;
     v = values[0];
 
-    if (v->type != NGX_COORD_RESP_ARRAY || v->integer != 4) {
+    if (v->type != NGX_COORD_RESP_ARRAY || v->integer != 10) {
         return NGX_ERROR;
     }
 
-    opened = ngx_coord_resp_integer(ngx_coord_resp_element(v, 1), &sum);
-    closed = ngx_coord_resp_integer(ngx_coord_resp_element(v, 2), &sum);
+    opened = ngx_coord_resp_integer(ngx_coord_resp_element(v, 7), &sum);
+    closed = ngx_coord_resp_integer(ngx_coord_resp_element(v, 8), &sum);
 
     if (opened == NGX_ERROR
         || opened != closed
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &backlog)
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 3), &held)
            != NGX_OK
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 3), &tat)
-           != NGX_OK)
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 5), &cap)
+           != NGX_OK
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 6), &stamp)
+           != NGX_OK
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 9), &number)
+           != NGX_OK
+        || held < 0 || cap < 0 || number < 0)
     {
         return NGX_ERROR;
     }
 
     (void) ngx_coord_bucket_init(&bucket, rate);
 
-    /* a caller with a larger burst was here: keep the key as long as it does */
+    if (held >= NGX_COORD_TAT_HALF
+        || held > ngx_coord_tat_usec(bucket.total + bucket.slack))
+    {
+        if (opened == NGX_OK || ++rate->tries > NGX_COORD_BUCKET_TRIES) {
+            return NGX_ERROR;
+        }
 
-    op->zone->longest = ngx_max(op->zone->longest,
-                                ngx_min(backlog, NGX_COORD_RATE_SPAN));
+        rate->found = number;
+        rate->capacity = cap;
+        rate->stamp = (uint32_t) stamp;
+        op->type = &ngx_coord_op_bucket_swap;
 
-    rc = ngx_coord_bucket_answer(&bucket, rate, backlog);
+        return NGX_AGAIN;
+    }
 
-    rate->mark = tat;
+    rc = ngx_coord_bucket_answer(&bucket, rate,
+                                 held * NGX_COORD_NSEC_PER_USEC);
+
+    rate->mark = now + rate->reset;
 
     return (rc == NGX_OK) == (opened == NGX_OK) ? rc : NGX_ERROR;
+}
+
+
+/*
+ * What the bucket that was found holds for this caller.  Above the capacity
+ * of all callers it cannot be true: the clock of the store was set back.
+ */
+
+static ngx_coord_nsec_t
+ngx_coord_bucket_held(const ngx_coord_rate_t *rate,
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now,
+    ngx_coord_nsec_t clock)
+{
+    ngx_coord_nsec_t  held, most;
+
+    held = ngx_coord_tat_backlog(rate->found, bucket->interval, clock,
+                                 ngx_coord_tat_idle(rate->stamp, now));
+
+    most = ngx_coord_bucket_span(bucket, rate->capacity) + bucket->slack;
+
+    return ngx_min(held, most);
+}
+
+
+static ngx_int_t
+ngx_coord_bucket_swap_answer(ngx_coord_rate_t *rate, ngx_coord_nsec_t now)
+{
+    ngx_int_t           rc;
+    ngx_coord_bucket_t  bucket;
+
+    (void) ngx_coord_bucket_init(&bucket, rate);
+
+    rc = ngx_coord_bucket_answer(&bucket, rate,
+              ngx_coord_bucket_held(rate, &bucket, now,
+                                    ngx_coord_bucket_clock(now)));
+
+    rate->mark = now + rate->reset;
+
+    return rc;
+}
+
+
+static void
+ngx_coord_bucket_swap_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    int64_t            put;
+    ngx_coord_arg_t   *a;
+    ngx_coord_rate_t  *rate;
+
+    a = cmd->args;
+    rate = &op->u.rate;
+
+    (void) ngx_coord_bucket_swap_answer(rate, now);
+
+    put = ngx_coord_tat_empty(rate->interval, ngx_coord_bucket_clock(now))
+          + ngx_coord_tat_usec(rate->reset);
+
+    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_SWAP_K, op, "}");
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_ABOVE], INT64_MAX - rate->found);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_BELOW], rate->found - INT64_MAX);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_PLACE], put - INT64_MAX);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_TTL], ngx_coord_ttl(rate->reset));
+}
+
+
+static ngx_int_t
+ngx_coord_bucket_swap_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    int64_t                  put, number;
+    ngx_int_t                rc;
+    ngx_coord_rate_t        *rate;
+    ngx_coord_resp_value_t  *v;
+
+    rate = &op->u.rate;
+    v = values[0];
+
+    if (v->type != NGX_COORD_RESP_ARRAY || v->integer != 6) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_coord_resp_integer(ngx_coord_resp_element(v, 4), &put);
+
+    if (rc == NGX_ERROR
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 5), &number)
+           != NGX_OK
+        || number < 0)
+    {
+        return NGX_ERROR;
+    }
+
+    if (rc == NGX_OK) {
+        op->type = &ngx_coord_op_bucket_take;
+        return ngx_coord_bucket_swap_answer(rate, now);
+    }
+
+    /* somebody else was faster */
+
+    if (++rate->tries > NGX_COORD_BUCKET_TRIES) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_coord_tat_fits(number, rate->interval)) {
+        op->type = &ngx_coord_op_bucket_take;
+    }
+
+    rate->found = number;
+
+    return NGX_AGAIN;
 }
 
 
@@ -181,7 +384,7 @@ ngx_coord_bucket_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     uint64_t             payload[2];
     ngx_int_t            rc;
     ngx_coord_rate_t    *rate;
-    ngx_coord_nsec_t     tat;
+    ngx_coord_nsec_t     held, expires;
     ngx_coord_entry_t   *entry;
     ngx_coord_bucket_t   bucket;
 
@@ -192,30 +395,47 @@ ngx_coord_bucket_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     }
 
     entry = ngx_coord_entry_find(table, op, now);
-    tat = entry ? (ngx_coord_nsec_t) entry->payload[0] : now;
 
-    rc = ngx_coord_bucket_answer(&bucket, rate, tat - now);
+    rate->capacity = ngx_coord_bucket_capacity(rate);
+    rate->found = 0;
+    rate->stamp = ngx_coord_tat_stamp(now);
 
-    if (rc != NGX_OK) {
-        rate->mark = tat;
+    payload[1] = (uint64_t) rate->stamp << 32;
+
+    if (entry) {
+        rate->capacity = ngx_max(rate->capacity,
+                                 (int64_t) (entry->payload[1] & 0xffffffff));
+        rate->found = (int64_t) entry->payload[0];
+        rate->stamp = (uint32_t) (entry->payload[1] >> 32);
+    }
+
+    payload[1] |= (uint64_t) rate->capacity;
+
+    held = ngx_coord_bucket_held(rate, &bucket, now, now);
+
+    rc = ngx_coord_bucket_answer(&bucket, rate, held);
+
+    rate->mark = now + rate->reset;
+    expires = rate->mark + NGX_COORD_NSEC_PER_USEC;
+
+    payload[0] = ngx_coord_tat_empty(bucket.interval, now)
+                 + ngx_coord_tat_usec(held);
+
+    if (rc == NGX_OK) {
+        payload[0] += ngx_coord_bucket_charge(op->zone, &bucket);
+    }
+
+    if (entry) {
+        entry->payload[1] = payload[1];
+        entry->expires = expires;
+        entry->payload[0] = payload[0];
         return rc;
     }
 
-    rate->mark = now + rate->reset;
-
-    if (entry) {
-        entry->expires = rate->mark;
-        entry->payload[0] = (uint64_t) rate->mark;
-        return NGX_OK;
-    }
-
-    payload[0] = (uint64_t) rate->mark;
-    payload[1] = 0;
-
     entry = ngx_coord_entry_insert(table, op, NGX_COORD_ENTRY_EVICT, payload,
-                                   rate->mark, now);
+                                   expires, now);
 
-    return entry ? NGX_OK : NGX_ERROR;
+    return entry ? rc : NGX_ERROR;
 }
 
 
@@ -239,9 +459,10 @@ ngx_coord_bucket_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 
     ngx_coord_arg_key(cmd, NGX_COORD_GCRA_GIVE_K, op, "}");
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_GIVE_MINUS_REFUND],
-                      -ngx_coord_bucket_refund(&op->u.rate, now));
+                      -ngx_coord_tat_usec(ngx_coord_bucket_refund(&op->u.rate,
+                                                                  now)));
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_GIVE_TTL],
-                      ngx_coord_ttl(op, bucket.total));
+                      ngx_coord_ttl(bucket.total));
 }
 
 
@@ -249,25 +470,33 @@ static ngx_int_t
 ngx_coord_bucket_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_nsec_t    tat, refund;
-    ngx_coord_entry_t  *entry;
+    int64_t              refund;
+    ngx_coord_rate_t    *rate;
+    ngx_coord_nsec_t     held;
+    ngx_coord_entry_t   *entry;
 
+    rate = &op->u.rate;
     entry = ngx_coord_entry_find(table, op, now);
 
     if (entry == NULL) {
         return NGX_OK;
     }
 
-    refund = ngx_coord_bucket_refund(&op->u.rate, now);
-    tat = (ngx_coord_nsec_t) entry->payload[0] - refund;
+    refund = ngx_coord_bucket_refund(rate, now);
+    held = ngx_coord_tat_backlog(entry->payload[0], rate->interval, now,
+               ngx_coord_tat_idle((uint32_t) (entry->payload[1] >> 32), now));
 
-    if (tat <= now) {
+    if (refund >= held) {
         ngx_coord_table_remove(table, entry);
         return NGX_OK;
     }
 
-    entry->payload[0] = (uint64_t) tat;
-    entry->expires = tat;
+    /* of a bucket of another class the give is as exact as the class is */
+
+    entry->payload[0] = ngx_coord_tat_empty(rate->interval, now)
+                        + ngx_coord_tat_usec(held)
+                        - ngx_coord_tat_usec(refund);
+    entry->expires = now + held - refund + NGX_COORD_NSEC_PER_USEC;
 
     return NGX_OK;
 }
@@ -285,20 +514,28 @@ static ngx_int_t
 ngx_coord_bucket_peek_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    int64_t                  tat;
+    int64_t                  number, stamp;
+    ngx_coord_rate_t        *rate;
     ngx_coord_resp_value_t  *v;
 
+    rate = &op->u.rate;
     v = values[0];
 
     if (v->type != NGX_COORD_RESP_ARRAY
-        || v->integer != 1
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &tat)
+        || v->integer != 2
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &number)
+           != NGX_OK
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 1), &stamp)
            != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    return ngx_coord_peek_bucket(&op->u.rate, tat - now);
+    return ngx_coord_peek_bucket(rate,
+               ngx_coord_tat_backlog(number, rate->interval,
+                                     ngx_coord_bucket_clock(now),
+                                     ngx_coord_tat_idle((uint32_t) stamp,
+                                                        now)));
 }
 
 
@@ -306,11 +543,18 @@ static ngx_int_t
 ngx_coord_bucket_peek_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_nsec_t    tat;
+    ngx_coord_rate_t   *rate;
     ngx_coord_entry_t  *entry;
 
+    rate = &op->u.rate;
     entry = ngx_coord_entry_find(table, op, now);
-    tat = entry ? (ngx_coord_nsec_t) entry->payload[0] : now;
 
-    return ngx_coord_peek_bucket(&op->u.rate, tat - now);
+    if (entry == NULL) {
+        return ngx_coord_peek_bucket(rate, 0);
+    }
+
+    return ngx_coord_peek_bucket(rate,
+               ngx_coord_tat_backlog(entry->payload[0], rate->interval, now,
+                   ngx_coord_tat_idle((uint32_t) (entry->payload[1] >> 32),
+                                      now)));
 }

@@ -227,7 +227,7 @@ ngx_coord_claim_ttl(ngx_coord_op_t *op)
 
     claim = &op->u.claim;
 
-    return ngx_coord_ttl(op, ngx_max(claim->ttl, claim->lease));
+    return ngx_coord_ttl(ngx_max(claim->ttl, claim->lease));
 }
 
 

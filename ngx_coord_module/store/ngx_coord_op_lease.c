@@ -192,7 +192,7 @@ ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
                       (int64_t) ngx_min(op->u.lease.limit,
                                         NGX_COORD_RATE_LIMIT));
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_TTL],
-                      ngx_coord_ttl(op, span));
+                      ngx_coord_ttl(span));
 }
 
 
@@ -298,7 +298,7 @@ ngx_coord_lease_renew_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_RENEW_EXPIRY],
                       (now + span) / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_RENEW_TTL],
-                      ngx_coord_ttl(op, span));
+                      ngx_coord_ttl(span));
 }
 
 

@@ -125,7 +125,7 @@ ngx_coord_log_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
                       now / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_LIMIT], window.limit);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_WINDOW],
-                      ngx_coord_ttl(op, window.length));
+                      ngx_coord_ttl(window.length));
 }
 
 

@@ -143,7 +143,7 @@ ngx_coord_sliding_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
                       window.limit - window.cost);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_WINDOW_TAKE_COST], window.cost);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_WINDOW_TAKE_TTL],
-                      ngx_coord_ttl(op, 2 * window.length));
+                      ngx_coord_ttl(2 * window.length));
 }
 
 

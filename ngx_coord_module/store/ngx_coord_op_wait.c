@@ -109,7 +109,7 @@ ngx_coord_lease_turn_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
                                         NGX_COORD_RATE_LIMIT));
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_TURN_OLD],
                       old / NGX_COORD_NSEC_PER_USEC);
-    ngx_coord_arg_num(&a[NGX_COORD_LEASE_TURN_TTL], ngx_coord_ttl(op, span));
+    ngx_coord_arg_num(&a[NGX_COORD_LEASE_TURN_TTL], ngx_coord_ttl(span));
 }
 
 

@@ -22,6 +22,10 @@ static ngx_int_t ngx_coord_window_take_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_take_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_window_cut_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_cut_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_give_known(ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 static void ngx_coord_window_give_build(ngx_coord_command_t *cmd,
@@ -48,6 +52,24 @@ const ngx_coord_op_type_t  ngx_coord_op_window_take = {
     &ngx_coord_op_window_give,
     &ngx_coord_op_window_peek,
     &ngx_coord_op_window_forget,
+    NULL
+};
+
+
+/* behind a take: the window that it has found cannot last so long */
+
+static const ngx_coord_op_type_t  ngx_coord_op_window_cut = {
+    ngx_string("window_cut"),
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_KIND_WINDOW,
+    NGX_COORD_SCRIPT_WINDOW_CUT,
+    ngx_coord_window_cut_build,
+    ngx_coord_window_cut_parse,
+    NULL,
+    ngx_coord_window_take_run,
+    &ngx_coord_op_window_give,
+    NULL,
+    NULL,
     NULL
 };
 
@@ -169,6 +191,19 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
                * NGX_COORD_NSEC_PER_MSEC;
     }
 
+    /*
+     * The length was changed, or the clock of the store set back.  What was
+     * used stays used, in a window of this caller's length.
+     */
+
+    if (left > window.length + NGX_COORD_NSEC_PER_MSEC) {
+        op->u.rate.found = used;
+        op->u.rate.tries = (opened == NGX_OK);
+        op->type = &ngx_coord_op_window_cut;
+
+        return NGX_AGAIN;
+    }
+
     op->u.rate.mark = now + left;
 
     /* the key goes when its last millisecond is over */
@@ -176,6 +211,37 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     return ngx_coord_window_answer(&window, &op->u.rate,
                                    opened == NGX_OK ? NGX_OK : NGX_BUSY,
                                    used, left + NGX_COORD_NSEC_PER_MSEC);
+}
+
+
+static void
+ngx_coord_window_cut_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_window_t  window;
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_CUT_K, op, "}");
+    ngx_coord_arg_num(&cmd->args[NGX_COORD_WINDOW_CUT_WINDOW],
+                      ngx_coord_ceil_msec(window.length));
+}
+
+
+static ngx_int_t
+ngx_coord_window_cut_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_window_t  window;
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    op->type = &ngx_coord_op_window_take;
+    op->u.rate.mark = now + window.length;
+
+    return ngx_coord_window_answer(&window, &op->u.rate,
+                                   op->u.rate.tries ? NGX_OK : NGX_BUSY,
+                                   op->u.rate.found, window.length);
 }
 
 
@@ -216,6 +282,14 @@ ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     used = (int64_t) entry->payload[1];
     rate->mark = (ngx_coord_nsec_t) entry->payload[0];
+
+    /* the length was changed */
+
+    if (rate->mark - now > window.length) {
+        rate->mark = now + window.length;
+        entry->payload[0] = (uint64_t) rate->mark;
+        entry->expires = rate->mark;
+    }
 
     if (used > window.limit - window.cost) {
         return ngx_coord_window_answer(&window, rate, NGX_BUSY, used,

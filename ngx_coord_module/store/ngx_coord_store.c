@@ -453,6 +453,17 @@ ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
 
 
 void
+ngx_coord_batch_again(ngx_coord_batch_t *batch)
+{
+    batch->in_flight = 0;
+    batch->again = 1;
+    batch->unsent = 1;
+
+    ngx_coord_batch_post(batch);
+}
+
+
+void
 ngx_coord_batch_released(ngx_coord_batch_t *batch)
 {
     batch->in_flight = 0;
@@ -470,9 +481,10 @@ ngx_coord_batch_released(ngx_coord_batch_t *batch)
 static void
 ngx_coord_store_done_handler(ngx_event_t *ev)
 {
-    ngx_queue_t        *q;
-    ngx_coord_batch_t  *batch;
-    ngx_coord_store_t  *store;
+    ngx_queue_t                *q;
+    ngx_coord_batch_t          *batch;
+    ngx_coord_store_t          *store;
+    ngx_coord_batch_handler_pt  handler;
 
     store = ev->data;
 
@@ -483,15 +495,21 @@ ngx_coord_store_done_handler(ngx_event_t *ev)
         ngx_queue_remove(q);
         batch->queued = 0;
 
+        /* without a handler the batch may be gone when it is sent */
+
+        handler = batch->handler;
+
         if (batch->unsent) {
             batch->unsent = 0;
-            (void) ngx_coord_batch_send(batch);
-            continue;
+
+            if (ngx_coord_batch_send(batch) == NGX_AGAIN || handler == NULL) {
+                continue;
+            }
         }
 
         /* the handler may end the batch */
 
-        batch->handler(batch);
+        handler(batch);
     }
 }
 

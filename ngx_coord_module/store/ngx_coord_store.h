@@ -55,6 +55,7 @@ struct ngx_coord_batch_s {
     unsigned                   abandoned:1;  /* ngx_coord_batch_done() came */
     unsigned                   queued:1;     /* in store->completed */
     unsigned                   unsent:1;     /* waits there to be sent */
+    unsigned                   again:1;      /* only what has sent set */
     ngx_coord_nsec_t           now;          /* the server's, when encoded */
     ngx_coord_op_t             inline_ops[NGX_COORD_BATCH_OPS];
 };
@@ -103,13 +104,14 @@ struct ngx_coord_store_s {
 struct ngx_coord_zone_s {
     const ngx_coord_kind_t    *kind;
     ngx_str_t                  name;
-    ngx_str_t                  type;         /* "rl", "cc", ... of the key */
+    ngx_str_t                  type;         /* "rl", "cc", ... */
+    ngx_str_t                  layout;       /* of its keys, if not type */
     ngx_coord_store_t         *store;        /* resolved after configuration */
     ngx_str_t                  store_name;   /* store=, or empty: default */
-    ngx_str_t                  key_head;     /* "<prefix><type>:<zone>:{" */
+    ngx_str_t                  key_head;     /* "<prefix><layout>:<zone>:{" */
     ngx_shm_zone_t            *shm_zone;
     void                      *table;        /* ngx_coord_table_t, in shm */
-    ngx_coord_nsec_t           longest;      /* life of its keys in Redis */
+    ngx_coord_nsec_t           rest;         /* of buckets: below 1 us */
     ngx_coord_counts_t        *counts;       /* in shm; NULL: not counted */
     ngx_uint_t                 keys;         /* refused keys are kept */
     void                      *data;         /* the feature's */

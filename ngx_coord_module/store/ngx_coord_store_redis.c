@@ -82,6 +82,9 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
     first = NULL;
 
     call = &batch->call;
+
+    ngx_memzero(call, sizeof(ngx_coord_redis_call_t));
+
     call->form = NGX_COORD_CALL_SHARED;
 
     if (batch->store->client) {
@@ -90,6 +93,10 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
 
     for (i = 0; i < batch->nops; i++) {
         op = &batch->ops[i];
+
+        if (batch->again && !op->sent) {
+            continue;
+        }
 
         if (ngx_coord_op_local(op)) {
             ngx_coord_near_run(op);
@@ -208,7 +215,7 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     ngx_coord_resp_value_t *reply)
 {
     ngx_int_t           answer;
-    ngx_uint_t          i, left, awaited;
+    ngx_uint_t          i, left, again, awaited;
     ngx_coord_op_t     *op, copy;
     ngx_coord_batch_t  *batch;
 
@@ -224,6 +231,7 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     awaited = !batch->complete && !batch->abandoned;
 
     left = call->ncommands;
+    again = 0;
 
     for (i = 0; i < batch->nops; i++) {
         op = &batch->ops[i];
@@ -252,12 +260,21 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
             continue;
         }
 
-        if (answer == NGX_OK) {
-            *op = copy;
+        op->sent = 0;
 
-        } else {
+        if (answer != NGX_OK) {
             ngx_coord_op_fail(op, copy.failure);
+            continue;
         }
+
+        *op = copy;
+        op->sent = (op->rc == NGX_AGAIN);
+        again |= op->sent;
+    }
+
+    if (again) {
+        ngx_coord_batch_again(batch);
+        return;
     }
 
     ngx_coord_batch_released(batch);

@@ -1,0 +1,134 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#include "ngx_coord_tat.h"
+
+
+/* parts of an octave that a class tells, as a power of two */
+#define NGX_COORD_TAT_PARTS  5
+
+
+static int64_t ngx_coord_tat_class(ngx_coord_nsec_t interval);
+static ngx_coord_nsec_t ngx_coord_tat_interval(int64_t number);
+
+
+int64_t
+ngx_coord_tat_usec(ngx_coord_nsec_t ns)
+{
+    return ngx_max(ns, 0) / NGX_COORD_NSEC_PER_USEC;
+}
+
+
+/*
+ * The power of two and the five bits behind the highest one, as in a floating
+ * point number; 1 to 1888.
+ */
+
+static int64_t
+ngx_coord_tat_class(ngx_coord_nsec_t interval)
+{
+    int64_t  power, part;
+
+    interval = ngx_max(interval, 1);
+    interval = ngx_min(interval, NGX_COORD_RATE_SPAN - 1);
+
+    for (power = 0; interval >> (power + 1); power++) { /* void */ }
+
+    part = power > NGX_COORD_TAT_PARTS
+           ? interval >> (power - NGX_COORD_TAT_PARTS)
+           : interval << (NGX_COORD_TAT_PARTS - power);
+
+    return (power << NGX_COORD_TAT_PARTS)
+           + (part & ((1 << NGX_COORD_TAT_PARTS) - 1)) + 1;
+}
+
+
+/* the smallest interval of a number's class; 0: it has none */
+
+static ngx_coord_nsec_t
+ngx_coord_tat_interval(int64_t number)
+{
+    int64_t  class, power, part;
+
+    class = number >> NGX_COORD_TAT_BITS;
+
+    if (class < 1 || class > ngx_coord_tat_class(NGX_COORD_RATE_SPAN)) {
+        return 0;
+    }
+
+    power = (class - 1) >> NGX_COORD_TAT_PARTS;
+    part = (class - 1) & ((1 << NGX_COORD_TAT_PARTS) - 1);
+    part += 1 << NGX_COORD_TAT_PARTS;
+
+    return power > NGX_COORD_TAT_PARTS
+           ? part << (power - NGX_COORD_TAT_PARTS)
+           : part >> (NGX_COORD_TAT_PARTS - power);
+}
+
+
+int64_t
+ngx_coord_tat_empty(ngx_coord_nsec_t interval, ngx_coord_nsec_t now)
+{
+    int64_t  tat;
+
+    tat = ngx_min(ngx_coord_tat_usec(now), 2 * NGX_COORD_TAT_HALF - 1);
+
+    return (ngx_coord_tat_class(interval) << NGX_COORD_TAT_BITS) + tat;
+}
+
+
+ngx_uint_t
+ngx_coord_tat_fits(int64_t number, ngx_coord_nsec_t interval)
+{
+    return number >> NGX_COORD_TAT_BITS == ngx_coord_tat_class(interval);
+}
+
+
+ngx_coord_nsec_t
+ngx_coord_tat_backlog(int64_t number, ngx_coord_nsec_t interval,
+    ngx_coord_nsec_t now, ngx_coord_nsec_t idle)
+{
+    double            backlog;
+    int64_t           mask;
+    ngx_coord_nsec_t  own, charged;
+
+    mask = 2 * NGX_COORD_TAT_HALF - 1;
+    number = ngx_max(number, 0);
+
+    backlog = (double) ((number & mask)
+                        - (ngx_coord_tat_empty(interval, now) & mask))
+              * NGX_COORD_NSEC_PER_USEC;
+
+    if (!ngx_coord_tat_fits(number, interval)) {
+        charged = ngx_coord_tat_interval(number);
+
+        if (charged == 0) {
+            return 0;
+        }
+
+        own = ngx_coord_tat_interval(ngx_coord_tat_empty(interval, now));
+
+        backlog = (backlog + idle) * ((double) own / charged) - idle;
+    }
+
+    if (backlog <= 0) {
+        return 0;
+    }
+
+    return backlog < NGX_COORD_RATE_SPAN ? (ngx_coord_nsec_t) backlog
+                                         : NGX_COORD_RATE_SPAN;
+}
+
+
+ngx_coord_nsec_t
+ngx_coord_tat_idle(uint32_t stamp, ngx_coord_nsec_t now)
+{
+    int32_t  idle;
+
+    idle = (int32_t) (ngx_coord_tat_stamp(now) - stamp);
+
+    return (stamp && idle > 0) ? idle * NGX_COORD_NSEC_PER_MSEC : 0;
+}
