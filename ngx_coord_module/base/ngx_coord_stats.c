@@ -16,7 +16,8 @@ const ngx_str_t  ngx_coord_fail_names[NGX_COORD_FAIL_MAX] = {
     ngx_string("protocol"),
     ngx_string("auth"),
     ngx_string("unavailable"),
-    ngx_string("error")
+    ngx_string("error"),
+    ngx_string("full")
 };
 
 

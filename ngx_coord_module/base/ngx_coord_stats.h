@@ -25,6 +25,7 @@ typedef enum {
     NGX_COORD_FAIL_AUTH,         /* NOAUTH WRONGPASS NOPERM */
     NGX_COORD_FAIL_UNAVAILABLE,  /* LOADING MASTERDOWN BUSY OOM READONLY ... */
     NGX_COORD_FAIL_ERROR,        /* any other error reply: WRONGTYPE ... */
+    NGX_COORD_FAIL_FULL,         /* the memory of the zone */
     NGX_COORD_FAIL_MAX
 } ngx_coord_fail_e;
 

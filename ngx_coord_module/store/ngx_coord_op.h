@@ -34,6 +34,12 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
 /* given back also if its batch was not cancelled, but the answer came late */
 #define NGX_COORD_OP_LATE_GIVE  0x04
 
+/*
+ * A zone without room for its key refuses, as the stock limits do; others have
+ * no answer then.
+ */
+#define NGX_COORD_OP_FULL_BUSY  0x20
+
 
 /* the states that a key may have in memory; each is an entry of its own */
 typedef enum {

@@ -61,7 +61,7 @@ static ngx_int_t ngx_coord_bucket_peek_run(ngx_coord_table_t *table,
 
 const ngx_coord_op_type_t  ngx_coord_op_bucket_take = {
     ngx_string("bucket_take"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_BUCKET,
     NGX_COORD_SCRIPT_GCRA_TAKE,
     ngx_coord_bucket_take_build,

@@ -44,7 +44,8 @@ static ngx_int_t ngx_coord_lock_token_run(ngx_coord_table_t *table,
 
 const ngx_coord_op_type_t  ngx_coord_op_lease_acquire = {
     ngx_string("lease_acquire"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_LATE_GIVE,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_LATE_GIVE
+    |NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_LEASE,
     NGX_COORD_SCRIPT_LEASE_ACQUIRE,
     ngx_coord_lease_acquire_build,

@@ -33,7 +33,7 @@ static ngx_int_t ngx_coord_log_peek_run(ngx_coord_table_t *table,
 
 const ngx_coord_op_type_t  ngx_coord_op_log_take = {
     ngx_string("log_take"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_LOG,
     NGX_COORD_SCRIPT_SLIDING_LOG_TAKE,
     ngx_coord_log_take_build,

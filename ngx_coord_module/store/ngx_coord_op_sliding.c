@@ -39,7 +39,7 @@ static void ngx_coord_sliding_forget_build(ngx_coord_command_t *cmd,
 
 const ngx_coord_op_type_t  ngx_coord_op_sliding_take = {
     ngx_string("sliding_take"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_SLIDING,
     NGX_COORD_SCRIPT_SLIDING_WINDOW_TAKE,
     ngx_coord_sliding_take_build,

@@ -38,7 +38,8 @@ static ngx_coord_entry_t *ngx_coord_line(ngx_coord_table_t *table,
 
 const ngx_coord_op_type_t  ngx_coord_op_lease_turn = {
     ngx_string("lease_turn"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_LATE_GIVE,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_LATE_GIVE
+    |NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_LEASE,
     NGX_COORD_SCRIPT_LEASE_TURN,
     ngx_coord_lease_turn_build,
@@ -54,7 +55,8 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_turn = {
 
 const ngx_coord_op_type_t  ngx_coord_op_wait_enter = {
     ngx_string("wait_enter"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_LATE_GIVE,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_LATE_GIVE
+    |NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_LINE,
     NGX_COORD_SCRIPT_WAIT_ENTER,
     ngx_coord_wait_enter_build,

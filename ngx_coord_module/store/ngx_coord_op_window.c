@@ -42,7 +42,7 @@ static ngx_int_t ngx_coord_window_peek_run(ngx_coord_table_t *table,
 
 const ngx_coord_op_type_t  ngx_coord_op_window_take = {
     ngx_string("window_take"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_WINDOW,
     NGX_COORD_SCRIPT_WINDOW_TAKE,
     ngx_coord_window_take_build,

@@ -12,6 +12,7 @@
 
 
 static ngx_int_t ngx_coord_memory_send(ngx_coord_batch_t *batch);
+static void ngx_coord_memory_log(ngx_coord_op_t *op);
 static ngx_int_t ngx_coord_memory_create(ngx_shm_zone_t *shm_zone,
     ngx_coord_zone_t *zone, ngx_str_t *name);
 
@@ -30,12 +31,17 @@ ngx_coord_memory_send(ngx_coord_batch_t *batch)
     ngx_uint_t                i;
     ngx_coord_store_stats_t  *stats;
 
+    stats = batch->store->stats;
+
     for (i = 0; i < batch->nops; i++) {
         ngx_coord_near_run(&batch->ops[i]);
         batch->ops[i].source = NGX_COORD_SOURCE_MEMORY;
-    }
 
-    stats = batch->store->stats;
+        if (batch->ops[i].failure) {
+            (void) ngx_atomic_fetch_add(
+                               &stats->failures[batch->ops[i].failure], 1);
+        }
+    }
 
     (void) ngx_atomic_fetch_add(&stats->calls, 1);
     (void) ngx_atomic_fetch_add(&stats->commands, batch->nops);
@@ -48,14 +54,13 @@ void
 ngx_coord_near_run(ngx_coord_op_t *op)
 {
     uint32_t            second;
-    ngx_log_t          *log;
-    ngx_uint_t          repaired;
+    uint64_t            evictions;
+    ngx_uint_t          repaired, full;
     ngx_slab_pool_t    *shpool;
     ngx_coord_nsec_t    now;
     ngx_coord_table_t  *table;
 
     table = op->zone->table;
-    log = ngx_cycle->log;
 
     if (table == NULL) {
         op->rc = NGX_ERROR;
@@ -72,17 +77,29 @@ ngx_coord_near_run(ngx_coord_op_t *op)
 
     now = ngx_coord_monotonic();
 
+    evictions = table->evictions;
+
     op->rc = op->type->run(table, op, now);
 
-    second = 0;
-
     if (op->rc == NGX_ERROR) {
-        second = (uint32_t) (now / NGX_COORD_NSEC_PER_SEC) + 1;
-        second = (table->logged == second) ? 0 : second;
+        op->failure = NGX_COORD_FAIL_FULL;
 
-        if (second) {
-            table->logged = second;
+        if (op->type->flags & NGX_COORD_OP_FULL_BUSY) {
+            op->rc = NGX_BUSY;
         }
+    }
+
+    /* a copy of what Redis has may be forgotten, and a note in a journal */
+
+    full = (op->failure == NGX_COORD_FAIL_FULL
+            || (table->evictions != evictions
+                && !op->zone->leases
+                && ngx_coord_store_is_memory(op->zone->store)));
+
+    if (full) {
+        second = (uint32_t) (now / NGX_COORD_NSEC_PER_SEC) + 1;
+        full = (table->logged != second);
+        table->logged = second;
     }
 
     ngx_coord_table_leave(table);
@@ -90,16 +107,36 @@ ngx_coord_near_run(ngx_coord_op_t *op)
     ngx_shmtx_unlock(&shpool->mutex);
 
     if (repaired) {
-        ngx_log_error(NGX_LOG_WARN, log, 0,
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
                       "coord zone \"%V\" was left locked by a dead process "
                       "and has been repaired", &op->zone->name);
     }
 
-    if (second) {
-        ngx_log_error(NGX_LOG_ERR, log, 0,
-                      "could not allocate an entry in coord zone \"%V\"",
-                      &op->zone->name);
+    if (full) {
+        ngx_coord_memory_log(op);
     }
+}
+
+
+/* once a second and zone: what it had to drop, or could not take */
+
+static void
+ngx_coord_memory_log(ngx_coord_op_t *op)
+{
+    size_t      size;
+    ngx_uint_t  refused, level;
+
+    size = op->zone->shm_zone->shm.size;
+    refused = (op->failure == NGX_COORD_FAIL_FULL);
+    level = refused ? NGX_LOG_ERR : NGX_LOG_WARN;
+
+    ngx_log_error(level, ngx_cycle->log, 0,
+                  "coord zone \"%V\" is full, %s: "
+                  "try a size of %uzk, it has %uzk",
+                  &op->zone->name,
+                  refused ? "there is no room for a key"
+                          : "a key that was in use is forgotten",
+                  2 * size / 1024, size / 1024);
 }
 
 
