@@ -15,6 +15,8 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include <signal.h>
+
 
 /* nanoseconds: a duration, or a point on the clock of the store */
 typedef int64_t                          ngx_coord_nsec_t;
@@ -71,6 +73,15 @@ ngx_coord_ceil_sec(ngx_coord_nsec_t ns)
 {
     return ns <= 0 ? 0 : (time_t) ((ns + NGX_COORD_NSEC_PER_SEC - 1)
                                    / NGX_COORD_NSEC_PER_SEC);
+}
+
+
+/* 1 if a process lives, whosever it is; pid 0 does not */
+
+static ngx_inline ngx_uint_t
+ngx_coord_alive(ngx_pid_t pid)
+{
+    return pid > 0 && (kill(pid, 0) == 0 || ngx_errno != ESRCH);
 }
 
 

@@ -11,6 +11,8 @@
  *   ngx_coord_metrics.c        memory, slots, counting
  *   ngx_coord_metrics_read.c   the table of metrics, reading them
  *   ngx_coord_metrics_keys.c   the keys that are refused most
+ *
+ * What belongs to a store or a zone is in ngx_coord_store_metrics.h.
  */
 
 
@@ -18,7 +20,9 @@
 #define _NGX_COORD_METRICS_H_INCLUDED_
 
 
-#include "ngx_coord_store.h"
+#include "ngx_coord.h"
+#include "ngx_coord_key.h"
+#include "ngx_coord_outcome.h"
 
 
 #define NGX_COORD_COUNTS_SHARDS   4
@@ -61,6 +65,7 @@ typedef struct {
     ngx_atomic_t               outcomes[NGX_COORD_OUTCOME_MAX];
     ngx_atomic_t               all[NGX_COORD_RING_SECONDS];
     ngx_atomic_t               refused[NGX_COORD_RING_SECONDS];
+    ngx_atomic_t               bypassed[NGX_COORD_RING_SECONDS];
     u_char                     padding[NGX_CPU_CACHE_LINE];
 } ngx_coord_counts_shard_t;
 
@@ -74,100 +79,50 @@ struct ngx_coord_counts_s {
 };
 
 
-#define NGX_COORD_INFO_STR  32
-
-
-typedef struct {
-    size_t                     len;
-    u_char                     data[NGX_COORD_INFO_STR];
-} ngx_coord_info_str_t;
-
-
-/* what a Redis server last said of itself */
-typedef struct {
-    ngx_coord_info_str_t       version;
-    ngx_coord_info_str_t       role;
-    uint64_t                   used_memory;
-    uint64_t                   max_memory;
-    uint64_t                   clients;
-    uint64_t                   hits;
-    uint64_t                   misses;
-    uint64_t                   evicted;
-    uint64_t                   uptime;       /* seconds */
-    ngx_uint_t                 rtt_usec;
-    ngx_msec_t                 taken;        /* 0: never */
-    ngx_coord_fail_e           failure;      /* of the last question */
-    ngx_msec_t                 failed;       /* when */
-} ngx_coord_store_info_t;
-
-
-/* of a store, in shared memory */
-struct ngx_coord_store_counts_s {
-    ngx_coord_store_stats_t    procs[NGX_COORD_METRICS_PROCS];
-    ngx_atomic_t               asked;        /* second of the last INFO */
-    ngx_atomic_t               version;      /* odd: info is being written */
-    ngx_coord_store_info_t     info;
-};
-
-
-/*
- * Counts a decision of a feature: one call per zone and request, where the
- * status of the feature is settled.  No lock, no look-up; a zone without
- * counters is skipped.
- */
-void ngx_coord_metrics_decision(ngx_coord_zone_t *zone,
-    ngx_coord_outcome_e outcome);
-
-/*
- * The same for an operation that limits: passed, rejected, bypassed or
- * unavailable by its result; refused tells that the request was refused.
- * Operations that were granted in a refused request do not count.
- */
-void ngx_coord_metrics_limit(ngx_coord_op_t *op, ngx_uint_t refused,
-    ngx_uint_t dry_run);
-
-/*
- * Adds to a present state of a zone, in the slot of this process: +1 when a
- * lease is granted, -1 when it ends.
- */
-void ngx_coord_metrics_gauge(ngx_coord_zone_t *zone, ngx_coord_gauge_e gauge,
-    ngx_int_t n);
-
-
-/* what the configuration has: lists that grow until its end */
+/* the shared memory; lives until nginx is stopped */
 typedef struct {
     ngx_atomic_t               procs[NGX_COORD_METRICS_PROCS];   /* pids */
     ngx_queue_t                blocks;
 } ngx_coord_metrics_shm_t;
 
 
-typedef struct {
-    ngx_array_t               *zones;        /* of ngx_coord_zone_t * */
-    ngx_array_t               *stores;       /* of ngx_coord_store_t * */
-    ngx_coord_store_t         *local;        /* the built-in store */
-    ngx_shm_zone_t            *shm_zone;
-    ngx_coord_metrics_shm_t   *shm;
-    ngx_uint_t                 keys;         /* refused keys are to be kept */
-} ngx_coord_metrics_t;
+/* what a block counts: names are unique for each */
+typedef enum {
+    NGX_COORD_BLOCK_ZONE = 1,        /* an ngx_coord_counts_t */
+    NGX_COORD_BLOCK_STORE
+} ngx_coord_block_e;
 
 
 /*
- * Adds the shared memory "coord_metrics", owned by the module tag; at the end
- * of configuration.  metrics, zones and stores live as long as cf->cycle.
- * NGX_ERROR: logged.
+ * Finds the contents of the shared memory, or makes them where it is new.
+ * NULL: no memory.
  */
-ngx_int_t ngx_coord_metrics_add(ngx_conf_t *cf, ngx_coord_metrics_t *metrics,
-    void *tag);
+ngx_coord_metrics_shm_t *ngx_coord_metrics_shm(ngx_shm_zone_t *shm_zone);
 
 /*
- * Worker start: takes a slot, and gives the stores their counters in it; at
- * the end: frees it, the counters stay.
+ * Finds the counters of a name, or makes them: size bytes, zeroed, for ever.
+ * Only while the configuration is read.  NULL: no memory, logged.
  */
-void ngx_coord_metrics_start(ngx_coord_metrics_t *metrics);
-void ngx_coord_metrics_stop(ngx_coord_metrics_t *metrics);
+void *ngx_coord_metrics_block(ngx_shm_zone_t *shm_zone,
+    ngx_coord_block_e kind, const ngx_str_t *type, const ngx_str_t *name,
+    size_t size);
 
-/* 1 if a process lives; pid 0 does not */
-ngx_uint_t ngx_coord_metrics_alive(ngx_pid_t pid);
+/*
+ * Worker start: takes a slot, in which no zone has a present state, and
+ * returns its number; at the end: frees it.
+ */
+ngx_uint_t ngx_coord_metrics_enter(ngx_coord_metrics_shm_t *shm);
+void ngx_coord_metrics_leave(ngx_coord_metrics_shm_t *shm);
+
+/*
+ * Counts a decision, and its second.  No lock, no look-up; counts may be NULL.
+ */
+void ngx_coord_counts_decision(ngx_coord_counts_t *counts,
+    ngx_coord_outcome_e outcome);
+
+/* adds to a present state, in the slot of this process; counts may be NULL */
+void ngx_coord_counts_gauge(ngx_coord_counts_t *counts,
+    ngx_coord_gauge_e gauge, ngx_int_t n);
 
 
 /* --- ngx_coord_metrics_read.c --- */
@@ -210,77 +165,62 @@ typedef struct {
 extern const ngx_coord_metric_t  ngx_coord_metrics_table[];
 
 
-/* one look at everything: who lives, and the sums of a store */
+/* who lives, at one moment */
 typedef struct {
     ngx_uint_t                 workers;
     u_char                     living[NGX_COORD_METRICS_PROCS];
 } ngx_coord_metrics_view_t;
 
 
-/* which slots belong to living processes; other reads take it */
-void ngx_coord_metrics_look(ngx_coord_metrics_t *metrics,
+/* which slots belong to living processes; shm NULL: none */
+void ngx_coord_metrics_look(ngx_coord_metrics_shm_t *shm,
     ngx_coord_metrics_view_t *view);
 
-/* how often a zone had an outcome, over all workers */
-ngx_uint_t ngx_coord_metrics_outcome(ngx_coord_zone_t *zone,
+/* how often there was an outcome, over all workers; counts may be NULL */
+ngx_uint_t ngx_coord_counts_outcome(ngx_coord_counts_t *counts,
     ngx_coord_outcome_e outcome);
 
-/* a present state of a zone, over all living workers */
-ngx_uint_t ngx_coord_metrics_state(ngx_coord_metrics_view_t *view,
-    ngx_coord_zone_t *zone, ngx_coord_gauge_e gauge);
+/* a present state, over all living workers; counts may be NULL */
+ngx_uint_t ngx_coord_counts_state(ngx_coord_counts_t *counts,
+    ngx_coord_metrics_view_t *view, ngx_coord_gauge_e gauge);
+
+
+/* decisions in a second */
+typedef struct {
+    ngx_uint_t                 all;
+    ngx_uint_t                 refused;      /* of them */
+    ngx_uint_t                 bypassed;     /* of them: went on undecided */
+} ngx_coord_second_t;
 
 /*
  * Decisions in each of the last n full seconds (at most 60), the oldest
- * first; refused ones among them.
+ * first; counts may be NULL.
  */
-void ngx_coord_metrics_history(ngx_coord_zone_t *zone, ngx_uint_t *all,
-    ngx_uint_t *refused, ngx_uint_t n);
-
-/* the counters of a store over all workers, present states of the living */
-void ngx_coord_metrics_store(ngx_coord_metrics_view_t *view,
-    ngx_coord_store_t *store, ngx_coord_store_stats_t *sum);
-
-/* a copy of what the server of a store last said; taken 0: nothing yet */
-void ngx_coord_metrics_info(ngx_coord_store_t *store,
-    ngx_coord_store_info_t *info);
-
-/*
- * A quantile (0.5, 0.99) of the latencies as the upper bound of its bucket,
- * in microseconds; 0: no calls, or beyond the last bound.
- */
-ngx_uint_t ngx_coord_metrics_quantile(ngx_coord_store_stats_t *stats,
-    double quantile);
-
-typedef enum {
-    NGX_COORD_STORE_DOWN = 0,
-    NGX_COORD_STORE_DEGRADED,        /* some workers reach it */
-    NGX_COORD_STORE_UP
-} ngx_coord_store_state_e;
-
-extern const ngx_str_t  ngx_coord_store_states[];
-
-/* what is known of a store without asking it */
-ngx_coord_store_state_e ngx_coord_metrics_store_state(
-    ngx_coord_store_t *store, ngx_coord_metrics_view_t *view,
-    ngx_coord_store_stats_t *sum, ngx_coord_store_info_t *info);
+void ngx_coord_counts_history(ngx_coord_counts_t *counts,
+    ngx_coord_second_t *seconds, ngx_uint_t n);
 
 
 /* --- ngx_coord_metrics_keys.c --- */
 
-/* at configuration: gives a zone room for its keys, if there is memory */
-void ngx_coord_keys_add(ngx_coord_zone_t *zone, ngx_slab_pool_t *shpool);
+/*
+ * At configuration: gives counts room for keys, if there is memory and they
+ * have none.
+ */
+void ngx_coord_keys_add(ngx_coord_counts_t *counts, ngx_slab_pool_t *shpool);
 
 /*
- * Counts a refusal of a key, encoded.  Not for keys that are secrets.  Does
- * nothing if the page does not show keys, or another process is just at it.
+ * Counts a refusal of a key of at most NGX_COORD_KEY_LEN bytes, in the words
+ * that are to be shown.  Not for keys that are secrets.  Does nothing if there
+ * is no room for keys, or another process is just at it.
  */
-void ngx_coord_keys_refused(ngx_coord_zone_t *zone, u_char *key, size_t len);
+void ngx_coord_keys_refused(ngx_coord_counts_t *counts, u_char *key,
+    size_t len);
 
 /*
  * Copies at most n keys of the last minutes, the most refused ones first;
- * returns how many.
+ * returns how many.  counts may be NULL.
  */
-ngx_uint_t ngx_coord_keys_top(ngx_coord_zone_t *zone,
+ngx_uint_t ngx_coord_keys_top(ngx_coord_counts_t *counts,
     ngx_coord_keys_entry_t *entries, ngx_uint_t n);
 
 

@@ -26,11 +26,11 @@ static int ngx_libc_cdecl ngx_coord_keys_cmp(const void *one,
 
 
 void
-ngx_coord_keys_add(ngx_coord_zone_t *zone, ngx_slab_pool_t *shpool)
+ngx_coord_keys_add(ngx_coord_counts_t *counts, ngx_slab_pool_t *shpool)
 {
     ngx_coord_keys_t  *keys;
 
-    if (zone->counts->keys) {
+    if (counts->keys) {
         return;
     }
 
@@ -38,22 +38,22 @@ ngx_coord_keys_add(ngx_coord_zone_t *zone, ngx_slab_pool_t *shpool)
 
     if (keys) {
         ngx_memory_barrier();
-        zone->counts->keys = keys;
+        counts->keys = keys;
     }
 }
 
 
 void
-ngx_coord_keys_refused(ngx_coord_zone_t *zone, u_char *key, size_t len)
+ngx_coord_keys_refused(ngx_coord_counts_t *counts, u_char *key, size_t len)
 {
     ngx_coord_keys_t        *keys;
     ngx_coord_keys_entry_t  *entry;
 
-    if (!zone->keys || zone->counts == NULL || len > NGX_COORD_KEY_LEN) {
+    if (counts == NULL || len > NGX_COORD_KEY_LEN) {
         return;
     }
 
-    keys = zone->counts->keys;
+    keys = counts->keys;
 
     if (keys == NULL || !ngx_coord_keys_lock(keys)) {
         return;
@@ -107,14 +107,14 @@ ngx_coord_keys_place(ngx_coord_keys_t *keys, u_char *key, size_t len)
 
 
 ngx_uint_t
-ngx_coord_keys_top(ngx_coord_zone_t *zone, ngx_coord_keys_entry_t *entries,
-    ngx_uint_t n)
+ngx_coord_keys_top(ngx_coord_counts_t *counts,
+    ngx_coord_keys_entry_t *entries, ngx_uint_t n)
 {
     ngx_uint_t               i, found;
     ngx_coord_keys_t        *keys;
     ngx_coord_keys_entry_t   all[NGX_COORD_KEYS];
 
-    keys = zone->counts ? zone->counts->keys : NULL;
+    keys = counts ? counts->keys : NULL;
 
     /* an owner holds the lock for a microsecond */
 
@@ -178,7 +178,7 @@ ngx_coord_keys_lock(ngx_coord_keys_t *keys)
 
     owner = keys->lock;
 
-    if (owner && ngx_coord_metrics_alive((ngx_pid_t) owner)) {
+    if (owner && ngx_coord_alive((ngx_pid_t) owner)) {
         return 0;
     }
 

@@ -2,18 +2,16 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The metrics: their table, and their values over all processes.
+ * The table of metrics, and the counters of zones over all processes.
  */
 
 
 #include "ngx_coord_metrics.h"
+#include "ngx_coord_stats.h"
 
 
-#define NGX_COORD_INFO_FRESH  15000          /* milliseconds */
-
-
-static void ngx_coord_metrics_sum(ngx_coord_store_stats_t *sum,
-    ngx_coord_store_stats_t *stats, ngx_uint_t living);
+static ngx_uint_t ngx_coord_counts_second(ngx_atomic_t *ring,
+    ngx_atomic_uint_t second);
 
 
 #define ngx_coord_stat(field)  offsetof(ngx_coord_store_stats_t, field)
@@ -112,30 +110,16 @@ const ngx_coord_metric_t  ngx_coord_metrics_table[] = {
 };
 
 
-const ngx_str_t  ngx_coord_store_states[] = {
-    ngx_string("down"),
-    ngx_string("degraded"),
-    ngx_string("up")
-};
-
-
 void
-ngx_coord_metrics_look(ngx_coord_metrics_t *metrics,
+ngx_coord_metrics_look(ngx_coord_metrics_shm_t *shm,
     ngx_coord_metrics_view_t *view)
 {
-    ngx_uint_t                i;
-    ngx_coord_metrics_shm_t  *shm;
+    ngx_uint_t  i;
 
     ngx_memzero(view, sizeof(ngx_coord_metrics_view_t));
 
-    shm = metrics->shm;
-
-    if (shm == NULL) {
-        return;
-    }
-
-    for (i = 0; i < NGX_COORD_METRICS_PROCS; i++) {
-        if (ngx_coord_metrics_alive((ngx_pid_t) shm->procs[i])) {
+    for (i = 0; shm && i < NGX_COORD_METRICS_PROCS; i++) {
+        if (ngx_coord_alive((ngx_pid_t) shm->procs[i])) {
             view->living[i] = 1;
             view->workers++;
         }
@@ -144,14 +128,15 @@ ngx_coord_metrics_look(ngx_coord_metrics_t *metrics,
 
 
 ngx_uint_t
-ngx_coord_metrics_outcome(ngx_coord_zone_t *zone, ngx_coord_outcome_e outcome)
+ngx_coord_counts_outcome(ngx_coord_counts_t *counts,
+    ngx_coord_outcome_e outcome)
 {
     ngx_uint_t  i, n;
 
     n = 0;
 
-    for (i = 0; zone->counts && i < NGX_COORD_COUNTS_SHARDS; i++) {
-        n += zone->counts->shards[i].outcomes[outcome];
+    for (i = 0; counts && i < NGX_COORD_COUNTS_SHARDS; i++) {
+        n += counts->shards[i].outcomes[outcome];
     }
 
     return n;
@@ -159,17 +144,17 @@ ngx_coord_metrics_outcome(ngx_coord_zone_t *zone, ngx_coord_outcome_e outcome)
 
 
 ngx_uint_t
-ngx_coord_metrics_state(ngx_coord_metrics_view_t *view,
-    ngx_coord_zone_t *zone, ngx_coord_gauge_e gauge)
+ngx_coord_counts_state(ngx_coord_counts_t *counts,
+    ngx_coord_metrics_view_t *view, ngx_coord_gauge_e gauge)
 {
     ngx_int_t   n;
     ngx_uint_t  i;
 
     n = 0;
 
-    for (i = 0; zone->counts && i < NGX_COORD_METRICS_PROCS; i++) {
+    for (i = 0; counts && i < NGX_COORD_METRICS_PROCS; i++) {
         if (view->living[i]) {
-            n += (ngx_int_t) zone->counts->gauges[i][gauge];
+            n += (ngx_int_t) counts->gauges[i][gauge];
         }
     }
 
@@ -178,184 +163,40 @@ ngx_coord_metrics_state(ngx_coord_metrics_view_t *view,
 
 
 void
-ngx_coord_metrics_history(ngx_coord_zone_t *zone, ngx_uint_t *all,
-    ngx_uint_t *refused, ngx_uint_t n)
+ngx_coord_counts_history(ngx_coord_counts_t *counts,
+    ngx_coord_second_t *seconds, ngx_uint_t n)
 {
-    ngx_uint_t                 i, k, cell;
-    ngx_atomic_uint_t          second, word;
+    ngx_uint_t                 i, k;
+    ngx_atomic_uint_t          second;
     ngx_coord_counts_shard_t  *shard;
 
+    ngx_memzero(seconds, n * sizeof(ngx_coord_second_t));
+
     for (i = 0; i < n; i++) {
-        all[i] = 0;
-        refused[i] = 0;
-
         second = ngx_current_msec / 1000 - n + i;
-        cell = second % NGX_COORD_RING_SECONDS;
-        second <<= NGX_COORD_RING_SHIFT;
 
-        for (k = 0; zone->counts && k < NGX_COORD_COUNTS_SHARDS; k++) {
-            shard = &zone->counts->shards[k];
+        for (k = 0; counts && k < NGX_COORD_COUNTS_SHARDS; k++) {
+            shard = &counts->shards[k];
 
-            /* what differs in the low bits only is a count */
-
-            word = shard->all[cell] ^ second;
-
-            if (word >> NGX_COORD_RING_SHIFT == 0) {
-                all[i] += word;
-            }
-
-            word = shard->refused[cell] ^ second;
-
-            if (word >> NGX_COORD_RING_SHIFT == 0) {
-                refused[i] += word;
-            }
+            seconds[i].all += ngx_coord_counts_second(shard->all, second);
+            seconds[i].refused += ngx_coord_counts_second(shard->refused,
+                                                          second);
+            seconds[i].bypassed += ngx_coord_counts_second(shard->bypassed,
+                                                           second);
         }
     }
 }
 
 
-void
-ngx_coord_metrics_store(ngx_coord_metrics_view_t *view,
-    ngx_coord_store_t *store, ngx_coord_store_stats_t *sum)
+static ngx_uint_t
+ngx_coord_counts_second(ngx_atomic_t *ring, ngx_atomic_uint_t second)
 {
-    ngx_uint_t  i;
+    ngx_atomic_uint_t  word;
 
-    ngx_memzero(sum, sizeof(ngx_coord_store_stats_t));
+    /* what differs in the low bits only is a count */
 
-    if (store->counts == NULL) {
-        return;
-    }
+    word = ring[second % NGX_COORD_RING_SECONDS]
+           ^ (second << NGX_COORD_RING_SHIFT);
 
-    for (i = 0; i < NGX_COORD_METRICS_PROCS; i++) {
-        ngx_coord_metrics_sum(sum, &store->counts->procs[i],
-                              view->living[i]);
-    }
-
-    if (ngx_coord_store_is_memory(store)) {
-        sum->up = view->workers;
-    }
-}
-
-
-static void
-ngx_coord_metrics_sum(ngx_coord_store_stats_t *sum,
-    ngx_coord_store_stats_t *stats, ngx_uint_t living)
-{
-    ngx_uint_t  i;
-
-    if (living) {
-        sum->up += stats->up;
-        sum->pending += stats->pending;
-        sum->breaker_open += stats->breaker_open;
-        sum->rtt_usec = ngx_max(sum->rtt_usec, stats->rtt_usec);
-    }
-
-    sum->reconnects += stats->reconnects;
-    sum->breaker_opens += stats->breaker_opens;
-    sum->calls += stats->calls;
-    sum->late += stats->late;
-    sum->commands += stats->commands;
-    sum->latency_usec += stats->latency_usec;
-
-    for (i = 0; i < NGX_COORD_FAIL_MAX; i++) {
-        sum->failures[i] += stats->failures[i];
-    }
-
-    for (i = 0; i <= NGX_COORD_LATENCY_BUCKETS; i++) {
-        sum->latency[i] += stats->latency[i];
-    }
-}
-
-
-void
-ngx_coord_metrics_info(ngx_coord_store_t *store, ngx_coord_store_info_t *info)
-{
-    ngx_uint_t                 i;
-    ngx_atomic_uint_t          version;
-    ngx_coord_store_counts_t  *counts;
-
-    counts = store->counts;
-
-    if (counts == NULL) {
-        ngx_memzero(info, sizeof(ngx_coord_store_info_t));
-        return;
-    }
-
-    /* a writer that died has left half a copy: better than none */
-
-    for (i = 0; i < 100; i++) {
-        version = counts->version;
-        ngx_memory_barrier();
-
-        *info = counts->info;
-
-        ngx_memory_barrier();
-
-        if (!(version & 1) && version == counts->version) {
-            break;
-        }
-
-        ngx_cpu_pause();
-    }
-
-    info->version.len = ngx_min(info->version.len, NGX_COORD_INFO_STR);
-    info->role.len = ngx_min(info->role.len, NGX_COORD_INFO_STR);
-
-    if ((ngx_uint_t) info->failure >= NGX_COORD_FAIL_MAX) {
-        info->failure = NGX_COORD_FAIL_NONE;
-    }
-}
-
-
-ngx_uint_t
-ngx_coord_metrics_quantile(ngx_coord_store_stats_t *stats, double quantile)
-{
-    ngx_uint_t  i, n, all;
-
-    all = 0;
-
-    for (i = 0; i <= NGX_COORD_LATENCY_BUCKETS; i++) {
-        all += stats->latency[i];
-    }
-
-    n = 0;
-
-    for (i = 0; all && i < NGX_COORD_LATENCY_BUCKETS; i++) {
-        n += stats->latency[i];
-
-        if ((double) n >= quantile * (double) all) {
-            return ngx_coord_latency_bounds[i];
-        }
-    }
-
-    return 0;
-}
-
-
-ngx_coord_store_state_e
-ngx_coord_metrics_store_state(ngx_coord_store_t *store,
-    ngx_coord_metrics_view_t *view, ngx_coord_store_stats_t *sum,
-    ngx_coord_store_info_t *info)
-{
-    if (ngx_coord_store_is_memory(store)) {
-        return NGX_COORD_STORE_UP;
-    }
-
-    if (sum->up == 0 || sum->breaker_open >= view->workers) {
-        return NGX_COORD_STORE_DOWN;
-    }
-
-    /* a server that hangs still has its connections */
-
-    if (info->failure == NGX_COORD_FAIL_TIMEOUT
-        && ngx_current_msec - info->failed < NGX_COORD_INFO_FRESH)
-    {
-        return NGX_COORD_STORE_DOWN;
-    }
-
-    if (sum->up < view->workers || sum->breaker_open) {
-        return NGX_COORD_STORE_DEGRADED;
-    }
-
-    return NGX_COORD_STORE_UP;
+    return (word >> NGX_COORD_RING_SHIFT == 0) ? word : 0;
 }

@@ -20,7 +20,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_coord_store.h"
-#include "ngx_coord_metrics.h"
+#include "ngx_coord_store_metrics.h"
 
 
 typedef struct ngx_http_coord_ctx_s      ngx_http_coord_ctx_t;

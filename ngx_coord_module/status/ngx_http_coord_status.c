@@ -215,7 +215,7 @@ ngx_http_coord_status_begin(ngx_http_request_t *r,
     st->request = r;
     st->conf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
 
-    ngx_coord_metrics_look(&st->conf->metrics, &st->view);
+    ngx_coord_metrics_look(st->conf->metrics.shm, &st->view);
 
     return NGX_OK;
 }

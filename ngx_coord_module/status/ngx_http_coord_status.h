@@ -41,16 +41,14 @@ typedef struct {
 } ngx_http_coord_status_store_t;
 
 
-/* decisions on a zone in the last minute, in full seconds, the oldest first */
+/*
+ * Decisions on a zone in the last minute, in full seconds, the oldest first,
+ * and the sums of all and of the last NGX_HTTP_COORD_STATUS_NOW ones.
+ */
 typedef struct {
-    ngx_uint_t                     all[NGX_HTTP_COORD_STATUS_HISTORY];
-    ngx_uint_t                     refused[NGX_HTTP_COORD_STATUS_HISTORY];
-
-    /* sums of the minute, and of its last NGX_HTTP_COORD_STATUS_NOW seconds */
-    ngx_uint_t                     minute;
-    ngx_uint_t                     minute_refused;
-    ngx_uint_t                     now;
-    ngx_uint_t                     now_refused;
+    ngx_coord_second_t             seconds[NGX_HTTP_COORD_STATUS_HISTORY];
+    ngx_coord_second_t             minute;
+    ngx_coord_second_t             now;
 } ngx_http_coord_status_rates_t;
 
 

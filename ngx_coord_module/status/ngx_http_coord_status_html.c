@@ -40,7 +40,8 @@ static void ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
 static void ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out, ngx_uint_t n);
 static void ngx_http_coord_status_html_line(ngx_http_coord_out_t *out,
-    const char *class, ngx_uint_t *counts, ngx_uint_t most);
+    const char *class, ngx_coord_second_t *seconds, ngx_uint_t refused,
+    ngx_uint_t most);
 static void ngx_http_coord_status_html_keys(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out, ngx_uint_t n);
 static void ngx_http_coord_status_html_row(ngx_http_coord_out_t *out,
@@ -312,7 +313,8 @@ ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
 
         ngx_http_coord_status_html_row(out, (char *) metric->member.data,
                                        (char *) path, "", n, "%ui",
-                                       ngx_coord_metrics_state(&st->view, zone,
+                                       ngx_coord_counts_state(zone->counts,
+                                                              &st->view,
                                                            metric->offset));
     }
 
@@ -338,19 +340,20 @@ ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
     most = 1;
 
     for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
-        most = ngx_max(most, rates.all[i]);
+        most = ngx_max(most, rates.seconds[i].all);
     }
 
-    share = rates.minute_refused * 1000 / ngx_max(rates.minute, 1);
+    share = rates.minute.refused * 1000 / ngx_max(rates.minute.all, 1);
 
     ngx_http_coord_out_printf(out, "<div class=\"big\"><span><b data-f="
                               "\"rate\" data-v=\"zones.%ui.rate.now\">"
                               "%ui.%ui</b><small>a second now</small></span>",
-                              n, rates.now / 5, rates.now % 5 * 2);
+                              n, rates.now.all / 5, rates.now.all % 5 * 2);
     ngx_http_coord_out_printf(out, "<span><b data-f=\"rate\" "
                               "data-v=\"zones.%ui.rate.minute\">%ui.%ui</b>"
                               "<small>last minute</small></span>",
-                              n, rates.minute / 60, rates.minute % 60 / 6);
+                              n, rates.minute.all / 60,
+                              rates.minute.all % 60 / 6);
     ngx_http_coord_out_printf(out, "<span><b data-f=\"share\" "
                               "data-v=\"zones.%ui.rate.refused_share\">"
                               "%ui.%ui%%</b><small>refused</small></span>"
@@ -362,8 +365,8 @@ ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
                               "\"decisions in each second of the last "
                               "minute, and refused ones\">", n);
 
-    ngx_http_coord_status_html_line(out, "all", rates.all, most);
-    ngx_http_coord_status_html_line(out, "no", rates.refused, most);
+    ngx_http_coord_status_html_line(out, "all", rates.seconds, 0, most);
+    ngx_http_coord_status_html_line(out, "no", rates.seconds, 1, most);
 
     ngx_http_coord_out_text(out, "</svg>");
 }
@@ -371,14 +374,15 @@ ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
 
 static void
 ngx_http_coord_status_html_line(ngx_http_coord_out_t *out, const char *class,
-    ngx_uint_t *counts, ngx_uint_t most)
+    ngx_coord_second_t *seconds, ngx_uint_t refused, ngx_uint_t most)
 {
-    ngx_uint_t  i, y;
+    ngx_uint_t  i, n, y;
 
     ngx_http_coord_out_printf(out, "<polyline class=\"%s\" points=\"", class);
 
     for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
-        y = 300 - counts[i] * 290 / most;
+        n = refused ? seconds[i].refused : seconds[i].all;
+        y = 300 - n * 290 / most;
 
         ngx_http_coord_out_printf(out, "%s%ui,%ui.%ui", i ? " " : "", i,
                                   y / 10, y % 10);
@@ -396,7 +400,8 @@ ngx_http_coord_status_html_keys(ngx_coord_zone_t *zone,
     ngx_uint_t              i, found;
     ngx_coord_keys_entry_t  entries[NGX_HTTP_COORD_STATUS_KEYS];
 
-    found = ngx_coord_keys_top(zone, entries, NGX_HTTP_COORD_STATUS_KEYS);
+    found = ngx_coord_keys_top(zone->counts, entries,
+                               NGX_HTTP_COORD_STATUS_KEYS);
 
     ngx_http_coord_out_printf(out, "<table><thead><tr><th>key</th><th>refused"
                               "</th></tr></thead><tbody "

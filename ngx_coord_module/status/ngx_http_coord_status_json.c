@@ -323,7 +323,8 @@ ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
             && (kind->gauges & (1 << metric->offset)))
         {
             ngx_http_coord_json_number(out, (char *) metric->member.data,
-                                       ngx_coord_metrics_state(&st->view, zone,
+                                       ngx_coord_counts_state(zone->counts,
+                                                              &st->view,
                                                            metric->offset));
         }
     }
@@ -376,24 +377,24 @@ ngx_http_coord_status_json_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_status_rates(zone, &rates);
 
     ngx_http_coord_json_open(out, "rate", '{');
-    ngx_http_coord_json_seconds(out, "now", (uint64_t) rates.now * 200000);
+    ngx_http_coord_json_seconds(out, "now", (uint64_t) rates.now.all * 200000);
     ngx_http_coord_json_seconds(out, "now_refused",
-                                (uint64_t) rates.now_refused * 200000);
+                                (uint64_t) rates.now.refused * 200000);
     ngx_http_coord_json_seconds(out, "minute",
-                                (uint64_t) rates.minute * 1000000 / 60);
+                                (uint64_t) rates.minute.all * 1000000 / 60);
     ngx_http_coord_json_seconds(out, "minute_refused",
-                                (uint64_t) rates.minute_refused * 1000000 / 60);
+                                (uint64_t) rates.minute.refused * 1000000 / 60);
     ngx_http_coord_json_seconds(out, "refused_share",
-                                (uint64_t) rates.minute_refused * 1000000
-                                / ngx_max(rates.minute, 1));
+                                (uint64_t) rates.minute.refused * 1000000
+                                / ngx_max(rates.minute.all, 1));
     ngx_http_coord_json_close(out, '}');
 
     ngx_http_coord_json_open(out, "history", '[');
 
     for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
         ngx_http_coord_json_open(out, NULL, '[');
-        ngx_http_coord_json_number(out, NULL, rates.all[i]);
-        ngx_http_coord_json_number(out, NULL, rates.refused[i]);
+        ngx_http_coord_json_number(out, NULL, rates.seconds[i].all);
+        ngx_http_coord_json_number(out, NULL, rates.seconds[i].refused);
         ngx_http_coord_json_close(out, ']');
     }
 
@@ -409,7 +410,7 @@ ngx_http_coord_status_json_keys(ngx_coord_zone_t *zone,
     ngx_uint_t              i, n;
     ngx_coord_keys_entry_t  entries[NGX_HTTP_COORD_STATUS_KEYS];
 
-    n = ngx_coord_keys_top(zone, entries, NGX_HTTP_COORD_STATUS_KEYS);
+    n = ngx_coord_keys_top(zone->counts, entries, NGX_HTTP_COORD_STATUS_KEYS);
 
     ngx_http_coord_json_open(out, "keys", '[');
 

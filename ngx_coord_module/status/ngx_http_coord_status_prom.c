@@ -201,7 +201,8 @@ ngx_http_coord_status_prom_zones(ngx_http_coord_status_t *st,
         if (metric->scope == NGX_COORD_METRIC_ZONE) {
 
             if (kind->gauges & (1 << metric->offset)) {
-                n = ngx_coord_metrics_state(&st->view, zone, metric->offset);
+                n = ngx_coord_counts_state(zone->counts, &st->view,
+                                           metric->offset);
                 ngx_http_coord_status_prom_zone(zone, out, metric, NULL, n);
             }
 

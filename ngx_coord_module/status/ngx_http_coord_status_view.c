@@ -10,6 +10,10 @@
 #include "ngx_http_coord_conf.h"
 
 
+static void ngx_http_coord_status_sum(ngx_coord_second_t *sum,
+    ngx_coord_second_t *second);
+
+
 ngx_int_t
 ngx_http_coord_status_store(ngx_http_coord_status_t *st, ngx_uint_t n,
     ngx_http_coord_status_store_t *store)
@@ -72,7 +76,7 @@ ngx_uint_t
 ngx_http_coord_status_outcome(ngx_coord_zone_t *zone, ngx_uint_t outcome,
     ngx_uint_t *count)
 {
-    *count = ngx_coord_metrics_outcome(zone, outcome);
+    *count = ngx_coord_counts_outcome(zone->counts, outcome);
 
     return *count || (zone->kind->outcomes & (1 << outcome));
 }
@@ -82,20 +86,30 @@ void
 ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_status_rates_t *rates)
 {
-    ngx_uint_t  i;
+    ngx_uint_t           i;
+    ngx_coord_second_t  *second;
 
     ngx_memzero(rates, sizeof(ngx_http_coord_status_rates_t));
 
-    ngx_coord_metrics_history(zone, rates->all, rates->refused,
-                              NGX_HTTP_COORD_STATUS_HISTORY);
+    ngx_coord_counts_history(zone->counts, rates->seconds,
+                             NGX_HTTP_COORD_STATUS_HISTORY);
 
     for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
-        rates->minute += rates->all[i];
-        rates->minute_refused += rates->refused[i];
+        second = &rates->seconds[i];
+
+        ngx_http_coord_status_sum(&rates->minute, second);
 
         if (i >= NGX_HTTP_COORD_STATUS_HISTORY - NGX_HTTP_COORD_STATUS_NOW) {
-            rates->now += rates->all[i];
-            rates->now_refused += rates->refused[i];
+            ngx_http_coord_status_sum(&rates->now, second);
         }
     }
+}
+
+
+static void
+ngx_http_coord_status_sum(ngx_coord_second_t *sum, ngx_coord_second_t *second)
+{
+    sum->all += second->all;
+    sum->refused += second->refused;
+    sum->bypassed += second->bypassed;
 }

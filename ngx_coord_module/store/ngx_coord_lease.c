@@ -8,7 +8,7 @@
 
 
 #include "ngx_coord_lease.h"
-#include "ngx_coord_metrics.h"
+#include "ngx_coord_store_metrics.h"
 #include "ngx_coord_timer.h"
 #include "ngx_coord_wake.h"
 

@@ -12,7 +12,7 @@
 #define _NGX_COORD_PROBE_H_INCLUDED_
 
 
-#include "ngx_coord_metrics.h"
+#include "ngx_coord_store_metrics.h"
 
 
 /*

@@ -1,0 +1,138 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The counters of zones and stores, and what is known of a store.
+ *
+ *   ngx_coord_store_metrics.c        memory, worker start and end, counting
+ *   ngx_coord_store_metrics_read.c   stores: sums, latency, state
+ */
+
+
+#ifndef _NGX_COORD_STORE_METRICS_H_INCLUDED_
+#define _NGX_COORD_STORE_METRICS_H_INCLUDED_
+
+
+#include "ngx_coord_store.h"
+#include "ngx_coord_metrics.h"
+
+
+#define NGX_COORD_INFO_STR  32
+
+
+typedef struct {
+    size_t                     len;
+    u_char                     data[NGX_COORD_INFO_STR];
+} ngx_coord_info_str_t;
+
+
+/* what a Redis server last said of itself */
+typedef struct {
+    ngx_coord_info_str_t       version;
+    ngx_coord_info_str_t       role;
+    uint64_t                   used_memory;
+    uint64_t                   max_memory;
+    uint64_t                   clients;
+    uint64_t                   hits;
+    uint64_t                   misses;
+    uint64_t                   evicted;
+    uint64_t                   uptime;       /* seconds */
+    ngx_uint_t                 rtt_usec;
+    ngx_msec_t                 taken;        /* 0: never */
+    ngx_coord_fail_e           failure;      /* of the last question */
+    ngx_msec_t                 failed;       /* when */
+} ngx_coord_store_info_t;
+
+
+/* of a store, in shared memory */
+struct ngx_coord_store_counts_s {
+    ngx_coord_store_stats_t    procs[NGX_COORD_METRICS_PROCS];
+    ngx_atomic_t               asked;        /* second of the last INFO */
+    ngx_atomic_t               version;      /* odd: info is being written */
+    ngx_coord_store_info_t     info;
+};
+
+
+/*
+ * Counts a decision of a feature: one call per zone and request, where the
+ * status of the feature is settled.  No lock, no look-up; a zone without
+ * counters is skipped.
+ */
+void ngx_coord_metrics_decision(ngx_coord_zone_t *zone,
+    ngx_coord_outcome_e outcome);
+
+/*
+ * The same for an operation that limits: passed, rejected, bypassed or
+ * unavailable by its result; refused tells that the request was refused.
+ * Operations that were granted in a refused request do not count.
+ */
+void ngx_coord_metrics_limit(ngx_coord_op_t *op, ngx_uint_t refused,
+    ngx_uint_t dry_run);
+
+/*
+ * Adds to a present state of a zone, in the slot of this process: +1 when a
+ * lease is granted, -1 when it ends.
+ */
+void ngx_coord_metrics_gauge(ngx_coord_zone_t *zone, ngx_coord_gauge_e gauge,
+    ngx_int_t n);
+
+
+/* what the configuration has: lists that grow until its end */
+typedef struct {
+    ngx_array_t               *zones;        /* of ngx_coord_zone_t * */
+    ngx_array_t               *stores;       /* of ngx_coord_store_t * */
+    ngx_coord_store_t         *local;        /* the built-in store */
+    ngx_shm_zone_t            *shm_zone;
+    ngx_coord_metrics_shm_t   *shm;
+    ngx_uint_t                 keys;         /* refused keys are to be kept */
+} ngx_coord_metrics_t;
+
+
+/*
+ * Adds the shared memory "coord_metrics", owned by the module tag; at the end
+ * of configuration.  metrics, zones and stores live as long as cf->cycle.
+ * NGX_ERROR: logged.
+ */
+ngx_int_t ngx_coord_metrics_add(ngx_conf_t *cf, ngx_coord_metrics_t *metrics,
+    void *tag);
+
+/*
+ * Worker start: takes a slot, and gives the stores their counters in it; at
+ * the end: frees it, the counters stay.
+ */
+void ngx_coord_metrics_start(ngx_coord_metrics_t *metrics);
+void ngx_coord_metrics_stop(ngx_coord_metrics_t *metrics);
+
+
+/* --- ngx_coord_store_metrics_read.c --- */
+
+/* the counters of a store over all workers, present states of the living */
+void ngx_coord_metrics_store(ngx_coord_metrics_view_t *view,
+    ngx_coord_store_t *store, ngx_coord_store_stats_t *sum);
+
+/* a copy of what the server of a store last said; taken 0: nothing yet */
+void ngx_coord_metrics_info(ngx_coord_store_t *store,
+    ngx_coord_store_info_t *info);
+
+/*
+ * A quantile (0.5, 0.99) of the latencies as the upper bound of its bucket,
+ * in microseconds; 0: no calls, or beyond the last bound.
+ */
+ngx_uint_t ngx_coord_metrics_quantile(ngx_coord_store_stats_t *stats,
+    double quantile);
+
+typedef enum {
+    NGX_COORD_STORE_DOWN = 0,
+    NGX_COORD_STORE_DEGRADED,        /* some workers reach it */
+    NGX_COORD_STORE_UP
+} ngx_coord_store_state_e;
+
+extern const ngx_str_t  ngx_coord_store_states[];
+
+/* what is known of a store without asking it */
+ngx_coord_store_state_e ngx_coord_metrics_store_state(
+    ngx_coord_store_t *store, ngx_coord_metrics_view_t *view,
+    ngx_coord_store_stats_t *sum, ngx_coord_store_info_t *info);
+
+
+#endif /* _NGX_COORD_STORE_METRICS_H_INCLUDED_ */

@@ -1,0 +1,170 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * What is known of a store, over all processes.
+ */
+
+
+#include "ngx_coord_store_metrics.h"
+
+
+#define NGX_COORD_INFO_FRESH  15000          /* milliseconds */
+
+
+static void ngx_coord_metrics_sum(ngx_coord_store_stats_t *sum,
+    ngx_coord_store_stats_t *stats, ngx_uint_t living);
+
+
+const ngx_str_t  ngx_coord_store_states[] = {
+    ngx_string("down"),
+    ngx_string("degraded"),
+    ngx_string("up")
+};
+
+
+void
+ngx_coord_metrics_store(ngx_coord_metrics_view_t *view,
+    ngx_coord_store_t *store, ngx_coord_store_stats_t *sum)
+{
+    ngx_uint_t  i;
+
+    ngx_memzero(sum, sizeof(ngx_coord_store_stats_t));
+
+    if (store->counts == NULL) {
+        return;
+    }
+
+    for (i = 0; i < NGX_COORD_METRICS_PROCS; i++) {
+        ngx_coord_metrics_sum(sum, &store->counts->procs[i],
+                              view->living[i]);
+    }
+
+    if (ngx_coord_store_is_memory(store)) {
+        sum->up = view->workers;
+    }
+}
+
+
+static void
+ngx_coord_metrics_sum(ngx_coord_store_stats_t *sum,
+    ngx_coord_store_stats_t *stats, ngx_uint_t living)
+{
+    ngx_uint_t  i;
+
+    if (living) {
+        sum->up += stats->up;
+        sum->pending += stats->pending;
+        sum->breaker_open += stats->breaker_open;
+        sum->rtt_usec = ngx_max(sum->rtt_usec, stats->rtt_usec);
+    }
+
+    sum->reconnects += stats->reconnects;
+    sum->breaker_opens += stats->breaker_opens;
+    sum->calls += stats->calls;
+    sum->late += stats->late;
+    sum->commands += stats->commands;
+    sum->latency_usec += stats->latency_usec;
+
+    for (i = 0; i < NGX_COORD_FAIL_MAX; i++) {
+        sum->failures[i] += stats->failures[i];
+    }
+
+    for (i = 0; i <= NGX_COORD_LATENCY_BUCKETS; i++) {
+        sum->latency[i] += stats->latency[i];
+    }
+}
+
+
+void
+ngx_coord_metrics_info(ngx_coord_store_t *store, ngx_coord_store_info_t *info)
+{
+    ngx_uint_t                 i;
+    ngx_atomic_uint_t          version;
+    ngx_coord_store_counts_t  *counts;
+
+    counts = store->counts;
+
+    if (counts == NULL) {
+        ngx_memzero(info, sizeof(ngx_coord_store_info_t));
+        return;
+    }
+
+    /* a writer that died has left half a copy: better than none */
+
+    for (i = 0; i < 100; i++) {
+        version = counts->version;
+        ngx_memory_barrier();
+
+        *info = counts->info;
+
+        ngx_memory_barrier();
+
+        if (!(version & 1) && version == counts->version) {
+            break;
+        }
+
+        ngx_cpu_pause();
+    }
+
+    info->version.len = ngx_min(info->version.len, NGX_COORD_INFO_STR);
+    info->role.len = ngx_min(info->role.len, NGX_COORD_INFO_STR);
+
+    if ((ngx_uint_t) info->failure >= NGX_COORD_FAIL_MAX) {
+        info->failure = NGX_COORD_FAIL_NONE;
+    }
+}
+
+
+ngx_uint_t
+ngx_coord_metrics_quantile(ngx_coord_store_stats_t *stats, double quantile)
+{
+    ngx_uint_t  i, n, all;
+
+    all = 0;
+
+    for (i = 0; i <= NGX_COORD_LATENCY_BUCKETS; i++) {
+        all += stats->latency[i];
+    }
+
+    n = 0;
+
+    for (i = 0; all && i < NGX_COORD_LATENCY_BUCKETS; i++) {
+        n += stats->latency[i];
+
+        if ((double) n >= quantile * (double) all) {
+            return ngx_coord_latency_bounds[i];
+        }
+    }
+
+    return 0;
+}
+
+
+ngx_coord_store_state_e
+ngx_coord_metrics_store_state(ngx_coord_store_t *store,
+    ngx_coord_metrics_view_t *view, ngx_coord_store_stats_t *sum,
+    ngx_coord_store_info_t *info)
+{
+    if (ngx_coord_store_is_memory(store)) {
+        return NGX_COORD_STORE_UP;
+    }
+
+    if (sum->up == 0 || sum->breaker_open >= view->workers) {
+        return NGX_COORD_STORE_DOWN;
+    }
+
+    /* a server that hangs still has its connections */
+
+    if (info->failure == NGX_COORD_FAIL_TIMEOUT
+        && ngx_current_msec - info->failed < NGX_COORD_INFO_FRESH)
+    {
+        return NGX_COORD_STORE_DOWN;
+    }
+
+    if (sum->up < view->workers || sum->breaker_open) {
+        return NGX_COORD_STORE_DEGRADED;
+    }
+
+    return NGX_COORD_STORE_UP;
+}
