@@ -18,7 +18,7 @@ use JSON::PP;
 my $t = Coord->new;
 my $redis = $t->redis;
 
-my $n = $t->node(name => 'n', workers => 2, http => <<'EOF')->start;
+my $http = <<'EOF';
     coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
     coord_store mem { }
 
@@ -39,6 +39,8 @@ my $n = $t->node(name => 'n', workers => 2, http => <<'EOF')->start;
         location = /status { coord_status keys; }
     }
 EOF
+
+my $n = $t->node(name => 'n', workers => 2, http => $http)->start;
 
 $n->get('/?k=alice') for 1 .. 4;
 $n->get('/?k=bob') for 1 .. 2;
@@ -130,7 +132,7 @@ my ($chromium) = grep { -x } map { ("$_/chromium", "$_/chromium-browser") }
                  split /:/, $ENV{PATH};
 
 SKIP: {
-    skip 'chromium is missing (Debian package chromium)', 7 unless $chromium;
+    skip 'chromium is missing (Debian package chromium)', 14 unless $chromium;
 
     my $dir = $t->dir . '/chromium';
     my @command = ($chromium, qw(
@@ -153,6 +155,101 @@ SKIP: {
     like($dom, qr{<td>alice</td><td>3</td>}, 'keys');
     is(join('', $log =~ /^.*CONSOLE.*$/mg), '', 'no word on the console');
     like($dom, qr{id="late" role="status"></span>}, 'updated');
+    like($dom, qr{id="age">updated [0-9] s ago<}, 'and when');
+
+
+    # the same page with other answers: a node that hangs after the first one
+
+    my $page = $n->get('/status?format=html')->body;
+    my $json = $n->get('/status?format=json')->body;
+
+    $json =~ s/"trouble":\[\]/"trouble":["store <b>"]/;
+    $json =~ s/</\\u003c/g;
+    $page =~ s{<head>}{<head><script>
+        var asked = 0;
+        window.fetch = function (url, options) {
+            return asked++ ? new Promise(function (yes, no) {
+                options.signal.addEventListener('abort', function () {
+                    no(new Error('aborted'));
+                });
+            }) : Promise.resolve({ ok: true, json: function () {
+                return JSON.parse(document.getElementById('j').textContent);
+            } });
+        };
+        </script><script type="application/json" id="j">$json</script>};
+
+    my $browse = sub {
+        my ($name, $text) = @_;
+
+        open my $fh, '>', "$dir-$name.html" or die $!;
+        print $fh $text;
+        close $fh;
+
+        return scalar `timeout 120 @command --virtual-time-budget=12000 'file://$dir-$name.html' 2>$dir.log`;
+    };
+
+    $dom = $browse->('hang', $page);
+    like($dom, qr/<body[^>]* class="stale"/, 'a node that hangs: marked');
+    like($dom, qr{id="age">updated 1[0-9] s ago<}, 'how old all is');
+    like($dom, qr{id="late" role="status">the node does not answer<}, 'why');
+    like($dom, qr{<ul id="trouble"[^>]*><li>store &lt;b&gt;</li></ul>},
+         'trouble is text');
+
+
+    # on a phone nothing is wider than the screen
+
+    my $phone = $n->get('/status?format=html')->body;
+    $phone =~ s/<script nonce.*?<\/script>//s;
+    $phone =~ s/&/&amp;/g;
+    $phone =~ s/"/&quot;/g;
+    $dom = $browse->('phone', "<body><iframe width=360 height=740 "
+        . "srcdoc=\"$phone\" onload=\"var d = contentDocument.documentElement;"
+        . " document.body.dataset.wide = d.scrollWidth + '/' + d.clientWidth\">"
+        . "</iframe>");
+    my ($wide, $have) = $dom =~ m{data-wide="(\d+)/(\d+)"};
+    cmp_ok($have // 0, '>', 300, 'a phone');
+    cmp_ok($wide // 9999, '<=', $have // 0, 'all fits');
 }
+
+
+# a store that hangs: what passes unprotected is told first, and why
+
+$n->conf(http => $http =~ s/timeout 5s; connect_timeout 5s/timeout 100ms/r);
+my @old = $n->reload;
+$n->wait_gone(20, @old);
+kill 'STOP', $redis->{pid};
+
+my $words = qr/^limit_req one: \d+\.\d% of the requests of the last minute \(\d+ of \d+\) passed unprotected, store main: timeout$/;
+my @trouble;
+
+ok($t->wait_for(sub {
+    $n->get('/?k=carol') for 1 .. 3;
+    @trouble = @{ status()->{trouble} };
+    return grep(/^store main is down: timeout$/, @trouble)
+           && grep(/$words/, @trouble);
+}, 20), 'trouble') or diag(@trouble);
+
+my ($zone) = grep { $_->{zone} eq 'one' } @{ status()->{zones} };
+is($zone->{store_state}, 'down', 'a zone tells the state of its store');
+cmp_ok($zone->{rate}{bypassed_share}, '>', 0, 'and what went on undecided');
+
+$html = $n->get('/status?format=html')->body;
+my ($list) = $html =~ m{<main><ul id="trouble" role="alert">(.*?)</ul>};
+is($list =~ s/\d[\d.]*//gr,
+   join('', map { "<li>$_</li>" } @{ status()->{trouble} }) =~ s/\d[\d.]*//gr,
+   'the page has the same in the middle');
+like($html, qr/class="bad" data-v="zones\.0\.rate\.bypassed_share">[1-9]/,
+     'and the zone its share');
+
+my $minute = status()->{stores}[0]{minute};
+cmp_ok($minute->{failed}, '>', 0, 'operations that failed');
+is($minute->{reason}, 'timeout', 'for that reason');
+
+kill 'CONT', $redis->{pid};
+ok($t->wait_for(sub {
+    return !grep { /is down/ } @{ status()->{trouble} };
+}, 20), 'it is back');
+cmp_ok(scalar(grep { /unprotected/ } @{ status()->{trouble} }), '>=', 1,
+       'what passed in the last minute is still told');
 
 done_testing();

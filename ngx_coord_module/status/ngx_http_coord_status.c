@@ -210,14 +210,8 @@ ngx_http_coord_status_begin(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
-    ngx_memzero(st, sizeof(ngx_http_coord_status_t));
-
-    st->request = r;
-    st->conf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
-
-    ngx_coord_metrics_look(st->conf->metrics.shm, &st->view);
-
-    return NGX_OK;
+    return ngx_http_coord_status_look(st, r) == NGX_OK
+           ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 
@@ -422,7 +416,6 @@ ngx_http_coord_health_handler(ngx_http_request_t *r)
     ngx_http_coord_out_t           out, stores;
     ngx_coord_store_state_e        worst;
     ngx_http_coord_status_t        st;
-    ngx_http_coord_status_store_t  s;
 
     rc = ngx_http_coord_status_begin(r, &st);
 
@@ -439,11 +432,11 @@ ngx_http_coord_health_handler(ngx_http_request_t *r)
     ngx_http_coord_out_init(&out, r->pool);
     ngx_http_coord_out_init(&stores, r->pool);
 
-    for (i = 0; ngx_http_coord_status_store(&st, i, &s) == NGX_OK; i++) {
-        worst = ngx_min(worst, s.state);
+    for (i = 0; i < st.nstores; i++) {
+        worst = ngx_min(worst, st.stores[i].state);
 
         ngx_http_coord_json_open(&stores, NULL, '{');
-        ngx_http_coord_status_json_store(&s, &stores);
+        ngx_http_coord_status_json_store(&st.stores[i], &stores);
         ngx_http_coord_json_close(&stores, '}');
     }
 

@@ -23,22 +23,26 @@
 #define NGX_HTTP_COORD_STATUS_KEYS     10
 
 
+/* what is known of a store */
+typedef struct {
+    ngx_coord_store_t             *store;
+    ngx_coord_store_stats_t        stats;
+    ngx_coord_store_stats_t        minute;   /* of the last one */
+    ngx_coord_store_info_t         info;
+    ngx_coord_store_state_e        state;
+    ngx_coord_fail_e               reason;   /* of what failed lately */
+} ngx_http_coord_status_store_t;
+
+
 /* what a response is made from */
 typedef struct {
     ngx_http_request_t            *request;
     ngx_http_coord_main_conf_t    *conf;
     ngx_coord_metrics_view_t       view;
+    ngx_http_coord_status_store_t  *stores;
+    ngx_uint_t                     nstores;
     ngx_uint_t                     keys;     /* show refused keys */
 } ngx_http_coord_status_t;
-
-
-/* what is known of a store */
-typedef struct {
-    ngx_coord_store_t             *store;
-    ngx_coord_store_stats_t        stats;
-    ngx_coord_store_info_t         info;
-    ngx_coord_store_state_e        state;
-} ngx_http_coord_status_store_t;
 
 
 /*
@@ -58,11 +62,23 @@ extern ngx_module_t  ngx_http_coord_status_module;
 /* --- ngx_http_coord_status_view.c --- */
 
 /*
- * The n-th store, from 0: those of the configuration, then the built-in one
- * if a zone uses it.  NGX_DECLINED: there are no more.
+ * Looks at all for a request: fills st, but keys.  Its stores are those of the
+ * configuration, then the built-in one if a zone uses it.  NGX_ERROR: no
+ * memory.
  */
-ngx_int_t ngx_http_coord_status_store(ngx_http_coord_status_t *st,
-    ngx_uint_t n, ngx_http_coord_status_store_t *store);
+ngx_int_t ngx_http_coord_status_look(ngx_http_coord_status_t *st,
+    ngx_http_request_t *r);
+
+/* the store of a zone */
+ngx_http_coord_status_store_t *ngx_http_coord_status_of(
+    ngx_http_coord_status_t *st, ngx_coord_zone_t *zone);
+
+/*
+ * Sentences on what is wrong: stores that are away, requests that were let go
+ * without a decision in the last minute.  An array of ngx_str_t, of the
+ * request's pool; NULL: no memory.
+ */
+ngx_array_t *ngx_http_coord_status_trouble(ngx_http_coord_status_t *st);
 
 /* the n-th zone, from 0; NULL: there are no more */
 ngx_coord_zone_t *ngx_http_coord_status_zone(ngx_http_coord_status_t *st,

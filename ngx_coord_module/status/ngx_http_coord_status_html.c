@@ -27,18 +27,28 @@ typedef struct {
 
 static ngx_int_t ngx_http_coord_status_html_policy(
     ngx_http_coord_status_t *st, u_char *nonce);
-static void ngx_http_coord_status_html_head(ngx_http_coord_out_t *out,
-    u_char *nonce);
+static ngx_int_t ngx_http_coord_status_html_trouble(
+    ngx_http_coord_status_t *st, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_html_head(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out, u_char *nonce);
 static void ngx_http_coord_status_html_store(
     ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out,
     ngx_uint_t n);
 static void ngx_http_coord_status_html_server(
     ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out,
     ngx_uint_t n);
+static void ngx_http_coord_status_html_quantile(
+    ngx_coord_store_stats_t *stats, ngx_http_coord_out_t *out,
+    const char *label, const char *member, double quantile, ngx_uint_t n);
 static void ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n);
+static void ngx_http_coord_status_html_name(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n);
 static void ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out, ngx_uint_t n);
+static void ngx_http_coord_status_html_share(ngx_http_coord_out_t *out,
+    const char *label, const char *member, ngx_uint_t part, ngx_uint_t all,
+    ngx_uint_t bad, ngx_uint_t n);
 static void ngx_http_coord_status_html_line(ngx_http_coord_out_t *out,
     const char *class, ngx_coord_second_t *seconds, ngx_uint_t refused,
     ngx_uint_t most);
@@ -53,25 +63,24 @@ ngx_int_t
 ngx_http_coord_status_html(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
-    u_char                         nonce[NGX_HTTP_COORD_NONCE_LEN + 1];
-    ngx_uint_t                     i;
-    ngx_coord_zone_t              *zone;
-    ngx_http_coord_status_store_t  s;
+    u_char             nonce[NGX_HTTP_COORD_NONCE_LEN + 1];
+    ngx_uint_t         i;
+    ngx_coord_zone_t  *zone;
 
     if (ngx_http_coord_status_html_policy(st, nonce) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    ngx_http_coord_status_html_head(out, nonce);
+    ngx_http_coord_status_html_head(st, out, nonce);
 
-    ngx_http_coord_out_printf(out, "<span class=\"dim\"><span data-v="
-                              "\"workers\">%ui</span> workers</span>"
-                              "<span id=\"late\" role=\"status\"></span>"
-                              "</header><main><h2>Stores</h2>"
-                              "<div class=\"cards\">", st->view.workers);
+    if (ngx_http_coord_status_html_trouble(st, out) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
-    for (i = 0; ngx_http_coord_status_store(st, i, &s) == NGX_OK; i++) {
-        ngx_http_coord_status_html_store(&s, out, i);
+    ngx_http_coord_out_text(out, "<h2>Stores</h2><div class=\"cards\">");
+
+    for (i = 0; i < st->nstores; i++) {
+        ngx_http_coord_status_html_store(&st->stores[i], out, i);
     }
 
     ngx_http_coord_out_text(out, "</div><h2>Zones</h2><div class=\"cards\">");
@@ -90,6 +99,35 @@ ngx_http_coord_status_html(ngx_http_coord_status_t *st,
                               nonce);
     ngx_http_coord_out_text(out, ngx_http_coord_status_script);
     ngx_http_coord_out_text(out, "</script></body></html>\n");
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_status_html_trouble(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out)
+{
+    ngx_str_t    *words;
+    ngx_uint_t    i;
+    ngx_array_t  *trouble;
+
+    trouble = ngx_http_coord_status_trouble(st);
+    if (trouble == NULL) {
+        return NGX_ERROR;
+    }
+
+    words = trouble->elts;
+
+    ngx_http_coord_out_text(out, "<ul id=\"trouble\" role=\"alert\">");
+
+    for (i = 0; i < trouble->nelts; i++) {
+        ngx_http_coord_out_text(out, "<li>");
+        ngx_http_coord_out_html(out, &words[i]);
+        ngx_http_coord_out_text(out, "</li>");
+    }
+
+    ngx_http_coord_out_text(out, "</ul>");
 
     return NGX_OK;
 }
@@ -139,7 +177,8 @@ ngx_http_coord_status_html_policy(ngx_http_coord_status_t *st, u_char *nonce)
 
 
 static void
-ngx_http_coord_status_html_head(ngx_http_coord_out_t *out, u_char *nonce)
+ngx_http_coord_status_html_head(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out, u_char *nonce)
 {
     ngx_str_t  host;
 
@@ -158,7 +197,15 @@ ngx_http_coord_status_html_head(ngx_http_coord_out_t *out, u_char *nonce)
     ngx_http_coord_out_text(out, ngx_http_coord_status_style);
     ngx_http_coord_out_text(out, "</style></head><body><header><h1>");
     ngx_http_coord_out_html(out, &host);
-    ngx_http_coord_out_text(out, "</h1>");
+
+    /* the time is for those without the script, which writes an age */
+
+    ngx_http_coord_out_printf(out, "</h1><span class=\"dim\">this node only, "
+                              "<span data-v=\"workers\">%ui</span> workers"
+                              "</span><span class=\"dim\" id=\"age\">as of %V"
+                              "</span><span id=\"late\" role=\"status\"></span>"
+                              "</header><main>", st->view.workers,
+                              &ngx_cached_http_time);
 }
 
 
@@ -217,20 +264,13 @@ ngx_http_coord_status_html_server(ngx_http_coord_status_store_t *s,
     ngx_http_coord_out_t *out, ngx_uint_t n)
 {
     ngx_str_t                text;
-    ngx_uint_t               usec, mib;
+    ngx_uint_t               mib;
     ngx_coord_store_info_t  *info;
 
-    usec = ngx_coord_metrics_quantile(&s->stats, 0.5);
-    ngx_http_coord_status_html_row(out, "latency, half below",
-                                   "stores.%ui.latency.p50_seconds", "ms", n,
-                                   "%ui.%02ui ms", usec / 1000,
-                                   usec % 1000 / 10);
-
-    usec = ngx_coord_metrics_quantile(&s->stats, 0.99);
-    ngx_http_coord_status_html_row(out, "latency, 99% below",
-                                   "stores.%ui.latency.p99_seconds", "ms", n,
-                                   "%ui.%02ui ms", usec / 1000,
-                                   usec % 1000 / 10);
+    ngx_http_coord_status_html_quantile(&s->minute, out, "half below",
+                                        "p50_seconds", 0.5, n);
+    ngx_http_coord_status_html_quantile(&s->minute, out, "99% below",
+                                        "p99_seconds", 0.99, n);
 
     info = &s->info;
 
@@ -267,6 +307,29 @@ ngx_http_coord_status_html_server(ngx_http_coord_status_store_t *s,
 
 
 static void
+ngx_http_coord_status_html_quantile(ngx_coord_store_stats_t *stats,
+    ngx_http_coord_out_t *out, const char *label, const char *member,
+    double quantile, ngx_uint_t n)
+{
+    ngx_uint_t  usec;
+
+    usec = ngx_coord_metrics_quantile(stats, quantile);
+
+    ngx_http_coord_out_printf(out, "<dt>latency, last minute, %s</dt><dd "
+                              "data-f=\"ms\" data-v=\"stores.%ui.minute.%s\">",
+                              label, n, member);
+
+    if (usec) {
+        ngx_http_coord_out_printf(out, "%ui.%02ui ms</dd>", usec / 1000,
+                                  usec % 1000 / 10);
+
+    } else {
+        ngx_http_coord_out_text(out, "&ndash;</dd>");
+    }
+}
+
+
+static void
 ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n)
 {
@@ -277,12 +340,7 @@ ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
 
     kind = zone->kind;
 
-    ngx_http_coord_out_text(out, "<article><h3>");
-    ngx_http_coord_out_html(out, &zone->name);
-    ngx_http_coord_out_printf(out, "<small>%V, store ", &kind->name);
-    ngx_http_coord_out_html(out, &zone->store->name);
-    ngx_http_coord_out_text(out, "</small></h3>");
-
+    ngx_http_coord_status_html_name(st, zone, out, n);
     ngx_http_coord_status_html_rates(zone, out, n);
 
     ngx_http_coord_out_text(out, "<dl>");
@@ -329,10 +387,28 @@ ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
 
 
 static void
+ngx_http_coord_status_html_name(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n)
+{
+    const ngx_str_t  *state;
+
+    state = &ngx_coord_store_states[ngx_http_coord_status_of(st, zone)->state];
+
+    ngx_http_coord_out_text(out, "<article><h3>");
+    ngx_http_coord_out_html(out, &zone->name);
+    ngx_http_coord_out_printf(out, "<small>%V, store ", &zone->kind->name);
+    ngx_http_coord_out_html(out, &zone->store->name);
+    ngx_http_coord_out_printf(out, "</small><span class=\"state %V\" data-f="
+                              "\"state\" data-v=\"zones.%ui.store_state\">%V"
+                              "</span></h3>", state, n, state);
+}
+
+
+static void
 ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out, ngx_uint_t n)
 {
-    ngx_uint_t                     i, most, share;
+    ngx_uint_t                     i, most;
     ngx_http_coord_status_rates_t  rates;
 
     ngx_http_coord_status_rates(zone, &rates);
@@ -343,8 +419,6 @@ ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
         most = ngx_max(most, rates.seconds[i].all);
     }
 
-    share = rates.minute.refused * 1000 / ngx_max(rates.minute.all, 1);
-
     ngx_http_coord_out_printf(out, "<div class=\"big\"><span><b data-f="
                               "\"rate\" data-v=\"zones.%ui.rate.now\">"
                               "%ui.%ui</b><small>a second now</small></span>",
@@ -354,12 +428,15 @@ ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
                               "<small>last minute</small></span>",
                               n, rates.minute.all / 60,
                               rates.minute.all % 60 / 6);
-    ngx_http_coord_out_printf(out, "<span><b data-f=\"share\" "
-                              "data-v=\"zones.%ui.rate.refused_share\">"
-                              "%ui.%ui%%</b><small>refused</small></span>"
-                              "</div>", n, share / 10, share % 10);
 
-    ngx_http_coord_out_printf(out, "<svg data-s=\"zones.%ui.history\" "
+    ngx_http_coord_status_html_share(out, "refused", "refused_share",
+                                     rates.minute.refused, rates.minute.all,
+                                     0, n);
+    ngx_http_coord_status_html_share(out, "unprotected", "bypassed_share",
+                                     rates.minute.bypassed, rates.minute.all,
+                                     1, n);
+
+    ngx_http_coord_out_printf(out, "</div><svg data-s=\"zones.%ui.history\" "
                               "viewBox=\"0 0 59 31\" role=\"img\" "
                               "preserveAspectRatio=\"none\" aria-label="
                               "\"decisions in each second of the last "
@@ -369,6 +446,26 @@ ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_status_html_line(out, "no", rates.seconds, 1, most);
 
     ngx_http_coord_out_text(out, "</svg>");
+}
+
+
+/* bad: one that is not zero is trouble */
+
+static void
+ngx_http_coord_status_html_share(ngx_http_coord_out_t *out, const char *label,
+    const char *member, ngx_uint_t part, ngx_uint_t all, ngx_uint_t bad,
+    ngx_uint_t n)
+{
+    ngx_uint_t  share;
+
+    share = part * 1000 / ngx_max(all, 1);
+
+    ngx_http_coord_out_printf(out, "<span><b data-f=\"share\" %sclass=\"%s\" "
+                              "data-v=\"zones.%ui.rate.%s\">%ui.%ui%%</b>"
+                              "<small>%s</small></span>",
+                              bad ? "data-b=\"1\" " : "",
+                              bad && part ? "bad" : "", n, member, share / 10,
+                              share % 10, label);
 }
 
 

@@ -18,6 +18,10 @@ static void ngx_http_coord_status_json_results(ngx_coord_store_stats_t *stats,
     ngx_http_coord_out_t *out, const char *name);
 static void ngx_http_coord_status_json_latency(ngx_coord_store_stats_t *stats,
     ngx_http_coord_out_t *out, const char *name);
+static void ngx_http_coord_status_json_quantiles(
+    ngx_coord_store_stats_t *stats, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_minute(
+    ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_server(
     ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
@@ -34,19 +38,35 @@ ngx_int_t
 ngx_http_coord_status_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
-    ngx_uint_t                     i;
-    ngx_coord_zone_t              *zone;
-    ngx_http_coord_status_store_t  store;
+    ngx_str_t         *words;
+    ngx_uint_t         i;
+    ngx_array_t       *trouble;
+    ngx_coord_zone_t  *zone;
+
+    trouble = ngx_http_coord_status_trouble(st);
+    if (trouble == NULL) {
+        return NGX_ERROR;
+    }
 
     ngx_http_coord_json_open(out, NULL, '{');
 
     ngx_http_coord_status_json_node(st, out);
 
+    ngx_http_coord_json_open(out, "trouble", '[');
+
+    words = trouble->elts;
+
+    for (i = 0; i < trouble->nelts; i++) {
+        ngx_http_coord_json_string(out, NULL, &words[i]);
+    }
+
+    ngx_http_coord_json_close(out, ']');
+
     ngx_http_coord_json_open(out, "stores", '[');
 
-    for (i = 0; ngx_http_coord_status_store(st, i, &store) == NGX_OK; i++) {
+    for (i = 0; i < st->nstores; i++) {
         ngx_http_coord_json_open(out, NULL, '{');
-        ngx_http_coord_status_json_store(&store, out);
+        ngx_http_coord_status_json_store(&st->stores[i], out);
         ngx_http_coord_json_close(out, '}');
     }
 
@@ -123,6 +143,7 @@ ngx_http_coord_status_json_store(ngx_http_coord_status_store_t *s,
     }
 
     if (!memory) {
+        ngx_http_coord_status_json_minute(s, out);
         ngx_http_coord_status_json_server(s, out);
     }
 }
@@ -203,27 +224,11 @@ static void
 ngx_http_coord_status_json_latency(ngx_coord_store_stats_t *stats,
     ngx_http_coord_out_t *out, const char *name)
 {
-    ngx_uint_t  i, n, usec;
+    ngx_uint_t  i, n;
 
     ngx_http_coord_json_open(out, name, '{');
 
-    usec = ngx_coord_metrics_quantile(stats, 0.5);
-
-    if (usec) {
-        ngx_http_coord_json_seconds(out, "p50_seconds", usec);
-
-    } else {
-        ngx_http_coord_json_null(out, "p50_seconds");
-    }
-
-    usec = ngx_coord_metrics_quantile(stats, 0.99);
-
-    if (usec) {
-        ngx_http_coord_json_seconds(out, "p99_seconds", usec);
-
-    } else {
-        ngx_http_coord_json_null(out, "p99_seconds");
-    }
+    ngx_http_coord_status_json_quantiles(stats, out);
 
     ngx_http_coord_json_number(out, "count", stats->calls);
     ngx_http_coord_json_seconds(out, "sum_seconds", stats->latency_usec);
@@ -250,6 +255,63 @@ ngx_http_coord_status_json_latency(ngx_coord_store_stats_t *stats,
     }
 
     ngx_http_coord_json_close(out, ']');
+    ngx_http_coord_json_close(out, '}');
+}
+
+
+static void
+ngx_http_coord_status_json_quantiles(ngx_coord_store_stats_t *stats,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t  usec;
+
+    usec = ngx_coord_metrics_quantile(stats, 0.5);
+
+    if (usec) {
+        ngx_http_coord_json_seconds(out, "p50_seconds", usec);
+
+    } else {
+        ngx_http_coord_json_null(out, "p50_seconds");
+    }
+
+    usec = ngx_coord_metrics_quantile(stats, 0.99);
+
+    if (usec) {
+        ngx_http_coord_json_seconds(out, "p99_seconds", usec);
+
+    } else {
+        ngx_http_coord_json_null(out, "p99_seconds");
+    }
+}
+
+
+static void
+ngx_http_coord_status_json_minute(ngx_http_coord_status_store_t *s,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t  i, failed;
+
+    failed = 0;
+
+    for (i = NGX_COORD_FAIL_NONE + 1; i < NGX_COORD_FAIL_MAX; i++) {
+        failed += s->minute.failures[i];
+    }
+
+    ngx_http_coord_json_open(out, "minute", '{');
+
+    ngx_http_coord_json_number(out, "ok", s->minute.calls - s->minute.late);
+    ngx_http_coord_json_number(out, "failed", failed);
+
+    if (failed) {
+        ngx_http_coord_json_string(out, "reason",
+                                   &ngx_coord_fail_names[s->reason]);
+
+    } else {
+        ngx_http_coord_json_null(out, "reason");
+    }
+
+    ngx_http_coord_status_json_quantiles(&s->minute, out);
+
     ngx_http_coord_json_close(out, '}');
 }
 
@@ -304,16 +366,20 @@ static void
 ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_out_t *out)
 {
-    const ngx_coord_kind_t    *kind;
-    const ngx_coord_metric_t  *metric;
+    const ngx_coord_kind_t         *kind;
+    const ngx_coord_metric_t       *metric;
+    ngx_http_coord_status_store_t  *s;
 
     kind = zone->kind;
+    s = ngx_http_coord_status_of(st, zone);
 
     ngx_http_coord_json_open(out, NULL, '{');
 
     ngx_http_coord_json_string(out, "feature", &kind->name);
     ngx_http_coord_json_string(out, "zone", &zone->name);
     ngx_http_coord_json_string(out, "store", &zone->store->name);
+    ngx_http_coord_json_string(out, "store_state",
+                               &ngx_coord_store_states[s->state]);
 
     ngx_http_coord_status_json_decisions(zone, out);
     ngx_http_coord_status_json_rates(zone, out);
@@ -386,6 +452,14 @@ ngx_http_coord_status_json_rates(ngx_coord_zone_t *zone,
                                 (uint64_t) rates.minute.refused * 1000000 / 60);
     ngx_http_coord_json_seconds(out, "refused_share",
                                 (uint64_t) rates.minute.refused * 1000000
+                                / ngx_max(rates.minute.all, 1));
+    ngx_http_coord_json_seconds(out, "now_bypassed",
+                                (uint64_t) rates.now.bypassed * 200000);
+    ngx_http_coord_json_seconds(out, "minute_bypassed",
+                                (uint64_t) rates.minute.bypassed * 1000000
+                                / 60);
+    ngx_http_coord_json_seconds(out, "bypassed_share",
+                                (uint64_t) rates.minute.bypassed * 1000000
                                 / ngx_max(rates.minute.all, 1));
     ngx_http_coord_json_close(out, '}');
 

@@ -81,37 +81,38 @@ static void
 ngx_http_coord_status_prom_stores(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out, const ngx_coord_metric_t *metric)
 {
-    ngx_uint_t                     i, n;
-    ngx_http_coord_status_store_t  s;
+    ngx_uint_t                      i, n;
+    ngx_http_coord_status_store_t  *s;
 
-    for (i = 0; ngx_http_coord_status_store(st, i, &s) == NGX_OK; i++) {
+    for (i = 0; i < st->nstores; i++) {
+        s = &st->stores[i];
 
         if (metric->scope == NGX_COORD_METRIC_RESULTS) {
-            ngx_http_coord_status_prom_results(&s, out, metric);
+            ngx_http_coord_status_prom_results(s, out, metric);
             continue;
         }
 
         /* a store in memory answers at once */
 
-        if (metric->usec && ngx_coord_store_is_memory(s.store)) {
+        if (metric->usec && ngx_coord_store_is_memory(s->store)) {
             continue;
         }
 
         if (metric->scope == NGX_COORD_METRIC_LATENCY) {
-            ngx_http_coord_status_prom_latency(&s, out, metric);
+            ngx_http_coord_status_prom_latency(s, out, metric);
             continue;
         }
 
         if (metric->scope == NGX_COORD_METRIC_STATE) {
-            n = (s.state != NGX_COORD_STORE_DOWN);
+            n = (s->state != NGX_COORD_STORE_DOWN);
 
         } else {
-            n = *(ngx_atomic_t *) ((u_char *) &s.stats + metric->offset);
+            n = *(ngx_atomic_t *) ((u_char *) &s->stats + metric->offset);
         }
 
         ngx_http_coord_out_str(out, &metric->name);
         ngx_http_coord_out_text(out, "{store=\"");
-        ngx_http_coord_out_label(out, &s.store->name);
+        ngx_http_coord_out_label(out, &s->store->name);
         ngx_http_coord_out_text(out, "\"} ");
         ngx_http_coord_status_prom_value(out, metric, n);
     }

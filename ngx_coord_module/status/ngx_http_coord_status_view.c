@@ -10,50 +10,246 @@
 #include "ngx_http_coord_conf.h"
 
 
+#define NGX_HTTP_COORD_STATUS_WORDS  256      /* a sentence without names */
+
+
+static void ngx_http_coord_status_store(ngx_http_coord_status_t *st,
+    ngx_coord_store_t *store);
+static ngx_int_t ngx_http_coord_status_away(ngx_http_coord_status_t *st,
+    ngx_array_t *all, ngx_http_coord_status_store_t *s);
+static ngx_int_t ngx_http_coord_status_open(ngx_http_coord_status_t *st,
+    ngx_array_t *all, ngx_coord_zone_t *zone,
+    ngx_http_coord_status_rates_t *rates);
+static ngx_str_t *ngx_http_coord_status_words(ngx_http_coord_status_t *st,
+    ngx_array_t *all, size_t names, u_char **last);
 static void ngx_http_coord_status_sum(ngx_coord_second_t *sum,
     ngx_coord_second_t *second);
 
 
 ngx_int_t
-ngx_http_coord_status_store(ngx_http_coord_status_t *st, ngx_uint_t n,
-    ngx_http_coord_status_store_t *store)
+ngx_http_coord_status_look(ngx_http_coord_status_t *st, ngx_http_request_t *r)
 {
     ngx_uint_t                    i;
     ngx_coord_zone_t             *zone;
     ngx_coord_store_t           **stores;
     ngx_http_coord_main_conf_t   *cmcf;
 
-    cmcf = st->conf;
-    stores = cmcf->stores.elts;
-    store->store = NULL;
+    ngx_memzero(st, sizeof(ngx_http_coord_status_t));
 
-    if (n < cmcf->stores.nelts) {
-        store->store = stores[n];
+    cmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+
+    st->request = r;
+    st->conf = cmcf;
+
+    ngx_coord_metrics_look(cmcf->metrics.shm, &st->view);
+
+    st->stores = ngx_pcalloc(r->pool, (cmcf->stores.nelts + 1)
+                                      * sizeof(ngx_http_coord_status_store_t));
+    if (st->stores == NULL) {
+        return NGX_ERROR;
     }
 
-    for (i = 0; n == cmcf->stores.nelts && store->store == NULL; i++) {
+    stores = cmcf->stores.elts;
+
+    for (i = 0; i < cmcf->stores.nelts; i++) {
+        ngx_http_coord_status_store(st, stores[i]);
+    }
+
+    for (i = 0; /* void */ ; i++) {
+        zone = ngx_http_coord_status_zone(st, i);
+
+        if (zone == NULL) {
+            return NGX_OK;
+        }
+
+        if (zone->store == cmcf->local) {
+            ngx_http_coord_status_store(st, cmcf->local);
+            return NGX_OK;
+        }
+    }
+}
+
+
+static void
+ngx_http_coord_status_store(ngx_http_coord_status_t *st,
+    ngx_coord_store_t *store)
+{
+    ngx_uint_t                      i;
+    ngx_http_coord_status_store_t  *s;
+
+    s = &st->stores[st->nstores++];
+
+    s->store = store;
+
+    ngx_coord_metrics_store(&st->view, store, &s->stats);
+    ngx_coord_metrics_minute(store, &s->stats, &s->minute);
+    ngx_coord_metrics_info(store, &s->info);
+
+    s->state = ngx_coord_metrics_store_state(store, &st->view, &s->stats,
+                                             &s->info);
+
+    /* an open breaker follows from what opened it */
+
+    for (i = NGX_COORD_FAIL_NONE + 1; i < NGX_COORD_FAIL_MAX; i++) {
+        if (i != NGX_COORD_FAIL_BREAKER
+            && s->minute.failures[i] > s->minute.failures[s->reason])
+        {
+            s->reason = i;
+        }
+    }
+
+    if (s->reason == NGX_COORD_FAIL_NONE) {
+        s->reason = s->info.failure;
+    }
+}
+
+
+ngx_http_coord_status_store_t *
+ngx_http_coord_status_of(ngx_http_coord_status_t *st, ngx_coord_zone_t *zone)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; st->stores[i].store != zone->store; i++) {
+        /* void */
+    }
+
+    return &st->stores[i];
+}
+
+
+ngx_array_t *
+ngx_http_coord_status_trouble(ngx_http_coord_status_t *st)
+{
+    ngx_uint_t                      i;
+    ngx_array_t                    *all;
+    ngx_coord_zone_t               *zone;
+    ngx_http_coord_status_rates_t   rates;
+
+    all = ngx_array_create(st->request->pool, 4, sizeof(ngx_str_t));
+
+    for (i = 0; all && i < st->nstores; i++) {
+        if (st->stores[i].state != NGX_COORD_STORE_UP
+            && ngx_http_coord_status_away(st, all, &st->stores[i]) != NGX_OK)
+        {
+            return NULL;
+        }
+    }
+
+    for (i = 0; all; i++) {
         zone = ngx_http_coord_status_zone(st, i);
 
         if (zone == NULL) {
             break;
         }
 
-        if (zone->store == cmcf->local) {
-            store->store = cmcf->local;
+        ngx_http_coord_status_rates(zone, &rates);
+
+        if (rates.minute.bypassed
+            && ngx_http_coord_status_open(st, all, zone, &rates) != NGX_OK)
+        {
+            return NULL;
         }
     }
 
-    if (store->store == NULL) {
-        return NGX_DECLINED;
+    return all;
+}
+
+
+/* "store main is down: timeout" */
+
+static ngx_int_t
+ngx_http_coord_status_away(ngx_http_coord_status_t *st, ngx_array_t *all,
+    ngx_http_coord_status_store_t *s)
+{
+    u_char     *last;
+    ngx_str_t  *words;
+
+    words = ngx_http_coord_status_words(st, all, s->store->name.len, &last);
+
+    if (words == NULL) {
+        return NGX_ERROR;
     }
 
-    ngx_coord_metrics_store(&st->view, store->store, &store->stats);
-    ngx_coord_metrics_info(store->store, &store->info);
+    last = ngx_slprintf(words->data, last, "store %V is %V", &s->store->name,
+                        &ngx_coord_store_states[s->state]);
 
-    store->state = ngx_coord_metrics_store_state(store->store, &st->view,
-                                                 &store->stats, &store->info);
+    if (s->state == NGX_COORD_STORE_DEGRADED) {
+        last = ngx_sprintf(last, ": %uA of %ui workers reach it", s->stats.up,
+                           st->view.workers);
+
+    } else if (s->reason != NGX_COORD_FAIL_NONE) {
+        last = ngx_sprintf(last, ": %V", &ngx_coord_fail_names[s->reason]);
+    }
+
+    words->len = last - words->data;
 
     return NGX_OK;
+}
+
+
+/* "limit_req one: 97.3% of the last minute's requests went on undecided .." */
+
+static ngx_int_t
+ngx_http_coord_status_open(ngx_http_coord_status_t *st, ngx_array_t *all,
+    ngx_coord_zone_t *zone, ngx_http_coord_status_rates_t *rates)
+{
+    u_char                         *last;
+    ngx_str_t                      *words;
+    ngx_uint_t                      share;
+    ngx_http_coord_status_store_t  *s;
+
+    s = ngx_http_coord_status_of(st, zone);
+
+    words = ngx_http_coord_status_words(st, all,
+                                        zone->name.len + s->store->name.len,
+                                        &last);
+    if (words == NULL) {
+        return NGX_ERROR;
+    }
+
+    share = rates->minute.bypassed * 1000 / ngx_max(rates->minute.all, 1);
+
+    last = ngx_slprintf(words->data, last,
+                        "%V %V: %ui.%ui%% of the requests of the last minute "
+                        "(%ui of %ui) passed unprotected, store %V",
+                        &zone->kind->name, &zone->name, share / 10, share % 10,
+                        rates->minute.bypassed, rates->minute.all,
+                        &s->store->name);
+
+    if (s->reason != NGX_COORD_FAIL_NONE) {
+        last = ngx_sprintf(last, ": %V", &ngx_coord_fail_names[s->reason]);
+    }
+
+    words->len = last - words->data;
+
+    return NGX_OK;
+}
+
+
+/* room for a sentence with names of so many bytes */
+
+static ngx_str_t *
+ngx_http_coord_status_words(ngx_http_coord_status_t *st, ngx_array_t *all,
+    size_t names, u_char **last)
+{
+    size_t      size;
+    ngx_str_t  *words;
+
+    words = ngx_array_push(all);
+    if (words == NULL) {
+        return NULL;
+    }
+
+    size = names + NGX_HTTP_COORD_STATUS_WORDS;
+
+    words->data = ngx_pnalloc(st->request->pool, size);
+    if (words->data == NULL) {
+        return NULL;
+    }
+
+    *last = words->data + size;
+
+    return words;
 }
 
 

@@ -163,6 +163,7 @@ ngx_coord_probe_tick(ngx_event_t *ev)
         }
 
         if (ngx_atomic_cmp_set(&counts->asked, asked, now)) {
+            ngx_coord_metrics_sample(probe->store);
             ngx_coord_probe_ask(probe);
         }
     }

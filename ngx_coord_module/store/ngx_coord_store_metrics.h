@@ -44,9 +44,24 @@ typedef struct {
 } ngx_coord_store_info_t;
 
 
+#define NGX_COORD_STORE_SAMPLES  32
+
+
+/* the counters of a store at a moment */
+typedef struct {
+    ngx_msec_t                 time;
+    ngx_coord_store_stats_t    stats;        /* over all processes */
+} ngx_coord_store_sample_t;
+
+
 /* of a store, in shared memory */
 struct ngx_coord_store_counts_s {
     ngx_coord_store_stats_t    procs[NGX_COORD_METRICS_PROCS];
+
+    /* a ring of one every two seconds, more than a minute */
+    ngx_coord_store_sample_t   samples[NGX_COORD_STORE_SAMPLES];
+    ngx_atomic_t               nsamples;     /* ever taken */
+
     ngx_atomic_t               asked;        /* second of the last INFO */
     ngx_atomic_t               version;      /* odd: info is being written */
     ngx_coord_store_info_t     info;
@@ -109,6 +124,19 @@ void ngx_coord_metrics_stop(ngx_coord_metrics_t *metrics);
 /* the counters of a store over all workers, present states of the living */
 void ngx_coord_metrics_store(ngx_coord_metrics_view_t *view,
     ngx_coord_store_t *store, ngx_coord_store_stats_t *sum);
+
+/*
+ * Takes a sample of the counters of a store, if the last one is two seconds
+ * old; by one process at a time.
+ */
+void ngx_coord_metrics_sample(ngx_coord_store_t *store);
+
+/*
+ * What of sum, as ngx_coord_metrics_store() gives it, was counted in the last
+ * minute; present states are 0.
+ */
+void ngx_coord_metrics_minute(ngx_coord_store_t *store,
+    ngx_coord_store_stats_t *sum, ngx_coord_store_stats_t *minute);
 
 /* a copy of what the server of a store last said; taken 0: nothing yet */
 void ngx_coord_metrics_info(ngx_coord_store_t *store,

@@ -9,11 +9,14 @@
 #include "ngx_coord_store_metrics.h"
 
 
-#define NGX_COORD_INFO_FRESH  15000          /* milliseconds */
+#define NGX_COORD_INFO_FRESH       15000     /* milliseconds */
+#define NGX_COORD_SAMPLE_INTERVAL  1950
 
 
 static void ngx_coord_metrics_sum(ngx_coord_store_stats_t *sum,
     ngx_coord_store_stats_t *stats, ngx_uint_t living);
+static void ngx_coord_metrics_subtract(ngx_coord_store_stats_t *stats,
+    ngx_coord_store_stats_t *before);
 
 
 const ngx_str_t  ngx_coord_store_states[] = {
@@ -72,6 +75,100 @@ ngx_coord_metrics_sum(ngx_coord_store_stats_t *sum,
 
     for (i = 0; i <= NGX_COORD_LATENCY_BUCKETS; i++) {
         sum->latency[i] += stats->latency[i];
+    }
+}
+
+
+void
+ngx_coord_metrics_sample(ngx_coord_store_t *store)
+{
+    ngx_uint_t                 i;
+    ngx_coord_store_counts_t  *counts;
+    ngx_coord_store_sample_t  *sample;
+
+    counts = store->counts;
+
+    sample = &counts->samples[(counts->nsamples - 1)
+                              % NGX_COORD_STORE_SAMPLES];
+
+    if (counts->nsamples
+        && ngx_current_msec - sample->time < NGX_COORD_SAMPLE_INTERVAL)
+    {
+        return;
+    }
+
+    sample = &counts->samples[counts->nsamples % NGX_COORD_STORE_SAMPLES];
+
+    ngx_memzero(&sample->stats, sizeof(ngx_coord_store_stats_t));
+
+    for (i = 0; i < NGX_COORD_METRICS_PROCS; i++) {
+        ngx_coord_metrics_sum(&sample->stats, &counts->procs[i], 0);
+    }
+
+    sample->time = ngx_current_msec;
+
+    (void) ngx_atomic_fetch_add(&counts->nsamples, 1);
+}
+
+
+void
+ngx_coord_metrics_minute(ngx_coord_store_t *store,
+    ngx_coord_store_stats_t *sum, ngx_coord_store_stats_t *minute)
+{
+    ngx_uint_t                 i, n;
+    ngx_coord_store_counts_t  *counts;
+    ngx_coord_store_sample_t  *sample, *before;
+
+    counts = store->counts;
+    before = NULL;
+
+    n = counts ? ngx_min(counts->nsamples, NGX_COORD_STORE_SAMPLES) : 0;
+
+    /* the latest one that is a minute old; none: all of sum is later */
+
+    for (i = 0; i < n; i++) {
+        sample = &counts->samples[i];
+
+        if (ngx_current_msec - sample->time >= 60000
+            && (before == NULL
+                || (ngx_msec_int_t) (sample->time - before->time) > 0))
+        {
+            before = sample;
+        }
+    }
+
+    *minute = *sum;
+
+    minute->up = 0;
+    minute->pending = 0;
+    minute->breaker_open = 0;
+    minute->rtt_usec = 0;
+
+    if (before) {
+        ngx_coord_metrics_subtract(minute, &before->stats);
+    }
+}
+
+
+static void
+ngx_coord_metrics_subtract(ngx_coord_store_stats_t *stats,
+    ngx_coord_store_stats_t *before)
+{
+    ngx_uint_t  i;
+
+    stats->reconnects -= before->reconnects;
+    stats->breaker_opens -= before->breaker_opens;
+    stats->calls -= before->calls;
+    stats->late -= before->late;
+    stats->commands -= before->commands;
+    stats->latency_usec -= before->latency_usec;
+
+    for (i = 0; i < NGX_COORD_FAIL_MAX; i++) {
+        stats->failures[i] -= before->failures[i];
+    }
+
+    for (i = 0; i <= NGX_COORD_LATENCY_BUCKETS; i++) {
+        stats->latency[i] -= before->latency[i];
     }
 }
 
