@@ -64,13 +64,21 @@ struct ngx_http_coord_api_s {
 
 
 /*
- * Adds an operation on the key of the request to its batch, which is made if
- * there is none.  secret: the key stands as a digest.  A key in the form of a
- * digest, as the status page shows it, stands for itself.  The pointer is
- * valid until the next call.  NULL: no memory.
+ * How many keys of the store api->key may stand for: 2 for an IPv4 address in
+ * a zone of client addresses, which sockets for both families know by its
+ * IPv6 form; else 1.
+ */
+ngx_uint_t ngx_http_coord_api_forms(ngx_http_coord_api_t *api);
+
+/*
+ * Adds an operation on the key of the request, in one of its forms from 0, to
+ * its batch, which is made if there is none.  secret: the key stands as a
+ * digest.  A key in the form of a digest, as the status page shows it, stands
+ * for itself.  The pointer is valid until the next call.  NULL: no memory, or
+ * no such form.
  */
 ngx_coord_op_t *ngx_http_coord_api_op(ngx_http_coord_api_t *api,
-    const ngx_coord_op_type_t *type, ngx_uint_t secret);
+    const ngx_coord_op_type_t *type, ngx_uint_t secret, ngx_uint_t form);
 
 /*
  * Gives an argument of the request, decoded, in its pool.  NGX_DECLINED: it is

@@ -10,28 +10,107 @@
 #include "ngx_http_coord_api.h"
 
 
+static ngx_int_t ngx_http_coord_api_name(ngx_http_coord_api_t *api,
+    ngx_uint_t form, u_char *buf, ngx_str_t *name);
+
+
+ngx_uint_t
+ngx_http_coord_api_forms(ngx_http_coord_api_t *api)
+{
+    u_char     buf[NGX_COORD_ADDRESS_LEN];
+    ngx_str_t  name;
+
+    return ngx_http_coord_api_name(api, 1, buf, &name) == NGX_OK ? 2 : 1;
+}
+
+
+/*
+ * The bytes that the key of the request stands for, of its first or second
+ * form.  NGX_DECLINED: it has no second one.
+ */
+
+static ngx_int_t
+ngx_http_coord_api_name(ngx_http_coord_api_t *api, ngx_uint_t form,
+    u_char *buf, ngx_str_t *name)
+{
+    size_t     len;
+    in_addr_t  addr;
+    ngx_str_t  text;
+
+    static const u_char  mapped[] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255 };
+
+    text = api->key;
+    len = 0;
+
+    if (text.len > 2 && text.data[0] == '[' && text.data[text.len - 1] == ']') {
+        text.data++;
+        text.len -= 2;
+    }
+
+    if (api->zone->address) {
+        addr = ngx_inet_addr(text.data, text.len);
+
+        if (addr != INADDR_NONE) {
+            len = sizeof(mapped) + sizeof(in_addr_t);
+            ngx_memcpy(buf, mapped, sizeof(mapped));
+            ngx_memcpy(buf + sizeof(mapped), &addr, sizeof(in_addr_t));
+        }
+
+#if (NGX_HAVE_INET6)
+        if (len == 0 && ngx_inet6_addr(text.data, text.len, buf) == NGX_OK) {
+            len = NGX_COORD_ADDRESS_LEN;
+        }
+#endif
+    }
+
+    if (len == 0) {
+        *name = api->key;
+        return form == 0 ? NGX_OK : NGX_DECLINED;
+    }
+
+    name->data = buf;
+    name->len = len;
+
+    /* a socket for both families knows an IPv4 client by its IPv6 form */
+
+    if (ngx_memcmp(buf, mapped, sizeof(mapped)) == 0) {
+
+        if (form == 0) {
+            name->data += sizeof(mapped);
+            name->len = sizeof(in_addr_t);
+        }
+
+        return NGX_OK;
+    }
+
+    return form == 0 ? NGX_OK : NGX_DECLINED;
+}
+
+
 ngx_coord_op_t *
 ngx_http_coord_api_op(ngx_http_coord_api_t *api,
-    const ngx_coord_op_type_t *type, ngx_uint_t secret)
+    const ngx_coord_op_type_t *type, ngx_uint_t secret, ngx_uint_t form)
 {
-    u_char      key[NGX_COORD_KEY_LEN];
-    size_t      len;
-    ngx_str_t  *k;
+    u_char     key[NGX_COORD_KEY_LEN], buf[NGX_COORD_ADDRESS_LEN];
+    size_t     len;
+    ngx_str_t  name;
 
-    k = &api->key;
+    if (ngx_http_coord_api_name(api, form, buf, &name) != NGX_OK) {
+        return NULL;
+    }
 
     /* "~" and 32 digits are what the page shows of a key that is not plain */
 
-    if (k->len == NGX_COORD_DIGEST_HEX_LEN
-        && k->data[0] == '~'
-        && ngx_coord_is_hex(k->data + 1, k->len - 1))
+    if (name.len == NGX_COORD_DIGEST_HEX_LEN
+        && name.data[0] == '~'
+        && ngx_coord_is_hex(name.data + 1, name.len - 1))
     {
-        len = k->len;
-        ngx_memcpy(key, k->data, len);
+        len = name.len;
+        ngx_memcpy(key, name.data, len);
 
     } else {
-        len = secret ? ngx_coord_key_digest(key, k)
-                     : ngx_coord_key_encode(key, k);
+        len = secret ? ngx_coord_key_digest(key, &name)
+                     : ngx_coord_key_encode(key, &name);
     }
 
     if (len == 0) {
@@ -83,11 +162,14 @@ ngx_int_t
 ngx_http_coord_api_forget(ngx_http_coord_api_t *api,
     const ngx_coord_op_type_t *taken, ngx_uint_t secret, ngx_coord_rate_t *rate)
 {
-    ngx_uint_t       i;
+    ngx_uint_t       i, n, local;
     ngx_coord_op_t  *op;
 
-    for (i = 0; i < 2; i++) {
-        op = ngx_http_coord_api_op(api, taken->forget, secret);
+    n = ngx_http_coord_api_forms(api);
+    local = !ngx_coord_store_is_memory(api->zone->store);
+
+    for (i = 0; i < (local ? 2 * n : n); i++) {
+        op = ngx_http_coord_api_op(api, taken->forget, secret, i % n);
 
         if (op == NULL) {
             return NGX_ERROR;
@@ -97,13 +179,9 @@ ngx_http_coord_api_forget(ngx_http_coord_api_t *api,
             op->u.rate = *rate;
         }
 
-        if (ngx_coord_store_is_memory(api->zone->store)) {
-            break;
-        }
-
         /* and what on_failure=local has left on this node */
 
-        if (i == 1) {
+        if (i >= n) {
             op->source = NGX_COORD_SOURCE_MEMORY;
         }
     }

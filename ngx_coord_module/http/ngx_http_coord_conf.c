@@ -353,6 +353,23 @@ ngx_http_coord_zone_head(ngx_conf_t *cf, ngx_coord_zone_t *zone)
 }
 
 
+void
+ngx_http_coord_zone_named_by(ngx_coord_zone_t *zone, ngx_str_t *key)
+{
+    size_t  len;
+
+    static const char  plain[] = "$binary_remote_addr";
+    static const char  braced[] = "${binary_remote_addr}";
+
+    len = key->len;
+
+    zone->address = (len == sizeof(plain) - 1
+                     && ngx_strncmp(key->data, plain, len) == 0)
+                    || (len == sizeof(braced) - 1
+                        && ngx_strncmp(key->data, braced, len) == 0);
+}
+
+
 ngx_coord_store_t *
 ngx_http_coord_store_find(ngx_conf_t *cf, ngx_str_t *name)
 {

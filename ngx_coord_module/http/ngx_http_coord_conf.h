@@ -64,6 +64,12 @@ ngx_coord_zone_t *ngx_http_coord_zone_declare(ngx_conf_t *cf,
  */
 ngx_int_t ngx_http_coord_zones_resolve(ngx_conf_t *cf);
 
+/*
+ * Notes what the keys of a zone are from its parameter, as it is written: if
+ * they are client addresses, pages and API tell and take them as such.
+ */
+void ngx_http_coord_zone_named_by(ngx_coord_zone_t *zone, ngx_str_t *key);
+
 /* finds a store by name; an empty name: the default store.  NULL: unknown */
 ngx_coord_store_t *ngx_http_coord_store_find(ngx_conf_t *cf,
     ngx_str_t *name);

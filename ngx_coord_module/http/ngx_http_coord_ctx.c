@@ -147,8 +147,9 @@ ngx_http_coord_add(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     const ngx_coord_op_type_t *type, ngx_coord_zone_t *zone, ngx_str_t *key,
     ngx_uint_t secret, ngx_uint_t on_failure, ngx_http_coord_ref_t *ref)
 {
-    u_char  encoded[NGX_COORD_KEY_LEN];
-    size_t  len;
+    u_char           encoded[NGX_COORD_KEY_LEN];
+    size_t           len;
+    ngx_coord_op_t  *op;
 
     len = secret ? ngx_coord_key_digest(encoded, key)
                  : ngx_coord_key_encode(encoded, key);
@@ -157,8 +158,18 @@ ngx_http_coord_add(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
         return NULL;
     }
 
-    return ngx_http_coord_add_encoded(r, ctx, type, zone, encoded, len,
-                                      on_failure, ref);
+    op = ngx_http_coord_add_encoded(r, ctx, type, zone, encoded, len,
+                                    on_failure, ref);
+
+    if (op && zone->address
+        && (key->len == sizeof(in_addr_t)
+            || key->len == NGX_COORD_ADDRESS_LEN))
+    {
+        op->address_len = key->len;
+        ngx_memcpy(op->address, key->data, key->len);
+    }
+
+    return op;
 }
 
 

@@ -29,11 +29,17 @@ const ngx_http_coord_route_t  ngx_http_coord_limit_conn_routes[] = {
 static ngx_int_t
 ngx_http_coord_limit_conn_api_ask(ngx_http_coord_api_t *api)
 {
-    ngx_coord_op_t  *op;
+    ngx_uint_t  i;
 
-    op = ngx_http_coord_api_op(api, &ngx_coord_op_lease_peek, 0);
+    for (i = 0; i < ngx_http_coord_api_forms(api); i++) {
+        if (ngx_http_coord_api_op(api, &ngx_coord_op_lease_peek, 0, i)
+            == NULL)
+        {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+    }
 
-    return op ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    return NGX_OK;
 }
 
 
@@ -41,9 +47,17 @@ static ngx_int_t
 ngx_http_coord_limit_conn_api_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out)
 {
-    ngx_coord_op_t  *op;
+    ngx_uint_t       i;
+    ngx_coord_op_t  *op, *ops;
 
-    op = &api->batch->ops[0];
+    ops = api->batch->ops;
+    op = &ops[0];
+
+    for (i = 1; i < api->batch->nops; i++) {
+        if (ops[i].u.lease.current > op->u.lease.current) {
+            op = &ops[i];
+        }
+    }
 
     ngx_http_coord_json_string(out, "zone", &api->zone->name);
     ngx_http_coord_json_string(out, "key", &api->key);

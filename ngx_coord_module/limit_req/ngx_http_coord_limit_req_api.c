@@ -16,6 +16,8 @@ static ngx_int_t ngx_http_coord_limit_req_api_quota(ngx_http_coord_api_t *api,
     ngx_coord_quota_t *quota, ngx_uint_t *burst);
 static ngx_int_t ngx_http_coord_limit_req_api_answer(
     ngx_http_coord_api_t *api, ngx_http_coord_out_t *out);
+static ngx_coord_op_t *ngx_http_coord_limit_req_api_known(
+    ngx_http_coord_api_t *api);
 
 
 const ngx_http_coord_route_t  ngx_http_coord_limit_req_routes[] = {
@@ -33,7 +35,7 @@ static ngx_int_t
 ngx_http_coord_limit_req_api_ask(ngx_http_coord_api_t *api)
 {
     ngx_int_t                         rc;
-    ngx_uint_t                        burst;
+    ngx_uint_t                        i, burst;
     ngx_coord_op_t                   *op;
     ngx_coord_rate_t                  rate;
     ngx_coord_quota_t                 quota;
@@ -60,13 +62,15 @@ ngx_http_coord_limit_req_api_ask(ngx_http_coord_api_t *api)
                ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    op = ngx_http_coord_api_op(api, lrz->op->peek, 0);
+    for (i = 0; i < ngx_http_coord_api_forms(api); i++) {
+        op = ngx_http_coord_api_op(api, lrz->op->peek, 0, i);
 
-    if (op == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        if (op == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        op->u.rate = rate;
     }
-
-    op->u.rate = rate;
 
     return NGX_OK;
 }
@@ -122,6 +126,7 @@ static ngx_int_t
 ngx_http_coord_limit_req_api_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out)
 {
+    ngx_uint_t                        known;
     ngx_coord_op_t                   *op;
     ngx_coord_rate_t                 *rate;
     ngx_http_coord_limit_req_zone_t  *lrz;
@@ -131,8 +136,12 @@ ngx_http_coord_limit_req_api_answer(ngx_http_coord_api_t *api,
     }
 
     lrz = api->zone->data;
-    op = &api->batch->ops[0];
+    op = ngx_http_coord_limit_req_api_known(api);
     rate = &op->u.rate;
+
+    /* a key of which nothing stands in the store is not one that is let in */
+
+    known = (op->rc == NGX_BUSY || rate->reset > 0);
 
     ngx_http_coord_json_string(out, "zone", &api->zone->name);
     ngx_http_coord_json_string(out, "key", &api->key);
@@ -145,7 +154,15 @@ ngx_http_coord_limit_req_api_answer(ngx_http_coord_api_t *api,
         ngx_http_coord_json_number(out, "burst", rate->burst);
     }
 
-    ngx_http_coord_json_bool(out, "refused", op->rc == NGX_BUSY);
+    ngx_http_coord_json_bool(out, "known", known);
+
+    if (known) {
+        ngx_http_coord_json_bool(out, "refused", op->rc == NGX_BUSY);
+
+    } else {
+        ngx_http_coord_json_null(out, "refused");
+    }
+
     ngx_http_coord_json_number(out, "remaining",
                                op->rc == NGX_BUSY ? 0 : rate->remaining);
     ngx_http_coord_json_seconds(out, "retry_after_seconds",
@@ -157,4 +174,25 @@ ngx_http_coord_limit_req_api_answer(ngx_http_coord_api_t *api,
                                &ngx_coord_source_names[op->source]);
 
     return NGX_OK;
+}
+
+
+/* of two forms of a key the one that has used more */
+
+static ngx_coord_op_t *
+ngx_http_coord_limit_req_api_known(ngx_http_coord_api_t *api)
+{
+    ngx_uint_t       i;
+    ngx_coord_op_t  *op, *ops;
+
+    ops = api->batch->ops;
+    op = &ops[0];
+
+    for (i = 1; i < api->batch->nops; i++) {
+        if (ops[i].u.rate.reset > op->u.rate.reset) {
+            op = &ops[i];
+        }
+    }
+
+    return op;
 }

@@ -291,6 +291,8 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     zone->layout = lrz->layout;
     zone->data = lrz;
 
+    ngx_http_coord_zone_named_by(zone, &value[1]);
+
     return NGX_CONF_OK;
 }
 

@@ -66,7 +66,7 @@ ngx_http_coord_session_api_op(ngx_http_coord_api_t *api,
     n = (api->write && !ngx_coord_store_is_memory(api->zone->store)) ? 2 : 1;
 
     for (i = 0; i < n; i++) {
-        op = ngx_http_coord_api_op(api, type, 1);
+        op = ngx_http_coord_api_op(api, type, 1, 0);
 
         if (op == NULL || ngx_coord_op_blob(op, blob) != NGX_OK) {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;

@@ -350,6 +350,8 @@ ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     zone->store_name = store;
     zone->data = sz;
 
+    ngx_http_coord_zone_named_by(zone, &value[1]);
+
     return NGX_CONF_OK;
 }
 

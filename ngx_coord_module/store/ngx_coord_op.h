@@ -120,6 +120,7 @@ typedef enum {
 } ngx_coord_source_e;
 
 
+#define NGX_COORD_ADDRESS_LEN  16      /* bytes of an IPv6 address */
 #define NGX_COORD_ID_LEN   16      /* bytes of a lease or log entry id */
 
 
@@ -233,6 +234,10 @@ struct ngx_coord_op_s {
     /* the encoded key: ngx_coord_key_encode() or ngx_coord_key_digest() */
     size_t                     key_len;
     u_char                     key[NGX_COORD_KEY_LEN];
+
+    /* in a zone by address: of which one, to show it; 0 bytes: none */
+    u_char                     address_len;
+    u_char                     address[NGX_COORD_ADDRESS_LEN];
 
     /* logs and leases: names the entry; random, from ngx_coord_id() */
     u_char                     id[NGX_COORD_ID_LEN];

@@ -117,6 +117,7 @@ struct ngx_coord_zone_s {
     void                      *data;         /* the feature's */
     unsigned                   warned:1;     /* of a key, by this worker */
     unsigned                   leases:1;     /* its leases have a journal */
+    unsigned                   address:1;    /* keys are binary addresses */
     unsigned                   wake:1;       /* its keys are waited for, */
     ngx_coord_nsec_t           wait;         /* at most so long */
 };
