@@ -12,6 +12,7 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 
+use Digest::SHA qw(sha256_hex);
 use JSON::PP;
 
 my $t = Coord->new;
@@ -320,6 +321,19 @@ ok($n->wait_log(qr/coord api: deleting from limits of zone "leaky"/, 5),
 my @lines = grep { !/request: "/ || /coord api/ } $n->log_lines(qr/coord api/);
 s/request: "[^"]*"// for @lines;
 unlike(join('', @lines), qr/verysecretkey/, 'without the key');
+
+
+# the digits of the line are those in Redis, or of a plain key its SHA-256
+
+for my $key ('odd%21', 'plain') {
+    my $hex = sha256_hex($key);
+    (my $sent = $key) =~ s/%/%25/g;
+
+    $n->get("/leaky?k=$key");
+    $n->request('DELETE', "/api/limits/leaky/$sent");
+    ok($n->wait_log(qr/coord api: .* key: \Q@{[substr $hex, 0, 8]}\E,/, 5),
+       "digits of the key $key");
+}
 
 
 # a store that is away
