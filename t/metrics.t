@@ -29,6 +29,7 @@ my $plain = <<'EOF';
 
     coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
     coord_limit_req_zone $arg_k zone=two:1m rate=1r/h store=spare;
+    coord_limit_req_zone $arg_k zone=tiny:64k rate=1r/h store=spare;
     coord_limit_req_zone $arg_k zone=delay:1m rate=20r/s;
     coord_limit_conn_zone $arg_k zone=conn:1m lease=5s;
 
@@ -37,6 +38,7 @@ my $plain = <<'EOF';
 
         location / { coord_limit_req zone=one burst=9 nodelay; empty_gif; }
         location /two { coord_limit_req zone=two; empty_gif; }
+        location /tiny { coord_limit_req zone=tiny; empty_gif; }
 
         location /dry {
             coord_limit_req zone=one;
@@ -149,6 +151,25 @@ is(zone('conn')->{leases}, 0, 'killed workers hold nothing');
 is_deeply(zone('one')->{decisions}, $before, 'counters stay');
 
 $_->close for @held;
+
+
+# the memory of a zone: how much is taken, and what had to go
+
+$z = zone('tiny');
+cmp_ok($z->{used_ratio}, '<', 0.01, 'nothing is taken');
+is($z->{evictions}, 0, 'nothing had to go');
+
+$n->get("/tiny?k=$_") for 1 .. 1000;
+$z = zone('tiny');
+cmp_ok($z->{used_ratio}, '>', 0.9, 'all is taken');
+cmp_ok($z->{evictions}, '>', 100, 'keys had to go');
+cmp_ok($z->{evictions}, '<', 1000, 'not all of them');
+
+my $tiny = $n->get('/status.prom')->body;
+like($tiny, qr/^coord_zone_used_ratio\{feature="limit_req",zone="tiny"\} [01]\.\d{6}$/m,
+     'used in metrics');
+like($tiny, qr/^coord_zone_evictions_total\{feature="limit_req",zone="tiny"\} $z->{evictions}$/m,
+     'evictions in metrics');
 
 
 # reload

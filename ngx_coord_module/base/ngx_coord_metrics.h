@@ -142,13 +142,22 @@ typedef enum {
     NGX_COORD_METRIC_RESULTS,        /* store, result */
     NGX_COORD_METRIC_LATENCY,        /* store, le */
     NGX_COORD_METRIC_DECISIONS,      /* feature, zone, outcome */
-    NGX_COORD_METRIC_ZONE            /* feature, zone */
+    NGX_COORD_METRIC_ZONE,           /* feature, zone */
+    NGX_COORD_METRIC_MEMORY          /* the same */
 } ngx_coord_metric_scope_e;
+
+
+/* of the memory of a zone */
+typedef enum {
+    NGX_COORD_MEMORY_USED = 0,       /* in millionths */
+    NGX_COORD_MEMORY_EVICTIONS,
+    NGX_COORD_MEMORY_MAX
+} ngx_coord_memory_e;
 
 
 /*
  * The table that JSON, Prometheus text and docs/metrics.md come from.  usec:
- * microseconds that are shown as seconds.
+ * microseconds that are shown as seconds, or other millionths.
  */
 
 typedef struct {
@@ -157,7 +166,7 @@ typedef struct {
     ngx_str_t                  help;
     ngx_coord_metric_type_e    type;
     ngx_coord_metric_scope_e   scope;
-    ngx_uint_t                 offset;       /* in stats, or a gauge */
+    ngx_uint_t                 offset;       /* in stats, or a number */
     unsigned                   usec:1;
 } ngx_coord_metric_t;
 

@@ -41,6 +41,20 @@ const ngx_coord_metric_t  ngx_coord_metrics_table[] = {
       NGX_COORD_METRIC_GAUGE, NGX_COORD_METRIC_ZONE,
       NGX_COORD_GAUGE_WAITERS, 0 },
 
+    { ngx_string("coord_zone_used_ratio"),
+      ngx_string("used_ratio"),
+      ngx_string("Part of the memory of a zone that is taken, by what has "
+                 "expired as well."),
+      NGX_COORD_METRIC_GAUGE, NGX_COORD_METRIC_MEMORY,
+      NGX_COORD_MEMORY_USED, 1 },
+
+    { ngx_string("coord_zone_evictions_total"),
+      ngx_string("evictions"),
+      ngx_string("Keys that were forgotten before their time, because the "
+                 "memory of a zone was full."),
+      NGX_COORD_METRIC_COUNTER, NGX_COORD_METRIC_MEMORY,
+      NGX_COORD_MEMORY_EVICTIONS, 0 },
+
     { ngx_string("coord_store_up"),
       ngx_string("state"),
       ngx_string("1 if the store is up or degraded, 0 if it is down."),

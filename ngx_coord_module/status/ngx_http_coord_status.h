@@ -91,6 +91,14 @@ ngx_coord_zone_t *ngx_http_coord_status_zone(ngx_http_coord_status_t *st,
 ngx_uint_t ngx_http_coord_status_outcome(ngx_coord_zone_t *zone,
     ngx_uint_t outcome, ngx_uint_t *count);
 
+/*
+ * The value of a metric of a zone: of its present states or its memory.
+ * NGX_DECLINED: the metric is about something else.
+ */
+ngx_int_t ngx_http_coord_status_metric(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, const ngx_coord_metric_t *metric,
+    ngx_uint_t *value);
+
 /* fills rates with what a zone has decided in the last minute */
 void ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_status_rates_t *rates);

@@ -361,19 +361,22 @@ ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
 
     for (metric = ngx_coord_metrics_table; metric->name.len; metric++) {
 
-        if (metric->scope != NGX_COORD_METRIC_ZONE
-            || !(kind->gauges & (1 << metric->offset)))
-        {
+        if (ngx_http_coord_status_metric(st, zone, metric, &count) != NGX_OK) {
             continue;
         }
 
         ngx_sprintf(path, "zones.%%ui.%V%Z", &metric->member);
 
+        if (metric->usec) {
+            ngx_http_coord_status_html_row(out, "memory used", (char *) path,
+                                           "share", n, "%ui.%ui%%",
+                                           count / 10000,
+                                           count % 10000 / 1000);
+            continue;
+        }
+
         ngx_http_coord_status_html_row(out, (char *) metric->member.data,
-                                       (char *) path, "", n, "%ui",
-                                       ngx_coord_counts_state(zone->counts,
-                                                              &st->view,
-                                                           metric->offset));
+                                       (char *) path, "", n, "%ui", count);
     }
 
     ngx_http_coord_out_text(out, "</dl>");

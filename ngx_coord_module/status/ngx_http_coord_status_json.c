@@ -366,6 +366,7 @@ static void
 ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_out_t *out)
 {
+    ngx_uint_t                      value;
     const ngx_coord_kind_t         *kind;
     const ngx_coord_metric_t       *metric;
     ngx_http_coord_status_store_t  *s;
@@ -385,13 +386,17 @@ ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
     ngx_http_coord_status_json_rates(zone, out);
 
     for (metric = ngx_coord_metrics_table; metric->name.len; metric++) {
-        if (metric->scope == NGX_COORD_METRIC_ZONE
-            && (kind->gauges & (1 << metric->offset)))
-        {
+        if (ngx_http_coord_status_metric(st, zone, metric, &value) != NGX_OK) {
+            continue;
+        }
+
+        if (metric->usec) {
+            ngx_http_coord_json_seconds(out, (char *) metric->member.data,
+                                        value);
+
+        } else {
             ngx_http_coord_json_number(out, (char *) metric->member.data,
-                                       ngx_coord_counts_state(zone->counts,
-                                                              &st->view,
-                                                           metric->offset));
+                                       value);
         }
     }
 

@@ -67,6 +67,7 @@ ngx_http_coord_status_prom_metric(ngx_http_coord_status_t *st,
 
     case NGX_COORD_METRIC_DECISIONS:
     case NGX_COORD_METRIC_ZONE:
+    case NGX_COORD_METRIC_MEMORY:
         ngx_http_coord_status_prom_zones(st, out, metric);
         break;
 
@@ -186,9 +187,8 @@ static void
 ngx_http_coord_status_prom_zones(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out, const ngx_coord_metric_t *metric)
 {
-    ngx_uint_t               i, n, count;
-    ngx_coord_zone_t        *zone;
-    const ngx_coord_kind_t  *kind;
+    ngx_uint_t         i, n, count;
+    ngx_coord_zone_t  *zone;
 
     for (i = 0; /* void */ ; i++) {
         zone = ngx_http_coord_status_zone(st, i);
@@ -197,14 +197,13 @@ ngx_http_coord_status_prom_zones(ngx_http_coord_status_t *st,
             break;
         }
 
-        kind = zone->kind;
+        if (metric->scope != NGX_COORD_METRIC_DECISIONS) {
 
-        if (metric->scope == NGX_COORD_METRIC_ZONE) {
-
-            if (kind->gauges & (1 << metric->offset)) {
-                n = ngx_coord_counts_state(zone->counts, &st->view,
-                                           metric->offset);
-                ngx_http_coord_status_prom_zone(zone, out, metric, NULL, n);
+            if (ngx_http_coord_status_metric(st, zone, metric, &count)
+                == NGX_OK)
+            {
+                ngx_http_coord_status_prom_zone(zone, out, metric, NULL,
+                                                count);
             }
 
             continue;

@@ -278,6 +278,38 @@ ngx_http_coord_status_outcome(ngx_coord_zone_t *zone, ngx_uint_t outcome,
 }
 
 
+ngx_int_t
+ngx_http_coord_status_metric(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, const ngx_coord_metric_t *metric,
+    ngx_uint_t *value)
+{
+    ngx_uint_t  values[NGX_COORD_MEMORY_MAX];
+
+    switch (metric->scope) {
+
+    case NGX_COORD_METRIC_ZONE:
+
+        if (!(zone->kind->gauges & (1 << metric->offset))) {
+            return NGX_DECLINED;
+        }
+
+        *value = ngx_coord_counts_state(zone->counts, &st->view,
+                                        metric->offset);
+        return NGX_OK;
+
+    case NGX_COORD_METRIC_MEMORY:
+
+        ngx_coord_metrics_memory(zone, values);
+
+        *value = values[metric->offset];
+        return NGX_OK;
+
+    default:
+        return NGX_DECLINED;
+    }
+}
+
+
 void
 ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_status_rates_t *rates)

@@ -121,6 +121,13 @@ void ngx_coord_metrics_stop(ngx_coord_metrics_t *metrics);
 
 /* --- ngx_coord_store_metrics_read.c --- */
 
+/*
+ * Tells how the memory of a zone is used: values, by ngx_coord_memory_e.  No
+ * lock is taken.
+ */
+void ngx_coord_metrics_memory(ngx_coord_zone_t *zone,
+    ngx_uint_t values[NGX_COORD_MEMORY_MAX]);
+
 /* the counters of a store over all workers, present states of the living */
 void ngx_coord_metrics_store(ngx_coord_metrics_view_t *view,
     ngx_coord_store_t *store, ngx_coord_store_stats_t *sum);

@@ -7,6 +7,7 @@
 
 
 #include "ngx_coord_store_metrics.h"
+#include "ngx_coord_table.h"
 
 
 #define NGX_COORD_INFO_FRESH       15000     /* milliseconds */
@@ -24,6 +25,28 @@ const ngx_str_t  ngx_coord_store_states[] = {
     ngx_string("degraded"),
     ngx_string("up")
 };
+
+
+void
+ngx_coord_metrics_memory(ngx_coord_zone_t *zone,
+    ngx_uint_t values[NGX_COORD_MEMORY_MAX])
+{
+    uint64_t            used;
+    ngx_coord_table_t  *table;
+
+    ngx_memzero(values, NGX_COORD_MEMORY_MAX * sizeof(ngx_uint_t));
+
+    table = zone->table;
+
+    if (table == NULL || table->ncells == 0) {
+        return;
+    }
+
+    used = table->ncells - ngx_min(table->nfree, table->ncells);
+
+    values[NGX_COORD_MEMORY_USED] = used * 1000000 / table->ncells;
+    values[NGX_COORD_MEMORY_EVICTIONS] = table->evictions;
+}
 
 
 void
