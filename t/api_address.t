@@ -142,6 +142,8 @@ for my $kind ('redis', 'memory') {
 
     # leases and locks
 
+    ok(!$look->('conns/conn/127.0.0.1')->{known}, "$kind conns: unknown");
+
     my $holder = $n->connect;
     $holder->send("GET /conn HTTP/1.1\r\nHost: a\r\n\r\n");
     ok($t->wait_for(sub {

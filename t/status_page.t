@@ -132,7 +132,7 @@ my ($chromium) = grep { -x } map { ("$_/chromium", "$_/chromium-browser") }
                  split /:/, $ENV{PATH};
 
 SKIP: {
-    skip 'chromium is missing (Debian package chromium)', 14 unless $chromium;
+    skip 'chromium is missing (Debian package chromium)', 16 unless $chromium;
 
     my $dir = $t->dir . '/chromium';
     my @command = ($chromium, qw(
@@ -196,6 +196,12 @@ SKIP: {
          'trouble is text');
 
 
+    like($dom, qr{data-z="1" data-v="zones\.0\.decisions\.rejected"[^>]*>4<},
+         'a count is shown');
+    like($dom, qr{data-v="zones\.1\.decisions\.passed"[^>]* class="zero">0<|class="zero" data-v="zones\.1\.decisions\.passed"[^>]*>0<},
+         'what is zero is not');
+
+
     # on a phone nothing is wider than the screen
 
     my $phone = $n->get('/status?format=html')->body;
@@ -240,6 +246,13 @@ is($list =~ s/\d[\d.]*//gr,
    'the page has the same in the middle');
 like($html, qr/class="bad" data-v="zones\.0\.rate\.bypassed_share">[1-9]/,
      'and the zone its share');
+
+my %first = $html =~ /<article data-o="([^"]+)" class="(\w*)">/g;
+is(join(' ', grep { $first{$_} } sort keys %first),
+   'stores.0 zones.0 zones.2', 'trouble comes first');
+like($html, qr{data-v="stores\.0\.up">}, 'workers of a store are told');
+like($html, qr{class="zero" data-v="zones\.1\.decisions\.passed">0<},
+     'what is zero is folded away');
 
 my $minute = status()->{stores}[0]{minute};
 cmp_ok($minute->{failed}, '>', 0, 'operations that failed');

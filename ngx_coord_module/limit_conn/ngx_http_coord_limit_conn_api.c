@@ -61,6 +61,7 @@ ngx_http_coord_limit_conn_api_answer(ngx_http_coord_api_t *api,
 
     ngx_http_coord_json_string(out, "zone", &api->zone->name);
     ngx_http_coord_json_string(out, "key", &api->key);
+    ngx_http_coord_json_bool(out, "known", op->u.lease.current > 0);
     ngx_http_coord_json_number(out, "current", op->u.lease.current);
     ngx_http_coord_json_seconds(out, "first_expiry_seconds",
                                 op->u.lease.first / NGX_COORD_NSEC_PER_USEC);

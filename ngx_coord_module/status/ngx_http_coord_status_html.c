@@ -43,9 +43,11 @@ static void ngx_http_coord_status_html_quantile(
 static void ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n);
 static void ngx_http_coord_status_html_name(ngx_http_coord_status_t *st,
-    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n);
-static void ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
+    ngx_coord_zone_t *zone, ngx_http_coord_status_rates_t *rates,
     ngx_http_coord_out_t *out, ngx_uint_t n);
+static void ngx_http_coord_status_html_rates(
+    ngx_http_coord_status_rates_t *rates, ngx_http_coord_out_t *out,
+    ngx_uint_t n);
 static void ngx_http_coord_status_html_share(ngx_http_coord_out_t *out,
     const char *label, const char *member, ngx_uint_t part, ngx_uint_t all,
     ngx_uint_t bad, ngx_uint_t n);
@@ -218,7 +220,9 @@ ngx_http_coord_status_html_store(ngx_http_coord_status_store_t *s,
 
     stats = &s->stats;
 
-    ngx_http_coord_out_text(out, "<article><h3>");
+    ngx_http_coord_out_printf(out, "<article data-o=\"stores.%ui\" "
+                              "class=\"%s\"><h3>", n,
+                              s->state == NGX_COORD_STORE_UP ? "" : "first");
     ngx_http_coord_out_html(out, &s->store->name);
     ngx_http_coord_out_printf(out, "<span class=\"state %V\" data-f=\"state\" "
                               "data-v=\"stores.%ui.state\">%V</span></h3><dl>",
@@ -333,15 +337,18 @@ static void
 ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n)
 {
-    u_char                     path[64];
-    ngx_uint_t                 i, count;
-    const ngx_coord_kind_t    *kind;
-    const ngx_coord_metric_t  *metric;
+    u_char                         path[64];
+    ngx_uint_t                     i, count;
+    const ngx_coord_kind_t        *kind;
+    const ngx_coord_metric_t      *metric;
+    ngx_http_coord_status_rates_t  rates;
 
     kind = zone->kind;
 
-    ngx_http_coord_status_html_name(st, zone, out, n);
-    ngx_http_coord_status_html_rates(zone, out, n);
+    ngx_http_coord_status_rates(zone, &rates);
+
+    ngx_http_coord_status_html_name(st, zone, &rates, out, n);
+    ngx_http_coord_status_html_rates(&rates, out, n);
 
     ngx_http_coord_out_text(out, "<dl>");
 
@@ -391,13 +398,19 @@ ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
 
 static void
 ngx_http_coord_status_html_name(ngx_http_coord_status_t *st,
-    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n)
+    ngx_coord_zone_t *zone, ngx_http_coord_status_rates_t *rates,
+    ngx_http_coord_out_t *out, ngx_uint_t n)
 {
-    const ngx_str_t  *state;
+    const ngx_str_t                *state;
+    ngx_http_coord_status_store_t  *s;
 
-    state = &ngx_coord_store_states[ngx_http_coord_status_of(st, zone)->state];
+    s = ngx_http_coord_status_of(st, zone);
+    state = &ngx_coord_store_states[s->state];
 
-    ngx_http_coord_out_text(out, "<article><h3>");
+    ngx_http_coord_out_printf(out, "<article data-o=\"zones.%ui\" "
+                              "class=\"%s\"><h3>", n,
+                              s->state == NGX_COORD_STORE_UP
+                              && rates->minute.bypassed == 0 ? "" : "first");
     ngx_http_coord_out_html(out, &zone->name);
     ngx_http_coord_out_printf(out, "<small>%V, store ", &zone->kind->name);
     ngx_http_coord_out_html(out, &zone->store->name);
@@ -408,35 +421,32 @@ ngx_http_coord_status_html_name(ngx_http_coord_status_t *st,
 
 
 static void
-ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
+ngx_http_coord_status_html_rates(ngx_http_coord_status_rates_t *rates,
     ngx_http_coord_out_t *out, ngx_uint_t n)
 {
-    ngx_uint_t                     i, most;
-    ngx_http_coord_status_rates_t  rates;
-
-    ngx_http_coord_status_rates(zone, &rates);
+    ngx_uint_t  i, most;
 
     most = 1;
 
     for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
-        most = ngx_max(most, rates.seconds[i].all);
+        most = ngx_max(most, rates->seconds[i].all);
     }
 
     ngx_http_coord_out_printf(out, "<div class=\"big\"><span><b data-f="
                               "\"rate\" data-v=\"zones.%ui.rate.now\">"
                               "%ui.%ui</b><small>a second now</small></span>",
-                              n, rates.now.all / 5, rates.now.all % 5 * 2);
+                              n, rates->now.all / 5, rates->now.all % 5 * 2);
     ngx_http_coord_out_printf(out, "<span><b data-f=\"rate\" "
                               "data-v=\"zones.%ui.rate.minute\">%ui.%ui</b>"
                               "<small>last minute</small></span>",
-                              n, rates.minute.all / 60,
-                              rates.minute.all % 60 / 6);
+                              n, rates->minute.all / 60,
+                              rates->minute.all % 60 / 6);
 
     ngx_http_coord_status_html_share(out, "refused", "refused_share",
-                                     rates.minute.refused, rates.minute.all,
+                                     rates->minute.refused, rates->minute.all,
                                      0, n);
     ngx_http_coord_status_html_share(out, "unprotected", "bypassed_share",
-                                     rates.minute.bypassed, rates.minute.all,
+                                     rates->minute.bypassed, rates->minute.all,
                                      1, n);
 
     ngx_http_coord_out_printf(out, "</div><svg data-s=\"zones.%ui.history\" "
@@ -445,8 +455,8 @@ ngx_http_coord_status_html_rates(ngx_coord_zone_t *zone,
                               "\"decisions in each second of the last "
                               "minute, and refused ones\">", n);
 
-    ngx_http_coord_status_html_line(out, "all", rates.seconds, 0, most);
-    ngx_http_coord_status_html_line(out, "no", rates.seconds, 1, most);
+    ngx_http_coord_status_html_line(out, "all", rates->seconds, 0, most);
+    ngx_http_coord_status_html_line(out, "no", rates->seconds, 1, most);
 
     ngx_http_coord_out_text(out, "</svg>");
 }
@@ -525,16 +535,22 @@ static void
 ngx_http_coord_status_html_row(ngx_http_coord_out_t *out, const char *label,
     const char *path, const char *form, ngx_uint_t n, const char *fmt, ...)
 {
-    u_char   buf[NGX_INT64_LEN * 2], *p;
-    va_list  args;
-
-    ngx_http_coord_out_printf(out, "<dt>%s</dt><dd data-f=\"%s\" data-v=\"",
-                              label, form);
-    ngx_http_coord_out_printf(out, path, n);
+    u_char      buf[NGX_INT64_LEN * 2], *p;
+    va_list     args;
+    ngx_uint_t  fold;
 
     va_start(args, fmt);
     p = ngx_vslprintf(buf, buf + sizeof(buf), fmt, args);
     va_end(args);
 
+    /* a count of nothing is folded away, but a store without workers is not */
+
+    fold = (form[0] == '\0' && ngx_strstr(path, ".up") == NULL);
+
+    ngx_http_coord_out_printf(out, "<dt>%s</dt><dd data-f=\"%s\" %s%sdata-v=\"",
+                              label, form, fold ? "data-z=\"1\" " : "",
+                              fold && p - buf == 1 && buf[0] == '0'
+                              ? "class=\"zero\" " : "");
+    ngx_http_coord_out_printf(out, path, n);
     ngx_http_coord_out_printf(out, "\">%*s</dd>", p - buf, buf);
 }
