@@ -101,11 +101,13 @@ for my $kind ('redis', 'memory') {
         is($status, 200, "$kind $zone: a new key");
         is($json->{remaining}, 3, "$kind $zone: all places are free");
         ok(!$json->{refused}, "$kind $zone: not refused");
+        ok(!$json->{known}, "$kind $zone: not known");
         is($json->{source}, $kind, "$kind $zone: source");
 
         is($n->get("/$zone?k=u")->status, 200, "$kind $zone: passed") for 1, 2;
         ($status, $json) = $get->("/api/limits/$zone/u");
         is($json->{remaining}, 1, "$kind $zone: one is left");
+        ok($json->{known}, "$kind $zone: known");
         ($status, $json) = $get->("/api/limits/$zone/u");
         is($json->{remaining}, 1, "$kind $zone: looking takes nothing");
 
