@@ -101,6 +101,12 @@ ngx_http_coord_status_store(ngx_http_coord_status_t *st,
     if (s->reason == NGX_COORD_FAIL_NONE) {
         s->reason = s->info.failure;
     }
+
+    if (s->reason == NGX_COORD_FAIL_NONE
+        && s->minute.failures[NGX_COORD_FAIL_BREAKER])
+    {
+        s->reason = NGX_COORD_FAIL_BREAKER;
+    }
 }
 
 
