@@ -25,6 +25,7 @@ for my $store (qw(memory redis)) {
     my $n = $t->node(name => $store,
                      vars => { STORE => $store eq 'redis'
                                         ? 'server %%REDIS%%; timeout 5s;'
+                                          . ' connect_timeout 5s;'
                                         : '' },
                      http => <<'EOF2')->start;
     coord_store main { %%STORE%% }

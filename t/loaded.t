@@ -21,21 +21,23 @@ my $t = Coord->new;
 my @words = qw(upstream_pool client_group cache_bypass_reason tenant
                backend_name log_this is_bot cors_origin region plan);
 
-for my $n (10, 20, 30, 40) {
+for my $n (0, 10, 20, 30, 40) {
     my $maps = join "", map {
         my $name = "api_$words[$_ % @words]_$_";
         "map \$uri \$$name { default $_; }\n"
     } 1 .. $n;
 
     my %said = map {
+        my $use = $_ eq 'used' ? 'coord_idempotency on;' : '';
         my $node = $t->node(name => "maps$n$_", plain => $_ eq 'plain',
-            http => "$maps server { listen 127.0.0.1:%%PORT%%; }");
+            http => "$maps server { listen 127.0.0.1:%%PORT%%; $use }");
         my ($good, $text) = $node->check;
         $text =~ s/^.*\[warn\]/[warn]/mg;
         ($_ => join '', grep { /\[warn\]/ } split /^/, $text)
-    } qw(plain loaded);
+    } qw(plain loaded used);
 
     is($said{loaded}, $said{plain}, "$n map variables: no new warning");
+    is($said{used}, $said{plain}, "$n map variables: nor when it is used");
 }
 
 my $n = $t->node(name => 'n', http => <<'EOF')->start;

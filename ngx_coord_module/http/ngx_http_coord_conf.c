@@ -12,6 +12,10 @@
 #include "ngx_coord_wake.h"
 
 
+/* buckets that a variable of ours may take in the hash of all */
+#define NGX_HTTP_COORD_VARIABLE_ROOM  16
+
+
 static ngx_int_t ngx_http_coord_zone_head(ngx_conf_t *cf,
     ngx_coord_zone_t *zone);
 static ngx_http_coord_zone_conf_t *ngx_http_coord_zone_conf(ngx_conf_t *cf,
@@ -486,9 +490,15 @@ ngx_http_coord_hash_variables(ngx_conf_t *cf)
 {
     ngx_uint_t                    i;
     ngx_http_variable_t         **vars;
+    ngx_http_core_main_conf_t    *cmcf;
     ngx_http_coord_main_conf_t   *mcf;
 
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
+    /* the default is just enough for the variables of nginx */
+    cmcf->variables_hash_max_size += NGX_HTTP_COORD_VARIABLE_ROOM
+                                     * mcf->variables.nelts;
 
     vars = mcf->variables.elts;
 
