@@ -142,6 +142,55 @@ ngx_coord_digest_final(u_char *digest)
 }
 
 
+ngx_coord_hash_t *
+ngx_coord_hash_create(void)
+{
+    EVP_MD_CTX  *ctx;
+
+    if (ngx_coord_digest_ctx == NULL && ngx_coord_digest_create() != NGX_OK) {
+        return NULL;
+    }
+
+    ctx = EVP_MD_CTX_new();
+
+    if (ctx && EVP_DigestInit_ex(ctx, ngx_coord_digest_md, NULL) != 1) {
+        EVP_MD_CTX_free(ctx);
+        return NULL;
+    }
+
+    return (ngx_coord_hash_t *) ctx;
+}
+
+
+ngx_int_t
+ngx_coord_hash_update(ngx_coord_hash_t *hash, const void *data, size_t len)
+{
+    return (EVP_DigestUpdate((EVP_MD_CTX *) hash, data, len) == 1)
+           ? NGX_OK : NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_coord_hash_final(ngx_coord_hash_t *hash, u_char *digest)
+{
+    ngx_int_t  rc;
+
+    rc = (EVP_DigestFinal_ex((EVP_MD_CTX *) hash, digest, NULL) == 1)
+         ? NGX_OK : NGX_ERROR;
+
+    ngx_coord_hash_free(hash);
+
+    return rc;
+}
+
+
+void
+ngx_coord_hash_free(ngx_coord_hash_t *hash)
+{
+    EVP_MD_CTX_free((EVP_MD_CTX *) hash);
+}
+
+
 size_t
 ngx_coord_key_encode(u_char *dst, const ngx_str_t *key)
 {

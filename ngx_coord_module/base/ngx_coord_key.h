@@ -38,6 +38,29 @@ ngx_int_t ngx_coord_digest_final(u_char *digest);
 
 
 /*
+ * SHA-256 over several turns of the event loop, any number at a time.  On the
+ * heap, the caller's until ngx_coord_hash_final() or ngx_coord_hash_free().
+ */
+typedef struct ngx_coord_hash_s  ngx_coord_hash_t;
+
+/* starts a computation; NULL: no memory, or OpenSSL failed */
+ngx_coord_hash_t *ngx_coord_hash_create(void);
+
+/* adds raw bytes; NGX_ERROR: OpenSSL failed, the computation is of no use */
+ngx_int_t ngx_coord_hash_update(ngx_coord_hash_t *hash, const void *data,
+    size_t len);
+
+/*
+ * Stores NGX_COORD_DIGEST_LEN bytes at digest and releases the computation,
+ * also when OpenSSL failed: NGX_ERROR.
+ */
+ngx_int_t ngx_coord_hash_final(ngx_coord_hash_t *hash, u_char *digest);
+
+/* releases a computation without its result; NULL: there is none */
+void ngx_coord_hash_free(ngx_coord_hash_t *hash);
+
+
+/*
  * ngx_coord_key_encode() writes the form in which a client's key stands in a
  * Redis key, at most NGX_COORD_KEY_LEN bytes at dst, and returns its length.
  * A key of 1 to 64 bytes of [A-Za-z0-9._@:/-] stands as it is; any other

@@ -18,9 +18,9 @@
 
 #define NGX_COORD_RECORD_VERSION   1
 
-#define NGX_COORD_RECORD_FIELDS    256
-#define NGX_COORD_RECORD_NAME      256        /* bytes of a field name */
-#define NGX_COORD_RECORD_VALUE     16384      /* of a value, Content-Type */
+#define NGX_COORD_RECORD_FIELDS    65535
+#define NGX_COORD_RECORD_NAME      65535      /* bytes of a field name */
+#define NGX_COORD_RECORD_VALUE     65535      /* of a value, Content-Type */
 
 
 typedef struct {

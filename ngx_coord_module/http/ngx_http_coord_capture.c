@@ -181,7 +181,7 @@ ngx_http_coord_capture_field(ngx_http_coord_capture_t *capture,
     }
 
     if (!ngx_coord_record_field(name, value)
-        || capture->fields.nelts == NGX_COORD_RECORD_FIELDS)
+        || capture->fields.nelts >= NGX_COORD_RECORD_FIELDS - 1)
     {
         capture->unfit++;
         return NGX_OK;
@@ -204,17 +204,16 @@ ngx_http_coord_capture_encode(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_str_t *key, u_char *fingerprint,
     ngx_str_t *blob)
 {
+    ngx_uint_t           n;
     ngx_keyval_t        *field;
     ngx_coord_record_t  *record;
 
     record = &capture->record;
+    n = capture->fields.nelts;
 
     /* trailers without the body they belong to would mislead */
 
-    if (r->headers_out.trailers.part.nelts
-        && !record->omitted
-        && capture->fields.nelts < NGX_COORD_RECORD_FIELDS)
-    {
+    if (r->headers_out.trailers.part.nelts && !record->omitted) {
         field = ngx_array_push(&capture->fields);
         if (field == NULL) {
             return NGX_ERROR;
@@ -236,6 +235,7 @@ ngx_http_coord_capture_encode(ngx_http_request_t *r,
                       "its body is omitted", capture->unfit);
 
         record->omitted = 1;
+        capture->fields.nelts = n;
     }
 
     record->key = *key;

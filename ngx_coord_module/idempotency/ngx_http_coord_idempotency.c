@@ -19,6 +19,8 @@
 
 static ngx_int_t ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_idempotency_prepare(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
 static ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_create(
     ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx);
 static ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_configure(
@@ -90,14 +92,12 @@ static ngx_int_t
 ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
-    ngx_int_t                                rc;
-    ngx_coord_op_t                          *op;
-    ngx_http_coord_idempotency_t            *run;
-    ngx_http_coord_idempotency_conf_t       *icf;
-    ngx_http_coord_idempotency_main_conf_t  *imcf;
+    ngx_int_t                           rc;
+    ngx_coord_op_t                     *op;
+    ngx_http_coord_idempotency_t       *run;
+    ngx_http_coord_idempotency_conf_t  *icf;
 
     icf = ngx_http_get_module_loc_conf(r, ngx_http_coord_idempotency_module);
-    imcf = ngx_http_get_module_main_conf(r, ngx_http_coord_idempotency_module);
 
     if (!(r->method & icf->methods)) {
         return NGX_DECLINED;
@@ -108,32 +108,10 @@ ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (imcf->digest && icf->header.len == 0) {
-        rc = ngx_http_coord_idempotency_read(r, run);
-        if (rc != NGX_OK) {
-            return rc;
-        }
-    }
+    rc = ngx_http_coord_idempotency_prepare(r, run);
 
-    rc = ngx_http_coord_idempotency_key(r, run);
     if (rc != NGX_OK) {
         return rc;
-    }
-
-    rc = ngx_http_coord_idempotency_scoped(r, run);
-    if (rc != NGX_OK) {
-        return rc;
-    }
-
-    rc = ngx_http_coord_idempotency_read(r, run);
-    if (rc != NGX_OK) {
-        return rc;
-    }
-
-    if (ngx_http_coord_idempotency_digest(r, 1, run->fingerprint) != NGX_OK
-        || ngx_http_coord_idempotency_record_name(r, run) != NGX_OK)
-    {
-        return NGX_ERROR;
     }
 
     op = ngx_http_coord_add(r, ctx, &ngx_coord_op_claim, icf->zone,
@@ -146,6 +124,49 @@ ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
     ngx_http_coord_run_set(run, NGX_COORD_RUN_ASKED);
 
     return ngx_coord_id(op->id);
+}
+
+
+/* what names the request: key, scope and fingerprint; or what to return */
+
+static ngx_int_t
+ngx_http_coord_idempotency_prepare(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    ngx_int_t                           rc;
+    ngx_http_coord_idempotency_conf_t  *icf;
+
+    icf = run->conf;
+
+    /* the body comes as late as it may, but before what looks at it */
+
+    rc = icf->key_body ? ngx_http_coord_idempotency_body(r, run) : NGX_OK;
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_coord_idempotency_key(r, run);
+    }
+
+    if (rc == NGX_OK && icf->scope_body) {
+        rc = ngx_http_coord_idempotency_body(r, run);
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_coord_idempotency_scoped(r, run);
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_coord_idempotency_body(r, run);
+    }
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (ngx_http_coord_idempotency_fingerprint(r, run) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_idempotency_record_name(r, run);
 }
 
 
@@ -208,6 +229,8 @@ ngx_http_coord_idempotency_free(void *data)
     if (run->blob.data) {
         ngx_free(run->blob.data);
     }
+
+    ngx_http_coord_body_free(&run->body);
 }
 
 
@@ -326,9 +349,10 @@ ngx_http_coord_idempotency_result(ngx_http_request_t *r,
         ngx_coord_op_undo(&run->op);
     }
 
-    if (ngx_memcmp(run->record.fingerprint, run->fingerprint,
-                   NGX_COORD_DIGEST_LEN)
-        != 0)
+    if (run->conf->check != NGX_HTTP_COORD_FINGERPRINT_OFF
+        && ngx_memcmp(run->record.fingerprint, run->fingerprint,
+                      NGX_COORD_DIGEST_LEN)
+           != 0)
     {
         return ngx_http_coord_idempotency_refuse(r, run,
                                                  NGX_COORD_OUTCOME_MISMATCH);
@@ -358,8 +382,10 @@ ngx_http_coord_idempotency_twin(ngx_http_request_t *r,
 
     claim = &run->op.u.claim;
 
-    if (ngx_memcmp(claim->twin, run->fingerprint, NGX_COORD_FINGERPRINT_LEN)
-        != 0)
+    if (run->conf->check != NGX_HTTP_COORD_FINGERPRINT_OFF
+        && ngx_memcmp(claim->twin, run->fingerprint,
+                      NGX_COORD_FINGERPRINT_LEN)
+           != 0)
     {
         return ngx_http_coord_idempotency_refuse(r, run,
                                                  NGX_COORD_OUTCOME_MISMATCH);
@@ -407,7 +433,7 @@ ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
 {
     ngx_uint_t  closed;
 
-    closed = (run->op.on_failure == NGX_COORD_FAILURE_CLOSED);
+    closed = (run->op.on_failure == NGX_COORD_FAILURE_CLOSED && !run->shadow);
 
     ngx_http_coord_run_set(run, NGX_COORD_RUN_BARRED);
     ngx_http_coord_run_outcome(run,
@@ -418,7 +444,7 @@ ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
                            closed ? "refusing request"
                                   : "request is not protected");
 
-    if (closed && !run->shadow) {
+    if (closed) {
         return ngx_http_coord_refuse_unavailable(r, run->ctx);
     }
 

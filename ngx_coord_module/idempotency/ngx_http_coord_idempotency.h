@@ -19,6 +19,7 @@
 
 
 #include "ngx_http_coord.h"
+#include "ngx_http_coord_body.h"
 #include "ngx_http_coord_capture.h"
 #include "ngx_coord_record.h"
 #include "ngx_coord_run.h"
@@ -33,6 +34,14 @@
 
 #define NGX_HTTP_COORD_UNKNOWN_RUN           0
 #define NGX_HTTP_COORD_UNKNOWN_CONFLICT      1
+
+/* coord_idempotency_fingerprint */
+#define NGX_HTTP_COORD_FINGERPRINT_DEFAULT   0
+#define NGX_HTTP_COORD_FINGERPRINT_OFF       1
+#define NGX_HTTP_COORD_FINGERPRINT_VALUE     2
+
+/* bytes of a body that are digested in one turn of the event loop */
+#define NGX_HTTP_COORD_IDEMPOTENCY_SLICE     (1024 * 1024)
 
 /* bytes of a client's key */
 #define NGX_HTTP_COORD_IDEMPOTENCY_KEY       255
@@ -51,6 +60,9 @@ typedef struct {
     ngx_str_t                  header;        /* the key is this $http_ */
     ngx_http_complex_value_t  *scope;
     ngx_uint_t                 global;        /* coord_idempotency_scope off */
+    unsigned                   key_body:1;    /* the key may look at the */
+    unsigned                   scope_body:1;  /* body; so may the scope */
+    unsigned                   key_constant:1;
     ngx_uint_t                 methods;
     ngx_msec_t                 ttl;
     ngx_msec_t                 lease;
@@ -58,10 +70,15 @@ typedef struct {
     size_t                     max_response;
     ngx_array_t               *store_status;  /* of codes; NULL: default */
     ngx_uint_t                 on_unknown;
+    ngx_uint_t                 log_level;
+    ngx_http_complex_value_t  *fingerprint;   /* in place of the default */
+    ngx_uint_t                 check;         /* of fingerprints, see below */
+    ngx_array_t               *no_store;      /* of ngx_http_complex_value_t */
     ngx_array_t               *pass;          /* of ngx_str_t */
     ngx_array_t               *hide;          /* of ngx_str_t */
     ngx_str_t                  doc_url;
     ngx_coord_zone_t          *zone;
+    size_t                     size;          /* of its memory, if given */
     u_char                    *file;
     ngx_uint_t                 line;
 } ngx_http_coord_idempotency_conf_t;
@@ -70,6 +87,7 @@ typedef struct {
 typedef struct {
     ngx_uint_t                 digest;        /* $coord_request_digest used */
     ngx_array_t                zones;         /* of ngx_coord_zone_t * */
+    size_t                     size;          /* given for the first one */
 } ngx_http_coord_idempotency_main_conf_t;
 
 
@@ -95,6 +113,7 @@ typedef struct {
     ngx_str_t                  key;           /* the client's */
     ngx_str_t                  scope;
     ngx_str_t                  name;          /* server, scope, key */
+    ngx_http_coord_body_t      body;
     u_char                     fingerprint[NGX_COORD_DIGEST_LEN];
 
     ngx_http_coord_ref_t       ref;
@@ -208,19 +227,15 @@ ngx_int_t ngx_http_coord_idempotency_name(ngx_pool_t *pool, ngx_str_t *server,
     ngx_str_t *scope, ngx_str_t *key, ngx_str_t *name);
 
 /*
- * Reads the body if nobody has done so.  NGX_OK: it is there; NGX_DONE: the
- * phases run again when it is, the request may be gone; or a status, or in
- * shadow mode NGX_DECLINED, if another upstream has already consumed it.
+ * Reads the body, and digests it where that is needed.  NGX_OK: done; else
+ * what begin() has to return.
  */
-ngx_int_t ngx_http_coord_idempotency_read(ngx_http_request_t *r,
+ngx_int_t ngx_http_coord_idempotency_body(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
 
-/*
- * SHA-256 of method, host, URI with arguments, with type also Content-Type,
- * and the body, which has been read.  NGX_ERROR: logged by whoever failed.
- */
-ngx_int_t ngx_http_coord_idempotency_digest(ngx_http_request_t *r,
-    ngx_uint_t type, u_char *digest);
+/* run->fingerprint, of a body that has been read; NGX_ERROR: OpenSSL failed */
+ngx_int_t ngx_http_coord_idempotency_fingerprint(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
 
 /*
  * The request runs as a whole, and so does its result become one: ranges are
@@ -278,6 +293,8 @@ char *ngx_http_coord_idempotency_store_status(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_coord_idempotency_store(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_coord_idempotency_check_value(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 char *ngx_http_coord_idempotency_names(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 

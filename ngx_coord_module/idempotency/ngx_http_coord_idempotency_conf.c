@@ -55,6 +55,15 @@ static ngx_conf_enum_t  ngx_http_coord_idempotency_on_unknown[] = {
 };
 
 
+static ngx_conf_enum_t  ngx_http_coord_idempotency_log_levels[] = {
+    { ngx_string("info"), NGX_LOG_INFO },
+    { ngx_string("notice"), NGX_LOG_NOTICE },
+    { ngx_string("warn"), NGX_LOG_WARN },
+    { ngx_string("error"), NGX_LOG_ERR },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_command_t  ngx_http_coord_idempotency_commands[] = {
 
     { ngx_string("coord_idempotency"),
@@ -133,6 +142,27 @@ static ngx_command_t  ngx_http_coord_idempotency_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
+
+    { ngx_string("coord_idempotency_no_store"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_set_predicate_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_coord_idempotency_conf_t, no_store),
+      NULL },
+
+    { ngx_string("coord_idempotency_fingerprint"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_coord_idempotency_check_value,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("coord_idempotency_log_level"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_coord_idempotency_conf_t, log_level),
+      &ngx_http_coord_idempotency_log_levels },
 
     { ngx_string("coord_idempotency_pass_header"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
@@ -235,6 +265,10 @@ ngx_http_coord_idempotency_create_conf(ngx_conf_t *cf)
      *     conf->header = { 0, NULL };
      *     conf->scope = NULL;
      *     conf->global = 0;
+     *     conf->key_body = 0;
+     *     conf->scope_body = 0;
+     *     conf->key_constant = 0;
+     *     conf->fingerprint = NULL;
      *     conf->methods = 0;
      *     conf->doc_url = { 0, NULL };
      *     conf->zone = NULL;
@@ -250,6 +284,9 @@ ngx_http_coord_idempotency_create_conf(ngx_conf_t *cf)
     conf->max_response = NGX_CONF_UNSET_SIZE;
     conf->store_status = NGX_CONF_UNSET_PTR;
     conf->on_unknown = NGX_CONF_UNSET_UINT;
+    conf->log_level = NGX_CONF_UNSET_UINT;
+    conf->check = NGX_CONF_UNSET_UINT;
+    conf->no_store = NGX_CONF_UNSET_PTR;
     conf->pass = NGX_CONF_UNSET_PTR;
     conf->hide = NGX_CONF_UNSET_PTR;
 
@@ -283,12 +320,24 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
     if (conf->key == NULL) {
         conf->key = prev->key;
         conf->header = prev->header;
+        conf->key_body = prev->key_body;
+        conf->key_constant = prev->key_constant;
     }
 
     if (conf->scope == NULL && !conf->global) {
         conf->scope = prev->scope;
         conf->global = prev->global;
+        conf->scope_body = prev->scope_body;
     }
+
+    if (conf->check == NGX_CONF_UNSET_UINT) {
+        conf->fingerprint = prev->fingerprint;
+    }
+
+    ngx_conf_merge_uint_value(conf->check, prev->check,
+                              NGX_HTTP_COORD_FINGERPRINT_DEFAULT);
+    ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
+    ngx_conf_merge_ptr_value(conf->no_store, prev->no_store, NULL);
 
     ngx_conf_merge_bitmask_value(conf->methods, prev->methods,
                                  (NGX_CONF_BITMASK_SET
@@ -307,6 +356,7 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
 
     if (conf->zone == NULL) {
         conf->zone = prev->zone;
+        conf->size = prev->size;
     }
 
     if (conf->mode == NGX_HTTP_COORD_IDEMPOTENCY_OFF) {
@@ -352,6 +402,11 @@ ngx_http_coord_idempotency_check(ngx_conf_t *cf,
 
     if (conf->zone == NULL || conf->zone->store == zones[0]->store) {
         conf->zone = zones[0];
+
+        if (conf->size) {
+            imcf->size = ngx_max(imcf->size, conf->size);
+            conf->zone->shm_zone->shm.size = imcf->size;
+        }
     }
 
     if (conf->wait && !conf->zone->wake) {
@@ -389,6 +444,14 @@ ngx_http_coord_idempotency_check(ngx_conf_t *cf,
                           "\"coord_idempotency_doc_url\"", &conf->doc_url);
             return NGX_CONF_ERROR;
         }
+    }
+
+    if (conf->key_constant) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"coord_idempotency_key\" is constant for "
+                      "\"coord_idempotency\" in %s:%ui: all requests of a "
+                      "scope have one key, the field of a request is "
+                      "\"$http_<name>\"", conf->file, conf->line);
     }
 
     if (conf->scope && conf->scope->lengths == NULL) {

@@ -20,6 +20,8 @@ static ngx_int_t ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static void ngx_http_coord_idempotency_seen(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
+static ngx_int_t ngx_http_coord_idempotency_trailers(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_meaning(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
 static ngx_uint_t ngx_http_coord_idempotency_grpc(ngx_http_request_t *r);
@@ -233,20 +235,11 @@ static void
 ngx_http_coord_idempotency_seen(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run)
 {
-    ngx_int_t  rc;
-
     switch (run->capture.state) {
 
     case NGX_HTTP_COORD_CAPTURE_WHOLE:
-        rc = ngx_http_coord_idempotency_grpc_status(r,
-                                                  &r->headers_out.trailers);
-
-        if (rc == NGX_ERROR) {
-            rc = ngx_http_coord_idempotency_grpc_status(r,
-                                                    &r->headers_out.headers);
-        }
-
-        ngx_http_coord_run_end(run, rc);
+        ngx_http_coord_run_end(run,
+                               ngx_http_coord_idempotency_trailers(r, run));
         break;
 
     case NGX_HTTP_COORD_CAPTURE_CUT:
@@ -267,6 +260,29 @@ ngx_http_coord_idempotency_seen(ngx_http_request_t *r,
 
         break;
     }
+}
+
+
+/* as ngx_http_coord_idempotency_meaning(), when trailers are known as well */
+
+static ngx_int_t
+ngx_http_coord_idempotency_trailers(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_http_coord_idempotency_grpc_status(r, &r->headers_out.trailers);
+
+    if (rc == NGX_ERROR) {
+        rc = ngx_http_coord_idempotency_grpc_status(r,
+                                                    &r->headers_out.headers);
+    }
+
+    if (rc != NGX_OK || !run->capture.trailers) {
+        return rc;
+    }
+
+    return ngx_http_test_predicates(r, run->conf->no_store);
 }
 
 
@@ -314,6 +330,12 @@ ngx_http_coord_idempotency_meaning(ngx_http_request_t *r,
         || !ngx_http_coord_idempotency_storable(run->conf, status))
     {
         return NGX_DECLINED;
+    }
+
+    rc = ngx_http_test_predicates(r, run->conf->no_store);
+
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     rc = ngx_http_coord_idempotency_grpc_status(r, &r->headers_out.headers);

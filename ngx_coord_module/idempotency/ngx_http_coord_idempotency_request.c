@@ -11,9 +11,6 @@
 #include "ngx_http_coord_idempotency.h"
 
 
-#define NGX_HTTP_COORD_BODY_CHUNK  16384
-
-
 static ngx_uint_t ngx_http_coord_idempotency_header(ngx_http_request_t *r,
     ngx_str_t *name, ngx_str_t *value);
 static void ngx_http_coord_idempotency_trim(ngx_str_t *value);
@@ -23,9 +20,12 @@ static void ngx_http_coord_idempotency_remove(ngx_http_request_t *r,
     const char *name);
 static void ngx_http_coord_idempotency_cut(ngx_http_request_t *r,
     ngx_list_part_t *part, ngx_uint_t i);
-static void ngx_http_coord_idempotency_body_handler(ngx_http_request_t *r);
-static ngx_int_t ngx_http_coord_idempotency_digest_body(ngx_http_request_t *r);
-static ngx_int_t ngx_http_coord_idempotency_digest_file(ngx_buf_t *b);
+static void ngx_http_coord_idempotency_turn(ngx_event_t *ev);
+static ngx_int_t ngx_http_coord_idempotency_digest(ngx_http_request_t *r,
+    const ngx_str_t *host, const ngx_str_t *type, u_char *body,
+    u_char *digest);
+static void ngx_http_coord_idempotency_media_type(ngx_http_request_t *r,
+    ngx_str_t *type);
 static ngx_int_t ngx_http_coord_idempotency_status_variable(
     ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_coord_request_digest_variable(
@@ -60,7 +60,7 @@ ngx_http_coord_idempotency_key(ngx_http_request_t *r,
                                                   &run->key);
 
     } else {
-        if (ngx_http_complex_value(r, icf->key, &run->key) != NGX_OK) {
+        if (ngx_http_coord_body_value(r, icf->key, &run->key) != NGX_OK) {
             return NGX_ERROR;
         }
 
@@ -221,7 +221,7 @@ ngx_http_coord_idempotency_scoped(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    if (ngx_http_complex_value(r, icf->scope, &run->scope) != NGX_OK) {
+    if (ngx_http_coord_body_value(r, icf->scope, &run->scope) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -238,7 +238,7 @@ ngx_http_coord_idempotency_scoped(ngx_http_request_t *r,
 
     ngx_http_coord_run_set(run, NGX_COORD_RUN_BARRED);
     ngx_http_coord_run_outcome(run, NGX_COORD_OUTCOME_UNSCOPED);
-    ngx_http_coord_run_log(r, run, NGX_LOG_ERR,
+    ngx_http_coord_run_log(r, run, icf->log_level,
                            "request is not protected, its scope is empty,");
 
     return NGX_DECLINED;
@@ -281,138 +281,146 @@ ngx_http_coord_idempotency_name(ngx_pool_t *pool, ngx_str_t *server,
 
 
 ngx_int_t
-ngx_http_coord_idempotency_read(ngx_http_request_t *r,
+ngx_http_coord_idempotency_body(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run)
 {
-    ngx_int_t  rc;
+    ngx_int_t                                rc;
+    ngx_http_coord_idempotency_main_conf_t  *imcf;
 
-    /* client_body_early_read, or what an error_page has left behind */
+    rc = ngx_http_coord_body_read(r);
 
-    if (r->request_body && (r->request_body_no_buffering || r->reading_body)) {
+    if (rc == NGX_DECLINED) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                       "idempotency: the body was sent to an upstream without "
                       "buffering, nothing is left of it");
 
-        return run->shadow ? NGX_DECLINED
-                             : NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return run->shadow ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (r->request_body || r->discard_body) {
-        r->preserve_body = 1;
-        return NGX_OK;
-    }
+    imcf = ngx_http_get_module_main_conf(r, ngx_http_coord_idempotency_module);
 
-    rc = ngx_http_read_client_request_body(r,
-                                     ngx_http_coord_idempotency_body_handler);
-
-    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+    if (rc != NGX_OK
+        || (run->conf->check != NGX_HTTP_COORD_FINGERPRINT_DEFAULT
+            && !imcf->digest))
+    {
         return rc;
     }
 
-    ngx_http_finalize_request(r, NGX_DONE);
+    rc = ngx_http_coord_body_digest(r, &run->body,
+                                    NGX_HTTP_COORD_IDEMPOTENCY_SLICE);
 
-    return NGX_DONE;
+    if (rc == NGX_AGAIN) {
+
+        /* others come to their turn meanwhile */
+
+        ngx_coord_timer_init(&run->timer, ngx_http_coord_idempotency_turn,
+                             run, r->connection->log);
+
+        ngx_post_event(&run->timer.event, &ngx_posted_next_events);
+    }
+
+    return rc;
 }
 
 
 static void
-ngx_http_coord_idempotency_body_handler(ngx_http_request_t *r)
+ngx_http_coord_idempotency_turn(ngx_event_t *ev)
 {
-    r->preserve_body = 1;
+    ngx_http_coord_idempotency_t *run = ngx_coord_timer_data(ev);
 
-    r->write_event_handler = ngx_http_core_run_phases;
-    ngx_http_core_run_phases(r);
+    ngx_http_coord_resume(run->ctx);
 }
 
 
 ngx_int_t
-ngx_http_coord_idempotency_digest(ngx_http_request_t *r, ngx_uint_t type,
-    u_char *digest)
+ngx_http_coord_idempotency_fingerprint(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
 {
-    ngx_str_t  empty;
+    ngx_str_t                  value;
+    ngx_http_core_srv_conf_t  *cscf;
 
-    ngx_str_null(&empty);
+    switch (run->conf->check) {
 
+    case NGX_HTTP_COORD_FINGERPRINT_OFF:
+        ngx_memzero(run->fingerprint, NGX_COORD_DIGEST_LEN);
+        return NGX_OK;
+
+    case NGX_HTTP_COORD_FINGERPRINT_VALUE:
+
+        if (ngx_http_coord_body_value(r, run->conf->fingerprint, &value)
+            != NGX_OK
+            || ngx_coord_digest_init() != NGX_OK
+            || ngx_coord_digest_field(&value) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        return ngx_coord_digest_final(run->fingerprint);
+
+    default: /* NGX_HTTP_COORD_FINGERPRINT_DEFAULT */
+        break;
+    }
+
+    cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+
+    ngx_http_coord_idempotency_media_type(r, &value);
+
+    return ngx_http_coord_idempotency_digest(r, &cscf->server_name, &value,
+                                             run->body.digest,
+                                             run->fingerprint);
+}
+
+
+/* Content-Type without its parameters, of which some change with each try */
+
+static void
+ngx_http_coord_idempotency_media_type(ngx_http_request_t *r, ngx_str_t *type)
+{
+    size_t  len;
+    u_char  *p;
+
+    ngx_str_null(type);
+
+    if (r->headers_in.content_type == NULL) {
+        return;
+    }
+
+    p = r->headers_in.content_type->value.data;
+
+    for (len = 0; len < r->headers_in.content_type->value.len; len++) {
+        if (p[len] == ';') {
+            break;
+        }
+    }
+
+    while (len && (p[len - 1] == ' ' || p[len - 1] == '\t')) {
+        len--;
+    }
+
+    type->data = ngx_pnalloc(r->pool, len);
+
+    if (type->data) {
+        type->len = len;
+        ngx_strlow(type->data, p, len);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_coord_idempotency_digest(ngx_http_request_t *r, const ngx_str_t *host,
+    const ngx_str_t *type, u_char *body, u_char *digest)
+{
     if (ngx_coord_digest_init() != NGX_OK
         || ngx_coord_digest_field(&r->method_name) != NGX_OK
-        || ngx_coord_digest_field(&r->headers_in.server) != NGX_OK
-        || ngx_coord_digest_field(&r->unparsed_uri) != NGX_OK)
+        || ngx_coord_digest_field(host) != NGX_OK
+        || ngx_coord_digest_field(&r->unparsed_uri) != NGX_OK
+        || ngx_coord_digest_field(type) != NGX_OK
+        || ngx_coord_digest_update(body, NGX_COORD_DIGEST_LEN) != NGX_OK)
     {
-        return NGX_ERROR;
-    }
-
-    if (type
-        && ngx_coord_digest_field(r->headers_in.content_type
-                                  ? &r->headers_in.content_type->value
-                                  : &empty)
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    /* the body is the last field and needs no length */
-
-    if (ngx_http_coord_idempotency_digest_body(r) != NGX_OK) {
         return NGX_ERROR;
     }
 
     return ngx_coord_digest_final(digest);
-}
-
-
-static ngx_int_t
-ngx_http_coord_idempotency_digest_body(ngx_http_request_t *r)
-{
-    ngx_buf_t    *b;
-    ngx_int_t     rc;
-    ngx_chain_t  *cl;
-
-    if (r->request_body == NULL) {
-        return NGX_OK;
-    }
-
-    for (cl = r->request_body->bufs; cl; cl = cl->next) {
-        b = cl->buf;
-
-        if (ngx_buf_in_memory(b)) {
-            rc = ngx_coord_digest_update(b->pos, b->last - b->pos);
-
-        } else if (b->in_file) {
-            rc = ngx_http_coord_idempotency_digest_file(b);
-
-        } else {
-            continue;
-        }
-
-        if (rc != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_coord_idempotency_digest_file(ngx_buf_t *b)
-{
-    u_char   buf[NGX_HTTP_COORD_BODY_CHUNK];
-    off_t    offset;
-    size_t   size;
-    ssize_t  n;
-
-    for (offset = b->file_pos; offset < b->file_last; offset += n) {
-        size = (size_t) ngx_min(b->file_last - offset,
-                                NGX_HTTP_COORD_BODY_CHUNK);
-
-        n = ngx_read_file(b->file, buf, size, offset);
-
-        if (n <= 0 || ngx_coord_digest_update(buf, n) != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
 }
 
 
@@ -539,7 +547,10 @@ static ngx_int_t
 ngx_http_coord_request_digest_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    u_char  digest[NGX_COORD_DIGEST_LEN];
+    u_char                         digest[NGX_COORD_DIGEST_LEN];
+    ngx_str_t                      none;
+    ngx_http_coord_body_t          own, *body;
+    ngx_http_coord_idempotency_t  *run;
 
     r = r->main;
 
@@ -553,7 +564,23 @@ ngx_http_coord_request_digest_variable(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (ngx_http_coord_idempotency_digest(r, 0, digest) != NGX_OK) {
+    run = ngx_http_coord_run(r);
+    body = &own;
+
+    ngx_memzero(&own, sizeof(ngx_http_coord_body_t));
+
+    if (run && run->body.done) {
+        body = &run->body;
+    }
+
+    ngx_str_null(&none);
+
+    if (ngx_http_coord_body_digest(r, body, NGX_MAX_OFF_T_VALUE) != NGX_OK
+        || ngx_http_coord_idempotency_digest(r, &r->headers_in.server, &none,
+                                             body->digest, digest)
+           != NGX_OK)
+    {
+        ngx_http_coord_body_free(&own);
         return NGX_ERROR;
     }
 

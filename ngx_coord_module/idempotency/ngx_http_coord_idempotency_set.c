@@ -165,6 +165,9 @@ ngx_http_coord_idempotency_key_value(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_ERROR;
     }
 
+    icf->key_body = ngx_http_coord_body_used(&value[1]);
+    icf->key_constant = (icf->key->lengths == NULL);
+
     /* of a header field alone all lines are looked at */
 
     if (!ngx_http_coord_param(&value[1], "$http_", &name)) {
@@ -206,6 +209,7 @@ ngx_http_coord_idempotency_scope(ngx_conf_t *cf, ngx_command_t *cmd,
     }
 
     icf->scope = ngx_http_coord_complex_value(cf, &value[1]);
+    icf->scope_body = ngx_http_coord_body_used(&value[1]);
 
     return icf->scope ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
@@ -299,7 +303,46 @@ ngx_http_coord_idempotency_store(ngx_conf_t *cf, ngx_command_t *cmd,
 
     icf->zone = ngx_http_coord_idempotency_zone(cf, &value[1], &size);
 
-    return icf->zone ? NGX_CONF_OK : NGX_CONF_ERROR;
+    if (icf->zone == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (cf->args->nelts == 3) {
+        icf->size = icf->zone->shm_zone->shm.size;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_coord_idempotency_check_value(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_coord_idempotency_conf_t *icf = conf;
+
+    ngx_str_t  *value;
+
+    if (icf->check != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "default") == 0) {
+        icf->check = NGX_HTTP_COORD_FINGERPRINT_DEFAULT;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        icf->check = NGX_HTTP_COORD_FINGERPRINT_OFF;
+        return NGX_CONF_OK;
+    }
+
+    icf->check = NGX_HTTP_COORD_FINGERPRINT_VALUE;
+    icf->fingerprint = ngx_http_coord_complex_value(cf, &value[1]);
+
+    return icf->fingerprint ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
 

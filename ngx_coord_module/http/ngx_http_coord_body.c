@@ -1,0 +1,337 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The body of a request, before the content phase.
+ */
+
+
+#include "ngx_http_coord_body.h"
+
+
+#define NGX_HTTP_COORD_BODY_CHUNK  16384
+
+
+static void ngx_http_coord_body_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_body_load(ngx_http_request_t *r,
+    ngx_buf_t *b);
+static ngx_int_t ngx_http_coord_body_file(ngx_http_coord_body_t *body,
+    ngx_buf_t *b, off_t *left);
+static ngx_uint_t ngx_http_coord_body_plain(u_char *name, size_t len);
+
+
+/* variables, and beginnings of names, that have nothing of the body */
+
+static const ngx_str_t  ngx_http_coord_body_free_names[] = {
+    ngx_string("args"),
+    ngx_string("binary_remote_addr"),
+    ngx_string("content_length"),
+    ngx_string("content_type"),
+    ngx_string("document_uri"),
+    ngx_string("host"),
+    ngx_string("hostname"),
+    ngx_string("is_args"),
+    ngx_string("query_string"),
+    ngx_string("realip_remote_addr"),
+    ngx_string("request_id"),
+    ngx_string("request_method"),
+    ngx_string("request_uri"),
+    ngx_string("scheme"),
+    ngx_string("uri"),
+    ngx_null_string
+};
+
+
+static const ngx_str_t  ngx_http_coord_body_free_prefixes[] = {
+    ngx_string("arg_"),
+    ngx_string("cookie_"),
+    ngx_string("http_"),
+    ngx_string("proxy_protocol_"),
+    ngx_string("remote_"),
+    ngx_string("server_"),
+    ngx_string("ssl_"),
+    ngx_null_string
+};
+
+
+ngx_int_t
+ngx_http_coord_body_read(ngx_http_request_t *r)
+{
+    ngx_int_t  rc;
+
+    /* client_body_early_read, or what an error_page has left behind */
+
+    if (r->request_body && (r->request_body_no_buffering || r->reading_body)) {
+        return NGX_DECLINED;
+    }
+
+    if (r->request_body || r->discard_body) {
+        r->preserve_body = 1;
+        return NGX_OK;
+    }
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_coord_body_handler);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    ngx_http_finalize_request(r, NGX_DONE);
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_coord_body_handler(ngx_http_request_t *r)
+{
+    r->preserve_body = 1;
+
+    r->write_event_handler = ngx_http_core_run_phases;
+    ngx_http_core_run_phases(r);
+}
+
+
+ngx_int_t
+ngx_http_coord_body_value(ngx_http_request_t *r, ngx_http_complex_value_t *cv,
+    ngx_str_t *value)
+{
+    ngx_buf_t                 b;
+    ngx_int_t                 rc;
+    ngx_chain_t               cl;
+    ngx_http_request_body_t  *rb, saved;
+
+    rb = r->request_body;
+
+    if (rb == NULL || rb->temp_file == NULL || rb->bufs == NULL) {
+        return ngx_http_complex_value(r, cv, value);
+    }
+
+    /* nginx has no value for a body in a file */
+
+    if (ngx_http_coord_body_load(r, &b) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    cl.buf = &b;
+    cl.next = NULL;
+
+    saved = *rb;
+
+    rb->temp_file = NULL;
+    rb->bufs = &cl;
+
+    rc = ngx_http_complex_value(r, cv, value);
+
+    rb->temp_file = saved.temp_file;
+    rb->bufs = saved.bufs;
+
+    return rc;
+}
+
+
+/* all of the body in memory, which is the pool's: values may point to it */
+
+static ngx_int_t
+ngx_http_coord_body_load(ngx_http_request_t *r, ngx_buf_t *b)
+{
+    size_t        size;
+    ssize_t       n;
+    ngx_buf_t    *src;
+    ngx_chain_t  *cl;
+
+    size = 0;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        size += (size_t) ngx_buf_size(cl->buf);
+    }
+
+    ngx_memzero(b, sizeof(ngx_buf_t));
+
+    b->start = ngx_pnalloc(r->pool, ngx_max(size, 1));
+    if (b->start == NULL) {
+        return NGX_ERROR;
+    }
+
+    b->pos = b->start;
+    b->last = b->start;
+    b->end = b->start + size;
+    b->memory = 1;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        src = cl->buf;
+
+        if (ngx_buf_in_memory(src)) {
+            b->last = ngx_cpymem(b->last, src->pos, src->last - src->pos);
+            continue;
+        }
+
+        size = (size_t) ngx_buf_size(src);
+
+        if (size == 0) {
+            continue;
+        }
+
+        n = ngx_read_file(src->file, b->last, size, src->file_pos);
+
+        if (n != (ssize_t) size) {
+            return NGX_ERROR;
+        }
+
+        b->last += size;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_body_digest(ngx_http_request_t *r, ngx_http_coord_body_t *body,
+    off_t bytes)
+{
+    ngx_buf_t  *b;
+    ngx_int_t   rc;
+
+    if (body->done) {
+        return NGX_OK;
+    }
+
+    if (body->hash == NULL) {
+        body->hash = ngx_coord_hash_create();
+        if (body->hash == NULL) {
+            return NGX_ERROR;
+        }
+
+        body->cl = r->request_body ? r->request_body->bufs : NULL;
+        body->offset = 0;
+    }
+
+    for ( /* void */ ; body->cl; body->cl = body->cl->next) {
+        b = body->cl->buf;
+
+        if (ngx_buf_in_memory(b)) {
+            rc = ngx_coord_hash_update(body->hash, b->pos, b->last - b->pos);
+            bytes -= b->last - b->pos;
+
+        } else {
+            rc = ngx_http_coord_body_file(body, b, &bytes);
+        }
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    rc = ngx_coord_hash_final(body->hash, body->digest);
+
+    body->hash = NULL;
+    body->done = (rc == NGX_OK);
+
+    return rc;
+}
+
+
+/* NGX_AGAIN: not yet all of it */
+
+static ngx_int_t
+ngx_http_coord_body_file(ngx_http_coord_body_t *body, ngx_buf_t *b,
+    off_t *left)
+{
+    u_char   buf[NGX_HTTP_COORD_BODY_CHUNK];
+    size_t   size;
+    ssize_t  n;
+
+    if (!b->in_file) {
+        return NGX_OK;
+    }
+
+    while (b->file_pos + body->offset < b->file_last) {
+
+        if (*left <= 0) {
+            return NGX_AGAIN;
+        }
+
+        size = (size_t) ngx_min(b->file_last - b->file_pos - body->offset,
+                                NGX_HTTP_COORD_BODY_CHUNK);
+
+        n = ngx_read_file(b->file, buf, size, b->file_pos + body->offset);
+
+        if (n <= 0 || ngx_coord_hash_update(body->hash, buf, n) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        body->offset += n;
+        *left -= n;
+    }
+
+    body->offset = 0;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_coord_body_free(ngx_http_coord_body_t *body)
+{
+    if (body->hash) {
+        ngx_coord_hash_free(body->hash);
+        body->hash = NULL;
+    }
+}
+
+
+ngx_uint_t
+ngx_http_coord_body_used(ngx_str_t *text)
+{
+    u_char  *p, *last, *name;
+
+    p = text->data;
+    last = text->data + text->len;
+
+    while (p < last) {
+
+        if (*p++ != '$') {
+            continue;
+        }
+
+        if (p < last && *p == '{') {
+            p++;
+        }
+
+        name = p;
+
+        while (p < last
+               && ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z')
+                   || (*p >= '0' && *p <= '9') || *p == '_'))
+        {
+            p++;
+        }
+
+        if (!ngx_http_coord_body_plain(name, p - name)) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_uint_t
+ngx_http_coord_body_plain(u_char *name, size_t len)
+{
+    const ngx_str_t  *s;
+
+    for (s = ngx_http_coord_body_free_names; s->len; s++) {
+        if (s->len == len && ngx_strncasecmp(s->data, name, len) == 0) {
+            return 1;
+        }
+    }
+
+    for (s = ngx_http_coord_body_free_prefixes; s->len; s++) {
+        if (s->len < len && ngx_strncasecmp(s->data, name, s->len) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}

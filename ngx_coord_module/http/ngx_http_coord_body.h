@@ -1,0 +1,63 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The body of a request, before the content phase: reading it, values that
+ * hold it, and its digest, wherever it lies.
+ */
+
+
+#ifndef _NGX_HTTP_COORD_BODY_H_INCLUDED_
+#define _NGX_HTTP_COORD_BODY_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_coord_key.h"
+
+
+/* a digest under way; zeroed at first */
+typedef struct {
+    ngx_coord_hash_t          *hash;
+    ngx_chain_t               *cl;            /* what comes next */
+    off_t                      offset;        /* within its file */
+    ngx_uint_t                 done;          /* digest is valid */
+    u_char                     digest[NGX_COORD_DIGEST_LEN];
+} ngx_http_coord_body_t;
+
+
+/*
+ * Reads the body of the main request r if nobody has done so.  NGX_OK: it is
+ * there; NGX_DONE: the phases run again when it is, the request may be gone;
+ * NGX_DECLINED: it was sent to an upstream without buffering, nothing is left
+ * of it; or a status.
+ */
+ngx_int_t ngx_http_coord_body_read(ngx_http_request_t *r);
+
+/*
+ * A complex value that may use $request_body, which holds the body also where
+ * it lies in a file.  NGX_ERROR: no memory, or the file cannot be read.
+ */
+ngx_int_t ngx_http_coord_body_value(ngx_http_request_t *r,
+    ngx_http_complex_value_t *cv, ngx_str_t *value);
+
+/*
+ * Digests the body, which has been read, up to bytes of it at a time.  NGX_OK:
+ * body->digest is its SHA-256; NGX_AGAIN: there is more, call again in another
+ * turn of the event loop; NGX_ERROR: no memory, or the file cannot be read.
+ */
+ngx_int_t ngx_http_coord_body_digest(ngx_http_request_t *r,
+    ngx_http_coord_body_t *body, off_t bytes);
+
+/* releases a digest that is not wanted any more */
+void ngx_http_coord_body_free(ngx_http_coord_body_t *body);
+
+/*
+ * For a configuration: 1 unless all variables of a text are known not to look
+ * at the body.
+ */
+ngx_uint_t ngx_http_coord_body_used(ngx_str_t *text);
+
+
+#endif /* _NGX_HTTP_COORD_BODY_H_INCLUDED_ */
