@@ -10,9 +10,6 @@
 #include "ngx_http_coord_idempotency.h"
 
 
-/* how often a waiting request asks for its twin */
-#define NGX_HTTP_COORD_IDEMPOTENCY_POLL   100
-
 /* claims asked again because of a bad record, at most */
 #define NGX_HTTP_COORD_IDEMPOTENCY_TRIES  3
 
@@ -27,8 +24,6 @@ static ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_configure(
     ngx_http_request_t *r, ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
-static void ngx_http_coord_idempotency_take(
-    ngx_http_coord_idempotency_t *run, ngx_coord_op_t *op);
 static ngx_int_t ngx_http_coord_idempotency_check(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_result(ngx_http_request_t *r,
@@ -39,15 +34,6 @@ static ngx_int_t ngx_http_coord_idempotency_granted(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
-static ngx_int_t ngx_http_coord_idempotency_wait(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *run);
-static ngx_int_t ngx_http_coord_idempotency_news(ngx_coord_waiter_t *waiter);
-static void ngx_http_coord_idempotency_overdue(ngx_event_t *ev);
-static ngx_int_t ngx_http_coord_idempotency_again(
-    ngx_http_coord_idempotency_t *run);
-static ngx_coord_batch_t *ngx_http_coord_idempotency_question(
-    ngx_http_coord_idempotency_t *run);
-static void ngx_http_coord_idempotency_answered(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_idempotency_replay(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static void ngx_http_coord_idempotency_free(void *data);
@@ -226,10 +212,7 @@ ngx_http_coord_idempotency_free(void *data)
 {
     ngx_http_coord_idempotency_t *run = data;
 
-    if (run->blob.data) {
-        ngx_free(run->blob.data);
-    }
-
+    ngx_http_coord_run_forget(run);
     ngx_http_coord_body_free(&run->body);
 }
 
@@ -244,7 +227,7 @@ ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
     run = ctx->state[ngx_http_coord_idempotency_feature.slot];
 
     if (run->op.zone == NULL) {
-        ngx_http_coord_idempotency_take(run, ngx_http_coord_op(ctx, run->ref));
+        ngx_http_coord_run_take(run, ngx_http_coord_op(ctx, run->ref));
     }
 
     rc = NGX_OK;
@@ -255,7 +238,7 @@ ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
 
     while (rc == NGX_OK) {
 
-        rc = ngx_http_coord_idempotency_again(run);
+        rc = ngx_http_coord_run_again(run);
 
         if (rc == NGX_OK) {
             rc = ngx_http_coord_idempotency_check(r, run);
@@ -266,46 +249,27 @@ ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
 }
 
 
-/* makes the answer the run's own, the record included */
-
-static void
-ngx_http_coord_idempotency_take(ngx_http_coord_idempotency_t *run,
-    ngx_coord_op_t *op)
-{
-    if (run->blob.data) {
-        ngx_free(run->blob.data);
-    }
-
-    run->op = *op;
-    run->blob = op->record;
-
-    ngx_str_null(&op->record);
-    ngx_str_null(&run->op.record);
-}
-
-
 /* NGX_OK: the answer was no good, ask again */
 
 static ngx_int_t
 ngx_http_coord_idempotency_check(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run)
 {
-    ngx_str_t        key;
-    ngx_coord_op_t  *op;
+    ngx_coord_op_t           *op;
+    ngx_http_coord_result_t  *result;
 
     op = &run->op;
+    result = run->result;
+
+    ngx_http_coord_run_share(run);
 
     if (op->rc == NGX_ERROR) {
         return ngx_http_coord_idempotency_failed(r, run);
     }
 
-    if (run->blob.data) {
-        key.data = op->key;
-        key.len = op->key_len;
+    if (result) {
 
-        if (ngx_coord_record_decode(&run->record, &run->blob, &key)
-            == NGX_OK)
-        {
+        if (result->rc == NGX_OK) {
             return ngx_http_coord_idempotency_result(r, run);
         }
 
@@ -350,7 +314,7 @@ ngx_http_coord_idempotency_result(ngx_http_request_t *r,
     }
 
     if (run->conf->check != NGX_HTTP_COORD_FINGERPRINT_OFF
-        && ngx_memcmp(run->record.fingerprint, run->fingerprint,
+        && ngx_memcmp(run->result->record.fingerprint, run->fingerprint,
                       NGX_COORD_DIGEST_LEN)
            != 0)
     {
@@ -370,7 +334,7 @@ ngx_http_coord_idempotency_result(ngx_http_request_t *r,
 
     run->ctx->respond = ngx_http_coord_idempotency_replay;
 
-    return run->record.status;
+    return run->result->record.status;
 }
 
 
@@ -393,7 +357,7 @@ ngx_http_coord_idempotency_twin(ngx_http_request_t *r,
 
     if (claim->state == NGX_COORD_CLAIM_RUNNING
         && !run->shadow
-        && ngx_http_coord_idempotency_wait(r, run) == NGX_AGAIN)
+        && ngx_http_coord_run_wait(run) == NGX_AGAIN)
     {
         return NGX_AGAIN;
     }
@@ -452,169 +416,6 @@ ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
 }
 
 
-/* NGX_DECLINED: it has waited long enough */
-
-static ngx_int_t
-ngx_http_coord_idempotency_wait(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *run)
-{
-    ngx_msec_int_t  left;
-
-    if (run->deadline == 0) {
-        run->deadline = ngx_max(ngx_current_msec + run->conf->wait, 1);
-    }
-
-    left = (ngx_msec_int_t) (run->deadline - ngx_current_msec);
-
-    if (left <= 0) {
-        return NGX_DECLINED;
-    }
-
-    run->waiter.handler = ngx_http_coord_idempotency_news;
-    run->waiter.data = run;
-
-    if (ngx_coord_wait_add(&run->waiter, run->conf->zone, run->op.key,
-                           run->op.key_len, NGX_HTTP_COORD_IDEMPOTENCY_POLL)
-        != NGX_OK)
-    {
-        return NGX_DECLINED;
-    }
-
-    ngx_http_coord_run_set(run, NGX_COORD_RUN_WAITING);
-
-    ngx_coord_timer_init(&run->timer, ngx_http_coord_idempotency_overdue,
-                         run, r->connection->log);
-    ngx_coord_timer_start(&run->timer, (ngx_msec_t) left);
-
-    return NGX_AGAIN;
-}
-
-
-/* the twin has ended, or may have: all who wait for it ask */
-
-static ngx_int_t
-ngx_http_coord_idempotency_news(ngx_coord_waiter_t *waiter)
-{
-    ngx_http_coord_idempotency_t *run = waiter->data;
-
-    ngx_coord_wait_remove(&run->waiter);
-
-    ngx_coord_timer_stop(&run->timer);
-
-    /* not from here: who asks in vain waits again, behind all others */
-
-    ngx_post_event(&run->timer.event, &ngx_posted_events);
-
-    return NGX_DECLINED;
-}
-
-
-static void
-ngx_http_coord_idempotency_overdue(ngx_event_t *ev)
-{
-    ngx_http_coord_idempotency_t *run = ngx_coord_timer_data(ev);
-
-    ngx_coord_wait_remove(&run->waiter);
-
-    ngx_http_coord_resume(run->ctx);
-}
-
-
-/* asks for the claim once more, outside of the walk; NGX_OK: answered */
-
-static ngx_int_t
-ngx_http_coord_idempotency_again(ngx_http_coord_idempotency_t *run)
-{
-    ngx_coord_batch_t  *batch;
-
-    if (run->state == NGX_COORD_RUN_WAITING) {
-        ngx_http_coord_run_set(run, NGX_COORD_RUN_ASKED);
-    }
-
-    batch = ngx_http_coord_idempotency_question(run);
-    if (batch == NULL) {
-        return NGX_ERROR;
-    }
-
-    batch->handler = ngx_http_coord_idempotency_answered;
-    batch->data = run;
-
-    if (ngx_coord_batch_send(batch) == NGX_AGAIN) {
-        run->batch = batch;
-        return NGX_AGAIN;
-    }
-
-    ngx_http_coord_idempotency_take(run, &batch->ops[batch->nops - 1]);
-
-    ngx_coord_batch_done(batch);
-
-    return NGX_OK;
-}
-
-
-/* a claim, behind the removal of a mark whose result is no good */
-
-static ngx_coord_batch_t *
-ngx_http_coord_idempotency_question(ngx_http_coord_idempotency_t *run)
-{
-    ngx_coord_op_t     *op;
-    ngx_coord_batch_t  *batch;
-
-    batch = ngx_coord_batch_create(run->conf->zone->store);
-    if (batch == NULL) {
-        return NULL;
-    }
-
-    if (run->replace) {
-        op = ngx_coord_batch_add(batch, &ngx_coord_op_claim_release,
-                                 run->conf->zone, run->op.key,
-                                 run->op.key_len);
-        if (op == NULL) {
-            ngx_coord_batch_done(batch);
-            return NULL;
-        }
-
-        ngx_http_coord_run_ask(run, op);
-
-        op->u.claim.done = 1;
-        op->source = run->op.source;
-
-        ngx_memcpy(op->u.claim.fingerprint, run->op.u.claim.twin,
-                   NGX_COORD_FINGERPRINT_LEN);
-    }
-
-    op = ngx_coord_batch_add(batch, &ngx_coord_op_claim, run->conf->zone,
-                             run->op.key, run->op.key_len);
-    if (op == NULL) {
-        ngx_coord_batch_done(batch);
-        return NULL;
-    }
-
-    ngx_http_coord_run_ask(run, op);
-
-    op->on_failure = run->op.on_failure;
-
-    ngx_memcpy(op->id, run->op.id, NGX_COORD_ID_LEN);
-
-    return batch;
-}
-
-
-static void
-ngx_http_coord_idempotency_answered(ngx_coord_batch_t *batch)
-{
-    ngx_http_coord_idempotency_t *run = batch->data;
-
-    run->batch = NULL;
-
-    ngx_http_coord_idempotency_take(run, &batch->ops[batch->nops - 1]);
-
-    ngx_coord_batch_done(batch);
-
-    ngx_http_coord_resume(run->ctx);
-}
-
-
 /* a ngx_http_coord_respond_pt: sends the record of the request */
 
 static ngx_int_t
@@ -628,14 +429,14 @@ ngx_http_coord_idempotency_replay(ngx_http_request_t *r,
 
     ngx_str_set(&mark.key, "Idempotency-Replayed");
 
-    if (run->record.omitted) {
+    if (run->result->record.omitted) {
         ngx_str_set(&mark.value, "omitted");
 
     } else {
         ngx_str_set(&mark.value, "true");
     }
 
-    return ngx_http_coord_replay(r, &run->record, &mark);
+    return ngx_http_coord_replay(r, &run->result->record, &mark);
 }
 
 

@@ -11,6 +11,7 @@
  *   ngx_http_coord_idempotency_request.c   key, scope, body, fingerprint
  *   ngx_http_coord_idempotency_run.c       a run, from its claim to its end
  *   ngx_http_coord_idempotency_set.c       arguments of the directives
+ *   ngx_http_coord_idempotency_wait.c      asking again, waiting for a twin
  */
 
 
@@ -42,6 +43,9 @@
 
 /* bytes of a body that are digested in one turn of the event loop */
 #define NGX_HTTP_COORD_IDEMPOTENCY_SLICE     (1024 * 1024)
+
+/* how often a request whose client is gone looks whether it is to end */
+#define NGX_HTTP_COORD_CLIENT_LOOK           1000
 
 /* bytes of a client's key */
 #define NGX_HTTP_COORD_IDEMPOTENCY_KEY       255
@@ -100,6 +104,15 @@ typedef enum {
 } ngx_http_coord_client_e;
 
 
+/* a stored response, of all requests that are to get it */
+typedef struct {
+    ngx_uint_t                 refs;
+    ngx_str_t                  blob;          /* on the heap */
+    ngx_coord_record_t         record;        /* points into it */
+    ngx_int_t                  rc;            /* NGX_ERROR: it is damaged */
+} ngx_http_coord_result_t;
+
+
 /* a request with a key: one for the main request and all its redirects */
 typedef struct {
     ngx_http_coord_ctx_t      *ctx;
@@ -118,13 +131,13 @@ typedef struct {
 
     ngx_http_coord_ref_t       ref;
     ngx_coord_op_t             op;            /* the last answer to a claim */
-    ngx_str_t                  blob;          /* freed with the pool */
-    ngx_coord_record_t         record;
+    ngx_http_coord_result_t   *result;        /* that came with it, or NULL */
 
     ngx_coord_batch_t         *batch;         /* asked outside of the walk */
     ngx_coord_batch_t         *renewal;
     ngx_coord_timer_t          timer;         /* WAITING: ends it; HELD:
                                                * renews the lease */
+    ngx_msec_t                 renewed;       /* when it was asked for */
     ngx_coord_waiter_t         waiter;
     ngx_msec_t                 deadline;      /* of the wait; 0: none yet */
     ngx_uint_t                 tries;
@@ -184,6 +197,12 @@ void ngx_http_coord_run_unguard(ngx_http_coord_idempotency_t *run);
  * it.  1: nobody reads any more.
  */
 ngx_uint_t ngx_http_coord_run_gone(ngx_http_coord_idempotency_t *run);
+
+/*
+ * Ends the request if the process does not wait for it any longer; from a
+ * timer.  The request may be gone when this returns.
+ */
+void ngx_http_coord_run_leave(ngx_http_coord_idempotency_t *run);
 
 
 /* --- ngx_http_coord_idempotency_filter.c --- */
@@ -275,6 +294,31 @@ void ngx_http_coord_run_hold(ngx_http_coord_idempotency_t *run);
  * NGX_ERROR: nobody knows what became of it: by on_unknown.
  */
 void ngx_http_coord_run_end(ngx_http_coord_idempotency_t *run, ngx_int_t rc);
+
+
+/* --- ngx_http_coord_idempotency_wait.c --- */
+
+/* makes an answer to a claim the run's own, the record included */
+void ngx_http_coord_run_take(ngx_http_coord_idempotency_t *run,
+    ngx_coord_op_t *op);
+
+/* releases the record of the run, if it has one */
+void ngx_http_coord_run_forget(ngx_http_coord_idempotency_t *run);
+
+/* tells an answer that ends the wait to all who wait for it in this worker */
+void ngx_http_coord_run_share(ngx_http_coord_idempotency_t *run);
+
+/*
+ * Waits for the twin that is running.  NGX_AGAIN: decide() will be called
+ * again; NGX_DECLINED: it has waited long enough.
+ */
+ngx_int_t ngx_http_coord_run_wait(ngx_http_coord_idempotency_t *run);
+
+/*
+ * Asks for the claim once more.  NGX_OK: run->op is the answer; NGX_AGAIN:
+ * decide() will be called again, with it; NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_run_again(ngx_http_coord_idempotency_t *run);
 
 
 /* --- ngx_http_coord_idempotency_set.c --- */

@@ -20,6 +20,7 @@ static void ngx_http_coord_idempotency_read_event(ngx_event_t *rev);
 static void ngx_http_coord_idempotency_write_event(ngx_event_t *wev);
 static ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_guarding(
     ngx_connection_t *c);
+static ngx_uint_t ngx_http_coord_idempotency_closing(ngx_http_request_t *r);
 static void ngx_http_coord_idempotency_detach(
     ngx_http_coord_idempotency_t *run);
 
@@ -103,12 +104,49 @@ ngx_http_coord_idempotency_guarding(ngx_connection_t *c)
     if (run == NULL
         || !ngx_http_coord_running(run)
         || run->ctx->waiting
-        || c->close)
+        || ngx_http_coord_idempotency_closing(r))
     {
         return NULL;
     }
 
     return run;
+}
+
+
+/*
+ * The process ends and does not wait any longer: worker_shutdown_timeout.  A
+ * stream hears of that as it does of a lost connection, if at all; but the
+ * connection to the upstream is told.
+ */
+
+static ngx_uint_t
+ngx_http_coord_idempotency_closing(ngx_http_request_t *r)
+{
+    ngx_connection_t  *c, *pc;
+
+    c = r->connection;
+    pc = r->upstream ? r->upstream->peer.connection : NULL;
+
+    if (ngx_exiting && pc && pc->close) {
+        c->close = 1;
+    }
+
+    return c->close;
+}
+
+
+void
+ngx_http_coord_run_leave(ngx_http_coord_idempotency_t *run)
+{
+    ngx_connection_t  *c;
+
+    c = run->request->connection;
+
+    if (run->client != NGX_HTTP_COORD_CLIENT_OWN
+        && ngx_http_coord_idempotency_closing(run->request))
+    {
+        ngx_http_coord_request_handler(c->read);
+    }
 }
 
 
@@ -225,4 +263,7 @@ ngx_http_coord_idempotency_detach(ngx_http_coord_idempotency_t *run)
     if (wev->timer_set) {
         ngx_del_timer(wev);
     }
+
+    ngx_coord_timer_start(&run->timer, ngx_min(run->conf->lease / 3,
+                                               NGX_HTTP_COORD_CLIENT_LOOK));
 }

@@ -129,6 +129,8 @@ ngx_http_coord_run_hold(ngx_http_coord_idempotency_t *run)
     ngx_coord_timer_init(&run->timer, ngx_http_coord_run_renew,
                          run, run->request->connection->log);
     ngx_coord_timer_start(&run->timer, ngx_max(run->conf->lease / 3, 1));
+
+    run->renewed = ngx_current_msec;
 }
 
 
@@ -181,11 +183,23 @@ ngx_http_coord_run_renew(ngx_event_t *ev)
 {
     ngx_http_coord_idempotency_t *run = ngx_coord_timer_data(ev);
 
-    ngx_coord_timer_start(&run->timer, ngx_max(run->conf->lease / 3, 1));
+    ngx_msec_t  third;
 
-    if (run->renewal == NULL) {
+    third = ngx_max(run->conf->lease / 3, 1);
+
+    ngx_coord_timer_start(&run->timer,
+                          run->client == NGX_HTTP_COORD_CLIENT_GONE
+                          ? ngx_min(third, NGX_HTTP_COORD_CLIENT_LOOK)
+                          : third);
+
+    if (run->renewal == NULL && ngx_current_msec - run->renewed >= third) {
+        run->renewed = ngx_current_msec;
         ngx_http_coord_run_ask_again(run, &ngx_coord_op_claim_renew);
     }
+
+    /* the request may be gone then */
+
+    ngx_http_coord_run_leave(run);
 }
 
 

@@ -118,6 +118,22 @@ ngx_coord_wait_remove(ngx_coord_waiter_t *waiter)
 }
 
 
+ngx_coord_waiter_t *
+ngx_coord_wait_first(ngx_coord_zone_t *zone, u_char *key, size_t len)
+{
+    ngx_coord_wake_key_t  *wk;
+
+    wk = ngx_coord_wake_find(zone, key, len);
+
+    if (wk == NULL || ngx_queue_empty(&wk->waiters)) {
+        return NULL;
+    }
+
+    return ngx_queue_data(ngx_queue_head(&wk->waiters), ngx_coord_waiter_t,
+                          queue);
+}
+
+
 void
 ngx_coord_wake(ngx_coord_zone_t *zone, u_char *key, size_t len)
 {

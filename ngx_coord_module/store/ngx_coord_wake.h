@@ -61,6 +61,10 @@ void ngx_coord_wait_remove(ngx_coord_waiter_t *waiter);
 /* news on a key, heard in this worker: its waiters hear of it, posted */
 void ngx_coord_wake(ngx_coord_zone_t *zone, u_char *key, size_t len);
 
+/* the first waiter of this worker for the key, or NULL */
+ngx_coord_waiter_t *ngx_coord_wait_first(ngx_coord_zone_t *zone, u_char *key,
+    size_t len);
+
 /* how many waiters of this worker wait for the key */
 ngx_uint_t ngx_coord_waiters(ngx_coord_zone_t *zone, u_char *key, size_t len);
 
