@@ -18,7 +18,7 @@ use IO::Select;
 use JSON::PP;
 
 my $t = Coord->new;
-$t->redis;
+my $redis = $t->redis;
 
 
 # configuration
@@ -54,6 +54,7 @@ my $origin = $t->origin(routes => {
                               'Cache-Control' => $req->{args}{cc} || '' ] };
     },
     '/long' => { body => 'long', headers => [ 'X-Long' => 'l' x 30_000 ] },
+    '/big' => { body => 'b' x 500_000 },
     '/control' => { body => 'control', headers => [ 'X-Control' => "a\x01b",
                                                     'X-Good' => 'good' ] },
 });
@@ -162,6 +163,7 @@ for my $store ('redis', 'memory') {
     subtest "$store: fingerprints" => \&fingerprints;
     subtest "$store: not to be stored" => \&no_store;
     subtest "$store: fields" => \&fields;
+    subtest "$store: a large record" => sub { record($store) };
     subtest "$store: words" => \&words;
     subtest "$store: a large body" => \&large;
 
@@ -381,6 +383,62 @@ sub words {
          '400 at its level');
     unlike($log, qr/\[error\].*uri: "\/quiet|\[error\].*POST \/quiet/,
            'and at no other');
+}
+
+
+# a record that is large is fetched by who is to get it, and by nobody else
+
+sub record {
+    my ($store) = @_;
+
+    my $h = key();
+
+    $origin->reset_counters;
+    $n->post('/big', 'b', headers => $h);
+    my $r = settled('/big', 'b', $h);
+    is(replayed($r), 'true', 'large record: replayed');
+    is($r->body, 'b' x 500_000, 'large record: body');
+    is($origin->count, 1, 'large record: once');
+
+    my $before = gets();
+    is($n->post('/big', 'c', headers => $h)->status, 422, 'mismatch')
+        for 1 .. 5;
+    is(gets(), $before, 'no record is fetched for another request');
+
+    return if $store ne 'redis';
+
+    # a result that was removed, its mark was not
+
+    $h = key();
+    $n->post('/big', 'b', headers => $h);
+    settled('/big', 'b', $h);
+    my $admin = $redis->connect;
+    $admin->command('DEL', $_) for grep { /:r$/ } @{$admin->command('KEYS', '*')};
+    $origin->reset_counters;
+    is(replayed($n->post('/big', 'b', headers => $h)), '',
+       'no record: runs again');
+    is(replayed(settled('/big', 'b', $h)), 'true', 'and is stored again');
+    is($origin->count, 1, 'once');
+}
+
+sub gets {
+    my ($n) = $redis->connect->command('INFO', 'commandstats')
+              =~ /cmdstat_get:calls=(\d+)/;
+
+    return $n || 0;
+}
+
+sub settled {
+    my ($path, $body, $h) = @_;
+
+    my $r;
+
+    $t->wait_for(sub {
+        $r = $n->post($path, $body, headers => $h);
+        return $r->status != 409;
+    }, 10);
+
+    return $r;
 }
 
 

@@ -346,6 +346,15 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
     is("$r->[0] $r->[4]", 'late 0', 'idempotency: the result, no claim');
     $r = run('idempotency_claim', claim('d', 40, us(-10)));
     is("$r->[0] $r->[4]", 'late 0', 'idempotency: with lapsed ones kept, too');
+
+    is(run('idempotency_record', r => '{k}:r')->[0], 'late',
+       'idempotency: the record');
+    is(run('idempotency_record', r => '{none}:r')->[0], undef,
+       'idempotency: no record');
+    $admin->command('SET', '{large}:r', 'x' x 5000);
+    is(length run('idempotency_claim', claim('d', 40), r => '{large}:r')->[0],
+       4096, 'idempotency: the beginning of a large record');
+    $admin->command('DEL', '{large}:r');
     ttl_at_least('{k}', 80_000);
     cmp_ok($admin->command('PTTL', '{k}:r'), '>', 80_000,
            'idempotency: life of the result');

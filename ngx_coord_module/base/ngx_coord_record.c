@@ -30,7 +30,6 @@
 #define NGX_COORD_RECORD_SUM_POS   4
 #define NGX_COORD_RECORD_SUM_LEN   8
 #define NGX_COORD_RECORD_SUMMED    12
-#define NGX_COORD_RECORD_HEAD      68
 #define NGX_COORD_RECORD_OMITTED   0x01
 #define NGX_COORD_RECORD_LOCATION  0x02
 
@@ -192,6 +191,20 @@ ngx_coord_record_sum(u_char *sum, const u_char *p, size_t len)
 
 
 size_t
+ngx_coord_record_length(ngx_str_t *blob)
+{
+    if (blob->len < NGX_COORD_RECORD_HEAD
+        || ngx_memcmp(blob->data, "crd", 3) != 0
+        || blob->data[3] != NGX_COORD_RECORD_VERSION)
+    {
+        return 0;
+    }
+
+    return ngx_coord_record_get(blob->data + 12, 4);
+}
+
+
+size_t
 ngx_coord_record_size(ngx_coord_record_t *record, ngx_keyval_t *fields)
 {
     size_t      size;
@@ -315,7 +328,8 @@ ngx_coord_record_decode(ngx_coord_record_t *record, ngx_str_t *blob,
         return NGX_ERROR;
     }
 
-    ngx_memcpy(record->fingerprint, p + 36, NGX_COORD_DIGEST_LEN);
+    ngx_memcpy(record->fingerprint, p + NGX_COORD_RECORD_FINGERPRINT,
+               NGX_COORD_DIGEST_LEN);
 
     p = ngx_coord_record_take(p + NGX_COORD_RECORD_HEAD, &record->key,
                               key_len);

@@ -18,6 +18,10 @@
 
 #define NGX_COORD_RECORD_VERSION   1
 
+/* bytes in front of the strings, and where the fingerprint stands in them */
+#define NGX_COORD_RECORD_HEAD         68
+#define NGX_COORD_RECORD_FINGERPRINT  36
+
 #define NGX_COORD_RECORD_FIELDS    65535
 #define NGX_COORD_RECORD_NAME      65535      /* bytes of a field name */
 #define NGX_COORD_RECORD_VALUE     65535      /* of a value, Content-Type */
@@ -55,6 +59,12 @@ ngx_uint_t ngx_coord_record_value(ngx_str_t *value);
 
 /* 1 if the field frames the message or belongs to one connection */
 ngx_uint_t ngx_coord_record_hop(ngx_str_t *name);
+
+/*
+ * How long a record is of which the beginning stands in blob; 0: it is too
+ * short to tell, or no record.
+ */
+size_t ngx_coord_record_length(ngx_str_t *blob);
 
 /* bytes that ngx_coord_record_encode() writes */
 size_t ngx_coord_record_size(ngx_coord_record_t *record,

@@ -18,10 +18,13 @@ static const ngx_uint_t  ngx_coord_run_edges[NGX_COORD_RUN_STATES] = {
     ngx_coord_run_bit(ASKED) | ngx_coord_run_bit(BARRED),
 
     /* ASKED */
-    ngx_coord_run_bit(WAITING) | ngx_coord_run_bit(HELD)
-    | ngx_coord_run_bit(BARRED),
+    ngx_coord_run_bit(WAITING) | ngx_coord_run_bit(FETCHING)
+    | ngx_coord_run_bit(HELD) | ngx_coord_run_bit(BARRED),
 
     /* WAITING */
+    ngx_coord_run_bit(ASKED) | ngx_coord_run_bit(BARRED),
+
+    /* FETCHING */
     ngx_coord_run_bit(ASKED) | ngx_coord_run_bit(BARRED),
 
     /* HELD */

@@ -6,9 +6,11 @@
  * result to who asks later.
  *
  *   IDLE --> ASKED <--> WAITING          for its twin
- *     |       |  |         |
- *     |       |  +---------+--> BARRED   replayed, refused, not protected
- *     +-------|---------------> BARRED
+ *     |       |  ^          |
+ *     |       |  +-> FETCHING            a result that is large
+ *     |       |         |   |
+ *     +-------+---------+---+-> BARRED   replayed, refused, not protected
+ *             |
  *             v
  *            HELD -----------+           the request runs
  *             |              |
@@ -32,6 +34,7 @@ typedef enum {
     NGX_COORD_RUN_IDLE = 0,
     NGX_COORD_RUN_ASKED,           /* for the claim */
     NGX_COORD_RUN_WAITING,
+    NGX_COORD_RUN_FETCHING,        /* a result that is large */
     NGX_COORD_RUN_HELD,
     NGX_COORD_RUN_KEEPING,
     NGX_COORD_RUN_BARRED,          /* the others are ends */

@@ -18,6 +18,7 @@ typedef enum {
     NGX_COORD_SCRIPT_IDEMPOTENCY_CLAIM,
     NGX_COORD_SCRIPT_IDEMPOTENCY_COMPLETE,
     NGX_COORD_SCRIPT_IDEMPOTENCY_DISCARD,
+    NGX_COORD_SCRIPT_IDEMPOTENCY_RECORD,
     NGX_COORD_SCRIPT_IDEMPOTENCY_RELEASE,
     NGX_COORD_SCRIPT_IDEMPOTENCY_RENEW,
     NGX_COORD_SCRIPT_LEASE_ACQUIRE,
@@ -155,6 +156,15 @@ enum {
 };
 
 #define NGX_COORD_IDEMPOTENCY_DISCARD_NARGS  3
+
+
+/* idempotency_record.redis */
+
+enum {
+    NGX_COORD_IDEMPOTENCY_RECORD_R = 0
+};
+
+#define NGX_COORD_IDEMPOTENCY_RECORD_NARGS  1
 
 
 /* idempotency_release.redis */
@@ -683,12 +693,14 @@ static const ngx_coord_script_part_t
 static const ngx_coord_script_part_t
     ngx_coord_idempotency_claim_parts[] = {
 
-    { "*2\r\n"
-      "$3\r\nGET\r\n",
-      13, NGX_COORD_IDEMPOTENCY_CLAIM_R },
     { "*4\r\n"
+      "$8\r\nGETRANGE\r\n",
+      18, NGX_COORD_IDEMPOTENCY_CLAIM_R },
+    { "$1\r\n0\r\n"
+      "$4\r\n4095\r\n"
+      "*4\r\n"
       "$16\r\nZREMRANGEBYSCORE\r\n",
-      27, NGX_COORD_IDEMPOTENCY_CLAIM_K },
+      44, NGX_COORD_IDEMPOTENCY_CLAIM_K },
     { "$4\r\n-inf\r\n",
       10, NGX_COORD_IDEMPOTENCY_CLAIM_GONE },
     { "*4\r\n"
@@ -770,6 +782,15 @@ static const ngx_coord_script_part_t
       14, NGX_COORD_IDEMPOTENCY_DISCARD_K },
     { "",
       0, NGX_COORD_IDEMPOTENCY_DISCARD_DONE },
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_idempotency_record_parts[] = {
+
+    { "*2\r\n"
+      "$3\r\nGET\r\n",
+      13, NGX_COORD_IDEMPOTENCY_RECORD_R },
 };
 
 
@@ -1620,6 +1641,10 @@ const ngx_coord_script_t
     { ngx_string("idempotency_discard"),
       NGX_COORD_IDEMPOTENCY_DISCARD_NARGS, 2, 3,
       ngx_coord_idempotency_discard_parts },
+
+    { ngx_string("idempotency_record"),
+      NGX_COORD_IDEMPOTENCY_RECORD_NARGS, 1, 1,
+      ngx_coord_idempotency_record_parts },
 
     { ngx_string("idempotency_release"),
       NGX_COORD_IDEMPOTENCY_RELEASE_NARGS, 2, 4,

@@ -26,6 +26,14 @@ static ngx_int_t ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_idempotency_check(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
+static ngx_int_t ngx_http_coord_idempotency_fetched(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
+static void ngx_http_coord_idempotency_damaged(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
+static ngx_int_t ngx_http_coord_idempotency_replace(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
+static ngx_uint_t ngx_http_coord_idempotency_differs(
+    ngx_http_coord_idempotency_t *run, u_char *fingerprint, size_t len);
 static ngx_int_t ngx_http_coord_idempotency_result(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_twin(ngx_http_request_t *r,
@@ -230,26 +238,30 @@ ngx_http_coord_idempotency_decide(ngx_http_request_t *r,
         ngx_http_coord_run_take(run, ngx_http_coord_op(ctx, run->ref));
     }
 
-    rc = NGX_OK;
+    do {
 
-    if (run->state == NGX_COORD_RUN_ASKED) {
-        rc = ngx_http_coord_idempotency_check(r, run);
-    }
+        switch (run->state) {
 
-    while (rc == NGX_OK) {
+        case NGX_COORD_RUN_WAITING:
+            rc = ngx_http_coord_run_again(run);
+            break;
 
-        rc = ngx_http_coord_run_again(run);
+        case NGX_COORD_RUN_FETCHING:
+            rc = ngx_http_coord_idempotency_fetched(r, run);
+            break;
 
-        if (rc == NGX_OK) {
+        default: /* NGX_COORD_RUN_ASKED */
             rc = ngx_http_coord_idempotency_check(r, run);
+            break;
         }
-    }
+
+    } while (rc == NGX_OK);
 
     return rc;
 }
 
 
-/* NGX_OK: the answer was no good, ask again */
+/* NGX_OK: there is another answer to look at */
 
 static ngx_int_t
 ngx_http_coord_idempotency_check(ngx_http_request_t *r,
@@ -273,12 +285,7 @@ ngx_http_coord_idempotency_check(ngx_http_request_t *r,
             return ngx_http_coord_idempotency_result(r, run);
         }
 
-        run->replace = 1;
-
-        ngx_coord_metrics_decision(run->conf->zone,
-                                   NGX_COORD_OUTCOME_DAMAGED);
-        ngx_http_coord_run_log(r, run, NGX_LOG_ERR,
-                               "ignoring a damaged record");
+        ngx_http_coord_idempotency_damaged(r, run);
     }
 
     if (op->rc == NGX_OK) {
@@ -289,16 +296,100 @@ ngx_http_coord_idempotency_check(ngx_http_request_t *r,
         return ngx_http_coord_idempotency_twin(r, run);
     }
 
-    /* a result was stored, but there is none: the claim is for who asks */
+    if (result) {
 
+        /* it was no good: the claim is for who asks */
+
+        return ngx_http_coord_idempotency_replace(r, run);
+    }
+
+    /* the record of another request would be in vain */
+
+    if (ngx_http_coord_idempotency_differs(run, op->u.claim.twin,
+                                           NGX_COORD_FINGERPRINT_LEN))
+    {
+        return ngx_http_coord_idempotency_refuse(r, run,
+                                                 NGX_COORD_OUTCOME_MISMATCH);
+    }
+
+    return ngx_http_coord_run_fetch(run);
+}
+
+
+/* the answer to the question for a large record */
+
+static ngx_int_t
+ngx_http_coord_idempotency_fetched(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    if (run->op.rc == NGX_ERROR) {
+
+        if (run->tries++ == 0) {
+            return ngx_http_coord_run_fetch(run);
+        }
+
+        /* the request has run: whatever on_failure says, it does not again */
+
+        run->op.on_failure = NGX_COORD_FAILURE_CLOSED;
+
+        return ngx_http_coord_idempotency_failed(r, run);
+    }
+
+    /* of the claim, that is: it was refused */
+
+    run->op.rc = NGX_BUSY;
+
+    ngx_http_coord_run_share(run);
+
+    if (run->result && run->result->rc == NGX_OK) {
+        return ngx_http_coord_idempotency_result(r, run);
+    }
+
+    if (run->result) {
+        ngx_http_coord_idempotency_damaged(r, run);
+    }
+
+    return ngx_http_coord_idempotency_replace(r, run);
+}
+
+
+static void
+ngx_http_coord_idempotency_damaged(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
+    run->replace = 1;
+
+    ngx_coord_metrics_decision(run->conf->zone, NGX_COORD_OUTCOME_DAMAGED);
+
+    ngx_http_coord_run_log(r, run, NGX_LOG_ERR, "ignoring a damaged record");
+}
+
+
+/* a result was stored, but there is none: the claim is for who asks */
+
+static ngx_int_t
+ngx_http_coord_idempotency_replace(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run)
+{
     if (run->tries++ == NGX_HTTP_COORD_IDEMPOTENCY_TRIES) {
-        op->rc = NGX_ERROR;
+        run->op.rc = NGX_ERROR;
         return ngx_http_coord_idempotency_failed(r, run);
     }
 
     run->replace = 1;
 
-    return NGX_OK;
+    return ngx_http_coord_run_again(run);
+}
+
+
+/* 1 if the fingerprint of who was here before is another one */
+
+static ngx_uint_t
+ngx_http_coord_idempotency_differs(ngx_http_coord_idempotency_t *run,
+    u_char *fingerprint, size_t len)
+{
+    return run->conf->check != NGX_HTTP_COORD_FINGERPRINT_OFF
+           && ngx_memcmp(fingerprint, run->fingerprint, len) != 0;
 }
 
 
@@ -313,10 +404,9 @@ ngx_http_coord_idempotency_result(ngx_http_request_t *r,
         ngx_coord_op_undo(&run->op);
     }
 
-    if (run->conf->check != NGX_HTTP_COORD_FINGERPRINT_OFF
-        && ngx_memcmp(run->result->record.fingerprint, run->fingerprint,
-                      NGX_COORD_DIGEST_LEN)
-           != 0)
+    if (ngx_http_coord_idempotency_differs(run,
+                                           run->result->record.fingerprint,
+                                           NGX_COORD_DIGEST_LEN))
     {
         return ngx_http_coord_idempotency_refuse(r, run,
                                                  NGX_COORD_OUTCOME_MISMATCH);
@@ -346,10 +436,8 @@ ngx_http_coord_idempotency_twin(ngx_http_request_t *r,
 
     claim = &run->op.u.claim;
 
-    if (run->conf->check != NGX_HTTP_COORD_FINGERPRINT_OFF
-        && ngx_memcmp(claim->twin, run->fingerprint,
-                      NGX_COORD_FINGERPRINT_LEN)
-           != 0)
+    if (ngx_http_coord_idempotency_differs(run, claim->twin,
+                                           NGX_COORD_FINGERPRINT_LEN))
     {
         return ngx_http_coord_idempotency_refuse(r, run,
                                                  NGX_COORD_OUTCOME_MISMATCH);

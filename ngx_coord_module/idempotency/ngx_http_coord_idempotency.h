@@ -314,6 +314,9 @@ void ngx_http_coord_run_share(ngx_http_coord_idempotency_t *run);
  */
 ngx_int_t ngx_http_coord_run_wait(ngx_http_coord_idempotency_t *run);
 
+/* asks for a record that did not come with the answer; as run_again() */
+ngx_int_t ngx_http_coord_run_fetch(ngx_http_coord_idempotency_t *run);
+
 /*
  * Asks for the claim once more.  NGX_OK: run->op is the answer; NGX_AGAIN:
  * decide() will be called again, with it; NGX_ERROR: no memory.

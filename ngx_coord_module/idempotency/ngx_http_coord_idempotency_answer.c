@@ -113,6 +113,7 @@ ngx_http_coord_idempotency_problem(ngx_http_coord_idempotency_t *run,
     const ngx_http_coord_idempotency_answer_t *answer,
     ngx_http_coord_problem_t *problem)
 {
+    ngx_coord_nsec_t    left;
     ngx_coord_claim_t  *claim;
 
     ngx_memzero(problem, sizeof(ngx_http_coord_problem_t));
@@ -142,7 +143,15 @@ ngx_http_coord_idempotency_problem(ngx_http_coord_idempotency_t *run,
         return;
     }
 
-    problem->retry_after = ngx_max(ngx_coord_ceil_sec(claim->remaining), 1);
+    /* as long again as the twin has run so far, within its lease */
+
+    left = claim->remaining;
+
+    if (claim->ran) {
+        left = ngx_min(left, claim->ran);
+    }
+
+    problem->retry_after = ngx_max(ngx_coord_ceil_sec(left), 1);
 }
 
 

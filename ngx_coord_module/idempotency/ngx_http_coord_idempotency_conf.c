@@ -18,6 +18,9 @@ static void *ngx_http_coord_idempotency_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_coord_idempotency_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf,
     void *parent, void *child);
+static void ngx_http_coord_idempotency_merge_values(
+    ngx_http_coord_idempotency_conf_t *prev,
+    ngx_http_coord_idempotency_conf_t *conf);
 static char *ngx_http_coord_idempotency_check(ngx_conf_t *cf,
     ngx_http_coord_idempotency_conf_t *conf, ngx_uint_t inherited);
 static void ngx_http_coord_idempotency_check_next(ngx_conf_t *cf,
@@ -294,6 +297,37 @@ ngx_http_coord_idempotency_create_conf(ngx_conf_t *cf)
 }
 
 
+/* what goes together is inherited together */
+
+static void
+ngx_http_coord_idempotency_merge_values(
+    ngx_http_coord_idempotency_conf_t *prev,
+    ngx_http_coord_idempotency_conf_t *conf)
+{
+    if (conf->key == NULL) {
+        conf->key = prev->key;
+        conf->header = prev->header;
+        conf->key_body = prev->key_body;
+        conf->key_constant = prev->key_constant;
+    }
+
+    if (conf->scope == NULL && !conf->global) {
+        conf->scope = prev->scope;
+        conf->global = prev->global;
+        conf->scope_body = prev->scope_body;
+    }
+
+    if (conf->check == NGX_CONF_UNSET_UINT) {
+        conf->fingerprint = prev->fingerprint;
+    }
+
+    if (conf->zone == NULL) {
+        conf->zone = prev->zone;
+        conf->size = prev->size;
+    }
+}
+
+
 static char *
 ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
     void *child)
@@ -317,22 +351,7 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
     ngx_conf_merge_value(conf->shadow, conf->shadow, 0);
     ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
 
-    if (conf->key == NULL) {
-        conf->key = prev->key;
-        conf->header = prev->header;
-        conf->key_body = prev->key_body;
-        conf->key_constant = prev->key_constant;
-    }
-
-    if (conf->scope == NULL && !conf->global) {
-        conf->scope = prev->scope;
-        conf->global = prev->global;
-        conf->scope_body = prev->scope_body;
-    }
-
-    if (conf->check == NGX_CONF_UNSET_UINT) {
-        conf->fingerprint = prev->fingerprint;
-    }
+    ngx_http_coord_idempotency_merge_values(prev, conf);
 
     ngx_conf_merge_uint_value(conf->check, prev->check,
                               NGX_HTTP_COORD_FINGERPRINT_DEFAULT);
@@ -353,11 +372,6 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
     ngx_conf_merge_ptr_value(conf->pass, prev->pass, NULL);
     ngx_conf_merge_ptr_value(conf->hide, prev->hide, NULL);
     ngx_conf_merge_str_value(conf->doc_url, prev->doc_url, "");
-
-    if (conf->zone == NULL) {
-        conf->zone = prev->zone;
-        conf->size = prev->size;
-    }
 
     if (conf->mode == NGX_HTTP_COORD_IDEMPOTENCY_OFF) {
         return NGX_CONF_OK;

@@ -17,6 +17,8 @@
 
 static ngx_int_t ngx_http_coord_run_news(ngx_coord_waiter_t *waiter);
 static void ngx_http_coord_run_overdue(ngx_event_t *ev);
+static ngx_int_t ngx_http_coord_run_send(ngx_http_coord_idempotency_t *run,
+    ngx_coord_batch_t *batch);
 static ngx_coord_batch_t *ngx_http_coord_run_question(
     ngx_http_coord_idempotency_t *run);
 static void ngx_http_coord_run_answered(ngx_coord_batch_t *batch);
@@ -83,7 +85,14 @@ ngx_http_coord_run_share(ngx_http_coord_idempotency_t *run)
 
     op = &run->op;
 
-    if (op->rc != NGX_BUSY || op->u.claim.state == NGX_COORD_CLAIM_RUNNING) {
+    if (run->state == NGX_COORD_RUN_ASKED
+        && (op->rc != NGX_BUSY
+            || op->u.claim.state == NGX_COORD_CLAIM_RUNNING
+            || (op->u.claim.state == NGX_COORD_CLAIM_DONE
+                && run->result == NULL)))
+    {
+        /* nothing to tell, or not yet */
+
         return;
     }
 
@@ -101,7 +110,7 @@ ngx_http_coord_run_share(ngx_http_coord_idempotency_t *run)
 
         /* what it asks by is its own */
 
-        other->op.rc = op->rc;
+        other->op.rc = NGX_BUSY;
         other->op.failure = op->failure;
         other->op.source = op->source;
         other->op.u.claim = op->u.claim;
@@ -194,18 +203,56 @@ ngx_http_coord_run_overdue(ngx_event_t *ev)
 }
 
 
-/* asks for the claim once more, outside of the walk; NGX_OK: answered */
-
 ngx_int_t
 ngx_http_coord_run_again(ngx_http_coord_idempotency_t *run)
 {
-    ngx_coord_batch_t  *batch;
-
-    if (run->state == NGX_COORD_RUN_WAITING) {
+    if (run->state != NGX_COORD_RUN_ASKED) {
         ngx_http_coord_run_set(run, NGX_COORD_RUN_ASKED);
     }
 
-    batch = ngx_http_coord_run_question(run);
+    return ngx_http_coord_run_send(run, ngx_http_coord_run_question(run));
+}
+
+
+ngx_int_t
+ngx_http_coord_run_fetch(ngx_http_coord_idempotency_t *run)
+{
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    if (run->state != NGX_COORD_RUN_FETCHING) {
+        ngx_http_coord_run_set(run, NGX_COORD_RUN_FETCHING);
+    }
+
+    batch = ngx_coord_batch_create(run->conf->zone->store);
+    if (batch == NULL) {
+        return NGX_ERROR;
+    }
+
+    op = ngx_coord_batch_add(batch, &ngx_coord_op_claim_record,
+                             run->conf->zone, run->op.key, run->op.key_len);
+    if (op == NULL) {
+        ngx_coord_batch_done(batch);
+        return NGX_ERROR;
+    }
+
+    op->source = run->op.source;
+
+    /* what is known of the result stays known */
+
+    op->u.claim = run->op.u.claim;
+    ngx_memcpy(op->id, run->op.id, NGX_COORD_ID_LEN);
+
+    return ngx_http_coord_run_send(run, batch);
+}
+
+
+/* NGX_OK: answered; NGX_AGAIN: it will be */
+
+static ngx_int_t
+ngx_http_coord_run_send(ngx_http_coord_idempotency_t *run,
+    ngx_coord_batch_t *batch)
+{
     if (batch == NULL) {
         return NGX_ERROR;
     }

@@ -41,6 +41,13 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
 #define NGX_COORD_OP_FULL_BUSY  0x20
 
 
+/* its reply may be large: it travels where no decision waits behind it */
+#define NGX_COORD_OP_BULK       0x08
+
+/* bytes of a record that travel with decisions; larger ones do not */
+#define NGX_COORD_RECORD_INLINE  4096
+
+
 /* the states that a key may have in memory; each is an entry of its own */
 typedef enum {
     NGX_COORD_KIND_BUCKET = 0,
@@ -200,8 +207,10 @@ typedef enum {
 
 /*
  * Claims: one holder a key, named by id, and then one result.  CLAIM: NGX_OK
- * granted, NGX_BUSY refused; the record of a result comes as blob with either
- * answer.  RENEW: lease 0 lets the claim lapse in place; NGX_BUSY: it is lost.
+ * granted, NGX_BUSY refused; the record of a result comes with either answer
+ * if it is of the same fingerprint and not large.  RECORD: the record, however
+ * large; NGX_BUSY: there is none.  RENEW: lease 0 lets the claim lapse in
+ * place; NGX_BUSY: it is lost.
  * COMPLETE stores blob; NGX_BUSY: another result stood there already.
  * RELEASE ends the claim, or with done removes the mark of a result that is
  * no good.  DISCARD removes a result.
@@ -219,6 +228,7 @@ typedef struct {
     ngx_coord_claim_e          state;     /* of whom refused this one */
     u_char                     twin[NGX_COORD_FINGERPRINT_LEN];
     ngx_coord_nsec_t           remaining; /* of the lease or the result */
+    ngx_coord_nsec_t           ran;       /* RUNNING: so far; 0: not known */
 } ngx_coord_claim_t;
 
 
@@ -330,6 +340,7 @@ extern const ngx_coord_op_type_t  ngx_coord_op_user_revoke;
 
 /* claims and results: u.claim */
 extern const ngx_coord_op_type_t  ngx_coord_op_claim;
+extern const ngx_coord_op_type_t  ngx_coord_op_claim_record;
 extern const ngx_coord_op_type_t  ngx_coord_op_claim_renew;
 extern const ngx_coord_op_type_t  ngx_coord_op_claim_complete;
 extern const ngx_coord_op_type_t  ngx_coord_op_claim_release;

@@ -8,18 +8,25 @@
  *
  *   claim   fingerprint and token, 64 hex digits
  *   mark    fingerprint, 32 hex digits, and "d"
+ *
+ * A token begins with the time of the claim, on the clock of its store.
  */
 
 
-#include "ngx_coord_op_arg.h"
+#include "ngx_coord_op_claim.h"
 
 
 #define NGX_COORD_CLAIM_MEMBER                                                \
     (2 * NGX_COORD_FINGERPRINT_LEN + 2 * NGX_COORD_ID_LEN)
-#define NGX_COORD_CLAIM_MARK  (2 * NGX_COORD_FINGERPRINT_LEN + 1)
 
 /* the mark goes so much before the record: a result is never without one */
 #define NGX_COORD_CLAIM_EARLY  (10 * NGX_COORD_NSEC_PER_MSEC)
+
+
+/* bytes of a token that tell its time, in milliseconds */
+#define NGX_COORD_CLAIM_TIME   6
+#define NGX_COORD_CLAIM_APART  1000
+#define NGX_COORD_CLAIM_LONG   (7 * 24 * 3600 * 1000)
 
 
 /* the blob of a claim in memory */
@@ -32,11 +39,12 @@ typedef struct {
 
 static void ngx_coord_arg_member(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op);
-static void ngx_coord_arg_mark(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op);
 static void ngx_coord_arg_channel(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op);
 static int64_t ngx_coord_claim_ttl(ngx_coord_op_t *op);
+static void ngx_coord_claim_stamp(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_coord_nsec_t ngx_coord_claim_ran(const u_char *id,
+    ngx_coord_nsec_t now);
 static void ngx_coord_claim_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_claim_parse(ngx_coord_op_t *op,
@@ -44,8 +52,6 @@ static ngx_int_t ngx_coord_claim_parse(ngx_coord_op_t *op,
 static ngx_int_t ngx_coord_claim_twin(ngx_coord_claim_t *claim,
     ngx_coord_resp_value_t *value, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_claim_run(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_record_load(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_coord_entry_t *ngx_coord_claim_get(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_stored_claim_t *stored, ngx_coord_nsec_t now);
@@ -64,10 +70,6 @@ static ngx_int_t ngx_coord_claim_complete_run(ngx_coord_table_t *table,
 static void ngx_coord_claim_release_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_claim_release_run(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static void ngx_coord_claim_discard_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_claim_discard_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static void ngx_coord_claim_forget_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
@@ -139,22 +141,6 @@ const ngx_coord_op_type_t  ngx_coord_op_claim_release = {
 };
 
 
-const ngx_coord_op_type_t  ngx_coord_op_claim_discard = {
-    ngx_string("claim_discard"),
-    0,
-    NGX_COORD_KIND_CLAIM,
-    NGX_COORD_SCRIPT_IDEMPOTENCY_DISCARD,
-    ngx_coord_claim_discard_build,
-    ngx_coord_give_parse,
-    NULL,
-    ngx_coord_claim_discard_run,
-    NULL,
-    NULL,
-    NULL,
-    NULL
-};
-
-
 const ngx_coord_op_type_t  ngx_coord_op_claim_forget = {
     ngx_string("claim_forget"),
     0,
@@ -180,21 +166,6 @@ ngx_coord_arg_member(ngx_coord_command_t *cmd, ngx_uint_t n,
     p = ngx_hex_dump(cmd->last, op->u.claim.fingerprint,
                      NGX_COORD_FINGERPRINT_LEN);
     p = ngx_hex_dump(p, op->id, NGX_COORD_ID_LEN);
-
-    ngx_coord_arg_str(&cmd->args[n], cmd->last, p - cmd->last);
-
-    cmd->last = p;
-}
-
-
-static void
-ngx_coord_arg_mark(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
-{
-    u_char  *p;
-
-    p = ngx_hex_dump(cmd->last, op->u.claim.fingerprint,
-                     NGX_COORD_FINGERPRINT_LEN);
-    *p++ = 'd';
 
     ngx_coord_arg_str(&cmd->args[n], cmd->last, p - cmd->last);
 
@@ -231,6 +202,53 @@ ngx_coord_claim_ttl(ngx_coord_op_t *op)
 }
 
 
+/* a claim that is asked for anew keeps the time of its first question */
+
+static void
+ngx_coord_claim_stamp(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    uint64_t    msec;
+    ngx_uint_t  i;
+
+    if (ngx_coord_claim_ran(op->id, now)) {
+        return;
+    }
+
+    msec = now / NGX_COORD_NSEC_PER_MSEC;
+
+    for (i = NGX_COORD_CLAIM_TIME; i > 0; i--) {
+        op->id[i - 1] = (u_char) (msec & 0xff);
+        msec >>= 8;
+    }
+}
+
+
+/* how long ago a claim was made, at least 1 ms; 0: that is not known */
+
+static ngx_coord_nsec_t
+ngx_coord_claim_ran(const u_char *id, ngx_coord_nsec_t now)
+{
+    int64_t     msec;
+    ngx_uint_t  i;
+
+    msec = 0;
+
+    for (i = 0; i < NGX_COORD_CLAIM_TIME; i++) {
+        msec = msec << 8 | id[i];
+    }
+
+    msec = now / NGX_COORD_NSEC_PER_MSEC - msec;
+
+    /* clocks of workers are a little apart; a run that long is none */
+
+    if (msec < -NGX_COORD_CLAIM_APART || msec > NGX_COORD_CLAIM_LONG) {
+        return 0;
+    }
+
+    return ngx_max(msec, 1) * NGX_COORD_NSEC_PER_MSEC;
+}
+
+
 static void
 ngx_coord_claim_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
@@ -242,6 +260,8 @@ ngx_coord_claim_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     a = cmd->args;
     claim = &op->u.claim;
     gone = claim->keep ? now - claim->ttl : now;
+
+    ngx_coord_claim_stamp(op, now);
 
     ngx_coord_arg_key(cmd, NGX_COORD_IDEMPOTENCY_CLAIM_R, op, "}:r");
     ngx_coord_arg_key(cmd, NGX_COORD_IDEMPOTENCY_CLAIM_K, op, "}");
@@ -260,15 +280,12 @@ ngx_coord_claim_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
     int64_t             dropped, granted;
-    ngx_int_t           rc;
     ngx_str_t           blob;
     ngx_coord_claim_t  *claim;
 
     claim = &op->u.claim;
 
-    rc = ngx_coord_resp_string(values[0], &blob);
-
-    if (rc == NGX_ERROR
+    if (ngx_coord_resp_string(values[0], &blob) != NGX_OK
         || ngx_coord_resp_integer(values[1], &dropped) != NGX_OK
         || ngx_coord_resp_integer(values[4], &granted) != NGX_OK
         || ngx_coord_claim_twin(claim, values[5], now) != NGX_OK)
@@ -278,16 +295,8 @@ ngx_coord_claim_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 
     claim->lapsed = (dropped > 0);
 
-    if (rc == NGX_OK && blob.len) {
-        op->record.data = ngx_alloc(blob.len, ngx_cycle->log);
-
-        if (op->record.data == NULL) {
-            return NGX_ERROR;
-        }
-
-        op->record.len = blob.len;
-
-        ngx_memcpy(op->record.data, blob.data, blob.len);
+    if (ngx_coord_record_keep(op, &blob) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     if (granted) {
@@ -305,6 +314,7 @@ static ngx_int_t
 ngx_coord_claim_twin(ngx_coord_claim_t *claim, ngx_coord_resp_value_t *value,
     ngx_coord_nsec_t now)
 {
+    u_char            id[NGX_COORD_CLAIM_TIME];
     ngx_str_t         member;
     ngx_coord_nsec_t  expires;
 
@@ -323,6 +333,15 @@ ngx_coord_claim_twin(ngx_coord_claim_t *claim, ngx_coord_resp_value_t *value,
     if (member.len == NGX_COORD_CLAIM_MEMBER) {
         claim->state = (claim->remaining > 0) ? NGX_COORD_CLAIM_RUNNING
                                               : NGX_COORD_CLAIM_LAPSED;
+
+        if (ngx_coord_unhex(id, member.data + 2 * NGX_COORD_FINGERPRINT_LEN,
+                            NGX_COORD_CLAIM_TIME)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        claim->ran = ngx_coord_claim_ran(id, now);
 
     } else if (member.len == NGX_COORD_CLAIM_MARK) {
         claim->state = NGX_COORD_CLAIM_DONE;
@@ -350,7 +369,9 @@ ngx_coord_claim_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     claim->state = NGX_COORD_CLAIM_NONE;
     claim->lapsed = 0;
 
-    rc = ngx_coord_record_load(table, op, now);
+    ngx_coord_claim_stamp(op, now);
+
+    rc = ngx_coord_record_find(table, op, now);
 
     if (rc != NGX_DECLINED) {
         return rc;
@@ -363,6 +384,7 @@ ngx_coord_claim_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
         if (stored.expires > gone) {
             claim->remaining = stored.expires - now;
+            claim->ran = ngx_coord_claim_ran(stored.id, now);
             claim->state = (claim->remaining > 0) ? NGX_COORD_CLAIM_RUNNING
                                                   : NGX_COORD_CLAIM_LAPSED;
 
@@ -376,37 +398,6 @@ ngx_coord_claim_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     }
 
     return ngx_coord_claim_set(table, op, entry, now);
-}
-
-
-/* NGX_BUSY: here is the record; NGX_DECLINED: there is none */
-
-static ngx_int_t
-ngx_coord_record_load(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_entry_t  *entry;
-
-    entry = ngx_coord_table_find(table, NGX_COORD_KIND_RECORD, op->key,
-                                 op->key_len, now);
-
-    if (entry == NULL || entry->length == 0) {
-        return NGX_DECLINED;
-    }
-
-    op->record.data = ngx_alloc(entry->length, ngx_cycle->log);
-
-    if (op->record.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    op->record.len = ngx_coord_table_read(table, entry, op->record.data, 0,
-                                        entry->length);
-
-    op->u.claim.state = NGX_COORD_CLAIM_DONE;
-    op->u.claim.remaining = entry->expires - now;
-
-    return NGX_BUSY;
 }
 
 
@@ -608,33 +599,6 @@ ngx_coord_claim_release_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     entry = ngx_coord_claim_get(table, op, &stored, now);
 
     if (entry && ngx_memcmp(stored.id, op->id, NGX_COORD_ID_LEN) == 0) {
-        ngx_coord_table_remove(table, entry);
-    }
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_coord_claim_discard_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_arg_key(cmd, NGX_COORD_IDEMPOTENCY_DISCARD_R, op, "}:r");
-    ngx_coord_arg_key(cmd, NGX_COORD_IDEMPOTENCY_DISCARD_K, op, "}");
-    ngx_coord_arg_mark(cmd, NGX_COORD_IDEMPOTENCY_DISCARD_DONE, op);
-}
-
-
-static ngx_int_t
-ngx_coord_claim_discard_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_entry_t  *entry;
-
-    entry = ngx_coord_table_find(table, NGX_COORD_KIND_RECORD, op->key,
-                                 op->key_len, now);
-
-    if (entry) {
         ngx_coord_table_remove(table, entry);
     }
 

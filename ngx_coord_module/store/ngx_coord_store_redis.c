@@ -117,6 +117,12 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
             call->form = NGX_COORD_CALL_ALONE;
         }
 
+        if ((op->type->flags & NGX_COORD_OP_BULK)
+            || op->record.len > NGX_COORD_RECORD_INLINE)
+        {
+            call->lane = NGX_COORD_LANE_BULK;
+        }
+
         if (first == NULL) {
             first = op;
         }

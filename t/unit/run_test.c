@@ -15,12 +15,12 @@
 #include "ngx_coord_run.h"
 
 
-static const char  states[] = "IAWHKBFUS";
+static const char  states[] = "IAWGHKBFUS";
 
 /* as ngx_coord_run.h draws them */
 static const char  *edges[] = {
-    "IA", "IB", "AW", "AH", "AB", "WA", "WB", "HK", "HF", "HU",
-    "KK", "KS", "KF", "KU", NULL
+    "IA", "IB", "AW", "AG", "AH", "AB", "WA", "WB", "GA", "GB",
+    "HK", "HF", "HU", "KK", "KS", "KF", "KU", NULL
 };
 
 
