@@ -19,25 +19,26 @@ $t->redis;
 
 my $large = join '', map { sprintf '%08d', $_ } 1 .. 60_000;    # 480 kB
 my $huge = $large x 8;
-my $origin = $t->origin(routes => {
-    '/early' => { delay => 1, body => $large },
-    '/middle' => { parts => [ [0, substr($large, 0, 200_000)],
-                              [1, substr($large, 200_000)] ] },
-    '/chunked' => { parts => [ [0, substr($large, 0, 200_000)],
-                               [1, substr($large, 200_000)] ],
-                    chunked => 5000 },
-    '/close' => { parts => [ [0, substr($large, 0, 200_000)],
-                             [1, substr($large, 200_000)] ],
-                  until_close => 1 },
-    '/cut' => { delay => 1, body => $large, close_at => 300_000 },
-    '/bad' => { delay => 1, status => 500, body => $large },
-    '/huge' => { delay => 0.3, body => $huge },
-    '/short' => { delay => 1, body => 'short' },
-    '/none' => { delay => 1, status => 204 },
-    '/events' => { parts => [ [0, "data: 1\n\n"], [3, "data: 2\n\n"] ],
-                   headers => [ 'Content-Type' => 'text/event-stream' ],
-                   chunked => 1 },
-});
+my @parts = ([0, substr($large, 0, 200_000)], [1, substr($large, 200_000)]);
+
+# the first part of a path says what is answered, the second is the case's
+
+my %answers = (
+    early => { delay => 1, body => $large },
+    middle => { parts => \@parts },
+    chunked => { parts => \@parts, chunked => 5000 },
+    close => { parts => \@parts, until_close => 1 },
+    cut => { delay => 1, body => $large, close_at => 300_000 },
+    bad => { delay => 1, status => 500, body => $large },
+    huge => { delay => 0.3, body => $huge },
+    short => { delay => 1, body => 'short' },
+    none => { delay => 1, status => 204 },
+    events => { parts => [ [0, "data: 1\n\n"], [3, "data: 2\n\n"] ],
+                headers => [ 'Content-Type' => 'text/event-stream' ],
+                chunked => 1 },
+);
+
+my $origin = $t->origin(default => sub { $answers{(split m!/!, $_[0]{path})[1]} });
 
 my $n = $t->node(name => 'n', workers => 1, http => <<'EOF')->start;
     coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 2s; }
@@ -105,59 +106,44 @@ EOF
 my $serial = 0;
 
 
-# one abort after another
+# clients that leave, all at the same time
+
+my @cases;
 
 for my $mode (qw(on off little)) {
     for my $how (qw(close reset)) {
-        aborted("/$mode/early", $how);
-        aborted("/$mode/middle", $how, 1);
+        push @cases, leave("/$mode/early", $how);
+        push @cases, leave("/$mode/middle", $how, 1);
     }
 
-    aborted("/$mode/chunked", 'reset', 1);
-    aborted("/$mode/close", 'reset', 1);
-    aborted("/$mode/none", 'reset', 0, '', 204);
+    push @cases, leave("/$mode/chunked", 'reset', 1);
+    push @cases, leave("/$mode/close", 'reset', 1);
+    push @cases, leave("/$mode/none", 'reset', 0, '', 204);
 }
 
-aborted('/fallback/early', 'reset');
-aborted('/fallback/middle', 'close', 1);
+push @cases, leave('/fallback/early', 'reset');
+push @cases, leave('/fallback/middle', 'close', 1);
 
 for my $mode (qw(small smalloff)) {
     for my $how (qw(close reset)) {
-        aborted("/$mode/early", $how, 0, '');
-        aborted("/$mode/middle", $how, 1, '');
+        push @cases, leave("/$mode/early", $how, 0, '');
+        push @cases, leave("/$mode/middle", $how, 1, '');
     }
 }
 
+# and those that stop reading
 
-# a client that stops reading
+push @cases, leave("/$_/huge", 'stall', 1, $huge) for qw(on off little);
+push @cases, leave("/$_/huge", 'stall', 1, '') for qw(small smalloff);
 
-for my $mode (qw(on off little)) {
-    my $h = [ 'Idempotency-Key' => 'stalled' . ++$serial ];
-    my $conn = start("/$mode/huge", $h);
-    ok($conn->read(10), "$mode, stalled: gets something");
+left($_) for @cases;
 
-    my $r = settled("/$mode/huge", $h);
-    is($r->header('Idempotency-Replayed'), 'true', "$mode, stalled: stored");
-    ok($r->body eq $huge, "$mode, stalled: all of it");
-    ok($conn->closed(20), "$mode, stalled: and let go");
-}
-
-for my $mode (qw(small smalloff)) {
-    my $h = [ 'Idempotency-Key' => 'stalled' . ++$serial ];
-    my $conn = start("/$mode/huge", $h);
-    ok($conn->read(10), "$mode, stalled: gets something");
-
-    my $r = settled("/$mode/huge", $h);
-    is($r->header('Idempotency-Replayed'), 'omitted',
-       "$mode, stalled: stored");
-    ok($conn->closed(20), "$mode, stalled: and let go");
-}
 
 # a client that is slow, and one that closes its side only
 
 {
     my $h = [ 'Idempotency-Key' => 'slow' . ++$serial ];
-    my $conn = start('/on/huge', $h);
+    my $conn = start('/on/huge/slow', $h);
     my $length = 0;
 
     while (defined(my $bytes = $conn->read(10))) {
@@ -169,8 +155,8 @@ for my $mode (qw(small smalloff)) {
     cmp_ok($length, '>', length $huge, 'slow: gets all');
 
     $h = [ 'Idempotency-Key' => 'half' . ++$serial ];
-    $conn = start('/on/short', $h);
-    $t->wait_for(sub { $origin->count('/short') }, 10);
+    $conn = start('/on/short/half', $h);
+    $t->wait_for(sub { $origin->count('/short/half') }, 10);
     shutdown $conn->{sock}, 1;
     my $r = $conn->response(method => 'POST', timeout => 10);
     is($r->body, 'short', 'closes its side: gets its response');
@@ -181,56 +167,50 @@ is($origin->aborted, 0, 'no upstream was left before its end');
 
 # HTTP/2: a stream that is reset, a connection that is lost
 
+my @streams;
+
 for my $mode (qw(on off little small)) {
-    my $body = $mode eq 'small' ? '' : $large;
-
     for my $route (qw(early middle)) {
-        my $h = [ 'Idempotency-Key' => 'h2' . ++$serial ];
-        my $before = $origin->count("/$route");
-        my $conn = h2_start("/$mode/$route", $h);
-
-        $t->wait_for(sub { $origin->count("/$route") == $before + 1 }, 10);
-        $conn->read(5) if $route eq 'middle';
-        select undef, undef, undef, 0.2;
-        $conn->send(frame(3, 0, 1, pack('N', 8)));
-
-        my $r = settled("/$mode/$route", $h, host => 'h2');
-        ok($r->header('Idempotency-Replayed'), "h2 $mode $route: RST_STREAM");
-        ok($r->body eq $body, "h2 $mode $route: body");
-        is($origin->count("/$route"), $before + 1, "h2 $mode $route: once");
-
-        # other streams go on
-
-        $conn->send(frame(6, 0, 0, 'pingpong'));
-        like(drain($conn, 'pingpong'), qr/pingpong/, 'h2: connection lives');
-
-        $h = [ 'Idempotency-Key' => 'h2' . ++$serial ];
-        $conn = h2_start("/$mode/$route", $h);
-        $t->wait_for(sub { $origin->count("/$route") == $before + 2 }, 10);
-        $conn->reset;
-
-        $r = settled("/$mode/$route", $h, host => 'h2');
-        ok($r->header('Idempotency-Replayed'), "h2 $mode $route: lost");
-        ok($r->body eq $body, "h2 $mode $route: body");
+        for my $how (qw(RST_STREAM lost)) {
+            push @streams, h2_leave($mode, $route, $how);
+        }
     }
+}
+
+for my $case (@streams) {
+    my ($mode, $how, $path, $conn) = @$case{qw(mode how path conn)};
+    my $r = settled("/$mode$path", $case->{headers}, host => 'h2');
+
+    ok($r->header('Idempotency-Replayed'), "h2 $mode $path: $how");
+    ok($r->body eq ($mode eq 'small' ? '' : $large), "h2 $mode $path: body");
+    is($origin->count($path), 1, "h2 $mode $path: once");
+
+    next if $how eq 'lost';
+
+    # other streams go on
+
+    $conn->send(frame(6, 0, 0, 'pingpong'));
+    like(drain($conn, 'pingpong'), qr/pingpong/, 'h2: connection lives');
 }
 
 is($origin->aborted, 0, 'no upstream was left before its end, HTTP/2');
 
+@streams = ();
+
 
 # nothing to be kept
 
-for my $path ('/on/cut', '/off/cut', '/on/bad', '/off/bad') {
-    my $h = [ 'Idempotency-Key' => 'bad' . ++$serial ];
-    my ($route) = $path =~ m!(/\w+)$!;
-    my $before = $origin->count($route);
-    my $conn = start($path, $h);
+my @bad;
 
-    $t->wait_for(sub { $origin->count($route) == $before + 1 }, 10);
-    $conn->reset;
-    my $r = settled($path, $h);
-    is($r->header('Idempotency-Replayed'), undef, "$path: not stored");
-    is($origin->count($route), $before + 2, "$path: executed again");
+for my $path ('/on/cut', '/off/cut', '/on/bad', '/off/bad') {
+    push @bad, leave($path, 'reset');
+}
+
+for my $case (@bad) {
+    my $r = settled($case->{path}, $case->{headers});
+
+    is($r->header('Idempotency-Replayed'), undef, "$case->{name}: not stored");
+    is($origin->count($case->{route}), 2, "$case->{name}: executed again");
 }
 
 # a stream of events, and what is not protected, end with their client
@@ -300,26 +280,43 @@ sub settled {
 }
 
 
-sub aborted {
+# a client that leaves when its request runs, or does not read any more
+
+sub leave {
     my ($path, $how, $read, $body, $status) = @_;
 
-    my $h = [ 'Idempotency-Key' => "abort" . ++$serial ];
-    my ($route) = $path =~ m!(/\w+)$!;
-    my $before = $origin->count($route);
+    my $h = [ 'Idempotency-Key' => 'leave' . ++$serial ];
+
+    $path .= "/$serial";
+
+    my ($route) = $path =~ m!(/\w+/\w+)$!;
     my $conn = start($path, $h);
 
-    $body = $large if !defined $body;
-
-    $t->wait_for(sub { $origin->count($route) == $before + 1 }, 10);
+    $t->wait_for(sub { $origin->count($route) }, 10);
     $conn->read(10) if $read;
-    $how eq 'close' ? $conn->close : $conn->reset;
+    $conn->close if $how eq 'close';
+    $conn->reset if $how eq 'reset';
 
-    my $r = settled($path, $h);
+    return { path => $path, route => $route, how => $how, headers => $h,
+             name => "$path, $how", conn => $conn, status => $status || 200,
+             body => defined $body ? $body : $large };
+}
 
-    ok($r->header('Idempotency-Replayed'), "$path, $how: stored");
-    is($r->status, $status || 200, "$path, $how: status");
-    ok($r->body eq $body, "$path, $how: body");
-    is($origin->count($route), $before + 1, "$path, $how: once");
+
+# and what comes of it
+
+sub left {
+    my ($case) = @_;
+
+    my $r = settled($case->{path}, $case->{headers});
+
+    is($r->header('Idempotency-Replayed'),
+       $case->{path} =~ /small/ ? 'omitted' : 'true', "$case->{name}: stored");
+    is($r->status, $case->{status}, "$case->{name}: status");
+    ok($r->body eq $case->{body}, "$case->{name}: body");
+    is($origin->count($case->{route}), 1, "$case->{name}: once");
+    ok($case->{conn}->closed(20), "$case->{name}: and let go")
+        if $case->{how} eq 'stall';
 }
 
 
@@ -330,6 +327,25 @@ sub frame {
 
     return substr(pack('N', length $payload), 1)
            . pack('CCN', $type, $flags, $stream) . $payload;
+}
+
+
+sub h2_leave {
+    my ($mode, $route, $how) = @_;
+
+    my $h = [ 'Idempotency-Key' => 'h2' . ++$serial ];
+    my $path = "/$route/$serial";
+    my $conn = h2_start("/$mode$path", $h);
+
+    $t->wait_for(sub { $origin->count($path) }, 10);
+    $conn->read(5) if $route eq 'middle';
+
+    # the stream alone, or the connection with it
+
+    $how eq 'lost' ? $conn->reset : $conn->send(frame(3, 0, 1, pack('N', 8)));
+
+    return { mode => $mode, how => $how, path => $path, headers => $h,
+             conn => $conn };
 }
 
 

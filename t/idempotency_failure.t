@@ -20,10 +20,16 @@ my $t = Coord->new;
 my $redis = $t->redis;
 my $fake = $t->fake_redis(upstream => $redis->{port});
 
+my $killed = 0;
+
 my $origin = $t->origin(routes => {
     '/slow' => { delay => 4, body => 'slow' },
     '/second' => { delay => 1, body => 'second' },
     '/hang' => { delay => 6, body => 'late' },
+    '/killed' => sub {
+        # the second one is what is asked for
+        return { delay => $killed++ ? 0.2 : 30, body => 'late' };
+    },
 });
 
 my $http = <<'EOF';
@@ -134,32 +140,40 @@ sub start {
 # the outcome is unknown, or known
 
 {
-    my $h = key();
+    my ($run, $strict, $page) = map { key() } 1 .. 3;
     my $before = $origin->count('/hang');
 
-    is($n->post('/run/hang', 'b', headers => $h)->status, 504, 'timeout');
-    is($n->post('/run/hang', 'b', headers => $h)->status, 504,
-       'on_unknown run: again');
-    is($origin->count('/hang'), $before + 2, 'on_unknown run: executed again');
+    # all at once: each takes a second
 
-    $h = key();
-    is($n->post('/strict/hang', 'b', headers => $h)->status, 504, 'timeout');
-    my $r = $n->post('/strict/hang', 'b', headers => $h);
-    is($r->status, 409, 'on_unknown conflict');
-    like($r->body, qr/without a known outcome/, 'on_unknown conflict: why');
-    is($r->header('Retry-After'), undef, 'on_unknown conflict: not soon');
+    my $ask = sub {
+        my @req = map { $n->req($_->[0], method => 'POST', body => 'b',
+                                headers => $_->[1]) }
+                  [ '/run/hang', $run ], [ '/strict/hang', $strict ],
+                  [ '/page/hang', $page ];
+        return $t->parallel(\@req);
+    };
+
+    my @r = $ask->();
+    is($r[0]->status, 504, 'on_unknown run: timeout');
+    is($r[1]->status, 504, 'on_unknown conflict: timeout');
+    is($r[2]->status, 200, 'an error page in its place');
+
+    @r = $ask->();
+    is($r[0]->status, 504, 'on_unknown run: again');
+    is($r[1]->status, 409, 'on_unknown conflict');
+    like($r[1]->body, qr/without a known outcome/, 'on_unknown conflict: why');
+    is($r[1]->header('Retry-After'), undef, 'on_unknown conflict: not soon');
+    is($r[2]->status, 409, 'an error page is no outcome');
+
     sleep 2.5;
-    is($n->post('/strict/hang', 'b', headers => $h)->status, 409,
+    is($n->post('/strict/hang', 'b', headers => $strict)->status, 409,
        'on_unknown conflict: for longer than the lease');
-    is($n->post('/strict/hang', 'other', headers => $h)->status, 422,
+    is($n->post('/strict/hang', 'other', headers => $strict)->status, 422,
        'on_unknown conflict: another request');
-    is($origin->count('/hang'), $before + 3, 'on_unknown conflict: once');
+    is($origin->count('/hang'), $before + 4,
+       'on_unknown run: executed again, others are not');
 
-    $h = key();
-    is($n->post('/page/hang', 'b', headers => $h)->status, 200,
-       'an error page in its place');
-    is($n->post('/page/hang', 'b', headers => $h)->status, 409,
-       'is no outcome');
+    my $h;
 
     $h = key();
     is($n->post('/refused/x', 'b', headers => $h)->status, 502, 'refused')
@@ -171,17 +185,17 @@ sub start {
 
 {
     my $h = key();
-    my $before = $origin->count('/hang');
-    my $conn = start($n, '/hang', $h);
+    my $before = $origin->count('/killed');
+    my $conn = start($n, '/killed', $h);
 
-    $t->wait_for(sub { $origin->count('/hang') == $before + 1 }, 10);
+    $t->wait_for(sub { $origin->count('/killed') == $before + 1 }, 10);
     $n->kill_worker('KILL', $_) for $n->workers;
 
     my $from = time();
-    my $r = settled($n, '/hang', $h);
+    my $r = settled($n, '/killed', $h);
     is($r->body, 'late', 'killed: executed again');
     cmp_ok(time() - $from, '<', 15, 'killed: after the lease');
-    is($origin->count('/hang'), $before + 2, 'killed: once more');
+    is($origin->count('/killed'), $before + 2, 'killed: once more');
     like($n->log, qr/an earlier run has not ended/, 'killed: logged');
 }
 
