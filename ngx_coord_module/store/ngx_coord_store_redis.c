@@ -16,6 +16,8 @@
 static ngx_int_t ngx_coord_store_redis_init(ngx_coord_store_t *store,
     ngx_cycle_t *cycle);
 static void ngx_coord_store_redis_exit(ngx_coord_store_t *store);
+static void ngx_coord_store_redis_travels(ngx_coord_redis_call_t *call,
+    ngx_coord_op_t *op);
 static ngx_int_t ngx_coord_store_redis_send(ngx_coord_batch_t *batch);
 static void ngx_coord_store_redis_push(ngx_coord_store_t *store);
 static size_t ngx_coord_store_redis_size(ngx_coord_redis_call_t *call);
@@ -70,6 +72,24 @@ ngx_coord_store_redis_exit(ngx_coord_store_t *store)
 }
 
 
+/* who travels with others, and who where nobody waits behind it */
+
+static void
+ngx_coord_store_redis_travels(ngx_coord_redis_call_t *call,
+    ngx_coord_op_t *op)
+{
+    if (!(op->type->flags & NGX_COORD_OP_JOINS)) {
+        call->form = NGX_COORD_CALL_ALONE;
+    }
+
+    if ((op->type->flags & NGX_COORD_OP_BULK)
+        || op->record.len > NGX_COORD_RECORD_INLINE)
+    {
+        call->lane = NGX_COORD_LANE_BULK;
+    }
+}
+
+
 static ngx_int_t
 ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
 {
@@ -113,15 +133,7 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
         op->sent = 1;
         call->ncommands += ngx_coord_op_ncommands(op);
 
-        if (!(op->type->flags & NGX_COORD_OP_JOINS)) {
-            call->form = NGX_COORD_CALL_ALONE;
-        }
-
-        if ((op->type->flags & NGX_COORD_OP_BULK)
-            || op->record.len > NGX_COORD_RECORD_INLINE)
-        {
-            call->lane = NGX_COORD_LANE_BULK;
-        }
+        ngx_coord_store_redis_travels(call, op);
 
         if (first == NULL) {
             first = op;
