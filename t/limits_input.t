@@ -46,6 +46,7 @@ my @rows = (
     [ '/conn', 'n=1', '200 200', 'PASSED' ],
     [ '/conn', 'n=0', '429 429', 'REJECTED' ],
     [ '/conn/closed', 'n=0', '429 429', 'REJECTED' ],
+    [ '/conn/wait', 'n=0', '429 429', 'REJECTED' ],
     [ '/conn', 'n=', '200 200', '-' ],
     [ '/conn', 'n=x', '200 200', 'BYPASSED' ],
     [ '/conn/closed', 'n=1x', '503 503', 'UNAVAILABLE' ],
@@ -75,6 +76,7 @@ for my $store (qw(memory redis)) {
 
     add_header X-Req $coord_limit_req_status always;
     add_header X-Conn $coord_limit_conn_status always;
+    add_header X-Zone $coord_limit_req_zone always;
 
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -97,6 +99,7 @@ for my $store (qw(memory redis)) {
             empty_gif;
         }
         location /conn { coord_limit_conn conn $arg_n; empty_gif; }
+        location /conn/wait { coord_limit_conn conn $arg_n wait=60s; empty_gif; }
         location /conn/closed {
             coord_limit_conn conn $arg_n on_failure=closed; empty_gif;
         }
@@ -190,6 +193,9 @@ EOF2
     cmp_ok($r->header('Retry-After'), '>', 3500, "$store: the longest");
     is_deeply(decode_json($r->body)->{'violated-policies'}, ['short', 'long'],
               "$store: both are told");
+    is($r->header('X-Zone'), 'long', "$store: it is the one that decided");
+    ok($n->wait_log(qr/limiting requests, .* by zone "long", .*k=two/, 5),
+       "$store: in the log, too");
 
     $n->get('/lock?k=st');
     like($n->get("/lock?k=st")->{head}, qr/\AHTTP\/1\.1 423 Locked\r/,

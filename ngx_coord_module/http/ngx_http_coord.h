@@ -342,8 +342,8 @@ ngx_http_coord_report_t *ngx_http_coord_report(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 
 /*
- * Of the n reports from the first one on: the one that refused, or else is
- * nearest to.  NULL: n is 0.
+ * Of the n reports from the first one on: the one that refused, and does so
+ * longest, or else is nearest to.  NULL: n is 0.
  */
 ngx_http_coord_report_t *ngx_http_coord_tightest(ngx_http_coord_ctx_t *ctx,
     ngx_uint_t first, ngx_uint_t n);

@@ -279,13 +279,16 @@ ngx_http_coord_tightest(ngx_http_coord_ctx_t *ctx, ngx_uint_t first,
     report += first;
     tightest = report;
 
-    for (i = 0; i < n; i++) {
+    for (i = 1; i < n; i++) {
 
-        if (report[i].refused) {
-            return &report[i];
+        if (report[i].refused != tightest->refused) {
+            tightest = report[i].refused ? &report[i] : tightest;
+            continue;
         }
 
-        if (report[i].remaining < tightest->remaining) {
+        if (tightest->refused ? report[i].reset > tightest->reset
+                              : report[i].remaining < tightest->remaining)
+        {
             tightest = &report[i];
         }
     }

@@ -14,7 +14,7 @@
 typedef struct {
     ngx_http_coord_limiter_t            limiter;
     ngx_http_coord_leases_t             leases;
-    ngx_coord_op_t                      invalid;  /* a number that is none */
+    ngx_coord_op_t                      known;    /* asks nobody: 0, or bad */
 } ngx_http_coord_limit_conn_state_t;
 
 
@@ -23,12 +23,15 @@ static ngx_int_t ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_limit_conn_ask(ngx_http_request_t *r,
     ngx_http_coord_limit_conn_state_t *state,
     ngx_http_coord_limit_conn_limit_t *limit);
+static ngx_uint_t ngx_http_coord_limit_conn_refuses(ngx_coord_op_t *op);
 static ngx_int_t ngx_http_coord_limit_conn_number(ngx_http_request_t *r,
     ngx_http_coord_limit_conn_limit_t *limit, ngx_uint_t *number);
 static ngx_int_t ngx_http_coord_limit_conn_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_limit_conn_report(ngx_http_request_t *r,
     ngx_http_coord_limit_conn_state_t *state);
+static ngx_int_t ngx_http_coord_limit_conn_policy(ngx_http_request_t *r,
+    ngx_http_coord_limit_conn_state_t *state, ngx_coord_op_t *op);
 static ngx_int_t ngx_http_coord_limit_conn_refuse(ngx_http_request_t *r,
     ngx_http_coord_limit_conn_state_t *state, ngx_coord_op_t *op);
 static ngx_int_t ngx_http_coord_limit_conn_pass(
@@ -146,7 +149,7 @@ ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
         }
     }
 
-    return (state->leases.items.nelts || state->invalid.zone) ? NGX_OK
+    return (state->leases.items.nelts || state->known.zone) ? NGX_OK
                                                               : NGX_DECLINED;
 }
 
@@ -177,23 +180,36 @@ ngx_http_coord_limit_conn_ask(ngx_http_request_t *r,
 
     rc = ngx_http_coord_limit_conn_number(r, limit, &number);
 
-    if (rc == NGX_OK) {
+    if (rc == NGX_ERROR || rc == NGX_DECLINED) {
+        return rc;
+    }
+
+    if (rc == NGX_OK && number) {
         return ngx_http_coord_leases_add(r, &state->leases, &limit->limit,
                                          &key, number);
     }
 
-    if (rc != NGX_ABORT || state->invalid.on_failure
-                           == NGX_COORD_FAILURE_CLOSED)
+    if (state->known.zone && ngx_http_coord_limit_conn_refuses(&state->known))
     {
-        return rc;
+        return NGX_OK;
     }
 
-    /* the request is not going to wait for the others */
+    /* rc == NGX_ABORT, or nobody is admitted: there is nothing to wait for */
 
     state->leases.nowait = 1;
 
-    return ngx_http_coord_known(r, &state->invalid, zone, &key,
-                                limit->limit.on_failure, NGX_ERROR);
+    return ngx_http_coord_known(r, &state->known, zone, &key,
+                                limit->limit.on_failure,
+                                (rc == NGX_ABORT) ? NGX_ERROR : NGX_BUSY);
+}
+
+
+static ngx_uint_t
+ngx_http_coord_limit_conn_refuses(ngx_coord_op_t *op)
+{
+    return op->rc == NGX_BUSY
+           || (op->rc == NGX_ERROR
+               && op->on_failure == NGX_COORD_FAILURE_CLOSED);
 }
 
 
@@ -269,10 +285,9 @@ ngx_http_coord_limit_conn_decide(ngx_http_request_t *r,
                                                 &state->leases.refused->op);
     }
 
-    if (state->invalid.zone
-        && state->invalid.on_failure == NGX_COORD_FAILURE_CLOSED)
+    if (state->known.zone && ngx_http_coord_limit_conn_refuses(&state->known))
     {
-        return ngx_http_coord_limit_conn_refuse(r, state, &state->invalid);
+        return ngx_http_coord_limit_conn_refuse(r, state, &state->known);
     }
 
     return ngx_http_coord_limit_conn_pass(state);
@@ -285,41 +300,60 @@ static ngx_int_t
 ngx_http_coord_limit_conn_report(ngx_http_request_t *r,
     ngx_http_coord_limit_conn_state_t *state)
 {
-    ngx_uint_t                i;
-    ngx_coord_op_t           *op;
-    ngx_http_coord_lease_t   *lease;
-    ngx_http_coord_report_t  *report;
+    ngx_uint_t               i;
+    ngx_coord_op_t          *op;
+    ngx_http_coord_lease_t  *lease;
 
-    op = &state->invalid;
+    op = &state->known;
+
+    if (op->zone
+        && op->rc == NGX_BUSY
+        && ngx_http_coord_limit_conn_policy(r, state, op) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     lease = state->leases.items.elts;
 
     for (i = 0; i < state->leases.items.nelts; i++) {
         op = &lease[i].op;
 
-        if (op->rc == NGX_ERROR) {
-            continue;
-        }
-
-        report = ngx_http_coord_limiter_report(r, &state->limiter);
-        if (report == NULL) {
+        if (op->rc != NGX_ERROR
+            && ngx_http_coord_limit_conn_policy(r, state, op) != NGX_OK)
+        {
             return NGX_ERROR;
-        }
-
-        report->policy = op->zone->name;
-        report->source = op->source;
-        report->quota = op->u.lease.limit;
-        report->current = op->u.lease.current;
-        report->connections = 1;
-        report->refused = (op->rc == NGX_BUSY);
-
-        if (!report->refused) {
-            report->remaining = report->quota
-                                - ngx_min(report->current, report->quota);
         }
     }
 
     if (state->limiter.nreports == 0) {
         state->limiter.zone = op->zone->name;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_conn_policy(ngx_http_request_t *r,
+    ngx_http_coord_limit_conn_state_t *state, ngx_coord_op_t *op)
+{
+    ngx_http_coord_report_t  *report;
+
+    report = ngx_http_coord_limiter_report(r, &state->limiter);
+    if (report == NULL) {
+        return NGX_ERROR;
+    }
+
+    report->policy = op->zone->name;
+    report->source = op->source;
+    report->quota = op->u.lease.limit;
+    report->current = op->u.lease.current;
+    report->connections = 1;
+    report->refused = (op->rc == NGX_BUSY);
+
+    if (!report->refused) {
+        report->remaining = report->quota
+                            - ngx_min(report->current, report->quota);
     }
 
     return NGX_OK;
@@ -411,8 +445,8 @@ ngx_http_coord_limit_conn_count(ngx_http_coord_limit_conn_state_t *state,
         ngx_coord_metrics_limit(&lease[i].op, refused, dry_run);
     }
 
-    if (state->invalid.zone) {
-        ngx_coord_metrics_limit(&state->invalid, refused, dry_run);
+    if (state->known.zone) {
+        ngx_coord_metrics_limit(&state->known, refused, dry_run);
     }
 }
 

@@ -339,7 +339,11 @@ ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
             continue;
         }
 
-        if (op->rc != NGX_OK && refused == NULL) {
+        /* of those that refuse, the one that does so longest */
+
+        if (op->rc != NGX_OK
+            && (refused == NULL || op->u.rate.retry > refused->op.u.rate.retry))
+        {
             refused = &item[i];
         }
     }
