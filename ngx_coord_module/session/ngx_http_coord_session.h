@@ -59,10 +59,23 @@ typedef struct {
 } ngx_http_coord_session_use_t;
 
 
+/* flags of coord_session_cookie */
+#define NGX_HTTP_COORD_COOKIE_SECURE       0x01
+#define NGX_HTTP_COORD_COOKIE_HTTPONLY     0x02
+#define NGX_HTTP_COORD_COOKIE_STRICT       0x04
+#define NGX_HTTP_COORD_COOKIE_LAX          0x08
+#define NGX_HTTP_COORD_COOKIE_NONE         0x10
+#define NGX_HTTP_COORD_COOKIE_PARTITIONED  0x20
+#define NGX_HTTP_COORD_COOKIE_ROLLING      0x40   /* no attribute */
+
+
 /* coord_session_cookie */
 typedef struct {
     ngx_str_t                         name;
-    ngx_str_t                         attributes;   /* from "; " on */
+    ngx_str_t                         path;
+    ngx_str_t                         domain;       /* empty: none */
+    ngx_str_t                         attributes;   /* all, from "; " on */
+    ngx_uint_t                        flags;
     time_t                            expires;      /* 0: with the browser */
 } ngx_http_coord_session_cookie_t;
 
@@ -121,10 +134,6 @@ void ngx_http_coord_session_unusable(ngx_http_request_t *r);
 
 /* --- ngx_http_coord_session_cookie.c --- */
 
-/* parses coord_session_cookie; NULL: logged */
-ngx_http_coord_session_cookie_t *ngx_http_coord_session_cookie_parse(
-    ngx_conf_t *cf);
-
 /*
  * Issues an id to a client that has none, once per client request.
  * NGX_ERROR: no memory or no random bytes.
@@ -134,6 +143,13 @@ ngx_int_t ngx_http_coord_session_cookie_issue(ngx_http_request_t *r);
 /* the getter of $coord_session_id: the id of the client, or the one issued */
 ngx_int_t ngx_http_coord_session_id_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+
+
+/* --- ngx_http_coord_session_cookie_conf.c --- */
+
+/* the setter of coord_session_cookie */
+char *ngx_http_coord_session_cookie(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 
 
 /* --- ngx_http_coord_session_sticky.c --- */

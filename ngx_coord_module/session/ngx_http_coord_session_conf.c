@@ -35,8 +35,6 @@ static ngx_int_t ngx_http_coord_session_learn_param(ngx_conf_t *cf,
 static ngx_int_t ngx_http_coord_session_action(ngx_conf_t *cf,
     ngx_str_t *value, const char *name, ngx_uint_t rebind,
     ngx_uint_t *action);
-static char *ngx_http_coord_session_cookie(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
 
 
 static ngx_command_t  ngx_http_coord_session_commands[] = {
@@ -184,9 +182,9 @@ ngx_http_coord_session_create_conf(ngx_conf_t *cf)
      * set by ngx_pcalloc():
      *
      *     conf->use = NULL;
-     *     conf->cookie = NULL;
      */
 
+    conf->cookie = NGX_CONF_UNSET_PTR;
     conf->log_level = NGX_CONF_UNSET_UINT;
     conf->status_code = NGX_CONF_UNSET_UINT;
     conf->dry_run = NGX_CONF_UNSET;
@@ -209,9 +207,7 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->use = prev->use;
     }
 
-    if (conf->cookie == NULL) {
-        conf->cookie = prev->cookie;
-    }
+    ngx_conf_merge_ptr_value(conf->cookie, prev->cookie, NULL);
 
     ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
     ngx_conf_merge_uint_value(conf->status_code, prev->status_code,
@@ -560,19 +556,4 @@ ngx_http_coord_session_action(ngx_conf_t *cf, ngx_str_t *value,
                        rebind ? ", \"rebind\"" : "");
 
     return NGX_ERROR;
-}
-
-
-static char *
-ngx_http_coord_session_cookie(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_coord_session_conf_t *scf = conf;
-
-    if (scf->cookie) {
-        return "is duplicate";
-    }
-
-    scf->cookie = ngx_http_coord_session_cookie_parse(cf);
-
-    return scf->cookie ? NGX_CONF_OK : NGX_CONF_ERROR;
 }

@@ -2,7 +2,8 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * coord_session_cookie: session ids for applications that have none.
+ * coord_session_cookie: session ids for applications that have none.  The
+ * directive is in ngx_http_coord_session_cookie_conf.c.
  */
 
 
@@ -21,13 +22,6 @@ static ngx_int_t ngx_http_coord_session_cookie_pick(ngx_str_t *line,
 static ngx_int_t ngx_http_coord_session_cookie_field(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_cookie_t *cookie,
     ngx_str_t *id);
-static ngx_int_t ngx_http_coord_session_cookie_expires(ngx_conf_t *cf,
-    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *value);
-static ngx_int_t ngx_http_coord_session_cookie_attribute(ngx_conf_t *cf,
-    ngx_http_coord_session_cookie_t *cookie, const char *name,
-    ngx_str_t *value);
-static ngx_int_t ngx_http_coord_session_cookie_check(ngx_conf_t *cf,
-    ngx_str_t *value);
 
 
 static ngx_str_t  ngx_http_coord_set_cookie = ngx_string("Set-Cookie");
@@ -263,148 +257,6 @@ found:
     v->not_found = 0;
     v->len = id.len;
     v->data = id.data;
-
-    return NGX_OK;
-}
-
-
-ngx_http_coord_session_cookie_t *
-ngx_http_coord_session_cookie_parse(ngx_conf_t *cf)
-{
-    ngx_int_t                         rc;
-    ngx_str_t                        *value, rest, path;
-    ngx_uint_t                        i;
-    ngx_http_coord_session_cookie_t  *cookie;
-
-    value = cf->args->elts;
-
-    cookie = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_session_cookie_t));
-    if (cookie == NULL) {
-        return NULL;
-    }
-
-    cookie->name = value[1];
-    ngx_str_set(&path, "/");
-
-    if (ngx_http_coord_session_cookie_check(cf, &value[1]) != NGX_OK) {
-        return NULL;
-    }
-
-    for (i = 2; i < cf->args->nelts; i++) {
-
-        rc = ngx_http_coord_session_cookie_check(cf, &value[i]);
-
-        if (rc != NGX_OK) {
-            return NULL;
-        }
-
-        if (ngx_http_coord_param(&value[i], "path=", &path)) {
-            continue;
-        }
-
-        if (ngx_http_coord_param(&value[i], "domain=", &rest)) {
-            rc = ngx_http_coord_session_cookie_attribute(cf, cookie, "domain=",
-                                                         &rest);
-
-        } else if (ngx_http_coord_param(&value[i], "expires=", &rest)) {
-            rc = ngx_http_coord_session_cookie_expires(cf, cookie, &rest);
-
-        } else if (ngx_strcmp(value[i].data, "secure") == 0
-                   || ngx_strcmp(value[i].data, "httponly") == 0
-                   || ngx_strcmp(value[i].data, "samesite=strict") == 0
-                   || ngx_strcmp(value[i].data, "samesite=lax") == 0
-                   || ngx_strcmp(value[i].data, "samesite=none") == 0)
-        {
-            rc = ngx_http_coord_session_cookie_attribute(cf, cookie, "",
-                                                         &value[i]);
-
-        } else {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "invalid parameter \"%V\", allowed are "
-                               "\"path=\", \"domain=\", \"secure\", "
-                               "\"httponly\", \"samesite=strict|lax|none\" "
-                               "and \"expires=\"", &value[i]);
-            return NULL;
-        }
-
-        if (rc != NGX_OK) {
-            return NULL;
-        }
-    }
-
-    if (ngx_http_coord_session_cookie_attribute(cf, cookie, "path=", &path)
-        != NGX_OK)
-    {
-        return NULL;
-    }
-
-    return cookie;
-}
-
-
-/* nothing in a cookie may end it or begin another field */
-
-static ngx_int_t
-ngx_http_coord_session_cookie_check(ngx_conf_t *cf, ngx_str_t *value)
-{
-    size_t  i;
-
-    for (i = 0; i < value->len; i++) {
-
-        if (value->data[i] <= ' '
-            || value->data[i] >= 0x7f
-            || value->data[i] == ';'
-            || value->data[i] == ',')
-        {
-            break;
-        }
-    }
-
-    if (value->len && i == value->len) {
-        return NGX_OK;
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "\"%V\" cannot stand in a cookie", value);
-
-    return NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_http_coord_session_cookie_expires(ngx_conf_t *cf,
-    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *value)
-{
-    cookie->expires = ngx_parse_time(value, 1);
-
-    if (cookie->expires != (time_t) NGX_ERROR && cookie->expires != 0) {
-        return NGX_OK;
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid time \"%V\" in \"expires=\"", value);
-
-    return NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_http_coord_session_cookie_attribute(ngx_conf_t *cf,
-    ngx_http_coord_session_cookie_t *cookie, const char *name,
-    ngx_str_t *value)
-{
-    u_char  *p, *last;
-
-    p = ngx_pnalloc(cf->pool, cookie->attributes.len + sizeof("; ") - 1
-                              + ngx_strlen(name) + value->len);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    last = ngx_sprintf(p, "%V; %s%V", &cookie->attributes, name, value);
-
-    cookie->attributes.data = p;
-    cookie->attributes.len = last - p;
 
     return NGX_OK;
 }

@@ -1,0 +1,78 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# What "nginx -t" says of session directives: what cannot be, and what would
+# not do what it seems to.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+
+my $t = Coord->new;
+my $n = 0;
+
+
+# cookies that cannot be
+
+for my $c ([ 'si=d', qr/"si=d" cannot stand in a cookie as its name/ ],
+           [ "'si\"d'", qr/cannot stand in a cookie as its name/ ],
+           [ "'s id'", qr/cannot stand in a cookie as its name/ ],
+           [ "sid 'path=a;b'", qr/cannot stand in a cookie/ ],
+           [ 'sid samesite=some', qr/invalid parameter "samesite=some"/ ],
+           [ 'sid secured', qr/invalid parameter "secured"/ ],
+           [ 'sid expires=never', qr/invalid time "never" in "expires="/ ],
+           [ 'off secure', qr/takes no parameters with "off"/ ])
+{
+    my ($good, $out) = check("coord_session_cookie $c->[0];");
+    ok(!$good, "not: $c->[0]");
+    like($out, $c->[1], "says why: $c->[0]");
+}
+
+
+# cookies that browsers drop
+
+for my $c ([ 'sid samesite=none', qr/"sid": "samesite=none" takes "secure"/ ],
+           [ 'sid partitioned', qr/"sid": "partitioned" takes "secure"/ ],
+           [ '__Host-sid', qr/begins with "__Host-"/ ],
+           [ '__host-sid secure path=/a', qr/begins with "__Host-"/ ],
+           [ '__Host-sid secure domain=a.b', qr/begins with "__Host-"/ ],
+           [ '__Secure-sid', qr/begins with "__Secure-"/ ],
+           [ 'sid rolling', qr/"rolling" of the cookie "sid" does nothing/ ])
+{
+    my ($good, $out) = check("coord_session_cookie $c->[0];");
+    ok($good, "accepted: $c->[0]");
+    like($out, qr/\[warn\].*$c->[1]/, "with a warning: $c->[0]");
+}
+
+for my $c ('sid', 'sid secure samesite=none', '__Host-sid secure',
+           '__Secure-sid Secure Path=/a', 'sid partitioned Secure',
+           'sid rolling expires=1d', 'sid SameSite=Lax HttpOnly Expires=1h',
+           'off')
+{
+    is((check("coord_session_cookie $c;"))[1], '', "good: $c");
+}
+
+done_testing();
+
+
+# (good, what is said but that all is well)
+
+sub check {
+    my ($location, $http) = @_;
+
+    my $name = 'conf' . $n++;
+    my $node = Coord::Node->new(name => $name, test => $t,
+                                dir => $t->file($name),
+                                http => ($http // '') . <<"EOT");
+        server { listen 127.0.0.1:%%PORT%%; location / { $location } }
+EOT
+    my ($good, $out) = $node->check;
+
+    return ($good, join "\n", grep { !/syntax is ok|test is successful/ }
+                              split /\n/, $out);
+}
