@@ -226,7 +226,7 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
                        sub { $_[0][0] });
     is($won, 1, 'session: one of 20 creates it');
 
-    my $r = run('session_get', k => '{k}');
+    my $r = run('session_get', k => '{k}', x => '{k}:x');
     my ($n) = $r->[0][1] =~ /^v(\d+)$/;
     is($r->[0][2], "u$n", 'session: value and user of the same caller');
     is($r->[0][0], us(0), 'session: created');
@@ -237,14 +237,14 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
 
     clear();
     run('session_bind', session(undef, undef));
-    is_deeply([ @{ run('session_get', k => '{k}')->[0] } ],
-              [ us(0), undef, undef, undef ], 'session: without a value');
+    is_deeply([ @{ run('session_get', k => '{k}', x => '{k}:x')->[0] } ],
+              [ us(0), undef, undef ], 'session: without a value');
     is(run('session_bind', session('later', undef))->[4][1], 'later',
        'session: the value comes later');
 
     run('session_set', k => '{k}', now => us(9), field => 'v',
         value => 'other', ttl => 90_000);
-    $r = run('session_get', k => '{k}');
+    $r = run('session_get', k => '{k}', x => '{k}:x');
     is("@{ $r->[0] }[0, 1]", us(0) . ' other', 'session: set');
     ttl_at_least('{k}', 80_000);
 
@@ -256,13 +256,20 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
 
     run('session_set', k => '{k}', now => us(9), field => 'u',
         value => 'u1', ttl => 90_000);
-    $r = run('session_revoke', k => '{k}', now => us(5), ttl => 60_000);
-    is("@$r[0, 1]", 'u1 0', 'session: revoked, whose it was');
+    $r = run('session_revoke', k => '{k}', x => '{k}:x', until => us(5),
+             ttl => 60_000);
+    is("@$r[0, 1]", 'u1 1', 'session: revoked, whose it was');
+    is($r->[2], undef, 'session: not before');
+    is($admin->command('EXISTS', '{k}'), 0, 'session: nothing else is left');
     $r = run('session_bind', session('again', 'u1'));
-    is($r->[4][3], us(5), 'session: revoked stays revoked');
-    is(run('session_revoke', k => '{new}', now => us(5), ttl => 60_000)->[1],
-       1, 'session: revoke of none');
-    ttl_at_least('{new}', 50_000);
+    is($r->[5], us(5), 'session: revoked stays revoked');
+    run('session_touch', k => '{k}', ttl => 1000);
+    ttl_at_least('{k}:x', 50_000);
+    is(run('session_revoke', k => '{k}', x => '{k}:x', until => us(6),
+           ttl => 60_000)->[2], us(5), 'session: revoked twice');
+    is(run('session_revoke', k => '{new}', x => '{new}:x', until => us(5),
+           ttl => 60_000)->[1], 0, 'session: revoke of none');
+    ttl_at_least('{new}:x', 50_000);
 }
 
 
@@ -279,7 +286,8 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
     clear();
     run('user_add', user("s$_", $_, 3)) for 1 .. 3;
     run('user_seen', i => '{k}', now => us(10), id => 's1', ttl => 60_000);
-    is(run('user_add', user('s4', 11, 3))->[2], 1, 'user: one too many');
+    my $one = run('user_add', user('s4', 11, 3));
+    is("@{ $one->[2] } $one->[3]", 's2 1', 'user: one too many, and which');
     is(join(' ', map { run('user_check', i => '{k}', id => $_)->[0] ? 1 : 0 }
                  qw(s1 s2 s3 s4)), '1 0 1 1',
        'user: the least recently active is ended');
@@ -725,7 +733,7 @@ sub us { return $now / 1000 + 1_000_000 * $_[0] }
 sub session {
     my ($value, $user) = @_;
 
-    return (k => '{k}', now => us(0), ttl => 60_000,
+    return (k => '{k}', x => '{k}:x', now => us(0), ttl => 60_000,
             defined $value ? (field => 'v', value => $value)
                            : (field => 'c', value => us(0)),
             defined $user ? (owner => 'u', user => $user)
@@ -737,7 +745,8 @@ sub user {
     my ($id, $at, $most) = @_;
 
     return (i => '{k}', id => $id, now => us($at), old => us(-60),
-            beyond => -($most + 1), ttl => 60_000);
+            first => $most, last => $most + 9, beyond => -($most + 1),
+            ttl => 60_000);
 }
 
 

@@ -57,6 +57,60 @@ for my $c ('sid', 'sid secure samesite=none', '__Host-sid secure',
     is((check("coord_session_cookie $c;"))[1], '', "good: $c");
 }
 
+
+
+# sessions that cannot be what they seem
+
+my $zones = 'coord_session_zone $arg_k zone=z:1m; '
+            . 'coord_session_zone a$coord_session_id zone=id:1m; ';
+
+for my $c ([ 'coord_session zone=id;', qr/no request has a session in zone "id"/ ],
+           [ 'coord_session zone=z user=$upstream_http_x_user;',
+             qr/"user=\$upstream_http_x_user" is empty/ ],
+           [ 'coord_session zone=z bind=${upstream_addr};',
+             qr/"bind=\$\{upstream_addr\}" is empty/ ],
+           [ 'coord_session zone=z bind=$ssl_client_fingerprint;',
+             qr/empty without "ssl_verify_client"/ ])
+{
+    my ($good, $out) = check($c->[0], $zones);
+    ok($good, "accepted: $c->[0]");
+    like($out, qr/\[warn\].*$c->[1]/, "with a warning: $c->[0]");
+    is(scalar(() = $out =~ /\[warn\]/g), 1, "one: $c->[0]");
+}
+
+for my $c ('coord_session zone=id; coord_session_cookie sid;',
+           'coord_session zone=z bind=$upstream learn=$upstream_addr;'
+           . 'set $upstream 1;',
+           'coord_session off;',
+           'coord_session zone=z revoked=1h bind=$arg_ssl_client_x;')
+{
+    is((check($c, $zones))[1], '', "good: $c");
+}
+
+for my $c ([ 'coord_session zone=z revoked=0;', qr/invalid time "0" in "revoked="/ ],
+           [ 'coord_session off zone=z;', qr/invalid parameter "off"/ ],
+           [ 'coord_session off; coord_session zone=z;', qr/is duplicate/ ])
+{
+    my ($good, $out) = check($c->[0], $zones);
+    ok(!$good, "not: $c->[0]");
+    like($out, $c->[1], "says why: $c->[0]");
+}
+
+
+# coord_sticky in front of a balancer
+
+for my $c ([ 'coord_sticky $arg_p; least_conn;', 1 ],
+           [ 'coord_sticky $arg_p; hash $arg_k;', 1 ],
+           [ 'least_conn; coord_sticky $arg_p;', 0 ],
+           [ 'coord_sticky $arg_p; keepalive 4;', 0 ],
+           [ 'zone u 64k; random; coord_sticky $arg_p; keepalive 4;', 0 ])
+{
+    my (undef, $out) = check('proxy_pass http://u;',
+                             "upstream u { server 127.0.0.1:1; $c->[0] }");
+    my $said = $out =~ /\[warn\].*"coord_sticky" does nothing in upstream "u"/;
+    is($said ? 1 : 0, $c->[1], "sticky: $c->[0]");
+}
+
 done_testing();
 
 

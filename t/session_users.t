@@ -36,6 +36,11 @@ my $conf = <<'EOF';
             coord_session zone=one bind=$http_x_client user=$http_x_user;
             empty_gif;
         }
+        location /moved {
+            coord_session zone=one bind=$http_x_client user=$http_x_user
+                          mismatch=rebind;
+            empty_gif;
+        }
         location /auth {
             auth_request /who;
             auth_request_set $who $upstream_http_x_who;
@@ -93,7 +98,8 @@ my $list = script('user_list', i => $ann, old => 0, last => 9);
 is($list->[1], 2, 'list: two');
 is($list->[2][0], id('k2'), 'list: last active first');
 cmp_ok(abs($list->[2][1] / 1e6 - time), '<', 120, 'list: activity');
-my $get = script('session_get', k => session_key('one', 'k2'));
+my $get = script('session_get', k => session_key('one', 'k2'),
+                 x => session_key('one', 'k2') . ':x');
 cmp_ok(abs($get->[0][0] / 1e6 - time), '<', 120, 'list: creation');
 
 like(join(' ', @{ $admin->command('KEYS', '*us:*') }),
@@ -116,7 +122,8 @@ ok($t->wait_for(sub { $admin->command('ZSCORE', user_key('three', 'eve'),
 
 # revoke one
 
-script('session_revoke', k => session_key('one', 'k1'), now => us(),
+script('session_revoke', k => session_key('one', 'k1'),
+       x => session_key('one', 'k1') . ':x', until => us() + 3_600_000_000,
        ttl => 3_600_000);
 script('user_drop', i => $ann, id => id('k1'));
 
@@ -211,7 +218,9 @@ for my $x ([ $a, $b, 'redis' ], [ $m, $m, 'memory' ]) {
     next if $what eq 'memory';
 
     is($admin->command('ZCARD', user_key('one', 'dan')), 1, 'in the index');
-    is(told($p, '/user', 'anon', 'fay'), '200 BOUND', 'is somebody else');
+    is(told($p, '/user', 'anon', 'fay'), '403 MISMATCH', 'somebody else');
+    is(told($p, '/moved', 'anon', 'fay'), '200 MISMATCH', 'rebind: moves');
+    is(told($q, '/user', 'anon', 'fay'), '200 BOUND', 'and has moved');
     is($admin->command('EXISTS', user_key('one', 'dan')), 0, 'moved from');
     script('user_revoke', i => user_key('one', 'dan'));
     is(told($q, '/user', 'anon', 'fay'), '200 BOUND', 'not revoked with dan');

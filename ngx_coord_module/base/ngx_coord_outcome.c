@@ -30,5 +30,9 @@ const ngx_coord_outcome_t  ngx_coord_outcomes[NGX_COORD_OUTCOME_MAX] = {
     { ngx_string("BOUND"), ngx_string("bound"), 0 },
     { ngx_string("REVOKED"), ngx_string("revoked"), 1 },
     { ngx_string("NONE"), ngx_string("none"), 0 },
-    { ngx_string("DAMAGED"), ngx_string("damaged"), 0 }
+    { ngx_string("DAMAGED"), ngx_string("damaged"), 0 },
+    { ngx_string("MISMATCH_PASSED"), ngx_string("mismatch_passed"), 0 },
+    { ngx_string("MISMATCH_DRY_RUN"), ngx_string("mismatch_dry_run"), 0 },
+    { ngx_string("MISSING_DRY_RUN"), ngx_string("missing_dry_run"), 0 },
+    { ngx_string("REVOKED_DRY_RUN"), ngx_string("revoked_dry_run"), 0 }
 };

@@ -276,30 +276,33 @@ enum {
     NGX_COORD_SESSION_BIND_VALUE,
     NGX_COORD_SESSION_BIND_OWNER,
     NGX_COORD_SESSION_BIND_USER,
-    NGX_COORD_SESSION_BIND_TTL
+    NGX_COORD_SESSION_BIND_TTL,
+    NGX_COORD_SESSION_BIND_X
 };
 
-#define NGX_COORD_SESSION_BIND_NARGS  7
+#define NGX_COORD_SESSION_BIND_NARGS  8
 
 
 /* session_get.redis */
 
 enum {
-    NGX_COORD_SESSION_GET_K = 0
+    NGX_COORD_SESSION_GET_K = 0,
+    NGX_COORD_SESSION_GET_X
 };
 
-#define NGX_COORD_SESSION_GET_NARGS  1
+#define NGX_COORD_SESSION_GET_NARGS  2
 
 
 /* session_revoke.redis */
 
 enum {
     NGX_COORD_SESSION_REVOKE_K = 0,
-    NGX_COORD_SESSION_REVOKE_NOW,
+    NGX_COORD_SESSION_REVOKE_X,
+    NGX_COORD_SESSION_REVOKE_UNTIL,
     NGX_COORD_SESSION_REVOKE_TTL
 };
 
-#define NGX_COORD_SESSION_REVOKE_NARGS  3
+#define NGX_COORD_SESSION_REVOKE_NARGS  4
 
 
 /* session_set.redis */
@@ -402,11 +405,13 @@ enum {
     NGX_COORD_USER_ADD_OLD,
     NGX_COORD_USER_ADD_NOW,
     NGX_COORD_USER_ADD_ID,
+    NGX_COORD_USER_ADD_FIRST,
+    NGX_COORD_USER_ADD_LAST,
     NGX_COORD_USER_ADD_BEYOND,
     NGX_COORD_USER_ADD_TTL
 };
 
-#define NGX_COORD_USER_ADD_NARGS  6
+#define NGX_COORD_USER_ADD_NARGS  8
 
 
 /* user_check.redis */
@@ -1081,32 +1086,36 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_SESSION_BIND_K },
     { "",
       0, NGX_COORD_SESSION_BIND_TTL },
-    { "*6\r\n"
+    { "*5\r\n"
       "$5\r\nHMGET\r\n",
       15, NGX_COORD_SESSION_BIND_K },
     { "$1\r\nc\r\n"
       "$1\r\nv\r\n"
       "$1\r\nu\r\n"
-      "$1\r\nx\r\n"
       "*2\r\n"
+      "$3\r\nGET\r\n",
+      34, NGX_COORD_SESSION_BIND_X },
+    { "*2\r\n"
       "$4\r\nPTTL\r\n",
-      42, NGX_COORD_SESSION_BIND_K },
+      14, NGX_COORD_SESSION_BIND_K },
 };
 
 
 static const ngx_coord_script_part_t
     ngx_coord_session_get_parts[] = {
 
-    { "*6\r\n"
+    { "*5\r\n"
       "$5\r\nHMGET\r\n",
       15, NGX_COORD_SESSION_GET_K },
     { "$1\r\nc\r\n"
       "$1\r\nv\r\n"
       "$1\r\nu\r\n"
-      "$1\r\nx\r\n"
       "*2\r\n"
+      "$3\r\nGET\r\n",
+      34, NGX_COORD_SESSION_GET_X },
+    { "*2\r\n"
       "$4\r\nPTTL\r\n",
-      42, NGX_COORD_SESSION_GET_K },
+      14, NGX_COORD_SESSION_GET_K },
 };
 
 
@@ -1117,25 +1126,18 @@ static const ngx_coord_script_part_t
       "$4\r\nHGET\r\n",
       14, NGX_COORD_SESSION_REVOKE_K },
     { "$1\r\nu\r\n"
-      "*4\r\n"
-      "$6\r\nHSETNX\r\n",
+      "*2\r\n"
+      "$6\r\nUNLINK\r\n",
       23, NGX_COORD_SESSION_REVOKE_K },
-    { "$1\r\nc\r\n",
-      7, NGX_COORD_SESSION_REVOKE_NOW },
-    { "*4\r\n"
-      "$4\r\nHSET\r\n",
-      14, NGX_COORD_SESSION_REVOKE_K },
-    { "$1\r\nx\r\n",
-      7, NGX_COORD_SESSION_REVOKE_NOW },
-    { "*3\r\n"
-      "$4\r\nHDEL\r\n",
-      14, NGX_COORD_SESSION_REVOKE_K },
-    { "$1\r\nv\r\n"
-      "*3\r\n"
-      "$7\r\nPEXPIRE\r\n",
-      24, NGX_COORD_SESSION_REVOKE_K },
+    { "*6\r\n"
+      "$3\r\nSET\r\n",
+      13, NGX_COORD_SESSION_REVOKE_X },
     { "",
-      0, NGX_COORD_SESSION_REVOKE_TTL },
+      0, NGX_COORD_SESSION_REVOKE_UNTIL },
+    { "$2\r\nPX\r\n",
+      8, NGX_COORD_SESSION_REVOKE_TTL },
+    { "$3\r\nGET\r\n",
+      9, -1 },
 };
 
 
@@ -1376,9 +1378,17 @@ static const ngx_coord_script_part_t
       0, NGX_COORD_USER_ADD_NOW },
     { "",
       0, NGX_COORD_USER_ADD_ID },
-    { "*4\r\n"
+    { "*5\r\n"
+      "$6\r\nZRANGE\r\n",
+      16, NGX_COORD_USER_ADD_I },
+    { "",
+      0, NGX_COORD_USER_ADD_FIRST },
+    { "",
+      0, NGX_COORD_USER_ADD_LAST },
+    { "$3\r\nREV\r\n"
+      "*4\r\n"
       "$15\r\nZREMRANGEBYRANK\r\n",
-      26, NGX_COORD_USER_ADD_I },
+      35, NGX_COORD_USER_ADD_I },
     { "$1\r\n0\r\n",
       7, NGX_COORD_USER_ADD_BEYOND },
     { "*3\r\n"
@@ -1679,15 +1689,15 @@ const ngx_coord_script_t
       ngx_coord_lock_token_parts },
 
     { ngx_string("session_bind"),
-      NGX_COORD_SESSION_BIND_NARGS, 6, 12,
+      NGX_COORD_SESSION_BIND_NARGS, 7, 13,
       ngx_coord_session_bind_parts },
 
     { ngx_string("session_get"),
-      NGX_COORD_SESSION_GET_NARGS, 2, 2,
+      NGX_COORD_SESSION_GET_NARGS, 3, 3,
       ngx_coord_session_get_parts },
 
     { ngx_string("session_revoke"),
-      NGX_COORD_SESSION_REVOKE_NARGS, 5, 8,
+      NGX_COORD_SESSION_REVOKE_NARGS, 3, 6,
       ngx_coord_session_revoke_parts },
 
     { ngx_string("session_set"),
@@ -1723,7 +1733,7 @@ const ngx_coord_script_t
       ngx_coord_sliding_window_take_parts },
 
     { ngx_string("user_add"),
-      NGX_COORD_USER_ADD_NARGS, 4, 9,
+      NGX_COORD_USER_ADD_NARGS, 5, 12,
       ngx_coord_user_add_parts },
 
     { ngx_string("user_check"),

@@ -24,21 +24,24 @@ static void ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx,
 static ngx_http_coord_session_state_t *ngx_http_coord_session_create(
     ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_session_conf_t *scf);
+static ngx_http_coord_session_state_t *ngx_http_coord_session_looked_up(
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_conf_t *scf,
+    ngx_str_t *key);
 static ngx_int_t ngx_http_coord_session_identity(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_round(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static void ngx_http_coord_session_answered(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_session_conclude(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_state_t *state);
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_no_answer(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_verdict(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_state_t *state);
+    ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_refuse(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_state_t *state,
-    const char *code, const char *what);
+    ngx_http_coord_session_state_t *state, ngx_uint_t why);
 static void ngx_http_coord_session_log(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, const char *what);
-static void ngx_http_coord_session_last_peer(ngx_str_t *value);
+    ngx_http_coord_session_state_t *state, ngx_uint_t why);
 
 
 ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
@@ -46,9 +49,15 @@ ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
     { ngx_string("session"),
       ngx_string("ss"),
       ngx_coord_outcome_bit(NEW) | ngx_coord_outcome_bit(BOUND)
-      | ngx_coord_outcome_bit(MISMATCH) | ngx_coord_outcome_bit(REVOKED)
-      | ngx_coord_outcome_bit(NONE) | ngx_coord_outcome_bit(BYPASSED)
-      | ngx_coord_outcome_bit(UNAVAILABLE),
+      | ngx_coord_outcome_bit(NONE) | ngx_coord_outcome_bit(MISMATCH)
+      | ngx_coord_outcome_bit(MISMATCH_PASSED)
+      | ngx_coord_outcome_bit(MISMATCH_DRY_RUN)
+      | ngx_coord_outcome_bit(REVOKED)
+      | ngx_coord_outcome_bit(REVOKED_DRY_RUN)
+      | ngx_coord_outcome_bit(MISSING)
+      | ngx_coord_outcome_bit(MISSING_DRY_RUN)
+      | ngx_coord_outcome_bit(BYPASSED) | ngx_coord_outcome_bit(UNAVAILABLE)
+      | ngx_coord_outcome_bit(DAMAGED),
       0,
       0 },
 
@@ -73,53 +82,34 @@ ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
 };
 
 
-static const ngx_str_t  ngx_http_coord_session_statuses[] = {
-    ngx_null_string,
-    ngx_string("NEW"),
-    ngx_string("BOUND"),
-    ngx_string("MISMATCH"),
-    ngx_string("REVOKED"),
-    ngx_string("NONE"),
-    ngx_string("BYPASSED")
+/* why a session is refused */
+
+#define NGX_HTTP_COORD_SESSION_MISSING    0
+#define NGX_HTTP_COORD_SESSION_MISMATCH   1
+#define NGX_HTTP_COORD_SESSION_REVOKED    2
+#define NGX_HTTP_COORD_SESSION_NO_ANSWER  3
+
+
+static const struct {
+    ngx_str_t            code;
+    ngx_str_t            what;
+    ngx_coord_outcome_e  refused;
+    ngx_coord_outcome_e  dry_run;
+
+} ngx_http_coord_session_whys[] = {
+
+    { ngx_string("missing-session"), ngx_string("missing"),
+      NGX_COORD_OUTCOME_MISSING, NGX_COORD_OUTCOME_MISSING_DRY_RUN },
+
+    { ngx_string("session-mismatch"), ngx_string("mismatch"),
+      NGX_COORD_OUTCOME_MISMATCH, NGX_COORD_OUTCOME_MISMATCH_DRY_RUN },
+
+    { ngx_string("session-revoked"), ngx_string("revoked"),
+      NGX_COORD_OUTCOME_REVOKED, NGX_COORD_OUTCOME_REVOKED_DRY_RUN },
+
+    { ngx_string("store-unavailable"), ngx_string("unavailable"),
+      NGX_COORD_OUTCOME_UNAVAILABLE, NGX_COORD_OUTCOME_BYPASSED }
 };
-
-
-static const ngx_coord_outcome_e  ngx_http_coord_session_outcomes[] = {
-    NGX_COORD_OUTCOME_BYPASSED,
-    NGX_COORD_OUTCOME_NEW,
-    NGX_COORD_OUTCOME_BOUND,
-    NGX_COORD_OUTCOME_MISMATCH,
-    NGX_COORD_OUTCOME_REVOKED,
-    NGX_COORD_OUTCOME_NONE,
-    NGX_COORD_OUTCOME_BYPASSED
-};
-
-
-ngx_http_coord_session_client_t *
-ngx_http_coord_session_client(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
-{
-    ngx_http_coord_session_client_t  *client;
-
-    client = ctx->state[ngx_http_coord_session_feature.slot];
-
-    if (client == NULL) {
-        client = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_session_client_t));
-        ctx->state[ngx_http_coord_session_feature.slot] = client;
-    }
-
-    return client;
-}
-
-
-ngx_http_coord_session_state_t *
-ngx_http_coord_session_state(ngx_http_coord_ctx_t *ctx)
-{
-    ngx_http_coord_session_client_t  *client;
-
-    client = ctx->state[ngx_http_coord_session_feature.slot];
-
-    return client ? client->state : NULL;
-}
 
 
 /* what is known before the access phase is asked together with the limits */
@@ -146,7 +136,8 @@ ngx_http_coord_session_lookup_begin(ngx_http_request_t *r,
     use = scf->use;
 
     if (use == NULL) {
-        return NGX_DECLINED;
+        return (ngx_http_coord_session_cookie_roll(r) == NGX_OK)
+               ? NGX_DECLINED : NGX_ERROR;
     }
 
     sz = use->zone->data;
@@ -176,8 +167,6 @@ ngx_http_coord_session_lookup_begin(ngx_http_request_t *r,
         }
     }
 
-    state->need = NGX_HTTP_COORD_SESSION_GET;
-
     return ngx_http_coord_session_ask(r, state);
 }
 
@@ -193,8 +182,6 @@ ngx_http_coord_session_lookup_decide(ngx_http_request_t *r,
     if (ngx_http_coord_session_take(r, state) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    state->need = NGX_HTTP_COORD_SESSION_NOTHING;
 
     return NGX_DECLINED;
 }
@@ -247,37 +234,53 @@ ngx_http_coord_session_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    state = ngx_http_coord_session_state(ctx);
+    state = ngx_http_coord_session_looked_up(ctx, scf, &key);
 
-    if (state == NULL
-        || state->conf != scf
-        || state->need != NGX_HTTP_COORD_SESSION_NOTHING
-        || state->text.len != key.len
-        || ngx_memcmp(state->text.data, key.data, key.len) != 0)
-    {
+    if (state == NULL) {
         state = ngx_http_coord_session_create(r, ctx, scf);
 
         if (state == NULL) {
             return NGX_ERROR;
         }
 
-        if (key.len && ngx_http_coord_session_name(state, &key) != NGX_OK) {
+        if (key.len == 0) {
+            state->step = NGX_COORD_SESSION_ABSENT;
+            return NGX_OK;
+        }
+
+        if (ngx_http_coord_session_name(state, &key) != NGX_OK) {
             return NGX_ERROR;
         }
-    }
-
-    if (key.len == 0) {
-        state->status = NGX_HTTP_COORD_SESSION_NONE;
-        return NGX_OK;
     }
 
     if (ngx_http_coord_session_identity(r, state) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    state->need = ngx_http_coord_session_plan(state);
-
     return ngx_http_coord_session_ask(r, state);
+}
+
+
+/* the session that was asked for before the access phase, if it is the one */
+
+static ngx_http_coord_session_state_t *
+ngx_http_coord_session_looked_up(ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_session_conf_t *scf, ngx_str_t *key)
+{
+    ngx_http_coord_session_state_t  *state;
+
+    state = ngx_http_coord_session_state(ctx);
+
+    if (state == NULL
+        || state->conf != scf
+        || state->step == NGX_COORD_SESSION_READING
+        || state->text.len != key->len
+        || ngx_memcmp(state->text.data, key->data, key->len) != 0)
+    {
+        return NULL;
+    }
+
+    return state;
 }
 
 
@@ -328,28 +331,19 @@ ngx_http_coord_session_decide(ngx_http_request_t *r,
 
     state = ngx_http_coord_session_state(ctx);
 
-    if (state->status == NGX_HTTP_COORD_SESSION_NONE) {
-        return ngx_http_coord_session_conclude(r, ctx, state);
-    }
-
     for ( ;; ) {
 
-        if (state->need != NGX_HTTP_COORD_SESSION_NOTHING) {
-
-            if (ngx_http_coord_session_take(r, state) != NGX_OK) {
-                return NGX_ERROR;
-            }
-
-            if (state->batch) {
-                ngx_coord_batch_done(state->batch);
-                state->batch = NULL;
-            }
+        if (ngx_http_coord_session_take(r, state) != NGX_OK) {
+            return NGX_ERROR;
         }
 
-        state->need = ngx_http_coord_session_plan(state);
+        if (state->batch) {
+            ngx_coord_batch_done(state->batch);
+            state->batch = NULL;
+        }
 
-        if (state->need == NGX_HTTP_COORD_SESSION_NOTHING) {
-            return ngx_http_coord_session_conclude(r, ctx, state);
+        if (!ngx_http_coord_session_pending(state)) {
+            return ngx_http_coord_session_conclude(r, state);
         }
 
         rc = ngx_http_coord_session_round(r, state);
@@ -394,128 +388,184 @@ ngx_http_coord_session_answered(ngx_coord_batch_t *batch)
 
 static ngx_int_t
 ngx_http_coord_session_conclude(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_state_t *state)
+    ngx_http_coord_session_state_t *state)
 {
-    ngx_int_t            rc;
-    ngx_coord_outcome_e  outcome;
+    switch (state->step) {
 
-    rc = ngx_http_coord_session_verdict(r, ctx, state);
+    case NGX_COORD_SESSION_ABSENT:
+        state->outcome = NGX_COORD_OUTCOME_NONE;
 
-    outcome = ngx_http_coord_session_outcomes[state->status];
+        if (state->use->missing == NGX_HTTP_COORD_SESSION_REJECT) {
+            return ngx_http_coord_session_refuse(r, state,
+                                               NGX_HTTP_COORD_SESSION_MISSING);
+        }
 
-    if (state->status == NGX_HTTP_COORD_SESSION_BYPASSED
-        && rc != NGX_DECLINED)
+        ngx_coord_metrics_decision(state->use->zone, NGX_COORD_OUTCOME_NONE);
+
+        return ngx_http_coord_session_pass(r, state);
+
+    case NGX_COORD_SESSION_FAILED:
+        return ngx_http_coord_session_no_answer(r, state);
+
+    default:
+        return ngx_http_coord_session_verdict(r, state);
+    }
+}
+
+
+/* the failure policy */
+
+static ngx_int_t
+ngx_http_coord_session_no_answer(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_int_t  rc;
+
+    state->outcome = NGX_COORD_OUTCOME_BYPASSED;
+
+    if (state->on_failure == NGX_COORD_FAILURE_CLOSED) {
+
+        if (!state->conf->dry_run) {
+            state->outcome = NGX_COORD_OUTCOME_UNAVAILABLE;
+        }
+
+        ngx_http_coord_session_log(r, state,
+                                   NGX_HTTP_COORD_SESSION_NO_ANSWER);
+
+    } else {
+        rc = ngx_http_coord_session_recall(r, state);
+
+        if (rc != NGX_DECLINED) {
+            return (rc == NGX_OK) ? ngx_http_coord_session_verdict(r, state)
+                                  : rc;
+        }
+    }
+
+    ngx_str_null(&state->value);
+
+    ngx_coord_metrics_decision(state->use->zone, state->outcome);
+
+    if (state->outcome == NGX_COORD_OUTCOME_BYPASSED) {
+        return ngx_http_coord_session_pass(r, state);
+    }
+
+    if (ngx_http_coord_session_step(state, NGX_COORD_SESSION_REFUSED)
+        != NGX_OK)
     {
-        outcome = NGX_COORD_OUTCOME_UNAVAILABLE;
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_refuse_unavailable(r, state->ctx);
+}
+
+
+/* of a record that stands, or of what has become of it */
+
+static ngx_int_t
+ngx_http_coord_session_verdict(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_outcome_e   outcome;
+    ngx_coord_session_t  *record;
+
+    record = &state->record;
+
+    if (state->step == NGX_COORD_SESSION_RECALLED
+        && (record->revoked || ngx_http_coord_session_expired(state))
+        && ngx_http_coord_session_step(state, NGX_COORD_SESSION_ENDED)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (state->step == NGX_COORD_SESSION_ENDED) {
+        state->outcome = NGX_COORD_OUTCOME_REVOKED;
+
+        return ngx_http_coord_session_refuse(r, state,
+                                             NGX_HTTP_COORD_SESSION_REVOKED);
+    }
+
+    if (!record->found || record->created) {
+        outcome = NGX_COORD_OUTCOME_NEW;
+        state->outcome = outcome;
+
+    } else if (state->outcome != NGX_COORD_OUTCOME_MISMATCH
+               && !ngx_http_coord_session_differs(state)
+               && !ngx_http_coord_session_other_user(state))
+    {
+        outcome = NGX_COORD_OUTCOME_BOUND;
+        state->outcome = outcome;
+
+    } else {
+        outcome = NGX_COORD_OUTCOME_MISMATCH_PASSED;
+        state->outcome = NGX_COORD_OUTCOME_MISMATCH;
+
+        if (state->use->mismatch == NGX_HTTP_COORD_SESSION_REJECT) {
+
+            /* and whoever it was has not kept the session alive */
+
+            return ngx_http_coord_session_refuse(r, state,
+                                              NGX_HTTP_COORD_SESSION_MISMATCH);
+        }
+
+        ngx_http_coord_session_log(r, state, NGX_HTTP_COORD_SESSION_MISMATCH);
     }
 
     ngx_coord_metrics_decision(state->use->zone, outcome);
 
-    return rc;
+    return ngx_http_coord_session_pass(r, state);
 }
 
 
 static ngx_int_t
-ngx_http_coord_session_verdict(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_state_t *state)
-{
-    ngx_coord_session_t           *record;
-    ngx_http_coord_session_use_t  *use;
-
-    use = state->use;
-    record = &state->record;
-
-    if (state->status == NGX_HTTP_COORD_SESSION_NONE) {
-        return (use->missing == NGX_HTTP_COORD_SESSION_PASS)
-               ? NGX_DECLINED
-               : ngx_http_coord_session_refuse(r, ctx, state,
-                                               "missing-session", "missing");
-    }
-
-    if (state->failed) {
-        state->status = NGX_HTTP_COORD_SESSION_BYPASSED;
-
-        if (state->on_failure == NGX_COORD_FAILURE_CLOSED) {
-            ngx_http_coord_session_log(r, state, "unavailable");
-
-            return state->conf->dry_run
-                   ? NGX_DECLINED : ngx_http_coord_refuse_unavailable(r, ctx);
-        }
-
-        if (ngx_http_coord_session_fallback(r, state) != NGX_OK) {
-            ngx_str_null(&state->value);
-            return NGX_DECLINED;
-        }
-    }
-
-    if (record->revoked || state->ended) {
-        state->status = NGX_HTTP_COORD_SESSION_REVOKED;
-
-        ngx_str_null(&state->value);
-
-        return ngx_http_coord_session_refuse(r, ctx, state, "session-revoked",
-                                             "revoked");
-    }
-
-    if (!record->found || record->created) {
-        state->status = NGX_HTTP_COORD_SESSION_NEW;
-        return NGX_DECLINED;
-    }
-
-    if (!state->differs && !ngx_http_coord_session_differs(state)) {
-        state->status = NGX_HTTP_COORD_SESSION_BOUND;
-
-    } else {
-        state->status = NGX_HTTP_COORD_SESSION_MISMATCH;
-
-        if (use->mismatch == NGX_HTTP_COORD_SESSION_REJECT) {
-
-            /* and whoever it was has not kept the session alive */
-
-            return ngx_http_coord_session_refuse(r, ctx, state,
-                                                 "session-mismatch",
-                                                 "mismatch");
-        }
-
-        ngx_http_coord_session_log(r, state, "mismatch");
-    }
-
-    if (!state->failed && !state->wrote) {
-        ngx_http_coord_session_touch(state);
-    }
-
-    return NGX_DECLINED;
-}
-
-
-static ngx_int_t
-ngx_http_coord_session_refuse(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
-    ngx_http_coord_session_state_t *state, const char *code, const char *what)
+ngx_http_coord_session_refuse(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_uint_t why)
 {
     ngx_http_coord_problem_t  problem;
 
-    ngx_http_coord_session_log(r, state, what);
+    ngx_http_coord_session_log(r, state, why);
 
     if (state->conf->dry_run) {
-        return NGX_DECLINED;
+        ngx_coord_metrics_decision(state->use->zone,
+                                  ngx_http_coord_session_whys[why].dry_run);
+
+        return ngx_http_coord_session_pass(r, state);
+    }
+
+    ngx_coord_metrics_decision(state->use->zone,
+                               ngx_http_coord_session_whys[why].refused);
+
+    /* whoever is refused sees nothing of the session */
+
+    ngx_str_null(&state->value);
+
+    if (ngx_http_coord_session_step(state, NGX_COORD_SESSION_REFUSED)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (why == NGX_HTTP_COORD_SESSION_REVOKED
+        && ngx_http_coord_session_cookie_replace(r, &state->text) != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     ngx_memzero(&problem, sizeof(ngx_http_coord_problem_t));
 
     problem.status = state->conf->status_code;
-    problem.code.data = (u_char *) code;
-    problem.code.len = ngx_strlen(code);
+    problem.code = ngx_http_coord_session_whys[why].code;
 
     ngx_str_set(&problem.type, "about:blank");
     ngx_str_set(&problem.title, "The session is not accepted");
 
-    return ngx_http_coord_refuse(r, ctx, &problem);
+    return ngx_http_coord_refuse(r, state->ctx, &problem);
 }
 
 
 static void
 ngx_http_coord_session_log(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, const char *what)
+    ngx_http_coord_session_state_t *state, ngx_uint_t why)
 {
     ngx_coord_op_t               op;
     ngx_http_coord_log_fields_t  fields;
@@ -526,6 +576,7 @@ ngx_http_coord_session_log(ngx_http_request_t *r,
 
     ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
     ngx_memzero(&op, sizeof(ngx_coord_op_t));
+
     op.zone = state->use->zone;
     op.source = state->source;
     op.failure = state->failure;
@@ -536,10 +587,11 @@ ngx_http_coord_session_log(ngx_http_request_t *r,
     }
 
     fields.op = &op;
-    fields.outcome = ngx_http_coord_session_outcomes[state->status];
+    fields.outcome = state->outcome;
 
     ngx_http_coord_log(r, state->conf->log_level, &fields,
-                       "session %s%s, by zone \"%V\"", what,
+                       "session %V%s, by zone \"%V\"",
+                       &ngx_http_coord_session_whys[why].what,
                        state->conf->dry_run ? ", dry run" : "",
                        &state->use->zone->name);
 }
@@ -554,147 +606,14 @@ ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx, void *data)
 
     state = client->state;
 
-    if (state && state->batch) {
+    if (state == NULL) {
+        return;
+    }
+
+    ngx_coord_timer_stop(&state->timer);
+
+    if (state->batch) {
         ngx_coord_batch_done(state->batch);
         state->batch = NULL;
     }
-}
-
-
-void
-ngx_http_coord_session_learn(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
-{
-    ngx_str_t                        value;
-    ngx_http_upstream_state_t       *us;
-    ngx_http_coord_session_use_t    *use;
-    ngx_http_coord_session_state_t  *state;
-
-    state = ngx_http_coord_session_state(ctx);
-    use = state->use;
-
-    if (use->learn == NULL
-        || state->learned
-        || (state->status != NGX_HTTP_COORD_SESSION_NEW
-            && state->status != NGX_HTTP_COORD_SESSION_BOUND)
-        || (state->failed && state->on_failure != NGX_COORD_FAILURE_LOCAL)
-        || (state->record.bound && !state->relearn))
-    {
-        return;
-    }
-
-    if (r->upstream_states && r->upstream_states->nelts) {
-        us = r->upstream_states->elts;
-
-        if (us[r->upstream_states->nelts - 1].header_time == (ngx_msec_t) -1) {
-            /* no peer has answered */
-            return;
-        }
-    }
-
-    if (ngx_http_coord_session_value(r, use->learn, &value) != NGX_OK
-        || value.len == 0)
-    {
-        return;
-    }
-
-    if (use->learn_addr) {
-        ngx_http_coord_session_last_peer(&value);
-    }
-
-    state->learned = 1;
-
-    ngx_http_coord_session_write(state, &value);
-
-    state->value = value;
-}
-
-
-/* $upstream_addr lists all peers that were tried: "a, b : c" */
-
-static void
-ngx_http_coord_session_last_peer(ngx_str_t *value)
-{
-    size_t  i;
-
-    for (i = value->len; i > 0; i--) {
-        if (value->data[i - 1] == ' ') {
-            break;
-        }
-    }
-
-    value->data += i;
-    value->len -= i;
-}
-
-
-void
-ngx_http_coord_session_unusable(ngx_http_request_t *r)
-{
-    ngx_http_coord_ctx_t            *ctx;
-    ngx_http_coord_session_state_t  *state;
-
-    if (r != r->main) {
-        return;
-    }
-
-    ctx = ngx_http_coord_get_ctx(r);
-    state = ctx ? ngx_http_coord_session_state(ctx) : NULL;
-
-    if (state) {
-        state->relearn = 1;
-    }
-}
-
-
-ngx_int_t
-ngx_http_coord_session_variable(ngx_http_request_t *r,
-    ngx_http_variable_value_t *v, uintptr_t data)
-{
-    u_char                          *p;
-    const ngx_str_t                 *s;
-    ngx_http_coord_ctx_t            *ctx;
-    ngx_http_coord_session_state_t  *state;
-
-    ctx = ngx_http_coord_get_ctx(r);
-    state = ctx ? ngx_http_coord_session_state(ctx) : NULL;
-
-    v->not_found = 1;
-
-    if (state == NULL) {
-        return NGX_OK;
-    }
-
-    if (data == NGX_HTTP_COORD_SESSION_VAR_AGE) {
-
-        if (!state->known || !state->record.found) {
-            return NGX_OK;
-        }
-
-        p = ngx_pnalloc(r->pool, NGX_INT64_LEN);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        v->len = ngx_sprintf(p, "%L", state->record.age
-                                      / NGX_COORD_NSEC_PER_SEC)
-                 - p;
-        v->data = p;
-
-    } else {
-        s = (data == NGX_HTTP_COORD_SESSION_VAR_STATUS)
-            ? &ngx_http_coord_session_statuses[state->status] : &state->value;
-
-        if (s->len == 0) {
-            return NGX_OK;
-        }
-
-        v->len = s->len;
-        v->data = s->data;
-    }
-
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
-
-    return NGX_OK;
 }

@@ -12,16 +12,6 @@
 #include "ngx_http_coord_api.h"
 
 
-typedef enum {
-    NGX_HTTP_COORD_SESSION_NEW = 1,
-    NGX_HTTP_COORD_SESSION_BOUND,
-    NGX_HTTP_COORD_SESSION_MISMATCH,
-    NGX_HTTP_COORD_SESSION_REVOKED,
-    NGX_HTTP_COORD_SESSION_NONE,
-    NGX_HTTP_COORD_SESSION_BYPASSED
-} ngx_http_coord_session_status_e;
-
-
 #define NGX_HTTP_COORD_SESSION_REJECT     0
 #define NGX_HTTP_COORD_SESSION_PASS       1
 #define NGX_HTTP_COORD_SESSION_REBIND     2
@@ -36,12 +26,18 @@ typedef enum {
 #define NGX_HTTP_COORD_SESSION_ID_LEN  (2 * NGX_COORD_ID_LEN)
 
 
+/* sessions that are ended in one batch: one transaction has 256 replies */
+#define NGX_HTTP_COORD_SESSION_PAGE    50
+
+
 /* coord_session_zone: the data of an ngx_coord_zone_t */
 typedef struct {
     ngx_http_complex_value_t         *key;
     ngx_coord_nsec_t                  ttl;
     ngx_coord_nsec_t                  absolute;  /* 0: none */
+    ngx_coord_nsec_t                  revoked;   /* of all uses; 0: unset */
     unsigned                          users:1;   /* some use has user= */
+    unsigned                          by_id:1;   /* key: $coord_session_id */
 } ngx_http_coord_session_zone_t;
 
 
@@ -56,6 +52,8 @@ typedef struct {
     ngx_uint_t                        missing;
     ngx_uint_t                        on_failure;   /* or unset */
     unsigned                          learn_addr:1; /* a list of peers */
+    unsigned                          client_cert:1; /* bind: $ssl_client_ */
+    unsigned                          checked:1; /* warned of, if need be */
 } ngx_http_coord_session_use_t;
 
 
@@ -104,7 +102,11 @@ typedef struct {
 } ngx_http_coord_session_client_t;
 
 
-/* --- ngx_http_coord_session.c --- */
+/* --- ngx_http_coord_session_op.c --- */
+
+/* how long an ended session of a zone is remembered */
+ngx_coord_nsec_t ngx_http_coord_session_revoked(
+    ngx_http_coord_session_zone_t *sz);
 
 /* what the feature has of a client request, made if need be; NULL: no memory */
 ngx_http_coord_session_client_t *ngx_http_coord_session_client(
@@ -113,6 +115,9 @@ ngx_http_coord_session_client_t *ngx_http_coord_session_client(
 /* the session of a client request; NULL: none was looked up */
 ngx_http_coord_session_state_t *ngx_http_coord_session_state(
     ngx_http_coord_ctx_t *ctx);
+
+
+/* --- ngx_http_coord_session_pass.c --- */
 
 /* the getter of $coord_session_status, _value and _age; data: which one */
 ngx_int_t ngx_http_coord_session_variable(ngx_http_request_t *r,
@@ -140,6 +145,16 @@ void ngx_http_coord_session_unusable(ngx_http_request_t *r);
  */
 ngx_int_t ngx_http_coord_session_cookie_issue(ngx_http_request_t *r);
 
+/*
+ * The session that key names has ended: a client whose cookie names it gets a
+ * new id with this response.  NGX_ERROR: as above.
+ */
+ngx_int_t ngx_http_coord_session_cookie_replace(ngx_http_request_t *r,
+    ngx_str_t *key);
+
+/* sends the cookie of the client anew if it is rolling; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_session_cookie_roll(ngx_http_request_t *r);
+
 /* the getter of $coord_session_id: the id of the client, or the one issued */
 ngx_int_t ngx_http_coord_session_id_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
@@ -162,7 +177,11 @@ typedef struct {
     ngx_uint_t                          no_hints;   /* told by the balancer */
 } ngx_http_coord_sticky_conf_t;
 
+/* the setter of coord_sticky */
 char *ngx_http_coord_sticky(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/* warns of each coord_sticky that a balancer behind it has replaced */
+void ngx_http_coord_sticky_check(ngx_conf_t *cf);
 
 
 /* --- ngx_http_coord_session_api.c: routes of coord_api --- */

@@ -2,186 +2,99 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * coord_session: what is asked of the store, and what it answers.  Decisions
- * are made in ngx_http_coord_session.c.
+ * coord_session: what is asked of the store before a request is decided, and
+ * what it answers.  Decisions are made in ngx_http_coord_session.c.
  */
 
 
 #include "ngx_http_coord_session_state.h"
 
 
-#define NGX_HTTP_COORD_SESSION_DIGEST  "sha256:"
-
-
-static ngx_int_t ngx_http_coord_session_ask_get(ngx_http_request_t *r,
+static ngx_uint_t ngx_http_coord_session_to_write(
     ngx_http_coord_session_state_t *state);
-static ngx_int_t ngx_http_coord_session_ask_write(ngx_http_request_t *r,
+static ngx_uint_t ngx_http_coord_session_to_move(
     ngx_http_coord_session_state_t *state);
-static ngx_int_t ngx_http_coord_session_ask_user(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_session_read(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
-static ngx_int_t ngx_http_coord_session_new_user(
+static ngx_int_t ngx_http_coord_session_tell(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
-static ngx_coord_op_t *ngx_http_coord_session_result(
-    ngx_http_coord_session_state_t *state, ngx_http_coord_ref_t ref);
+static ngx_int_t ngx_http_coord_session_tell_user(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_tell_bind(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_tell_set(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_was_read(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_was_told(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static void ngx_http_coord_session_evicted(
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_failed(
+    ngx_http_coord_session_state_t *state, ngx_coord_op_t *op);
 
 
-ngx_int_t
-ngx_http_coord_session_name(ngx_http_coord_session_state_t *state,
-    ngx_str_t *text)
+ngx_uint_t
+ngx_http_coord_session_pending(ngx_http_coord_session_state_t *state)
 {
-    if (ngx_coord_key_digest(state->key, text) != NGX_COORD_DIGEST_HEX_LEN) {
-        return NGX_ERROR;
+    switch (state->step) {
+
+    case NGX_COORD_SESSION_NAMED:
+    case NGX_COORD_SESSION_UNSURE:
+        return 1;
+
+    case NGX_COORD_SESSION_KNOWN:
+        return ngx_http_coord_session_to_write(state);
+
+    default:
+        return 0;
     }
-
-    (void) ngx_coord_unhex(state->id, state->key + 1, NGX_COORD_ID_LEN);
-
-    state->text = *text;
-
-    return NGX_OK;
 }
 
 
-ngx_int_t
-ngx_http_coord_session_user_key(ngx_http_coord_session_user_t *user)
+/* 1 if there is something to bind before the request goes on */
+
+static ngx_uint_t
+ngx_http_coord_session_to_write(ngx_http_coord_session_state_t *state)
 {
-    user->len = 0;
+    ngx_coord_session_t           *record;
+    ngx_http_coord_session_use_t  *use;
 
-    if (user->text.len == 0) {
-        return NGX_OK;
-    }
-
-    user->len = ngx_coord_key_digest(user->key, &user->text);
-
-    return user->len ? NGX_OK : NGX_ERROR;
-}
-
-
-ngx_int_t
-ngx_http_coord_session_value(ngx_http_request_t *r,
-    ngx_http_complex_value_t *cv, ngx_str_t *value)
-{
-    u_char  *p, digest[NGX_COORD_DIGEST_LEN];
-
-    if (ngx_http_complex_value(r, cv, value) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    if (value->len <= NGX_COORD_SESSION_VALUE_LEN) {
-        return NGX_OK;
-    }
-
-    if (ngx_coord_digest_init() != NGX_OK
-        || ngx_coord_digest_update(value->data, value->len) != NGX_OK
-        || ngx_coord_digest_final(digest) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    p = ngx_pnalloc(r->pool, sizeof(NGX_HTTP_COORD_SESSION_DIGEST) - 1
-                             + 2 * NGX_COORD_DIGEST_LEN);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    value->data = p;
-
-    p = ngx_cpymem(p, NGX_HTTP_COORD_SESSION_DIGEST,
-                   sizeof(NGX_HTTP_COORD_SESSION_DIGEST) - 1);
-    p = ngx_hex_dump(p, digest, NGX_COORD_DIGEST_LEN);
-
-    value->len = p - value->data;
-
-    return NGX_OK;
-}
-
-
-ngx_coord_nsec_t
-ngx_http_coord_session_life(ngx_http_coord_session_state_t *state)
-{
-    ngx_coord_nsec_t                left;
-    ngx_http_coord_session_zone_t  *sz;
-
-    sz = state->use->zone->data;
-
-    if (sz->absolute == 0) {
-        return sz->ttl;
-    }
-
-    left = sz->absolute - (state->record.found ? state->record.age : 0);
-
-    return ngx_min(sz->ttl, ngx_max(left, NGX_COORD_NSEC_PER_MSEC));
-}
-
-
-/* 1 if the session has to be put into the index of the user */
-
-static ngx_int_t
-ngx_http_coord_session_new_user(ngx_http_coord_session_state_t *state)
-{
-    return state->user.len
-           && (state->user.len != state->record.user_len
-               || ngx_memcmp(state->user.key, state->record.user,
-                             state->user.len)
-                  != 0);
-}
-
-
-ngx_http_coord_session_need_e
-ngx_http_coord_session_plan(ngx_http_coord_session_state_t *state)
-{
-    ngx_uint_t            dry_run;
-    ngx_coord_session_t  *record;
-
-    if (state->failed || state->wrote) {
-        return NGX_HTTP_COORD_SESSION_NOTHING;
-    }
-
-    if (!state->known) {
-        return NGX_HTTP_COORD_SESSION_GET;
-    }
-
+    use = state->use;
     record = &state->record;
-    dry_run = state->conf->dry_run;
 
     if (!record->found) {
 
         /* without anything to bind the response may bring a value */
 
-        return (state->bind.len || state->user.len
-                || state->use->learn == NULL)
-               ? NGX_HTTP_COORD_SESSION_WRITE : NGX_HTTP_COORD_SESSION_NOTHING;
+        return state->bind.len || state->user.len || use->learn == NULL;
     }
 
-    if (record->revoked) {
-        return NGX_HTTP_COORD_SESSION_NOTHING;
-    }
-
-    if (record->user_len && !state->checked) {
-        return NGX_HTTP_COORD_SESSION_CHECK;
-    }
-
-    if (state->ended) {
-        return NGX_HTTP_COORD_SESSION_NOTHING;
-    }
-
-    if (!record->bound && state->bind.len) {
-        return NGX_HTTP_COORD_SESSION_WRITE;
-    }
-
-    if (ngx_http_coord_session_differs(state)) {
-
-        if (state->use->mismatch == NGX_HTTP_COORD_SESSION_REBIND) {
-            return dry_run ? NGX_HTTP_COORD_SESSION_NOTHING
-                           : NGX_HTTP_COORD_SESSION_WRITE;
+    if (ngx_http_coord_session_differs(state)
+        || ngx_http_coord_session_other_user(state))
+    {
+        if (use->mismatch == NGX_HTTP_COORD_SESSION_REJECT) {
+            return 0;
         }
 
-        if (state->use->mismatch == NGX_HTTP_COORD_SESSION_REJECT) {
-            return NGX_HTTP_COORD_SESSION_NOTHING;
+        if (ngx_http_coord_session_to_move(state)) {
+            return 1;
         }
     }
 
-    return ngx_http_coord_session_new_user(state)
-           ? NGX_HTTP_COORD_SESSION_WRITE : NGX_HTTP_COORD_SESSION_NOTHING;
+    return (!record->bound && state->bind.len)
+           || (record->user_len == 0 && state->user.len);
+}
+
+
+/* 1 if a mismatch rebinds; nothing is bound to a value that is left out */
+
+static ngx_uint_t
+ngx_http_coord_session_to_move(ngx_http_coord_session_state_t *state)
+{
+    return state->use->mismatch == NGX_HTTP_COORD_SESSION_REBIND
+           && !state->conf->dry_run
+           && (!ngx_http_coord_session_differs(state) || state->bind.len);
 }
 
 
@@ -189,91 +102,35 @@ ngx_int_t
 ngx_http_coord_session_ask(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
-    ngx_coord_op_t  *op;
-
-    state->has_get = 0;
-    state->has_check = 0;
-
-    switch (state->need) {
-
-    case NGX_HTTP_COORD_SESSION_GET:
-        return ngx_http_coord_session_ask_get(r, state);
-
-    case NGX_HTTP_COORD_SESSION_CHECK:
-        op = ngx_http_coord_session_user_op(r, state,
-                                            &ngx_coord_op_user_check,
-                                            state->record.user,
-                                            state->record.user_len,
-                                            &state->check);
-        if (op == NULL) {
-            return NGX_ERROR;
-        }
-
-        state->has_check = 1;
-
-        return NGX_OK;
-
-    case NGX_HTTP_COORD_SESSION_WRITE:
-        return ngx_http_coord_session_ask_write(r, state);
-
-    default: /* NGX_HTTP_COORD_SESSION_NOTHING */
+    if (!ngx_http_coord_session_pending(state)) {
         return NGX_OK;
     }
+
+    state->get.op = NGX_HTTP_COORD_SESSION_UNASKED;
+    state->check.op = NGX_HTTP_COORD_SESSION_UNASKED;
+    state->add.op = NGX_HTTP_COORD_SESSION_UNASKED;
+
+    return (state->step == NGX_COORD_SESSION_KNOWN)
+           ? ngx_http_coord_session_tell(r, state)
+           : ngx_http_coord_session_read(r, state);
 }
 
 
-ngx_coord_op_t *
-ngx_http_coord_session_op(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
-    ngx_http_coord_ref_t *ref)
-{
-    return ngx_http_coord_session_user_op(r, state, type, state->key,
-                                          NGX_COORD_DIGEST_HEX_LEN, ref);
-}
-
-
-ngx_coord_op_t *
-ngx_http_coord_session_user_op(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
-    u_char *user, size_t len, ngx_http_coord_ref_t *ref)
-{
-    ngx_coord_op_t    *op;
-    ngx_coord_zone_t  *zone;
-
-    zone = state->use->zone;
-
-    if (state->batch) {
-        ref->batch = 0;
-        ref->op = state->batch->nops;
-
-        op = ngx_coord_batch_add(state->batch, type, zone, user, len);
-
-        if (op) {
-            op->on_failure = state->on_failure;
-        }
-
-    } else {
-        op = ngx_http_coord_add_encoded(r, state->ctx, type, zone, user, len,
-                                        state->on_failure, ref);
-    }
-
-    if (op == NULL) {
-        return NULL;
-    }
-
-    op->u.session.ttl = ((ngx_http_coord_session_zone_t *) zone->data)->ttl;
-
-    ngx_memcpy(op->id, state->id, NGX_COORD_ID_LEN);
-
-    return op;
-}
-
+/* asks for the record, and whether the user who may have it does */
 
 static ngx_int_t
-ngx_http_coord_session_ask_get(ngx_http_request_t *r,
+ngx_http_coord_session_read(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
     ngx_coord_op_t  *op;
+
+    if (state->step == NGX_COORD_SESSION_UNSURE) {
+        state->hint.len = state->record.user_len;
+        ngx_memcpy(state->hint.key, state->record.user, state->hint.len);
+
+    } else if (state->hint.len == 0) {
+        ngx_http_coord_session_remember(state);
+    }
 
     op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_get,
                                    &state->get);
@@ -284,138 +141,89 @@ ngx_http_coord_session_ask_get(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    state->has_get = 1;
-
-    if (state->hint.len == 0) {
-        ngx_http_coord_session_remember(state);
+    if (state->hint.len) {
+        op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_check,
+                                            state->hint.key, state->hint.len,
+                                            &state->check);
+        if (op == NULL) {
+            return NGX_ERROR;
+        }
     }
 
-    if (state->hint.len == 0) {
-        return NGX_OK;
-    }
-
-    op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_check,
-                                        state->hint.key, state->hint.len,
-                                        &state->check);
-    if (op == NULL) {
-        return NGX_ERROR;
-    }
-
-    state->has_check = 1;
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_http_coord_session_ask_value(ngx_coord_op_t *op, ngx_str_t *value)
-{
-    if (ngx_coord_op_blob(op, NGX_COORD_SESSION_VALUE_LEN) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    if (value->len) {
-        ngx_memcpy(op->blob, value->data, value->len);
-
-        op->u.session.bound = 1;
-        op->u.session.value_len = value->len;
-    }
-
-    return NGX_OK;
+    return ngx_http_coord_session_step(state, NGX_COORD_SESSION_READING);
 }
 
 
 static ngx_int_t
-ngx_http_coord_session_ask_write(ngx_http_request_t *r,
+ngx_http_coord_session_tell(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
-    ngx_coord_op_t        *op;
-    ngx_coord_session_t   *record;
-    ngx_http_coord_ref_t   ref;
+    ngx_int_t             rc;
+    ngx_coord_session_t  *record;
 
     record = &state->record;
 
     /* the index first: a session whose user does not have it has ended */
 
-    if (ngx_http_coord_session_ask_user(r, state) != NGX_OK) {
-        return NGX_ERROR;
-    }
+    rc = ngx_http_coord_session_tell_user(r, state);
 
-    if (!record->found || (!record->bound && state->bind.len)) {
-
-        op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_bind,
-                                       &state->get);
-
-        if (op == NULL
-            || ngx_http_coord_session_ask_value(op, &state->bind) != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-
-        op->u.session.ttl = ngx_http_coord_session_life(state);
-        op->u.session.user_len = state->user.len;
-
-        ngx_memcpy(op->u.session.user, state->user.key, state->user.len);
-
-        state->has_get = 1;
-
-        return NGX_OK;
-    }
-
-    if (!ngx_http_coord_session_differs(state)
-        || state->use->mismatch != NGX_HTTP_COORD_SESSION_REBIND)
+    if (rc == NGX_OK
+        && (!record->found || (!record->bound && state->bind.len)))
     {
-        return NGX_OK;
-    }
+        rc = ngx_http_coord_session_tell_bind(r, state);
 
-    op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_set, &ref);
-
-    if (op == NULL
-        || ngx_http_coord_session_ask_value(op, &state->bind) != NGX_OK)
+    } else if (rc == NGX_OK
+               && ngx_http_coord_session_differs(state)
+               && ngx_http_coord_session_to_move(state))
     {
-        return NGX_ERROR;
+        rc = ngx_http_coord_session_tell_set(r, state);
     }
 
-    op->u.session.ttl = ngx_http_coord_session_life(state);
+    if (rc != NGX_OK) {
+        return rc;
+    }
 
-    state->differs = 1;
-
-    return NGX_OK;
+    return ngx_http_coord_session_step(state, NGX_COORD_SESSION_WRITING);
 }
 
 
 /*
- * Moves the session into the index of its user, from that of another one, or
- * slides its life there as the write does.
+ * Puts the session into the index of its user, and moves it there from that of
+ * another one, which gives it up last; or slides its life there as the write
+ * does.
  */
 
 static ngx_int_t
-ngx_http_coord_session_ask_user(ngx_http_request_t *r,
+ngx_http_coord_session_tell_user(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
+    ngx_uint_t             other;
     ngx_coord_op_t        *op;
     ngx_coord_session_t   *record;
     ngx_http_coord_ref_t   ref;
 
     record = &state->record;
 
-    if (!ngx_http_coord_session_new_user(state)) {
+    other = ngx_http_coord_session_other_user(state)
+            && ngx_http_coord_session_to_move(state);
 
-        if (record->user_len == 0) {
-            return NGX_OK;
-        }
+    if (record->user_len && !other) {
+        return ngx_http_coord_session_op_seen(r, state);
+    }
 
-        op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_seen,
-                                            record->user, record->user_len,
-                                            &ref);
-
-        return op ? NGX_OK : NGX_ERROR;
+    if (state->user.len == 0) {
+        return NGX_OK;
     }
 
     op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_add,
                                         state->user.key, state->user.len,
-                                        &ref);
-    if (op == NULL) {
+                                        &state->add);
+    if (op == NULL
+        || (state->use->max_per_user
+            && ngx_coord_op_blob(op, NGX_COORD_SESSION_LIST
+                                     * sizeof(ngx_coord_session_item_t))
+               != NGX_OK))
+    {
         return NGX_ERROR;
     }
 
@@ -423,15 +231,6 @@ ngx_http_coord_session_ask_user(ngx_http_request_t *r,
 
     if (!record->found) {
         return NGX_OK;
-    }
-
-    if (record->user_len) {
-        op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_drop,
-                                            record->user, record->user_len,
-                                            &ref);
-        if (op == NULL) {
-            return NGX_ERROR;
-        }
     }
 
     op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_set, &ref);
@@ -443,20 +242,61 @@ ngx_http_coord_session_ask_user(ngx_http_request_t *r,
     }
 
     op->u.session.ttl = ngx_http_coord_session_life(state);
-    op->u.session.user_len = state->user.len;
 
-    ngx_memcpy(op->u.session.user, state->user.key, state->user.len);
+    ngx_http_coord_session_op_user(op, state);
+
+    if (!other) {
+        return NGX_OK;
+    }
+
+    op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_drop,
+                                        record->user, record->user_len, &ref);
+
+    return op ? NGX_OK : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_tell_bind(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t  *op;
+
+    op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_bind,
+                                   &state->get);
+
+    if (op == NULL
+        || ngx_http_coord_session_op_value(op, &state->bind) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    op->u.session.ttl = ngx_http_coord_session_life(state);
+
+    ngx_http_coord_session_op_user(op, state);
 
     return NGX_OK;
 }
 
 
-static ngx_coord_op_t *
-ngx_http_coord_session_result(ngx_http_coord_session_state_t *state,
-    ngx_http_coord_ref_t ref)
+static ngx_int_t
+ngx_http_coord_session_tell_set(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
 {
-    return state->batch ? &state->batch->ops[ref.op]
-                        : ngx_http_coord_op(state->ctx, ref);
+    ngx_coord_op_t        *op;
+    ngx_http_coord_ref_t   ref;
+
+    op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_set, &ref);
+
+    if (op == NULL
+        || ngx_http_coord_session_op_value(op, &state->bind) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    op->u.session.ttl = ngx_http_coord_session_life(state);
+
+    return NGX_OK;
 }
 
 
@@ -464,89 +304,165 @@ ngx_int_t
 ngx_http_coord_session_take(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
-    ngx_coord_op_t       *op;
-    ngx_coord_session_t  *record;
+    switch (state->step) {
 
-    record = &state->record;
+    case NGX_COORD_SESSION_READING:
+        return ngx_http_coord_session_was_read(r, state);
 
-    if (state->has_get) {
-        op = ngx_http_coord_session_result(state, state->get);
+    case NGX_COORD_SESSION_WRITING:
+        return ngx_http_coord_session_was_told(r, state);
 
-        if (ngx_http_coord_session_record(r, state, op) != NGX_OK) {
-            return NGX_ERROR;
-        }
+    default:
+        return NGX_OK;
     }
-
-    if (state->has_check && !state->failed) {
-        op = ngx_http_coord_session_result(state, state->check);
-
-        if (op->rc != NGX_OK) {
-            state->failed = 1;
-            state->failure = op->failure;
-
-        } else if (record->found
-                   && record->user_len == op->key_len
-                   && ngx_memcmp(record->user, op->key, op->key_len) == 0)
-        {
-            state->checked = 1;
-            state->ended = !op->u.session.found;
-        }
-    }
-
-    if (state->need == NGX_HTTP_COORD_SESSION_WRITE && !state->failed) {
-        state->wrote = 1;
-        state->checked = 1;
-
-        if (state->user.len) {
-            record->user_len = state->user.len;
-            ngx_memcpy(record->user, state->user.key, state->user.len);
-        }
-
-        if (state->differs) {
-            state->value = state->bind;
-        }
-    }
-
-    if (!state->failed) {
-        ngx_http_coord_session_keep(state);
-    }
-
-    return NGX_OK;
 }
 
 
-/* copies the answer to GET or BIND */
+static ngx_int_t
+ngx_http_coord_session_was_read(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t            *get, *check;
+    ngx_coord_session_t       *record;
+    ngx_coord_session_step_e   step;
 
-ngx_int_t
-ngx_http_coord_session_record(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, ngx_coord_op_t *op)
+    get = ngx_http_coord_session_result(state, state->get);
+    check = ngx_http_coord_session_result(state, state->check);
+
+    if (get->rc != NGX_OK) {
+        return ngx_http_coord_session_failed(state, get);
+    }
+
+    if (check && check->rc != NGX_OK) {
+        return ngx_http_coord_session_failed(state, check);
+    }
+
+    if (ngx_http_coord_session_record(r, state, get) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    record = &state->record;
+    step = NGX_COORD_SESSION_KNOWN;
+
+    if (record->damaged) {
+        ngx_coord_metrics_decision(state->use->zone,
+                                   NGX_COORD_OUTCOME_DAMAGED);
+    }
+
+    if (record->found && !record->revoked && record->user_len) {
+
+        if (check == NULL
+            || record->user_len != check->key_len
+            || ngx_memcmp(record->user, check->key, check->key_len) != 0)
+        {
+            return ngx_http_coord_session_step(state,
+                                               NGX_COORD_SESSION_UNSURE);
+        }
+
+        if (!check->u.session.found) {
+            record->revoked = 1;
+            ngx_http_coord_session_mark(state);
+        }
+    }
+
+    ngx_http_coord_session_keep(state);
+
+    if (record->revoked || ngx_http_coord_session_expired(state)) {
+        step = NGX_COORD_SESSION_ENDED;
+    }
+
+    return ngx_http_coord_session_step(state, step);
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_was_told(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_uint_t                 differs, other;
+    ngx_coord_op_t            *get, *add;
+    ngx_coord_session_t       *record;
+    ngx_coord_session_step_e   step;
+
+    get = ngx_http_coord_session_result(state, state->get);
+    add = ngx_http_coord_session_result(state, state->add);
+
+    if (get && get->rc != NGX_OK) {
+        return ngx_http_coord_session_failed(state, get);
+    }
+
+    if (add && add->rc != NGX_OK) {
+        return ngx_http_coord_session_failed(state, add);
+    }
+
+    record = &state->record;
+    step = NGX_COORD_SESSION_WRITTEN;
+
+    differs = ngx_http_coord_session_differs(state);
+    other = ngx_http_coord_session_other_user(state);
+
+    if (get && ngx_http_coord_session_record(r, state, get) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (record->found
+        && !record->created
+        && (differs || other)
+        && ngx_http_coord_session_to_move(state))
+    {
+        state->outcome = NGX_COORD_OUTCOME_MISMATCH;
+    }
+
+    if (differs && state->outcome == NGX_COORD_OUTCOME_MISMATCH) {
+        state->value = state->bind;
+    }
+
+    if (add && get == NULL) {
+        record->user_len = state->user.len;
+        ngx_memcpy(record->user, state->user.key, state->user.len);
+    }
+
+    if (add && ngx_http_coord_session_other_user(state)) {
+
+        /* another user was first */
+
+        ngx_http_coord_session_withdraw(state);
+    }
+
+    ngx_http_coord_session_evicted(state);
+    ngx_http_coord_session_keep(state);
+
+    if (record->revoked) {
+        step = NGX_COORD_SESSION_ENDED;
+    }
+
+    return ngx_http_coord_session_step(state, step);
+}
+
+
+/* those beyond max_per_user have ended: that is remembered as well */
+
+static void
+ngx_http_coord_session_evicted(ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t  *add;
+
+    add = ngx_http_coord_session_result(state, state->add);
+
+    if (add && add->u.session.count) {
+        ngx_http_coord_session_mark_all(state->use->zone,
+                                        (ngx_coord_session_item_t *) add->blob,
+                                        add->u.session.count);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_failed(ngx_http_coord_session_state_t *state,
+    ngx_coord_op_t *op)
 {
     state->source = op->source;
     state->failure = op->failure;
 
-    if (op->rc != NGX_OK) {
-        state->failed = 1;
-        return NGX_OK;
-    }
-
-    state->known = 1;
-    state->record = op->u.session;
-
-    ngx_str_null(&state->value);
-
-    if (!op->u.session.bound) {
-        return NGX_OK;
-    }
-
-    state->value.data = ngx_pnalloc(r->pool,
-                                    ngx_max(op->u.session.value_len, 1));
-    if (state->value.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    state->value.len = op->u.session.value_len;
-
-    ngx_memcpy(state->value.data, op->blob, state->value.len);
-
-    return NGX_OK;
+    return ngx_http_coord_session_step(state, NGX_COORD_SESSION_FAILED);
 }

@@ -24,12 +24,24 @@ static ngx_int_t ngx_http_coord_session_init(ngx_conf_t *cf);
 static ngx_int_t ngx_http_coord_session_header_filter(ngx_http_request_t *r);
 static char *ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static ngx_int_t ngx_http_coord_session_zone_param(ngx_conf_t *cf,
+    ngx_http_coord_session_zone_t *sz, ngx_str_t *value);
 static ngx_int_t ngx_http_coord_session_zone_time(ngx_conf_t *cf,
     ngx_str_t *value, const char *name, ngx_coord_nsec_t *ns);
 static char *ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static ngx_int_t ngx_http_coord_session_use_zone(ngx_conf_t *cf,
+    ngx_http_coord_session_use_t *use, ngx_str_t *name,
+    ngx_coord_nsec_t revoked);
 static ngx_int_t ngx_http_coord_session_param(ngx_conf_t *cf,
-    ngx_http_coord_session_use_t *use, ngx_str_t *value);
+    ngx_http_coord_session_use_t *use, ngx_str_t *value,
+    ngx_coord_nsec_t *revoked);
+static ngx_http_complex_value_t *ngx_http_coord_session_early(ngx_conf_t *cf,
+    const char *name, ngx_str_t *value);
+static ngx_uint_t ngx_http_coord_session_names(ngx_str_t *text,
+    const char *name);
+static void ngx_http_coord_session_warn(ngx_conf_t *cf,
+    ngx_http_coord_session_conf_t *conf);
 static ngx_int_t ngx_http_coord_session_learn_param(ngx_conf_t *cf,
     ngx_http_coord_session_use_t *use, ngx_str_t *value);
 static ngx_int_t ngx_http_coord_session_action(ngx_conf_t *cf,
@@ -178,12 +190,7 @@ ngx_http_coord_session_create_conf(ngx_conf_t *cf)
         return NULL;
     }
 
-    /*
-     * set by ngx_pcalloc():
-     *
-     *     conf->use = NULL;
-     */
-
+    conf->use = NGX_CONF_UNSET_PTR;
     conf->cookie = NGX_CONF_UNSET_PTR;
     conf->log_level = NGX_CONF_UNSET_UINT;
     conf->status_code = NGX_CONF_UNSET_UINT;
@@ -201,12 +208,10 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_uint_t  inherited;
 
-    inherited = (conf->use == NULL && conf->cookie == NULL);
+    inherited = (conf->use == NGX_CONF_UNSET_PTR
+                 && conf->cookie == NGX_CONF_UNSET_PTR);
 
-    if (conf->use == NULL) {
-        conf->use = prev->use;
-    }
-
+    ngx_conf_merge_ptr_value(conf->use, prev->use, NULL);
     ngx_conf_merge_ptr_value(conf->cookie, prev->cookie, NULL);
 
     ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
@@ -222,6 +227,8 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     if (conf->use) {
         ngx_http_coord_feature_enable(cf, &ngx_http_coord_session_feature,
                                       NGX_HTTP_COORD_PRECONTENT, inherited);
+
+        ngx_http_coord_session_warn(cf, conf);
     }
 
     return NGX_CONF_OK;
@@ -234,6 +241,8 @@ ngx_http_coord_session_init(ngx_conf_t *cf)
     ngx_http_coord_main_conf_t  *cmcf;
 
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
+    ngx_http_coord_sticky_check(cf);
 
     if ((cmcf->used & (1 << ngx_http_coord_session_feature.slot)) == 0) {
         return NGX_OK;
@@ -266,10 +275,10 @@ ngx_http_coord_session_header_filter(ngx_http_request_t *r)
 static char *
 ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    ngx_str_t                      *value, name, store, rest;
+    ngx_str_t                      *value, name, store;
     ngx_uint_t                      i;
     ngx_coord_zone_t               *zone;
-    ngx_http_coord_session_zone_t  *sz;
+    ngx_http_coord_session_zone_t  *sz, *told;
 
     value = cf->args->elts;
 
@@ -288,6 +297,8 @@ ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    sz->by_id = ngx_http_coord_session_names(&value[1], "coord_session_id");
+
     for (i = 2; i < cf->args->nelts; i++) {
 
         if (ngx_http_coord_param(&value[i], "zone=", &name)
@@ -296,32 +307,9 @@ ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             continue;
         }
 
-        if (ngx_http_coord_param(&value[i], "ttl=", &rest)) {
-            if (ngx_http_coord_session_zone_time(cf, &rest, "ttl", &sz->ttl)
-                != NGX_OK)
-            {
-                return NGX_CONF_ERROR;
-            }
-
-            continue;
+        if (ngx_http_coord_session_zone_param(cf, sz, &value[i]) != NGX_OK) {
+            return NGX_CONF_ERROR;
         }
-
-        if (ngx_http_coord_param(&value[i], "absolute=", &rest)) {
-            if (ngx_http_coord_session_zone_time(cf, &rest, "absolute",
-                                                 &sz->absolute)
-                != NGX_OK)
-            {
-                return NGX_CONF_ERROR;
-            }
-
-            continue;
-        }
-
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid parameter \"%V\", allowed are \"zone=\", "
-                           "\"ttl=\", \"absolute=\" and \"store=\"",
-                           &value[i]);
-        return NGX_CONF_ERROR;
     }
 
     if (name.len == 0) {
@@ -337,10 +325,12 @@ ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    /* a coord_session that came first may have told that there are users */
+    /* what uses that came first have told */
 
     if (zone->data) {
-        sz->users = ((ngx_http_coord_session_zone_t *) zone->data)->users;
+        told = zone->data;
+        sz->users = told->users;
+        sz->revoked = told->revoked;
     }
 
     zone->store_name = store;
@@ -349,6 +339,29 @@ ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_coord_zone_named_by(zone, &value[1]);
 
     return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_zone_param(ngx_conf_t *cf,
+    ngx_http_coord_session_zone_t *sz, ngx_str_t *value)
+{
+    ngx_str_t  rest;
+
+    if (ngx_http_coord_param(value, "ttl=", &rest)) {
+        return ngx_http_coord_session_zone_time(cf, &rest, "ttl", &sz->ttl);
+    }
+
+    if (ngx_http_coord_param(value, "absolute=", &rest)) {
+        return ngx_http_coord_session_zone_time(cf, &rest, "absolute",
+                                                &sz->absolute);
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"%V\", allowed are \"zone=\", "
+                       "\"ttl=\", \"absolute=\" and \"store=\"", value);
+
+    return NGX_ERROR;
 }
 
 
@@ -380,16 +393,22 @@ ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     ngx_str_t                      *value, name;
     ngx_uint_t                      i;
+    ngx_coord_nsec_t                revoked;
     ngx_http_coord_session_use_t   *use;
-    ngx_http_coord_session_zone_t  *sz;
 
-    if (scf->use) {
+    if (scf->use != NGX_CONF_UNSET_PTR) {
         return "is duplicate";
     }
 
     value = cf->args->elts;
 
+    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+        scf->use = NULL;
+        return NGX_CONF_OK;
+    }
+
     ngx_str_null(&name);
+    revoked = 0;
 
     use = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_session_use_t));
     if (use == NULL) {
@@ -411,7 +430,9 @@ ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             continue;
         }
 
-        if (ngx_http_coord_session_param(cf, use, &value[i]) != NGX_OK) {
+        if (ngx_http_coord_session_param(cf, use, &value[i], &revoked)
+            != NGX_OK)
+        {
             return NGX_CONF_ERROR;
         }
     }
@@ -428,26 +449,8 @@ ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    use->zone = ngx_http_coord_zone_get(cf,
-                                        &ngx_http_coord_session_feature.kind,
-                                        &name);
-    if (use->zone == NULL) {
+    if (ngx_http_coord_session_use_zone(cf, use, &name, revoked) != NGX_OK) {
         return NGX_CONF_ERROR;
-    }
-
-    if (use->user) {
-
-        if (use->zone->data == NULL) {
-            sz = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_session_zone_t));
-            if (sz == NULL) {
-                return NGX_CONF_ERROR;
-            }
-
-            use->zone->data = sz;
-        }
-
-        sz = use->zone->data;
-        sz->users = 1;
     }
 
     scf->use = use;
@@ -456,14 +459,49 @@ ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+/* tells the zone, which may be declared later, how it is used */
+
+static ngx_int_t
+ngx_http_coord_session_use_zone(ngx_conf_t *cf,
+    ngx_http_coord_session_use_t *use, ngx_str_t *name,
+    ngx_coord_nsec_t revoked)
+{
+    ngx_http_coord_session_zone_t  *sz;
+
+    use->zone = ngx_http_coord_zone_get(cf,
+                                        &ngx_http_coord_session_feature.kind,
+                                        name);
+    if (use->zone == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (use->zone->data == NULL) {
+        use->zone->data = ngx_pcalloc(cf->pool,
+                                      sizeof(ngx_http_coord_session_zone_t));
+        if (use->zone->data == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    sz = use->zone->data;
+
+    sz->users |= (use->user != NULL);
+    sz->revoked = ngx_max(sz->revoked, revoked);
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_http_coord_session_param(ngx_conf_t *cf,
-    ngx_http_coord_session_use_t *use, ngx_str_t *value)
+    ngx_http_coord_session_use_t *use, ngx_str_t *value,
+    ngx_coord_nsec_t *revoked)
 {
     ngx_str_t  rest;
 
     if (ngx_http_coord_param(value, "bind=", &rest)) {
-        use->bind = ngx_http_coord_complex_value(cf, &rest);
+        use->bind = ngx_http_coord_session_early(cf, "bind", &rest);
+        use->client_cert = ngx_http_coord_session_names(&rest, "ssl_client_");
         return use->bind ? NGX_OK : NGX_ERROR;
     }
 
@@ -472,7 +510,7 @@ ngx_http_coord_session_param(ngx_conf_t *cf,
     }
 
     if (ngx_http_coord_param(value, "user=", &rest)) {
-        use->user = ngx_http_coord_complex_value(cf, &rest);
+        use->user = ngx_http_coord_session_early(cf, "user", &rest);
         return use->user ? NGX_OK : NGX_ERROR;
     }
 
@@ -499,6 +537,10 @@ ngx_http_coord_session_param(ngx_conf_t *cf,
                                              &use->missing);
     }
 
+    if (ngx_http_coord_param(value, "revoked=", &rest)) {
+        return ngx_http_coord_session_zone_time(cf, &rest, "revoked", revoked);
+    }
+
     if (ngx_http_coord_param(value, "on_failure=", &rest)) {
         return ngx_http_coord_parse_on_failure(cf, &rest, &use->on_failure);
     }
@@ -506,10 +548,101 @@ ngx_http_coord_session_param(ngx_conf_t *cf,
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", allowed are \"zone=\", "
                        "\"bind=\", \"learn=\", \"user=\", "
-                       "\"max_per_user=\", \"mismatch=\", \"missing=\" and "
-                       "\"on_failure=\"", value);
+                       "\"max_per_user=\", \"mismatch=\", \"missing=\", "
+                       "\"revoked=\" and \"on_failure=\"", value);
 
     return NGX_ERROR;
+}
+
+
+/* a value that is needed before there is a response */
+
+static ngx_http_complex_value_t *
+ngx_http_coord_session_early(ngx_conf_t *cf, const char *name,
+    ngx_str_t *value)
+{
+    if (ngx_http_coord_session_names(value, "upstream_")) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"%s=%V\" is empty: it is evaluated before the "
+                           "request goes to an upstream", name, value);
+    }
+
+    return ngx_http_coord_complex_value(cf, value);
+}
+
+
+/* 1 if a text has a variable whose name begins so */
+
+static ngx_uint_t
+ngx_http_coord_session_names(ngx_str_t *text, const char *name)
+{
+    u_char  *p, *last;
+    size_t   len;
+
+    len = ngx_strlen(name);
+    last = text->data + text->len;
+
+    for (p = text->data; p < last; p++) {
+
+        if (*p != '$') {
+            continue;
+        }
+
+        if (p + 1 < last && p[1] == '{') {
+            p++;
+        }
+
+        if ((size_t) (last - p - 1) >= len
+            && ngx_strncasecmp(p + 1, (u_char *) name, len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* what would not do what it seems to; once for each directive */
+
+static void
+ngx_http_coord_session_warn(ngx_conf_t *cf,
+    ngx_http_coord_session_conf_t *conf)
+{
+    ngx_http_coord_session_use_t   *use;
+    ngx_http_coord_session_zone_t  *sz;
+#if (NGX_HTTP_SSL)
+    ngx_http_ssl_srv_conf_t        *sscf;
+#endif
+
+    use = conf->use;
+    sz = use->zone->data;
+
+    if (use->checked) {
+        return;
+    }
+
+    if (sz->by_id && conf->cookie == NULL) {
+        use->checked = 1;
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "no request has a session in zone \"%V\" of "
+                           "$coord_session_id without "
+                           "\"coord_session_cookie\"", &use->zone->name);
+    }
+
+#if (NGX_HTTP_SSL)
+
+    sscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_ssl_module);
+
+    if (use->client_cert && sscf->verify == 0) {
+        use->checked = 1;
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"bind\" of \"coord_session\" in zone \"%V\" is "
+                           "empty without \"ssl_verify_client\"",
+                           &use->zone->name);
+    }
+
+#endif
 }
 
 

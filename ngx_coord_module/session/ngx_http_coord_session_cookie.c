@@ -15,6 +15,8 @@
 #define NGX_HTTP_COORD_COOKIE_MAX_AGE  "; max-age="
 
 
+static ngx_int_t ngx_http_coord_session_cookie_send(ngx_http_request_t *r,
+    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *known);
 static ngx_int_t ngx_http_coord_session_cookie_find(ngx_http_request_t *r,
     ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id);
 static ngx_int_t ngx_http_coord_session_cookie_pick(ngx_str_t *line,
@@ -30,19 +32,79 @@ static ngx_str_t  ngx_http_coord_set_cookie = ngx_string("Set-Cookie");
 ngx_int_t
 ngx_http_coord_session_cookie_issue(ngx_http_request_t *r)
 {
-    u_char                            random[NGX_COORD_ID_LEN];
-    ngx_str_t                         id;
-    ngx_http_coord_ctx_t             *ctx;
-    ngx_http_coord_session_conf_t    *scf;
-    ngx_http_coord_session_client_t  *client;
+    ngx_str_t                       id;
+    ngx_http_coord_session_conf_t  *scf;
 
     scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_session_module);
 
     if (scf->cookie == NULL
-        || r != r->main
-        || r->header_sent
         || ngx_http_coord_session_cookie_find(r, scf->cookie, &id) == NGX_OK)
     {
+        return NGX_OK;
+    }
+
+    return ngx_http_coord_session_cookie_send(r, scf->cookie, NULL);
+}
+
+
+ngx_int_t
+ngx_http_coord_session_cookie_replace(ngx_http_request_t *r, ngx_str_t *key)
+{
+    size_t                          i;
+    ngx_str_t                       id;
+    ngx_http_coord_session_conf_t  *scf;
+
+    scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_session_module);
+
+    if (scf->cookie == NULL
+        || ngx_http_coord_session_cookie_find(r, scf->cookie, &id) != NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    for (i = 0; i + id.len <= key->len; i++) {
+
+        if (ngx_memcmp(key->data + i, id.data, id.len) == 0) {
+            return ngx_http_coord_session_cookie_send(r, scf->cookie, NULL);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_session_cookie_roll(ngx_http_request_t *r)
+{
+    ngx_str_t                       id;
+    ngx_http_coord_session_conf_t  *scf;
+
+    scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_session_module);
+
+    if (scf->cookie == NULL
+        || scf->cookie->expires == 0
+        || (scf->cookie->flags & NGX_HTTP_COORD_COOKIE_ROLLING) == 0
+        || ngx_http_coord_session_cookie_find(r, scf->cookie, &id) != NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    return ngx_http_coord_session_cookie_send(r, scf->cookie, &id);
+}
+
+
+/* sends the cookie with an id, or with a new one; once per client request */
+
+static ngx_int_t
+ngx_http_coord_session_cookie_send(ngx_http_request_t *r,
+    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *known)
+{
+    u_char                            random[NGX_COORD_ID_LEN];
+    ngx_str_t                         id;
+    ngx_http_coord_ctx_t             *ctx;
+    ngx_http_coord_session_client_t  *client;
+
+    if (r != r->main || r->header_sent) {
         return NGX_OK;
     }
 
@@ -60,18 +122,21 @@ ngx_http_coord_session_cookie_issue(ngx_http_request_t *r)
         return NGX_OK;
     }
 
-    id.len = NGX_HTTP_COORD_SESSION_ID_LEN;
-    id.data = ngx_pnalloc(r->pool, id.len);
+    if (known) {
+        id = *known;
 
-    if (id.data == NULL || ngx_coord_id(random) != NGX_OK) {
-        return NGX_ERROR;
+    } else {
+        id.len = NGX_HTTP_COORD_SESSION_ID_LEN;
+        id.data = ngx_pnalloc(r->pool, id.len);
+
+        if (id.data == NULL || ngx_coord_id(random) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        ngx_hex_dump(id.data, random, NGX_COORD_ID_LEN);
     }
 
-    ngx_hex_dump(id.data, random, NGX_COORD_ID_LEN);
-
-    if (ngx_http_coord_session_cookie_field(r, ctx, scf->cookie, &id)
-        != NGX_OK)
-    {
+    if (ngx_http_coord_session_cookie_field(r, ctx, cookie, &id) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -225,15 +290,6 @@ ngx_http_coord_session_id_variable(ngx_http_request_t *r,
 
     main = r->main;
 
-    scf = ngx_http_get_module_loc_conf(main, ngx_http_coord_session_module);
-
-    if (scf->cookie
-        && ngx_http_coord_session_cookie_find(main, scf->cookie, &id)
-           == NGX_OK)
-    {
-        goto found;
-    }
-
     /* it may be asked for before the phase that issues it */
 
     if (r == main && ngx_http_coord_session_cookie_issue(r) != NGX_OK) {
@@ -243,14 +299,20 @@ ngx_http_coord_session_id_variable(ngx_http_request_t *r,
     ctx = ngx_http_coord_get_ctx(main);
     client = ctx ? ctx->state[ngx_http_coord_session_feature.slot] : NULL;
 
-    if (client == NULL || client->issued.len == 0) {
-        v->not_found = 1;
-        return NGX_OK;
+    if (client && client->issued.len) {
+        id = client->issued;
+
+    } else {
+        scf = ngx_http_get_module_loc_conf(main, ngx_http_coord_session_module);
+
+        if (scf->cookie == NULL
+            || ngx_http_coord_session_cookie_find(main, scf->cookie, &id)
+               != NGX_OK)
+        {
+            v->not_found = 1;
+            return NGX_OK;
+        }
     }
-
-    id = client->issued;
-
-found:
 
     v->valid = 1;
     v->no_cacheable = 0;

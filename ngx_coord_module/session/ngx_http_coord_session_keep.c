@@ -17,8 +17,8 @@
 static void ngx_http_coord_session_memory_op(ngx_coord_op_t *op,
     ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
     u_char *blob);
-static ngx_int_t ngx_http_coord_session_seen(
-    ngx_http_coord_session_state_t *state);
+static void ngx_http_coord_session_mark_page(ngx_coord_zone_t *zone,
+    ngx_coord_session_item_t *items, ngx_uint_t n);
 
 
 /* the session for an operation on the zone's memory; blob: its value */
@@ -65,11 +65,14 @@ ngx_http_coord_session_remember(ngx_http_coord_session_state_t *state)
 void
 ngx_http_coord_session_keep(ngx_http_coord_session_state_t *state)
 {
-    ngx_coord_op_t  op;
+    ngx_uint_t       found;
+    ngx_coord_op_t   op;
 
-    if (!state->known || ngx_coord_store_is_memory(state->use->zone->store)) {
+    if (ngx_coord_store_is_memory(state->use->zone->store)) {
         return;
     }
+
+    found = state->record.found;
 
     ngx_http_coord_session_memory_op(&op, state, &ngx_coord_op_session_keep,
                                      state->value.data);
@@ -77,53 +80,36 @@ ngx_http_coord_session_keep(ngx_http_coord_session_state_t *state)
     op.u.session = state->record;
     op.u.session.value_len = state->value.len;
 
-    if (state->ended) {
-        op.u.session.revoked = 1;
-    }
-
     ngx_coord_near_run(&op);
 
     state->record.left = op.u.session.left;
-}
 
+    if (!found && op.u.session.revoked) {
 
-/* in the index of its user the session lives on as well */
+        /* Redis has forgotten it */
 
-static ngx_int_t
-ngx_http_coord_session_seen(ngx_http_coord_session_state_t *state)
-{
-    ngx_coord_op_t        *op;
-    ngx_coord_session_t   *record;
-    ngx_http_coord_ref_t   ref;
-
-    record = &state->record;
-
-    if (record->user_len == 0) {
-        return NGX_OK;
+        state->record = op.u.session;
+        ngx_http_coord_session_mark(state);
     }
-
-    op = ngx_http_coord_session_user_op(NULL, state, &ngx_coord_op_user_seen,
-                                        record->user, record->user_len, &ref);
-
-    return op ? NGX_OK : NGX_ERROR;
 }
 
 
 void
 ngx_http_coord_session_touch(ngx_http_coord_session_state_t *state)
 {
-    ngx_coord_op_t        *op;
-    ngx_coord_nsec_t       life;
-    ngx_coord_batch_t     *batch;
-    ngx_coord_session_t   *record;
-    ngx_http_coord_ref_t   ref;
+    ngx_coord_op_t                 *op;
+    ngx_coord_nsec_t                life, now;
+    ngx_coord_batch_t              *batch;
+    ngx_http_coord_ref_t            ref;
+    ngx_http_coord_session_zone_t  *sz;
 
-    record = &state->record;
+    sz = state->use->zone->data;
+    now = ngx_coord_monotonic();
     life = ngx_http_coord_session_life(state);
 
-    if (life - record->left < ((ngx_http_coord_session_zone_t *)
-                               state->use->zone->data)->ttl
-                              / NGX_HTTP_COORD_SESSION_SLIDE)
+    if (ngx_http_coord_session_expired(state)
+        || life - (state->record.left - (now - state->read_at))
+           < sz->ttl / NGX_HTTP_COORD_SESSION_SLIDE)
     {
         return;
     }
@@ -141,13 +127,15 @@ ngx_http_coord_session_touch(ngx_http_coord_session_state_t *state)
         op->u.session.ttl = life;
     }
 
-    (void) ngx_http_coord_session_seen(state);
+    (void) ngx_http_coord_session_op_seen(NULL, state);
 
     state->batch = NULL;
 
     (void) ngx_coord_batch_send(batch);
 
-    record->left = life;
+    state->record.age = ngx_http_coord_session_age(state);
+    state->record.left = life;
+    state->read_at = now;
 
     ngx_http_coord_session_keep(state);
 }
@@ -176,14 +164,13 @@ ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
 
     memory.u.session.bound = 1;
     memory.u.session.value_len = value->len;
-    memory.u.session.user_len = state->user.len;
     memory.u.session.ttl = life;
 
-    ngx_memcpy(memory.u.session.user, state->user.key, state->user.len);
+    ngx_http_coord_session_op_user(&memory, state);
 
     ngx_coord_near_run(&memory);
 
-    if (state->failed || ngx_coord_store_is_memory(state->use->zone->store)) {
+    if (state->failure || ngx_coord_store_is_memory(state->use->zone->store)) {
         return;
     }
 
@@ -194,12 +181,12 @@ ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
 
     state->batch = batch;
 
-    op = (ngx_http_coord_session_seen(state) == NGX_OK)
+    op = (ngx_http_coord_session_op_seen(NULL, state) == NGX_OK)
          ? ngx_http_coord_session_op(NULL, state, type, &ref) : NULL;
 
     state->batch = NULL;
 
-    if (op == NULL || ngx_http_coord_session_ask_value(op, value) != NGX_OK) {
+    if (op == NULL || ngx_http_coord_session_op_value(op, value) != NGX_OK) {
         ngx_coord_batch_done(batch);
         return;
     }
@@ -210,8 +197,98 @@ ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
 }
 
 
+void
+ngx_http_coord_session_withdraw(ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_coord_batch_create(state->use->zone->store);
+    if (batch == NULL) {
+        return;
+    }
+
+    op = ngx_coord_batch_add(batch, &ngx_coord_op_user_drop, state->use->zone,
+                             state->user.key, state->user.len);
+    if (op == NULL) {
+        ngx_coord_batch_done(batch);
+        return;
+    }
+
+    ngx_memcpy(op->id, state->id, NGX_COORD_ID_LEN);
+
+    (void) ngx_coord_batch_send(batch);
+}
+
+
+void
+ngx_http_coord_session_mark(ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_session_item_t  item;
+
+    ngx_memcpy(item.id, state->id, NGX_COORD_ID_LEN);
+
+    ngx_http_coord_session_mark_all(state->use->zone, &item, 1);
+}
+
+
+void
+ngx_http_coord_session_mark_all(ngx_coord_zone_t *zone,
+    ngx_coord_session_item_t *items, ngx_uint_t n)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < n; i += NGX_HTTP_COORD_SESSION_PAGE) {
+        ngx_http_coord_session_mark_page(zone, items + i,
+                                         ngx_min(n - i,
+                                                 NGX_HTTP_COORD_SESSION_PAGE));
+    }
+}
+
+
+static void
+ngx_http_coord_session_mark_page(ngx_coord_zone_t *zone,
+    ngx_coord_session_item_t *items, ngx_uint_t n)
+{
+    ngx_uint_t          i;
+    ngx_coord_op_t     *op, memory;
+    ngx_coord_batch_t  *batch;
+    u_char              key[NGX_COORD_DIGEST_HEX_LEN];
+
+    batch = ngx_coord_batch_create(zone->store);
+    if (batch == NULL) {
+        return;
+    }
+
+    key[0] = '~';
+
+    for (i = 0; i < n; i++) {
+        ngx_hex_dump(key + 1, items[i].id, NGX_COORD_ID_LEN);
+
+        op = ngx_coord_batch_add(batch, &ngx_coord_op_session_revoke, zone,
+                                 key, NGX_COORD_DIGEST_HEX_LEN);
+        if (op == NULL) {
+            break;
+        }
+
+        op->u.session.ttl = ngx_http_coord_session_revoked(zone->data);
+
+        if (ngx_coord_store_is_memory(zone->store)) {
+            continue;
+        }
+
+        /* what this node remembers ends as well */
+
+        memory = *op;
+        ngx_coord_near_run(&memory);
+    }
+
+    (void) ngx_coord_batch_send(batch);
+}
+
+
 ngx_int_t
-ngx_http_coord_session_fallback(ngx_http_request_t *r,
+ngx_http_coord_session_recall(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
     ngx_coord_op_t  op;
@@ -230,8 +307,8 @@ ngx_http_coord_session_fallback(ngx_http_request_t *r,
         op.u.session.ttl = ngx_http_coord_session_life(state);
 
     } else {
-        ngx_http_coord_session_memory_op(&op, state, &ngx_coord_op_session_get,
-                                         blob);
+        ngx_http_coord_session_memory_op(&op, state,
+                                         &ngx_coord_op_session_get, blob);
     }
 
     ngx_coord_near_run(&op);
@@ -244,7 +321,10 @@ ngx_http_coord_session_fallback(ngx_http_request_t *r,
     }
 
     op.source = NGX_COORD_SOURCE_FALLBACK;
-    op.failure = state->failure;
 
-    return ngx_http_coord_session_record(r, state, &op);
+    if (ngx_http_coord_session_record(r, state, &op) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_session_step(state, NGX_COORD_SESSION_RECALLED);
 }

@@ -4,6 +4,11 @@
  *
  * Inside coord_session: what is known of the session of a request, and what
  * is asked of the store.
+ *
+ *   _op.c    operations on a session and on the index of a user
+ *   _keep.c  what this node remembers, and what the store is told
+ *   _ask.c   what is asked before the decision, and the answers
+ *   _pass.c  what becomes of a request that goes on
  */
 
 
@@ -13,15 +18,8 @@
 
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_session.h"
-
-
-/* what has to be asked next */
-typedef enum {
-    NGX_HTTP_COORD_SESSION_NOTHING = 0,
-    NGX_HTTP_COORD_SESSION_GET,
-    NGX_HTTP_COORD_SESSION_CHECK,
-    NGX_HTTP_COORD_SESSION_WRITE
-} ngx_http_coord_session_need_e;
+#include "ngx_coord_session_step.h"
+#include "ngx_coord_timer.h"
 
 
 /* a user as evaluated: the text, and its encoded form */
@@ -30,6 +28,10 @@ typedef struct {
     size_t                            len;
     u_char                            key[NGX_COORD_DIGEST_HEX_LEN];
 } ngx_http_coord_session_user_t;
+
+
+/* an operation of the running round; op: NGX_HTTP_COORD_SESSION_UNASKED */
+#define NGX_HTTP_COORD_SESSION_UNASKED  0xffff
 
 
 struct ngx_http_coord_session_state_s {
@@ -43,44 +45,35 @@ struct ngx_http_coord_session_state_s {
     u_char                            id[NGX_COORD_ID_LEN];
 
     ngx_coord_session_t               record;    /* as the store told */
+    ngx_coord_nsec_t                  read_at;   /* monotonic */
     ngx_str_t                         value;     /* of the record */
     ngx_coord_source_e                source;
-    ngx_coord_fail_e                  failure;
+    ngx_coord_fail_e                  failure;   /* the store had no answer */
 
-    ngx_http_coord_session_user_t     hint;      /* who was checked first */
+    ngx_http_coord_session_user_t     hint;      /* who is asked first */
     ngx_http_coord_session_user_t     user;      /* after the access phase */
     ngx_str_t                         bind;
 
-    ngx_http_coord_session_need_e     need;      /* is being asked */
     ngx_http_coord_ref_t              get;       /* GET or BIND */
     ngx_http_coord_ref_t              check;
+    ngx_http_coord_ref_t              add;
     ngx_coord_batch_t                *batch;     /* a round of our own */
 
-    ngx_http_coord_session_status_e   status;
+    ngx_coord_session_step_e          step;
+    ngx_coord_outcome_e               outcome;   /* as the variable says */
 
-    unsigned                          has_get:1;
-    unsigned                          has_check:1;
-    unsigned                          waiting:1; /* for batch */
-    unsigned                          known:1;   /* record is valid */
-    unsigned                          checked:1; /* its user was asked */
-    unsigned                          ended:1;   /* and does not have it */
-    unsigned                          wrote:1;
-    unsigned                          differs:1; /* bind did, before SET */
-    unsigned                          failed:1;  /* the store has no answer */
-    unsigned                          learned:1;
-    unsigned                          relearn:1;
+    ngx_coord_timer_t                 timer;     /* while it is in use */
 };
 
 
-/* 1 if the value to bind is not the one that is bound */
-#define ngx_http_coord_session_differs(state)                                 \
-    ((state)->record.bound && (state)->bind.len                               \
-     && ((state)->bind.len != (state)->value.len                              \
-         || ngx_memcmp((state)->bind.data, (state)->value.data,               \
-                       (state)->bind.len) != 0))
+/* --- ngx_http_coord_session_op.c --- */
 
-
-/* --- ngx_http_coord_session_ask.c --- */
+/*
+ * Goes to a step.  NGX_ERROR: it cannot follow; that is an error of this
+ * module, and is logged.
+ */
+ngx_int_t ngx_http_coord_session_step(ngx_http_coord_session_state_t *state,
+    ngx_coord_session_step_e to);
 
 /*
  * Names the session: its digest and id from the text of its key.  NGX_ERROR:
@@ -93,28 +86,25 @@ ngx_int_t ngx_http_coord_session_name(ngx_http_coord_session_state_t *state,
 ngx_int_t ngx_http_coord_session_user_key(ngx_http_coord_session_user_t *user);
 
 /*
- * The value of a complex value as it may be bound: a long one stands as its
- * digest.
+ * The value of a complex value as it may be bound: one that is long, or that
+ * could not stand in a header field, stands as its digest.
  */
 ngx_int_t ngx_http_coord_session_value(ngx_http_request_t *r,
     ngx_http_complex_value_t *cv, ngx_str_t *value);
 
-/* what has to be asked before the request can be decided */
-ngx_http_coord_session_need_e ngx_http_coord_session_plan(
+/* the age of the session by now */
+ngx_coord_nsec_t ngx_http_coord_session_age(
+    ngx_http_coord_session_state_t *state);
+
+/* 1 if the session is past its absolute life */
+ngx_uint_t ngx_http_coord_session_expired(
     ngx_http_coord_session_state_t *state);
 
 /*
- * Adds the operations for state->need to the batch of the state, or where it
- * has none to what the stage asks.  NGX_ERROR: no memory.
+ * How long the record of the session is to stand from now on: as long as the
+ * session lives when it is not used any more, and one that its absolute life
+ * ends is remembered as such.
  */
-ngx_int_t ngx_http_coord_session_ask(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state);
-
-/* reads their results; state->failed is set if there is none */
-ngx_int_t ngx_http_coord_session_take(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state);
-
-/* the life of the session from now on */
 ngx_coord_nsec_t ngx_http_coord_session_life(
     ngx_http_coord_session_state_t *state);
 
@@ -130,13 +120,31 @@ ngx_coord_op_t *ngx_http_coord_session_user_op(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
     u_char *user, size_t len, ngx_http_coord_ref_t *ref);
 
+/* the operation of the round that was added with ref; NULL: none was */
+ngx_coord_op_t *ngx_http_coord_session_result(
+    ngx_http_coord_session_state_t *state, ngx_http_coord_ref_t ref);
+
 /* gives an operation a value to bind; an empty one: none */
-ngx_int_t ngx_http_coord_session_ask_value(ngx_coord_op_t *op,
+ngx_int_t ngx_http_coord_session_op_value(ngx_coord_op_t *op,
     ngx_str_t *value);
+
+/* gives it the user of the request to write */
+void ngx_http_coord_session_op_user(ngx_coord_op_t *op,
+    ngx_http_coord_session_state_t *state);
+
+/* has the session in the index of the user of its record live on as well */
+ngx_int_t ngx_http_coord_session_op_seen(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
 
 /* copies an answer to GET or BIND into the state; NGX_ERROR: no memory */
 ngx_int_t ngx_http_coord_session_record(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state, ngx_coord_op_t *op);
+
+/* 1 if the request brings another value, or another user, than is bound */
+ngx_uint_t ngx_http_coord_session_differs(
+    ngx_http_coord_session_state_t *state);
+ngx_uint_t ngx_http_coord_session_other_user(
+    ngx_http_coord_session_state_t *state);
 
 
 /* --- ngx_http_coord_session_keep.c --- */
@@ -144,21 +152,59 @@ ngx_int_t ngx_http_coord_session_record(ngx_http_request_t *r,
 /* whose session it was when this node saw it last, into state->hint */
 void ngx_http_coord_session_remember(ngx_http_coord_session_state_t *state);
 
-/* this node remembers what Redis said */
+/*
+ * This node remembers what Redis said; of a session that Redis does not have
+ * and this node knows to be ended, the record tells that from now on.
+ */
 void ngx_http_coord_session_keep(ngx_http_coord_session_state_t *state);
 
-/* tells the store that the session was used, if that is news */
+/* tells the store that the session is used, if that is news */
 void ngx_http_coord_session_touch(ngx_http_coord_session_state_t *state);
 
 /* has the store bind, or rebind, the session to a value; nobody waits */
 void ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
     ngx_str_t *value);
 
+/* takes the session from the index of the request's user; nobody waits */
+void ngx_http_coord_session_withdraw(ngx_http_coord_session_state_t *state);
+
+/* has the store remember that the session has ended; nobody waits */
+void ngx_http_coord_session_mark(ngx_http_coord_session_state_t *state);
+
+/* the same for n sessions that an index of the zone gave up */
+void ngx_http_coord_session_mark_all(ngx_coord_zone_t *zone,
+    ngx_coord_session_item_t *items, ngx_uint_t n);
+
 /*
  * The session as this node remembers it, or as it makes it where that is what
  * the failure policy says.  NGX_DECLINED: nothing is known of it.
  */
-ngx_int_t ngx_http_coord_session_fallback(ngx_http_request_t *r,
+ngx_int_t ngx_http_coord_session_recall(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+
+
+/* --- ngx_http_coord_session_ask.c --- */
+
+/* 1 if the store has to be asked, or told, before the decision */
+ngx_uint_t ngx_http_coord_session_pending(
+    ngx_http_coord_session_state_t *state);
+
+/*
+ * Adds what is to be asked to the batch of the state, or where it has none to
+ * what the stage asks.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_session_ask(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+
+/* takes the answers, if any were asked for; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_session_take(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+
+
+/* --- ngx_http_coord_session_pass.c --- */
+
+/* the request goes on, and its session is used; returns NGX_DECLINED */
+ngx_int_t ngx_http_coord_session_pass(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 
 

@@ -116,6 +116,37 @@ ngx_http_coord_sticky(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+void
+ngx_http_coord_sticky_check(ngx_conf_t *cf)
+{
+    ngx_uint_t                       i;
+    ngx_http_coord_sticky_conf_t    *scf;
+    ngx_http_upstream_srv_conf_t   **uscfp;
+    ngx_http_upstream_main_conf_t   *umcf;
+
+    umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
+    uscfp = umcf->upstreams.elts;
+
+    for (i = 0; i < umcf->upstreams.nelts; i++) {
+
+        if (uscfp[i]->srv_conf == NULL) {
+            continue;
+        }
+
+        scf = ngx_http_conf_upstream_srv_conf(uscfp[i],
+                                              ngx_http_coord_session_module);
+
+        if (scf->value && scf->original_init_peer == NULL) {
+            ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                          "\"coord_sticky\" does nothing in upstream \"%V\" "
+                          "in %s:%ui: it has to stand behind the directive of "
+                          "the balancer", &uscfp[i]->host,
+                          uscfp[i]->file_name, uscfp[i]->line);
+        }
+    }
+}
+
+
 static ngx_int_t
 ngx_http_coord_sticky_init_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *us)

@@ -166,13 +166,16 @@ typedef struct {
  *
  * GET: reads.  BIND: creates what is not there, value and user only where none
  * stand, and reads what stands then.  SET: replaces the value, or the user.
- * TOUCH: slides the life.  REVOKE: ends the session; answers found and user.
+ * TOUCH: slides the life.  REVOKE: ends the session, and has that remembered
+ * for ttl, whatever comes; answers found and user.
  * CHECK: found if the session is one of the user's.  ADD: makes it one, and
- * ends the least recently active beyond max.  SEEN: it was active.  DROP:
+ * ends the least recently active beyond max, where max is not 0: count and the
+ * blob, as of LIST, tell the newest of them.  SEEN: it was active.  DROP:
  * ends it.  LIST: its newest sessions; count: all of them.  REVOKE: ends all.
  * KEEP: copies an answer of GET or BIND into the memory of the zone, as it
  * stands in the operation; left may become longer, where the life was slid
- * from this node just now.
+ * from this node just now.  That there is none does not undo an end: found and
+ * revoked are answered then.
  */
 typedef struct {
     ngx_coord_nsec_t           ttl;       /* asked: life from now on */
@@ -190,7 +193,12 @@ typedef struct {
     unsigned                   found:1;
     unsigned                   created:1; /* by this operation */
     unsigned                   revoked:1;
+    unsigned                   damaged:1; /* a part was no good: absent */
 } ngx_coord_session_t;
+
+
+/* 1 if a value may be bound: its length, and no control characters but tabs */
+ngx_uint_t ngx_coord_session_value_good(ngx_str_t *value);
 
 
 /* what stands at a key that was to be claimed */

@@ -2,17 +2,14 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Sessions: in Redis a hash, times in microseconds; in memory payload[0]:
- * created; blob: flags, length of user, user, value.
+ * Sessions: in Redis a hash, and a key of its own for the end of one; times in
+ * microseconds.  In memory: ngx_coord_op_keep.c.
  */
 
 
 #include "ngx_coord_op_arg.h"
 #include "ngx_coord_op_session.h"
-
-
-#define NGX_COORD_SESSION_BOUND    0x01
-#define NGX_COORD_SESSION_REVOKED  0x02
+#include "ngx_coord_record.h"
 
 
 static void ngx_coord_session_get_build(ngx_coord_command_t *cmd,
@@ -20,9 +17,12 @@ static void ngx_coord_session_get_build(ngx_coord_command_t *cmd,
 static ngx_int_t ngx_coord_session_get_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_session_record(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t *record, ngx_coord_resp_value_t *pttl,
-    ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_session_user(ngx_coord_session_t *session,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_uint_t ngx_coord_session_ended(ngx_coord_session_t *session,
+    ngx_coord_resp_value_t *mark, ngx_coord_nsec_t now);
+static void ngx_coord_session_value(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t *value);
+static void ngx_coord_session_user(ngx_coord_session_t *session,
     ngx_coord_resp_value_t *value);
 static ngx_int_t ngx_coord_session_get_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
@@ -45,8 +45,6 @@ static void ngx_coord_session_revoke_build(ngx_coord_command_t *cmd,
 static ngx_int_t ngx_coord_session_revoke_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_session_revoke_run(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_coord_entry_t *ngx_coord_session_load(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
@@ -147,6 +145,7 @@ ngx_coord_session_get_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
     ngx_coord_arg_key(cmd, NGX_COORD_SESSION_GET_K, op, "}");
+    ngx_coord_arg_key(cmd, NGX_COORD_SESSION_GET_X, op, "}:x");
 }
 
 
@@ -154,68 +153,62 @@ static ngx_int_t
 ngx_coord_session_get_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    return ngx_coord_session_record(op, values[0], values[1], now);
+    return ngx_coord_session_record(op, values, now);
 }
 
 
-/* the reply of HMGET c v u x, and that of PTTL */
+/*
+ * The replies of HMGET c v u, GET of the mark of the end, and PTTL.  Anybody
+ * may have written there: what cannot have been written by this module is
+ * absent, and told.
+ */
 
 static ngx_int_t
-ngx_coord_session_record(ngx_coord_op_t *op, ngx_coord_resp_value_t *record,
-    ngx_coord_resp_value_t *pttl, ngx_coord_nsec_t now)
+ngx_coord_session_record(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
 {
-    int64_t               created, left;
-    ngx_int_t             rc;
-    ngx_str_t             value;
-    ngx_coord_session_t  *session;
+    int64_t                  created, left;
+    ngx_int_t                rc;
+    ngx_coord_session_t     *session;
+    ngx_coord_resp_value_t  *record;
 
     session = &op->u.session;
+    record = values[0];
 
     session->found = 0;
     session->bound = 0;
     session->revoked = 0;
+    session->damaged = 0;
+    session->user_len = 0;
     session->value_len = 0;
 
-    if (record->type != NGX_COORD_RESP_ARRAY || record->integer != 4) {
+    if (record->type != NGX_COORD_RESP_ARRAY
+        || record->integer != 3
+        || ngx_coord_resp_integer(values[2], &left) != NGX_OK)
+    {
         return NGX_ERROR;
+    }
+
+    if (ngx_coord_session_ended(session, values[1], now)) {
+        return NGX_OK;
     }
 
     rc = ngx_coord_resp_integer(ngx_coord_resp_element(record, 0), &created);
 
-    if (rc != NGX_OK) {
-        return (rc == NGX_DECLINED) ? NGX_OK : NGX_ERROR;
+    if (rc == NGX_DECLINED) {
+        return NGX_OK;
     }
 
-    rc = ngx_coord_resp_string(ngx_coord_resp_element(record, 1), &value);
-
-    if (rc == NGX_OK) {
-
-        if (value.len > NGX_COORD_SESSION_VALUE_LEN) {
-            return NGX_ERROR;
-        }
-
-        ngx_memcpy(op->blob, value.data, value.len);
-
-        session->value_len = value.len;
-        session->bound = 1;
-    }
-
-    if (rc == NGX_ERROR
-        || ngx_coord_session_user(session, ngx_coord_resp_element(record, 2))
-           != NGX_OK)
+    if (rc != NGX_OK
+        || created < 0
+        || created > INT64_MAX / NGX_COORD_NSEC_PER_USEC)
     {
-        return NGX_ERROR;
+        session->damaged = 1;
+        return NGX_OK;
     }
 
-    session->revoked = ngx_coord_resp_element(record, 3)->type
-                       != NGX_COORD_RESP_NIL;
-
-    if (created < 0
-        || created > INT64_MAX / NGX_COORD_NSEC_PER_USEC
-        || ngx_coord_resp_integer(pttl, &left) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
+    ngx_coord_session_value(op, ngx_coord_resp_element(record, 1));
+    ngx_coord_session_user(session, ngx_coord_resp_element(record, 2));
 
     left = ngx_max(left, 0);
 
@@ -229,7 +222,73 @@ ngx_coord_session_record(ngx_coord_op_t *op, ngx_coord_resp_value_t *record,
 }
 
 
-static ngx_int_t
+static ngx_uint_t
+ngx_coord_session_ended(ngx_coord_session_t *session,
+    ngx_coord_resp_value_t *mark, ngx_coord_nsec_t now)
+{
+    int64_t    until;
+    ngx_int_t  rc;
+
+    rc = ngx_coord_resp_integer(mark, &until);
+
+    if (rc == NGX_DECLINED) {
+        return 0;
+    }
+
+    session->found = 1;
+    session->revoked = 1;
+    session->age = 0;
+    session->left = session->ttl;
+
+    if (rc != NGX_OK || until < 0
+        || until > INT64_MAX / NGX_COORD_NSEC_PER_USEC)
+    {
+        session->damaged = 1;
+
+    } else {
+        session->left = ngx_max(until * NGX_COORD_NSEC_PER_USEC - now, 0);
+    }
+
+    return 1;
+}
+
+
+static void
+ngx_coord_session_value(ngx_coord_op_t *op, ngx_coord_resp_value_t *value)
+{
+    ngx_int_t             rc;
+    ngx_str_t             text;
+    ngx_coord_session_t  *session;
+
+    session = &op->u.session;
+
+    rc = ngx_coord_resp_string(value, &text);
+
+    if (rc == NGX_DECLINED) {
+        return;
+    }
+
+    if (rc != NGX_OK || !ngx_coord_session_value_good(&text)) {
+        session->damaged = 1;
+        return;
+    }
+
+    ngx_memcpy(op->blob, text.data, text.len);
+
+    session->value_len = text.len;
+    session->bound = 1;
+}
+
+
+ngx_uint_t
+ngx_coord_session_value_good(ngx_str_t *value)
+{
+    return value->len <= NGX_COORD_SESSION_VALUE_LEN
+           && ngx_coord_record_value(value);
+}
+
+
+static void
 ngx_coord_session_user(ngx_coord_session_t *session,
     ngx_coord_resp_value_t *value)
 {
@@ -240,18 +299,21 @@ ngx_coord_session_user(ngx_coord_session_t *session,
 
     rc = ngx_coord_resp_string(value, &user);
 
-    if (rc != NGX_OK) {
-        return (rc == NGX_DECLINED) ? NGX_OK : NGX_ERROR;
+    if (rc == NGX_DECLINED) {
+        return;
     }
 
-    if (user.len > NGX_COORD_DIGEST_HEX_LEN) {
-        return NGX_ERROR;
+    if (rc != NGX_OK
+        || user.len != NGX_COORD_DIGEST_HEX_LEN
+        || user.data[0] != '~'
+        || !ngx_coord_is_hex(user.data + 1, user.len - 1))
+    {
+        session->damaged = 1;
+        return;
     }
 
     ngx_memcpy(session->user, user.data, user.len);
     session->user_len = user.len;
-
-    return NGX_OK;
 }
 
 
@@ -276,6 +338,7 @@ ngx_coord_session_bind_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     session = &op->u.session;
 
     ngx_coord_arg_key(cmd, NGX_COORD_SESSION_BIND_K, op, "}");
+    ngx_coord_arg_key(cmd, NGX_COORD_SESSION_BIND_X, op, "}:x");
     ngx_coord_arg_num(&a[NGX_COORD_SESSION_BIND_NOW],
                       now / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_SESSION_BIND_TTL],
@@ -311,9 +374,13 @@ ngx_coord_session_bind_parse(ngx_coord_op_t *op,
         return NGX_ERROR;
     }
 
-    op->u.session.created = (created != 0);
+    if (ngx_coord_session_record(op, &values[4], now) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
-    return ngx_coord_session_record(op, values[4], values[5], now);
+    op->u.session.created = (created != 0 && !op->u.session.revoked);
+
+    return NGX_OK;
 }
 
 
@@ -343,6 +410,9 @@ ngx_coord_session_bind_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
         session->age = 0;
         session->left = asked.ttl;
         changed = 1;
+
+    } else if (session->revoked) {
+        return NGX_OK;
 
     } else {
         entry->expires = now + asked.ttl;
@@ -416,6 +486,9 @@ ngx_coord_session_set_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     if (entry == NULL) {
         session->age = 0;
 
+    } else if (session->revoked) {
+        return NGX_OK;
+
     } else {
         entry->expires = now + asked.ttl;
     }
@@ -454,7 +527,7 @@ ngx_coord_session_touch_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     entry = ngx_coord_session_find(table, op, now);
 
-    if (entry) {
+    if (entry && !ngx_coord_session_is_ended(table, entry)) {
         entry->expires = now + op->u.session.ttl;
     }
 
@@ -466,11 +539,15 @@ static void
 ngx_coord_session_revoke_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    int64_t  ttl;
+
+    ttl = ngx_coord_session_ttl(op);
+
     ngx_coord_arg_key(cmd, NGX_COORD_SESSION_REVOKE_K, op, "}");
-    ngx_coord_arg_num(&cmd->args[NGX_COORD_SESSION_REVOKE_NOW],
-                      now / NGX_COORD_NSEC_PER_USEC);
-    ngx_coord_arg_num(&cmd->args[NGX_COORD_SESSION_REVOKE_TTL],
-                      ngx_coord_session_ttl(op));
+    ngx_coord_arg_key(cmd, NGX_COORD_SESSION_REVOKE_X, op, "}:x");
+    ngx_coord_arg_num(&cmd->args[NGX_COORD_SESSION_REVOKE_UNTIL],
+                      now / NGX_COORD_NSEC_PER_USEC + ttl * 1000);
+    ngx_coord_arg_num(&cmd->args[NGX_COORD_SESSION_REVOKE_TTL], ttl);
 }
 
 
@@ -478,15 +555,20 @@ static ngx_int_t
 ngx_coord_session_revoke_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    int64_t  created;
+    int64_t               found;
+    ngx_coord_session_t  *session;
 
-    if (ngx_coord_session_user(&op->u.session, values[0]) != NGX_OK
-        || ngx_coord_resp_integer(values[1], &created) != NGX_OK)
-    {
+    session = &op->u.session;
+
+    if (ngx_coord_resp_integer(values[1], &found) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    op->u.session.found = (created == 0);
+    session->found = (found != 0 && values[2]->type == NGX_COORD_RESP_NIL);
+
+    if (session->found) {
+        ngx_coord_session_user(session, values[0]);
+    }
 
     return NGX_OK;
 }
@@ -496,7 +578,9 @@ static ngx_int_t
 ngx_coord_session_revoke_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    size_t                user_len;
     ngx_int_t             rc;
+    ngx_uint_t            found;
     ngx_coord_nsec_t      ttl;
     ngx_coord_entry_t    *entry;
     ngx_coord_session_t  *session;
@@ -505,6 +589,9 @@ ngx_coord_session_revoke_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ttl = session->ttl;
 
     entry = ngx_coord_session_load(table, op, now);
+
+    found = session->found && !session->revoked;
+    user_len = session->user_len;
 
     if (entry == NULL) {
         session->age = 0;
@@ -516,124 +603,13 @@ ngx_coord_session_revoke_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     session->left = ttl;
     session->bound = 0;
     session->value_len = 0;
+    session->user_len = 0;
     session->revoked = 1;
 
     rc = ngx_coord_session_save(table, op, entry, now);
 
-    session->found = (entry != NULL);
+    session->found = found;
+    session->user_len = user_len;
 
     return rc;
-}
-
-
-ngx_coord_entry_t *
-ngx_coord_session_find(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    return ngx_coord_table_find(table, NGX_COORD_KIND_SESSION, op->key,
-                                op->key_len, now);
-}
-
-
-/* finds a session and reads it into the operation */
-
-static ngx_coord_entry_t *
-ngx_coord_session_load(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    u_char                head[NGX_COORD_SESSION_HEAD];
-    ngx_coord_entry_t    *entry;
-    ngx_coord_session_t  *session;
-
-    session = &op->u.session;
-
-    session->found = 0;
-    session->bound = 0;
-    session->revoked = 0;
-    session->user_len = 0;
-    session->value_len = 0;
-
-    entry = ngx_coord_session_find(table, op, now);
-
-    if (entry == NULL
-        || ngx_coord_table_read(table, entry, head, 0, sizeof(head))
-           != sizeof(head)
-        || head[1] > NGX_COORD_DIGEST_HEX_LEN)
-    {
-        return NULL;
-    }
-
-    session->found = 1;
-    session->bound = (head[0] & NGX_COORD_SESSION_BOUND) != 0;
-    session->revoked = (head[0] & NGX_COORD_SESSION_REVOKED) != 0;
-
-    session->user_len = ngx_coord_table_read(table, entry, session->user,
-                                             sizeof(head), head[1]);
-
-    if (op->blob) {
-        session->value_len = ngx_coord_table_read(table, entry, op->blob,
-                                                  sizeof(head) + head[1],
-                                                  NGX_COORD_SESSION_VALUE_LEN);
-    }
-
-    session->age = ngx_max(now - (ngx_coord_nsec_t) entry->payload[0], 0);
-    session->left = entry->expires - now;
-
-    return entry;
-}
-
-
-size_t
-ngx_coord_session_pack(ngx_coord_op_t *op, u_char *buf)
-{
-    u_char               *p;
-    ngx_coord_session_t  *session;
-
-    session = &op->u.session;
-
-    p = buf;
-
-    *p++ = (u_char) ((session->bound ? NGX_COORD_SESSION_BOUND : 0)
-                     | (session->revoked ? NGX_COORD_SESSION_REVOKED : 0));
-    *p++ = (u_char) session->user_len;
-
-    p = ngx_cpymem(p, session->user, session->user_len);
-
-    if (session->bound) {
-        p = ngx_cpymem(p, op->blob, session->value_len);
-    }
-
-    return p - buf;
-}
-
-
-/* writes what the operation holds to an entry, or to a new one */
-
-ngx_int_t
-ngx_coord_session_save(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_entry_t *entry, ngx_coord_nsec_t now)
-{
-    u_char                buf[NGX_COORD_SESSION_BLOB];
-    size_t                len;
-    uint64_t              payload[2];
-    ngx_coord_session_t  *session;
-
-    session = &op->u.session;
-
-    len = ngx_coord_session_pack(op, buf);
-
-    if (entry == NULL) {
-        payload[0] = (uint64_t) (now - session->age);
-        payload[1] = 0;
-
-        entry = ngx_coord_table_insert(table, NGX_COORD_KIND_SESSION,
-                                       NGX_COORD_ENTRY_EVICT, op->key,
-                                       op->key_len, payload,
-                                       now + session->left, now);
-        if (entry == NULL) {
-            return NGX_ERROR;
-        }
-    }
-
-    return ngx_coord_table_write(table, entry, buf, len, now);
 }

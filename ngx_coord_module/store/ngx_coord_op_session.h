@@ -29,6 +29,14 @@ int64_t ngx_coord_session_ttl(ngx_coord_op_t *op);
 ngx_coord_entry_t *ngx_coord_session_find(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
+/* the same, and reads it into op, with the value where op has a blob */
+ngx_coord_entry_t *ngx_coord_session_load(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+/* 1 if the session at an entry has been ended */
+ngx_uint_t ngx_coord_session_is_ended(ngx_coord_table_t *table,
+    ngx_coord_entry_t *entry);
+
 /* op as it stands in memory, in NGX_COORD_SESSION_BLOB bytes; returns len */
 size_t ngx_coord_session_pack(ngx_coord_op_t *op, u_char *buf);
 

@@ -28,6 +28,10 @@ static ngx_int_t ngx_coord_user_check_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static void ngx_coord_user_add_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_user_add_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static void ngx_coord_user_ended(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t *name);
 static ngx_int_t ngx_coord_user_add_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static void ngx_coord_user_seen_build(ngx_coord_command_t *cmd,
@@ -77,11 +81,11 @@ const ngx_coord_op_type_t  ngx_coord_op_user_check = {
 
 const ngx_coord_op_type_t  ngx_coord_op_user_add = {
     ngx_string("user_add"),
-    NGX_COORD_OP_JOINS,
+    0,
     NGX_COORD_KIND_USER,
     NGX_COORD_SCRIPT_USER_ADD,
     ngx_coord_user_add_build,
-    ngx_coord_give_parse,
+    ngx_coord_user_add_parse,
     NULL,
     ngx_coord_user_add_run,
     NULL,
@@ -259,8 +263,58 @@ ngx_coord_user_add_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
                       now / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_OLD],
                       now / NGX_COORD_NSEC_PER_USEC - ttl * 1000);
+    ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_FIRST], max);
+    ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_LAST],
+                      max + NGX_COORD_SESSION_LIST - 1);
     ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_BEYOND], -(max + 1));
     ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_TTL], ttl);
+}
+
+
+static ngx_int_t
+ngx_coord_user_add_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    ngx_uint_t               i, n;
+    ngx_coord_resp_value_t  *list;
+
+    list = values[2];
+
+    op->u.session.count = 0;
+
+    if (list->type != NGX_COORD_RESP_ARRAY
+        || list->integer > NGX_COORD_SESSION_LIST)
+    {
+        return NGX_ERROR;
+    }
+
+    n = (op->u.session.max && op->blob) ? (ngx_uint_t) list->integer : 0;
+
+    for (i = 0; i < n; i++) {
+        ngx_coord_user_ended(op, ngx_coord_resp_element(list, i));
+    }
+
+    return NGX_OK;
+}
+
+
+/* one that is beyond max; who wrote another name there is not told */
+
+static void
+ngx_coord_user_ended(ngx_coord_op_t *op, ngx_coord_resp_value_t *name)
+{
+    ngx_str_t                  s;
+    ngx_coord_session_item_t  *item;
+
+    item = (ngx_coord_session_item_t *) op->blob + op->u.session.count;
+
+    if (ngx_coord_resp_string(name, &s) == NGX_OK
+        && s.len == 2 * NGX_COORD_ID_LEN
+        && ngx_coord_unhex(item->id, s.data, NGX_COORD_ID_LEN) == NGX_OK)
+    {
+        item->idle = 0;
+        op->u.session.count++;
+    }
 }
 
 
@@ -268,13 +322,17 @@ static ngx_int_t
 ngx_coord_user_add_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_nsec_t      expires;
-    ngx_coord_slots_t     slots;
-    ngx_coord_entry_t    *entry;
-    ngx_coord_session_t  *session;
+    ngx_coord_nsec_t           expires;
+    ngx_coord_slots_t          slots;
+    ngx_coord_entry_t         *entry;
+    ngx_coord_session_t       *session;
+    ngx_coord_session_item_t  *items;
 
     session = &op->u.session;
+    items = (ngx_coord_session_item_t *) op->blob;
     expires = now + session->ttl + NGX_COORD_USER_SLACK;
+
+    session->count = 0;
 
     entry = ngx_coord_user_slots(table, op, &slots, now);
 
@@ -309,6 +367,11 @@ ngx_coord_user_add_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
         if (slots.used <= session->max || slots.other == NULL) {
             break;
+        }
+
+        if (items && session->count < NGX_COORD_SESSION_LIST) {
+            ngx_memcpy(items[session->count++].id, slots.other->id,
+                       NGX_COORD_ID_LEN);
         }
 
         slots.other->at = 0;

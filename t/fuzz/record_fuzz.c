@@ -14,13 +14,6 @@
 #include <stdlib.h>
 
 
-ngx_int_t
-ngx_strncasecmp(u_char *s1, u_char *s2, size_t n)
-{
-    return strncasecmp((char *) s1, (char *) s2, n);
-}
-
-
 static void
 check(ngx_coord_record_t *record, ngx_str_t *blob)
 {

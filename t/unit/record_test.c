@@ -16,13 +16,6 @@
 #include "ngx_coord_record.h"
 
 
-ngx_int_t
-ngx_strncasecmp(u_char *s1, u_char *s2, size_t n)
-{
-    return strncasecmp((char *) s1, (char *) s2, n);
-}
-
-
 static u_char  key_data[] = "~0123456789abcdef0123456789abcdef";
 static u_char  body_data[] = "body\0\r\n of the response";
 

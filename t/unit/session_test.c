@@ -292,8 +292,15 @@ both_stores_do_the_same(void **state)
         if (any(500) == 0) {
             raw("FLUSHALL");
 
+            /* an end is forgotten only for a session that is there */
+
             for (session = 0; session < SESSIONS; session++) {
                 make(&op, &ngx_coord_op_session_keep, session, 0);
+                op.u.session.found = 1;
+                op.u.session.left = SEC;
+                ngx_coord_near_run(&op);
+
+                op.u.session.found = 0;
                 ngx_coord_near_run(&op);
             }
 
@@ -480,13 +487,112 @@ what_redis_said_is_kept(void **state)
     make(&op, &ngx_coord_op_session_get, 1, 0);
     ngx_coord_near_run(&op);
     assert_int_equal(op.u.session.found, 0);
+
+    /* but not that it has ended */
+
+    make(&op, &ngx_coord_op_session_revoke, 1, 0);
+    ngx_coord_near_run(&op);
+    make(&op, &ngx_coord_op_session_keep, 1, 0);
+    ngx_coord_near_run(&op);
+    assert_int_equal(op.u.session.found, 1);
+    assert_int_equal(op.u.session.revoked, 1);
+    assert_int_equal(op.u.session.left, 1000 * SEC);
+}
+
+
+static void
+an_end_is_not_undone(void **state)
+{
+    char            text[4096];
+    ngx_uint_t      i, n;
+    ngx_coord_op_t  op;
+
+    make(&op, &ngx_coord_op_session_bind, 1, 0);
+    bind_to(&op, "one", 2);
+    both(&op, NULL);
+
+    make(&op, &ngx_coord_op_session_revoke, 1, 0);
+    both(&op, text);
+    assert_string_equal(text, "found 1 user ~0000000000000000000000000000"
+                              "0066");
+
+    /* whatever comes, the end is remembered for as long as was said */
+
+    make(&op, &ngx_coord_op_session_bind, 1, 0);
+    op.u.session.ttl = SEC;
+    bind_to(&op, "two", 1);
+    both(&op, NULL);
+
+    make(&op, &ngx_coord_op_session_set, 1, 0);
+    op.u.session.ttl = SEC;
+    bind_to(&op, "three", 1);
+    both(&op, NULL);
+
+    make(&op, &ngx_coord_op_session_touch, 1, 0);
+    op.u.session.ttl = SEC;
+    both(&op, NULL);
+
+    make(&op, &ngx_coord_op_session_get, 1, 0);
+    both(&op, text);
+    assert_string_equal(text, "value 0  user  revoked 1 created 0 age 0");
+    assert_true(op.u.session.left > 999 * SEC);
+
+    make(&op, &ngx_coord_op_session_revoke, 1, 0);
+    both(&op, text);
+    assert_string_equal(text, "found 0 user ");
+
+    /* and nobody pushes it out of a zone */
+
+    for (i = 0, n = 0; i < 100000; i++) {
+        make(&op, &ngx_coord_op_session_bind, 0, 0);
+        op.key_len = sprintf((char *) op.key, "~%032x", (int) (1000 + i));
+        op.blob = blobs[0];
+        ngx_coord_near_run(&op);
+        n += (op.rc == NGX_OK);
+    }
+
+    assert_int_equal(n, 100000);
+
+    make(&op, &ngx_coord_op_session_get, 1, 0);
+    op.blob = blobs[0];
+    ngx_coord_near_run(&op);
+    assert_int_equal(op.u.session.revoked, 1);
+}
+
+
+static void
+those_beyond_the_most_are_told(void **state)
+{
+    ngx_uint_t                  i, n;
+    ngx_coord_op_t              op[2];
+    ngx_coord_session_item_t   *items;
+
+    for (i = 0; i < 5; i++) {
+        make(&op[0], &ngx_coord_op_user_add, i, 0);
+        op[0].u.session.max = (i < 4) ? 0 : 3;
+        op[1] = op[0];
+
+        op[0].blob = blobs[0];
+        op[1].blob = blobs[1];
+
+        assert_int_equal(in_redis(&op[0]), NGX_OK);
+        ngx_coord_near_run(&op[1]);
+
+        ngx_stub_clock += SEC;
+    }
+
+    for (n = 0; n < 2; n++) {
+        items = (ngx_coord_session_item_t *) blobs[n];
+
+        assert_int_equal(op[n].u.session.count, 2);
+        assert_int_equal(items[0].id[0] + items[1].id[0], '0' + '1');
+    }
 }
 
 
 static void
 no_reply_is_trusted(void **state)
 {
-    char            text[1024];
     ngx_uint_t      i;
     ngx_coord_op_t  op;
 
@@ -494,27 +600,16 @@ no_reply_is_trusted(void **state)
         const ngx_coord_op_type_t *type;
         const char      *reply;
     } bad[] = {
-        { &ngx_coord_op_session_get, "*2\r\n:1\r\n:5\r\n" },
-        { &ngx_coord_op_session_get, "*2\r\n*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n"
-                                    ":5\r\n" },
-        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$1\r\nx\r\n$-1\r\n$-1\r\n"
+        { &ngx_coord_op_session_get, "*3\r\n:1\r\n$-1\r\n:5\r\n" },
+        { &ngx_coord_op_session_get, "*3\r\n*2\r\n$1\r\n1\r\n$-1\r\n"
                                     "$-1\r\n:5\r\n" },
-        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$2\r\n-1\r\n$-1\r\n$-1\r\n"
-                                    "$-1\r\n:5\r\n" },
-        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$19\r\n9223372036854775807"
-                                    "\r\n$-1\r\n$-1\r\n$-1\r\n:5\r\n" },
-        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$1\r\n1\r\n:1\r\n$-1\r\n"
-                                    "$-1\r\n:5\r\n" },
-        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$1\r\n1\r\n$-1\r\n$34\r\n"
-                                    "0123456789012345678901234567890123\r\n"
-                                    "$-1\r\n:5\r\n" },
-        { &ngx_coord_op_session_get, "*2\r\n*4\r\n$1\r\n1\r\n$-1\r\n$-1\r\n"
+        { &ngx_coord_op_session_get, "*3\r\n*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n"
                                     "$-1\r\n$1\r\nx\r\n" },
-        { &ngx_coord_op_session_bind, "*6\r\n$1\r\nx\r\n:1\r\n:1\r\n:1\r\n"
-                                     "*4\r\n$1\r\n1\r\n$-1\r\n$-1\r\n$-1\r\n"
+        { &ngx_coord_op_session_bind, "*7\r\n$1\r\nx\r\n:1\r\n:1\r\n:1\r\n"
+                                     "*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n$-1\r\n"
                                      ":5\r\n" },
-        { &ngx_coord_op_session_revoke, "*5\r\n*0\r\n:1\r\n:1\r\n:1\r\n:1"
-                                       "\r\n" },
+        { &ngx_coord_op_session_revoke, "*3\r\n$-1\r\n$-1\r\n$-1\r\n" },
+        { &ngx_coord_op_user_add, "*5\r\n:0\r\n:1\r\n:1\r\n:1\r\n:1\r\n" },
         { &ngx_coord_op_user_check, "*1\r\n*0\r\n" },
         { &ngx_coord_op_user_drop, "*1\r\n$-1\r\n" },
         { &ngx_coord_op_user_revoke, "*2\r\n:-1\r\n:1\r\n" },
@@ -544,22 +639,74 @@ no_reply_is_trusted(void **state)
             fail_msg("reply %d was taken", (int) i);
         }
     }
+}
 
-    /* a value that has no room */
 
-    i = sprintf(text, "*2\r\n*4\r\n$1\r\n1\r\n$%d\r\n%0*d\r\n$-1\r\n$-1\r\n"
-                      ":5\r\n", NGX_COORD_SESSION_VALUE_LEN + 1,
-                NGX_COORD_SESSION_VALUE_LEN + 1, 0);
+/* who wrote it there is not known: it is not used, and that is told */
 
-    {
+static void
+what_is_no_good_is_absent(void **state)
+{
+    char            text[2048], reply[2048];
+    size_t          len;
+    ngx_uint_t      i;
+    ngx_coord_op_t  op;
+
+    static const struct {
+        const char  *c, *v, *u, *x, *answer;
+    } parts[] = {
+        { "1", "good", NULL, NULL, "value 1 good user  revoked 0" },
+        { "1", "a\tb", NULL, NULL, "value 1 a\tb user  revoked 0" },
+        { "x", "one", NULL, NULL, "none" },
+        { "-1", "one", NULL, NULL, "none" },
+        { "9223372036854775807", "one", NULL, NULL, "none" },
+        { "1", "a\r\nX: y", NULL, NULL, "value 0  user  revoked 0" },
+        { "1", "a\x7f", NULL, NULL, "value 0  user  revoked 0" },
+        { "1", "%513", NULL, NULL, "value 0  user  revoked 0" },
+        { "1", "one", "~x", NULL, "value 1 one user  revoked 0" },
+        { "1", "one", "~0123456789abcdef0123456789abcdeg", NULL,
+          "value 1 one user  revoked 0" },
+        { "1", "one", "}0123456789abcdef0123456789abcdef", NULL,
+          "value 1 one user  revoked 0" },
+        { "1", "one", NULL, "soon", "value 0  user  revoked 1" },
+        { NULL, NULL, NULL, "-1", "value 0  user  revoked 1" }
+    };
+
+    for (i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        const char              *part[4] = { parts[i].c, parts[i].v,
+                                             parts[i].u, parts[i].x };
+        ngx_uint_t               k;
         ngx_coord_resp_value_t  *v;
+
+        len = sprintf(reply, "*3\r\n*3\r\n");
+
+        for (k = 0; k < 4; k++) {
+            if (part[k] == NULL) {
+                len += sprintf(reply + len, "$-1\r\n");
+
+            } else if (part[k][0] == '%') {
+                len += sprintf(reply + len, "$%d\r\n%0*d\r\n",
+                               atoi(part[k] + 1), atoi(part[k] + 1), 0);
+
+            } else {
+                len += sprintf(reply + len, "$%d\r\n%s\r\n",
+                               (int) strlen(part[k]), part[k]);
+            }
+        }
+
+        len += sprintf(reply + len, ":5\r\n");
 
         make(&op, &ngx_coord_op_session_get, 1, 1);
         op.blob = malloc(NGX_COORD_SESSION_VALUE_LEN);
 
-        ngx_coord_resp_feed(resp, (u_char *) text, i);
+        ngx_coord_resp_feed(resp, (u_char *) reply, len);
         assert_int_equal(ngx_coord_resp_next(resp, &v), NGX_OK);
-        assert_int_equal(parse(&op, v, ngx_stub_clock), NGX_ERROR);
+        assert_int_equal(parse(&op, v, ngx_stub_clock), NGX_OK);
+
+        told(&op, text);
+        text[strlen(parts[i].answer)] = '\0';
+        assert_string_equal(text, parts[i].answer);
+        assert_int_equal(op.u.session.damaged, i > 1);
 
         free(op.blob);
     }
@@ -580,7 +727,13 @@ main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(what_redis_said_is_kept,
                                         setup, teardown),
-        cmocka_unit_test_setup_teardown(no_reply_is_trusted, setup, teardown)
+        cmocka_unit_test_setup_teardown(an_end_is_not_undone,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(those_beyond_the_most_are_told,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(no_reply_is_trusted, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_no_good_is_absent,
+                                        setup, teardown)
     };
 
     return cmocka_run_group_tests(tests, start_redis, stop_redis);

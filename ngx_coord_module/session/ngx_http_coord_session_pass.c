@@ -1,0 +1,277 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_session: a request that goes on.  Its session is used until the
+ * request is over, the response may tell a value to bind, and the variables
+ * tell what is bound.
+ */
+
+
+#include "ngx_http_coord_session_state.h"
+
+
+/* a part of ttl after which a long request uses its session anew */
+#define NGX_HTTP_COORD_SESSION_IN_USE  3
+
+
+static ngx_uint_t ngx_http_coord_session_passed(
+    ngx_http_coord_session_state_t *state);
+static void ngx_http_coord_session_use(ngx_http_coord_session_state_t *state);
+static void ngx_http_coord_session_in_use(ngx_event_t *ev);
+static ngx_uint_t ngx_http_coord_session_learns(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static void ngx_http_coord_session_last_peer(ngx_str_t *value);
+
+
+ngx_int_t
+ngx_http_coord_session_pass(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_session_step_e  from;
+
+    from = state->step;
+
+    if (ngx_http_coord_session_step(state, NGX_COORD_SESSION_PASSED)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (from == NGX_COORD_SESSION_ENDED) {
+        ngx_str_null(&state->value);
+    }
+
+    if (ngx_http_coord_session_cookie_roll(r) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (from == NGX_COORD_SESSION_KNOWN || from == NGX_COORD_SESSION_WRITTEN) {
+
+        if (state->outcome == NGX_COORD_OUTCOME_MISMATCH
+            && state->use->mismatch == NGX_HTTP_COORD_SESSION_REJECT)
+        {
+            /* a dry run: it would not have been used */
+            return NGX_DECLINED;
+        }
+
+        if (from == NGX_COORD_SESSION_KNOWN) {
+            ngx_http_coord_session_touch(state);
+        }
+
+        ngx_http_coord_session_use(state);
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_uint_t
+ngx_http_coord_session_passed(ngx_http_coord_session_state_t *state)
+{
+    return state->step == NGX_COORD_SESSION_PASSED
+           || state->step == NGX_COORD_SESSION_MOVING
+           || state->step == NGX_COORD_SESSION_LEARNED;
+}
+
+
+/* streams and upgraded connections last longer than a session may be idle */
+
+static void
+ngx_http_coord_session_use(ngx_http_coord_session_state_t *state)
+{
+    ngx_msec_t                      delay;
+    ngx_http_coord_session_zone_t  *sz;
+
+    if (state->timer.event.handler == NULL) {
+        ngx_coord_timer_init(&state->timer, ngx_http_coord_session_in_use,
+                             state, ngx_cycle->log);
+
+        state->timer.event.cancelable = 1;
+    }
+
+    sz = state->use->zone->data;
+    delay = ngx_coord_ceil_msec(sz->ttl / NGX_HTTP_COORD_SESSION_IN_USE);
+
+    ngx_coord_timer_start(&state->timer, ngx_min(delay, 3600000));
+}
+
+
+static void
+ngx_http_coord_session_in_use(ngx_event_t *ev)
+{
+    ngx_http_coord_session_state_t *state = ngx_coord_timer_data(ev);
+
+    ngx_http_coord_session_touch(state);
+    ngx_http_coord_session_use(state);
+}
+
+
+void
+ngx_http_coord_session_learn(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_str_t                        value;
+    ngx_http_coord_session_state_t  *state;
+
+    state = ngx_http_coord_session_state(ctx);
+
+    if (!ngx_http_coord_session_learns(r, state)) {
+        return;
+    }
+
+    if (ngx_http_coord_session_value(r, state->use->learn, &value) != NGX_OK
+        || value.len == 0)
+    {
+        return;
+    }
+
+    if (state->use->learn_addr) {
+        ngx_http_coord_session_last_peer(&value);
+    }
+
+    if (ngx_http_coord_session_step(state, NGX_COORD_SESSION_LEARNED)
+        != NGX_OK)
+    {
+        return;
+    }
+
+    ngx_http_coord_session_write(state, &value);
+
+    state->value = value;
+}
+
+
+static ngx_uint_t
+ngx_http_coord_session_learns(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_http_upstream_state_t  *us;
+
+    if (state->use->learn == NULL
+        || (state->outcome != NGX_COORD_OUTCOME_NEW
+            && state->outcome != NGX_COORD_OUTCOME_BOUND)
+        || (state->failure && state->on_failure != NGX_COORD_FAILURE_LOCAL))
+    {
+        return 0;
+    }
+
+    if (state->step != NGX_COORD_SESSION_MOVING
+        && (state->step != NGX_COORD_SESSION_PASSED || state->record.bound))
+    {
+        return 0;
+    }
+
+    if (r->headers_out.status >= NGX_HTTP_BAD_REQUEST) {
+        return 0;
+    }
+
+    if (r->upstream_states && r->upstream_states->nelts) {
+        us = r->upstream_states->elts;
+
+        if (us[r->upstream_states->nelts - 1].header_time == (ngx_msec_t) -1) {
+            /* no peer has answered */
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+/* $upstream_addr lists all peers that were tried: "a, b : c" */
+
+static void
+ngx_http_coord_session_last_peer(ngx_str_t *value)
+{
+    size_t  i;
+
+    for (i = value->len; i > 0; i--) {
+        if (value->data[i - 1] == ' ') {
+            break;
+        }
+    }
+
+    value->data += i;
+    value->len -= i;
+}
+
+
+void
+ngx_http_coord_session_unusable(ngx_http_request_t *r)
+{
+    ngx_http_coord_ctx_t            *ctx;
+    ngx_http_coord_session_state_t  *state;
+
+    if (r != r->main) {
+        return;
+    }
+
+    ctx = ngx_http_coord_get_ctx(r);
+    state = ctx ? ngx_http_coord_session_state(ctx) : NULL;
+
+    if (state && state->step == NGX_COORD_SESSION_PASSED) {
+        (void) ngx_http_coord_session_step(state, NGX_COORD_SESSION_MOVING);
+    }
+}
+
+
+ngx_int_t
+ngx_http_coord_session_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    u_char                          *p;
+    const ngx_str_t                 *s;
+    ngx_http_coord_ctx_t            *ctx;
+    ngx_http_coord_session_state_t  *state;
+
+    ctx = ngx_http_coord_get_ctx(r);
+    state = ctx ? ngx_http_coord_session_state(ctx) : NULL;
+
+    v->not_found = 1;
+
+    if (state == NULL) {
+        return NGX_OK;
+    }
+
+    /* nothing of the session is seen before the decision */
+
+    if (data != NGX_HTTP_COORD_SESSION_VAR_STATUS
+        && !ngx_http_coord_session_passed(state))
+    {
+        return NGX_OK;
+    }
+
+    if (data == NGX_HTTP_COORD_SESSION_VAR_AGE) {
+
+        if (!state->record.found) {
+            return NGX_OK;
+        }
+
+        p = ngx_pnalloc(r->pool, NGX_INT64_LEN);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        v->len = ngx_sprintf(p, "%L", ngx_http_coord_session_age(state)
+                                      / NGX_COORD_NSEC_PER_SEC)
+                 - p;
+        v->data = p;
+
+    } else {
+        s = (data == NGX_HTTP_COORD_SESSION_VAR_STATUS)
+            ? &ngx_coord_outcomes[state->outcome].status : &state->value;
+
+        if (s->len == 0) {
+            return NGX_OK;
+        }
+
+        v->len = s->len;
+        v->data = s->data;
+    }
+
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    return NGX_OK;
+}
