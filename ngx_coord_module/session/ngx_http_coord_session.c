@@ -142,7 +142,7 @@ ngx_http_coord_session_lookup_begin(ngx_http_request_t *r,
 
     sz = use->zone->data;
 
-    if (ngx_http_complex_value(r, sz->key, &key) != NGX_OK) {
+    if (ngx_http_coord_zone_key(r, scf->use->zone, sz->key, &key) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -230,7 +230,7 @@ ngx_http_coord_session_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_session_module);
     sz = scf->use->zone->data;
 
-    if (ngx_http_complex_value(r, sz->key, &key) != NGX_OK) {
+    if (ngx_http_coord_zone_key(r, scf->use->zone, sz->key, &key) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -425,7 +425,7 @@ ngx_http_coord_session_no_answer(ngx_http_request_t *r,
 
     if (state->on_failure == NGX_COORD_FAILURE_CLOSED) {
 
-        if (!state->conf->dry_run) {
+        if (!state->conf->limiter.dry_run) {
             state->outcome = NGX_COORD_OUTCOME_UNAVAILABLE;
         }
 
@@ -525,7 +525,7 @@ ngx_http_coord_session_refuse(ngx_http_request_t *r,
 
     ngx_http_coord_session_log(r, state, why);
 
-    if (state->conf->dry_run) {
+    if (state->conf->limiter.dry_run) {
         ngx_coord_metrics_decision(state->use->zone,
                                   ngx_http_coord_session_whys[why].dry_run);
 
@@ -553,7 +553,7 @@ ngx_http_coord_session_refuse(ngx_http_request_t *r,
 
     ngx_memzero(&problem, sizeof(ngx_http_coord_problem_t));
 
-    problem.status = state->conf->status_code;
+    problem.status = state->conf->limiter.status_code;
     problem.code = ngx_http_coord_session_whys[why].code;
 
     ngx_str_set(&problem.type, "about:blank");
@@ -570,7 +570,7 @@ ngx_http_coord_session_log(ngx_http_request_t *r,
     ngx_coord_op_t               op;
     ngx_http_coord_log_fields_t  fields;
 
-    if (state->conf->log_level > r->connection->log->log_level) {
+    if (state->conf->limiter.log_level > r->connection->log->log_level) {
         return;
     }
 
@@ -589,10 +589,10 @@ ngx_http_coord_session_log(ngx_http_request_t *r,
     fields.op = &op;
     fields.outcome = state->outcome;
 
-    ngx_http_coord_log(r, state->conf->log_level, &fields,
+    ngx_http_coord_log(r, state->conf->limiter.log_level, &fields,
                        "session %V%s, by zone \"%V\"",
                        &ngx_http_coord_session_whys[why].what,
-                       state->conf->dry_run ? ", dry run" : "",
+                       state->conf->limiter.dry_run ? ", dry run" : "",
                        &state->use->zone->name);
 }
 

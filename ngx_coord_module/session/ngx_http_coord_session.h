@@ -8,7 +8,7 @@
 #define _NGX_HTTP_COORD_SESSION_H_INCLUDED_
 
 
-#include "ngx_http_coord.h"
+#include "ngx_http_coord_limiter.h"
 #include "ngx_http_coord_api.h"
 
 
@@ -18,9 +18,9 @@
 
 
 /* the variables $coord_session_... */
-#define NGX_HTTP_COORD_SESSION_VAR_STATUS  0
-#define NGX_HTTP_COORD_SESSION_VAR_VALUE   1
-#define NGX_HTTP_COORD_SESSION_VAR_AGE     2
+#define NGX_HTTP_COORD_SESSION_VAR_STATUS  NGX_HTTP_COORD_VAR_STATUS
+#define NGX_HTTP_COORD_SESSION_VAR_VALUE   NGX_HTTP_COORD_VAR_OTHER
+#define NGX_HTTP_COORD_SESSION_VAR_AGE     (NGX_HTTP_COORD_VAR_OTHER + 1)
 
 
 #define NGX_HTTP_COORD_SESSION_ID_LEN  (2 * NGX_COORD_ID_LEN)
@@ -79,11 +79,9 @@ typedef struct {
 
 
 typedef struct {
+    ngx_http_coord_limiter_conf_t     limiter;
     ngx_http_coord_session_use_t     *use;       /* NULL: off */
     ngx_http_coord_session_cookie_t  *cookie;    /* NULL: off */
-    ngx_uint_t                        log_level;
-    ngx_uint_t                        status_code;
-    ngx_flag_t                        dry_run;
 } ngx_http_coord_session_conf_t;
 
 

@@ -93,7 +93,7 @@ static ngx_uint_t
 ngx_http_coord_session_to_move(ngx_http_coord_session_state_t *state)
 {
     return state->use->mismatch == NGX_HTTP_COORD_SESSION_REBIND
-           && !state->conf->dry_run
+           && !state->conf->limiter.dry_run
            && (!ngx_http_coord_session_differs(state) || state->bind.len);
 }
 

@@ -31,8 +31,7 @@ static ngx_int_t ngx_http_coord_session_zone_time(ngx_conf_t *cf,
 static char *ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_int_t ngx_http_coord_session_use_zone(ngx_conf_t *cf,
-    ngx_http_coord_session_use_t *use, ngx_str_t *name,
-    ngx_coord_nsec_t revoked);
+    ngx_http_coord_session_use_t *use, ngx_coord_nsec_t revoked);
 static ngx_int_t ngx_http_coord_session_param(ngx_conf_t *cf,
     ngx_http_coord_session_use_t *use, ngx_str_t *value,
     ngx_coord_nsec_t *revoked);
@@ -72,26 +71,7 @@ static ngx_command_t  ngx_http_coord_session_commands[] = {
       0,
       NULL },
 
-    { ngx_string("coord_session_log_level"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_session_conf_t, log_level),
-      &ngx_http_coord_log_levels },
-
-    { ngx_string("coord_session_status"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_num_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_session_conf_t, status_code),
-      &ngx_http_coord_status_bounds },
-
-    { ngx_string("coord_session_dry_run"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
-      ngx_conf_set_flag_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_session_conf_t, dry_run),
-      NULL },
+    ngx_http_coord_limiter_commands("coord_session"),
 
     { ngx_string("coord_sticky"),
       NGX_HTTP_UPS_CONF|NGX_CONF_TAKE1,
@@ -192,9 +172,7 @@ ngx_http_coord_session_create_conf(ngx_conf_t *cf)
 
     conf->use = NGX_CONF_UNSET_PTR;
     conf->cookie = NGX_CONF_UNSET_PTR;
-    conf->log_level = NGX_CONF_UNSET_UINT;
-    conf->status_code = NGX_CONF_UNSET_UINT;
-    conf->dry_run = NGX_CONF_UNSET;
+    ngx_http_coord_limiter_conf_init(&conf->limiter);
 
     return conf;
 }
@@ -214,10 +192,8 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_ptr_value(conf->use, prev->use, NULL);
     ngx_conf_merge_ptr_value(conf->cookie, prev->cookie, NULL);
 
-    ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
-    ngx_conf_merge_uint_value(conf->status_code, prev->status_code,
-                              NGX_HTTP_FORBIDDEN);
-    ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
+    ngx_http_coord_limiter_conf_merge(&conf->limiter, &prev->limiter,
+                                      NGX_HTTP_FORBIDDEN);
 
     if (conf->use || conf->cookie) {
         ngx_http_coord_feature_enable(cf, &ngx_http_coord_session_feature,
@@ -402,12 +378,11 @@ ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
-    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+    if (ngx_http_coord_limiter_off(cf, &scf->limiter)) {
         scf->use = NULL;
         return NGX_CONF_OK;
     }
 
-    ngx_str_null(&name);
     revoked = 0;
 
     use = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_session_use_t));
@@ -437,9 +412,9 @@ ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
     }
 
-    if (name.len == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" must have \"zone\" parameter", &cmd->name);
+    use->zone = ngx_http_coord_zone_arg(cf, cmd,
+                                        &ngx_http_coord_session_feature.kind);
+    if (use->zone == NULL) {
         return NGX_CONF_ERROR;
     }
 
@@ -449,7 +424,7 @@ ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_coord_session_use_zone(cf, use, &name, revoked) != NGX_OK) {
+    if (ngx_http_coord_session_use_zone(cf, use, revoked) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -463,17 +438,9 @@ ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
 static ngx_int_t
 ngx_http_coord_session_use_zone(ngx_conf_t *cf,
-    ngx_http_coord_session_use_t *use, ngx_str_t *name,
-    ngx_coord_nsec_t revoked)
+    ngx_http_coord_session_use_t *use, ngx_coord_nsec_t revoked)
 {
     ngx_http_coord_session_zone_t  *sz;
-
-    use->zone = ngx_http_coord_zone_get(cf,
-                                        &ngx_http_coord_session_feature.kind,
-                                        name);
-    if (use->zone == NULL) {
-        return NGX_ERROR;
-    }
 
     if (use->zone->data == NULL) {
         use->zone->data = ngx_pcalloc(cf->pool,

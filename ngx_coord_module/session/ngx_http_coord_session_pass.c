@@ -219,59 +219,33 @@ ngx_int_t
 ngx_http_coord_session_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    u_char                          *p;
-    const ngx_str_t                 *s;
     ngx_http_coord_ctx_t            *ctx;
     ngx_http_coord_session_state_t  *state;
 
     ctx = ngx_http_coord_get_ctx(r);
     state = ctx ? ngx_http_coord_session_state(ctx) : NULL;
 
-    v->not_found = 1;
-
-    if (state == NULL) {
-        return NGX_OK;
+    if (state && data == NGX_HTTP_COORD_SESSION_VAR_STATUS) {
+        return ngx_http_coord_variable_text(v,
+                                   &ngx_coord_outcomes[state->outcome].status);
     }
 
     /* nothing of the session is seen before the decision */
 
-    if (data != NGX_HTTP_COORD_SESSION_VAR_STATUS
-        && !ngx_http_coord_session_passed(state))
-    {
-        return NGX_OK;
+    if (state && ngx_http_coord_session_passed(state)) {
+
+        if (data == NGX_HTTP_COORD_SESSION_VAR_VALUE) {
+            return ngx_http_coord_variable_text(v, &state->value);
+        }
+
+        if (state->record.found) {
+            return ngx_http_coord_variable_number(r, v,
+                                              ngx_http_coord_session_age(state)
+                                              / NGX_COORD_NSEC_PER_SEC);
+        }
     }
 
-    if (data == NGX_HTTP_COORD_SESSION_VAR_AGE) {
-
-        if (!state->record.found) {
-            return NGX_OK;
-        }
-
-        p = ngx_pnalloc(r->pool, NGX_INT64_LEN);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        v->len = ngx_sprintf(p, "%L", ngx_http_coord_session_age(state)
-                                      / NGX_COORD_NSEC_PER_SEC)
-                 - p;
-        v->data = p;
-
-    } else {
-        s = (data == NGX_HTTP_COORD_SESSION_VAR_STATUS)
-            ? &ngx_coord_outcomes[state->outcome].status : &state->value;
-
-        if (s->len == 0) {
-            return NGX_OK;
-        }
-
-        v->len = s->len;
-        v->data = s->data;
-    }
-
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
+    v->not_found = 1;
 
     return NGX_OK;
 }
