@@ -123,6 +123,7 @@ sub check {
     my $node = Coord::Node->new(name => $name, test => $t,
                                 dir => $t->file($name),
                                 http => ($http // '') . <<"EOT");
+        variables_hash_max_size 2048;
         server { listen 127.0.0.1:%%PORT%%; location / { $location } }
 EOT
     my ($good, $out) = $node->check;

@@ -23,6 +23,7 @@ my $conf = <<'EOF';
     coord_store main { server %%REDIS%%; timeout 5s; }
     coord_session_zone $coord_session_id zone=one:1m;
     coord_session_zone $cookie_late zone=late:1m;
+    coord_session_zone $coord_session_id zone=roll:1m;
     proxy_cache_path %%NODEDIR%%/cache keys_zone=cache:1m;
 
     server {
@@ -42,6 +43,21 @@ my $conf = <<'EOF';
             coord_session_cookie sid path=/all domain=example.com secure
                                  httponly samesite=lax expires=1h;
             empty_gif;
+        }
+        location /rolling {
+            coord_session_cookie roll Secure SameSite=None Partitioned
+                                 Path=/rolling Expires=1h rolling;
+            coord_session zone=roll bind=$http_x_client;
+            empty_gif;
+        }
+        location /rolled {
+            coord_session_cookie roll expires=1h rolling;
+            empty_gif;
+        }
+        location /inherit {
+            coord_session_cookie sid;
+            empty_gif;
+            location /inherit/off { coord_session_cookie off; empty_gif; }
         }
         location /cached {
             coord_session_cookie sid;
@@ -147,6 +163,27 @@ like($a->get('/all')->header('Set-Cookie'),
 like($a->get('/only')->header('Set-Cookie'),
      qr/^other=[0-9a-f]{32}; path=\/only$/, 'without coord_session');
 is($a->get('/none')->body, 'none:', 'no cookie, no id');
+
+like($a->get('/inherit')->header('Set-Cookie') // '', qr/^sid=/, 'inherited');
+is($a->get('/inherit/off')->header('Set-Cookie'), undef, 'off');
+
+# a rolling one is sent anew to whoever is let in
+
+{
+    my $set = $a->get('/rolling', headers => { 'X-Client' => 'c1' })
+              ->header('Set-Cookie');
+    like($set, qr/^roll=\w{32};\ expires=.*;\ max-age=3600;\ secure;
+                  \ samesite=none;\ partitioned;\ path=\/rolling$/x,
+         'attributes in any case');
+
+    my ($roll) = $set =~ /^(roll=\w+)/;
+    like(with($b, '/rolling', $roll, 'X-Client' => 'c1')
+         ->header('Set-Cookie') // '', qr/^$roll; expires=/, 'rolling');
+    is(with($b, '/rolling', $roll, 'X-Client' => 'c2')->header('Set-Cookie'),
+       undef, 'not for whoever is refused');
+    like(with($b, '/rolled', $roll)->header('Set-Cookie') // '',
+         qr/^$roll; expires=/, 'rolling without a session');
+}
 
 
 # caching
