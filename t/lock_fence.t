@@ -12,10 +12,10 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
+use JSON::PP;
 
 my $t = Coord->new;
 my $redis = $t->redis;
-my $r = $redis->connect;
 
 # the second node reaches Redis through one that can be frozen
 
@@ -55,6 +55,7 @@ my $http = <<'EOF';
     server {
         listen 127.0.0.1:%%PORT%%;
         client_body_timeout 100s;
+        location = /status { coord_status; }
         location / {
             coord_lock zone=one wait=30s on_failure=closed;
             proxy_set_header X-Token $coord_lock_token;
@@ -68,7 +69,14 @@ my $n1 = $t->node(name => 'a', http => $http,
 my $n2 = $t->node(name => 'b', http => $http,
                   vars => { SERVER => $t->vars->{FAKE} })->start;
 
-sub held { $r->command('ZCARD', "coord:lk:one:{$_[0]}") }
+# locks that the node itself knows to have: Redis has granted them before that
+
+sub held {
+    my ($node) = @_;
+    my $status = decode_json($node->get('/status?format=json')->body);
+    my ($zone) = grep { $_->{zone} eq 'one' } @{$status->{zones}};
+    return $zone->{leases};
+}
 
 # has the lock, and its write is on the way: the end of the body is missing
 
@@ -103,10 +111,12 @@ for (@ways) {
     my ($way, $holder, $other, $halt, $go_on) = @$_;
     my %c;
 
+    ok($t->wait_for(sub { held($holder) == 0 }, 10), "$way: has no lock");
+
     for my $path (qw(fenced unfenced)) {
-        my $k = "$way-$path";
-        $c{$path} = begin($holder, "/$path?k=$k", 'late');
-        ok($t->wait_for(sub { held($k) }, 10), "$way: has the lock, $path");
+        $c{$path} = begin($holder, "/$path?k=$way-$path", 'late');
+        ok($t->wait_for(sub { held($holder) == keys %c }, 10),
+           "$way: has the lock, $path");
     }
 
     $halt->();
