@@ -448,6 +448,8 @@ for my $limit (1, 3) {
     is(run('lease_release_wake', k => '{k}', id => 'a', channel => 'coord:wake')->[0],
        1, 'lease: released, with news');
     is(run('lease_turn', turn('b', $limit))->[8], 1, 'turn: the next');
+    is(run('wait_clear', w => '{k}w2', k => '{k}',
+           channel => 'coord:wake')->[0], 0, 'line: nobody to clear');
 
     $reply = run('lease_turn', turn('z', $limit, 99_000_000));
     is("@$reply[1,8]", '1 1', 'turn: time empties the line');

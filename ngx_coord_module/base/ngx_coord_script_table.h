@@ -44,6 +44,7 @@ typedef enum {
     NGX_COORD_SCRIPT_USER_LIST,
     NGX_COORD_SCRIPT_USER_REVOKE,
     NGX_COORD_SCRIPT_USER_SEEN,
+    NGX_COORD_SCRIPT_WAIT_CLEAR,
     NGX_COORD_SCRIPT_WAIT_ENTER,
     NGX_COORD_SCRIPT_WAIT_LEAVE,
     NGX_COORD_SCRIPT_WINDOW_CUT,
@@ -464,6 +465,17 @@ enum {
 };
 
 #define NGX_COORD_USER_SEEN_NARGS  4
+
+
+/* wait_clear.redis */
+
+enum {
+    NGX_COORD_WAIT_CLEAR_W = 0,
+    NGX_COORD_WAIT_CLEAR_CHANNEL,
+    NGX_COORD_WAIT_CLEAR_K
+};
+
+#define NGX_COORD_WAIT_CLEAR_NARGS  3
 
 
 /* wait_enter.redis */
@@ -1475,6 +1487,20 @@ static const ngx_coord_script_part_t
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_wait_clear_parts[] = {
+
+    { "*2\r\n"
+      "$6\r\nUNLINK\r\n",
+      16, NGX_COORD_WAIT_CLEAR_W },
+    { "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      17, NGX_COORD_WAIT_CLEAR_CHANNEL },
+    { "",
+      0, NGX_COORD_WAIT_CLEAR_K },
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_wait_enter_parts[] = {
 
     { "*5\r\n"
@@ -1755,6 +1781,10 @@ const ngx_coord_script_t
     { ngx_string("user_seen"),
       NGX_COORD_USER_SEEN_NARGS, 2, 5,
       ngx_coord_user_seen_parts },
+
+    { ngx_string("wait_clear"),
+      NGX_COORD_WAIT_CLEAR_NARGS, 2, 3,
+      ngx_coord_wait_clear_parts },
 
     { ngx_string("wait_enter"),
       NGX_COORD_WAIT_ENTER_NARGS, 7, 16,

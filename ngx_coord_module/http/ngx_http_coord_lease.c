@@ -3,14 +3,61 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * The leases of a request: asking, deciding, releasing.  How it waits for one
- * is in ngx_http_coord_lease_wait.c.
+ * is in ngx_http_coord_lease_wait.c; one loop goes from state to state here.
  */
 
 
 #include "ngx_http_coord_lease.h"
+#include "ngx_coord_giveback.h"
 
 
+static ngx_http_coord_leases_e ngx_http_coord_leases_asked(
+    ngx_http_coord_leases_t *leases);
+static ngx_http_coord_leases_e ngx_http_coord_leases_choose(
+    ngx_http_coord_leases_t *leases);
+static void ngx_http_coord_leases_set(ngx_http_coord_leases_t *leases,
+    ngx_http_coord_leases_e state);
 static void ngx_http_coord_leases_lost(void *data);
+
+
+#define edge(state)  ngx_coord_edge(NGX_HTTP_COORD_LEASES_##state)
+
+static const ngx_coord_edges_t  ngx_http_coord_leases_edges[] = {
+    /* ASKED */          edge(CHOOSE) | edge(SETTLED) | edge(FAILED),
+    /* CHOOSE */         edge(LINE) | edge(SETTLED),
+    /* LINE */           edge(TURN) | edge(SETTLED) | edge(FAILED),
+    /* TURN */           edge(TURN_ASKED) | edge(TURN_ANSWERED) | edge(FAILED),
+    /* TURN_ASKED */     edge(TURN_ANSWERED) | edge(SETTLED),
+    /* TURN_ANSWERED */  edge(TURN) | edge(WAITING) | edge(REST)
+                         | edge(SETTLED) | edge(FAILED),
+    /* WAITING */        edge(TURN) | edge(SETTLED),
+    /* REST */           edge(REST_ASKED) | edge(REST_ANSWERED) | edge(SETTLED)
+                         | edge(FAILED),
+    /* REST_ASKED */     edge(REST_ANSWERED) | edge(SETTLED),
+    /* REST_ANSWERED */  edge(CHOOSE) | edge(FAILED),
+    /* SETTLED */        edge(SETTLED),
+    /* FAILED */         edge(SETTLED)
+};
+
+#undef edge
+
+
+/* NULL: waits for an event, or has come to the end */
+
+static const ngx_http_coord_leases_step_pt  ngx_http_coord_leases_steps[] = {
+    ngx_http_coord_leases_asked,
+    ngx_http_coord_leases_choose,
+    ngx_http_coord_leases_line,
+    ngx_http_coord_leases_turn,
+    NULL,
+    ngx_http_coord_leases_turn_answered,
+    NULL,
+    ngx_http_coord_leases_rest,
+    NULL,
+    ngx_http_coord_leases_rest_answered,
+    NULL,
+    NULL
+};
 
 
 ngx_int_t
@@ -47,6 +94,13 @@ ngx_http_coord_leases_add(ngx_http_request_t *r,
         }
     }
 
+    lease = ngx_array_push(&leases->items);
+    if (lease == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(lease, sizeof(ngx_http_coord_lease_t));
+
     op = ngx_http_coord_add(r, leases->ctx,
                             limit->wait ? &ngx_coord_op_lease_turn
                                         : &ngx_coord_op_lease_acquire,
@@ -58,16 +112,9 @@ ngx_http_coord_leases_add(ngx_http_request_t *r,
     op->u.lease.limit = number;
     op->u.lease.lease = zone->lease;
 
-    if (ngx_coord_lease_id(op->id) != NGX_OK) {
+    if (ngx_coord_lease_name(op) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    lease = ngx_array_push(&leases->items);
-    if (lease == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_memzero(lease, sizeof(ngx_http_coord_lease_t));
 
     lease->leases = leases;
     lease->limit = limit;
@@ -76,7 +123,7 @@ ngx_http_coord_leases_add(ngx_http_request_t *r,
 
     /* a request that has just ended frees its place before this one asks */
 
-    ngx_coord_lease_flush();
+    ngx_coord_giveback_flush(limit->zone->store);
 
     return NGX_OK;
 }
@@ -85,13 +132,69 @@ ngx_http_coord_leases_add(ngx_http_request_t *r,
 ngx_int_t
 ngx_http_coord_leases_decide(ngx_http_coord_leases_t *leases)
 {
+    return ngx_http_coord_leases_go(leases, leases->state);
+}
+
+
+ngx_int_t
+ngx_http_coord_leases_go(ngx_http_coord_leases_t *leases,
+    ngx_http_coord_leases_e state)
+{
+    ngx_http_coord_leases_step_pt  step;
+
+    if (leases->state != state) {
+        ngx_http_coord_leases_set(leases, state);
+    }
+
+    for ( ;; ) {
+        step = ngx_http_coord_leases_steps[leases->state];
+
+        if (step == NULL) {
+            break;
+        }
+
+        ngx_http_coord_leases_set(leases, step(leases));
+    }
+
+    switch (leases->state) {
+
+    case NGX_HTTP_COORD_LEASES_SETTLED:
+        return NGX_OK;
+
+    case NGX_HTTP_COORD_LEASES_FAILED:
+        return NGX_ERROR;
+
+    default:
+        return NGX_AGAIN;
+    }
+}
+
+
+/* who comes to an end does not stand in line any more */
+
+static void
+ngx_http_coord_leases_set(ngx_http_coord_leases_t *leases,
+    ngx_http_coord_leases_e state)
+{
+    ngx_coord_edge_check(ngx_http_coord_leases_edges, leases->state, state,
+                         "leases");
+
+    if (state == NGX_HTTP_COORD_LEASES_SETTLED
+        || state == NGX_HTTP_COORD_LEASES_FAILED)
+    {
+        ngx_http_coord_leases_stop(leases);
+    }
+
+    leases->state = state;
+}
+
+
+static ngx_http_coord_leases_e
+ngx_http_coord_leases_asked(ngx_http_coord_leases_t *leases)
+{
     ngx_uint_t               i;
     ngx_coord_op_t          *op;
     ngx_http_coord_lease_t  *lease;
-
-    if (leases->phase == NGX_HTTP_COORD_LEASES_SETTLED) {
-        return NGX_OK;
-    }
 
     lease = leases->items.elts;
 
@@ -104,11 +207,11 @@ ngx_http_coord_leases_decide(ngx_http_coord_leases_t *leases)
         }
 
         if (ngx_http_coord_leases_take(leases, &lease[i]) != NGX_OK) {
-            return NGX_ERROR;
+            return NGX_HTTP_COORD_LEASES_FAILED;
         }
     }
 
-    return ngx_http_coord_leases_choose(leases);
+    return NGX_HTTP_COORD_LEASES_CHOOSE;
 }
 
 
@@ -116,13 +219,14 @@ ngx_int_t
 ngx_http_coord_leases_take(ngx_http_coord_leases_t *leases,
     ngx_http_coord_lease_t *lease)
 {
-    /* one that waits goes on with its id, and finds what it was granted */
-
-    if (lease->op.failure && lease->op.rc != NGX_BUSY) {
-        ngx_coord_lease_forget(&lease->op);
-    }
-
     if (lease->op.rc != NGX_OK) {
+
+        /* what Redis may have granted all the same is given back first */
+
+        if (!lease->op.doubt) {
+            ngx_coord_journal_remove(&lease->op);
+        }
+
         return NGX_OK;
     }
 
@@ -138,7 +242,7 @@ ngx_http_coord_leases_take(ngx_http_coord_leases_t *leases,
 }
 
 
-ngx_int_t
+static ngx_http_coord_leases_e
 ngx_http_coord_leases_choose(ngx_http_coord_leases_t *leases)
 {
     ngx_uint_t               i;
@@ -168,26 +272,25 @@ ngx_http_coord_leases_choose(ngx_http_coord_leases_t *leases)
         }
 
         leases->refused = &lease[i];
-        break;
+
+        return NGX_HTTP_COORD_LEASES_SETTLED;
     }
 
-    if (turn && leases->refused == NULL) {
-        return ngx_http_coord_leases_wait(leases, turn);
+    if (turn == NULL) {
+        return NGX_HTTP_COORD_LEASES_SETTLED;
     }
 
-    ngx_http_coord_leases_stop(leases);
+    leases->turn = turn;
 
-    return NGX_OK;
+    return NGX_HTTP_COORD_LEASES_LINE;
 }
 
 
 void
-ngx_http_coord_leases_release(ngx_http_coord_leases_t *leases)
+ngx_http_coord_leases_give(ngx_http_coord_leases_t *leases)
 {
     ngx_uint_t               i;
     ngx_http_coord_lease_t  *lease;
-
-    ngx_http_coord_leases_stop(leases);
 
     lease = leases->items.elts;
 
@@ -197,6 +300,16 @@ ngx_http_coord_leases_release(ngx_http_coord_leases_t *leases)
             lease[i].held = NULL;
         }
     }
+}
+
+
+void
+ngx_http_coord_leases_release(ngx_http_coord_leases_t *leases)
+{
+    ngx_http_coord_leases_stop(leases);
+    ngx_http_coord_leases_give(leases);
+
+    leases->state = NGX_HTTP_COORD_LEASES_SETTLED;
 }
 
 

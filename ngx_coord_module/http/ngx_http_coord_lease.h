@@ -49,15 +49,34 @@ struct ngx_http_coord_lease_s {
 };
 
 
+/*
+ *   ASKED -> CHOOSE -> SETTLED
+ *              |  ^
+ *              v  +----------------------------------+
+ *            LINE -> TURN -> TURN_ASKED -> TURN_ANSWERED -> REST
+ *                     ^                      |               |
+ *                     +------ WAITING <------+    REST_ASKED, REST_ANSWERED
+ *                                                            |
+ *                                                            v
+ *                                                          CHOOSE
+ *
+ * and from each of them FAILED, for the lack of memory.
+ */
+
 typedef enum {
-    NGX_HTTP_COORD_LEASES_ASKED = 0,
-    NGX_HTTP_COORD_LEASES_TURN,               /* waiting in line for one */
-    NGX_HTTP_COORD_LEASES_REST,               /* has it, asks for others */
-    NGX_HTTP_COORD_LEASES_SETTLED
+    NGX_HTTP_COORD_LEASES_ASKED = 0,      /* by the walk, and answered */
+    NGX_HTTP_COORD_LEASES_CHOOSE,         /* all have answered */
+    NGX_HTTP_COORD_LEASES_LINE,           /* gives back, stands in line */
+    NGX_HTTP_COORD_LEASES_TURN,           /* asks whether its turn has come */
+    NGX_HTTP_COORD_LEASES_TURN_ASKED,     /* in flight */
+    NGX_HTTP_COORD_LEASES_TURN_ANSWERED,
+    NGX_HTTP_COORD_LEASES_WAITING,        /* in line, for news */
+    NGX_HTTP_COORD_LEASES_REST,           /* has it, asks for the others */
+    NGX_HTTP_COORD_LEASES_REST_ASKED,     /* in flight */
+    NGX_HTTP_COORD_LEASES_REST_ANSWERED,
+    NGX_HTTP_COORD_LEASES_SETTLED,
+    NGX_HTTP_COORD_LEASES_FAILED          /* no memory */
 } ngx_http_coord_leases_e;
-
-
-#define NGX_HTTP_COORD_LEASES_DEAD  8
 
 
 /* those of a request: all or none of them */
@@ -72,25 +91,21 @@ struct ngx_http_coord_leases_s {
     /* how it went */
     ngx_http_coord_lease_t    *refused;       /* NULL: none did */
     ngx_http_coord_lease_t    *turn;          /* waited for */
-    ngx_coord_nsec_t           waited;
     unsigned                   delayed:1;     /* has waited */
     unsigned                   timedout:1;    /* refused: wait= is over */
     unsigned                   full:1;        /* refused: queue= wait */
 
     /* private */
-    ngx_http_coord_leases_e    phase;
+    ngx_http_coord_leases_e    state;
     ngx_coord_waiter_t         waiter;
-    ngx_coord_batch_t         *batch;
+    ngx_coord_batch_t         *batch;         /* of .._ASKED */
     ngx_coord_timer_t          deadline;
-    ngx_coord_nsec_t           since;
-    ngx_coord_source_e         source;        /* of the place in line */
-    unsigned                   entered:1;
+    ngx_coord_nsec_t           since;         /* it arrived */
+    ngx_coord_op_t             place;         /* in line: an enter */
+    ngx_uint_t                 places;        /* a bit for each source */
+    unsigned                   doubt:1;       /* Redis may have granted turn */
     unsigned                   again:1;       /* news while it asked */
-    ngx_coord_nsec_t           head_since;
-    u_char                     head[NGX_COORD_ID_LEN];
-    ngx_uint_t                 ndead;         /* processes known as such */
-    u_char                     dead[NGX_HTTP_COORD_LEASES_DEAD]
-                                   [NGX_COORD_LEASE_OWNER];
+    unsigned                   clear:1;       /* the line is of the dead */
 };
 
 
@@ -117,7 +132,10 @@ ngx_int_t ngx_http_coord_lease_param(ngx_conf_t *cf,
 ngx_int_t ngx_http_coord_leases_init(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_leases_t *leases, ngx_uint_t n);
 
-/* adds one of at most number leases on key to what the stage asks */
+/*
+ * Adds one of at most number leases on key to what the stage asks.  NGX_ERROR:
+ * no memory, or OpenSSL failed.
+ */
 ngx_int_t ngx_http_coord_leases_add(ngx_http_request_t *r,
     ngx_http_coord_leases_t *leases, ngx_http_coord_lease_limit_t *limit,
     ngx_str_t *key, ngx_uint_t number);
@@ -139,6 +157,17 @@ void ngx_http_coord_leases_release(ngx_http_coord_leases_t *leases);
 
 /* --- between ngx_http_coord_lease.c and ngx_http_coord_lease_wait.c --- */
 
+/* what is done in a state; returns the next one */
+typedef ngx_http_coord_leases_e (*ngx_http_coord_leases_step_pt)(
+    ngx_http_coord_leases_t *leases);
+
+/*
+ * Goes on from a state that waited for an event, to the next one that does.
+ * What it returns is that of ngx_http_coord_leases_decide().
+ */
+ngx_int_t ngx_http_coord_leases_go(ngx_http_coord_leases_t *leases,
+    ngx_http_coord_leases_e state);
+
 /*
  * An answer to lease->op has come: what was granted is held from now on.
  * NGX_ERROR: no memory, it was given back.
@@ -146,17 +175,25 @@ void ngx_http_coord_leases_release(ngx_http_coord_leases_t *leases);
 ngx_int_t ngx_http_coord_leases_take(ngx_http_coord_leases_t *leases,
     ngx_http_coord_lease_t *lease);
 
-/* all have answered; to the contract of ngx_http_coord_leases_decide() */
-ngx_int_t ngx_http_coord_leases_choose(ngx_http_coord_leases_t *leases);
+/* gives back all that is held */
+void ngx_http_coord_leases_give(ngx_http_coord_leases_t *leases);
+
+/* the steps of LINE, TURN, TURN_ANSWERED, REST and REST_ANSWERED */
+ngx_http_coord_leases_e ngx_http_coord_leases_line(
+    ngx_http_coord_leases_t *leases);
+ngx_http_coord_leases_e ngx_http_coord_leases_turn(
+    ngx_http_coord_leases_t *leases);
+ngx_http_coord_leases_e ngx_http_coord_leases_turn_answered(
+    ngx_http_coord_leases_t *leases);
+ngx_http_coord_leases_e ngx_http_coord_leases_rest(
+    ngx_http_coord_leases_t *leases);
+ngx_http_coord_leases_e ngx_http_coord_leases_rest_answered(
+    ngx_http_coord_leases_t *leases);
 
 /*
- * Gives back what is held and waits in line for turn.  NGX_AGAIN: the request
- * will be resumed; else as ngx_http_coord_leases_choose().
+ * The end of a wait, whatever it was for: leaves the line; what is held stays
+ * held.  Does nothing to who does not wait.
  */
-ngx_int_t ngx_http_coord_leases_wait(ngx_http_coord_leases_t *leases,
-    ngx_http_coord_lease_t *turn);
-
-/* the end of a wait, whatever it was for; what is held stays held */
 void ngx_http_coord_leases_stop(ngx_http_coord_leases_t *leases);
 
 

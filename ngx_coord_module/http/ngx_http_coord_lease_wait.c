@@ -12,6 +12,8 @@
 
 
 #include "ngx_http_coord_lease.h"
+#include "ngx_coord_giveback.h"
+#include "ngx_coord_line.h"
 
 
 /* queue=, by default */
@@ -21,54 +23,36 @@
 #define NGX_HTTP_COORD_POLL        1000
 #define NGX_HTTP_COORD_POLL_LOCAL  40
 
-/* who is first, and does not take a free place for so long, is dead */
-#define NGX_HTTP_COORD_HEAD_DEAD   (2 * NGX_COORD_NSEC_PER_SEC)
 
-
-static ngx_int_t ngx_http_coord_leases_ask(ngx_http_coord_leases_t *leases);
+static ngx_http_coord_leases_e ngx_http_coord_leases_send(
+    ngx_http_coord_leases_t *leases, ngx_http_coord_leases_e asked,
+    ngx_http_coord_leases_e answered);
 static ngx_coord_op_t *ngx_http_coord_leases_op(
     ngx_http_coord_leases_t *leases, const ngx_coord_op_type_t *type,
     ngx_http_coord_lease_t *lease);
-static void ngx_http_coord_leases_answered(ngx_coord_batch_t *batch);
-static ngx_int_t ngx_http_coord_leases_result(
+static void ngx_http_coord_leases_handler(ngx_coord_batch_t *batch);
+static ngx_int_t ngx_http_coord_leases_read(ngx_http_coord_leases_t *leases);
+static void ngx_http_coord_leases_entered(ngx_http_coord_leases_t *leases,
+    ngx_coord_op_t *op);
+static ngx_http_coord_leases_e ngx_http_coord_leases_turn_failed(
     ngx_http_coord_leases_t *leases);
-static ngx_int_t ngx_http_coord_leases_turn_result(
-    ngx_http_coord_leases_t *leases);
-static ngx_int_t ngx_http_coord_leases_rest(ngx_http_coord_leases_t *leases);
-static void ngx_http_coord_leases_head(ngx_http_coord_leases_t *leases);
-static ngx_uint_t ngx_http_coord_leases_dead(ngx_http_coord_leases_t *leases,
-    u_char *id);
-static void ngx_http_coord_leases_leave(ngx_http_coord_leases_t *leases,
-    u_char *id);
+static void ngx_http_coord_leases_leave(ngx_http_coord_leases_t *leases);
 static ngx_int_t ngx_http_coord_leases_news(ngx_coord_waiter_t *waiter);
 static void ngx_http_coord_leases_deadline(ngx_event_t *ev);
 
 
-ngx_int_t
-ngx_http_coord_leases_wait(ngx_http_coord_leases_t *leases,
-    ngx_http_coord_lease_t *turn)
+ngx_http_coord_leases_e
+ngx_http_coord_leases_line(ngx_http_coord_leases_t *leases)
 {
-    ngx_uint_t               i;
-    ngx_coord_op_t          *op;
     ngx_msec_t               poll;
-    ngx_http_coord_lease_t  *lease;
+    ngx_coord_op_t          *op;
+    ngx_http_coord_lease_t  *turn;
 
-    lease = leases->items.elts;
-
-    for (i = 0; i < leases->items.nelts; i++) {
-        if (lease[i].held) {
-            ngx_coord_lease_release(lease[i].held);
-            lease[i].held = NULL;
-        }
-    }
-
-    ngx_coord_lease_flush();
-
+    turn = leases->turn;
     op = &turn->op;
 
-    leases->turn = turn;
-    leases->phase = NGX_HTTP_COORD_LEASES_TURN;
-    leases->head_since = 0;
+    ngx_http_coord_leases_give(leases);
+    ngx_coord_giveback_flush(op->zone->store);
 
     /* a place in line, in turn after turn, is that of the first arrival */
 
@@ -82,6 +66,17 @@ ngx_http_coord_leases_wait(ngx_http_coord_leases_t *leases,
         ngx_coord_timer_start(&leases->deadline, turn->limit->wait);
     }
 
+    /* what became of the last id may not be certain */
+
+    leases->place = *op;
+    leases->place.type = &ngx_coord_op_wait_enter;
+
+    if (ngx_coord_lease_name(&leases->place) != NGX_OK) {
+        return NGX_HTTP_COORD_LEASES_FAILED;
+    }
+
+    ngx_memcpy(op->id, leases->place.id, NGX_COORD_ID_LEN);
+
     poll = ngx_coord_store_is_memory(op->zone->store)
            ? NGX_HTTP_COORD_POLL_LOCAL : NGX_HTTP_COORD_POLL;
 
@@ -92,80 +87,73 @@ ngx_http_coord_leases_wait(ngx_http_coord_leases_t *leases,
                            poll)
         != NGX_OK)
     {
-        ngx_http_coord_leases_stop(leases);
-        return NGX_ERROR;
+        return NGX_HTTP_COORD_LEASES_FAILED;
     }
 
     ngx_coord_metrics_gauge(op->zone, NGX_COORD_GAUGE_WAITERS, 1);
 
-    return ngx_http_coord_leases_ask(leases);
+    return NGX_HTTP_COORD_LEASES_TURN;
 }
 
 
-/* NGX_AGAIN: an answer will come, or news; else as ..._result() */
-
-static ngx_int_t
-ngx_http_coord_leases_ask(ngx_http_coord_leases_t *leases)
+ngx_http_coord_leases_e
+ngx_http_coord_leases_turn(ngx_http_coord_leases_t *leases)
 {
-    ngx_uint_t               i;
     ngx_coord_op_t          *op;
-    ngx_http_coord_lease_t  *lease, *turn;
+    ngx_http_coord_lease_t  *turn;
 
     turn = leases->turn;
 
     leases->again = 0;
 
-    if (leases->phase == NGX_HTTP_COORD_LEASES_TURN) {
-        op = ngx_http_coord_leases_op(leases, &ngx_coord_op_wait_enter, turn);
-        if (op == NULL) {
-            goto failed;
-        }
+    if (leases->clear) {
+        leases->clear = 0;
 
-        op->u.lease.limit = turn->limit->queue ? turn->limit->queue
-                                               : NGX_HTTP_COORD_QUEUE;
-        op->u.lease.waited = ngx_coord_monotonic() - leases->since;
-
-        if (leases->tokens
-            && ngx_http_coord_leases_op(leases, &ngx_coord_op_lock_token, turn)
-               == NULL)
-        {
-            goto failed;
-        }
-
-        if (ngx_http_coord_leases_op(leases, &ngx_coord_op_lease_turn, turn)
+        if (ngx_http_coord_leases_op(leases, &ngx_coord_op_wait_clear, turn)
             == NULL)
         {
-            goto failed;
-        }
-
-    } else {
-        lease = leases->items.elts;
-
-        for (i = 0; i < leases->items.nelts; i++) {
-            if (&lease[i] != turn
-                && ngx_http_coord_leases_op(leases, lease[i].op.type,
-                                            &lease[i])
-                   == NULL)
-            {
-                goto failed;
-            }
+            return NGX_HTTP_COORD_LEASES_FAILED;
         }
     }
 
-    leases->batch->handler = ngx_http_coord_leases_answered;
+    op = ngx_http_coord_leases_op(leases, &ngx_coord_op_wait_enter, turn);
+    if (op == NULL) {
+        return NGX_HTTP_COORD_LEASES_FAILED;
+    }
+
+    op->again = 1;
+    op->u.lease.limit = turn->limit->queue ? turn->limit->queue
+                                           : NGX_HTTP_COORD_QUEUE;
+    op->u.lease.waited = ngx_coord_monotonic() - leases->since;
+
+    if (leases->tokens
+        && ngx_http_coord_leases_op(leases, &ngx_coord_op_lock_token, turn)
+           == NULL)
+    {
+        return NGX_HTTP_COORD_LEASES_FAILED;
+    }
+
+    op = ngx_http_coord_leases_op(leases, &ngx_coord_op_lease_turn, turn);
+    if (op == NULL) {
+        return NGX_HTTP_COORD_LEASES_FAILED;
+    }
+
+    op->again = 1;
+
+    return ngx_http_coord_leases_send(leases,
+                                      NGX_HTTP_COORD_LEASES_TURN_ASKED,
+                                      NGX_HTTP_COORD_LEASES_TURN_ANSWERED);
+}
+
+
+static ngx_http_coord_leases_e
+ngx_http_coord_leases_send(ngx_http_coord_leases_t *leases,
+    ngx_http_coord_leases_e asked, ngx_http_coord_leases_e answered)
+{
+    leases->batch->handler = ngx_http_coord_leases_handler;
     leases->batch->data = leases;
 
-    if (ngx_coord_batch_send(leases->batch) == NGX_AGAIN) {
-        return NGX_AGAIN;
-    }
-
-    return ngx_http_coord_leases_result(leases);
-
-failed:
-
-    ngx_http_coord_leases_stop(leases);
-
-    return NGX_ERROR;
+    return ngx_coord_batch_send(leases->batch) == NGX_AGAIN ? asked : answered;
 }
 
 
@@ -204,28 +192,32 @@ ngx_http_coord_leases_op(ngx_http_coord_leases_t *leases,
 }
 
 
+/* from a posted event */
+
 static void
-ngx_http_coord_leases_answered(ngx_coord_batch_t *batch)
+ngx_http_coord_leases_handler(ngx_coord_batch_t *batch)
 {
     ngx_http_coord_ctx_t     *ctx;
+    ngx_http_coord_leases_e   answered;
     ngx_http_coord_leases_t  *leases;
 
     leases = batch->data;
     ctx = leases->ctx;
 
-    if (ngx_http_coord_leases_result(leases) != NGX_AGAIN) {
+    answered = (leases->state == NGX_HTTP_COORD_LEASES_TURN_ASKED)
+               ? NGX_HTTP_COORD_LEASES_TURN_ANSWERED
+               : NGX_HTTP_COORD_LEASES_REST_ANSWERED;
+
+    if (ngx_http_coord_leases_go(leases, answered) != NGX_AGAIN) {
         ngx_http_coord_resume(ctx);
     }
 }
 
 
-/*
- * NGX_OK: settled; NGX_AGAIN: goes on waiting; NGX_ERROR: no memory, the
- * request goes on without its leases.
- */
+/* takes the answers of a batch and ends it; NGX_ERROR: no memory */
 
 static ngx_int_t
-ngx_http_coord_leases_result(ngx_http_coord_leases_t *leases)
+ngx_http_coord_leases_read(ngx_http_coord_leases_t *leases)
 {
     ngx_int_t                rc;
     ngx_uint_t               i;
@@ -243,17 +235,12 @@ ngx_http_coord_leases_result(ngx_http_coord_leases_t *leases)
         lease = op->data;
 
         if (op->type == &ngx_coord_op_wait_enter) {
-            leases->full = (op->rc == NGX_BUSY);
-
-            if (op->rc == NGX_OK) {
-                leases->entered = 1;
-                leases->source = op->source;
-            }
+            ngx_http_coord_leases_entered(leases, op);
 
         } else if (op->type == &ngx_coord_op_lock_token) {
             lease->token = op->u.lease.token;
 
-        } else {
+        } else if (op->type != &ngx_coord_op_wait_clear) {
             lease->op = *op;
 
             if (ngx_http_coord_leases_take(leases, lease) != NGX_OK) {
@@ -264,198 +251,164 @@ ngx_http_coord_leases_result(ngx_http_coord_leases_t *leases)
 
     ngx_coord_batch_done(batch);
 
-    if (rc != NGX_OK) {
-        ngx_http_coord_leases_stop(leases);
-        return NGX_ERROR;
-    }
-
-    if (leases->phase == NGX_HTTP_COORD_LEASES_TURN) {
-        return ngx_http_coord_leases_turn_result(leases);
-    }
-
-    return ngx_http_coord_leases_choose(leases);
+    return rc;
 }
 
 
-static ngx_int_t
-ngx_http_coord_leases_turn_result(ngx_http_coord_leases_t *leases)
+static void
+ngx_http_coord_leases_entered(ngx_http_coord_leases_t *leases,
+    ngx_coord_op_t *op)
+{
+    leases->full = (op->rc == NGX_BUSY);
+
+    if (op->rc == NGX_OK) {
+        leases->places |= 1 << op->source;
+    }
+}
+
+
+ngx_http_coord_leases_e
+ngx_http_coord_leases_turn_answered(ngx_http_coord_leases_t *leases)
 {
     ngx_coord_op_t  *op;
 
+    if (ngx_http_coord_leases_read(leases) != NGX_OK) {
+        return NGX_HTTP_COORD_LEASES_FAILED;
+    }
+
     op = &leases->turn->op;
 
+    /* an answer from Redis tells what became of the questions before it */
+
+    if (op->doubt || op->source == NGX_COORD_SOURCE_REDIS) {
+        leases->doubt = op->doubt;
+    }
+
     if (op->rc == NGX_OK) {
-        return ngx_http_coord_leases_rest(leases);
+        ngx_coord_journal_add(op, op->u.lease.lease);
+
+        return NGX_HTTP_COORD_LEASES_REST;
     }
 
     if (op->rc == NGX_ERROR) {
+        return ngx_http_coord_leases_turn_failed(leases);
+    }
 
-        if (op->on_failure == NGX_COORD_FAILURE_CLOSED) {
-            leases->refused = leases->turn;
-        }
+    if (ngx_coord_line_stuck(op, &leases->waiter)) {
+        leases->clear = 1;
 
-        ngx_http_coord_leases_stop(leases);
-        return NGX_OK;
+        return NGX_HTTP_COORD_LEASES_TURN;
     }
 
     if (leases->full) {
         leases->refused = leases->turn;
 
-        ngx_http_coord_leases_stop(leases);
-        return NGX_OK;
+        return NGX_HTTP_COORD_LEASES_SETTLED;
     }
 
-    ngx_http_coord_leases_head(leases);
+    return leases->again ? NGX_HTTP_COORD_LEASES_TURN
+                         : NGX_HTTP_COORD_LEASES_WAITING;
+}
 
-    if (leases->again) {
-        return ngx_http_coord_leases_ask(leases);
+
+static ngx_http_coord_leases_e
+ngx_http_coord_leases_turn_failed(ngx_http_coord_leases_t *leases)
+{
+    if (leases->turn->op.on_failure == NGX_COORD_FAILURE_CLOSED) {
+        leases->refused = leases->turn;
     }
 
-    return NGX_AGAIN;
+    return NGX_HTTP_COORD_LEASES_SETTLED;
 }
 
 
 /* its turn has come; other leases are asked for again */
 
-static ngx_int_t
+ngx_http_coord_leases_e
 ngx_http_coord_leases_rest(ngx_http_coord_leases_t *leases)
 {
     ngx_uint_t               i;
+    ngx_coord_op_t          *op;
     ngx_http_coord_lease_t  *lease;
 
-    ngx_coord_wait_remove(&leases->waiter);
-    ngx_coord_metrics_gauge(leases->turn->op.zone, NGX_COORD_GAUGE_WAITERS,
-                            -1);
-
-    if (leases->entered) {
-        leases->entered = 0;
-        ngx_http_coord_leases_leave(leases, leases->turn->op.id);
-    }
+    ngx_http_coord_leases_leave(leases);
 
     if (leases->items.nelts == 1) {
-        ngx_http_coord_leases_stop(leases);
-        return NGX_OK;
+        return NGX_HTTP_COORD_LEASES_SETTLED;
     }
 
     lease = leases->items.elts;
 
     for (i = 0; i < leases->items.nelts; i++) {
-        if (&lease[i] != leases->turn
-            && ngx_coord_lease_id(lease[i].op.id) != NGX_OK)
-        {
-            ngx_http_coord_leases_stop(leases);
-            return NGX_ERROR;
+        if (&lease[i] == leases->turn) {
+            continue;
+        }
+
+        op = ngx_http_coord_leases_op(leases, lease[i].op.type, &lease[i]);
+
+        if (op == NULL || ngx_coord_lease_name(op) != NGX_OK) {
+            return NGX_HTTP_COORD_LEASES_FAILED;
         }
     }
 
-    leases->phase = NGX_HTTP_COORD_LEASES_REST;
-
-    return ngx_http_coord_leases_ask(leases);
+    return ngx_http_coord_leases_send(leases,
+                                      NGX_HTTP_COORD_LEASES_REST_ASKED,
+                                      NGX_HTTP_COORD_LEASES_REST_ANSWERED);
 }
 
 
-/*
- * There is room, but somebody else is first and does not take it: a process
- * that was killed while it waited.  Others of that process are then known to
- * be dead as well.  One that is only slow enters the line again.
- */
+ngx_http_coord_leases_e
+ngx_http_coord_leases_rest_answered(ngx_http_coord_leases_t *leases)
+{
+    if (ngx_http_coord_leases_read(leases) != NGX_OK) {
+        return NGX_HTTP_COORD_LEASES_FAILED;
+    }
+
+    return NGX_HTTP_COORD_LEASES_CHOOSE;
+}
+
+
+/* ends the wait for a turn, granted or not; those behind are told */
 
 static void
-ngx_http_coord_leases_head(ngx_http_coord_leases_t *leases)
+ngx_http_coord_leases_leave(ngx_http_coord_leases_t *leases)
 {
-    ngx_coord_op_t     *op;
-    ngx_coord_nsec_t    now;
-    ngx_coord_lease_t  *lease;
+    ngx_uint_t       source;
+    ngx_coord_op_t  *place;
 
-    op = &leases->turn->op;
-    lease = &op->u.lease;
+    if (!leases->waiter.active) {
+        return;
+    }
 
-    if (lease->waiting == 0
-        || lease->current >= lease->limit
-        || ngx_memcmp(lease->head, op->id, NGX_COORD_ID_LEN) == 0)
+    ngx_coord_wait_remove(&leases->waiter);
+    ngx_coord_metrics_gauge(leases->turn->op.zone, NGX_COORD_GAUGE_WAITERS,
+                            -1);
+
+    place = &leases->place;
+
+    if (leases->doubt) {
+        leases->places &= ~(1 << NGX_COORD_SOURCE_REDIS);
+
+        ngx_coord_giveback(place, NGX_COORD_GIVEBACK_ASKED);
+        ngx_coord_giveback(&leases->turn->op, NGX_COORD_GIVEBACK_ASKED);
+    }
+
+    for (source = NGX_COORD_SOURCE_REDIS;
+         source <= NGX_COORD_SOURCE_FALLBACK;
+         source++)
     {
-        leases->head_since = 0;
-        return;
-    }
-
-    now = ngx_coord_monotonic();
-
-    if (!ngx_http_coord_leases_dead(leases, lease->head)) {
-
-        if (leases->head_since == 0
-            || ngx_memcmp(lease->head, leases->head, NGX_COORD_ID_LEN) != 0)
-        {
-            leases->head_since = now;
-            ngx_memcpy(leases->head, lease->head, NGX_COORD_ID_LEN);
-            return;
-        }
-
-        if (now - leases->head_since < NGX_HTTP_COORD_HEAD_DEAD) {
-            return;
-        }
-
-        ngx_memcpy(leases->dead[leases->ndead++ % NGX_HTTP_COORD_LEASES_DEAD],
-                   lease->head, NGX_COORD_LEASE_OWNER);
-    }
-
-    leases->head_since = 0;
-
-    ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
-                  "coord zone \"%V\": removing a waiter that is gone",
-                  &op->zone->name);
-
-    ngx_http_coord_leases_leave(leases, lease->head);
-}
-
-
-static ngx_uint_t
-ngx_http_coord_leases_dead(ngx_http_coord_leases_t *leases, u_char *id)
-{
-    ngx_uint_t  i, n;
-
-    n = ngx_min(leases->ndead, NGX_HTTP_COORD_LEASES_DEAD);
-
-    for (i = 0; i < n; i++) {
-        if (ngx_memcmp(leases->dead[i], id, NGX_COORD_LEASE_OWNER) == 0) {
-            return 1;
+        if (leases->places & (1 << source)) {
+            place->source = source;
+            ngx_coord_giveback(place, NGX_COORD_GIVEBACK_GRANTED);
         }
     }
 
-    return 0;
-}
-
-
-/* takes an id out of the line; those behind are told, here too */
-
-static void
-ngx_http_coord_leases_leave(ngx_http_coord_leases_t *leases, u_char *id)
-{
-    ngx_coord_op_t     *op, *asked;
-    ngx_coord_batch_t  *batch;
-
-    asked = &leases->turn->op;
-
-    batch = ngx_coord_batch_create(asked->zone->store);
-
-    if (batch == NULL) {
-        return;
+    if (leases->places == 0 && !leases->doubt) {
+        ngx_coord_journal_remove(place);
     }
 
-    op = ngx_coord_batch_add(batch, &ngx_coord_op_wait_leave, asked->zone,
-                             asked->key, asked->key_len);
-    if (op == NULL) {
-        ngx_coord_batch_done(batch);
-        return;
-    }
-
-    op->source = leases->source;
-    ngx_memcpy(op->id, id, NGX_COORD_ID_LEN);
-
-    (void) ngx_coord_batch_send(batch);
-
-    if (leases->source != NGX_COORD_SOURCE_REDIS) {
-        ngx_coord_wake(asked->zone, asked->key, asked->key_len);
-    }
+    leases->places = 0;
+    leases->doubt = 0;
 }
 
 
@@ -468,12 +421,14 @@ ngx_http_coord_leases_news(ngx_coord_waiter_t *waiter)
     leases = waiter->data;
     ctx = leases->ctx;
 
-    if (leases->batch) {
+    if (leases->state != NGX_HTTP_COORD_LEASES_WAITING) {
         leases->again = 1;
         return NGX_OK;
     }
 
-    if (ngx_http_coord_leases_ask(leases) != NGX_AGAIN) {
+    if (ngx_http_coord_leases_go(leases, NGX_HTTP_COORD_LEASES_TURN)
+        != NGX_AGAIN)
+    {
         ngx_http_coord_resume(ctx);
     }
 
@@ -489,7 +444,7 @@ ngx_http_coord_leases_deadline(ngx_event_t *ev)
     leases->timedout = 1;
     leases->refused = leases->turn;
 
-    ngx_http_coord_leases_stop(leases);
+    (void) ngx_http_coord_leases_go(leases, NGX_HTTP_COORD_LEASES_SETTLED);
 
     ngx_http_coord_resume(leases->ctx);
 }
@@ -500,25 +455,17 @@ ngx_http_coord_leases_stop(ngx_http_coord_leases_t *leases)
 {
     ngx_coord_timer_stop(&leases->deadline);
 
-    if (leases->delayed && leases->phase != NGX_HTTP_COORD_LEASES_SETTLED) {
-        leases->waited = ngx_coord_monotonic() - leases->since;
-    }
-
-    leases->phase = NGX_HTTP_COORD_LEASES_SETTLED;
-
     if (leases->batch) {
+
+        /* what is asked for with the id of the place is ours to give back */
+
+        if (leases->state == NGX_HTTP_COORD_LEASES_TURN_ASKED) {
+            leases->doubt = 1;
+        }
+
         ngx_coord_batch_done(leases->batch);
         leases->batch = NULL;
     }
 
-    if (leases->waiter.active) {
-        ngx_coord_wait_remove(&leases->waiter);
-        ngx_coord_metrics_gauge(leases->turn->op.zone,
-                                NGX_COORD_GAUGE_WAITERS, -1);
-    }
-
-    if (leases->entered) {
-        leases->entered = 0;
-        ngx_http_coord_leases_leave(leases, leases->turn->op.id);
-    }
+    ngx_http_coord_leases_leave(leases);
 }

@@ -437,7 +437,7 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
 
     for (i = 0; i < mcf->zones.nelts; i++) {
         if (zones[i]->zone.leases) {
-            ngx_coord_lease_recover(&zones[i]->zone);
+            ngx_coord_lease_watch(&zones[i]->zone);
         }
     }
 

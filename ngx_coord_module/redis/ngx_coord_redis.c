@@ -183,6 +183,7 @@ ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
     node = ngx_coord_redis_node(redis, key, call->lane);
 
     call->state = NGX_COORD_CALL_WAITING;
+    call->sent = 0;
     call->start = ngx_coord_monotonic();
     call->deadline = ngx_current_msec + redis->conf->timeout;
 

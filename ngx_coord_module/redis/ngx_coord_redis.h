@@ -149,6 +149,7 @@ struct ngx_coord_redis_call_s {
     /* the client's */
     ngx_coord_call_state_e     state;
     ngx_coord_fail_e           failure;
+    unsigned                   sent:1;   /* the server may have done it */
 
     /*
      * Commands of the transaction that the call begins; 0: it is in that of

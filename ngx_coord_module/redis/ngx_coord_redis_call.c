@@ -68,6 +68,7 @@ ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
     p = call->encode(call, p);
 
     call->state = NGX_COORD_CALL_SENT;
+    call->sent = 1;
 
     p = ngx_cpymem(p, NGX_COORD_ECHO, sizeof(NGX_COORD_ECHO) - 1);
     p = ngx_coord_redis_nonce(p, first->nonce);

@@ -30,8 +30,16 @@
     }
 
 
-/* ends an operation that got no answer, by its on_failure */
-void ngx_coord_op_fail(ngx_coord_op_t *op, ngx_coord_fail_e failure);
+/*
+ * Ends an operation of a batch that got no answer, by its on_failure; what
+ * Redis may have granted is given back.
+ */
+void ngx_coord_op_fail(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
+    ngx_coord_fail_e failure);
+
+/* the same for one that nobody waits for */
+void ngx_coord_op_lost(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
+    ngx_coord_fail_e failure);
 
 /*
  * The deadline of a batch in flight has passed: its operations end by their
@@ -41,8 +49,9 @@ void ngx_coord_batch_expired(ngx_coord_batch_t *batch);
 
 /*
  * An answer that came when nobody waited for it any more: op is a copy of the
- * operation with that answer.  A lease is given back, and of a cancelled
- * batch everything; a place of a merely late batch stays taken.
+ * operation with that answer.  What a cancelled batch was granted is given
+ * back.  What was named by an id and came late is being given back since the
+ * deadline; a place of a rate stays taken then.
  */
 void ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op);
 

@@ -8,9 +8,12 @@
 
 
 #include "ngx_coord_lease.h"
+#include "ngx_coord_batch.h"
+#include "ngx_coord_giveback.h"
 #include "ngx_coord_store_metrics.h"
 #include "ngx_coord_timer.h"
-#include "ngx_coord_wake.h"
+
+#include <ngx_channel.h>
 
 
 /* operations of one transaction: a reply has at most 256 elements */
@@ -24,42 +27,81 @@
 /* renewed from this age on: a fourth, so that a tick later is in time */
 #define NGX_COORD_LEASE_DUE        4
 
+/* so long after its wait an arrival may still stand in line */
+#define NGX_COORD_LEASE_LATE       (6 * NGX_COORD_NSEC_PER_SEC)
+
 #define NGX_COORD_LEASE_KEEP       256
 #define NGX_COORD_LEASE_ORPHANS    16
 
+/* milliseconds: whether other processes live */
+#define NGX_COORD_LEASE_WATCH      1000
+
+
+typedef struct {
+    ngx_queue_t                held;
+    ngx_coord_timer_t          timer;
+    ngx_msec_t                 period;    /* of the timer; 0: none */
+    ngx_queue_t                spare;
+    ngx_uint_t                 nspare;
+
+    ngx_coord_zone_t          *zones;         /* with a journal */
+    ngx_coord_timer_t          watch;
+    ngx_pid_t                  gone[NGX_MAX_PROCESSES];
+
+    /* the last id: a random half, and a number with a random start */
+    u_char                     id[NGX_COORD_ID_LEN];
+    unsigned                   started:1;
+    unsigned                   named:1;   /* there is a last id */
+} ngx_coord_lease_worker_t;
+
 
 static ngx_coord_held_t *ngx_coord_lease_alloc(void);
+static void ngx_coord_lease_start(void);
 static void ngx_coord_lease_free(ngx_coord_held_t *held);
 static void ngx_coord_lease_schedule(ngx_coord_held_t *held);
 static void ngx_coord_lease_tick(ngx_event_t *ev);
-static void ngx_coord_lease_renew(ngx_coord_nsec_t now);
 static void ngx_coord_lease_ask(ngx_queue_t *queue,
-    const ngx_coord_op_type_t *type, ngx_uint_t max);
-static ngx_coord_op_t *ngx_coord_lease_op(ngx_coord_batch_t *batch,
+    const ngx_coord_op_type_t *type, ngx_coord_held_e state, ngx_uint_t max);
+static ngx_int_t ngx_coord_lease_op(ngx_coord_batch_t *batch,
     const ngx_coord_op_type_t *type, ngx_coord_held_t *held);
 static void ngx_coord_lease_send(ngx_coord_batch_t *batch);
 static void ngx_coord_lease_answered(ngx_coord_batch_t *batch);
-static void ngx_coord_lease_answer(ngx_coord_op_t *op, ngx_coord_held_t *held,
+static void ngx_coord_lease_renewed(ngx_coord_held_t *held, ngx_int_t rc,
     ngx_queue_t *gone);
-static void ngx_coord_lease_lose(ngx_coord_held_t *held);
-static void ngx_coord_lease_flush_handler(ngx_event_t *ev);
-static void ngx_coord_lease_start(void);
+static void ngx_coord_lease_asked(ngx_coord_held_t *held, ngx_int_t rc);
+static void ngx_coord_lease_confirm(ngx_coord_held_t *held);
+static void ngx_coord_lease_look(ngx_event_t *ev);
+static ngx_uint_t ngx_coord_lease_deaths(void);
+static void ngx_coord_lease_recover(ngx_coord_zone_t *zone);
+static void ngx_coord_lease_set(ngx_coord_held_t *held,
+    ngx_coord_held_e state);
 
 
-/* of this worker */
+const ngx_coord_edges_t  ngx_coord_held_edges[] = {
 
-static ngx_queue_t        ngx_coord_leases;     /* held */
-static ngx_queue_t        ngx_coord_releases;   /* to be sent this turn */
-static ngx_queue_t        ngx_coord_repeats;    /* to be sent next tick */
-static ngx_coord_timer_t  ngx_coord_lease_timer;
-static ngx_event_t        ngx_coord_lease_post;
-static ngx_msec_t         ngx_coord_lease_period;
-static ngx_coord_held_t  *ngx_coord_lease_spare;
-static ngx_uint_t         ngx_coord_lease_nspare;
+    /* NGX_COORD_HELD */
+    ngx_coord_edge(NGX_COORD_HELD_RENEWING)
+    |ngx_coord_edge(NGX_COORD_HELD_ENDED),
 
-/* the id of the last lease: a random half, and a number with a random start */
-static u_char             ngx_coord_lease_ids[NGX_COORD_ID_LEN];
-static ngx_uint_t         ngx_coord_lease_nids;
+    /* NGX_COORD_HELD_RENEWING */
+    ngx_coord_edge(NGX_COORD_HELD)
+    |ngx_coord_edge(NGX_COORD_HELD_ASKING)
+    |ngx_coord_edge(NGX_COORD_HELD_ENDED),
+
+    /* NGX_COORD_HELD_ASKING */
+    ngx_coord_edge(NGX_COORD_HELD)
+    |ngx_coord_edge(NGX_COORD_HELD_LOST)
+    |ngx_coord_edge(NGX_COORD_HELD_ENDED),
+
+    /* NGX_COORD_HELD_LOST */
+    ngx_coord_edge(NGX_COORD_HELD_ENDED),
+
+    /* NGX_COORD_HELD_ENDED */
+    0
+};
+
+
+static ngx_coord_lease_worker_t  ngx_coord_leases;
 
 
 ngx_coord_held_t *
@@ -71,14 +113,13 @@ ngx_coord_lease_hold(ngx_coord_op_t *op, ngx_coord_lease_lost_pt handler,
     held = ngx_coord_lease_alloc();
 
     if (held == NULL) {
-        ngx_coord_op_undo(op);
+        ngx_coord_giveback(op, NGX_COORD_GIVEBACK_GRANTED);
         return NULL;
     }
 
-    held->zone = op->zone;
-    held->limit = op->u.lease.limit;
-    held->lease = op->u.lease.lease;
-    held->source = op->source;
+    held->state = NGX_COORD_HELD;
+    held->op = *op;
+    held->op.blob = NULL;
     held->handler = handler;
     held->data = data;
 
@@ -87,15 +128,16 @@ ngx_coord_lease_hold(ngx_coord_op_t *op, ngx_coord_lease_lost_pt handler,
     held->asked = ngx_coord_monotonic();
     held->renewed = held->asked;
 
-    held->key_len = op->key_len;
-    ngx_memcpy(held->key, op->key, op->key_len);
-    ngx_memcpy(held->id, op->id, NGX_COORD_ID_LEN);
+    ngx_queue_insert_tail(&ngx_coord_leases.held, &held->queue);
 
-    ngx_queue_insert_tail(&ngx_coord_leases, &held->queue);
+    /* the journal took it for the store's */
 
-    ngx_coord_journal_add(held);
+    if (op->source == NGX_COORD_SOURCE_FALLBACK) {
+        ngx_coord_journal_add(&held->op, held->op.u.lease.lease);
+    }
+
     ngx_coord_lease_schedule(held);
-    ngx_coord_metrics_gauge(held->zone, NGX_COORD_GAUGE_LEASES, 1);
+    ngx_coord_metrics_gauge(held->op.zone, NGX_COORD_GAUGE_LEASES, 1);
 
     return held;
 }
@@ -104,116 +146,131 @@ ngx_coord_lease_hold(ngx_coord_op_t *op, ngx_coord_lease_lost_pt handler,
 void
 ngx_coord_lease_release(ngx_coord_held_t *held)
 {
+    ngx_coord_held_e  state;
+
+    state = held->state;
+
     held->handler = NULL;
-    held->released = 1;
+    held->data = NULL;
 
-    ngx_coord_metrics_gauge(held->zone, NGX_COORD_GAUGE_LEASES, -1);
+    ngx_coord_metrics_gauge(held->op.zone, NGX_COORD_GAUGE_LEASES, -1);
 
-    if (held->lost) {
-        held->done = 1;
+    ngx_coord_lease_set(held, NGX_COORD_HELD_ENDED);
+
+    if (state == NGX_COORD_HELD_LOST) {
         ngx_coord_lease_free(held);
         return;
     }
 
-    ngx_coord_journal_remove(held);
+    /* one that is just asked for again may be granted yet */
 
-    ngx_queue_remove(&held->queue);
-    ngx_queue_insert_tail(&ngx_coord_releases, &held->queue);
+    ngx_coord_giveback(&held->op, state == NGX_COORD_HELD_ASKING
+                                  ? NGX_COORD_GIVEBACK_ASKED
+                                  : NGX_COORD_GIVEBACK_GRANTED);
 
-    /* what lies in memory costs no round trip that could be shared */
-
-    if (held->source != NGX_COORD_SOURCE_REDIS) {
-        ngx_coord_lease_flush();
-        return;
-    }
-
-    if (!ngx_coord_lease_post.posted) {
-        ngx_post_event(&ngx_coord_lease_post, &ngx_posted_events);
+    if (state == NGX_COORD_HELD) {
+        ngx_queue_remove(&held->queue);
+        ngx_coord_lease_free(held);
     }
 }
 
 
 void
-ngx_coord_lease_forget(ngx_coord_op_t *op)
+ngx_coord_lease_watch(ngx_coord_zone_t *zone)
 {
-    ngx_coord_held_t  *held;
+    if (ngx_coord_leases.zones == NULL) {
+        ngx_coord_timer_init(&ngx_coord_leases.watch, ngx_coord_lease_look,
+                             NULL, ngx_cycle->log);
+        ngx_coord_leases.watch.event.cancelable = 1;
 
-    if (!op->sent
-        || (op->failure != NGX_COORD_FAIL_TIMEOUT
-            && op->failure != NGX_COORD_FAIL_CONNECT
-            && op->failure != NGX_COORD_FAIL_PROTOCOL))
-    {
-        return;
+        (void) ngx_coord_lease_deaths();
+
+        ngx_coord_timer_start(&ngx_coord_leases.watch,
+                              NGX_COORD_LEASE_WATCH);
     }
 
-    held = ngx_coord_lease_alloc();
+    zone->watched = ngx_coord_leases.zones;
+    ngx_coord_leases.zones = zone;
 
-    if (held == NULL) {
-        return;
-    }
-
-    held->zone = op->zone;
-    held->limit = op->u.lease.limit;
-    held->lease = op->u.lease.lease;
-    held->source = NGX_COORD_SOURCE_REDIS;
-    held->renewed = ngx_coord_monotonic();
-    held->released = 1;
-
-    held->key_len = op->key_len;
-    ngx_memcpy(held->key, op->key, op->key_len);
-    ngx_memcpy(held->id, op->id, NGX_COORD_ID_LEN);
-
-    ngx_queue_insert_tail(&ngx_coord_repeats, &held->queue);
-    ngx_coord_lease_schedule(held);
-}
-
-
-void
-ngx_coord_lease_flush(void)
-{
-    if (ngx_coord_lease_period == 0 || ngx_queue_empty(&ngx_coord_releases)) {
-        return;
-    }
-
-    ngx_coord_lease_ask(&ngx_coord_releases, &ngx_coord_op_lease_release,
-                        NGX_COORD_LEASE_BATCH);
+    ngx_coord_lease_recover(zone);
 }
 
 
 static void
-ngx_coord_lease_flush_handler(ngx_event_t *ev)
+ngx_coord_lease_look(ngx_event_t *ev)
 {
-    ngx_coord_lease_flush();
+    ngx_coord_zone_t  *zone;
+
+    if (ngx_coord_lease_deaths()) {
+        for (zone = ngx_coord_leases.zones; zone; zone = zone->watched) {
+            ngx_coord_lease_recover(zone);
+        }
+    }
+
+    ngx_add_timer(ev, NGX_COORD_LEASE_WATCH);
 }
 
 
-void
+/*
+ * Processes of this master that have died since the last call: one that was to
+ * exit has no successor.
+ */
+
+static ngx_uint_t
+ngx_coord_lease_deaths(void)
+{
+    ngx_int_t   i;
+    ngx_pid_t   pid;
+    ngx_uint_t  n;
+
+    n = 0;
+
+    for (i = 0; i < ngx_last_process; i++) {
+        pid = ngx_processes[i].pid;
+
+        if (pid > 0
+            && pid != ngx_pid
+            && pid != ngx_coord_leases.gone[i]
+            && !ngx_coord_alive(pid))
+        {
+            ngx_coord_leases.gone[i] = pid;
+            n++;
+        }
+    }
+
+    return n;
+}
+
+
+static void
 ngx_coord_lease_recover(ngx_coord_zone_t *zone)
 {
-    uint32_t           cell;
-    ngx_uint_t         i, n, total;
-    ngx_coord_held_t  *held, orphans[NGX_COORD_LEASE_ORPHANS];
+    uint32_t        cell;
+    ngx_uint_t      i, n, total;
+    ngx_coord_op_t  ops[NGX_COORD_LEASE_ORPHANS];
 
     cell = 0;
     total = 0;
 
     do {
-        n = ngx_coord_journal_orphans(zone, &cell, orphans,
+        n = ngx_coord_journal_orphans(zone, &cell, ops,
                                       NGX_COORD_LEASE_ORPHANS);
 
         for (i = 0; i < n; i++) {
-            held = ngx_coord_lease_alloc();
 
-            if (held == NULL) {
-                return;
+            if (ngx_coord_op_local(&ops[i])) {
+                ngx_coord_giveback(&ops[i], NGX_COORD_GIVEBACK_GRANTED);
+                continue;
             }
 
-            *held = orphans[i];
+            /* its last question may yet be read, and answered well */
 
-            held->released = 1;
+            ngx_coord_giveback(&ops[i], NGX_COORD_GIVEBACK_ASKED);
 
-            ngx_queue_insert_tail(&ngx_coord_repeats, &held->queue);
-            ngx_coord_lease_schedule(held);
+            if (ops[i].type == &ngx_coord_op_wait_enter) {
+                ops[i].type = &ngx_coord_op_lease_turn;
+                ngx_coord_giveback(&ops[i], NGX_COORD_GIVEBACK_ASKED);
+            }
         }
 
         total += n;
@@ -228,117 +285,71 @@ ngx_coord_lease_recover(ngx_coord_zone_t *zone)
                   "coord zone \"%V\": releasing %ui leases of processes "
                   "that are gone", &zone->name, total);
 
-    ngx_coord_lease_ask(&ngx_coord_repeats, &ngx_coord_op_lease_release,
-                        NGX_COORD_LEASE_BATCH);
+    ngx_coord_giveback_flush(zone->store);
 }
 
 
 void
 ngx_coord_lease_exit(void)
 {
-    ngx_queue_t        *q, *all[3];
-    ngx_uint_t          i;
-    ngx_coord_held_t   *held;
-    ngx_coord_batch_t  *batch;
-
-    if (ngx_coord_lease_period == 0) {
-        return;
-    }
-
-    all[0] = &ngx_coord_releases;
-    all[1] = &ngx_coord_repeats;
-    all[2] = &ngx_coord_leases;
-
-    batch = NULL;
-
-    for (i = 0; i < 3; i++) {
-
-        while (!ngx_queue_empty(all[i])) {
-            q = ngx_queue_head(all[i]);
-            held = ngx_queue_data(q, ngx_coord_held_t, queue);
-
-            ngx_queue_remove(q);
-
-            if (!held->released) {
-                ngx_coord_journal_remove(held);
-            }
-
-            if (batch && (batch->store != held->zone->store
-                          || batch->nops == NGX_COORD_LEASE_BATCH))
-            {
-                (void) ngx_coord_batch_send(batch);
-                batch = NULL;
-            }
-
-            if (batch == NULL) {
-                batch = ngx_coord_batch_create(held->zone->store);
-            }
-
-            if (batch) {
-                (void) ngx_coord_lease_op(batch, &ngx_coord_op_lease_release,
-                                          held);
-            }
-        }
-    }
-
-    if (batch) {
-        (void) ngx_coord_batch_send(batch);
-    }
-
-    ngx_coord_timer_stop(&ngx_coord_lease_timer);
-
-    if (ngx_coord_lease_post.posted) {
-        ngx_delete_posted_event(&ngx_coord_lease_post);
-    }
-}
-
-
-ngx_uint_t
-ngx_coord_lease_count(ngx_coord_zone_t *zone)
-{
-    ngx_uint_t         n;
     ngx_queue_t       *q;
     ngx_coord_held_t  *held;
 
-    if (ngx_coord_lease_period == 0) {
-        return 0;
+    if (ngx_coord_leases.zones) {
+        ngx_coord_timer_stop(&ngx_coord_leases.watch);
+        ngx_coord_leases.zones = NULL;
     }
 
-    n = 0;
+    if (!ngx_coord_leases.started) {
+        return;
+    }
 
-    for (q = ngx_queue_head(&ngx_coord_leases);
-         q != ngx_queue_sentinel(&ngx_coord_leases);
-         q = ngx_queue_next(q))
-    {
+    while (!ngx_queue_empty(&ngx_coord_leases.held)) {
+        q = ngx_queue_head(&ngx_coord_leases.held);
         held = ngx_queue_data(q, ngx_coord_held_t, queue);
 
-        if (held->zone == zone) {
-            n++;
-        }
+        ngx_queue_remove(q);
+
+        ngx_coord_giveback(&held->op, NGX_COORD_GIVEBACK_GRANTED);
     }
 
-    return n;
+    ngx_coord_timer_stop(&ngx_coord_leases.timer);
 }
 
 
 ngx_int_t
-ngx_coord_lease_id(u_char *id)
+ngx_coord_lease_name(ngx_coord_op_t *op)
 {
-    uint64_t  n;
+    u_char            *last;
+    uint64_t           n;
+    ngx_coord_nsec_t   life;
 
-    if (ngx_coord_lease_nids == 0
-        && ngx_coord_id(ngx_coord_lease_ids) != NGX_OK)
-    {
+    last = ngx_coord_leases.id;
+
+    if (!ngx_coord_leases.named && ngx_coord_id(last) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    ngx_coord_lease_nids = 1;
+    ngx_coord_leases.named = 1;
 
-    ngx_memcpy(&n, ngx_coord_lease_ids + NGX_COORD_LEASE_OWNER, sizeof(n));
+    ngx_memcpy(&n, last + NGX_COORD_ID_LEN - sizeof(n), sizeof(n));
     n++;
-    ngx_memcpy(ngx_coord_lease_ids + NGX_COORD_LEASE_OWNER, &n, sizeof(n));
+    ngx_memcpy(last + NGX_COORD_ID_LEN - sizeof(n), &n, sizeof(n));
 
-    ngx_memcpy(id, ngx_coord_lease_ids, NGX_COORD_ID_LEN);
+    ngx_memcpy(op->id, last, NGX_COORD_ID_LEN);
+
+    life = op->u.lease.lease;
+
+    if (op->type == &ngx_coord_op_wait_enter) {
+        life = op->zone->wait + NGX_COORD_LEASE_LATE;
+    }
+
+    op->source = ngx_coord_store_is_memory(op->zone->store)
+                 ? NGX_COORD_SOURCE_MEMORY : NGX_COORD_SOURCE_REDIS;
+
+    ngx_coord_journal_add(op, life);
+
+    op->source = NGX_COORD_SOURCE_NONE;
 
     return NGX_OK;
 }
@@ -347,27 +358,22 @@ ngx_coord_lease_id(u_char *id)
 static ngx_coord_held_t *
 ngx_coord_lease_alloc(void)
 {
+    ngx_queue_t       *q;
     ngx_coord_held_t  *held;
 
-    if (ngx_coord_lease_period == 0) {
+    if (!ngx_coord_leases.started) {
         ngx_coord_lease_start();
     }
 
-    held = ngx_coord_lease_spare;
-
-    if (held) {
-        ngx_coord_lease_spare = held->data;
-        ngx_coord_lease_nspare--;
-
-    } else {
-        held = ngx_alloc(sizeof(ngx_coord_held_t), ngx_cycle->log);
-
-        if (held == NULL) {
-            return NULL;
-        }
+    if (ngx_coord_leases.nspare == 0) {
+        return ngx_alloc(sizeof(ngx_coord_held_t), ngx_cycle->log);
     }
 
-    ngx_memzero(held, sizeof(ngx_coord_held_t));
+    q = ngx_queue_head(&ngx_coord_leases.spare);
+    held = ngx_queue_data(q, ngx_coord_held_t, queue);
+
+    ngx_queue_remove(q);
+    ngx_coord_leases.nspare--;
 
     return held;
 }
@@ -378,145 +384,124 @@ ngx_coord_lease_alloc(void)
 static void
 ngx_coord_lease_start(void)
 {
-    ngx_queue_init(&ngx_coord_leases);
-    ngx_queue_init(&ngx_coord_releases);
-    ngx_queue_init(&ngx_coord_repeats);
+    ngx_queue_init(&ngx_coord_leases.held);
+    ngx_queue_init(&ngx_coord_leases.spare);
 
-    ngx_coord_timer_init(&ngx_coord_lease_timer, ngx_coord_lease_tick, NULL,
+    ngx_coord_timer_init(&ngx_coord_leases.timer, ngx_coord_lease_tick, NULL,
                          ngx_cycle->log);
-    ngx_coord_lease_timer.event.cancelable = 1;
 
-    ngx_coord_lease_post.handler = ngx_coord_lease_flush_handler;
-    ngx_coord_lease_post.log = ngx_cycle->log;
+    /* leases belong to requests, which hold a worker that exits */
 
-    ngx_coord_lease_period = NGX_MAX_INT32_VALUE;
+    ngx_coord_leases.timer.event.cancelable = 1;
+    ngx_coord_leases.started = 1;
 }
 
 
 static void
 ngx_coord_lease_free(ngx_coord_held_t *held)
 {
-    if (!held->done || held->in_flight) {
-        return;
-    }
-
-    if (ngx_coord_lease_nspare >= NGX_COORD_LEASE_KEEP) {
+    if (ngx_coord_leases.nspare >= NGX_COORD_LEASE_KEEP) {
         ngx_free(held);
         return;
     }
 
-    held->data = ngx_coord_lease_spare;
-    ngx_coord_lease_spare = held;
-    ngx_coord_lease_nspare++;
+    ngx_queue_insert_head(&ngx_coord_leases.spare, &held->queue);
+    ngx_coord_leases.nspare++;
 }
 
+
+/* the timer ticks for the shortest lease since there were none */
 
 static void
 ngx_coord_lease_schedule(ngx_coord_held_t *held)
 {
     ngx_msec_t  period;
 
-    period = (ngx_msec_t) (held->lease / NGX_COORD_NSEC_PER_MSEC
+    period = (ngx_msec_t) (held->op.u.lease.lease / NGX_COORD_NSEC_PER_MSEC
                            / NGX_COORD_LEASE_TICKS);
     period = ngx_max(period, NGX_COORD_LEASE_TICK_MIN);
 
-    if (period < ngx_coord_lease_period) {
-        ngx_coord_lease_period = period;
+    if (ngx_coord_leases.timer.event.timer_set) {
 
-        ngx_coord_timer_stop(&ngx_coord_lease_timer);
+        if (period >= ngx_coord_leases.period) {
+            return;
+        }
+
+        ngx_coord_timer_stop(&ngx_coord_leases.timer);
     }
 
-    if (!ngx_coord_lease_timer.event.timer_set) {
-        ngx_coord_timer_start(&ngx_coord_lease_timer, ngx_coord_lease_period);
-    }
+    ngx_coord_leases.period = period;
+    ngx_coord_timer_start(&ngx_coord_leases.timer, period);
 }
 
+
+/* renews what is due */
 
 static void
 ngx_coord_lease_tick(ngx_event_t *ev)
 {
-    ngx_coord_lease_renew(ngx_coord_monotonic());
-
-    ngx_coord_lease_ask(&ngx_coord_repeats, &ngx_coord_op_lease_release,
-                        NGX_COORD_LEASE_BATCH);
-
-    if (!ngx_queue_empty(&ngx_coord_leases)
-        || !ngx_queue_empty(&ngx_coord_repeats))
-    {
-        ngx_add_timer(ev, ngx_coord_lease_period);
-        return;
-    }
-
-    ngx_coord_lease_period = NGX_MAX_INT32_VALUE;
-}
-
-
-static void
-ngx_coord_lease_renew(ngx_coord_nsec_t now)
-{
-    ngx_queue_t        *q, *next, due;
-    ngx_coord_held_t   *held;
+    ngx_queue_t       *q, *next, due;
+    ngx_coord_held_t  *held;
+    ngx_coord_nsec_t   now;
 
     ngx_queue_init(&due);
 
-    for (q = ngx_queue_head(&ngx_coord_leases);
-         q != ngx_queue_sentinel(&ngx_coord_leases);
+    now = ngx_coord_monotonic();
+
+    for (q = ngx_queue_head(&ngx_coord_leases.held);
+         q != ngx_queue_sentinel(&ngx_coord_leases.held);
          q = next)
     {
         next = ngx_queue_next(q);
         held = ngx_queue_data(q, ngx_coord_held_t, queue);
 
-        if (held->in_flight
-            || now - held->renewed < held->lease / NGX_COORD_LEASE_DUE)
+        if (held->state == NGX_COORD_HELD
+            && now - held->renewed
+               >= held->op.u.lease.lease / NGX_COORD_LEASE_DUE)
         {
-            continue;
+            ngx_queue_remove(q);
+            ngx_queue_insert_tail(&due, q);
         }
-
-        ngx_queue_remove(q);
-        ngx_queue_insert_tail(&due, q);
     }
 
     ngx_coord_lease_ask(&due, &ngx_coord_op_lease_renew,
-                        NGX_COORD_LEASE_BATCH);
+                        NGX_COORD_HELD_RENEWING, NGX_COORD_LEASE_BATCH);
+
+    if (!ngx_queue_empty(&ngx_coord_leases.held)) {
+        ngx_add_timer(ev, ngx_coord_leases.period);
+    }
 }
 
 
 /*
- * Sends one operation for each lease of a queue, which is empty afterwards:
- * leases that are held go back to theirs, released ones wait for the answer.
+ * Asks for each lease of a queue, which is empty afterwards: they are in the
+ * list of those that are held, in the new state until they are answered.
  */
 
 static void
 ngx_coord_lease_ask(ngx_queue_t *queue, const ngx_coord_op_type_t *type,
-    ngx_uint_t max)
+    ngx_coord_held_e state, ngx_uint_t max)
 {
-    ngx_queue_t        *q, asked;
+    ngx_queue_t        *q;
     ngx_coord_held_t   *held;
     ngx_coord_batch_t  *batch;
 
-    if (ngx_queue_empty(queue)) {
-        return;
-    }
-
-    /* an answer that comes at once may put a lease back into the queue */
-
-    ngx_queue_init(&asked);
-    ngx_queue_add(&asked, queue);
-    ngx_queue_init(queue);
-
     batch = NULL;
 
-    while (!ngx_queue_empty(&asked)) {
-        q = ngx_queue_head(&asked);
+    while (!ngx_queue_empty(queue)) {
+        q = ngx_queue_head(queue);
         held = ngx_queue_data(q, ngx_coord_held_t, queue);
 
         ngx_queue_remove(q);
 
-        if (!held->released) {
-            ngx_queue_insert_tail(&ngx_coord_leases, q);
+        if (held->state == NGX_COORD_HELD_ENDED) {
+            ngx_coord_lease_free(held);
+            continue;
         }
 
-        if (batch && (batch->store != held->zone->store
+        ngx_queue_insert_tail(&ngx_coord_leases.held, q);
+
+        if (batch && (batch->store != held->op.zone->store
                       || batch->nops == max))
         {
             ngx_coord_lease_send(batch);
@@ -524,15 +509,16 @@ ngx_coord_lease_ask(ngx_queue_t *queue, const ngx_coord_op_type_t *type,
         }
 
         if (batch == NULL) {
-            batch = ngx_coord_batch_create(held->zone->store);
+            batch = ngx_coord_batch_create(held->op.zone->store);
         }
 
-        if (batch == NULL || ngx_coord_lease_op(batch, type, held) == NULL) {
+        /* without memory it is asked for next time */
 
-            if (held->released) {
-                ngx_queue_insert_tail(&ngx_coord_repeats, q);
-                ngx_coord_lease_schedule(held);
-            }
+        if (batch && ngx_coord_lease_op(batch, type, held) == NGX_OK) {
+            ngx_coord_lease_set(held, state);
+
+        } else if (held->state != NGX_COORD_HELD) {
+            ngx_coord_lease_set(held, NGX_COORD_HELD);
         }
     }
 
@@ -542,35 +528,40 @@ ngx_coord_lease_ask(ngx_queue_t *queue, const ngx_coord_op_type_t *type,
 }
 
 
-static ngx_coord_op_t *
+static ngx_int_t
 ngx_coord_lease_op(ngx_coord_batch_t *batch, const ngx_coord_op_type_t *type,
     ngx_coord_held_t *held)
 {
     ngx_coord_op_t  *op;
 
-    op = ngx_coord_batch_add(batch, type, held->zone, held->key,
-                             held->key_len);
+    op = ngx_coord_batch_add(batch, type, held->op.zone, held->op.key,
+                             held->op.key_len);
     if (op == NULL) {
-        return NULL;
+        return NGX_ERROR;
     }
 
-    op->u.lease.limit = held->limit;
-    op->u.lease.lease = held->lease;
-    op->source = held->source;
+    op->u.lease.limit = held->op.u.lease.limit;
+    op->u.lease.lease = held->op.u.lease.lease;
+    op->source = held->op.source;
+    op->again = 1;
     op->data = held;
 
-    ngx_memcpy(op->id, held->id, NGX_COORD_ID_LEN);
+    ngx_memcpy(op->id, held->op.id, NGX_COORD_ID_LEN);
 
     held->asked = ngx_coord_monotonic();
-    held->in_flight++;
 
-    return op;
+    return NGX_OK;
 }
 
 
 static void
 ngx_coord_lease_send(ngx_coord_batch_t *batch)
 {
+    if (batch->nops == 0) {
+        ngx_coord_batch_done(batch);
+        return;
+    }
+
     batch->handler = ngx_coord_lease_answered;
 
     if (ngx_coord_batch_send(batch) == NGX_OK) {
@@ -591,75 +582,85 @@ ngx_coord_lease_answered(ngx_coord_batch_t *batch)
     for (i = 0; i < batch->nops; i++) {
         held = batch->ops[i].data;
 
-        ngx_coord_lease_answer(&batch->ops[i], held, &gone);
+        switch (held->state) {
 
-        held->in_flight--;
+        case NGX_COORD_HELD_RENEWING:
+            ngx_coord_lease_renewed(held, batch->ops[i].rc, &gone);
+            break;
 
-        ngx_coord_lease_free(held);
+        case NGX_COORD_HELD_ASKING:
+            ngx_coord_lease_asked(held, batch->ops[i].rc);
+            break;
+
+        default: /* NGX_COORD_HELD_ENDED */
+            ngx_queue_remove(&held->queue);
+            ngx_coord_lease_free(held);
+        }
     }
 
     ngx_coord_batch_done(batch);
 
     ngx_coord_lease_ask(&gone, &ngx_coord_op_lease_acquire,
-                        NGX_COORD_LEASE_REASK);
+                        NGX_COORD_HELD_ASKING, NGX_COORD_LEASE_REASK);
 }
 
 
+/* what the store does not know any more is to be asked for: it joins gone */
+
 static void
-ngx_coord_lease_answer(ngx_coord_op_t *op, ngx_coord_held_t *held,
+ngx_coord_lease_renewed(ngx_coord_held_t *held, ngx_int_t rc,
     ngx_queue_t *gone)
 {
-    if (op->type == &ngx_coord_op_lease_release) {
-
-        if (op->rc == NGX_ERROR
-            && ngx_coord_monotonic() - held->renewed < held->lease)
-        {
-            ngx_queue_insert_tail(&ngx_coord_repeats, &held->queue);
-            ngx_coord_lease_schedule(held);
-            return;
-        }
-
-        held->done = 1;
-
-        /* nobody else tells who waits for what lies in memory */
-
-        if (held->zone->wake && held->source != NGX_COORD_SOURCE_REDIS) {
-            ngx_coord_wake(held->zone, held->key, held->key_len);
-        }
-
-        return;
-    }
-
-    if (held->released || op->rc == NGX_ERROR) {
-        return;
-    }
-
-    if (op->rc == NGX_OK) {
-        held->renewed = held->asked;
-        ngx_coord_journal_renew(held);
-        return;
-    }
-
-    if (op->type == &ngx_coord_op_lease_renew) {
+    if (rc == NGX_BUSY) {
         ngx_queue_remove(&held->queue);
         ngx_queue_insert_tail(gone, &held->queue);
         return;
     }
 
-    ngx_coord_lease_lose(held);
+    ngx_coord_lease_set(held, NGX_COORD_HELD);
+
+    if (rc == NGX_OK) {
+        ngx_coord_lease_confirm(held);
+    }
 }
 
 
 static void
-ngx_coord_lease_lose(ngx_coord_held_t *held)
+ngx_coord_lease_asked(ngx_coord_held_t *held, ngx_int_t rc)
 {
+    if (rc != NGX_BUSY) {
+        ngx_coord_lease_set(held, NGX_COORD_HELD);
+
+        if (rc == NGX_OK) {
+            ngx_coord_lease_confirm(held);
+        }
+
+        return;
+    }
+
+    ngx_coord_lease_set(held, NGX_COORD_HELD_LOST);
     ngx_queue_remove(&held->queue);
-
-    held->lost = 1;
-
-    ngx_coord_journal_remove(held);
+    ngx_coord_journal_remove(&held->op);
 
     if (held->handler) {
         held->handler(held->data);
     }
+}
+
+
+static void
+ngx_coord_lease_confirm(ngx_coord_held_t *held)
+{
+    held->renewed = held->asked;
+
+    ngx_coord_journal_add(&held->op, held->op.u.lease.lease);
+}
+
+
+static void
+ngx_coord_lease_set(ngx_coord_held_t *held, ngx_coord_held_e state)
+{
+    ngx_coord_edge_check(ngx_coord_held_edges, held->state, state, "lease");
+
+    held->state = state;
 }

@@ -7,12 +7,18 @@
  * A granted ngx_coord_op_lease_acquire becomes a held lease.  It is renewed
  * before a third of its length is over; where the store does not know it any
  * more (it lost its state, or the worker slept) it is asked for again and,
- * if others have taken its place, lost.  It is released once; a release that
- * the store did not answer is repeated until the lease is over anyway.
+ * if others have taken its place, lost.  It is given back once, for certain
+ * (ngx_coord_giveback.h).
  *
- * Each lease also stands in the shared memory of its zone, with its owner
- * (see ngx_coord_lease_journal.c): a worker that starts releases those of
- * processes that are gone.
+ *     hold -> HELD <-> RENEWING -> ASKING -> LOST
+ *              ^                     |
+ *              +---------------------+
+ *
+ * and from each of them, by ngx_coord_lease_release(), ENDED.
+ *
+ * Each lease, and each place in line, also stands in the shared memory of its
+ * zone, with its owner (ngx_coord_lease_journal.c): a worker that starts gives
+ * back those of processes that are gone.
  */
 
 
@@ -20,6 +26,7 @@
 #define _NGX_COORD_LEASE_H_INCLUDED_
 
 
+#include "ngx_coord_state.h"
 #include "ngx_coord_store.h"
 
 
@@ -30,85 +37,89 @@ typedef struct ngx_coord_held_s  ngx_coord_held_t;
 typedef void (*ngx_coord_lease_lost_pt)(void *data);
 
 
+typedef enum {
+    NGX_COORD_HELD = 0,            /* the store knows it */
+    NGX_COORD_HELD_RENEWING,       /* a renewal is in flight */
+    NGX_COORD_HELD_ASKING,         /* the store did not know it: asked again */
+    NGX_COORD_HELD_LOST,           /* others have it; the owner was told */
+    NGX_COORD_HELD_ENDED           /* released, to be freed */
+} ngx_coord_held_e;
+
+
 struct ngx_coord_held_s {
-    ngx_queue_t                queue;
-    ngx_coord_zone_t          *zone;
-    ngx_uint_t                 limit;
-    ngx_coord_nsec_t           lease;
+    ngx_queue_t                queue;     /* in a list unless lost or ended */
+    ngx_coord_held_e           state;
+    ngx_coord_op_t             op;        /* zone, key, id, lease, source */
     ngx_coord_nsec_t           asked;     /* when the store was last asked, */
     ngx_coord_nsec_t           renewed;   /* and with success; this clock */
-    ngx_coord_source_e         source;
-    ngx_uint_t                 in_flight; /* operations */
     ngx_coord_lease_lost_pt    handler;
     void                      *data;
-    unsigned                   lost:1;
-    unsigned                   released:1;
-    unsigned                   done:1;    /* free it, nothing in flight */
-    size_t                     key_len;
-    u_char                     key[NGX_COORD_KEY_LEN];
-    u_char                     id[NGX_COORD_ID_LEN];
 };
 
 
-/* so many bytes of the ids of leases are those of a worker, and random */
-#define NGX_COORD_LEASE_OWNER  8
+/* the ways of a held lease, by ngx_coord_held_e */
+extern const ngx_coord_edges_t  ngx_coord_held_edges[];
 
-/* a new id for a lease or for who waits for one; NGX_ERROR: OpenSSL failed */
-ngx_int_t ngx_coord_lease_id(u_char *id);
 
 /*
- * Takes over the lease that op was granted.  handler may be NULL.  The result
- * belongs to the caller until ngx_coord_lease_release().  NULL: no memory,
- * the lease has been given back.
+ * Gives op, which is going to ask for a lease or a place in line, an id that
+ * nobody else has, and records it in the journal: from now on this process
+ * may be granted it.  NGX_ERROR: OpenSSL failed.
+ */
+ngx_int_t ngx_coord_lease_name(ngx_coord_op_t *op);
+
+/*
+ * Takes over the lease that op, an acquire or a turn, was granted: what it
+ * needs of op is copied, the record in the journal is that of its name.
+ * handler may be NULL.  The result belongs to the caller until
+ * ngx_coord_lease_release().  NULL: no memory, the lease has been given back.
+ * For one that was refused call ngx_coord_journal_remove().
  */
 ngx_coord_held_t *ngx_coord_lease_hold(ngx_coord_op_t *op,
     ngx_coord_lease_lost_pt handler, void *data);
-
-/*
- * For an acquire that got no answer: if it was sent, it may yet be granted, to
- * nobody.  Has it released as soon as the store answers again.
- */
-void ngx_coord_lease_forget(ngx_coord_op_t *op);
 
 /* ends a lease, lost or not; its memory is gone for the caller */
 void ngx_coord_lease_release(ngx_coord_held_t *held);
 
 /*
- * Sends the releases of this turn of the event loop now and not at its end;
- * for a caller that asks for a lease and may depend on one of them.
+ * For init_process, when the stores are there: gives back what dead processes
+ * held, or may have held, of a zone, and their places in line; at once, and
+ * whenever another process of this node dies.
  */
-void ngx_coord_lease_flush(void);
-
-/* for init_process: takes up the leases of a zone whose owners are gone */
-void ngx_coord_lease_recover(ngx_coord_zone_t *zone);
+void ngx_coord_lease_watch(ngx_coord_zone_t *zone);
 
 /*
- * For exit_process, before the stores end: sends the releases of all leases
- * that are still held.
+ * For exit_process, before the stores end: gives back all leases that are
+ * still held.
  */
 void ngx_coord_lease_exit(void);
 
-/* how many leases of a zone this worker holds */
-ngx_uint_t ngx_coord_lease_count(ngx_coord_zone_t *zone);
-
-
-/* --- ngx_coord_lease_journal.c: who holds what, in shared memory --- */
-
-/* records a lease with this process as its owner; best effort */
-void ngx_coord_journal_add(ngx_coord_held_t *held);
-
-/* the record is to outlive the lease as it is renewed now */
-void ngx_coord_journal_renew(ngx_coord_held_t *held);
-
-void ngx_coord_journal_remove(ngx_coord_held_t *held);
 
 /*
- * Takes at most n leases of dead owners out of the records of a zone, from
- * cell *cell on, which is moved; returns how many.  Zone, key, id, source and
- * the time that is left (lease) are set.
+ * --- ngx_coord_lease_journal.c: who holds what, in shared memory ---
+ *
+ * Best effort: what has no record ends by expiry.  Zones without the flag
+ * "leases" have no journal.
+ */
+
+/*
+ * Records that this process holds, waits for, or may have been granted, what
+ * op names: by its zone, key, id and source.  The record ends in life
+ * nanoseconds; one that is there is moved.
+ */
+void ngx_coord_journal_add(ngx_coord_op_t *op, ngx_coord_nsec_t life);
+
+/* ends the record; does nothing if there is none */
+void ngx_coord_journal_remove(ngx_coord_op_t *op);
+
+/*
+ * Takes at most n records of dead owners out of the journal of a zone, from
+ * cell *cell on, which is moved; returns how many.  Each op is an acquire, or
+ * for a place in line an enter; zone, key, id, source and the time that is left
+ * (u.lease.lease) are set, all else is 0.
  */
 ngx_uint_t ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
-    ngx_coord_held_t *held, ngx_uint_t n);
+    ngx_coord_op_t *ops, ngx_uint_t n);
 
 
 #endif /* _NGX_COORD_LEASE_H_INCLUDED_ */

@@ -2,9 +2,9 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The journal of owners: each lease that a worker holds has an entry in the
- * shared memory of its zone, so that its successor can release what a killed
- * worker held.
+ * The journal of owners: each lease that a worker holds, each place in line
+ * and all that it may have been granted has an entry in the shared memory of
+ * its zone, so that its successor can give back what a killed worker had.
  *
  * The key of an entry is the id of the lease and the encoded key behind it,
  * or, where that is too long, the id alone with the key as data.  The payload
@@ -17,8 +17,13 @@
 #include "ngx_coord_table.h"
 
 
-/* the tag of these entries; operations have theirs below */
-#define NGX_COORD_JOURNAL_TAG    240
+/* the tags of these entries; operations have theirs below */
+#define NGX_COORD_JOURNAL_LEASE  240
+#define NGX_COORD_JOURNAL_PLACE  241
+
+#define ngx_coord_journal_tag(op)                                             \
+    ((op)->type->kind == NGX_COORD_KIND_LINE ? NGX_COORD_JOURNAL_PLACE        \
+                                             : NGX_COORD_JOURNAL_LEASE)
 
 /* cells that are looked at while the lock is held */
 #define NGX_COORD_JOURNAL_CELLS  1024
@@ -26,11 +31,11 @@
 
 static ngx_coord_table_t *ngx_coord_journal_lock(ngx_coord_zone_t *zone);
 static void ngx_coord_journal_unlock(ngx_coord_zone_t *zone);
-static size_t ngx_coord_journal_key(ngx_coord_held_t *held, u_char *key);
+static size_t ngx_coord_journal_key(ngx_coord_op_t *op, u_char *key);
 static uint64_t ngx_coord_journal_owner(void);
 static ngx_uint_t ngx_coord_journal_gone(uint64_t owner);
 static ngx_int_t ngx_coord_journal_read(ngx_coord_table_t *table,
-    ngx_coord_entry_t *entry, ngx_coord_held_t *held);
+    ngx_coord_entry_t *entry, ngx_coord_op_t *op);
 
 
 /* this process: process id in the high half, then the random number */
@@ -38,7 +43,7 @@ static uint64_t  ngx_coord_journal_self;
 
 
 void
-ngx_coord_journal_add(ngx_coord_held_t *held)
+ngx_coord_journal_add(ngx_coord_op_t *op, ngx_coord_nsec_t life)
 {
     u_char              key[NGX_COORD_KEY_LEN];
     size_t              len;
@@ -48,100 +53,73 @@ ngx_coord_journal_add(ngx_coord_held_t *held)
     ngx_coord_table_t  *table;
 
     payload[0] = ngx_coord_journal_owner();
-    payload[1] = held->source;
+    payload[1] = op->source;
 
     if (payload[0] == 0) {
         return;
     }
 
-    table = ngx_coord_journal_lock(held->zone);
+    table = ngx_coord_journal_lock(op->zone);
 
     if (table == NULL) {
         return;
     }
 
     now = ngx_coord_monotonic();
-    len = ngx_coord_journal_key(held, key);
+    len = ngx_coord_journal_key(op, key);
 
-    entry = ngx_coord_table_find(table, NGX_COORD_JOURNAL_TAG, key, len, now);
-
-    if (entry == NULL) {
-        entry = ngx_coord_table_insert(table, NGX_COORD_JOURNAL_TAG,
-                                       NGX_COORD_ENTRY_EVICT, key, len,
-                                       payload, now + held->lease, now);
-    }
-
-    if (entry && len == NGX_COORD_ID_LEN) {
-        (void) ngx_coord_table_write(table, entry, held->key, held->key_len,
-                                     now);
-    }
-
-    ngx_coord_journal_unlock(held->zone);
-}
-
-
-void
-ngx_coord_journal_renew(ngx_coord_held_t *held)
-{
-    u_char              key[NGX_COORD_KEY_LEN];
-    size_t              len;
-    ngx_coord_nsec_t    now;
-    ngx_coord_entry_t  *entry;
-    ngx_coord_table_t  *table;
-
-    table = ngx_coord_journal_lock(held->zone);
-
-    if (table == NULL) {
-        return;
-    }
-
-    now = ngx_coord_monotonic();
-    len = ngx_coord_journal_key(held, key);
-
-    entry = ngx_coord_table_find(table, NGX_COORD_JOURNAL_TAG, key, len, now);
+    entry = ngx_coord_table_find(table, ngx_coord_journal_tag(op), key, len,
+                                 now);
 
     if (entry) {
-        entry->expires = now + held->lease;
+        entry->expires = now + life;
+        entry->payload[1] = payload[1];
+
+    } else {
+        entry = ngx_coord_table_insert(table, ngx_coord_journal_tag(op),
+                                       NGX_COORD_ENTRY_EVICT, key, len,
+                                       payload, now + life, now);
+
+        if (entry && len == NGX_COORD_ID_LEN) {
+            (void) ngx_coord_table_write(table, entry, op->key, op->key_len,
+                                         now);
+        }
     }
 
-    ngx_coord_journal_unlock(held->zone);
-
-    if (entry == NULL) {
-        ngx_coord_journal_add(held);
-    }
+    ngx_coord_journal_unlock(op->zone);
 }
 
 
 void
-ngx_coord_journal_remove(ngx_coord_held_t *held)
+ngx_coord_journal_remove(ngx_coord_op_t *op)
 {
     u_char              key[NGX_COORD_KEY_LEN];
     size_t              len;
     ngx_coord_entry_t  *entry;
     ngx_coord_table_t  *table;
 
-    table = ngx_coord_journal_lock(held->zone);
+    table = ngx_coord_journal_lock(op->zone);
 
     if (table == NULL) {
         return;
     }
 
-    len = ngx_coord_journal_key(held, key);
+    len = ngx_coord_journal_key(op, key);
 
-    entry = ngx_coord_table_find(table, NGX_COORD_JOURNAL_TAG, key, len,
+    entry = ngx_coord_table_find(table, ngx_coord_journal_tag(op), key, len,
                                  ngx_coord_monotonic());
 
     if (entry) {
         ngx_coord_table_remove(table, entry);
     }
 
-    ngx_coord_journal_unlock(held->zone);
+    ngx_coord_journal_unlock(op->zone);
 }
 
 
 ngx_uint_t
 ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
-    ngx_coord_held_t *held, ngx_uint_t n)
+    ngx_coord_op_t *ops, ngx_uint_t n)
 {
     uint32_t            last, ncells;
     ngx_uint_t          found;
@@ -171,22 +149,23 @@ ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
             entry = &ngx_coord_table_cells(table)[++*cell].head;
 
             if (entry->state != NGX_COORD_CELL_HEAD
-                || entry->tag != NGX_COORD_JOURNAL_TAG
+                || (entry->tag != NGX_COORD_JOURNAL_LEASE
+                    && entry->tag != NGX_COORD_JOURNAL_PLACE)
                 || entry->expires <= now
                 || !ngx_coord_journal_gone(entry->payload[0]))
             {
                 continue;
             }
 
-            ngx_memzero(&held[found], sizeof(ngx_coord_held_t));
+            ngx_memzero(&ops[found], sizeof(ngx_coord_op_t));
 
-            held[found].zone = zone;
-            held[found].renewed = now;
-            held[found].lease = entry->expires - now;
+            ops[found].type = entry->tag == NGX_COORD_JOURNAL_PLACE
+                              ? &ngx_coord_op_wait_enter
+                              : &ngx_coord_op_lease_acquire;
+            ops[found].zone = zone;
+            ops[found].u.lease.lease = entry->expires - now;
 
-            if (ngx_coord_journal_read(table, entry, &held[found])
-                == NGX_OK)
-            {
+            if (ngx_coord_journal_read(table, entry, &ops[found]) == NGX_OK) {
                 found++;
             }
 
@@ -203,7 +182,7 @@ ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
 
 static ngx_int_t
 ngx_coord_journal_read(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
-    ngx_coord_held_t *held)
+    ngx_coord_op_t *op)
 {
     if (entry->key_len < NGX_COORD_ID_LEN
         || entry->key_len > NGX_COORD_KEY_LEN)
@@ -211,20 +190,20 @@ ngx_coord_journal_read(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
         return NGX_ERROR;
     }
 
-    held->source = (ngx_coord_source_e) entry->payload[1];
+    op->source = (ngx_coord_source_e) entry->payload[1];
 
-    ngx_memcpy(held->id, entry->key, NGX_COORD_ID_LEN);
+    ngx_memcpy(op->id, entry->key, NGX_COORD_ID_LEN);
 
     if (entry->key_len == NGX_COORD_ID_LEN) {
-        held->key_len = ngx_coord_table_read(table, entry, held->key, 0,
-                                             NGX_COORD_KEY_LEN);
+        op->key_len = ngx_coord_table_read(table, entry, op->key, 0,
+                                           NGX_COORD_KEY_LEN);
 
-        return held->key_len ? NGX_OK : NGX_ERROR;
+        return op->key_len ? NGX_OK : NGX_ERROR;
     }
 
-    held->key_len = entry->key_len - NGX_COORD_ID_LEN;
+    op->key_len = entry->key_len - NGX_COORD_ID_LEN;
 
-    ngx_memcpy(held->key, entry->key + NGX_COORD_ID_LEN, held->key_len);
+    ngx_memcpy(op->key, entry->key + NGX_COORD_ID_LEN, op->key_len);
 
     return NGX_OK;
 }
@@ -235,7 +214,7 @@ ngx_coord_journal_lock(ngx_coord_zone_t *zone)
 {
     ngx_slab_pool_t  *shpool;
 
-    if (zone->table == NULL) {
+    if (zone->table == NULL || !zone->leases) {
         return NULL;
     }
 
@@ -267,17 +246,17 @@ ngx_coord_journal_unlock(ngx_coord_zone_t *zone)
 
 
 static size_t
-ngx_coord_journal_key(ngx_coord_held_t *held, u_char *key)
+ngx_coord_journal_key(ngx_coord_op_t *op, u_char *key)
 {
-    ngx_memcpy(key, held->id, NGX_COORD_ID_LEN);
+    ngx_memcpy(key, op->id, NGX_COORD_ID_LEN);
 
-    if (held->key_len > NGX_COORD_KEY_LEN - NGX_COORD_ID_LEN) {
+    if (op->key_len > NGX_COORD_KEY_LEN - NGX_COORD_ID_LEN) {
         return NGX_COORD_ID_LEN;
     }
 
-    ngx_memcpy(key + NGX_COORD_ID_LEN, held->key, held->key_len);
+    ngx_memcpy(key + NGX_COORD_ID_LEN, op->key, op->key_len);
 
-    return NGX_COORD_ID_LEN + held->key_len;
+    return NGX_COORD_ID_LEN + op->key_len;
 }
 
 
@@ -315,5 +294,5 @@ ngx_coord_journal_gone(uint64_t owner)
         return owner != ngx_coord_journal_self;
     }
 
-    return pid > 0 && kill(pid, 0) == -1 && ngx_errno == ESRCH;
+    return pid > 0 && !ngx_coord_alive(pid);
 }

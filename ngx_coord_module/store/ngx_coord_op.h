@@ -12,6 +12,7 @@
 
 
 #include "ngx_coord.h"
+#include "ngx_coord_id.h"
 #include "ngx_coord_key.h"
 #include "ngx_coord_rate.h"
 #include "ngx_coord_stats.h"
@@ -31,8 +32,8 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
  */
 #define NGX_COORD_OP_JOINS      0x02
 
-/* given back also if its batch was not cancelled, but the answer came late */
-#define NGX_COORD_OP_LATE_GIVE  0x04
+/* gives back what is named by an id, and does no harm when done twice */
+#define NGX_COORD_OP_TWICE      0x04
 
 /*
  * A zone without room for its key refuses, as the stock limits do; others have
@@ -128,7 +129,6 @@ typedef enum {
 
 
 #define NGX_COORD_ADDRESS_LEN  16      /* bytes of an IPv6 address */
-#define NGX_COORD_ID_LEN   16      /* bytes of a lease or log entry id */
 
 
 /* lease operations */
@@ -242,7 +242,8 @@ typedef struct {
 
 /*
  * One operation.  Result rc: NGX_OK granted (or done); NGX_BUSY refused,
- * nothing was consumed; NGX_ERROR no answer, failure says why.
+ * nothing was consumed; NGX_DECLINED there was nothing to give back;
+ * NGX_ERROR no answer, failure says why.
  */
 
 struct ngx_coord_op_s {
@@ -291,7 +292,14 @@ struct ngx_coord_op_s {
     ngx_uint_t                 tag;       /* the caller's: whose it is */
     void                      *data;      /* the caller's */
 
-    unsigned                   sent:1;    /* the store's: it asked Redis */
+    /*
+     * Asked with an id that the caller goes on with: what it may have taken is
+     * given back by the caller and not by the store.
+     */
+    unsigned                   again:1;
+
+    unsigned                   sent:1;    /* the store's: it asked Redis, */
+    unsigned                   doubt:1;   /* which may have granted it */
 };
 
 
@@ -330,6 +338,7 @@ extern const ngx_coord_op_type_t  ngx_coord_op_lease_forget;
 extern const ngx_coord_op_type_t  ngx_coord_op_lease_turn;
 extern const ngx_coord_op_type_t  ngx_coord_op_wait_enter;
 extern const ngx_coord_op_type_t  ngx_coord_op_wait_leave;
+extern const ngx_coord_op_type_t  ngx_coord_op_wait_clear;
 extern const ngx_coord_op_type_t  ngx_coord_op_lock_token;
 
 /* sessions: u.session */

@@ -130,6 +130,20 @@ ngx_coord_time_parse(ngx_coord_resp_value_t *value, ngx_coord_nsec_t *time)
 }
 
 
+ngx_int_t
+ngx_coord_removed_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    int64_t  n;
+
+    if (ngx_coord_resp_integer(values[0], &n) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return n ? NGX_OK : NGX_DECLINED;
+}
+
+
 void
 ngx_coord_forget_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)

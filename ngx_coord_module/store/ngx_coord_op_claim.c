@@ -79,7 +79,7 @@ static ngx_int_t ngx_coord_claim_forget_run(ngx_coord_table_t *table,
 
 const ngx_coord_op_type_t  ngx_coord_op_claim = {
     ngx_string("claim"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_LATE_GIVE,
+    NGX_COORD_OP_TAKES,
     NGX_COORD_KIND_CLAIM,
     NGX_COORD_SCRIPT_IDEMPOTENCY_CLAIM,
     ngx_coord_claim_build,
@@ -95,7 +95,7 @@ const ngx_coord_op_type_t  ngx_coord_op_claim = {
 
 const ngx_coord_op_type_t  ngx_coord_op_claim_renew = {
     ngx_string("claim_renew"),
-    0,
+    NGX_COORD_OP_TWICE,
     NGX_COORD_KIND_CLAIM,
     NGX_COORD_SCRIPT_IDEMPOTENCY_RENEW,
     ngx_coord_claim_renew_build,
@@ -127,11 +127,11 @@ const ngx_coord_op_type_t  ngx_coord_op_claim_complete = {
 
 const ngx_coord_op_type_t  ngx_coord_op_claim_release = {
     ngx_string("claim_release"),
-    0,
+    NGX_COORD_OP_TWICE,
     NGX_COORD_KIND_CLAIM,
     NGX_COORD_SCRIPT_IDEMPOTENCY_RELEASE,
     ngx_coord_claim_release_build,
-    ngx_coord_give_parse,
+    ngx_coord_removed_parse,
     NULL,
     ngx_coord_claim_release_run,
     NULL,
@@ -598,9 +598,13 @@ ngx_coord_claim_release_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     entry = ngx_coord_claim_get(table, op, &stored, now);
 
-    if (entry && ngx_memcmp(stored.id, op->id, NGX_COORD_ID_LEN) == 0) {
-        ngx_coord_table_remove(table, entry);
+    if (entry == NULL
+        || ngx_memcmp(stored.id, op->id, NGX_COORD_ID_LEN) != 0)
+    {
+        return NGX_DECLINED;
     }
+
+    ngx_coord_table_remove(table, entry);
 
     return NGX_OK;
 }

@@ -44,8 +44,7 @@ static ngx_int_t ngx_coord_lock_token_run(ngx_coord_table_t *table,
 
 const ngx_coord_op_type_t  ngx_coord_op_lease_acquire = {
     ngx_string("lease_acquire"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_LATE_GIVE
-    |NGX_COORD_OP_FULL_BUSY,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_LEASE,
     NGX_COORD_SCRIPT_LEASE_ACQUIRE,
     ngx_coord_lease_acquire_build,
@@ -77,11 +76,11 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_renew = {
 
 const ngx_coord_op_type_t  ngx_coord_op_lease_release = {
     ngx_string("lease_release"),
-    NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_JOINS|NGX_COORD_OP_TWICE,
     NGX_COORD_KIND_LEASE,
     NGX_COORD_SCRIPT_LEASE_RELEASE,
     ngx_coord_lease_release_build,
-    ngx_coord_give_parse,
+    ngx_coord_removed_parse,
     NULL,
     ngx_coord_lease_release_run,
     NULL,
@@ -93,11 +92,11 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_release = {
 
 const ngx_coord_op_type_t  ngx_coord_op_lease_wake = {
     ngx_string("lease_wake"),
-    NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_JOINS|NGX_COORD_OP_TWICE,
     NGX_COORD_KIND_LEASE,
     NGX_COORD_SCRIPT_LEASE_RELEASE_WAKE,
     ngx_coord_lease_wake_build,
-    ngx_coord_give_parse,
+    ngx_coord_removed_parse,
     NULL,
     ngx_coord_lease_release_run,
     NULL,
@@ -369,11 +368,8 @@ static ngx_int_t
 ngx_coord_lease_release_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    (void) ngx_coord_slot_remove(table,
-                                        ngx_coord_entry_find(table, op, now),
-                                        op, now);
-
-    return NGX_OK;
+    return ngx_coord_slot_remove(table, ngx_coord_entry_find(table, op, now),
+                                 op, now);
 }
 
 

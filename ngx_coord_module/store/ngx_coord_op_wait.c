@@ -32,14 +32,17 @@ static void ngx_coord_wait_leave_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_wait_leave_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_wait_clear_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_wait_clear_run(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_coord_entry_t *ngx_coord_line(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
 const ngx_coord_op_type_t  ngx_coord_op_lease_turn = {
     ngx_string("lease_turn"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_LATE_GIVE
-    |NGX_COORD_OP_FULL_BUSY,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_LEASE,
     NGX_COORD_SCRIPT_LEASE_TURN,
     ngx_coord_lease_turn_build,
@@ -55,8 +58,7 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_turn = {
 
 const ngx_coord_op_type_t  ngx_coord_op_wait_enter = {
     ngx_string("wait_enter"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_LATE_GIVE
-    |NGX_COORD_OP_FULL_BUSY,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_LINE,
     NGX_COORD_SCRIPT_WAIT_ENTER,
     ngx_coord_wait_enter_build,
@@ -72,13 +74,29 @@ const ngx_coord_op_type_t  ngx_coord_op_wait_enter = {
 
 const ngx_coord_op_type_t  ngx_coord_op_wait_leave = {
     ngx_string("wait_leave"),
-    NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_JOINS|NGX_COORD_OP_TWICE,
     NGX_COORD_KIND_LINE,
     NGX_COORD_SCRIPT_WAIT_LEAVE,
     ngx_coord_wait_leave_build,
-    ngx_coord_give_parse,
+    ngx_coord_removed_parse,
     NULL,
     ngx_coord_wait_leave_run,
+    NULL,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+const ngx_coord_op_type_t  ngx_coord_op_wait_clear = {
+    ngx_string("wait_clear"),
+    NGX_COORD_OP_JOINS,
+    NGX_COORD_KIND_LINE,
+    NGX_COORD_SCRIPT_WAIT_CLEAR,
+    ngx_coord_wait_clear_build,
+    ngx_coord_give_parse,
+    NULL,
+    ngx_coord_wait_clear_run,
     NULL,
     NULL,
     NULL,
@@ -334,9 +352,37 @@ static ngx_int_t
 ngx_coord_wait_leave_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    (void) ngx_coord_slot_remove(table,
-                                        ngx_coord_line(table, op, now),
-                                        op, now - op->zone->wait);
+    return ngx_coord_slot_remove(table, ngx_coord_line(table, op, now), op,
+                                 now - op->zone->wait);
+}
+
+
+static void
+ngx_coord_wait_clear_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_str_t  *channel;
+
+    channel = &op->zone->store->wake;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_WAIT_CLEAR_W, op, "}:w");
+    ngx_coord_arg_key(cmd, NGX_COORD_WAIT_CLEAR_K, op, "}");
+    ngx_coord_arg_str(&cmd->args[NGX_COORD_WAIT_CLEAR_CHANNEL], channel->data,
+                      channel->len);
+}
+
+
+static ngx_int_t
+ngx_coord_wait_clear_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_entry_t  *entry;
+
+    entry = ngx_coord_line(table, op, now);
+
+    if (entry) {
+        ngx_coord_table_remove(table, entry);
+    }
 
     return NGX_OK;
 }

@@ -9,16 +9,13 @@
 
 #include "ngx_coord_store.h"
 #include "ngx_coord_batch.h"
-
-#include <openssl/rand.h>
+#include "ngx_coord_giveback.h"
 
 
 /* batches that a worker keeps for reuse */
 #define NGX_COORD_BATCH_KEEP  128
 
 
-static ngx_coord_batch_t *ngx_coord_batch_give(ngx_coord_store_t *store,
-    ngx_coord_op_t *ops, ngx_uint_t n);
 static void ngx_coord_batch_free(ngx_coord_batch_t *batch);
 static void ngx_coord_batch_finish(ngx_coord_batch_t *batch);
 static void ngx_coord_batch_post(ngx_coord_batch_t *batch);
@@ -35,6 +32,7 @@ ngx_coord_store_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
 {
     store->cycle = cycle;
     store->client = NULL;
+    store->giveback = NULL;
 
     ngx_queue_init(&store->completed);
 
@@ -61,6 +59,8 @@ ngx_coord_store_exit(ngx_coord_store_t *store)
     if (store->cycle == NULL) {
         return;
     }
+
+    ngx_coord_giveback_exit(store);
 
     if (store->actions->exit) {
         store->actions->exit(store);
@@ -192,7 +192,7 @@ ngx_coord_batch_send(ngx_coord_batch_t *batch)
     if (rc == NGX_ERROR) {
         for (i = 0; i < batch->nops; i++) {
             if (batch->ops[i].sent) {
-                ngx_coord_op_fail(&batch->ops[i], batch->call.failure);
+                ngx_coord_op_fail(batch, &batch->ops[i], batch->call.failure);
             }
         }
     }
@@ -235,19 +235,17 @@ void
 ngx_coord_batch_undo(ngx_coord_batch_t *batch, ngx_uint_t first,
     ngx_uint_t last)
 {
-    ngx_coord_batch_t  *give;
+    ngx_uint_t       i;
+    ngx_coord_op_t  *op;
 
     last = ngx_min(last, batch->nops);
 
-    if (first >= last) {
-        return;
-    }
+    for (i = first; i < last; i++) {
+        op = &batch->ops[i];
 
-    give = ngx_coord_batch_give(batch->store, batch->ops + first,
-                                last - first);
-
-    if (give) {
-        (void) ngx_coord_batch_send(give);
+        if (op->rc == NGX_OK && ngx_coord_op_takes(op) && !op->again) {
+            ngx_coord_giveback(op, NGX_COORD_GIVEBACK_GRANTED);
+        }
     }
 }
 
@@ -255,59 +253,9 @@ ngx_coord_batch_undo(ngx_coord_batch_t *batch, ngx_uint_t first,
 void
 ngx_coord_op_undo(ngx_coord_op_t *op)
 {
-    ngx_coord_batch_t  *give;
-
-    give = ngx_coord_batch_give(op->zone->store, op, 1);
-
-    if (give) {
-        (void) ngx_coord_batch_send(give);
+    if (op->rc == NGX_OK && ngx_coord_op_takes(op)) {
+        ngx_coord_giveback(op, NGX_COORD_GIVEBACK_GRANTED);
     }
-}
-
-
-/*
- * A batch that gives back what was granted among n operations; NULL: nothing
- * was, or no memory.
- */
-
-static ngx_coord_batch_t *
-ngx_coord_batch_give(ngx_coord_store_t *store, ngx_coord_op_t *ops,
-    ngx_uint_t n)
-{
-    ngx_uint_t          i;
-    ngx_coord_op_t     *op, *give;
-    ngx_coord_batch_t  *batch;
-
-    batch = NULL;
-
-    for (i = 0; i < n; i++) {
-        op = &ops[i];
-
-        if (op->rc != NGX_OK || !ngx_coord_op_takes(op)) {
-            continue;
-        }
-
-        if (batch == NULL) {
-            batch = ngx_coord_batch_create(store);
-
-            if (batch == NULL) {
-                return NULL;
-            }
-        }
-
-        give = ngx_coord_batch_add(batch, op->type->undo, op->zone, op->key,
-                                   op->key_len);
-        if (give == NULL) {
-            break;
-        }
-
-        give->u = op->u;
-        give->source = op->source;
-
-        ngx_memcpy(give->id, op->id, NGX_COORD_ID_LEN);
-    }
-
-    return batch;
 }
 
 
@@ -346,8 +294,11 @@ ngx_coord_batch_free(ngx_coord_batch_t *batch)
  */
 
 void
-ngx_coord_op_fail(ngx_coord_op_t *op, ngx_coord_fail_e failure)
+ngx_coord_op_fail(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
+    ngx_coord_fail_e failure)
 {
+    ngx_coord_op_lost(batch, op, failure);
+
     if (op->on_failure == NGX_COORD_FAILURE_LOCAL && ngx_coord_op_takes(op)) {
         ngx_coord_near_run(op);
 
@@ -359,6 +310,33 @@ ngx_coord_op_fail(ngx_coord_op_t *op, ngx_coord_fail_e failure)
     op->rc = NGX_ERROR;
     op->source = NGX_COORD_SOURCE_NONE;
     op->failure = failure;
+}
+
+
+void
+ngx_coord_op_lost(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
+    ngx_coord_fail_e failure)
+{
+    if (!batch->call.sent || !ngx_coord_op_takes(op)) {
+        return;
+    }
+
+    switch (failure) {
+
+    case NGX_COORD_FAIL_TIMEOUT:
+    case NGX_COORD_FAIL_CONNECT:
+    case NGX_COORD_FAIL_PROTOCOL:
+        op->doubt = 1;
+
+        if (!op->again) {
+            ngx_coord_giveback(op, NGX_COORD_GIVEBACK_LOST);
+        }
+
+        break;
+
+    default: /* it was refused as it was sent, or told so */
+        break;
+    }
 }
 
 
@@ -413,7 +391,7 @@ ngx_coord_batch_expired(ngx_coord_batch_t *batch)
 
     for (i = 0; i < batch->nops; i++) {
         if (batch->ops[i].sent) {
-            ngx_coord_op_fail(&batch->ops[i], NGX_COORD_FAIL_TIMEOUT);
+            ngx_coord_op_fail(batch, &batch->ops[i], NGX_COORD_FAIL_TIMEOUT);
         }
     }
 
@@ -429,26 +407,13 @@ ngx_coord_batch_expired(ngx_coord_batch_t *batch)
 void
 ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
 {
-    ngx_coord_batch_t  *give;
+    /* what came late is given back since it was late */
 
-    if (op->rc != NGX_OK || batch->store->client == NULL) {
-        return;
+    if (!batch->complete && !op->again && op->rc == NGX_OK
+        && ngx_coord_op_takes(op))
+    {
+        ngx_coord_giveback(op, NGX_COORD_GIVEBACK_GRANTED);
     }
-
-    if (batch->complete && !(op->type->flags & NGX_COORD_OP_LATE_GIVE)) {
-        return;
-    }
-
-    give = ngx_coord_batch_give(batch->store, op, 1);
-
-    if (give == NULL) {
-        return;
-    }
-
-    /* sent by the posted event: not while the client is reading */
-
-    give->unsent = 1;
-    ngx_coord_batch_post(give);
 }
 
 
@@ -520,11 +485,4 @@ ngx_coord_store_push(ngx_coord_store_t *store)
     if (store->actions->push) {
         store->actions->push(store);
     }
-}
-
-
-ngx_int_t
-ngx_coord_id(u_char *id)
-{
-    return RAND_bytes(id, NGX_COORD_ID_LEN) == 1 ? NGX_OK : NGX_ERROR;
 }

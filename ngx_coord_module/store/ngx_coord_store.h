@@ -75,6 +75,9 @@ typedef struct {
 } ngx_coord_store_actions_t;
 
 
+typedef struct ngx_coord_giveback_s  ngx_coord_giveback_t;
+
+
 struct ngx_coord_store_s {
     ngx_str_t                  name;
     const ngx_coord_store_actions_t  *actions;
@@ -92,6 +95,7 @@ struct ngx_coord_store_s {
     ngx_coord_log_limit_t      keyless;      /* keys without an answer */
     ngx_queue_t                completed;    /* of ngx_coord_batch_t */
     ngx_event_t                done;         /* posted: runs the handlers */
+    ngx_coord_giveback_t      *giveback;     /* NULL: nothing, so far */
     ngx_cycle_t               *cycle;
 };
 
@@ -115,6 +119,7 @@ struct ngx_coord_zone_s {
     ngx_coord_counts_t        *counts;       /* in shm; NULL: not counted */
     ngx_uint_t                 keys;         /* refused keys are kept */
     void                      *data;         /* the feature's */
+    ngx_coord_zone_t          *watched;      /* the next one with a journal */
     unsigned                   warned:1;     /* of a key, by this worker */
     unsigned                   leases:1;     /* its leases have a journal */
     unsigned                   address:1;    /* keys are binary addresses */
@@ -164,14 +169,15 @@ ngx_int_t ngx_coord_batch_send(ngx_coord_batch_t *batch);
 /*
  * Ends a batch: its memory is released now, or, if it is in flight, when the
  * client lets it go.  A batch that is ended before its results stood is
- * cancelled: the handler is not called, and whatever is granted late is given
- * back.
+ * cancelled: the handler is not called, and whatever it is granted, or may
+ * have been, is given back (ngx_coord_giveback.h); not so what was asked for
+ * with op->again.
  */
 void ngx_coord_batch_done(ngx_coord_batch_t *batch);
 
 /*
  * Gives back what the granted operations of the batch from first to last - 1
- * took, in one batch of its own that nobody waits for.
+ * took, at the end of the turn.
  */
 void ngx_coord_batch_undo(ngx_coord_batch_t *batch, ngx_uint_t first,
     ngx_uint_t last);
@@ -187,9 +193,6 @@ void ngx_coord_op_undo(ngx_coord_op_t *op);
  * write that has to be ahead of what the client is told.
  */
 void ngx_coord_store_push(ngx_coord_store_t *store);
-
-/* fills id with NGX_COORD_ID_LEN random bytes; NGX_ERROR: OpenSSL failed */
-ngx_int_t ngx_coord_id(u_char *id);
 
 
 /* the initializer of a zone's shared memory, as ngx_shm_zone_init_pt */

@@ -269,6 +269,9 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
 
             if (answer == NGX_OK) {
                 ngx_coord_batch_answered(batch, &copy);
+
+            } else if (!batch->complete) {
+                ngx_coord_op_lost(batch, op, copy.failure);
             }
 
             if (copy.record.data != op->record.data) {
@@ -281,7 +284,7 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
         op->sent = 0;
 
         if (answer != NGX_OK) {
-            ngx_coord_op_fail(op, copy.failure);
+            ngx_coord_op_fail(batch, op, copy.failure);
             continue;
         }
 
@@ -305,25 +308,27 @@ ngx_coord_store_redis_failed(ngx_coord_batch_t *batch)
     ngx_uint_t       i;
     ngx_coord_op_t  *op;
 
-    if (!batch->complete && !batch->abandoned) {
+    /* else its operations have ended with the deadline */
 
-        for (i = 0; i < batch->nops; i++) {
-            op = &batch->ops[i];
+    for (i = 0; i < batch->nops && !batch->complete; i++) {
+        op = &batch->ops[i];
 
-            if (!op->sent) {
-                continue;
-            }
+        if (!op->sent) {
+            continue;
+        }
 
-            if (batch->store->client == NULL) {
+        if (batch->abandoned) {
+            ngx_coord_op_lost(batch, op, batch->call.failure);
 
-                /* the worker exits: nothing may be taken for nobody */
+        } else if (batch->store->client) {
+            ngx_coord_op_fail(batch, op, batch->call.failure);
 
-                op->rc = NGX_ERROR;
-                op->failure = batch->call.failure;
-                continue;
-            }
+        } else {
 
-            ngx_coord_op_fail(op, batch->call.failure);
+            /* the worker exits: nothing may be taken for nobody */
+
+            op->rc = NGX_ERROR;
+            op->failure = batch->call.failure;
         }
     }
 

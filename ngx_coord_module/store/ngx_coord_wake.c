@@ -26,6 +26,15 @@ typedef struct {
 } ngx_coord_wake_key_t;
 
 
+/* of a worker */
+typedef struct {
+    ngx_rbtree_t               tree;          /* of ngx_coord_wake_key_t */
+    ngx_rbtree_node_t          sentinel;
+    u_char                    *name;          /* that is looked up */
+    size_t                     size;
+} ngx_coord_wake_worker_t;
+
+
 static ngx_coord_wake_key_t *ngx_coord_wake_find(ngx_coord_zone_t *zone,
     u_char *key, size_t len);
 static ngx_coord_wake_key_t *ngx_coord_wake_create(ngx_coord_zone_t *zone,
@@ -41,12 +50,7 @@ static void ngx_coord_wake_message(void *data, ngx_str_t *channel,
 static void ngx_coord_wake_subscribed(void *data);
 
 
-static ngx_rbtree_t        ngx_coord_wake_tree;
-static ngx_rbtree_node_t   ngx_coord_wake_sentinel;
-
-/* for names that are looked up */
-static u_char             *ngx_coord_wake_buf;
-static size_t              ngx_coord_wake_size;
+static ngx_coord_wake_worker_t  ngx_coord_wakes;
 
 
 ngx_int_t
@@ -135,6 +139,27 @@ ngx_coord_wait_first(ngx_coord_zone_t *zone, u_char *key, size_t len)
 
 
 void
+ngx_coord_wait_hurry(ngx_coord_waiter_t *waiter, ngx_msec_t delay)
+{
+    ngx_msec_int_t         left;
+    ngx_coord_wake_key_t  *wk;
+
+    wk = waiter->wait;
+
+    if (!waiter->active || wk->running || !wk->poll.event.timer_set) {
+        return;
+    }
+
+    left = (ngx_msec_int_t) (wk->poll.event.timer.key - ngx_current_msec);
+
+    if ((ngx_msec_int_t) delay < left) {
+        ngx_coord_timer_stop(&wk->poll);
+        ngx_coord_timer_start(&wk->poll, delay);
+    }
+}
+
+
+void
 ngx_coord_wake(ngx_coord_zone_t *zone, u_char *key, size_t len)
 {
     ngx_coord_wake_key_t  *wk;
@@ -147,17 +172,6 @@ ngx_coord_wake(ngx_coord_zone_t *zone, u_char *key, size_t len)
 }
 
 
-ngx_uint_t
-ngx_coord_waiters(ngx_coord_zone_t *zone, u_char *key, size_t len)
-{
-    ngx_coord_wake_key_t  *wk;
-
-    wk = ngx_coord_wake_find(zone, key, len);
-
-    return wk ? wk->nwaiters : 0;
-}
-
-
 /* "<head><key>", valid until the next call */
 
 static ngx_int_t
@@ -166,26 +180,26 @@ ngx_coord_wake_name(ngx_coord_zone_t *zone, u_char *key, size_t len,
 {
     name->len = zone->key_head.len + len;
 
-    if (name->len > ngx_coord_wake_size) {
+    if (name->len > ngx_coord_wakes.size) {
 
-        if (ngx_coord_wake_buf) {
-            ngx_free(ngx_coord_wake_buf);
+        if (ngx_coord_wakes.name) {
+            ngx_free(ngx_coord_wakes.name);
         }
 
-        ngx_coord_wake_size = 0;
-        ngx_coord_wake_buf = ngx_alloc(name->len, ngx_cycle->log);
+        ngx_coord_wakes.size = 0;
+        ngx_coord_wakes.name = ngx_alloc(name->len, ngx_cycle->log);
 
-        if (ngx_coord_wake_buf == NULL) {
+        if (ngx_coord_wakes.name == NULL) {
             return NGX_ERROR;
         }
 
-        ngx_coord_wake_size = name->len;
+        ngx_coord_wakes.size = name->len;
     }
 
-    ngx_memcpy(ngx_coord_wake_buf, zone->key_head.data, zone->key_head.len);
-    ngx_memcpy(ngx_coord_wake_buf + zone->key_head.len, key, len);
+    ngx_memcpy(ngx_coord_wakes.name, zone->key_head.data, zone->key_head.len);
+    ngx_memcpy(ngx_coord_wakes.name + zone->key_head.len, key, len);
 
-    name->data = ngx_coord_wake_buf;
+    name->data = ngx_coord_wakes.name;
 
     return NGX_OK;
 }
@@ -194,12 +208,12 @@ ngx_coord_wake_name(ngx_coord_zone_t *zone, u_char *key, size_t len,
 static ngx_coord_wake_key_t *
 ngx_coord_wake_lookup(ngx_str_t *name)
 {
-    if (ngx_coord_wake_tree.root == NULL) {
+    if (ngx_coord_wakes.tree.root == NULL) {
         return NULL;
     }
 
     return (ngx_coord_wake_key_t *)
-               ngx_str_rbtree_lookup(&ngx_coord_wake_tree, name,
+               ngx_str_rbtree_lookup(&ngx_coord_wakes.tree, name,
                                      ngx_crc32_long(name->data, name->len));
 }
 
@@ -223,8 +237,8 @@ ngx_coord_wake_create(ngx_coord_zone_t *zone, u_char *key, size_t len)
     ngx_str_t              name;
     ngx_coord_wake_key_t  *wk;
 
-    if (ngx_coord_wake_tree.root == NULL) {
-        ngx_rbtree_init(&ngx_coord_wake_tree, &ngx_coord_wake_sentinel,
+    if (ngx_coord_wakes.tree.root == NULL) {
+        ngx_rbtree_init(&ngx_coord_wakes.tree, &ngx_coord_wakes.sentinel,
                         ngx_str_rbtree_insert_value);
     }
 
@@ -255,7 +269,7 @@ ngx_coord_wake_create(ngx_coord_zone_t *zone, u_char *key, size_t len)
 
     wk->node.node.key = ngx_crc32_long(name.data, name.len);
 
-    ngx_rbtree_insert(&ngx_coord_wake_tree, &wk->node.node);
+    ngx_rbtree_insert(&ngx_coord_wakes.tree, &wk->node.node);
 
     return wk;
 }
@@ -274,7 +288,7 @@ ngx_coord_wake_drop(ngx_coord_wake_key_t *wk)
         ngx_delete_posted_event(&wk->news);
     }
 
-    ngx_rbtree_delete(&ngx_coord_wake_tree, &wk->node.node);
+    ngx_rbtree_delete(&ngx_coord_wakes.tree, &wk->node.node);
 
     ngx_free(wk);
 }
@@ -360,15 +374,15 @@ ngx_coord_wake_subscribed(void *data)
     ngx_rbtree_node_t     *node;
     ngx_coord_wake_key_t  *wk;
 
-    node = ngx_coord_wake_tree.root;
+    node = ngx_coord_wakes.tree.root;
 
-    if (node == NULL || node == &ngx_coord_wake_sentinel) {
+    if (node == NULL || node == &ngx_coord_wakes.sentinel) {
         return;
     }
 
-    for (node = ngx_rbtree_min(node, &ngx_coord_wake_sentinel);
+    for (node = ngx_rbtree_min(node, &ngx_coord_wakes.sentinel);
          node;
-         node = ngx_rbtree_next(&ngx_coord_wake_tree, node))
+         node = ngx_rbtree_next(&ngx_coord_wakes.tree, node))
     {
         wk = (ngx_coord_wake_key_t *) node;
 

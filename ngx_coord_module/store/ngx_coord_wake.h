@@ -58,15 +58,18 @@ ngx_int_t ngx_coord_wait_add(ngx_coord_waiter_t *waiter, ngx_coord_zone_t *zone,
 /* ends a wait; does nothing if the waiter is not active */
 void ngx_coord_wait_remove(ngx_coord_waiter_t *waiter);
 
+/*
+ * Has the first waiter of the key woken in delay milliseconds at the latest,
+ * once; does nothing if the waiter is not active.
+ */
+void ngx_coord_wait_hurry(ngx_coord_waiter_t *waiter, ngx_msec_t delay);
+
 /* news on a key, heard in this worker: its waiters hear of it, posted */
 void ngx_coord_wake(ngx_coord_zone_t *zone, u_char *key, size_t len);
 
 /* the first waiter of this worker for the key, or NULL */
 ngx_coord_waiter_t *ngx_coord_wait_first(ngx_coord_zone_t *zone, u_char *key,
     size_t len);
-
-/* how many waiters of this worker wait for the key */
-ngx_uint_t ngx_coord_waiters(ngx_coord_zone_t *zone, u_char *key, size_t len);
 
 
 #endif /* _NGX_COORD_WAKE_H_INCLUDED_ */

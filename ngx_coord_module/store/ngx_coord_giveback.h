@@ -1,0 +1,68 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Giving back what was taken for nobody: leases, places in line, claims,
+ * requests of a rate.
+ *
+ * What is to be given back leaves at the end of the turn of the event loop,
+ * with all else of that turn.  It is asked for again until an answer tells
+ * that it is done, or until what was taken is over by itself; meanwhile it is
+ * kept in a list of the store, which has a bound.  While the store is away,
+ * or its breaker open, nothing is sent, and all is when it answers again.  A
+ * worker that exits stays for it, but not for long.
+ *
+ * The store itself gives back what its batches may have taken when their
+ * callers do not wait any more: see ngx_coord_batch_done().
+ */
+
+
+#ifndef _NGX_COORD_GIVEBACK_H_INCLUDED_
+#define _NGX_COORD_GIVEBACK_H_INCLUDED_
+
+
+#include "ngx_coord_store.h"
+
+
+/* what is known of the operation that is to be given back */
+typedef enum {
+    NGX_COORD_GIVEBACK_GRANTED = 0,
+    NGX_COORD_GIVEBACK_ASKED,      /* it is in flight */
+    NGX_COORD_GIVEBACK_LOST        /* its answer will not be known */
+} ngx_coord_giveback_e;
+
+
+/*
+ * Gives back what op, an operation that takes, was granted by op->source, or
+ * may be by Redis, now or later: then a first answer that there is nothing to
+ * give back is not the last word.  Nothing of op is needed afterwards.  Does
+ * nothing for what has no way back.
+ *
+ * Counting operations, those of buckets and windows, may not be given back
+ * twice: they are not asked for again when it is not known whether they were
+ * done, and only given back when they were granted.
+ */
+void ngx_coord_giveback(ngx_coord_op_t *op, ngx_coord_giveback_e how);
+
+/*
+ * The same for any operation that does no harm when it is done twice, such as
+ * the release of a claim: a copy of op is sent, and again until it is
+ * answered, for as long as life (nanoseconds) from now on.  op has neither a
+ * blob nor a record.
+ */
+void ngx_coord_giveback_op(ngx_coord_op_t *op, ngx_coord_nsec_t life);
+
+/*
+ * Sends what is to be given back in this turn now and not at its end; for a
+ * caller that asks for what may depend on it.
+ */
+void ngx_coord_giveback_flush(ngx_coord_store_t *store);
+
+/*
+ * For exit_process, before the connections of the store end: sends all that
+ * is left, once.
+ */
+void ngx_coord_giveback_exit(ngx_coord_store_t *store);
+
+
+#endif /* _NGX_COORD_GIVEBACK_H_INCLUDED_ */
