@@ -9,6 +9,7 @@
 
 
 #include "ngx_http_coord_idempotency.h"
+#include "ngx_coord_giveback.h"
 
 
 /* bytes of results that wait for their store, in a worker */
@@ -28,6 +29,7 @@ static void ngx_http_coord_run_over(ngx_http_coord_idempotency_t *run,
     ngx_coord_run_e state);
 static void ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run);
 static void ngx_http_coord_run_unknown(ngx_http_coord_idempotency_t *run);
+static void ngx_http_coord_run_flush(ngx_http_coord_idempotency_t *run);
 static void ngx_http_coord_run_complete(ngx_http_coord_idempotency_t *run);
 static ngx_coord_batch_t *ngx_http_coord_run_batch(
     ngx_http_coord_idempotency_t *run, const ngx_coord_op_type_t *type);
@@ -216,6 +218,10 @@ ngx_http_coord_run_ask_again(ngx_http_coord_idempotency_t *run,
         return;
     }
 
+    /* what comes of it is given back with the claim, not by the store */
+
+    batch->ops[0].again = 1;
+
     batch->handler = ngx_http_coord_run_renewed;
     batch->data = run;
 
@@ -309,22 +315,28 @@ ngx_http_coord_run_over(ngx_http_coord_idempotency_t *run,
 static void
 ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run)
 {
-    ngx_coord_batch_t  *batch;
+    ngx_coord_giveback_e  how;
+
+    /* a claim that is just asked for again may be granted yet */
+
+    how = run->renewal ? NGX_COORD_GIVEBACK_ASKED
+                       : NGX_COORD_GIVEBACK_GRANTED;
+
+    if (run->op.source != NGX_COORD_SOURCE_REDIS) {
+        how = NGX_COORD_GIVEBACK_GRANTED;
+    }
 
     ngx_http_coord_run_over(run, NGX_COORD_RUN_FREED);
 
-    batch = ngx_http_coord_run_batch(run,
-                                             &ngx_coord_op_claim_release);
-    if (batch) {
-        ngx_http_coord_run_push(batch);
-    }
+    ngx_coord_giveback(&run->op, how);
+    ngx_http_coord_run_flush(run);
 }
 
 
 static void
 ngx_http_coord_run_unknown(ngx_http_coord_idempotency_t *run)
 {
-    ngx_coord_batch_t  *batch;
+    ngx_coord_op_t  op;
 
     ngx_http_coord_run_log(run->request, run, NGX_LOG_WARN,
                            "the outcome is unknown");
@@ -336,12 +348,22 @@ ngx_http_coord_run_unknown(ngx_http_coord_idempotency_t *run)
 
     ngx_http_coord_run_over(run, NGX_COORD_RUN_UNKNOWN);
 
-    batch = ngx_http_coord_run_batch(run, &ngx_coord_op_claim_renew);
+    op = run->op;
+    op.type = &ngx_coord_op_claim_renew;
+    op.u.claim.lease = 0;
 
-    if (batch) {
-        batch->ops[0].u.claim.lease = 0;
-        ngx_http_coord_run_push(batch);
-    }
+    ngx_coord_giveback_op(&op, run->op.u.claim.lease);
+    ngx_http_coord_run_flush(run);
+}
+
+
+/* what was given back leaves before the client gets the last of its response */
+
+static void
+ngx_http_coord_run_flush(ngx_http_coord_idempotency_t *run)
+{
+    ngx_coord_giveback_flush(run->conf->zone->store);
+    ngx_coord_store_push(run->conf->zone->store);
 }
 
 

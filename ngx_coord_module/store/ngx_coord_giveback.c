@@ -240,7 +240,7 @@ ngx_coord_giveback_local(ngx_coord_op_t *op, const ngx_coord_op_type_t *type)
     ngx_coord_op_t  give;
 
     ngx_coord_giveback_copy(&give, op, type);
-    ngx_coord_memory_run(&give);
+    ngx_coord_near_run(&give);
     ngx_coord_journal_remove(&give);
 
     ngx_coord_wake(give.zone, give.key, give.key_len);

@@ -104,7 +104,7 @@ ngx_coord_redis_ready(ngx_coord_redis_t *redis)
 
 
 void
-ngx_coord_memory_run(ngx_coord_op_t *op)
+ngx_coord_near_run(ngx_coord_op_t *op)
 {
     fail();
 }
