@@ -43,6 +43,7 @@ for my $s (qw(redis memory)) {
     coord_limit_conn_zone \$arg_k zone=$s:1m lease=1s store=$s;
     coord_lock_zone \$arg_k zone=$s:1m lease=1s store=$s;
     coord_session_zone \$arg_k zone=$s:1m ttl=1m store=$s;
+    coord_session_zone \$arg_k zone=${s}_used:1m ttl=600ms store=$s;
 EOF
     $server .= <<"EOF";
         location = /$s/req { coord_limit_req zone=$s burst=5; empty_gif; }
@@ -52,6 +53,8 @@ EOF
         location = /$s/lock { coord_lock zone=$s wait=10s; empty_gif; }
         location = /$s/session { coord_session zone=$s bind=\$arg_b;
                                  empty_gif; }
+        location = /$s/used { coord_session zone=${s}_used bind=\$arg_b;
+                              proxy_pass http://%%ORIGIN%%/slow; }
         location = /$s/key {
             coord_idempotency required;
             coord_idempotency_scope off;
@@ -94,6 +97,8 @@ for my $s (qw(redis memory)) {
        "$s: delayed requests");
     is(statuses($n->get("/$s/session?k=1&b=1"),
                 $n->get("/$s/session?k=1&b=2")), '200 403', 'a session');
+    is(statuses($n->get("/$s/used?k=1&b=1"),
+                $n->get("/$s/used?k=1&b=2")), '200 403', 'a session in use');
 
     my @twins = $t->parallel([map {
         $n->req("/$s/key", method => 'POST', body => 'x',

@@ -191,7 +191,7 @@ static ngx_http_coord_session_state_t *
 ngx_http_coord_session_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_session_conf_t *scf)
 {
-    ngx_http_coord_loc_conf_t        *clcf;
+    ngx_http_coord_loc_conf_t        *lcf;
     ngx_http_coord_session_state_t   *state;
     ngx_http_coord_session_client_t  *client;
 
@@ -205,13 +205,13 @@ ngx_http_coord_session_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
         return NULL;
     }
 
-    clcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
 
     state->ctx = ctx;
     state->conf = scf;
     state->use = scf->use;
     state->on_failure = (scf->use->on_failure == NGX_CONF_UNSET_UINT)
-                        ? clcf->on_failure : scf->use->on_failure;
+                        ? lcf->on_failure : scf->use->on_failure;
 
     client->state = state;
 

@@ -214,13 +214,13 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 static ngx_int_t
 ngx_http_coord_session_init(ngx_conf_t *cf)
 {
-    ngx_http_coord_main_conf_t  *cmcf;
+    ngx_http_coord_main_conf_t  *mcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
     ngx_http_coord_sticky_check(cf);
 
-    if ((cmcf->used & (1 << ngx_http_coord_session_feature.slot)) == 0) {
+    if ((mcf->used & (1 << ngx_http_coord_session_feature.slot)) == 0) {
         return NGX_OK;
     }
 
