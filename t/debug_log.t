@@ -93,6 +93,9 @@ if (!$t->wait_for(sub { $n->log_lines(qr/\[debug\]/) }, 1)) {
 
 
 for my $s (qw(redis memory)) {
+    ok($t->wait_for(sub { statuses(map { $n->get("/$s/session?k=0&b=$_") }
+                                   1, 2, 2, 2) eq '200 403 403 403' }, 20),
+       "$s: the store answers");
     is(statuses($n->parallel(3, "/$s/req?k=1")), '200 200 200',
        "$s: delayed requests");
     is(statuses($n->get("/$s/session?k=1&b=1"),
