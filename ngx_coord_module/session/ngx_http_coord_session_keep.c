@@ -194,6 +194,10 @@ ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
     op->u.session.ttl = life;
 
     (void) ngx_coord_batch_send(batch);
+
+    /* it stands for a request that comes after the response */
+
+    ngx_coord_store_push(state->use->zone->store);
 }
 
 
