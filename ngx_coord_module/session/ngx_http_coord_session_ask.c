@@ -361,7 +361,10 @@ ngx_http_coord_session_was_read(ngx_http_request_t *r,
 
         if (!check->u.session.found) {
             record->revoked = 1;
-            ngx_http_coord_session_mark(state);
+
+            if (!ngx_http_coord_session_expired(state)) {
+                ngx_http_coord_session_mark(state);
+            }
         }
     }
 
