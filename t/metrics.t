@@ -234,4 +234,58 @@ SKIP: {
     is($? . $said, '0', 'promtool check metrics');
 }
 
+
+
+# zones of all features in one text
+
+my $all = $t->node(name => 'all', http => <<'EOF')->start;
+    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_limit_req_zone $arg_k zone=a:1m rate=1r/s;
+    coord_limit_conn_zone $arg_k zone=a:1m;
+    coord_lock_zone $arg_k zone=a:1m;
+    coord_session_zone $arg_k zone=a:1m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+
+        location / {
+            coord_limit_req zone=a burst=9 nodelay;
+            coord_limit_conn a 10;
+            coord_lock zone=a;
+            coord_session zone=a bind=$arg_b;
+            coord_idempotency on;
+            coord_idempotency_scope off;
+            proxy_pass http://%%ORIGIN%%/x;
+        }
+
+        location = /status { coord_status keys; }
+    }
+EOF
+
+$all->post("/?k=1&b=$_", 'x', headers => { 'Idempotency-Key' => 'i' })
+    for 1, 1, 2;
+
+$text = $all->get('/status?format=prometheus')->body;
+$json = decode_json($all->get('/status?format=json')->body);
+
+is_deeply([sort map { $_->{feature} } @{ $json->{zones} }],
+          [qw(idempotency limit_conn limit_req lock session)],
+          'zones of all features');
+
+my %times;
+$times{$_}++ for $text =~ /^(coord_[^ ]+) /mg;
+is(join(' ', grep { $times{$_} > 1 } sort keys %times), '', 'each series once');
+
+SKIP: {
+    skip 'promtool is missing (Debian package prometheus)', 1
+        unless grep { -x "$_/promtool" } split /:/, $ENV{PATH};
+
+    open my $out, '>', $t->dir . '/metrics' or die $!;
+    print $out $text;
+    close $out;
+
+    my $said = `promtool check metrics < @{[$t->dir]}/metrics 2>&1`;
+    is($? . $said, '0', 'promtool check metrics');
+}
+
 done_testing();

@@ -196,6 +196,13 @@ SKIP: {
           { instance => 'a', feature => 'limit_req', zone => 'one' },
           'Requests pass limit_req zone one without a decision' ],
 
+        [ { 'coord_zone_evictions_total{A,feature="limit_req",zone="one"}'
+            => '0+5x30' },
+          'CoordZoneFull', 'warning',
+          { instance => 'a', feature => 'limit_req', zone => 'one' },
+          'The memory of limit_req zone one is full, keys are forgotten before '
+          . 'their time' ],
+
         [ { "coord_decisions_total$one\"rejected\"}" => '0+2500x30' },
           'CoordManyRefused', 'info',
           { feature => 'limit_req', zone => 'one' },
@@ -269,6 +276,9 @@ sub healthy {
             $series{"coord_store_latency_seconds_bucket{$labels,le=\"$_\"}"}
                 = '0+600x30' for '0.025', '0.05', '+Inf';
         }
+
+        $series{"coord_zone_evictions_total{$node,feature=\"limit_req\","
+                . "zone=\"one\"}"} = '7x30';
 
         $series{"coord_decisions_total{$node,feature=\"limit_req\","
                 . "zone=\"one\",outcome=\"$_->[0]\"}"} = $_->[1]
