@@ -212,13 +212,13 @@ ngx_http_coord_api_route(ngx_http_coord_api_t *api, ngx_str_t *name)
 {
     ngx_uint_t                      i;
     ngx_http_coord_feature_t      **features;
-    ngx_http_coord_main_conf_t     *cmcf;
+    ngx_http_coord_main_conf_t     *mcf;
     const ngx_http_coord_route_t   *route;
 
-    cmcf = ngx_http_get_module_main_conf(api->request, ngx_http_coord_module);
-    features = cmcf->features.elts;
+    mcf = ngx_http_get_module_main_conf(api->request, ngx_http_coord_module);
+    features = mcf->features.elts;
 
-    for (i = 0; i < cmcf->features.nelts; i++) {
+    for (i = 0; i < mcf->features.nelts; i++) {
 
         for (route = features[i]->routes; route && route->name.len; route++) {
 
@@ -320,13 +320,13 @@ ngx_http_coord_api_zone(ngx_http_request_t *r, ngx_http_coord_api_t *api,
 {
     ngx_uint_t                    i;
     ngx_coord_zone_t             *zone;
-    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_main_conf_t   *mcf;
     ngx_http_coord_zone_conf_t  **zones;
 
-    cmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
-    zones = cmcf->zones.elts;
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+    zones = mcf->zones.elts;
 
-    for (i = 0; i < cmcf->zones.nelts; i++) {
+    for (i = 0; i < mcf->zones.nelts; i++) {
         zone = &zones[i]->zone;
 
         if (zone->kind == api->kind

@@ -472,9 +472,9 @@ ngx_http_coord_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     ngx_str_t                   *value;
     ngx_http_core_loc_conf_t    *clcf;
-    ngx_http_coord_main_conf_t  *cmcf;
+    ngx_http_coord_main_conf_t  *mcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     if (clcf->handler == ngx_http_coord_status_handler) {
@@ -492,10 +492,10 @@ ngx_http_coord_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
 
         scf->keys = 1;
-        cmcf->metrics.keys = 1;
+        mcf->metrics.keys = 1;
     }
 
-    cmcf->status = 1;
+    mcf->status = 1;
     clcf->handler = ngx_http_coord_status_handler;
     ngx_http_coord_exempt(cf);
 
@@ -507,16 +507,16 @@ static char *
 ngx_http_coord_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_core_loc_conf_t    *clcf;
-    ngx_http_coord_main_conf_t  *cmcf;
+    ngx_http_coord_main_conf_t  *mcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     if (clcf->handler == ngx_http_coord_health_handler) {
         return "is duplicate";
     }
 
-    cmcf->status = 1;
+    mcf->status = 1;
     clcf->handler = ngx_http_coord_health_handler;
     ngx_http_coord_exempt(cf);
 

@@ -32,26 +32,26 @@ ngx_http_coord_status_look(ngx_http_coord_status_t *st, ngx_http_request_t *r)
     ngx_uint_t                    i;
     ngx_coord_zone_t             *zone;
     ngx_coord_store_t           **stores;
-    ngx_http_coord_main_conf_t   *cmcf;
+    ngx_http_coord_main_conf_t   *mcf;
 
     ngx_memzero(st, sizeof(ngx_http_coord_status_t));
 
-    cmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
 
     st->request = r;
-    st->conf = cmcf;
+    st->conf = mcf;
 
-    ngx_coord_metrics_look(cmcf->metrics.shm, &st->view);
+    ngx_coord_metrics_look(mcf->metrics.shm, &st->view);
 
-    st->stores = ngx_pcalloc(r->pool, (cmcf->stores.nelts + 1)
+    st->stores = ngx_pcalloc(r->pool, (mcf->stores.nelts + 1)
                                       * sizeof(ngx_http_coord_status_store_t));
     if (st->stores == NULL) {
         return NGX_ERROR;
     }
 
-    stores = cmcf->stores.elts;
+    stores = mcf->stores.elts;
 
-    for (i = 0; i < cmcf->stores.nelts; i++) {
+    for (i = 0; i < mcf->stores.nelts; i++) {
         ngx_http_coord_status_store(st, stores[i]);
     }
 
@@ -62,8 +62,8 @@ ngx_http_coord_status_look(ngx_http_coord_status_t *st, ngx_http_request_t *r)
             return NGX_OK;
         }
 
-        if (zone->store == cmcf->local) {
-            ngx_http_coord_status_store(st, cmcf->local);
+        if (zone->store == mcf->local) {
+            ngx_http_coord_status_store(st, mcf->local);
             return NGX_OK;
         }
     }
