@@ -53,6 +53,10 @@ sub whole {
 }
 
 my $blocks = 0;
+my $pem = $t->dir . '/gate.pem';
+
+system("openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=gate -days 9"
+       . " -keyout $pem.key -out $pem >$pem.log 2>&1");
 
 for my $file ("$root/README.md", glob "$root/docs/*.md") {
     my ($name) = $file =~ m{([^/]+)$};
@@ -61,13 +65,18 @@ for my $file ("$root/README.md", glob "$root/docs/*.md") {
     for my $block (slurp($file) =~ /^```nginx\n(.*?)^```/msg) {
         my $text = whole($block);
 
-        # the one file that a configuration reads
+        next if $block =~ /ssl_certificate/ && !-s $pem;
+
+        # the files that configurations read
         my $node = $t->node(name => "doc" . ++$blocks, conf => 'http {}');
         mkdir $node->file('conf');
         spew($node->file('conf/redis.pass'), "secret\n");
+        spew($node->file($_), slurp($pem)) for grep { -s $pem } 'gate.pem',
+                                                                'clients.pem';
+        spew($node->file('gate.key'), slurp("$pem.key")) if -s $pem;
 
         $text =~ s/^(\s*server \{\n)(?!.*listen)/$1 listen 127.0.0.1:8080;\n/mg;
-        $text =~ s/127\.0\.0\.1:8080|(?<=listen )8080/127.0.0.1:%%PORT%%/g;
+        $text =~ s/127\.0\.0\.1:8080|(?<=listen )(?:8080|443)/127.0.0.1:%%PORT%%/g;
         $text =~ s{^load_module.*\n}{}m;
 
         $node->conf(conf => $text);
