@@ -81,8 +81,31 @@ function finish(    i, n, text)
         text = text (i == 0 ? " = 0" : "") (i + 1 < nargs ? "," : "") "\n"
     }
     text = text "};\n\n"
-    indices[scripts] = text "#define NGX_COORD_" upper[scripts] "_NARGS  " \
-                       nargs
+    text = text "#define NGX_COORD_" upper[scripts] "_NARGS  " nargs
+
+    names = ""
+    for (i = 0; i < replies; i++) {
+        if (reply_name[i] != "") {
+            names = names (names == "" ? "" : ",\n") "    NGX_COORD_" \
+                    upper[scripts] "_" toupper(reply_name[i]) "_REPLY = " i
+        }
+    }
+    if (names != "") {
+        text = text "\n\n/* its replies */\n\nenum {\n" names "\n};"
+    }
+
+    indices[scripts] = text
+
+    text = ""
+    for (i = 0; i < replies; i++) {
+        text = text "    " reply_shape[i] (i + 1 < replies ? "," : "") "\n"
+    }
+    shapes[scripts] = text
+
+    keys_of[scripts] = nkeys
+    key_refs[scripts] = nrefs
+    bound_of[scripts] = bound
+    nkeys_max = nkeys > nkeys_max ? nkeys : nkeys_max
 
     parts[scripts] = body
     count[scripts] = nparts
@@ -110,9 +133,32 @@ function part(index_)
 {
     body = body "    { " (literal == "" ? "\"\"" : literal) ",\n"
     body = body "      " len ", " index_ " },\n"
+    bound += len
     literal = ""
     len = 0
     nparts++
+}
+
+# what a reply may be, from "int|nil", "[int,int|nil]", "list", ...
+function shape(what, line,    i, n, kinds, mask)
+{
+    if (what ~ /^\[/ || what == "list") {
+        return "NGX_COORD_REPLY_ARRAY"
+    }
+
+    n = split(what, kinds, "|")
+    mask = ""
+
+    for (i = 1; i <= n; i++) {
+        if (kinds[i] !~ /^(int|string|status|nil)$/) {
+            fail(line, "\"" what "\" is no kind of reply")
+        }
+
+        mask = mask (i == 1 ? "" : "|") "NGX_COORD_REPLY_" \
+               (kinds[i] == "int" ? "INTEGER" : toupper(kinds[i]))
+    }
+
+    return mask
 }
 
 function declare(what, line)
@@ -136,7 +182,11 @@ FNR == 1 {
     sub(/\.redis$/, "", script)
     state = "header"
     ncommands = nargs = nparts = replies = len = 0
+    nkeys = nrefs = bound = 0
     literal = body = ""
+    split("", is_key)
+    split("", reply_name)
+    split("", reply_shape)
     split("", seen)
     split("", declared)
     split("", arg)
@@ -183,6 +233,8 @@ FNR == 1 {
     if (field == "keys") {
         for (i = 3; i <= NF; i++) {
             declare($i, FNR)
+            is_key[$i] = 1
+            nkeys++
         }
 
     } else if (field == "args") {
@@ -191,7 +243,18 @@ FNR == 1 {
         }
 
     } else if (field == "reply") {
-        replies++
+
+        # "name=kind": the code calls it by its name
+
+        reply_name[replies] = ""
+
+        if ($3 ~ /^[a-z][a-z0-9_]*=/) {
+            reply_name[replies] = $3
+            sub(/=.*/, "", reply_name[replies])
+            sub(/^[a-z0-9_]*=/, "", $3)
+        }
+
+        reply_shape[replies++] = shape($3, FNR)
     }
 
     next
@@ -254,6 +317,13 @@ $0 == "EXEC" {
             order[nargs++] = p
         }
 
+        if (p in is_key) {
+            nrefs++
+
+        } else {
+            bound += 128
+        }
+
         part("NGX_COORD_" toupper(script) "_" toupper(p))
     }
 }
@@ -281,6 +351,10 @@ END {
     }
     print "    NGX_COORD_SCRIPT_MAX"
     print "} ngx_coord_script_e;"
+    print ""
+    print ""
+    print "/* the keys of one script, at most */"
+    print "#define NGX_COORD_SCRIPT_KEYS  " nkeys_max
 
     for (i = 1; i <= scripts; i++) {
         print ""
@@ -306,6 +380,11 @@ END {
         print ""
         printf "%s", parts[i]
         print "};"
+        print ""
+        print ""
+        print "static const u_char  ngx_coord_" name[i] "_replies[] = {"
+        printf "%s", shapes[i]
+        print "};"
     }
 
     print ""
@@ -316,8 +395,9 @@ END {
         print ""
         print "    { ngx_string(\"" name[i] "\"),"
         print "      NGX_COORD_" upper[i] "_NARGS, " commands[i] ", " \
-              count[i] ","
-        print "      ngx_coord_" name[i] "_parts },"
+              keys_of[i] ", " key_refs[i] ", " bound_of[i] ","
+        print "      ngx_coord_" name[i] "_replies,"
+        print "      " count[i] ", ngx_coord_" name[i] "_parts },"
     }
     print "};"
     print ""

@@ -616,7 +616,7 @@ sub script {
     open(my $fh, '<', $file) or die "$file: $!";
 
     while (<$fh>) {
-        push @shapes, $1 if /^# reply: (\S+)/;
+        push @shapes, $1 if /^# reply: (?:[a-z0-9_]+=)?(\S+)/;
         push @commands, [ split ] if !/^#/;
     }
 

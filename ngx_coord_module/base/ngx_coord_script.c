@@ -9,48 +9,11 @@
 #include "ngx_coord_script.h"
 
 
-/* "$20\r\n", the digits and the sign of an int64_t, "\r\n" */
-#define NGX_COORD_SCRIPT_NUMBER_LEN  (5 + NGX_INT64_LEN + 2)
-
-/* "$", the digits of a length, and twice "\r\n" */
-#define NGX_COORD_SCRIPT_BULK_LEN    (1 + NGX_SIZE_T_LEN + 4)
-
-
 static u_char *ngx_coord_script_digits(u_char *end, uint64_t n);
 static u_char *ngx_coord_script_length(u_char *p, size_t len);
 static u_char *ngx_coord_script_number(u_char *p, int64_t n);
 static u_char *ngx_coord_script_string(u_char *p, const u_char *data,
     size_t len);
-
-
-size_t
-ngx_coord_script_size(const ngx_coord_script_t *script,
-    const ngx_coord_arg_t *args)
-{
-    size_t                          size;
-    ngx_uint_t                      i;
-    const ngx_coord_arg_t          *arg;
-    const ngx_coord_script_part_t  *part;
-
-    size = 0;
-    part = script->parts;
-
-    for (i = 0; i < script->nparts; i++) {
-
-        size += part[i].len;
-
-        if (part[i].arg < 0) {
-            continue;
-        }
-
-        arg = &args[part[i].arg];
-
-        size += (arg->data == NULL) ? NGX_COORD_SCRIPT_NUMBER_LEN
-                                    : NGX_COORD_SCRIPT_BULK_LEN + arg->len;
-    }
-
-    return size;
-}
 
 
 u_char *

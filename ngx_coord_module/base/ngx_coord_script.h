@@ -15,6 +15,14 @@
 #include "ngx_coord.h"
 
 
+/* what a reply may be */
+#define NGX_COORD_REPLY_INTEGER  0x01
+#define NGX_COORD_REPLY_STRING   0x02
+#define NGX_COORD_REPLY_STATUS   0x04
+#define NGX_COORD_REPLY_NIL      0x08
+#define NGX_COORD_REPLY_ARRAY    0x10
+
+
 /*
  * A script is a sequence of parts: RESP text that is sent as it is, followed
  * by one argument as a bulk string.  The last part has arg == -1: text only.
@@ -33,6 +41,10 @@ struct ngx_coord_script_s {
     ngx_str_t                  name;
     ngx_uint_t                 nargs;
     ngx_uint_t                 ncommands;
+    ngx_uint_t                 nkeys;
+    ngx_uint_t                 nrefs;   /* how often keys are written */
+    size_t                     bound;   /* of the rest, see below */
+    const u_char              *replies; /* what each may be */
     ngx_uint_t                 nparts;
     const ngx_coord_script_part_t  *parts;
 };
@@ -50,17 +62,21 @@ typedef struct {
 } ngx_coord_arg_t;
 
 
+/*
+ * An upper bound of the bytes that ngx_coord_script_encode() writes, without
+ * looking at the arguments: key is that of the length of a key, and more the
+ * length of strings above 100 bytes.
+ */
+#define ngx_coord_script_bound(s, key, more)                                  \
+    ((s)->bound + (s)->nrefs * ((key) + 28) + (more))
+
 #define ngx_coord_arg_str(a, d, l)   (a)->data = (d); (a)->len = (l)
 #define ngx_coord_arg_num(a, n)      (a)->data = NULL; (a)->number = (n)
 
 
-/* returns an upper bound of the bytes that ngx_coord_script_encode() writes */
-size_t ngx_coord_script_size(const ngx_coord_script_t *script,
-    const ngx_coord_arg_t *args);
-
 /*
  * Writes the commands of a script in RESP at p, which has room for
- * ngx_coord_script_size() bytes, and returns the end.
+ * ngx_coord_script_bound() bytes, and returns the end.
  */
 u_char *ngx_coord_script_encode(u_char *p, const ngx_coord_script_t *script,
     const ngx_coord_arg_t *args);

@@ -55,6 +55,10 @@ typedef enum {
 } ngx_coord_script_e;
 
 
+/* the keys of one script, at most */
+#define NGX_COORD_SCRIPT_KEYS  4
+
+
 /* forget.redis */
 
 enum {
@@ -64,6 +68,12 @@ enum {
 };
 
 #define NGX_COORD_FORGET_NARGS  3
+
+/* its replies */
+
+enum {
+    NGX_COORD_FORGET_DROPPED_REPLY = 0
+};
 
 
 /* gcra_give.redis */
@@ -130,6 +140,15 @@ enum {
 
 #define NGX_COORD_IDEMPOTENCY_CLAIM_NARGS  6
 
+/* its replies */
+
+enum {
+    NGX_COORD_IDEMPOTENCY_CLAIM_RECORD_REPLY = 0,
+    NGX_COORD_IDEMPOTENCY_CLAIM_LAPSED_REPLY = 1,
+    NGX_COORD_IDEMPOTENCY_CLAIM_GRANTED_REPLY = 4,
+    NGX_COORD_IDEMPOTENCY_CLAIM_HOLDER_REPLY = 5
+};
+
 
 /* idempotency_complete.redis */
 
@@ -146,6 +165,12 @@ enum {
 };
 
 #define NGX_COORD_IDEMPOTENCY_COMPLETE_NARGS  9
+
+/* its replies */
+
+enum {
+    NGX_COORD_IDEMPOTENCY_COMPLETE_STORED_REPLY = 0
+};
 
 
 /* idempotency_discard.redis */
@@ -190,6 +215,12 @@ enum {
 
 #define NGX_COORD_IDEMPOTENCY_RENEW_NARGS  4
 
+/* its replies */
+
+enum {
+    NGX_COORD_IDEMPOTENCY_RENEW_SCORE_REPLY = 1
+};
+
 
 /* lease_acquire.redis */
 
@@ -204,6 +235,14 @@ enum {
 };
 
 #define NGX_COORD_LEASE_ACQUIRE_NARGS  7
+
+/* its replies */
+
+enum {
+    NGX_COORD_LEASE_ACQUIRE_GRANTED_REPLY = 3,
+    NGX_COORD_LEASE_ACQUIRE_REFUSED_REPLY = 4,
+    NGX_COORD_LEASE_ACQUIRE_USED_REPLY = 7
+};
 
 
 /* lease_release.redis */
@@ -238,6 +277,12 @@ enum {
 
 #define NGX_COORD_LEASE_RENEW_NARGS  4
 
+/* its replies */
+
+enum {
+    NGX_COORD_LEASE_RENEW_SCORE_REPLY = 1
+};
+
 
 /* lease_turn.redis */
 
@@ -256,6 +301,16 @@ enum {
 
 #define NGX_COORD_LEASE_TURN_NARGS  10
 
+/* its replies */
+
+enum {
+    NGX_COORD_LEASE_TURN_GRANTED_REPLY = 8,
+    NGX_COORD_LEASE_TURN_REFUSED_REPLY = 9,
+    NGX_COORD_LEASE_TURN_USED_REPLY = 13,
+    NGX_COORD_LEASE_TURN_HEAD_REPLY = 14,
+    NGX_COORD_LEASE_TURN_WAITING_REPLY = 15
+};
+
 
 /* lock_token.redis */
 
@@ -266,6 +321,12 @@ enum {
 };
 
 #define NGX_COORD_LOCK_TOKEN_NARGS  3
+
+/* its replies */
+
+enum {
+    NGX_COORD_LOCK_TOKEN_TOKEN_REPLY = 1
+};
 
 
 /* session_bind.redis */
@@ -337,6 +398,13 @@ enum {
 };
 
 #define NGX_COORD_SET_PEEK_NARGS  2
+
+/* its replies */
+
+enum {
+    NGX_COORD_SET_PEEK_USED_REPLY = 0,
+    NGX_COORD_SET_PEEK_FIRST_REPLY = 1
+};
 
 
 /* sliding_log_give.redis */
@@ -424,6 +492,12 @@ enum {
 
 #define NGX_COORD_USER_CHECK_NARGS  2
 
+/* its replies */
+
+enum {
+    NGX_COORD_USER_CHECK_SEEN_REPLY = 0
+};
+
 
 /* user_drop.redis */
 
@@ -433,6 +507,12 @@ enum {
 };
 
 #define NGX_COORD_USER_DROP_NARGS  2
+
+/* its replies */
+
+enum {
+    NGX_COORD_USER_DROP_DROPPED_REPLY = 0
+};
 
 
 /* user_list.redis */
@@ -445,6 +525,13 @@ enum {
 
 #define NGX_COORD_USER_LIST_NARGS  3
 
+/* its replies */
+
+enum {
+    NGX_COORD_USER_LIST_COUNT_REPLY = 1,
+    NGX_COORD_USER_LIST_LIST_REPLY = 2
+};
+
 
 /* user_revoke.redis */
 
@@ -453,6 +540,12 @@ enum {
 };
 
 #define NGX_COORD_USER_REVOKE_NARGS  1
+
+/* its replies */
+
+enum {
+    NGX_COORD_USER_REVOKE_COUNT_REPLY = 0
+};
 
 
 /* user_seen.redis */
@@ -490,6 +583,13 @@ enum {
 };
 
 #define NGX_COORD_WAIT_ENTER_NARGS  6
+
+/* its replies */
+
+enum {
+    NGX_COORD_WAIT_ENTER_GRANTED_REPLY = 2,
+    NGX_COORD_WAIT_ENTER_REFUSED_REPLY = 3
+};
 
 
 /* wait_leave.redis */
@@ -568,6 +668,11 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_forget_replies[] = {
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_gcra_give_parts[] = {
 
@@ -588,6 +693,12 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_gcra_give_replies[] = {
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_gcra_peek_parts[] = {
 
@@ -601,6 +712,11 @@ static const ngx_coord_script_part_t
       "$3\r\nu32\r\n"
       "$2\r\n96\r\n",
       51, -1 },
+};
+
+
+static const u_char  ngx_coord_gcra_peek_replies[] = {
+    NGX_COORD_REPLY_ARRAY
 };
 
 
@@ -640,6 +756,12 @@ static const ngx_coord_script_part_t
       42, NGX_COORD_GCRA_SWAP_K },
     { "",
       0, NGX_COORD_GCRA_SWAP_TTL },
+};
+
+
+static const u_char  ngx_coord_gcra_swap_replies[] = {
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -707,6 +829,12 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_gcra_take_replies[] = {
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_idempotency_claim_parts[] = {
 
@@ -752,6 +880,17 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_idempotency_claim_replies[] = {
+    NGX_COORD_REPLY_STRING,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_idempotency_complete_parts[] = {
 
@@ -788,6 +927,15 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_idempotency_complete_replies[] = {
+    NGX_COORD_REPLY_STATUS|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_idempotency_discard_parts[] = {
 
@@ -802,12 +950,23 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_idempotency_discard_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_idempotency_record_parts[] = {
 
     { "*2\r\n"
       "$3\r\nGET\r\n",
       13, NGX_COORD_IDEMPOTENCY_RECORD_R },
+};
+
+
+static const u_char  ngx_coord_idempotency_record_replies[] = {
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
 };
 
 
@@ -824,6 +983,12 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_IDEMPOTENCY_RELEASE_CHANNEL },
     { "",
       0, NGX_COORD_IDEMPOTENCY_RELEASE_K },
+};
+
+
+static const u_char  ngx_coord_idempotency_release_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -848,6 +1013,13 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_IDEMPOTENCY_RENEW_K },
     { "",
       0, NGX_COORD_IDEMPOTENCY_RENEW_TTL },
+};
+
+
+static const u_char  ngx_coord_idempotency_renew_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -904,6 +1076,19 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_lease_acquire_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_lease_release_parts[] = {
 
@@ -912,6 +1097,11 @@ static const ngx_coord_script_part_t
       14, NGX_COORD_LEASE_RELEASE_K },
     { "",
       0, NGX_COORD_LEASE_RELEASE_ID },
+};
+
+
+static const u_char  ngx_coord_lease_release_replies[] = {
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -928,6 +1118,12 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_LEASE_RELEASE_WAKE_CHANNEL },
     { "",
       0, NGX_COORD_LEASE_RELEASE_WAKE_K },
+};
+
+
+static const u_char  ngx_coord_lease_release_wake_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -952,6 +1148,13 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_LEASE_RENEW_K },
     { "",
       0, NGX_COORD_LEASE_RENEW_TTL },
+};
+
+
+static const u_char  ngx_coord_lease_renew_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -1051,6 +1254,27 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_lease_turn_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_lock_token_parts[] = {
 
@@ -1068,6 +1292,13 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_LOCK_TOKEN_T },
     { "",
       0, NGX_COORD_LOCK_TOKEN_TTL },
+};
+
+
+static const u_char  ngx_coord_lock_token_replies[] = {
+    NGX_COORD_REPLY_STATUS|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -1113,6 +1344,17 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_session_bind_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_session_get_parts[] = {
 
@@ -1128,6 +1370,13 @@ static const ngx_coord_script_part_t
     { "*2\r\n"
       "$4\r\nPTTL\r\n",
       14, NGX_COORD_SESSION_GET_K },
+};
+
+
+static const u_char  ngx_coord_session_get_replies[] = {
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -1150,6 +1399,13 @@ static const ngx_coord_script_part_t
       8, NGX_COORD_SESSION_REVOKE_TTL },
     { "$3\r\nGET\r\n",
       9, -1 },
+};
+
+
+static const u_char  ngx_coord_session_revoke_replies[] = {
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
 };
 
 
@@ -1176,6 +1432,13 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_session_set_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_session_touch_parts[] = {
 
@@ -1184,6 +1447,11 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_SESSION_TOUCH_K },
     { "",
       0, NGX_COORD_SESSION_TOUCH_TTL },
+};
+
+
+static const u_char  ngx_coord_session_touch_replies[] = {
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -1211,6 +1479,12 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_set_peek_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_ARRAY
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_sliding_log_give_parts[] = {
 
@@ -1219,6 +1493,11 @@ static const ngx_coord_script_part_t
       14, NGX_COORD_SLIDING_LOG_GIVE_K },
     { "",
       0, NGX_COORD_SLIDING_LOG_GIVE_ID },
+};
+
+
+static const u_char  ngx_coord_sliding_log_give_replies[] = {
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -1281,6 +1560,20 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_sliding_log_take_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_sliding_window_give_parts[] = {
 
@@ -1292,6 +1585,11 @@ static const ngx_coord_script_part_t
       18, NGX_COORD_SLIDING_WINDOW_GIVE_MINUS_COST },
     { "$1\r\nt\r\n",
       7, -1 },
+};
+
+
+static const u_char  ngx_coord_sliding_window_give_replies[] = {
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
 };
 
 
@@ -1307,6 +1605,12 @@ static const ngx_coord_script_part_t
       23, NGX_COORD_SLIDING_WINDOW_PEEK_PREV },
     { "$1\r\nt\r\n",
       7, -1 },
+};
+
+
+static const u_char  ngx_coord_sliding_window_peek_replies[] = {
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
 };
 
 
@@ -1375,6 +1679,20 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_sliding_window_take_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_STRING,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_user_add_parts[] = {
 
@@ -1411,6 +1729,15 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_user_add_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_user_check_parts[] = {
 
@@ -1422,6 +1749,11 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_user_check_replies[] = {
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_user_drop_parts[] = {
 
@@ -1430,6 +1762,11 @@ static const ngx_coord_script_part_t
       14, NGX_COORD_USER_DROP_I },
     { "",
       0, NGX_COORD_USER_DROP_ID },
+};
+
+
+static const u_char  ngx_coord_user_drop_replies[] = {
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -1455,6 +1792,13 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_user_list_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_ARRAY
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_user_revoke_parts[] = {
 
@@ -1464,6 +1808,12 @@ static const ngx_coord_script_part_t
     { "*2\r\n"
       "$6\r\nUNLINK\r\n",
       16, NGX_COORD_USER_REVOKE_I },
+};
+
+
+static const u_char  ngx_coord_user_revoke_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -1483,6 +1833,12 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_USER_SEEN_I },
     { "",
       0, NGX_COORD_USER_SEEN_TTL },
+};
+
+
+static const u_char  ngx_coord_user_seen_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -1545,6 +1901,17 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_wait_enter_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_wait_leave_parts[] = {
 
@@ -1561,6 +1928,12 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_wait_leave_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_window_cut_parts[] = {
 
@@ -1569,6 +1942,11 @@ static const ngx_coord_script_part_t
       17, NGX_COORD_WINDOW_CUT_K },
     { "",
       0, NGX_COORD_WINDOW_CUT_WINDOW },
+};
+
+
+static const u_char  ngx_coord_window_cut_replies[] = {
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -1595,6 +1973,12 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_window_give_replies[] = {
+    NGX_COORD_REPLY_STATUS|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_ARRAY
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_window_peek_parts[] = {
 
@@ -1607,6 +1991,12 @@ static const ngx_coord_script_part_t
       "*2\r\n"
       "$4\r\nPTTL\r\n",
       39, NGX_COORD_WINDOW_PEEK_K },
+};
+
+
+static const u_char  ngx_coord_window_peek_replies[] = {
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -1643,172 +2033,219 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_window_take_replies[] = {
+    NGX_COORD_REPLY_STATUS|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 const ngx_coord_script_t
     ngx_coord_scripts[NGX_COORD_SCRIPT_MAX] = {
 
     { ngx_string("forget"),
-      NGX_COORD_FORGET_NARGS, 1, 3,
-      ngx_coord_forget_parts },
+      NGX_COORD_FORGET_NARGS, 1, 3, 3, 16,
+      ngx_coord_forget_replies,
+      3, ngx_coord_forget_parts },
 
     { ngx_string("gcra_give"),
-      NGX_COORD_GCRA_GIVE_NARGS, 2, 4,
-      ngx_coord_gcra_give_parts },
+      NGX_COORD_GCRA_GIVE_NARGS, 2, 1, 2, 342,
+      ngx_coord_gcra_give_replies,
+      4, ngx_coord_gcra_give_parts },
 
     { ngx_string("gcra_peek"),
-      NGX_COORD_GCRA_PEEK_NARGS, 1, 2,
-      ngx_coord_gcra_peek_parts },
+      NGX_COORD_GCRA_PEEK_NARGS, 1, 1, 1, 69,
+      ngx_coord_gcra_peek_replies,
+      2, ngx_coord_gcra_peek_parts },
 
     { ngx_string("gcra_swap"),
-      NGX_COORD_GCRA_SWAP_NARGS, 2, 6,
-      ngx_coord_gcra_swap_parts },
+      NGX_COORD_GCRA_SWAP_NARGS, 2, 1, 2, 790,
+      ngx_coord_gcra_swap_replies,
+      6, ngx_coord_gcra_swap_parts },
 
     { ngx_string("gcra_take"),
-      NGX_COORD_GCRA_TAKE_NARGS, 2, 11,
-      ngx_coord_gcra_take_parts },
+      NGX_COORD_GCRA_TAKE_NARGS, 2, 1, 2, 1637,
+      ngx_coord_gcra_take_replies,
+      11, ngx_coord_gcra_take_parts },
 
     { ngx_string("idempotency_claim"),
-      NGX_COORD_IDEMPOTENCY_CLAIM_NARGS, 7, 12,
-      ngx_coord_idempotency_claim_parts },
+      NGX_COORD_IDEMPOTENCY_CLAIM_NARGS, 7, 2, 7, 871,
+      ngx_coord_idempotency_claim_replies,
+      12, ngx_coord_idempotency_claim_parts },
 
     { ngx_string("idempotency_complete"),
-      NGX_COORD_IDEMPOTENCY_COMPLETE_NARGS, 5, 12,
-      ngx_coord_idempotency_complete_parts },
+      NGX_COORD_IDEMPOTENCY_COMPLETE_NARGS, 5, 2, 5, 987,
+      ngx_coord_idempotency_complete_replies,
+      12, ngx_coord_idempotency_complete_parts },
 
     { ngx_string("idempotency_discard"),
-      NGX_COORD_IDEMPOTENCY_DISCARD_NARGS, 2, 3,
-      ngx_coord_idempotency_discard_parts },
+      NGX_COORD_IDEMPOTENCY_DISCARD_NARGS, 2, 2, 2, 155,
+      ngx_coord_idempotency_discard_replies,
+      3, ngx_coord_idempotency_discard_parts },
 
     { ngx_string("idempotency_record"),
-      NGX_COORD_IDEMPOTENCY_RECORD_NARGS, 1, 1,
-      ngx_coord_idempotency_record_parts },
+      NGX_COORD_IDEMPOTENCY_RECORD_NARGS, 1, 1, 1, 13,
+      ngx_coord_idempotency_record_replies,
+      1, ngx_coord_idempotency_record_parts },
 
     { ngx_string("idempotency_release"),
-      NGX_COORD_IDEMPOTENCY_RELEASE_NARGS, 2, 4,
-      ngx_coord_idempotency_release_parts },
+      NGX_COORD_IDEMPOTENCY_RELEASE_NARGS, 2, 1, 2, 287,
+      ngx_coord_idempotency_release_replies,
+      4, ngx_coord_idempotency_release_parts },
 
     { ngx_string("idempotency_renew"),
-      NGX_COORD_IDEMPOTENCY_RENEW_NARGS, 3, 7,
-      ngx_coord_idempotency_renew_parts },
+      NGX_COORD_IDEMPOTENCY_RENEW_NARGS, 3, 1, 3, 575,
+      ngx_coord_idempotency_renew_replies,
+      7, ngx_coord_idempotency_renew_parts },
 
     { ngx_string("lease_acquire"),
-      NGX_COORD_LEASE_ACQUIRE_NARGS, 9, 19,
-      ngx_coord_lease_acquire_parts },
+      NGX_COORD_LEASE_ACQUIRE_NARGS, 9, 2, 12, 1064,
+      ngx_coord_lease_acquire_replies,
+      19, ngx_coord_lease_acquire_parts },
 
     { ngx_string("lease_release"),
-      NGX_COORD_LEASE_RELEASE_NARGS, 1, 2,
-      ngx_coord_lease_release_parts },
+      NGX_COORD_LEASE_RELEASE_NARGS, 1, 1, 1, 142,
+      ngx_coord_lease_release_replies,
+      2, ngx_coord_lease_release_parts },
 
     { ngx_string("lease_release_wake"),
-      NGX_COORD_LEASE_RELEASE_WAKE_NARGS, 2, 4,
-      ngx_coord_lease_release_wake_parts },
+      NGX_COORD_LEASE_RELEASE_WAKE_NARGS, 2, 1, 2, 287,
+      ngx_coord_lease_release_wake_replies,
+      4, ngx_coord_lease_release_wake_parts },
 
     { ngx_string("lease_renew"),
-      NGX_COORD_LEASE_RENEW_NARGS, 3, 7,
-      ngx_coord_lease_renew_parts },
+      NGX_COORD_LEASE_RENEW_NARGS, 3, 1, 3, 575,
+      ngx_coord_lease_renew_replies,
+      7, ngx_coord_lease_renew_parts },
 
     { ngx_string("lease_turn"),
-      NGX_COORD_LEASE_TURN_NARGS, 17, 33,
-      ngx_coord_lease_turn_parts },
+      NGX_COORD_LEASE_TURN_NARGS, 17, 4, 24, 1541,
+      ngx_coord_lease_turn_replies,
+      33, ngx_coord_lease_turn_parts },
 
     { ngx_string("lock_token"),
-      NGX_COORD_LOCK_TOKEN_NARGS, 3, 5,
-      ngx_coord_lock_token_parts },
+      NGX_COORD_LOCK_TOKEN_NARGS, 3, 1, 3, 308,
+      ngx_coord_lock_token_replies,
+      5, ngx_coord_lock_token_parts },
 
     { ngx_string("session_bind"),
-      NGX_COORD_SESSION_BIND_NARGS, 7, 13,
-      ngx_coord_session_bind_parts },
+      NGX_COORD_SESSION_BIND_NARGS, 7, 2, 7, 903,
+      ngx_coord_session_bind_replies,
+      13, ngx_coord_session_bind_parts },
 
     { ngx_string("session_get"),
-      NGX_COORD_SESSION_GET_NARGS, 3, 3,
-      ngx_coord_session_get_parts },
+      NGX_COORD_SESSION_GET_NARGS, 3, 2, 3, 63,
+      ngx_coord_session_get_replies,
+      3, ngx_coord_session_get_parts },
 
     { ngx_string("session_revoke"),
-      NGX_COORD_SESSION_REVOKE_NARGS, 3, 6,
-      ngx_coord_session_revoke_parts },
+      NGX_COORD_SESSION_REVOKE_NARGS, 3, 2, 3, 323,
+      ngx_coord_session_revoke_replies,
+      6, ngx_coord_session_revoke_parts },
 
     { ngx_string("session_set"),
-      NGX_COORD_SESSION_SET_NARGS, 3, 7,
-      ngx_coord_session_set_parts },
+      NGX_COORD_SESSION_SET_NARGS, 3, 1, 3, 566,
+      ngx_coord_session_set_replies,
+      7, ngx_coord_session_set_parts },
 
     { ngx_string("session_touch"),
-      NGX_COORD_SESSION_TOUCH_NARGS, 1, 2,
-      ngx_coord_session_touch_parts },
+      NGX_COORD_SESSION_TOUCH_NARGS, 1, 1, 1, 145,
+      ngx_coord_session_touch_replies,
+      2, ngx_coord_session_touch_parts },
 
     { ngx_string("set_peek"),
-      NGX_COORD_SET_PEEK_NARGS, 2, 5,
-      ngx_coord_set_peek_parts },
+      NGX_COORD_SET_PEEK_NARGS, 2, 1, 2, 363,
+      ngx_coord_set_peek_replies,
+      5, ngx_coord_set_peek_parts },
 
     { ngx_string("sliding_log_give"),
-      NGX_COORD_SLIDING_LOG_GIVE_NARGS, 1, 2,
-      ngx_coord_sliding_log_give_parts },
+      NGX_COORD_SLIDING_LOG_GIVE_NARGS, 1, 1, 1, 142,
+      ngx_coord_sliding_log_give_replies,
+      2, ngx_coord_sliding_log_give_parts },
 
     { ngx_string("sliding_log_take"),
-      NGX_COORD_SLIDING_LOG_TAKE_NARGS, 10, 20,
-      ngx_coord_sliding_log_take_parts },
+      NGX_COORD_SLIDING_LOG_TAKE_NARGS, 10, 2, 13, 1111,
+      ngx_coord_sliding_log_take_replies,
+      20, ngx_coord_sliding_log_take_parts },
 
     { ngx_string("sliding_window_give"),
-      NGX_COORD_SLIDING_WINDOW_GIVE_NARGS, 1, 3,
-      ngx_coord_sliding_window_give_parts },
+      NGX_COORD_SLIDING_WINDOW_GIVE_NARGS, 1, 1, 1, 167,
+      ngx_coord_sliding_window_give_replies,
+      3, ngx_coord_sliding_window_give_parts },
 
     { ngx_string("sliding_window_peek"),
-      NGX_COORD_SLIDING_WINDOW_PEEK_NARGS, 2, 3,
-      ngx_coord_sliding_window_peek_parts },
+      NGX_COORD_SLIDING_WINDOW_PEEK_NARGS, 2, 2, 2, 46,
+      ngx_coord_sliding_window_peek_replies,
+      3, ngx_coord_sliding_window_peek_parts },
 
     { ngx_string("sliding_window_take"),
-      NGX_COORD_SLIDING_WINDOW_TAKE_NARGS, 10, 20,
-      ngx_coord_sliding_window_take_parts },
+      NGX_COORD_SLIDING_WINDOW_TAKE_NARGS, 10, 3, 16, 799,
+      ngx_coord_sliding_window_take_replies,
+      20, ngx_coord_sliding_window_take_parts },
 
     { ngx_string("user_add"),
-      NGX_COORD_USER_ADD_NARGS, 5, 12,
-      ngx_coord_user_add_parts },
+      NGX_COORD_USER_ADD_NARGS, 5, 1, 5, 1022,
+      ngx_coord_user_add_replies,
+      12, ngx_coord_user_add_parts },
 
     { ngx_string("user_check"),
-      NGX_COORD_USER_CHECK_NARGS, 1, 2,
-      ngx_coord_user_check_parts },
+      NGX_COORD_USER_CHECK_NARGS, 1, 1, 1, 144,
+      ngx_coord_user_check_replies,
+      2, ngx_coord_user_check_parts },
 
     { ngx_string("user_drop"),
-      NGX_COORD_USER_DROP_NARGS, 1, 2,
-      ngx_coord_user_drop_parts },
+      NGX_COORD_USER_DROP_NARGS, 1, 1, 1, 142,
+      ngx_coord_user_drop_replies,
+      2, ngx_coord_user_drop_parts },
 
     { ngx_string("user_list"),
-      NGX_COORD_USER_LIST_NARGS, 3, 6,
-      ngx_coord_user_list_parts },
+      NGX_COORD_USER_LIST_NARGS, 3, 1, 3, 357,
+      ngx_coord_user_list_replies,
+      6, ngx_coord_user_list_parts },
 
     { ngx_string("user_revoke"),
-      NGX_COORD_USER_REVOKE_NARGS, 2, 2,
-      ngx_coord_user_revoke_parts },
+      NGX_COORD_USER_REVOKE_NARGS, 2, 1, 2, 31,
+      ngx_coord_user_revoke_replies,
+      2, ngx_coord_user_revoke_parts },
 
     { ngx_string("user_seen"),
-      NGX_COORD_USER_SEEN_NARGS, 2, 5,
-      ngx_coord_user_seen_parts },
+      NGX_COORD_USER_SEEN_NARGS, 2, 1, 2, 431,
+      ngx_coord_user_seen_replies,
+      5, ngx_coord_user_seen_parts },
 
     { ngx_string("wait_clear"),
       NGX_COORD_WAIT_CLEAR_NARGS, 2, 3,
       ngx_coord_wait_clear_parts },
 
     { ngx_string("wait_enter"),
-      NGX_COORD_WAIT_ENTER_NARGS, 7, 16,
-      ngx_coord_wait_enter_parts },
+      NGX_COORD_WAIT_ENTER_NARGS, 7, 2, 10, 892,
+      ngx_coord_wait_enter_replies,
+      16, ngx_coord_wait_enter_parts },
 
     { ngx_string("wait_leave"),
-      NGX_COORD_WAIT_LEAVE_NARGS, 2, 4,
-      ngx_coord_wait_leave_parts },
+      NGX_COORD_WAIT_LEAVE_NARGS, 2, 2, 2, 287,
+      ngx_coord_wait_leave_replies,
+      4, ngx_coord_wait_leave_parts },
 
     { ngx_string("window_cut"),
-      NGX_COORD_WINDOW_CUT_NARGS, 1, 2,
-      ngx_coord_window_cut_parts },
+      NGX_COORD_WINDOW_CUT_NARGS, 1, 1, 1, 145,
+      ngx_coord_window_cut_replies,
+      2, ngx_coord_window_cut_parts },
 
     { ngx_string("window_give"),
-      NGX_COORD_WINDOW_GIVE_NARGS, 2, 5,
-      ngx_coord_window_give_parts },
+      NGX_COORD_WINDOW_GIVE_NARGS, 2, 1, 2, 483,
+      ngx_coord_window_give_replies,
+      5, ngx_coord_window_give_parts },
 
     { ngx_string("window_peek"),
-      NGX_COORD_WINDOW_PEEK_NARGS, 2, 2,
-      ngx_coord_window_peek_parts },
+      NGX_COORD_WINDOW_PEEK_NARGS, 2, 1, 2, 57,
+      ngx_coord_window_peek_replies,
+      2, ngx_coord_window_peek_parts },
 
     { ngx_string("window_take"),
-      NGX_COORD_WINDOW_TAKE_NARGS, 3, 7,
-      ngx_coord_window_take_parts },
+      NGX_COORD_WINDOW_TAKE_NARGS, 3, 1, 3, 679,
+      ngx_coord_window_take_replies,
+      7, ngx_coord_window_take_parts },
 };
 
 

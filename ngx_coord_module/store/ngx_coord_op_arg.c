@@ -102,7 +102,7 @@ ngx_coord_score_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     double     expires;
     ngx_int_t  rc;
 
-    rc = ngx_coord_resp_double(values[1], &expires);
+    rc = ngx_coord_resp_double(ngx_coord_reply(LEASE_RENEW, SCORE), &expires);
 
     return rc == NGX_DECLINED ? NGX_BUSY : rc;
 }
@@ -163,13 +163,7 @@ ngx_int_t
 ngx_coord_forget_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    int64_t  n;
-
-    if (ngx_coord_resp_integer(values[0], &n) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    return n ? NGX_OK : NGX_BUSY;
+    return ngx_coord_reply(FORGET, DROPPED)->integer ? NGX_OK : NGX_BUSY;
 }
 
 

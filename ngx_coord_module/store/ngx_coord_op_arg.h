@@ -25,6 +25,11 @@
 #define NGX_COORD_ENTRY_LEN    22
 
 
+/* for parse(): the reply that the header of a script gives a name */
+#define ngx_coord_reply(script, name)                                         \
+    values[NGX_COORD_##script##_##name##_REPLY]
+
+
 /* an operation on its way to be encoded */
 struct ngx_coord_command_s {
     ngx_uint_t                 script;

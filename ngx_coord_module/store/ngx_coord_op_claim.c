@@ -279,27 +279,29 @@ static ngx_int_t
 ngx_coord_claim_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    int64_t             dropped, granted;
     ngx_str_t           blob;
     ngx_coord_claim_t  *claim;
 
     claim = &op->u.claim;
 
-    if (ngx_coord_resp_string(values[0], &blob) != NGX_OK
-        || ngx_coord_resp_integer(values[1], &dropped) != NGX_OK
-        || ngx_coord_resp_integer(values[4], &granted) != NGX_OK
-        || ngx_coord_claim_twin(claim, values[5], now) != NGX_OK)
+    if (ngx_coord_resp_string(ngx_coord_reply(IDEMPOTENCY_CLAIM, RECORD),
+                              &blob)
+        != NGX_OK
+        || ngx_coord_claim_twin(claim,
+                                ngx_coord_reply(IDEMPOTENCY_CLAIM, HOLDER),
+                                now)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    claim->lapsed = (dropped > 0);
+    claim->lapsed = (ngx_coord_reply(IDEMPOTENCY_CLAIM, LAPSED)->integer > 0);
 
     if (ngx_coord_record_keep(op, &blob) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    if (granted) {
+    if (ngx_coord_reply(IDEMPOTENCY_CLAIM, GRANTED)->integer) {
         claim->state = NGX_COORD_CLAIM_NONE;
         return NGX_OK;
     }
@@ -530,11 +532,11 @@ static ngx_int_t
 ngx_coord_claim_complete_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    if (values[0]->type == NGX_COORD_RESP_NIL) {
-        return NGX_BUSY;
-    }
+    ngx_coord_resp_value_t  *v;
 
-    return (values[0]->type == NGX_COORD_RESP_STATUS) ? NGX_OK : NGX_ERROR;
+    v = ngx_coord_reply(IDEMPOTENCY_COMPLETE, STORED);
+
+    return v->type == NGX_COORD_RESP_NIL ? NGX_BUSY : NGX_OK;
 }
 
 

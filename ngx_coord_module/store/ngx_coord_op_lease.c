@@ -450,7 +450,9 @@ static ngx_int_t
 ngx_coord_lock_token_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    return ngx_coord_resp_integer(values[1], &op->u.lease.token);
+    op->u.lease.token = ngx_coord_reply(LOCK_TOKEN, TOKEN)->integer;
+
+    return NGX_OK;
 }
 
 

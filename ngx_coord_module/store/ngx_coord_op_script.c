@@ -11,23 +11,18 @@
 /* what follows a key: "}:tmp", or "}:" and the index of a window */
 #define NGX_COORD_OP_SUFFIX  (2 + NGX_INT64_LEN)
 
-#define NGX_COORD_OP_KEYS  4
+/* the ids, fingerprints and decimals of one operation */
 #define NGX_COORD_OP_WORDS                                                    \
     (2 * NGX_COORD_ID_LEN + 4 * NGX_COORD_FINGERPRINT_LEN + 16)
 
 
 static const ngx_coord_op_type_t *ngx_coord_op_type(ngx_coord_op_t *op);
-static void ngx_coord_op_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now);
+static size_t ngx_coord_op_key_len(ngx_coord_op_t *op);
 
 
 /* of this worker: the keys and words of the operation being encoded */
-static u_char               *ngx_coord_scratch;
-static size_t                ngx_coord_scratch_size;
-
-/* the arguments that stand there, and whose they are */
-static ngx_coord_command_t   ngx_coord_built;
-static ngx_coord_op_t       *ngx_coord_built_op;
+static u_char  *ngx_coord_scratch;
+static size_t   ngx_coord_scratch_size;
 
 
 static const ngx_coord_op_type_t *
@@ -44,10 +39,19 @@ ngx_coord_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 }
 
 
-ngx_uint_t
-ngx_coord_op_ncommands(ngx_coord_op_t *op)
+const ngx_coord_script_t *
+ngx_coord_op_script(ngx_coord_op_t *op)
 {
-    return ngx_coord_scripts[ngx_coord_op_type(op)->script].ncommands;
+    return &ngx_coord_scripts[ngx_coord_op_type(op)->script];
+}
+
+
+/* of any key that an operation may write, at most */
+
+static size_t
+ngx_coord_op_key_len(ngx_coord_op_t *op)
+{
+    return op->zone->key_head.len + NGX_COORD_KEY_LEN + NGX_COORD_OP_SUFFIX;
 }
 
 
@@ -62,12 +66,10 @@ ngx_coord_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
     len = 0;
 
     for (i = 0; i < batch->nops; i++) {
-        len = ngx_max(len, batch->ops[i].zone->key_head.len);
+        len = ngx_max(len, ngx_coord_op_key_len(&batch->ops[i]));
     }
 
-    size = NGX_COORD_OP_KEYS
-           * (len + NGX_COORD_KEY_LEN + NGX_COORD_OP_SUFFIX)
-           + NGX_COORD_OP_WORDS;
+    size = NGX_COORD_SCRIPT_KEYS * len + NGX_COORD_OP_WORDS;
 
     /* it never shrinks: a call may be encoded later than it is sent */
 
@@ -89,8 +91,6 @@ ngx_coord_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
 
     /* any suffix would do: the hash tag decides */
 
-    ngx_coord_built_op = NULL;
-
     cmd.last = ngx_coord_scratch;
     ngx_coord_arg_key(&cmd, 0, op, "}");
 
@@ -102,36 +102,35 @@ ngx_coord_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
 
 
 size_t
-ngx_coord_op_size(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+ngx_coord_op_bound(ngx_coord_op_t *op)
 {
-    ngx_coord_command_t  *cmd;
+    size_t  more;
 
-    cmd = &ngx_coord_built;
+    more = op->zone->store->wake.len + op->record.len;
 
-    ngx_coord_op_build(cmd, op, now);
-    ngx_coord_built_op = op;
+    if (op->type->kind == NGX_COORD_KIND_SESSION) {
+        more += op->u.session.value_len;
+    }
 
-    return ngx_coord_script_size(&ngx_coord_scripts[cmd->script], cmd->args);
+    return ngx_coord_script_bound(ngx_coord_op_script(op),
+                                  ngx_coord_op_key_len(op), more);
 }
 
 
 u_char *
 ngx_coord_op_encode(u_char *p, ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
-    ngx_coord_command_t  *cmd;
+    ngx_coord_command_t         cmd;
+    const ngx_coord_op_type_t  *type;
 
-    cmd = &ngx_coord_built;
+    type = ngx_coord_op_type(op);
 
-    /* where a batch has one operation size() has just built it */
+    cmd.last = ngx_coord_scratch;
 
-    if (ngx_coord_built_op != op) {
-        ngx_coord_op_build(cmd, op, now);
-    }
+    type->build(&cmd, op, now);
 
-    ngx_coord_built_op = NULL;
-
-    return ngx_coord_script_encode(p, &ngx_coord_scripts[cmd->script],
-                                   cmd->args);
+    return ngx_coord_script_encode(p, &ngx_coord_scripts[type->script],
+                                   cmd.args);
 }
 
 
@@ -139,20 +138,25 @@ ngx_int_t
 ngx_coord_op_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
+    ngx_uint_t     i;
+    const u_char  *replies;
+
+    static const u_char  kinds[] = {
+        NGX_COORD_REPLY_STATUS,
+        0,                                   /* an error */
+        NGX_COORD_REPLY_INTEGER,
+        NGX_COORD_REPLY_STRING,
+        NGX_COORD_REPLY_NIL,
+        NGX_COORD_REPLY_ARRAY
+    };
+
+    replies = ngx_coord_op_script(op)->replies;
+
+    for (i = 0; i < ngx_coord_op_ncommands(op); i++) {
+        if (!(kinds[values[i]->type] & replies[i])) {
+            return NGX_ERROR;
+        }
+    }
+
     return op->type->parse(op, values, now);
-}
-
-
-static void
-ngx_coord_op_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    const ngx_coord_op_type_t  *type;
-
-    type = ngx_coord_op_type(op);
-
-    cmd->script = type->script;
-    cmd->last = ngx_coord_scratch;
-
-    type->build(cmd, op, now);
 }

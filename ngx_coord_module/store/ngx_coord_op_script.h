@@ -12,6 +12,7 @@
 
 #include "ngx_coord_store.h"
 #include "ngx_coord_resp.h"
+#include "ngx_coord_script.h"
 
 
 /* the replies of one operation, at most */
@@ -21,8 +22,11 @@
 /* as known() of the descriptor */
 ngx_int_t ngx_coord_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
+/* what an operation sends, in the zone that it is for */
+const ngx_coord_script_t *ngx_coord_op_script(ngx_coord_op_t *op);
+
 /* the commands, and so the replies, of an operation */
-ngx_uint_t ngx_coord_op_ncommands(ngx_coord_op_t *op);
+#define ngx_coord_op_ncommands(op)  ngx_coord_op_script(op)->ncommands
 
 /*
  * Makes room for what the encoding of the operations of a batch needs, and
@@ -32,8 +36,10 @@ ngx_uint_t ngx_coord_op_ncommands(ngx_coord_op_t *op);
 ngx_int_t ngx_coord_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
     ngx_str_t *key);
 
-/* as size() and encode() of a call, now on the clock of the server */
-size_t ngx_coord_op_size(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+/* how many bytes its encoding may have; quick, for it looks at nothing */
+size_t ngx_coord_op_bound(ngx_coord_op_t *op);
+
+/* writes its commands at p, now on the clock of the server; returns the end */
 u_char *ngx_coord_op_encode(u_char *p, ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 

@@ -18,12 +18,11 @@ ngx_coord_set_parse(ngx_coord_resp_value_t **values, int64_t *used)
 {
     int64_t  kept, dropped;
 
-    if (ngx_coord_resp_integer(values[3], &kept) != NGX_OK
-        || ngx_coord_resp_integer(values[4], &dropped) != NGX_OK
-        || ngx_coord_resp_integer(values[7], used) != NGX_OK
-        || (kept != 0) == (dropped != 0)
-        || *used < 0)
-    {
+    kept = ngx_coord_reply(LEASE_ACQUIRE, GRANTED)->integer;
+    dropped = ngx_coord_reply(LEASE_ACQUIRE, REFUSED)->integer;
+    *used = ngx_coord_reply(LEASE_ACQUIRE, USED)->integer;
+
+    if ((kept != 0) == (dropped != 0) || *used < 0) {
         return NGX_ERROR;
     }
 
@@ -37,12 +36,10 @@ ngx_coord_set_peek_parse(ngx_coord_resp_value_t **values, int64_t *used,
 {
     ngx_coord_resp_value_t  *v;
 
-    v = values[1];
+    v = ngx_coord_reply(SET_PEEK, FIRST);
+    *used = ngx_coord_reply(SET_PEEK, USED)->integer;
 
-    if (ngx_coord_resp_integer(values[0], used) != NGX_OK
-        || *used < 0
-        || v->type != NGX_COORD_RESP_ARRAY)
-    {
+    if (*used < 0) {
         return NGX_ERROR;
     }
 

@@ -224,7 +224,7 @@ ngx_coord_user_check_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     double     score;
     ngx_int_t  rc;
 
-    rc = ngx_coord_resp_double(values[0], &score);
+    rc = ngx_coord_resp_double(ngx_coord_reply(USER_CHECK, SEEN), &score);
 
     op->u.session.found = (rc == NGX_OK);
 
@@ -427,13 +427,7 @@ static ngx_int_t
 ngx_coord_user_drop_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    int64_t  n;
-
-    if (ngx_coord_resp_integer(values[0], &n) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    op->u.session.found = (n != 0);
+    op->u.session.found = ngx_coord_reply(USER_DROP, DROPPED)->integer != 0;
 
     return NGX_OK;
 }
@@ -479,12 +473,12 @@ ngx_coord_user_list_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_resp_value_t    *list;
     ngx_coord_session_item_t  *items;
 
-    list = values[2];
+    list = ngx_coord_reply(USER_LIST, LIST);
     items = (ngx_coord_session_item_t *) op->blob;
 
-    if (ngx_coord_resp_integer(values[1], &n) != NGX_OK
-        || n < 0
-        || list->type != NGX_COORD_RESP_ARRAY
+    n = ngx_coord_reply(USER_LIST, COUNT)->integer;
+
+    if (n < 0
         || list->integer % 2
         || list->integer > 2 * NGX_COORD_SESSION_LIST)
     {
@@ -562,7 +556,9 @@ ngx_coord_user_revoke_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 {
     int64_t  n;
 
-    if (ngx_coord_resp_integer(values[0], &n) != NGX_OK || n < 0) {
+    n = ngx_coord_reply(USER_REVOKE, COUNT)->integer;
+
+    if (n < 0) {
         return NGX_ERROR;
     }
 

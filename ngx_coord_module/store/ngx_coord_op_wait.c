@@ -141,17 +141,13 @@ ngx_coord_lease_turn_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_str_t                head;
     ngx_coord_resp_value_t  *v;
 
-    v = values[14];
+    v = ngx_coord_reply(LEASE_TURN, HEAD);
+    kept = ngx_coord_reply(LEASE_TURN, GRANTED)->integer;
+    dropped = ngx_coord_reply(LEASE_TURN, REFUSED)->integer;
+    used = ngx_coord_reply(LEASE_TURN, USED)->integer;
+    waiting = ngx_coord_reply(LEASE_TURN, WAITING)->integer;
 
-    if (ngx_coord_resp_integer(values[8], &kept) != NGX_OK
-        || ngx_coord_resp_integer(values[9], &dropped) != NGX_OK
-        || ngx_coord_resp_integer(values[13], &used) != NGX_OK
-        || ngx_coord_resp_integer(values[15], &waiting) != NGX_OK
-        || (kept != 0) == (dropped != 0)
-        || used < 0
-        || waiting < 0
-        || v->type != NGX_COORD_RESP_ARRAY)
-    {
+    if ((kept != 0) == (dropped != 0) || used < 0 || waiting < 0) {
         return NGX_ERROR;
     }
 
@@ -263,10 +259,10 @@ ngx_coord_wait_enter_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 {
     int64_t  kept, dropped;
 
-    if (ngx_coord_resp_integer(values[2], &kept) != NGX_OK
-        || ngx_coord_resp_integer(values[3], &dropped) != NGX_OK
-        || (kept != 0) == (dropped != 0))
-    {
+    kept = ngx_coord_reply(WAIT_ENTER, GRANTED)->integer;
+    dropped = ngx_coord_reply(WAIT_ENTER, REFUSED)->integer;
+
+    if ((kept != 0) == (dropped != 0)) {
         return NGX_ERROR;
     }
 

@@ -189,13 +189,9 @@ ngx_coord_store_redis_size(ngx_coord_redis_call_t *call)
     batch = call->data;
     size = 0;
 
-    /* one time for all operations and for reading the replies */
-
-    batch->now = ngx_coord_redis_now(batch->store->client);
-
     for (i = 0; i < batch->nops; i++) {
         if (batch->ops[i].sent) {
-            size += ngx_coord_op_size(&batch->ops[i], batch->now);
+            size += ngx_coord_op_bound(&batch->ops[i]);
         }
     }
 
@@ -210,6 +206,10 @@ ngx_coord_store_redis_encode(ngx_coord_redis_call_t *call, u_char *p)
     ngx_coord_batch_t  *batch;
 
     batch = call->data;
+
+    /* one time for all operations and for reading the replies */
+
+    batch->now = ngx_coord_redis_now(batch->store->client);
 
     for (i = 0; i < batch->nops; i++) {
         if (batch->ops[i].sent) {

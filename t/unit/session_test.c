@@ -82,7 +82,7 @@ in_redis(ngx_coord_op_t *op)
 
     assert_int_equal(ngx_coord_op_prepare(&batch, op, &key), NGX_OK);
 
-    size = ngx_coord_op_size(op, ngx_stub_clock);
+    size = ngx_coord_op_bound(op);
     data = malloc(size);
     end = ngx_coord_op_encode(data, op, ngx_stub_clock);
     assert_true((size_t) (end - data) <= size);
