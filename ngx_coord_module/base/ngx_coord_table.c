@@ -44,7 +44,6 @@ ngx_coord_table_create(void *addr, size_t size, const u_char *seed,
     const ngx_str_t *name)
 {
     size_t              fixed, per_cell;
-    uint32_t            i;
     ngx_coord_table_t  *table;
 
     table = addr;
@@ -58,8 +57,6 @@ ngx_coord_table_create(void *addr, size_t size, const u_char *seed,
         return NULL;
     }
 
-    ngx_memzero(table, sizeof(ngx_coord_table_t));
-
     table->ncells = ngx_min((size - fixed) / per_cell, 0x7fffffff);
     table->nbuckets = 1;
 
@@ -72,14 +69,7 @@ ngx_coord_table_create(void *addr, size_t size, const u_char *seed,
                ngx_min(name->len, NGX_COORD_TABLE_NAME_LEN));
 
     table->version = NGX_COORD_TABLE_VERSION;
-
-    for (i = 1; i <= table->ncells; i++) {
-        ngx_coord_table_cell(table, i)->head.state = NGX_COORD_CELL_FREE;
-    }
-
-    ngx_coord_table_repair(table);
-
-    table->repairs = 0;
+    table->nfree = table->ncells;
 
     ngx_coord_table_commit();
 
@@ -459,9 +449,9 @@ ngx_coord_table_read(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
 
 
 /*
- * Takes a cell from the free list; where it is empty, frees what has expired
- * or evicts the entry that was not used for the longest time, among those the
- * hand passes.  The entry keep stays.
+ * Takes a cell from the free list, or one that was never used; where there is
+ * none, frees what has expired or evicts the entry that was not used for the
+ * longest time, among those the hand passes.  The entry keep stays.
  */
 
 static uint32_t
@@ -471,6 +461,12 @@ ngx_coord_table_alloc(ngx_coord_table_t *table, uint32_t keep,
     uint32_t            n;
     ngx_uint_t          i, candidates;
     ngx_coord_entry_t  *entry, *victim;
+
+    if (table->free == 0 && table->nused < table->ncells) {
+        table->nfree--;
+
+        return ++table->nused;
+    }
 
     victim = NULL;
     candidates = 0;
@@ -549,7 +545,11 @@ ngx_coord_table_tick(ngx_coord_table_t *table, uint32_t keep,
 {
     ngx_coord_entry_t  *entry;
 
-    table->hand = (table->hand >= table->ncells) ? 1 : table->hand + 1;
+    if (table->nused == 0) {
+        return NULL;
+    }
+
+    table->hand = (table->hand >= table->nused) ? 1 : table->hand + 1;
 
     entry = &ngx_coord_table_cell(table, table->hand)->head;
 
@@ -584,12 +584,12 @@ ngx_coord_table_repair(ngx_coord_table_t *table)
     ngx_memzero(buckets, table->nbuckets * sizeof(uint32_t));
 
     table->free = 0;
-    table->nfree = 0;
+    table->nfree = table->ncells - table->nused;
     table->nentries = 0;
     table->hand = 0;
     table->repairs++;
 
-    for (i = 1; i <= table->ncells; i++) {
+    for (i = 1; i <= table->nused; i++) {
         cell = ngx_coord_table_cell(table, i);
 
         if (cell->head.state != NGX_COORD_CELL_HEAD) {
@@ -597,7 +597,7 @@ ngx_coord_table_repair(ngx_coord_table_t *table)
         }
     }
 
-    for (i = 1; i <= table->ncells; i++) {
+    for (i = 1; i <= table->nused; i++) {
         cell = ngx_coord_table_cell(table, i);
 
         if (cell->head.state != NGX_COORD_CELL_HEAD) {
@@ -616,7 +616,7 @@ ngx_coord_table_repair(ngx_coord_table_t *table)
         table->nentries++;
     }
 
-    for (i = table->ncells; i; i--) {
+    for (i = table->nused; i; i--) {
         cell = ngx_coord_table_cell(table, i);
 
         if (cell->head.state == NGX_COORD_CELL_HEAD) {
@@ -666,7 +666,7 @@ ngx_coord_table_repair_head(ngx_coord_table_t *table, uint32_t n)
 
     while (*link) {
 
-        if (*link > table->ncells) {
+        if (*link > table->nused) {
             *link = 0;
             break;
         }

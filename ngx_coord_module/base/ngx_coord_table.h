@@ -34,7 +34,7 @@
 
 
 #define NGX_COORD_TABLE_MAGIC      0x31626174u
-#define NGX_COORD_TABLE_VERSION    1
+#define NGX_COORD_TABLE_VERSION    2
 
 #define NGX_COORD_CELL_SIZE        128
 #define NGX_COORD_CELL_DATA        112    /* bytes in a data cell */
@@ -96,8 +96,9 @@ typedef struct {
     uint32_t                   dirty;
     uint32_t                   nbuckets;  /* a power of 2 */
     uint32_t                   ncells;    /* cells 1 to ncells; 0 is none */
+    uint32_t                   nused;     /* those above were never touched */
     uint32_t                   free;      /* the first free cell, or 0 */
-    uint32_t                   nfree;
+    uint32_t                   nfree;     /* and all that were never used */
     uint32_t                   nentries;
     uint32_t                   hand;      /* of the clock, a cell */
     uint32_t                   logged;    /* second of the last message */
@@ -124,9 +125,11 @@ typedef struct {
 
 
 /*
- * Lays out an empty table in size bytes at addr, aligned to 8.  seed keys the
- * hash: secret random bytes; name is for the caller to recognize the table.
- * NULL: size is too small for even one cell.
+ * Lays out an empty table in size bytes of zeros at addr, aligned to 8.  They
+ * are touched when they are needed, so that a table takes the memory that it
+ * uses and not what it may use.  seed keys the hash: secret random bytes; name
+ * is for the caller to recognize the table.  NULL: size is too small for even
+ * one cell.
  */
 ngx_coord_table_t *ngx_coord_table_create(void *addr, size_t size,
     const u_char *seed, const ngx_str_t *name);

@@ -141,7 +141,7 @@ ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
         }
 
         now = ngx_coord_monotonic();
-        ncells = table->ncells;
+        ncells = table->nused;
         last = (uint32_t) ngx_min(ncells, *cell + NGX_COORD_JOURNAL_CELLS);
 
         while (*cell < last && found < n) {

@@ -240,6 +240,14 @@ ngx_coord_memory_create(ngx_shm_zone_t *shm_zone, ngx_coord_zone_t *zone,
         return NGX_ERROR;
     }
 
+#if (NGX_DEBUG_MALLOC || NGX_HAVE_DEBUG_MALLOC)
+
+    /* there the slab allocator may fill its pages with junk */
+
+    ngx_memzero(addr, size);
+
+#endif
+
     zone->table = ngx_coord_table_create(addr, size, seed, name);
 
     if (zone->table == NULL) {

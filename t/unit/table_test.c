@@ -60,7 +60,7 @@ check(ngx_coord_table_t *t)
         nfree++;
     }
 
-    assert_int_equal(nfree, t->nfree);
+    assert_int_equal(nfree + t->ncells - t->nused, t->nfree);
 
     for (i = 0; i < t->nbuckets; i++) {
         for (n = ngx_coord_table_buckets(t)[i]; n; n = cell->head.next) {
@@ -97,7 +97,7 @@ check(ngx_coord_table_t *t)
         }
     }
 
-    assert_int_equal(heads + data + nfree, t->ncells);
+    assert_int_equal(heads + data + nfree, t->nused);
 
     free(seen);
 }
@@ -131,7 +131,7 @@ too_small_is_refused(void **state)
     u_char  *p;
 
     for (size = 0; size < 3000; size++) {
-        p = malloc(size);
+        p = calloc(1, size);
 
         if (ngx_coord_table_create(p, size, seed, &name)) {
             check((ngx_coord_table_t *) p);
@@ -152,7 +152,7 @@ tags_lengths_and_bytes_make_keys_differ(void **state)
     ngx_coord_table_t   *t;
     ngx_coord_entry_t   *e;
 
-    p = malloc(65536);
+    p = calloc(1, 65536);
     t = ngx_coord_table_create(p, 65536, seed, &name);
 
     ngx_coord_table_enter(t);
@@ -191,7 +191,7 @@ blobs_match_a_model(void **state)
     ngx_coord_table_t   *t;
     ngx_coord_entry_t   *e;
 
-    p = malloc(2000000);
+    p = calloc(1, 2000000);
     want = malloc(20000);
     got = malloc(20000);
     t = ngx_coord_table_create(p, 2000000, seed, &name);
@@ -274,7 +274,7 @@ full_evicts_only_what_may_go(void **state)
     ngx_coord_table_t   *t;
     ngx_coord_entry_t   *e;
 
-    p = malloc(65536);
+    p = calloc(1, 65536);
     t = ngx_coord_table_create(p, 65536, seed, &name);
 
     ngx_coord_table_enter(t);
@@ -336,7 +336,7 @@ expired_entries_make_room(void **state)
     uint32_t             i;
     ngx_coord_table_t   *t;
 
-    p = malloc(65536);
+    p = calloc(1, 65536);
     t = ngx_coord_table_create(p, 65536, seed, &name);
 
     ngx_coord_table_enter(t);
@@ -366,9 +366,10 @@ garbage_is_repaired(void **state)
     ngx_coord_table_t   *t;
     ngx_coord_entry_t   *e;
 
-    p = malloc(65536);
+    p = calloc(1, 65536);
 
     for (round = 0; round < 300; round++) {
+        ngx_memzero(p, 65536);
         t = ngx_coord_table_create(p, 65536, seed, &name);
 
         ngx_coord_table_enter(t);
@@ -394,6 +395,47 @@ garbage_is_repaired(void **state)
     }
 
     free(p);
+}
+
+
+/* what is not used is not touched: a large zone costs what it holds */
+
+static void
+memory_is_taken_when_it_is_used(void **state)
+{
+    void               *p;
+    size_t              size, i, taken;
+    u_char             *resident;
+    uint32_t            k;
+    ngx_coord_table_t  *t;
+
+    size = 64 << 20;
+    p = mmap(NULL, size, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS,
+             -1, 0);
+    assert_true(p != MAP_FAILED);
+
+    t = ngx_coord_table_create(p, size, seed, &name);
+    assert_true(t->ncells > 400000);
+
+    for (k = 0; k < 100; k++) {
+        ngx_coord_table_enter(t);
+        assert_non_null(ngx_coord_table_insert(t, 1, 0, (u_char *) &k, 4, NULL,
+                                               FOREVER, 1));
+        ngx_coord_table_leave(t);
+    }
+
+    taken = 0;
+    resident = malloc(size / (size_t) getpagesize());
+    assert_int_equal(mincore(p, size, resident), 0);
+
+    for (i = 0; i < size / (size_t) getpagesize(); i++) {
+        taken += resident[i] & 1;
+    }
+
+    assert_true(taken < 120);
+
+    free(resident);
+    munmap(p, size);
 }
 
 
@@ -644,6 +686,7 @@ main(void)
         cmocka_unit_test(full_evicts_only_what_may_go),
         cmocka_unit_test(expired_entries_make_room),
         cmocka_unit_test(garbage_is_repaired),
+        cmocka_unit_test(memory_is_taken_when_it_is_used),
         cmocka_unit_test(a_killed_worker_leaves_a_sound_table)
     };
 
