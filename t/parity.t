@@ -26,7 +26,6 @@ my @ways = qw(stock memory redis);
 
 my %open = map { $_ => 1 } (
     'limit_req, a raised rate', 'limit_req, a lowered rate',
-    'memory, limit_conn_zone',
 );
 
 
