@@ -13,7 +13,8 @@
 /* cells that are looked at, at most, when there is no free one */
 #define NGX_COORD_TABLE_SCAN   1024
 
-/* of these, entries that compete for eviction */
+/* as many of them at places of chance; entries that compete for eviction */
+#define NGX_COORD_TABLE_SAMPLE      64
 #define NGX_COORD_TABLE_CANDIDATES  8
 
 
@@ -32,8 +33,12 @@ static uint32_t ngx_coord_table_alloc(ngx_coord_table_t *table,
     uint32_t keep, ngx_coord_nsec_t now);
 static void ngx_coord_table_free(ngx_coord_table_t *table, uint32_t n);
 static void ngx_coord_table_free_chain(ngx_coord_table_t *table, uint32_t n);
+static ngx_coord_entry_t *ngx_coord_table_victim(ngx_coord_table_t *table,
+    uint32_t keep, ngx_coord_nsec_t now);
 static ngx_coord_entry_t *ngx_coord_table_tick(ngx_coord_table_t *table,
     uint32_t keep, ngx_coord_nsec_t now);
+static ngx_coord_entry_t *ngx_coord_table_look(ngx_coord_table_t *table,
+    uint32_t n, uint32_t keep, ngx_coord_nsec_t now);
 static void ngx_coord_table_repair(ngx_coord_table_t *table);
 static ngx_uint_t ngx_coord_table_repair_head(ngx_coord_table_t *table,
     uint32_t n);
@@ -369,6 +374,14 @@ ngx_coord_table_write(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
     size_t             n, left;
     ngx_coord_data_t  *data, *last;
 
+    if (len > (size_t) table->ncells * NGX_COORD_CELL_DATA) {
+
+        /* nobody makes room for what never fits */
+
+        ngx_coord_table_remove(table, entry);
+        return NGX_ERROR;
+    }
+
     entry->flags |= NGX_COORD_ENTRY_WRITING;
     entry->length = 0;
 
@@ -450,8 +463,7 @@ ngx_coord_table_read(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
 
 /*
  * Takes a cell from the free list, or one that was never used; where there is
- * none, frees what has expired or evicts the entry that was not used for the
- * longest time, among those the hand passes.  The entry keep stays.
+ * none, frees what has expired or evicts an entry.  The entry keep stays.
  */
 
 static uint32_t
@@ -459,8 +471,7 @@ ngx_coord_table_alloc(ngx_coord_table_t *table, uint32_t keep,
     ngx_coord_nsec_t now)
 {
     uint32_t            n;
-    ngx_uint_t          i, candidates;
-    ngx_coord_entry_t  *entry, *victim;
+    ngx_coord_entry_t  *victim;
 
     if (table->free == 0 && table->nused < table->ncells) {
         table->nfree--;
@@ -468,14 +479,67 @@ ngx_coord_table_alloc(ngx_coord_table_t *table, uint32_t keep,
         return ++table->nused;
     }
 
+    if (table->free == 0) {
+        victim = ngx_coord_table_victim(table, keep, now);
+
+        if (victim) {
+            table->evictions++;
+            ngx_coord_table_remove(table, victim);
+        }
+
+        if (table->free == 0) {
+            return 0;
+        }
+    }
+
+    n = table->free;
+    table->free = ngx_coord_table_cell(table, n)->data.next;
+    table->nfree--;
+
+    return n;
+}
+
+
+/*
+ * Of a few entries that may be evicted the one that was not used for the
+ * longest time.  Cells are picked by chance, and data stands for its entry, so
+ * that a large one is as easily found as it takes room.  NULL: none is needed,
+ * since something has expired, or none was found.
+ */
+
+static ngx_coord_entry_t *
+ngx_coord_table_victim(ngx_coord_table_t *table, uint32_t keep,
+    ngx_coord_nsec_t now)
+{
+    uint64_t            chance;
+    uint32_t            n;
+    ngx_uint_t          i, candidates;
+    ngx_coord_entry_t  *entry, *victim;
+
     victim = NULL;
     candidates = 0;
+    chance = (uint64_t) now ^ table->seed[0] ^ table->evictions;
 
-    for (i = 0; table->free == 0 && i < NGX_COORD_TABLE_SCAN; i++) {
+    for (i = 0; i < NGX_COORD_TABLE_SAMPLE + NGX_COORD_TABLE_SCAN; i++) {
 
-        entry = ngx_coord_table_tick(table, keep, now);
+        if (i < NGX_COORD_TABLE_SAMPLE) {
+            chance = chance * 6364136223846793005ULL + 1442695040888963407ULL;
+            n = 1 + (uint32_t) ((chance >> 32) * table->nused >> 32);
 
-        if (entry == NULL) {
+            entry = ngx_coord_table_look(table, n, keep, now);
+
+        } else if (victim) {
+            break;
+
+        } else {
+            entry = ngx_coord_table_tick(table, keep, now);
+        }
+
+        if (table->free) {
+            return NULL;
+        }
+
+        if (entry == NULL || entry == victim) {
             continue;
         }
 
@@ -488,21 +552,7 @@ ngx_coord_table_alloc(ngx_coord_table_t *table, uint32_t keep,
         }
     }
 
-    if (table->free == 0) {
-
-        if (victim == NULL) {
-            return 0;
-        }
-
-        table->evictions++;
-        ngx_coord_table_remove(table, victim);
-    }
-
-    n = table->free;
-    table->free = ngx_coord_table_cell(table, n)->data.next;
-    table->nfree--;
-
-    return n;
+    return victim;
 }
 
 
@@ -534,26 +584,49 @@ ngx_coord_table_free_chain(ngx_coord_table_t *table, uint32_t n)
 }
 
 
-/*
- * Moves the hand one cell on.  An expired entry there is removed; one that
- * may be evicted is returned.
- */
+/* moves the hand one cell on and looks at it */
 
 static ngx_coord_entry_t *
 ngx_coord_table_tick(ngx_coord_table_t *table, uint32_t keep,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_entry_t  *entry;
-
     if (table->nused == 0) {
         return NULL;
     }
 
     table->hand = (table->hand >= table->nused) ? 1 : table->hand + 1;
 
-    entry = &ngx_coord_table_cell(table, table->hand)->head;
+    return ngx_coord_table_look(table, table->hand, keep, now);
+}
 
-    if (entry->state != NGX_COORD_CELL_HEAD || table->hand == keep) {
+
+/*
+ * The entry that a cell belongs to, if it may be evicted; one that has expired
+ * is removed.
+ */
+
+static ngx_coord_entry_t *
+ngx_coord_table_look(ngx_coord_table_t *table, uint32_t n, uint32_t keep,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_cell_t   *cell;
+    ngx_coord_entry_t  *entry;
+
+    cell = ngx_coord_table_cell(table, n);
+
+    if (cell->head.state == NGX_COORD_CELL_DATA_USED) {
+        n = cell->data.owner;
+
+        if (n == 0 || n > table->nused) {
+            return NULL;
+        }
+
+        cell = ngx_coord_table_cell(table, n);
+    }
+
+    entry = &cell->head;
+
+    if (entry->state != NGX_COORD_CELL_HEAD || n == keep) {
         return NULL;
     }
 

@@ -189,6 +189,12 @@ typedef struct {
 } ngx_http_coord_main_conf_t;
 
 
+/*
+ * Limits of one feature in one place: what one request asks is one transaction
+ * whose replies have to fit into NGX_COORD_RESP_MAX_ELEMENTS.
+ */
+#define NGX_HTTP_COORD_LIMITS_MAX      16
+
 #define NGX_HTTP_COORD_HEADERS_OFF     0
 #define NGX_HTTP_COORD_HEADERS_DRAFT   1
 #define NGX_HTTP_COORD_HEADERS_LEGACY  2

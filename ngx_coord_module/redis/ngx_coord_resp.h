@@ -16,7 +16,7 @@
 
 
 #define NGX_COORD_RESP_MAX_VALUES    1024     /* values in one reply */
-#define NGX_COORD_RESP_MAX_ELEMENTS  256      /* elements of one array */
+#define NGX_COORD_RESP_MAX_ELEMENTS  512      /* elements of one array */
 #define NGX_COORD_RESP_MAX_DEPTH     4
 #define NGX_COORD_RESP_MAX_LINE      16384    /* bytes of an unended line */
 

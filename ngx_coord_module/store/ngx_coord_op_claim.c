@@ -540,7 +540,11 @@ ngx_coord_claim_complete_parse(ngx_coord_op_t *op,
 }
 
 
-/* results make room for others: retries come soon or never */
+/*
+ * Results make room for others: retries come soon or never.  The claim goes
+ * when the result stands; where that finds no room the claim lapses, for the
+ * key must not look as if nothing had run.
+ */
 
 static ngx_int_t
 ngx_coord_claim_complete_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
@@ -548,12 +552,11 @@ ngx_coord_claim_complete_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 {
     ngx_coord_entry_t  *entry;
 
-    (void) ngx_coord_claim_release_run(table, op, now);
-
     entry = ngx_coord_table_find(table, NGX_COORD_KIND_RECORD, op->key,
                                  op->key_len, now);
 
     if (entry) {
+        (void) ngx_coord_claim_release_run(table, op, now);
         return NGX_BUSY;
     }
 
@@ -561,12 +564,16 @@ ngx_coord_claim_complete_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
                                    NGX_COORD_ENTRY_EVICT, op->key,
                                    op->key_len, NULL,
                                    now + op->u.claim.ttl, now);
-    if (entry == NULL) {
+
+    if (entry == NULL
+        || ngx_coord_table_write(table, entry, op->record.data,
+                                 op->record.len, now)
+           != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
-    return ngx_coord_table_write(table, entry, op->record.data, op->record.len,
-                                 now);
+    return ngx_coord_claim_release_run(table, op, now);
 }
 
 

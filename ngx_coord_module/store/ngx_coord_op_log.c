@@ -11,6 +11,17 @@
 #include "ngx_coord_op_set.h"
 
 
+/* a log in memory */
+typedef struct {
+    ngx_coord_table_t         *table;
+    ngx_coord_entry_t         *entry;
+    ngx_uint_t                 used;
+    ngx_coord_nsec_t           first;     /* the earliest time, or 0 */
+    ngx_coord_nsec_t           last;      /* the latest of the tail, or 0 */
+    ngx_coord_data_t          *tail;      /* the last cell */
+} ngx_coord_log_t;
+
+
 static ngx_int_t ngx_coord_log_take_known(ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 static void ngx_coord_log_take_build(ngx_coord_command_t *cmd,
@@ -19,6 +30,14 @@ static ngx_int_t ngx_coord_log_take_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_log_take_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_log_trim(ngx_coord_log_t *log, ngx_coord_nsec_t gone);
+static void ngx_coord_log_tail(ngx_coord_log_t *log, ngx_coord_data_t *data,
+    ngx_uint_t all);
+static void ngx_coord_log_save(ngx_coord_log_t *log);
+static ngx_int_t ngx_coord_log_append(ngx_coord_log_t *log, u_char *id,
+    ngx_coord_nsec_t now);
+static ngx_coord_slot_t *ngx_coord_log_slot(ngx_coord_data_t *data,
+    u_char *id);
 static void ngx_coord_log_give_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_log_give_run(ngx_coord_table_t *table,
@@ -170,9 +189,10 @@ static ngx_int_t
 ngx_coord_log_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    ngx_int_t            rc;
+    ngx_uint_t           used;
+    ngx_coord_log_t      log;
     ngx_coord_rate_t    *rate;
-    ngx_coord_slots_t    slots;
-    ngx_coord_entry_t   *entry;
     ngx_coord_window_t   window;
 
     rate = &op->u.rate;
@@ -181,41 +201,178 @@ ngx_coord_log_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
         return ngx_coord_rate_never(rate);
     }
 
-    entry = ngx_coord_entry_find(table, op, now);
+    log.table = table;
+    log.entry = ngx_coord_entry_find(table, op, now);
 
-    if (entry == NULL) {
-        entry = ngx_coord_entry_insert(table, op, NGX_COORD_ENTRY_EVICT, NULL,
-                                       now + window.length, now);
-        if (entry == NULL) {
+    if (log.entry == NULL) {
+        log.entry = ngx_coord_entry_insert(table, op, NGX_COORD_ENTRY_EVICT,
+                                           NULL, now + window.length, now);
+        if (log.entry == NULL) {
             return NGX_ERROR;
         }
     }
 
-    ngx_coord_slots(table, entry, op->id, now - window.length, &slots);
+    ngx_coord_log_trim(&log, now - window.length);
 
     rate->mark = now;
+    used = log.used;
 
-    if (slots.used >= (ngx_uint_t) window.limit) {
-        return ngx_coord_log_answer(&window, rate, NGX_BUSY, slots.used,
-                                    slots.first, slots.last, now);
+    if (used >= (ngx_uint_t) window.limit) {
+        return ngx_coord_log_answer(&window, rate, NGX_BUSY, used, log.first,
+                                    log.last ? log.last : now, now);
     }
 
     /* the entry first: it must outlive what it holds */
 
-    entry->expires = ngx_max(entry->expires, now + window.length);
+    log.entry->expires = ngx_max(log.entry->expires, now + window.length);
 
-    if (ngx_coord_slot_add(table, entry, op, &slots, now, now)
-        != NGX_OK)
-    {
-        if (slots.used == 0) {
-            ngx_coord_table_remove(table, entry);
+    rc = ngx_coord_log_append(&log, op->id, now);
+
+    if (rc != NGX_OK) {
+        if (used == 0) {
+            ngx_coord_table_remove(table, log.entry);
         }
 
         return NGX_ERROR;
     }
 
-    return ngx_coord_log_answer(&window, rate, NGX_OK, slots.used + 1,
-                                slots.used ? slots.first : now, now, now);
+    return ngx_coord_log_answer(&window, rate, NGX_OK, used + 1,
+                                used ? log.first : now, now, now);
+}
+
+
+/*
+ * Drops what is over, at the head of the log: its slots stand in the order of
+ * time, so that a request costs the same however long the log is.  The count
+ * stands in the entry; after a repair of the table it is counted anew.
+ */
+
+static void
+ngx_coord_log_trim(ngx_coord_log_t *log, ngx_coord_nsec_t gone)
+{
+    ngx_uint_t         i, all;
+    ngx_coord_data_t  *data;
+    ngx_coord_slot_t  *slot;
+
+    all = (log->entry->payload[0] >> 32 != (uint32_t) log->table->repairs);
+
+    log->used = all ? 0 : (uint32_t) log->entry->payload[0];
+    log->first = 0;
+    log->last = 0;
+    log->tail = NULL;
+
+    data = ngx_coord_table_first(log->table, log->entry);
+
+    while (data) {
+        slot = (ngx_coord_slot_t *) data->data;
+
+        for (i = 0; i < NGX_COORD_SLOTS && log->first == 0; i++, slot++) {
+
+            if (slot->at > gone) {
+                log->first = slot->at;
+
+            } else if (slot->at) {
+                slot->at = 0;
+                log->used -= !all;
+            }
+        }
+
+        if (log->first) {
+            break;
+        }
+
+        data = ngx_coord_table_drop(log->table, log->entry, NULL);
+    }
+
+    ngx_coord_log_tail(log, data, all);
+}
+
+
+/* finds the last cell, and counts the slots from data on where asked to */
+
+static void
+ngx_coord_log_tail(ngx_coord_log_t *log, ngx_coord_data_t *data,
+    ngx_uint_t all)
+{
+    ngx_uint_t         i;
+    ngx_coord_slot_t  *slot;
+
+    if (data && !all) {
+        data = &ngx_coord_table_cells(log->table)[log->entry->payload[1]].data;
+    }
+
+    for ( /* void */ ; data; data = ngx_coord_table_next(log->table, data)) {
+        log->tail = data;
+        slot = (ngx_coord_slot_t *) data->data;
+
+        for (i = 0; i < NGX_COORD_SLOTS; i++, slot++) {
+            log->last = ngx_max(log->last, slot->at);
+            log->used += (all && slot->at);
+        }
+    }
+
+    ngx_coord_log_save(log);
+}
+
+
+static void
+ngx_coord_log_save(ngx_coord_log_t *log)
+{
+    ngx_coord_cell_t  *cell;
+
+    cell = (ngx_coord_cell_t *) log->tail;
+
+    log->entry->payload[0] = (uint64_t) (uint32_t) log->table->repairs << 32
+                             | (uint32_t) log->used;
+    log->entry->payload[1] = cell ? cell - ngx_coord_table_cells(log->table)
+                                  : 0;
+}
+
+
+/* behind all others: never into a slot that was given back */
+
+static ngx_int_t
+ngx_coord_log_append(ngx_coord_log_t *log, u_char *id, ngx_coord_nsec_t now)
+{
+    ngx_uint_t         n;
+    ngx_coord_data_t  *data;
+    ngx_coord_slot_t  *slot;
+
+    n = NGX_COORD_SLOTS;
+    data = log->tail;
+
+    if (data) {
+        slot = (ngx_coord_slot_t *) data->data;
+
+        while (n && slot[n - 1].at == 0) {
+            n--;
+        }
+    }
+
+    if (n == NGX_COORD_SLOTS) {
+        data = ngx_coord_table_add(log->table, log->entry, log->tail, now);
+
+        if (data == NULL) {
+            return NGX_ERROR;
+        }
+
+        n = 0;
+    }
+
+    slot = (ngx_coord_slot_t *) data->data + n;
+
+    ngx_memcpy(slot->id, id, NGX_COORD_ID_LEN);
+
+    ngx_coord_table_commit();
+
+    slot->at = now;
+
+    log->tail = data;
+    log->used++;
+
+    ngx_coord_log_save(log);
+
+    return NGX_OK;
 }
 
 
@@ -228,18 +385,67 @@ ngx_coord_log_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 }
 
 
+/* what is given back was mostly taken just now: the last cell first */
+
 static ngx_int_t
 ngx_coord_log_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_window_t  window;
+    ngx_coord_log_t      log;
+    ngx_coord_data_t    *data;
+    ngx_coord_slot_t    *slot;
+    ngx_coord_window_t   window;
+
+    log.table = table;
+    log.entry = ngx_coord_entry_find(table, op, now);
+
+    if (log.entry == NULL) {
+        return NGX_OK;
+    }
 
     (void) ngx_coord_window_init(&window, &op->u.rate);
-    (void) ngx_coord_slot_remove(table,
-                                        ngx_coord_entry_find(table, op, now),
-                                        op, now - window.length);
+
+    ngx_coord_log_trim(&log, now - window.length);
+
+    slot = log.tail ? ngx_coord_log_slot(log.tail, op->id) : NULL;
+    data = slot ? NULL : ngx_coord_table_first(table, log.entry);
+
+    while (data && slot == NULL) {
+        slot = ngx_coord_log_slot(data, op->id);
+        data = ngx_coord_table_next(table, data);
+    }
+
+    if (slot) {
+        slot->at = 0;
+        log.used--;
+        ngx_coord_log_save(&log);
+    }
+
+    if (log.used == 0) {
+        ngx_coord_table_remove(table, log.entry);
+    }
 
     return NGX_OK;
+}
+
+
+/* the slot of an id in a cell; NULL: there is none */
+
+static ngx_coord_slot_t *
+ngx_coord_log_slot(ngx_coord_data_t *data, u_char *id)
+{
+    ngx_uint_t         i;
+    ngx_coord_slot_t  *slot;
+
+    slot = (ngx_coord_slot_t *) data->data;
+
+    for (i = 0; i < NGX_COORD_SLOTS; i++, slot++) {
+        if (slot->at && ngx_memcmp(slot->id, id, NGX_COORD_ID_LEN) == 0) {
+            return slot;
+        }
+    }
+
+    return NULL;
 }
 
 
@@ -278,20 +484,20 @@ static ngx_int_t
 ngx_coord_log_peek_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_slots_t    slots;
-    ngx_coord_entry_t   *entry;
-    ngx_coord_window_t   window;
+    ngx_coord_log_t     log;
+    ngx_coord_window_t  window;
 
     (void) ngx_coord_window_init(&window, &op->u.rate);
 
-    entry = ngx_coord_entry_find(table, op, now);
+    log.table = table;
+    log.entry = ngx_coord_entry_find(table, op, now);
 
-    if (entry == NULL) {
+    if (log.entry == NULL) {
         return ngx_coord_peek_log(&op->u.rate, 0, now, now);
     }
 
-    ngx_coord_slots(table, entry, op->id, now - window.length, &slots);
+    ngx_coord_log_trim(&log, now - window.length);
 
-    return ngx_coord_peek_log(&op->u.rate, slots.used,
-                              slots.used ? slots.first : now, now);
+    return ngx_coord_peek_log(&op->u.rate, log.used,
+                              log.used ? log.first : now, now);
 }

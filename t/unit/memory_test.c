@@ -571,10 +571,92 @@ a_dead_holder_is_noticed_and_repaired(void **state)
 }
 
 
+/* a result for which there is no room leaves the key as its run left it */
+
+static void
+a_result_without_room_frees_no_key(void **state)
+{
+    ngx_coord_op_t  op;
+
+    make_zone(1 << 16);
+
+    ngx_memzero(&op, sizeof(op));
+    set_id(&op, 1);
+    op.u.claim.lease = 10 * SEC;
+    op.u.claim.ttl = 100 * SEC;
+    op.u.claim.keep = 1;
+
+    assert_int_equal(run(&op, &ngx_coord_op_claim, 7), NGX_OK);
+
+    op.record.len = 1 << 20;
+    op.record.data = calloc(1, op.record.len);
+
+    assert_int_equal(run(&op, &ngx_coord_op_claim_complete, 7), NGX_ERROR);
+
+    free(op.record.data);
+    ngx_str_null(&op.record);
+
+    set_id(&op, 2);
+    assert_int_equal(run(&op, &ngx_coord_op_claim, 7), NGX_BUSY);
+    assert_int_equal(op.u.claim.state, NGX_COORD_CLAIM_RUNNING);
+
+    ngx_stub_clock += 11 * SEC;
+
+    assert_int_equal(run(&op, &ngx_coord_op_claim, 7), NGX_BUSY);
+    assert_int_equal(op.u.claim.state, NGX_COORD_CLAIM_LAPSED);
+
+    free_zone();
+}
+
+
+/* a request costs the same however long the log is */
+
+static void
+a_long_log_is_not_walked(void **state)
+{
+    uint32_t         i;
+    ngx_coord_op_t   op;
+    clock_t          a, b, c;
+
+    make_zone(4 << 20);
+
+    a = b = clock();
+
+    ngx_memzero(&op, sizeof(op));
+    op.u.rate.limit = 60000;
+    op.u.rate.window = 1000 * SEC;
+    op.u.rate.cost = 1;
+
+    for (i = 0; i < 60000; i++) {
+
+        if (i == 2000) {
+            b = clock();
+        }
+
+        ngx_stub_clock += 1000;
+        set_id(&op, i);
+        assert_int_equal(run(&op, &ngx_coord_op_log_take, 9), NGX_OK);
+        assert_int_equal(op.u.rate.remaining, 59999 - i);
+    }
+
+    c = clock();
+
+    assert_int_equal(run(&op, &ngx_coord_op_log_take, 9), NGX_BUSY);
+
+    /* 58000 requests, not 58000 walks of a growing log */
+
+    assert_true(c - b < 300 * (b - a) + CLOCKS_PER_SEC / 2);
+
+    free_zone();
+}
+
+
 int
 main(void)
 {
     const struct CMUnitTest  tests[] = {
+        cmocka_unit_test(a_result_without_room_frees_no_key),
+        cmocka_unit_test(a_long_log_is_not_walked),
         cmocka_unit_test(all_operations_match_naive_models),
         cmocka_unit_test(cost_above_the_limit_never_fits),
         cmocka_unit_test(full_of_leases_refuses_logged_once_a_second),

@@ -439,6 +439,54 @@ memory_is_taken_when_it_is_used(void **state)
 }
 
 
+/* a large entry makes room, wherever the hand stands, and the oldest does */
+
+static void
+large_entries_make_room(void **state)
+{
+    void               *p;
+    u_char             *blob;
+    uint32_t            k;
+    ngx_coord_table_t  *t;
+    ngx_coord_entry_t  *e;
+
+    p = calloc(1, 1 << 20);
+    blob = calloc(1, 1 << 20);
+    t = ngx_coord_table_create(p, 1 << 20, seed, &name);
+
+    ngx_coord_table_enter(t);
+
+    for (k = 0; k < 40; k++) {
+        e = ngx_coord_table_insert(t, 1, NGX_COORD_ENTRY_EVICT, (u_char *) &k,
+                                   4, NULL, FOREVER, 1 + k);
+        assert_non_null(e);
+        assert_int_equal(ngx_coord_table_write(t, e, blob, 250000, 1 + k),
+                         NGX_OK);
+    }
+
+    assert_int_equal(t->evictions, 37);
+
+    for (k = 0; k < 40; k++) {
+        e = ngx_coord_table_find(t, 1, (u_char *) &k, 4, 41 + k);
+        assert_int_equal(e != NULL, k >= 37);
+    }
+
+    /* what never fits drops nobody */
+
+    e = ngx_coord_table_insert(t, 1, NGX_COORD_ENTRY_EVICT, (u_char *) &k, 4,
+                               NULL, FOREVER, 100);
+    assert_int_equal(ngx_coord_table_write(t, e, blob, 1 << 20, 100),
+                     NGX_ERROR);
+    assert_int_equal(t->nentries, 3);
+
+    ngx_coord_table_leave(t);
+    check(t);
+
+    free(blob);
+    free(p);
+}
+
+
 typedef struct {
     volatile uint32_t          lock;
     volatile uint32_t          turns;
@@ -687,6 +735,7 @@ main(void)
         cmocka_unit_test(expired_entries_make_room),
         cmocka_unit_test(garbage_is_repaired),
         cmocka_unit_test(memory_is_taken_when_it_is_used),
+        cmocka_unit_test(large_entries_make_room),
         cmocka_unit_test(a_killed_worker_leaves_a_sound_table)
     };
 
