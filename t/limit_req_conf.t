@@ -131,6 +131,10 @@ my @cases = (
      . 'server { coord_limit_req zone=z burst=5 delay=2; }',
      qr/only "leaky_bucket" delays requests/],
 
+    # all that a request asks for has to fit into one transaction
+    [many(16), ''],
+    [many(17), qr/too many "coord_limit_req" in one place, at most 16/],
+
     # a zone may be used before it is declared
     ["server { coord_limit_req zone=z burst=5; } $zone", ''],
     ["$zone coord_limit_req zone=z; coord_on_failure local; "
@@ -176,3 +180,12 @@ like($t->conf_error(http => 'coord_store s { server redis://127.0.0.1; '
      qr/no password in the first line/, 'an empty password file');
 
 done_testing();
+
+
+sub many {
+    my ($n) = @_;
+
+    return join(' ', map({ "coord_limit_req_zone \$arg_k zone=m$_:1m rate=1r/s;" }
+                         1 .. $n),
+                'server {', map({ "coord_limit_req zone=m$_;" } 1 .. $n), '}');
+}

@@ -58,6 +58,21 @@ ngx_http_coord_limiter_off(ngx_conf_t *cf, ngx_http_coord_limiter_conf_t *conf)
 
 
 void *
+ngx_http_coord_limits_push(ngx_conf_t *cf, ngx_str_t *name,
+    ngx_array_t *limits)
+{
+    if (limits->nelts == NGX_HTTP_COORD_LIMITS_MAX) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "too many \"%V\" in one place, at most %d",
+                           name, NGX_HTTP_COORD_LIMITS_MAX);
+        return NULL;
+    }
+
+    return ngx_array_push(limits);
+}
+
+
+void *
 ngx_http_coord_limiter_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_limiter_conf_t *conf, size_t size)
 {

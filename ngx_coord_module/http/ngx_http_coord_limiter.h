@@ -82,6 +82,13 @@ void ngx_http_coord_limiter_conf_merge(ngx_http_coord_limiter_conf_t *conf,
 ngx_uint_t ngx_http_coord_limiter_off(ngx_conf_t *cf,
     ngx_http_coord_limiter_conf_t *conf);
 
+/*
+ * One more in the array of the limits of a place, as ngx_array_push(); NULL:
+ * no memory, or more than NGX_HTTP_COORD_LIMITS_MAX, which is logged.
+ */
+void *ngx_http_coord_limits_push(ngx_conf_t *cf, ngx_str_t *name,
+    ngx_array_t *limits);
+
 
 /* --- requests --- */
 

@@ -188,14 +188,7 @@ ngx_http_coord_limit_conn(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
     }
 
-    if (lccf->limits.nelts == NGX_HTTP_COORD_LIMITS_MAX) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "too many \"coord_limit_conn\" in one place, at most %d",
-                           NGX_HTTP_COORD_LIMITS_MAX);
-        return NGX_CONF_ERROR;
-    }
-
-    limit = ngx_array_push(&lccf->limits);
+    limit = ngx_http_coord_limits_push(cf, &cmd->name, &lccf->limits);
     if (limit == NULL) {
         return NGX_CONF_ERROR;
     }

@@ -413,14 +413,7 @@ ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
     }
 
-    if (lrcf->limits.nelts == NGX_HTTP_COORD_LIMITS_MAX) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "too many \"coord_limit_req\" in one place, at most %d",
-                           NGX_HTTP_COORD_LIMITS_MAX);
-        return NGX_CONF_ERROR;
-    }
-
-    limit = ngx_array_push(&lrcf->limits);
+    limit = ngx_http_coord_limits_push(cf, &cmd->name, &lrcf->limits);
     if (limit == NULL) {
         return NGX_CONF_ERROR;
     }
