@@ -1856,6 +1856,12 @@ static const ngx_coord_script_part_t
 };
 
 
+static const u_char  ngx_coord_wait_clear_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
 static const ngx_coord_script_part_t
     ngx_coord_wait_enter_parts[] = {
 
@@ -2214,8 +2220,9 @@ const ngx_coord_script_t
       5, ngx_coord_user_seen_parts },
 
     { ngx_string("wait_clear"),
-      NGX_COORD_WAIT_CLEAR_NARGS, 2, 3,
-      ngx_coord_wait_clear_parts },
+      NGX_COORD_WAIT_CLEAR_NARGS, 2, 2, 2, 161,
+      ngx_coord_wait_clear_replies,
+      3, ngx_coord_wait_clear_parts },
 
     { ngx_string("wait_enter"),
       NGX_COORD_WAIT_ENTER_NARGS, 7, 2, 10, 892,
