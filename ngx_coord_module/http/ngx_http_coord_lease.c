@@ -15,9 +15,13 @@ static ngx_http_coord_leases_e ngx_http_coord_leases_asked(
     ngx_http_coord_leases_t *leases);
 static ngx_http_coord_leases_e ngx_http_coord_leases_choose(
     ngx_http_coord_leases_t *leases);
+static ngx_int_t ngx_http_coord_leases_go(ngx_http_coord_leases_t *leases,
+    ngx_http_coord_leases_e state);
 static void ngx_http_coord_leases_set(ngx_http_coord_leases_t *leases,
     ngx_http_coord_leases_e state);
-static void ngx_http_coord_leases_lost(void *data);
+static void ngx_http_coord_leases_answered(ngx_coord_batch_t *batch);
+static ngx_int_t ngx_http_coord_leases_news(ngx_coord_waiter_t *waiter);
+static void ngx_http_coord_leases_deadline(ngx_event_t *ev);
 
 
 #define edge(state)  ngx_coord_edge(NGX_HTTP_COORD_LEASES_##state)
@@ -65,6 +69,15 @@ ngx_http_coord_leases_init(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_leases_t *leases, ngx_uint_t n)
 {
     leases->ctx = ctx;
+
+    /* the events that a wait is for */
+
+    leases->answered = ngx_http_coord_leases_answered;
+    leases->waiter.handler = ngx_http_coord_leases_news;
+    leases->waiter.data = leases;
+
+    ngx_coord_timer_init(&leases->deadline, ngx_http_coord_leases_deadline,
+                         leases, r->connection->log);
 
     return ngx_array_init(&leases->items, r->pool, n,
                           sizeof(ngx_http_coord_lease_t));
@@ -136,7 +149,12 @@ ngx_http_coord_leases_decide(ngx_http_coord_leases_t *leases)
 }
 
 
-ngx_int_t
+/*
+ * Goes on from a state that waited for an event, to the next one that does;
+ * what it returns is that of ngx_http_coord_leases_decide().
+ */
+
+static ngx_int_t
 ngx_http_coord_leases_go(ngx_http_coord_leases_t *leases,
     ngx_http_coord_leases_e state)
 {
@@ -215,33 +233,6 @@ ngx_http_coord_leases_asked(ngx_http_coord_leases_t *leases)
 }
 
 
-ngx_int_t
-ngx_http_coord_leases_take(ngx_http_coord_leases_t *leases,
-    ngx_http_coord_lease_t *lease)
-{
-    if (lease->op.rc != NGX_OK) {
-
-        /* what Redis may have granted all the same is given back first */
-
-        if (!lease->op.doubt) {
-            ngx_coord_journal_remove(&lease->op);
-        }
-
-        return NGX_OK;
-    }
-
-    lease->held = ngx_coord_lease_hold(&lease->op, ngx_http_coord_leases_lost,
-                                       lease);
-    if (lease->held) {
-        return NGX_OK;
-    }
-
-    lease->op.rc = NGX_ERROR;
-
-    return NGX_ERROR;
-}
-
-
 static ngx_http_coord_leases_e
 ngx_http_coord_leases_choose(ngx_http_coord_leases_t *leases)
 {
@@ -287,38 +278,12 @@ ngx_http_coord_leases_choose(ngx_http_coord_leases_t *leases)
 
 
 void
-ngx_http_coord_leases_give(ngx_http_coord_leases_t *leases)
-{
-    ngx_uint_t               i;
-    ngx_http_coord_lease_t  *lease;
-
-    lease = leases->items.elts;
-
-    for (i = 0; i < leases->items.nelts; i++) {
-        if (lease[i].held) {
-            ngx_coord_lease_release(lease[i].held);
-            lease[i].held = NULL;
-        }
-    }
-}
-
-
-void
 ngx_http_coord_leases_release(ngx_http_coord_leases_t *leases)
 {
     ngx_http_coord_leases_stop(leases);
     ngx_http_coord_leases_give(leases);
 
     leases->state = NGX_HTTP_COORD_LEASES_SETTLED;
-}
-
-
-static void
-ngx_http_coord_leases_lost(void *data)
-{
-    ngx_http_coord_lease_t *lease = data;
-
-    lease->leases->lost(lease);
 }
 
 
@@ -330,4 +295,64 @@ ngx_http_coord_leases_reason(ngx_http_coord_leases_t *leases)
     }
 
     return leases->full ? "queue is full" : NULL;
+}
+
+
+/* from a posted event */
+
+static void
+ngx_http_coord_leases_answered(ngx_coord_batch_t *batch)
+{
+    ngx_http_coord_ctx_t     *ctx;
+    ngx_http_coord_leases_e   answered;
+    ngx_http_coord_leases_t  *leases;
+
+    leases = batch->data;
+    ctx = leases->ctx;
+
+    answered = (leases->state == NGX_HTTP_COORD_LEASES_TURN_ASKED)
+               ? NGX_HTTP_COORD_LEASES_TURN_ANSWERED
+               : NGX_HTTP_COORD_LEASES_REST_ANSWERED;
+
+    if (ngx_http_coord_leases_go(leases, answered) != NGX_AGAIN) {
+        ngx_http_coord_resume(ctx);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_coord_leases_news(ngx_coord_waiter_t *waiter)
+{
+    ngx_http_coord_ctx_t     *ctx;
+    ngx_http_coord_leases_t  *leases;
+
+    leases = waiter->data;
+    ctx = leases->ctx;
+
+    if (leases->state != NGX_HTTP_COORD_LEASES_WAITING) {
+        leases->again = 1;
+        return NGX_OK;
+    }
+
+    if (ngx_http_coord_leases_go(leases, NGX_HTTP_COORD_LEASES_TURN)
+        != NGX_AGAIN)
+    {
+        ngx_http_coord_resume(ctx);
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_leases_deadline(ngx_event_t *ev)
+{
+    ngx_http_coord_leases_t *leases = ngx_coord_timer_data(ev);
+
+    leases->timedout = 1;
+    leases->refused = leases->turn;
+
+    (void) ngx_http_coord_leases_go(leases, NGX_HTTP_COORD_LEASES_SETTLED);
+
+    ngx_http_coord_resume(leases->ctx);
 }

@@ -99,6 +99,7 @@ struct ngx_http_coord_leases_s {
     ngx_http_coord_leases_e    state;
     ngx_coord_waiter_t         waiter;
     ngx_coord_batch_t         *batch;         /* of .._ASKED */
+    ngx_coord_batch_handler_pt  answered;
     ngx_coord_timer_t          deadline;
     ngx_coord_nsec_t           since;         /* it arrived */
     ngx_coord_op_t             place;         /* in line: an enter */
@@ -160,13 +161,6 @@ void ngx_http_coord_leases_release(ngx_http_coord_leases_t *leases);
 /* what is done in a state; returns the next one */
 typedef ngx_http_coord_leases_e (*ngx_http_coord_leases_step_pt)(
     ngx_http_coord_leases_t *leases);
-
-/*
- * Goes on from a state that waited for an event, to the next one that does.
- * What it returns is that of ngx_http_coord_leases_decide().
- */
-ngx_int_t ngx_http_coord_leases_go(ngx_http_coord_leases_t *leases,
-    ngx_http_coord_leases_e state);
 
 /*
  * An answer to lease->op has come: what was granted is held from now on.

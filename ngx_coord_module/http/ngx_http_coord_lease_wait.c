@@ -30,15 +30,13 @@ static ngx_http_coord_leases_e ngx_http_coord_leases_send(
 static ngx_coord_op_t *ngx_http_coord_leases_op(
     ngx_http_coord_leases_t *leases, const ngx_coord_op_type_t *type,
     ngx_http_coord_lease_t *lease);
-static void ngx_http_coord_leases_handler(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_leases_read(ngx_http_coord_leases_t *leases);
 static void ngx_http_coord_leases_entered(ngx_http_coord_leases_t *leases,
     ngx_coord_op_t *op);
 static ngx_http_coord_leases_e ngx_http_coord_leases_turn_failed(
     ngx_http_coord_leases_t *leases);
 static void ngx_http_coord_leases_leave(ngx_http_coord_leases_t *leases);
-static ngx_int_t ngx_http_coord_leases_news(ngx_coord_waiter_t *waiter);
-static void ngx_http_coord_leases_deadline(ngx_event_t *ev);
+static void ngx_http_coord_leases_lost(void *data);
 
 
 ngx_http_coord_leases_e
@@ -60,9 +58,6 @@ ngx_http_coord_leases_line(ngx_http_coord_leases_t *leases)
         leases->delayed = 1;
         leases->since = ngx_coord_monotonic();
 
-        ngx_coord_timer_init(&leases->deadline,
-                             ngx_http_coord_leases_deadline, leases,
-                             leases->ctx->request->connection->log);
         ngx_coord_timer_start(&leases->deadline, turn->limit->wait);
     }
 
@@ -79,9 +74,6 @@ ngx_http_coord_leases_line(ngx_http_coord_leases_t *leases)
 
     poll = ngx_coord_store_is_memory(op->zone->store)
            ? NGX_HTTP_COORD_POLL_LOCAL : NGX_HTTP_COORD_POLL;
-
-    leases->waiter.handler = ngx_http_coord_leases_news;
-    leases->waiter.data = leases;
 
     if (ngx_coord_wait_add(&leases->waiter, op->zone, op->key, op->key_len,
                            poll)
@@ -150,7 +142,7 @@ static ngx_http_coord_leases_e
 ngx_http_coord_leases_send(ngx_http_coord_leases_t *leases,
     ngx_http_coord_leases_e asked, ngx_http_coord_leases_e answered)
 {
-    leases->batch->handler = ngx_http_coord_leases_handler;
+    leases->batch->handler = leases->answered;
     leases->batch->data = leases;
 
     return ngx_coord_batch_send(leases->batch) == NGX_AGAIN ? asked : answered;
@@ -189,28 +181,6 @@ ngx_http_coord_leases_op(ngx_http_coord_leases_t *leases,
     ngx_memcpy(op->id, asked->id, NGX_COORD_ID_LEN);
 
     return op;
-}
-
-
-/* from a posted event */
-
-static void
-ngx_http_coord_leases_handler(ngx_coord_batch_t *batch)
-{
-    ngx_http_coord_ctx_t     *ctx;
-    ngx_http_coord_leases_e   answered;
-    ngx_http_coord_leases_t  *leases;
-
-    leases = batch->data;
-    ctx = leases->ctx;
-
-    answered = (leases->state == NGX_HTTP_COORD_LEASES_TURN_ASKED)
-               ? NGX_HTTP_COORD_LEASES_TURN_ANSWERED
-               : NGX_HTTP_COORD_LEASES_REST_ANSWERED;
-
-    if (ngx_http_coord_leases_go(leases, answered) != NGX_AGAIN) {
-        ngx_http_coord_resume(ctx);
-    }
 }
 
 
@@ -412,44 +382,6 @@ ngx_http_coord_leases_leave(ngx_http_coord_leases_t *leases)
 }
 
 
-static ngx_int_t
-ngx_http_coord_leases_news(ngx_coord_waiter_t *waiter)
-{
-    ngx_http_coord_ctx_t     *ctx;
-    ngx_http_coord_leases_t  *leases;
-
-    leases = waiter->data;
-    ctx = leases->ctx;
-
-    if (leases->state != NGX_HTTP_COORD_LEASES_WAITING) {
-        leases->again = 1;
-        return NGX_OK;
-    }
-
-    if (ngx_http_coord_leases_go(leases, NGX_HTTP_COORD_LEASES_TURN)
-        != NGX_AGAIN)
-    {
-        ngx_http_coord_resume(ctx);
-    }
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_http_coord_leases_deadline(ngx_event_t *ev)
-{
-    ngx_http_coord_leases_t *leases = ngx_coord_timer_data(ev);
-
-    leases->timedout = 1;
-    leases->refused = leases->turn;
-
-    (void) ngx_http_coord_leases_go(leases, NGX_HTTP_COORD_LEASES_SETTLED);
-
-    ngx_http_coord_resume(leases->ctx);
-}
-
-
 void
 ngx_http_coord_leases_stop(ngx_http_coord_leases_t *leases)
 {
@@ -468,4 +400,57 @@ ngx_http_coord_leases_stop(ngx_http_coord_leases_t *leases)
     }
 
     ngx_http_coord_leases_leave(leases);
+}
+
+
+ngx_int_t
+ngx_http_coord_leases_take(ngx_http_coord_leases_t *leases,
+    ngx_http_coord_lease_t *lease)
+{
+    if (lease->op.rc != NGX_OK) {
+
+        /* what Redis may have granted all the same is given back first */
+
+        if (!lease->op.doubt) {
+            ngx_coord_journal_remove(&lease->op);
+        }
+
+        return NGX_OK;
+    }
+
+    lease->held = ngx_coord_lease_hold(&lease->op, ngx_http_coord_leases_lost,
+                                       lease);
+    if (lease->held) {
+        return NGX_OK;
+    }
+
+    lease->op.rc = NGX_ERROR;
+
+    return NGX_ERROR;
+}
+
+
+static void
+ngx_http_coord_leases_lost(void *data)
+{
+    ngx_http_coord_lease_t *lease = data;
+
+    lease->leases->lost(lease);
+}
+
+
+void
+ngx_http_coord_leases_give(ngx_http_coord_leases_t *leases)
+{
+    ngx_uint_t               i;
+    ngx_http_coord_lease_t  *lease;
+
+    lease = leases->items.elts;
+
+    for (i = 0; i < leases->items.nelts; i++) {
+        if (lease[i].held) {
+            ngx_coord_lease_release(lease[i].held);
+            lease[i].held = NULL;
+        }
+    }
 }

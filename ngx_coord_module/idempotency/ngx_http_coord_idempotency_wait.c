@@ -315,7 +315,12 @@ ngx_http_coord_run_question(ngx_http_coord_idempotency_t *run)
 
     op->on_failure = run->op.on_failure;
 
-    ngx_memcpy(op->id, run->op.id, NGX_COORD_ID_LEN);
+    /* what the last id was granted, unheard, is being given back */
+
+    if (ngx_coord_id(op->id) != NGX_OK) {
+        ngx_coord_batch_done(batch);
+        return NULL;
+    }
 
     return batch;
 }

@@ -166,8 +166,8 @@ ngx_coord_giveback_life(ngx_coord_op_t *op)
     case NGX_COORD_KIND_CLAIM:
         return op->u.claim.lease + (op->u.claim.keep ? op->u.claim.ttl : 0);
 
-    default: /* a rate; in doubt it was not answered */
-        return ngx_max(op->u.rate.reset, op->u.rate.window);
+    default: /* a rate */
+        return op->u.rate.reset;
     }
 }
 

@@ -38,9 +38,10 @@ typedef enum {
  * give back is not the last word.  Nothing of op is needed afterwards.  Does
  * nothing for what has no way back.
  *
- * Counting operations, those of buckets and windows, may not be given back
- * twice: they are not asked for again when it is not known whether they were
- * done, and only given back when they were granted.
+ * Those of rates may not be given back twice: they are not asked for again when
+ * it is not known whether they were done, and only given back when they were
+ * granted; a request that was let through without an answer is counted, if it
+ * was.
  */
 void ngx_coord_giveback(ngx_coord_op_t *op, ngx_coord_giveback_e how);
 

@@ -68,7 +68,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_take = {
 
 const ngx_coord_op_type_t  ngx_coord_op_log_give = {
     ngx_string("log_give"),
-    NGX_COORD_OP_JOINS|NGX_COORD_OP_TWICE,
+    NGX_COORD_OP_JOINS,
     NGX_COORD_KIND_LOG,
     NGX_COORD_SCRIPT_SLIDING_LOG_GIVE,
     ngx_coord_log_give_build,
