@@ -27,6 +27,8 @@ sub node {
         listen 127.0.0.1:%%PORT%%;
         add_header X-Status \$coord_limit_req_status;
         location / { coord_limit_req zone=one; empty_gif; }
+        location /closed { coord_limit_req zone=one on_failure=closed;
+                           empty_gif; }
         location = /json { coord_status; }
     }
 EOC
@@ -116,12 +118,37 @@ is($n->log, '', 'no news while all is well');
 $own->stop;
 ok($n->wait_log(qr/\[error\].*connection closed by the server/, 10), 'lost');
 ok($n->wait_log(qr/\[error\].*connect\(\) failed.*\(111: /, 10), 'and why');
-select undef, undef, undef, 5;
+
+# what went by on_failure meanwhile
+
+my ($open, $closed) = (0, 0);
+my $until = time + 5;
+
+while (time < $until) {
+    my @r = $n->parallel(20, '/?k=1');
+    $open += grep { $_->status == 200 } @r;
+    @r = $n->parallel(5, '/closed?k=1');
+    $closed += grep { $_->status == 503 } @r;
+}
+
 cmp_ok(scalar lines($n, qr/connect\(\) failed/), '<=', 1,
        'not at every attempt');
 $own->run;
 ok($n->wait_log(qr/\[error\].*coord redis: connected again after \d+ms/, 10),
    'the end is told at the level of the beginning');
-is(scalar lines($n, qr/again/), 1, 'once');
+ok($n->wait_log(qr/answers again/, 10), 'requests are decided again');
+is(scalar lines($n, qr/again/), 2, 'each once');
+is($n->get('/?k=after')->header('X-Status'), 'PASSED', 'decided');
+
+my %told;
+my $log = $n->log;
+$told{$2} += $1 while $log =~ /(\d+) requests went by on_failure=(\w+), /g;
+is_deeply(\%told, { open => $open, closed => $closed },
+          'each request is in a number');
+my @told = lines($n, qr/on_failure=open/);
+cmp_ok(scalar @told, '<=', 8, 'a line a second: ' . @told);
+like($told[-1], qr/store "main" has no answer: .*, reason: connect/, 'why');
+like($n->log, qr/again, @{[$open + $closed]} requests went by on_failure in/,
+     'the sum');
 
 done_testing();

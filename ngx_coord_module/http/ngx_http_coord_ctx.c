@@ -135,6 +135,8 @@ ngx_http_coord_batch(ngx_http_coord_ctx_t *ctx, ngx_coord_store_t *store,
         return NULL;
     }
 
+    batch->request = 1;
+
     *batches = batch;
     *n = i;
 

@@ -31,6 +31,7 @@ static void ngx_coord_redis_conn_options(ngx_coord_redis_conn_t *conn,
     ngx_connection_t *c);
 static void ngx_coord_redis_conn_refused(ngx_coord_redis_conn_t *conn,
     ngx_err_t err);
+static void ngx_coord_redis_conn_reset(ngx_coord_redis_conn_t *conn);
 static void ngx_coord_redis_conn_drop(ngx_coord_redis_conn_t *conn);
 static void ngx_coord_redis_conn_backoff(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_uint_t ready);
@@ -567,6 +568,10 @@ ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
 
     ready = (conn->state == NGX_COORD_CONN_READY);
 
+    if (ready && failure != NGX_COORD_FAIL_CONNECT) {
+        ngx_coord_redis_conn_reset(conn);
+    }
+
     ngx_coord_redis_conn_drop(conn);
     ngx_coord_redis_conn_backoff(conn, failure, ready);
 
@@ -575,6 +580,21 @@ ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
     }
 
     conn->actions->closed(conn, failure, ready);
+}
+
+
+/* what the server has not taken yet is not to be executed later */
+
+static void
+ngx_coord_redis_conn_reset(ngx_coord_redis_conn_t *conn)
+{
+    struct linger  linger;
+
+    linger.l_onoff = 1;
+    linger.l_linger = 0;
+
+    (void) setsockopt(conn->peer.connection->fd, SOL_SOCKET, SO_LINGER,
+                      (const void *) &linger, sizeof(struct linger));
 }
 
 

@@ -115,7 +115,8 @@ struct ngx_coord_op_type_s {
 typedef enum {
     NGX_COORD_FAILURE_OPEN = 0,
     NGX_COORD_FAILURE_CLOSED,
-    NGX_COORD_FAILURE_LOCAL
+    NGX_COORD_FAILURE_LOCAL,
+    NGX_COORD_FAILURE_MAX
 } ngx_coord_failure_e;
 
 

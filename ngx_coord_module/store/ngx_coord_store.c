@@ -10,6 +10,7 @@
 #include "ngx_coord_store.h"
 #include "ngx_coord_batch.h"
 #include "ngx_coord_giveback.h"
+#include "ngx_coord_outage.h"
 
 
 /* batches that a worker keeps for reuse */
@@ -61,6 +62,7 @@ ngx_coord_store_exit(ngx_coord_store_t *store)
     }
 
     ngx_coord_giveback_exit(store);
+    ngx_coord_outage_stop(store);
 
     if (store->actions->exit) {
         store->actions->exit(store);
@@ -195,6 +197,8 @@ ngx_coord_batch_send(ngx_coord_batch_t *batch)
                 ngx_coord_op_fail(batch, &batch->ops[i], batch->call.failure);
             }
         }
+
+        ngx_coord_outage_count(batch);
     }
 
     batch->in_flight = 0;
@@ -394,6 +398,8 @@ ngx_coord_batch_expired(ngx_coord_batch_t *batch)
             ngx_coord_op_fail(batch, &batch->ops[i], NGX_COORD_FAIL_TIMEOUT);
         }
     }
+
+    ngx_coord_outage_count(batch);
 
     if (batch->handler == NULL) {
         batch->complete = 1;

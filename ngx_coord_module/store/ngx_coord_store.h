@@ -21,6 +21,7 @@
 #include "ngx_coord_op.h"
 #include "ngx_coord_outcome.h"
 #include "ngx_coord_redis.h"
+#include "ngx_coord_timer.h"
 
 
 /*
@@ -56,6 +57,7 @@ struct ngx_coord_batch_s {
     unsigned                   queued:1;     /* in store->completed */
     unsigned                   unsent:1;     /* waits there to be sent */
     unsigned                   again:1;      /* only what has sent set */
+    unsigned                   request:1;    /* a client waits: the caller's */
     ngx_coord_nsec_t           now;          /* the server's, when encoded */
     ngx_coord_op_t             inline_ops[NGX_COORD_BATCH_OPS];
 };
@@ -78,6 +80,16 @@ typedef struct {
 typedef struct ngx_coord_giveback_s  ngx_coord_giveback_t;
 
 
+/* requests that went by on_failure: ngx_coord_outage.h */
+typedef struct {
+    ngx_msec_t                 began;        /* 0: there is none */
+    ngx_uint_t                 total;
+    ngx_uint_t                 requests[NGX_COORD_FAILURE_MAX];  /* untold */
+    ngx_coord_fail_e           reason;       /* of the last one */
+    ngx_coord_timer_t          timer;
+} ngx_coord_outage_t;
+
+
 struct ngx_coord_store_s {
     ngx_str_t                  name;
     const ngx_coord_store_actions_t  *actions;
@@ -93,6 +105,7 @@ struct ngx_coord_store_s {
     /* of this worker, set in init_process: */
     ngx_coord_redis_t         *client;
     ngx_coord_log_limit_t      keyless;      /* keys without an answer */
+    ngx_coord_outage_t         outage;
     ngx_queue_t                completed;    /* of ngx_coord_batch_t */
     ngx_event_t                done;         /* posted: runs the handlers */
     ngx_coord_giveback_t      *giveback;     /* NULL: nothing, so far */

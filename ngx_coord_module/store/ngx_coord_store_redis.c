@@ -11,6 +11,7 @@
 #include "ngx_coord_channel.h"
 #include "ngx_coord_log.h"
 #include "ngx_coord_op_script.h"
+#include "ngx_coord_outage.h"
 
 
 static ngx_int_t ngx_coord_store_redis_init(ngx_coord_store_t *store,
@@ -298,6 +299,10 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
         return;
     }
 
+    if (awaited) {
+        ngx_coord_outage_count(batch);
+    }
+
     ngx_coord_batch_released(batch);
 }
 
@@ -330,6 +335,8 @@ ngx_coord_store_redis_failed(ngx_coord_batch_t *batch)
             op->rc = NGX_ERROR;
             op->failure = batch->call.failure;
         }
+
+        ngx_coord_outage_count(batch);
     }
 
     ngx_coord_batch_released(batch);
