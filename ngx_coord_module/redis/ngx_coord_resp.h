@@ -19,6 +19,7 @@
 #define NGX_COORD_RESP_MAX_ELEMENTS  512      /* elements of one array */
 #define NGX_COORD_RESP_MAX_DEPTH     4
 #define NGX_COORD_RESP_MAX_LINE      16384    /* bytes of an unended line */
+#define NGX_COORD_RESP_SCORE_MAX     9000000000000000LL
 
 
 typedef enum {
@@ -83,9 +84,11 @@ const char *ngx_coord_resp_error(ngx_coord_resp_t *resp);
  * Typed access that never trusts the server.  Each returns NGX_OK and stores
  * the value, NGX_DECLINED for a nil, NGX_ERROR for any other type or a number
  * out of range.  Bulk strings that hold a decimal number count as numbers.
+ * A score is an integer of at most NGX_COORD_RESP_SCORE_MAX, as microseconds
+ * are: a double holds it exactly.
  */
 ngx_int_t ngx_coord_resp_integer(ngx_coord_resp_value_t *v, int64_t *n);
-ngx_int_t ngx_coord_resp_double(ngx_coord_resp_value_t *v, double *d);
+ngx_int_t ngx_coord_resp_score(ngx_coord_resp_value_t *v, int64_t *n);
 ngx_int_t ngx_coord_resp_string(ngx_coord_resp_value_t *v, ngx_str_t *s);
 
 /* the n-th element of an array, from 0; NULL: no array or out of range */

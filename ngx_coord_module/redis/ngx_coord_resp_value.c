@@ -8,13 +8,11 @@
 
 #include "ngx_coord_resp.h"
 
-#include <math.h>
-
 
 static ngx_int_t ngx_coord_resp_parse_integer(ngx_str_t *s, int64_t *n);
-static ngx_int_t ngx_coord_resp_parse_double(ngx_str_t *s, double *d);
+static ngx_int_t ngx_coord_resp_parse_score(ngx_str_t *s, int64_t *n);
 static u_char *ngx_coord_resp_parse_digits(u_char *p, u_char *last,
-    uint64_t *mantissa, ngx_int_t *dropped);
+    uint64_t *value);
 
 
 ngx_int_t
@@ -39,16 +37,21 @@ ngx_coord_resp_integer(ngx_coord_resp_value_t *v, int64_t *n)
 
 
 ngx_int_t
-ngx_coord_resp_double(ngx_coord_resp_value_t *v, double *d)
+ngx_coord_resp_score(ngx_coord_resp_value_t *v, int64_t *n)
 {
     switch (v->type) {
 
     case NGX_COORD_RESP_INTEGER:
-        *d = (double) v->integer;
-        return NGX_OK;
+        *n = v->integer;
+        break;
 
     case NGX_COORD_RESP_STRING:
-        return ngx_coord_resp_parse_double(&v->str, d);
+
+        if (ngx_coord_resp_parse_score(&v->str, n) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        break;
 
     case NGX_COORD_RESP_NIL:
         return NGX_DECLINED;
@@ -56,6 +59,12 @@ ngx_coord_resp_double(ngx_coord_resp_value_t *v, double *d)
     default:
         return NGX_ERROR;
     }
+
+    if (*n < -NGX_COORD_RESP_SCORE_MAX || *n > NGX_COORD_RESP_SCORE_MAX) {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 
@@ -139,110 +148,89 @@ ngx_coord_resp_parse_integer(ngx_str_t *s, int64_t *n)
 
 
 /*
- * Not strtod(): its decimal point depends on the locale.  "inf" and "nan" are
- * refused: no caller can count with them.
+ * Scores are doubles, but we only store integers.  Servers print round ones
+ * with an exponent ("1.7e+15").
  */
 
 static ngx_int_t
-ngx_coord_resp_parse_double(ngx_str_t *s, double *d)
+ngx_coord_resp_parse_score(ngx_str_t *s, int64_t *n)
 {
-    u_char       *p, *last, *start;
-    uint64_t      mantissa;
-    ngx_int_t     dropped, exponent, scale;
-    ngx_uint_t    negative, minus;
-    long double   value;
+    u_char      *p, *last, *start;
+    uint64_t     value;
+    ngx_int_t    scale, exponent;
+    ngx_uint_t   negative;
 
     p = s->data;
     last = s->data + s->len;
 
     negative = (p < last && *p == '-');
-    p += negative;
+    start = p + negative;
 
-    mantissa = 0;
-    dropped = 0;
+    value = 0;
     scale = 0;
 
-    start = p;
-    p = ngx_coord_resp_parse_digits(p, last, &mantissa, &dropped);
+    p = ngx_coord_resp_parse_digits(start, last, &value);
 
     if (p == start) {
         return NGX_ERROR;
     }
 
-    scale = dropped;
-
     if (p < last && *p == '.') {
-        start = ++p;
-        dropped = 0;
-        p = ngx_coord_resp_parse_digits(p, last, &mantissa, &dropped);
+        start = p + 1;
+        p = ngx_coord_resp_parse_digits(start, last, &value);
 
         if (p == start) {
             return NGX_ERROR;
         }
 
-        scale -= (p - start) - dropped;
+        scale = start - p;
     }
 
     if (p < last && (*p == 'e' || *p == 'E')) {
         p++;
-
-        minus = (p < last && *p == '-');
-        p += (p < last && (*p == '-' || *p == '+'));
+        p += (p < last && *p == '+');
 
         exponent = ngx_atoi(p, last - p);
 
-        if (exponent == NGX_ERROR || exponent > 400) {
+        if (exponent == NGX_ERROR || exponent > 18) {
             return NGX_ERROR;
         }
 
-        scale += minus ? -exponent : exponent;
+        scale += exponent;
         p = last;
     }
 
-    if (p != last || scale > 400 || scale < -800) {
-        return NGX_ERROR;
+    for ( /* void */ ; scale < 0 && value % 10 == 0; scale++) {
+        value /= 10;
     }
 
-    value = (long double) mantissa;
-
-    for ( /* void */ ; scale > 0; scale--) {
+    for ( /* void */ ; scale > 0 && value <= NGX_COORD_RESP_SCORE_MAX; scale--)
+    {
         value *= 10;
     }
 
-    for ( /* void */ ; scale < -18; scale += 18) {
-        value /= 1e18L;
+    if (p != last || scale != 0 || value > NGX_COORD_RESP_SCORE_MAX) {
+        return NGX_ERROR;
     }
 
-    if (scale < 0) {
-        mantissa = 1;
+    *n = negative ? -(int64_t) value : (int64_t) value;
 
-        for ( /* void */ ; scale < 0; scale++) {
-            mantissa *= 10;
-        }
-
-        value /= mantissa;
-    }
-
-    *d = (double) (negative ? -value : value);
-
-    return isfinite(*d) ? NGX_OK : NGX_ERROR;
+    return NGX_OK;
 }
 
 
-/* digits beyond the 19th are dropped and counted */
+/* stops where the value would be too large */
 
 static u_char *
-ngx_coord_resp_parse_digits(u_char *p, u_char *last, uint64_t *mantissa,
-    ngx_int_t *dropped)
+ngx_coord_resp_parse_digits(u_char *p, u_char *last, uint64_t *value)
 {
     for ( /* void */ ; p < last && *p >= '0' && *p <= '9'; p++) {
 
-        if (*mantissa >= 1000000000000000000ULL) {
-            (*dropped)++;
-            continue;
+        if (*value > NGX_COORD_RESP_SCORE_MAX) {
+            break;
         }
 
-        *mantissa = *mantissa * 10 + (*p - '0');
+        *value = *value * 10 + (*p - '0');
     }
 
     return p;

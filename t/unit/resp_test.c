@@ -752,7 +752,7 @@ test_integers(void **state)
 
 
 static ngx_int_t
-parse_double(const char *s, double *d)
+parse_score(const char *s, int64_t *n)
 {
     ngx_coord_resp_value_t  v;
 
@@ -760,52 +760,63 @@ parse_double(const char *s, double *d)
     v.str.data = (u_char *) s;
     v.str.len = strlen(s);
 
-    return ngx_coord_resp_double(&v, d);
+    return ngx_coord_resp_score(&v, n);
 }
 
 
 static void
-test_doubles(void **state)
+test_scores(void **state)
 {
-    char         text[64];
-    double       d, e, diff;
-    ngx_uint_t   i;
+    char                    text[64];
+    int64_t                 n, m;
+    ngx_uint_t              i;
+    ngx_coord_resp_value_t  v;
 
-    static const char  *good[] = {
-        "0", "-0", "1", "-1.5", "1.7636888850000001e+18", "123e-2",
-        "0.10000000000000001", "1.7976931348623157e+308", "5e-324", "1E5",
-        "1763688885123456789", "000000000000000000000000012.50",
-        "0.00000000000000000000000000000000000125"
+    static const struct {
+        const char  *text;
+        int64_t      n;
+    } good[] = {
+        { "0", 0 }, { "-0", 0 }, { "1", 1 }, { "-17", -17 },
+        { "1763688885123456", 1763688885123456 },
+        { "1.763688e+15", 1763688000000000 }, { "1E5", 100000 },
+        { "-1.5e1", -15 }, { "12.0", 12 }, { "000012.50e2", 1250 },
+        { "9000000000000000", 9000000000000000 }, { "9e15", 9000000000000000 }
     };
 
     static const char  *bad[] = {
-        "", "-", ".", "1.", ".5", "inf", "-inf", "nan", "1e", "1e+", "1e999",
-        "1,5", "0x10", " 1", "1 ", "--1", "1e400", "1e5x", "1.5.2"
+        "", "-", ".", "1.", ".5", "inf", "-inf", "+inf", "nan", "1e", "1e+",
+        "1e999", "1,5", "0x10", " 1", "1 ", "--1", "1e5x", "1.5.2", "1.5",
+        "1e-1", "1e--1", "0.10000000000000001", "9000000000000001", "9.1e15",
+        "90000000000000000000000000000000000000000", "1e18", "1e19",
+        "1763688885123456789", "-9000000000000001"
     };
 
-    for (i = 0; i < sizeof(good) / sizeof(char *); i++) {
-        assert_int_equal(parse_double(good[i], &d), NGX_OK);
-
-        e = strtod(good[i], NULL);
-        diff = d > e ? d - e : e - d;
-
-        assert_true(diff <= (e < 0 ? -e : e) * 3e-16 || diff < 1e-320);
+    for (i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        assert_int_equal(parse_score(good[i].text, &n), NGX_OK);
+        assert_true(n == good[i].n);
     }
 
     for (i = 0; i < sizeof(bad) / sizeof(char *); i++) {
 
-        if (parse_double(bad[i], &d) != NGX_ERROR) {
+        if (parse_score(bad[i], &n) != NGX_ERROR) {
             fail_msg("\"%s\" passed", bad[i]);
         }
     }
 
-    /* what Redis prints for scores: exact where the number is a short one */
+    v.type = NGX_COORD_RESP_INTEGER;
+    v.integer = INT64_MIN;
+    assert_int_equal(ngx_coord_resp_score(&v, &n), NGX_ERROR);
+
+    v.type = NGX_COORD_RESP_NIL;
+    assert_int_equal(ngx_coord_resp_score(&v, &n), NGX_DECLINED);
+
+    /* as the servers print them */
 
     for (i = 0; i < 100000; i++) {
-        e = (double) (random() % 1000000000) * 4096;
-        snprintf(text, sizeof(text), "%.17g", e);
-        assert_int_equal(parse_double(text, &d), NGX_OK);
-        assert_true(d == e);
+        m = (int64_t) (random() % 2000000000) * 4096;
+        snprintf(text, sizeof(text), "%.17g", (double) m);
+        assert_int_equal(parse_score(text, &n), NGX_OK);
+        assert_true(n == m);
     }
 }
 
@@ -823,7 +834,7 @@ main(void)
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_gather),
         cmocka_unit_test(test_integers),
-        cmocka_unit_test(test_doubles)
+        cmocka_unit_test(test_scores)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
