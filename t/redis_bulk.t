@@ -2,8 +2,8 @@
 
 # Copyright (C) ngx_coord_module contributors
 
-# Large records and slow ones do not stand in front of decisions: they travel
-# by a connection of their own, whose trouble is its own.
+# What is large or slow does not stand in front of decisions: it travels by a
+# connection of its own, whose trouble is its own.
 
 use strict;
 use warnings;
@@ -12,98 +12,74 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
-use Coord::Util qw(slurp);
+
+use JSON::PP;
 
 my $t = Coord->new;
 my $redis = $t->redis;
-my $size = 1024 * 1024;
 
-my $origin = $t->origin(routes => { '/big' => { size => $size },
-                                    '/small' => { body => 'small' } });
 
-my $http = <<'EOF';
-    log_format s '$uri $coord_limit_req_status $coord_idempotency_status';
-    access_log %%NODEDIR%%/status.log s;
-    coord_limit_req_zone $arg_k zone=one:1m rate=100000r/s;
-    coord_idempotency_scope off;
-    coord_idempotency_max_response 2m;
+# a list that takes its time, and one that never comes
+
+my $fake = $t->fake_redis(upstream => $redis->{port});
+
+my $m = $t->node(name => 'm', http => <<'EOF')->start;
+    coord_store main { server %%FAKE%%; timeout 500ms; }
+    coord_limit_req_zone $arg_k zone=one rate=100000r/s;
+    coord_session_zone $arg_s zone=ses;
 
     server {
         listen 127.0.0.1:%%PORT%%;
+        add_header X-Status $coord_limit_req_status;
         location = /limit { coord_limit_req zone=one; empty_gif; }
-        location / { coord_idempotency on; proxy_pass http://%%ORIGIN%%; }
+        location = /session { coord_session zone=ses user=$arg_u; empty_gif; }
+        location = /status { coord_status; }
+        location /api/ { coord_api; }
     }
 EOF
 
-my $n = $t->node(name => 'n', http =>
-    "coord_store main { server %%REDIS%%; timeout 100ms; }\n$http")->start;
+ok($t->wait_for(sub { ($m->get('/limit?k=' . rand)->header('X-Status') || '')
+                      eq 'PASSED' }, 10), 'connected');
+$m->get("/session?s=$_&u=alice") for 1 .. 5;
 
-sub key { return { 'Idempotency-Key' => $_[0] } }
+my %conn = map { $_->[0] => 1 } $fake->commands('BITFIELD');
+is(scalar keys %conn, 1, 'decisions have one connection');
 
-sub seen {
-    my ($what) = @_;
+my $list = decode_json($m->get('/api/users/ses/alice')->body);
+is($list->{count}, 5, 'a list') or diag explain $list;
+my ($other) = map { $_->[0] } $fake->commands('ZRANGE');
+ok($other && !$conn{$other}, 'lists have another one');
 
-    my $text = slurp($n->file('status.log'));
-    my $count = () = $text =~ /$what/g;
+for my $fault ({ action => 'delay', delay => 0.3 }, { action => 'stall' }) {
+    $fake->fault(%$fault, cmd => 'EXEC', conn => $other);
 
-    return $count;
+    my @r = $t->parallel([$m->req('/api/users/ses/alice'),
+                          map { $m->req("/limit?k=$_") } 1 .. 40],
+                         timeout => 20);
+    my $api = shift @r;
+
+    is(scalar(grep { $_->header('X-Status') eq 'PASSED' } @r), 40,
+       "$fault->{action}: no decision waits");
+    is($api->status, $fault->{action} eq 'stall' ? 503 : 200,
+       "$fault->{action}: the list");
 }
 
-ok($t->wait_for(sub { $n->get('/limit?k=' . rand);
-                      seen(qr/PASSED/) }, 10), 'connected');
 
+# a lane that is closed again and again switches off nothing else
 
-# the experiment: eight clients repeat a key, others ask for limits
+$fake->fault(action => 'close', cmd => 'EXEC', times => 0, conn => $_)
+    for $other .. $other + 20;
 
-my $first = $n->post('/big', 'body', headers => key('k'), timeout => 20);
-is(length $first->body, $size, 'a large response');
-ok($t->wait_for(sub {
-    my $r = $n->post('/big', 'body', headers => key('k'), timeout => 20);
-    return $r->header('Idempotency-Replayed');
-}, 20), 'is stored');
+$m->get('/api/users/ses/alice') for 1 .. 12;
 
-my $before = $origin->count('/big');
-my $bypassed = seen(qr/limit BYPASSED/);
-my (@replays, @mismatches, $limits);
+my ($store) = @{decode_json($m->get('/status?format=json')->body)->{stores}};
+is($store->{breaker_open}, 0, 'the breaker of decisions is closed');
+is($store->{up}, 1, 'the store is up');
+is($store->{reconnects}, 0, 'it was not reconnected');
+is($m->get('/limit?k=x')->header('X-Status'), 'PASSED', 'and decides');
 
-for my $round (1 .. 6) {
-    my @requests;
-
-    for my $i (1 .. 40) {
-        push @requests, $n->req("/limit?k=$round-$i");
-
-        if ($i % 5 == 0) {
-            push @requests, $n->req('/big', method => 'POST',
-                                    body => $i % 10 ? 'body' : 'wrong',
-                                    headers => key('k'));
-        }
-    }
-
-    my @r = $t->parallel(\@requests, timeout => 60);
-
-    for my $i (0 .. $#r) {
-        my $q = $requests[$i];
-
-        if ($q->{path} =~ /limit/) {
-            $limits += $r[$i]->status == 200;
-
-        } elsif ($q->{body} eq 'body') {
-            push @replays, $r[$i];
-
-        } else {
-            push @mismatches, $r[$i];
-        }
-    }
-}
-
-is($limits, 240, 'limits are asked meanwhile');
-ok($t->wait_for(sub { seen(qr/limit PASSED/) + seen(qr/limit BYPASSED/)
-                      > 240 }, 10), 'all are logged');
-is(seen(qr/limit BYPASSED/) - $bypassed, 0, 'none without a decision');
-is(scalar(grep { $_->status == 200 && length $_->body == $size } @replays),
-   scalar @replays, 'every repetition is replayed whole');
-is(scalar(grep { $_->status == 422 } @mismatches), scalar @mismatches,
-   'another body is refused');
-is($origin->count('/big'), $before, 'nothing ran twice');
+$fake->clear;
+ok($t->wait_for(sub { $m->get('/api/users/ses/alice')->status == 200 }, 20),
+   'the lane comes back');
 
 done_testing();

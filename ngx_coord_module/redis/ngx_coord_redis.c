@@ -215,6 +215,19 @@ ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
 }
 
 
+void
+ngx_coord_redis_open_bulk(ngx_coord_redis_t *redis)
+{
+    ngx_coord_redis_conn_t  *conn;
+
+    conn = redis->nodes[NGX_COORD_LANE_BULK].conn;
+
+    if (conn != NULL && conn->state == NGX_COORD_CONN_UNUSED) {
+        ngx_coord_redis_conn_connect(conn);
+    }
+}
+
+
 ngx_coord_nsec_t
 ngx_coord_redis_now(ngx_coord_redis_t *redis)
 {
@@ -224,13 +237,21 @@ ngx_coord_redis_now(ngx_coord_redis_t *redis)
 
 
 ngx_uint_t
-ngx_coord_redis_version(ngx_coord_redis_t *redis)
+ngx_coord_redis_serves(ngx_coord_redis_t *redis)
 {
-    ngx_coord_redis_conn_t  *conn;
+    ngx_coord_redis_conn_t        *conn;
+    const ngx_coord_redis_need_t  *need;
 
+    need = redis->conf->need;
     conn = redis->nodes[NGX_COORD_LANE_DECISIONS].conn;
 
-    return conn != NULL ? conn->version : 0;
+    /* not connected yet, or it does not tell */
+
+    if (need == NULL || conn == NULL || conn->version == 0) {
+        return 1;
+    }
+
+    return conn->version >= need->version;
 }
 
 
@@ -360,7 +381,7 @@ ngx_coord_redis_node_version(ngx_coord_redis_node_t *node)
 
     redis->version = version;
 
-    if (version == 0 || version >= need->version) {
+    if (ngx_coord_redis_serves(redis)) {
         return;
     }
 

@@ -197,16 +197,19 @@ void ngx_coord_redis_command(ngx_coord_redis_call_t *call,
     const ngx_str_t *resp);
 
 /*
+ * Connects the bulk lane, from a timer, unless it is or was: there will be
+ * something to send, whose time shall not begin with that.
+ */
+void ngx_coord_redis_open_bulk(ngx_coord_redis_t *redis);
+
+/*
  * The server's clock: CLOCK_MONOTONIC plus the offset of the best TIME sample.
  * Meaningful inside size() and encode() and later.
  */
 ngx_coord_nsec_t ngx_coord_redis_now(ngx_coord_redis_t *redis);
 
-/*
- * The version of the server, 602 for 6.2; 0: not connected yet, or it does not
- * tell.
- */
-ngx_uint_t ngx_coord_redis_version(ngx_coord_redis_t *redis);
+/* 0 if the server is known to be older than conf->need */
+ngx_uint_t ngx_coord_redis_serves(ngx_coord_redis_t *redis);
 
 /* why a command failed whose reply is an error; NONE: it is none */
 ngx_coord_fail_e ngx_coord_redis_failure(ngx_coord_resp_value_t *value);

@@ -42,7 +42,7 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
 #define NGX_COORD_OP_FULL_BUSY  0x20
 
 
-/* its reply may be large: it travels where no decision waits behind it */
+/* its reply may be large or slow: no decision waits behind it */
 #define NGX_COORD_OP_BULK       0x08
 
 /* bytes of a record that travel with decisions; larger ones do not */

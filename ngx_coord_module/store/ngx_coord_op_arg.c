@@ -10,10 +10,6 @@
 #include "ngx_coord_op_arg.h"
 
 
-/* scores beyond this are no times: they would overflow as nanoseconds */
-#define NGX_COORD_USEC_MAX  9e15
-
-
 void
 ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op,
     const char *suffix)
@@ -99,10 +95,10 @@ ngx_int_t
 ngx_coord_score_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    double     expires;
+    int64_t    expires;
     ngx_int_t  rc;
 
-    rc = ngx_coord_resp_double(ngx_coord_reply(LEASE_RENEW, SCORE), &expires);
+    rc = ngx_coord_resp_score(ngx_coord_reply(LEASE_RENEW, SCORE), &expires);
 
     return rc == NGX_DECLINED ? NGX_BUSY : rc;
 }
@@ -111,20 +107,20 @@ ngx_coord_score_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 ngx_int_t
 ngx_coord_time_parse(ngx_coord_resp_value_t *value, ngx_coord_nsec_t *time)
 {
-    double     score;
+    int64_t    score;
     ngx_int_t  rc;
 
-    rc = ngx_coord_resp_double(value, &score);
+    rc = ngx_coord_resp_score(value, &score);
 
     if (rc != NGX_OK) {
         return rc;
     }
 
-    if (!(score >= 0 && score <= NGX_COORD_USEC_MAX)) {
+    if (score < 0) {
         return NGX_ERROR;
     }
 
-    *time = (int64_t) score * NGX_COORD_NSEC_PER_USEC;
+    *time = score * NGX_COORD_NSEC_PER_USEC;
 
     return NGX_OK;
 }

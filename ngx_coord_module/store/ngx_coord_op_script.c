@@ -55,6 +55,24 @@ ngx_coord_op_key_len(ngx_coord_op_t *op)
 }
 
 
+ngx_uint_t
+ngx_coord_op_uses(ngx_coord_op_t *op, const char *command)
+{
+    ngx_uint_t                 i;
+    const ngx_coord_script_t  *script;
+
+    script = &ngx_coord_scripts[op->type->script];
+
+    for (i = 0; i < script->nparts; i++) {
+        if (ngx_strstr(script->parts[i].text, command)) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 ngx_int_t
 ngx_coord_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
     ngx_str_t *key)

@@ -28,6 +28,9 @@ const ngx_coord_script_t *ngx_coord_op_script(ngx_coord_op_t *op);
 /* the commands, and so the replies, of an operation */
 #define ngx_coord_op_ncommands(op)  ngx_coord_op_script(op)->ncommands
 
+/* 1 if a command, in capitals, is among those of an operation */
+ngx_uint_t ngx_coord_op_uses(ngx_coord_op_t *op, const char *command);
+
 /*
  * Makes room for what the encoding of the operations of a batch needs, and
  * stores a Redis key of op in *key, valid until the next encoding.

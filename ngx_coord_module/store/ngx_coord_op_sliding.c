@@ -178,24 +178,13 @@ ngx_coord_sliding_take_parse(ngx_coord_op_t *op,
 static ngx_int_t
 ngx_coord_count_parse(ngx_coord_resp_value_t *value, int64_t *n)
 {
-    double     d;
     ngx_int_t  rc;
 
     *n = 0;
 
-    rc = ngx_coord_resp_double(value, &d);
+    rc = ngx_coord_resp_score(value, n);
 
-    if (rc != NGX_OK) {
-        return rc == NGX_DECLINED ? NGX_OK : NGX_ERROR;
-    }
-
-    if (!(d > -1e15 && d < 1e15)) {
-        return NGX_ERROR;
-    }
-
-    *n = (int64_t) d;
-
-    return NGX_OK;
+    return rc == NGX_DECLINED ? NGX_OK : rc;
 }
 
 

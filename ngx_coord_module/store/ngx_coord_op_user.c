@@ -129,7 +129,7 @@ const ngx_coord_op_type_t  ngx_coord_op_user_drop = {
 
 const ngx_coord_op_type_t  ngx_coord_op_user_list = {
     ngx_string("user_list"),
-    0,
+    NGX_COORD_OP_BULK,
     NGX_COORD_KIND_USER,
     NGX_COORD_SCRIPT_USER_LIST,
     ngx_coord_user_list_build,
@@ -221,10 +221,10 @@ static ngx_int_t
 ngx_coord_user_check_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    double     score;
+    int64_t    score;
     ngx_int_t  rc;
 
-    rc = ngx_coord_resp_double(ngx_coord_reply(USER_CHECK, SEEN), &score);
+    rc = ngx_coord_resp_score(ngx_coord_reply(USER_CHECK, SEEN), &score);
 
     op->u.session.found = (rc == NGX_OK);
 

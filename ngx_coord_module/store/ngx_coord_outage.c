@@ -41,7 +41,7 @@ ngx_coord_outage_count(ngx_coord_batch_t *batch)
     for (i = 0; i < batch->nops; i++) {
         op = &batch->ops[i];
 
-        if (op->sent && op->failure != NGX_COORD_FAIL_NONE) {
+        if (op->failure != NGX_COORD_FAIL_NONE) {
             by |= (ngx_uint_t) 1 << op->on_failure;
             outage->reason = op->failure;
         }

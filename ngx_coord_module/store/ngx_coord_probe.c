@@ -265,6 +265,11 @@ ngx_coord_probe_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
                     / NGX_COORD_NSEC_PER_USEC;
     info.taken = ngx_max(ngx_current_msec, 1);
 
+    if (!ngx_coord_redis_serves(probe->store->client)) {
+        info.failure = NGX_COORD_FAIL_UNAVAILABLE;
+        info.failed = ngx_current_msec;
+    }
+
     ngx_coord_probe_publish(probe->store->counts, &info);
 }
 

@@ -36,6 +36,7 @@ ngx_coord_store_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
     store->giveback = NULL;
 
     ngx_queue_init(&store->completed);
+    ngx_queue_init(&store->writes);
 
     ngx_memzero(&store->done, sizeof(ngx_event_t));
 

@@ -51,6 +51,7 @@ struct ngx_coord_batch_s {
     /* the store's */
     ngx_coord_redis_call_t     call;
     ngx_queue_t                queue;
+    ngx_queue_t                write;        /* in store->writes, if large */
     unsigned                   in_flight:1;  /* the client still holds it */
     unsigned                   complete:1;   /* results stand */
     unsigned                   abandoned:1;  /* ngx_coord_batch_done() came */
@@ -107,6 +108,7 @@ struct ngx_coord_store_s {
     ngx_coord_log_limit_t      keyless;      /* keys without an answer */
     ngx_coord_outage_t         outage;
     ngx_queue_t                completed;    /* of ngx_coord_batch_t */
+    ngx_queue_t                writes;       /* the same: bulk, in flight */
     ngx_event_t                done;         /* posted: runs the handlers */
     ngx_coord_giveback_t      *giveback;     /* NULL: nothing, so far */
     ngx_cycle_t               *cycle;

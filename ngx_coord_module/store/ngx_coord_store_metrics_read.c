@@ -274,9 +274,10 @@ ngx_coord_metrics_store_state(ngx_coord_store_t *store,
         return NGX_COORD_STORE_DOWN;
     }
 
-    /* a server that hangs still has its connections */
+    /* a server that hangs, or is too old, still has its connections */
 
-    if (info->failure == NGX_COORD_FAIL_TIMEOUT
+    if ((info->failure == NGX_COORD_FAIL_TIMEOUT
+         || info->failure == NGX_COORD_FAIL_UNAVAILABLE)
         && ngx_current_msec - info->failed < NGX_COORD_INFO_FRESH)
     {
         return NGX_COORD_STORE_DOWN;

@@ -21,6 +21,10 @@ static void ngx_coord_store_redis_travels(ngx_coord_redis_call_t *call,
     ngx_coord_op_t *op);
 static ngx_int_t ngx_coord_store_redis_send(ngx_coord_batch_t *batch);
 static void ngx_coord_store_redis_push(ngx_coord_store_t *store);
+static ngx_uint_t ngx_coord_store_redis_add(ngx_coord_batch_t *batch,
+    ngx_coord_op_t *op);
+static ngx_uint_t ngx_coord_store_redis_follows(ngx_coord_op_t *op);
+static ngx_uint_t ngx_coord_store_redis_writes(ngx_coord_batch_t *batch);
 static size_t ngx_coord_store_redis_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_store_redis_encode(ngx_coord_redis_call_t *call,
     u_char *p);
@@ -42,9 +46,22 @@ const ngx_coord_store_actions_t  ngx_coord_store_redis_actions = {
 };
 
 
+/* all other commands are older than what anybody runs */
+
+#define NGX_COORD_STORE_NEWEST  "ZRANGESTORE"
+
+static const ngx_coord_redis_need_t  ngx_coord_store_redis_need = {
+    602,
+    "without " NGX_COORD_STORE_NEWEST " coord_limit_conn, coord_lock and the "
+    "algorithms sliding_window and sliding_log go by on_failure"
+};
+
+
 static ngx_int_t
 ngx_coord_store_redis_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
 {
+    store->redis.need = &ngx_coord_store_redis_need;
+
     store->client = ngx_coord_redis_create(&store->redis, store->stats,
                                            cycle);
 
@@ -84,7 +101,8 @@ ngx_coord_store_redis_travels(ngx_coord_redis_call_t *call,
     }
 
     if ((op->type->flags & NGX_COORD_OP_BULK)
-        || op->record.len > NGX_COORD_RECORD_INLINE)
+        || op->record.len > NGX_COORD_RECORD_INLINE
+        || ngx_coord_store_redis_follows(op))
     {
         call->lane = NGX_COORD_LANE_BULK;
     }
@@ -97,7 +115,7 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
     ngx_str_t                key;
     ngx_int_t                rc;
     ngx_uint_t               i;
-    ngx_coord_op_t          *op, *first;
+    ngx_coord_op_t          *first;
     ngx_coord_redis_call_t  *call;
 
     first = NULL;
@@ -107,41 +125,22 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
     ngx_memzero(call, sizeof(ngx_coord_redis_call_t));
 
     call->form = NGX_COORD_CALL_SHARED;
+    call->lane = NGX_COORD_LANE_DECISIONS;
 
     if (batch->store->client) {
         batch->now = ngx_coord_redis_now(batch->store->client);
     }
 
     for (i = 0; i < batch->nops; i++) {
-        op = &batch->ops[i];
-
-        if (batch->again && !op->sent) {
-            continue;
-        }
-
-        if (ngx_coord_op_local(op)) {
-            ngx_coord_near_run(op);
-            continue;
-        }
-
-        op->rc = ngx_coord_op_known(op, batch->now);
-
-        if (op->rc != NGX_AGAIN) {
-            op->source = NGX_COORD_SOURCE_REDIS;
-            continue;
-        }
-
-        op->sent = 1;
-        call->ncommands += ngx_coord_op_ncommands(op);
-
-        ngx_coord_store_redis_travels(call, op);
-
-        if (first == NULL) {
-            first = op;
+        if (ngx_coord_store_redis_add(batch, &batch->ops[i])
+            && first == NULL)
+        {
+            first = &batch->ops[i];
         }
     }
 
     if (first == NULL) {
+        ngx_coord_outage_count(batch);
         return NGX_OK;
     }
 
@@ -165,6 +164,9 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
 
     if (rc == NGX_ERROR) {
         batch->in_flight = 0;
+
+    } else if (ngx_coord_store_redis_writes(batch)) {
+        ngx_queue_insert_tail(&batch->store->writes, &batch->write);
     }
 
     return rc;
@@ -177,6 +179,116 @@ ngx_coord_store_redis_push(ngx_coord_store_t *store)
     if (store->client) {
         ngx_coord_redis_push(store->client);
     }
+}
+
+
+/* 1 if Redis is to be asked; otherwise the result of the operation stands */
+
+static ngx_uint_t
+ngx_coord_store_redis_add(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
+{
+    ngx_coord_redis_call_t  *call;
+
+    call = &batch->call;
+
+    if (batch->again && !op->sent) {
+        return 0;
+    }
+
+    if (ngx_coord_op_local(op)) {
+        ngx_coord_near_run(op);
+        return 0;
+    }
+
+    op->rc = ngx_coord_op_known(op, batch->now);
+
+    if (op->rc != NGX_AGAIN) {
+        op->source = NGX_COORD_SOURCE_REDIS;
+        return 0;
+    }
+
+    if (batch->store->client
+        && !ngx_coord_redis_serves(batch->store->client)
+        && ngx_coord_op_uses(op, NGX_COORD_STORE_NEWEST))
+    {
+        (void) ngx_atomic_fetch_add(
+                   &batch->store->stats->failures[NGX_COORD_FAIL_UNAVAILABLE],
+                   1);
+
+        ngx_coord_op_fail(op, NGX_COORD_FAIL_UNAVAILABLE);
+        return 0;
+    }
+
+    /* who claims a key may have a large record to store soon */
+
+    if (op->type->kind == NGX_COORD_KIND_CLAIM && batch->store->client) {
+        ngx_coord_redis_open_bulk(batch->store->client);
+    }
+
+    op->sent = 1;
+    call->ncommands += ngx_coord_op_ncommands(op);
+
+    ngx_coord_store_redis_travels(call, op);
+
+    return 1;
+}
+
+
+/*
+ * 1 if a large record of the same key is on its way: who asks for the key, as
+ * the client does that has just got the response, stays behind it.
+ */
+
+static ngx_uint_t
+ngx_coord_store_redis_follows(ngx_coord_op_t *op)
+{
+    ngx_uint_t          i;
+    ngx_queue_t        *q, *writes;
+    ngx_coord_op_t     *other;
+    ngx_coord_batch_t  *batch;
+
+    writes = &op->zone->store->writes;
+
+    for (q = ngx_queue_head(writes);
+         q != ngx_queue_sentinel(writes);
+         q = ngx_queue_next(q))
+    {
+        batch = ngx_queue_data(q, ngx_coord_batch_t, write);
+
+        for (i = 0; i < batch->nops; i++) {
+            other = &batch->ops[i];
+
+            if (other->zone == op->zone
+                && other->key_len == op->key_len
+                && ngx_memcmp(other->key, op->key, op->key_len) == 0)
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+/* 1 if the batch carries a large record */
+
+static ngx_uint_t
+ngx_coord_store_redis_writes(ngx_coord_batch_t *batch)
+{
+    ngx_uint_t  i;
+
+    if (batch->call.lane != NGX_COORD_LANE_BULK) {
+        return 0;
+    }
+
+    for (i = 0; i < batch->nops; i++) {
+        if (batch->ops[i].record.len > NGX_COORD_RECORD_INLINE) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -239,6 +351,10 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     ngx_coord_batch_t  *batch;
 
     batch = call->data;
+
+    if (ngx_coord_store_redis_writes(batch)) {
+        ngx_queue_remove(&batch->write);
+    }
 
     if (rc != NGX_OK) {
         ngx_coord_store_redis_failed(batch);

@@ -68,6 +68,19 @@ ngx_coord_redis_ready(ngx_coord_redis_t *r)
 }
 
 
+ngx_uint_t
+ngx_coord_redis_serves(ngx_coord_redis_t *r)
+{
+    return 1;
+}
+
+
+void
+ngx_coord_redis_open_bulk(ngx_coord_redis_t *r)
+{
+}
+
+
 ngx_coord_redis_t *
 ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
     ngx_coord_store_stats_t *st, ngx_cycle_t *cy)
