@@ -23,10 +23,13 @@ sub node {
     return $t->node(name => $name, log_level => 'error', http => <<"EOC")->start;
     coord_store main { server $server; breaker failures=1000000; timeout 1s; }
     coord_limit_req_zone \$arg_k zone=one:1m rate=1r/h;
+    map \$arg_r \$rate { "" 1r/s; default "\e[31mno rate"; }
+    coord_limit_req_zone \$arg_k zone=run:1m rate=\$rate;
     server {
         listen 127.0.0.1:%%PORT%%;
         add_header X-Status \$coord_limit_req_status;
         location / { coord_limit_req zone=one; empty_gif; }
+        location /rate { coord_limit_req zone=run; empty_gif; }
         location /closed { coord_limit_req zone=one on_failure=closed;
                            empty_gif; }
         location = /json { coord_status; }
@@ -54,6 +57,14 @@ is($n->get('/?k=foreign')->header('X-Status'), 'BYPASSED', 'WRONGTYPE')
 ok($n->wait_log(qr/the key "coord:rl:one:\{foreign\}" of .*: WRONGTYPE Oper/,
                 5), 'the key is named');
 cmp_ok(scalar lines($n, qr/WRONGTYPE/), '<=', 2, 'not by each request');
+
+
+# values of clients
+
+$n->get('/rate?k=1&r=x') for 1 .. 30;
+ok($n->wait_log(qr/invalid rate "\\x1b\[31m/, 5), 'what a client sends is escaped');
+unlike($n->log, qr/\e/, 'no control characters');
+cmp_ok(scalar lines($n, qr/invalid rate/), '<=', 5, 'not a line a request');
 
 
 # the server's words inside a transaction that is executed
@@ -145,6 +156,9 @@ my $log = $n->log;
 $told{$2} += $1 while $log =~ /(\d+) requests went by on_failure=(\w+), /g;
 is_deeply(\%told, { open => $open, closed => $closed },
           'each request is in a number');
+my @refused = lines($n, qr/refusing request, on_failure=closed/);
+cmp_ok(scalar @refused, '<=', 8, 'and of who was refused: ' . @refused);
+like($refused[-1], qr/, reason: \w+, \d+ requests/, 'with their number');
 my @told = lines($n, qr/on_failure=open/);
 cmp_ok(scalar @told, '<=', 8, 'a line a second: ' . @told);
 like($told[-1], qr/store "main" has no answer: .*, reason: connect/, 'why');

@@ -9,10 +9,6 @@
 #include "ngx_http_coord_limiter.h"
 
 
-/* bytes of a bad value in the log */
-#define NGX_HTTP_COORD_VALUE_SHOWN  32
-
-
 static ngx_int_t ngx_http_coord_violated(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter, ngx_http_coord_problem_t *problem);
 
@@ -146,19 +142,23 @@ void
 ngx_http_coord_limiter_invalid(ngx_http_request_t *r, const char *what,
     ngx_str_t *value, ngx_coord_zone_t *zone)
 {
-    u_char  text[NGX_HTTP_COORD_VALUE_SHOWN];
-    size_t  i, len;
+    u_char      buf[NGX_COORD_LOG_TEXT];
+    ngx_str_t   text;
+    ngx_uint_t  n;
 
-    len = ngx_min(value->len, NGX_HTTP_COORD_VALUE_SHOWN);
+    /* it may be the client's, with every request */
 
-    for (i = 0; i < len; i++) {
-        text[i] = (value->data[i] < 0x20 || value->data[i] > 0x7e)
-                  ? '?' : value->data[i];
+    n = ngx_coord_log_due(&zone->invalid, NGX_COORD_LOG_INTERVAL);
+
+    if (n == 0) {
+        return;
     }
 
+    text = ngx_coord_log_text(buf, value);
+
     ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                  "invalid %s \"%*s\" in zone \"%V\"",
-                  what, len, text, &zone->name);
+                  "invalid %s \"%V\" in zone \"%V\", %ui requests",
+                  what, &text, &zone->name, n);
 }
 
 

@@ -51,6 +51,20 @@ ngx_http_coord_log(ngx_http_request_t *r, ngx_uint_t level,
         return;
     }
 
+    fields->requests = 0;
+
+    if (fields->op && fields->op->zone
+        && (fields->outcome == NGX_COORD_OUTCOME_BYPASSED
+            || fields->outcome == NGX_COORD_OUTCOME_UNAVAILABLE))
+    {
+        fields->requests = ngx_coord_log_due(&fields->op->zone->unanswered,
+                                             NGX_COORD_LOG_INTERVAL);
+
+        if (fields->requests == 0) {
+            return;
+        }
+    }
+
     va_start(args, fmt);
     p = ngx_vslprintf(text, text + sizeof(text), fmt, args);
     va_end(args);
@@ -137,6 +151,10 @@ ngx_http_coord_log_tail(u_char *buf, ngx_http_coord_log_fields_t *fields)
 
     } else if (fields->why) {
         p = ngx_slprintf(p, last, ", %s", fields->why);
+    }
+
+    if (fields->requests) {
+        p = ngx_slprintf(p, last, ", %ui requests", fields->requests);
     }
 
     return p - buf;

@@ -135,6 +135,8 @@ struct ngx_coord_zone_s {
     ngx_uint_t                 keys;         /* refused keys are kept */
     void                      *data;         /* the feature's */
     ngx_coord_zone_t          *watched;      /* the next one with a journal */
+    ngx_coord_log_limit_t      unanswered;   /* lines of this worker: */
+    ngx_coord_log_limit_t      invalid;      /* values at run time */
     unsigned                   warned:1;     /* of a key, by this worker */
     unsigned                   leases:1;     /* its leases have a journal */
     unsigned                   address:1;    /* keys are binary addresses */
