@@ -106,6 +106,7 @@ ngx_coord_redis_node_init(ngx_coord_redis_t *redis, ngx_coord_lane_e lane)
     } else {
         node->stats = &redis->unseen;
         node->conn->log.action = "moving bulk data";
+        node->conn->out_max = NGX_COORD_CONN_OUT_BULK;
     }
 
     ngx_queue_init(&node->calls);

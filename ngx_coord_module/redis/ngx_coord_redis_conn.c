@@ -66,6 +66,7 @@ ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
     conn->log.data = conn;
     conn->log.action = NULL;
     conn->again = NGX_LOG_NOTICE;
+    conn->out_max = NGX_COORD_CONN_OUT_MAX;
 
     /* connect() errors are logged by us, once a second at most */
 

@@ -21,6 +21,8 @@
 
 #define NGX_COORD_REDIS_NONCE_LEN    16      /* hex digits */
 #define NGX_COORD_CONN_READ_SIZE     16384   /* bytes of one read */
+#define NGX_COORD_CONN_OUT_MAX       4194304 /* soft cap of unsent output */
+#define NGX_COORD_CONN_OUT_BULK      16777216   /* in the bulk lane */
 
 
 typedef struct ngx_coord_redis_conn_s   ngx_coord_redis_conn_t;
@@ -102,6 +104,7 @@ struct ngx_coord_redis_conn_s {
     u_char                    *out_pos;       /* ... from here */
     u_char                    *out_last;
     u_char                    *out_end;
+    size_t                     out_max;       /* soft cap of it */
     ngx_uint_t                 writes;        /* attempts to send it */
     ngx_event_t                flush;         /* posted, never timed */
     ngx_uint_t                 deferred;      /* times it was put off */

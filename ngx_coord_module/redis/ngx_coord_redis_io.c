@@ -16,7 +16,6 @@
 #define NGX_COORD_CONN_DEFER         2        /* times, in one turn */
 #define NGX_COORD_CONN_OUT_SIZE      16384
 #define NGX_COORD_CONN_OUT_KEEP      262144   /* a larger buffer is freed */
-#define NGX_COORD_CONN_OUT_MAX       4194304  /* soft cap of unsent output */
 
 #define NGX_COORD_CONN_INFO          "*2" CRLF "$4" CRLF "INFO" CRLF          \
                                      "$6" CRLF "server" CRLF
@@ -599,13 +598,13 @@ ngx_coord_redis_conn_room(ngx_coord_redis_conn_t *conn, size_t size,
     used = conn->out_last - conn->out_pos;
     *failure = NGX_COORD_FAIL_OVERFLOW;
 
-    if (used && used + size > NGX_COORD_CONN_OUT_MAX) {
+    if (used && used + size > conn->out_max) {
         return NULL;
     }
 
     total = ngx_max((size_t) (conn->out_end - conn->out) * 2,
                     NGX_COORD_CONN_OUT_SIZE);
-    total = ngx_min(total, NGX_COORD_CONN_OUT_MAX);
+    total = ngx_min(total, conn->out_max);
     total = ngx_max(total, used + size);
 
     p = ngx_alloc(total, &conn->log);
