@@ -150,6 +150,10 @@ ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
 {
     ngx_event_t  *ev;
 
+    if (node->pending == 0) {
+        node->conn->moved = ngx_current_msec;
+    }
+
     ngx_queue_insert_tail(&node->calls, &call->queue);
     node->pending++;
 
