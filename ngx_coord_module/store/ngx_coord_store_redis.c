@@ -215,7 +215,7 @@ ngx_coord_store_redis_add(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
                    &batch->store->stats->failures[NGX_COORD_FAIL_UNAVAILABLE],
                    1);
 
-        ngx_coord_op_fail(op, NGX_COORD_FAIL_UNAVAILABLE);
+        ngx_coord_op_fail(batch, op, NGX_COORD_FAIL_UNAVAILABLE);
         return 0;
     }
 
