@@ -136,8 +136,8 @@ is_deeply([map { $_->status } together(('/b?k=x', '/b?k=y') x 3)],
 # a value of another type costs its own request the protection
 
 $admin->command('SET', 's:rl:b:{bad}', 'x' x 100);
-$admin->command('DEL', 's:rl:l:{bad}');
-$admin->command('SET', 's:rl:l:{bad}', 'text', 'PX', 60000);
+$admin->command('DEL', 's:rg:l:{bad}');
+$admin->command('SET', 's:rg:l:{bad}', 'text', 'PX', 60000);
 
 my @got = together(map { ("/l?k=bad", "/l?k=good$_") } 1 .. 10);
 is(join(' ', map { $_->header('X-Req') } @got),
@@ -163,7 +163,7 @@ is(join(' ', map { $_->header('X-Req') } @got), join(' ', ('PASSED') x 20),
    'allowed again');
 cmp_ok(calls('multi') - $before, '<', 10, 'reconnected: shared again');
 
-is($admin->command('EXISTS', 's:rl:l:{again1}:tmp'), 0, 'no temporary key');
+is($admin->command('EXISTS', 's:rg:l:{again1}:tmp'), 0, 'no temporary key');
 
 
 # no memory: Redis takes nothing inside MULTI then, not even what frees memory
