@@ -355,7 +355,7 @@ ngx_http_coord_session_zone_time(ngx_conf_t *cf, ngx_str_t *value,
         return NGX_ERROR;
     }
 
-    *ns = (ngx_coord_nsec_t) ngx_min(ms, 315360000000LL)
+    *ns = ngx_min((ngx_coord_nsec_t) ms, 315360000000LL)
           * NGX_COORD_NSEC_PER_MSEC;
 
     return NGX_OK;
