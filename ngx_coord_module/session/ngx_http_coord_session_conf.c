@@ -355,8 +355,8 @@ ngx_http_coord_session_zone_time(ngx_conf_t *cf, ngx_str_t *value,
         return NGX_ERROR;
     }
 
-    *ns = ngx_min((ngx_coord_nsec_t) ms, 315360000000LL)
-          * NGX_COORD_NSEC_PER_MSEC;
+    *ns = ms;
+    *ns = ngx_min(*ns, 315360000000LL) * NGX_COORD_NSEC_PER_MSEC;
 
     return NGX_OK;
 }
