@@ -125,7 +125,8 @@ endif
 # Unit tests are linked with an archive of all that is below HTTP: what a test
 # defines itself takes the place of a file there.
 
-unit_cflags = -D_GNU_SOURCE -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
+unit_cflags = -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -g -O1 \
+              -fno-omit-frame-pointer -fsanitize=address,undefined \
               -fno-sanitize=nonnull-attribute -fno-sanitize-recover=undefined \
               -Wall -Wextra -Wno-unused-parameter -Werror
 unit_includes = $(addprefix -I ,$(wildcard ngx_coord_module/*/)) -I t/unit \
