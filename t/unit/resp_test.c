@@ -406,7 +406,9 @@ test_differential(void **state)
 #define G(name, s, error)  { name, s, sizeof(s) - 1, error }
 
 static guard_t  guards[] = {
-    G("bulk of 2^63", "$9223372036854775807\r\n", "bulk string too large"),
+    /* where a long has 32 bits hiredis says it in its own words */
+    G("bulk of 2^63", "$9223372036854775807\r\n",
+      NGX_PTR_SIZE == 8 ? "bulk string too large" : NULL),
     G("bulk over the limit", "$65537\r\nx", "bulk string too large"),
     G("bulk, unended length", "$99999999", "bulk string too large"),
     G("bulk, endless length", "$00000000000000000000000000000000",
