@@ -344,6 +344,58 @@ ngx_coord_record_decode(ngx_coord_record_t *record, ngx_str_t *blob,
 }
 
 
+ngx_int_t
+ngx_coord_record_omit(ngx_str_t *blob)
+{
+    size_t        body_len;
+    u_char       *p, *start, *last;
+    ngx_str_t     left;
+    ngx_uint_t    n;
+    ngx_keyval_t  field;
+
+    if (ngx_coord_record_length(blob) != blob->len) {
+        return NGX_DECLINED;
+    }
+
+    p = blob->data;
+
+    left.len = ngx_coord_record_get(p + 28, 4);
+    body_len = ngx_coord_record_get(p + 32, 4);
+
+    if (body_len == 0
+        || left.len + body_len > blob->len - NGX_COORD_RECORD_HEAD)
+    {
+        return NGX_DECLINED;
+    }
+
+    start = p + blob->len - body_len - left.len;
+    left.data = start;
+
+    n = 0;
+    last = start;
+
+    /* trailers go with the body */
+
+    while (ngx_coord_record_next(&left, &field) == NGX_OK && field.key.len) {
+        last = left.data;
+        n++;
+    }
+
+    blob->len = last - p;
+
+    p[16] |= NGX_COORD_RECORD_OMITTED;
+
+    (void) ngx_coord_record_put(p + 12, blob->len, 4);
+    (void) ngx_coord_record_put(p + 26, n, 2);
+    (void) ngx_coord_record_put(p + 28, last - start, 4);
+    (void) ngx_coord_record_put(p + 32, 0, 4);
+
+    return ngx_coord_record_sum(p + NGX_COORD_RECORD_SUM_POS,
+                                p + NGX_COORD_RECORD_SUMMED,
+                                blob->len - NGX_COORD_RECORD_SUMMED);
+}
+
+
 static u_char *
 ngx_coord_record_take(u_char *p, ngx_str_t *s, size_t len)
 {

@@ -86,6 +86,13 @@ ngx_int_t ngx_coord_record_decode(ngx_coord_record_t *record,
     ngx_str_t *blob, ngx_str_t *key);
 
 /*
+ * Makes a record one without its body and trailers: omitted.  It becomes
+ * shorter where it stands.  NGX_DECLINED: there is nothing to leave out, or
+ * it is no record; NGX_ERROR: OpenSSL failed.
+ */
+ngx_int_t ngx_coord_record_omit(ngx_str_t *blob);
+
+/*
  * Takes the next field off left, at first record->fields; NGX_DONE: no more.
  * Behind a field without name and value, which may stand once, are trailers.
  */

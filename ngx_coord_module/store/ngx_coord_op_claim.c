@@ -14,6 +14,7 @@
 
 
 #include "ngx_coord_op_claim.h"
+#include "ngx_coord_record.h"
 
 
 #define NGX_COORD_CLAIM_MEMBER                                                \
@@ -541,39 +542,37 @@ ngx_coord_claim_complete_parse(ngx_coord_op_t *op,
 
 
 /*
- * Results make room for others: retries come soon or never.  The claim goes
- * when the result stands; where that finds no room the claim lapses, for the
- * key must not look as if nothing had run.
+ * The claim goes when the result stands.  Where there is no room for it, not
+ * even without its body, the claim lapses: the key must not look as if nothing
+ * had run.
  */
 
 static ngx_int_t
 ngx_coord_claim_complete_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    ngx_int_t           rc;
     ngx_coord_entry_t  *entry;
 
     entry = ngx_coord_table_find(table, NGX_COORD_KIND_RECORD, op->key,
                                  op->key_len, now);
 
-    if (entry) {
+    if (entry && entry->length) {
+        rc = NGX_BUSY;
+
+    } else {
+        rc = ngx_coord_record_store(table, op, now);
+
+        if (rc == NGX_ERROR && ngx_coord_record_omit(&op->record) == NGX_OK) {
+            rc = ngx_coord_record_store(table, op, now);
+        }
+    }
+
+    if (rc != NGX_ERROR) {
         (void) ngx_coord_claim_release_run(table, op, now);
-        return NGX_BUSY;
     }
 
-    entry = ngx_coord_table_insert(table, NGX_COORD_KIND_RECORD,
-                                   NGX_COORD_ENTRY_EVICT, op->key,
-                                   op->key_len, NULL,
-                                   now + op->u.claim.ttl, now);
-
-    if (entry == NULL
-        || ngx_coord_table_write(table, entry, op->record.data,
-                                 op->record.len, now)
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return ngx_coord_claim_release_run(table, op, now);
+    return rc;
 }
 
 

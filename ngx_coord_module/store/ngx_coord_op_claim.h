@@ -34,6 +34,13 @@ ngx_int_t ngx_coord_record_keep(ngx_coord_op_t *op, ngx_str_t *blob);
 ngx_int_t ngx_coord_record_find(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 
+/*
+ * In memory: stores op->record as the result of the key; results make room for
+ * others: retries come soon or never.  NGX_ERROR: there is no room.
+ */
+ngx_int_t ngx_coord_record_store(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
+
 /* in memory: removes the result of the key, if it has one; NGX_OK */
 ngx_int_t ngx_coord_claim_discard_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);

@@ -147,6 +147,38 @@ ngx_coord_record_load(ngx_coord_table_t *table, ngx_coord_op_t *op,
 }
 
 
+ngx_int_t
+ngx_coord_record_store(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_entry_t  *entry;
+
+    if (op->record.len > (size_t) table->ncells * NGX_COORD_CELL_DATA / 2) {
+
+        /* all others would have to go */
+
+        return NGX_ERROR;
+    }
+
+    entry = ngx_coord_table_find(table, NGX_COORD_KIND_RECORD, op->key,
+                                 op->key_len, now);
+
+    if (entry == NULL) {
+        entry = ngx_coord_table_insert(table, NGX_COORD_KIND_RECORD,
+                                       NGX_COORD_ENTRY_EVICT, op->key,
+                                       op->key_len, NULL,
+                                       now + op->u.claim.ttl, now);
+    }
+
+    if (entry == NULL) {
+        return NGX_ERROR;
+    }
+
+    return ngx_coord_table_write(table, entry, op->record.data, op->record.len,
+                                 now);
+}
+
+
 static void
 ngx_coord_record_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)

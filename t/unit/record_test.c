@@ -100,6 +100,52 @@ decode(ngx_str_t *blob, size_t len)
 }
 
 
+static void
+a_record_without_its_body(void **state)
+{
+    size_t               len;
+    ngx_str_t            blob, left;
+    ngx_uint_t           n;
+    ngx_keyval_t         kv[5], field;
+    ngx_coord_record_t   record, out;
+
+    for (n = 0; n < 2; n++) {
+        prepare(&record);
+
+        ngx_memcpy(kv, fields, sizeof(fields));
+        ngx_str_null(&kv[3].key);
+        ngx_str_null(&kv[3].value);
+        ngx_str_set(&kv[4].key, "X-Trailer");
+        ngx_str_set(&kv[4].value, "t");
+
+        record.nfields = n ? 5 : 3;
+
+        blob = encode(&record, kv);
+        len = blob.len;
+
+        assert_int_equal(ngx_coord_record_omit(&blob), NGX_OK);
+        assert_true(blob.len <= len - sizeof(body_data));
+        assert_int_equal(ngx_coord_record_decode(&out, &blob, &key), NGX_OK);
+
+        assert_int_equal(out.status, 201);
+        assert_true(out.omitted);
+        assert_int_equal(out.body_len, 0);
+        assert_int_equal(out.nfields, 3);
+
+        left = out.fields;
+        assert_int_equal(ngx_coord_record_next(&left, &field), NGX_OK);
+        assert_int_equal(field.value.len, sizeof("/made/1") - 1);
+
+        assert_int_equal(ngx_coord_record_omit(&blob), NGX_DECLINED);
+
+        blob.data[0] = 'x';
+        assert_int_equal(ngx_coord_record_omit(&blob), NGX_DECLINED);
+
+        free(blob.data);
+    }
+}
+
+
 static ngx_int_t
 try(ngx_coord_record_t *record, ngx_keyval_t *kv)
 {
@@ -366,6 +412,7 @@ int
 main(void)
 {
     const struct CMUnitTest  tests[] = {
+        cmocka_unit_test(a_record_without_its_body),
         cmocka_unit_test(test_whole),
         cmocka_unit_test(test_cut),
         cmocka_unit_test(test_altered),
