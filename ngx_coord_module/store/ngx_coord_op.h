@@ -45,8 +45,12 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
 /* its reply may be large or slow: no decision waits behind it */
 #define NGX_COORD_OP_BULK       0x08
 
-/* bytes of a record that travel with decisions; larger ones do not */
+/*
+ * Bytes of a record that come with the answer to a claim, and that are stored
+ * in the order of decisions: who has the response may ask for it at once.
+ */
 #define NGX_COORD_RECORD_INLINE  4096
+#define NGX_COORD_RECORD_BULK    65536
 
 
 /* the states that a key may have in memory; each is an entry of its own */

@@ -101,7 +101,7 @@ ngx_coord_store_redis_travels(ngx_coord_redis_call_t *call,
     }
 
     if ((op->type->flags & NGX_COORD_OP_BULK)
-        || op->record.len > NGX_COORD_RECORD_INLINE
+        || op->record.len > NGX_COORD_RECORD_BULK
         || ngx_coord_store_redis_follows(op))
     {
         call->lane = NGX_COORD_LANE_BULK;
@@ -283,7 +283,7 @@ ngx_coord_store_redis_writes(ngx_coord_batch_t *batch)
     }
 
     for (i = 0; i < batch->nops; i++) {
-        if (batch->ops[i].record.len > NGX_COORD_RECORD_INLINE) {
+        if (batch->ops[i].record.len > NGX_COORD_RECORD_BULK) {
             return 1;
         }
     }
