@@ -17,7 +17,6 @@ my $t = Coord->new;
 my $redis = $t->redis;
 
 my $crowd = 200;
-my $gate = $t->file('gate');
 my $large = 'x' x 100_000;
 
 my $origin = $t->origin(routes => {
@@ -139,7 +138,7 @@ sub ends {
                      main => 'worker_shutdown_timeout 1s;',
                      http => $http)->start;
     my ($old) = $n->workers;
-    my $conn = $n->connect(port => $n->port($protocol eq 'http2' ? 2 : 1));
+    my $conn = $n->connect($protocol eq 'http2' ? (port => $n->port(2)) : ());
 
     $origin->reset_counters;
 
@@ -157,11 +156,10 @@ sub ends {
                     body => 'b', headers => [ 'Idempotency-Key' => 'k' ]));
     }
 
-    $t->wait_for(sub { $origin->count == 1 }, 10);
+    ok($t->wait_for(sub { $origin->count == 1 }, 10), 'it runs');
     $conn->reset if $gone;
     select undef, undef, undef, 0.3;
 
-    my $start = time;
     $n->signal('HUP');
 
     ok($t->wait_for(sub { !kill(0, $old) }, 9),
