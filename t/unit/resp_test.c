@@ -424,7 +424,7 @@ static guard_t  guards[] = {
     G("bulk, LF lost", "$3\r\nabc\r:1\r\n", "bulk string without its end"),
     G("bulk, CRLF lost", "$3\r\nabc+X:7\r\n", "bulk string without its end"),
     G("array of 2^31", "*2147483647\r\n", "too many elements"),
-    G("array over the cap", "*257\r\n", "too many elements"),
+    G("array over the cap", "*513\r\n", "too many elements"),
     G("array of -2", "*-2\r\n", "not a RESP2 reply"),
     G("depth 5", "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n", "arrays too deep"),
     G("integer, letters", ":1a\r\n", "not a RESP2 reply"),
