@@ -276,7 +276,7 @@ ngx_http_coord_undo_begun(ngx_http_coord_ctx_t *ctx)
     for (i = 0; i < ctx->batches.nelts; i++) {
         batch = batches[i];
 
-        if (!batch->complete) {
+        if (!ngx_coord_batch_seen(batch)) {
             /* cancelled by ngx_coord_batch_done() */
             continue;
         }

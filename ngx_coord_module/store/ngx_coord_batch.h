@@ -11,6 +11,7 @@
 #define _NGX_COORD_BATCH_H_INCLUDED_
 
 
+#include "ngx_coord_state.h"
 #include "ngx_coord_store.h"
 
 
@@ -29,6 +30,13 @@
         (op)->record.data = NULL;                                             \
     }
 
+
+/* the ways of ngx_coord_batch_state_e, by state */
+extern const ngx_coord_edges_t  ngx_coord_batch_edges[];
+
+
+/* the client is given the batch: from the store's send, right before */
+void ngx_coord_batch_sent(ngx_coord_batch_t *batch);
 
 /*
  * Ends an operation of a batch that got no answer, by its on_failure; what

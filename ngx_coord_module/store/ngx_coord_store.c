@@ -18,9 +18,59 @@
 
 
 static void ngx_coord_batch_free(ngx_coord_batch_t *batch);
-static void ngx_coord_batch_finish(ngx_coord_batch_t *batch);
-static void ngx_coord_batch_post(ngx_coord_batch_t *batch);
+static void ngx_coord_batch_enter(ngx_coord_batch_t *batch,
+    ngx_coord_batch_state_e state);
+static void ngx_coord_batch_post(ngx_coord_batch_t *batch,
+    ngx_coord_batch_state_e state);
 static void ngx_coord_store_done_handler(ngx_event_t *ev);
+
+
+const ngx_coord_edges_t  ngx_coord_batch_edges[NGX_COORD_BATCH_STATES] = {
+
+    /* NEW */
+    ngx_coord_edge(NGX_COORD_BATCH_IN_FLIGHT)
+    | ngx_coord_edge(NGX_COORD_BATCH_COMPLETE)
+    | ngx_coord_edge(NGX_COORD_BATCH_ENDED),
+
+    /* IN_FLIGHT */
+    ngx_coord_edge(NGX_COORD_BATCH_AGAIN)
+    | ngx_coord_edge(NGX_COORD_BATCH_LATE)
+    | ngx_coord_edge(NGX_COORD_BATCH_POSTED)
+    | ngx_coord_edge(NGX_COORD_BATCH_COMPLETE)
+    | ngx_coord_edge(NGX_COORD_BATCH_CANCELLED)
+    | ngx_coord_edge(NGX_COORD_BATCH_LEFT)
+    | ngx_coord_edge(NGX_COORD_BATCH_ENDED),
+
+    /* AGAIN */
+    ngx_coord_edge(NGX_COORD_BATCH_IN_FLIGHT)
+    | ngx_coord_edge(NGX_COORD_BATCH_COMPLETE)
+    | ngx_coord_edge(NGX_COORD_BATCH_ENDED),
+
+    /* LATE */
+    ngx_coord_edge(NGX_COORD_BATCH_LATE_SEEN)
+    | ngx_coord_edge(NGX_COORD_BATCH_POSTED)
+    | ngx_coord_edge(NGX_COORD_BATCH_CANCELLED),
+
+    /* LATE_SEEN */
+    ngx_coord_edge(NGX_COORD_BATCH_COMPLETE)
+    | ngx_coord_edge(NGX_COORD_BATCH_LEFT),
+
+    /* POSTED */
+    ngx_coord_edge(NGX_COORD_BATCH_COMPLETE)
+    | ngx_coord_edge(NGX_COORD_BATCH_ENDED),
+
+    /* COMPLETE */
+    ngx_coord_edge(NGX_COORD_BATCH_ENDED),
+
+    /* CANCELLED */
+    ngx_coord_edge(NGX_COORD_BATCH_ENDED),
+
+    /* LEFT */
+    ngx_coord_edge(NGX_COORD_BATCH_ENDED),
+
+    /* ENDED */
+    0
+};
 
 
 /* free batches, linked by their data */
@@ -80,9 +130,8 @@ ngx_coord_store_exit(ngx_coord_store_t *store)
         batch = ngx_queue_data(q, ngx_coord_batch_t, queue);
 
         ngx_queue_remove(q);
-        batch->queued = 0;
 
-        if (batch->abandoned || batch->handler == NULL) {
+        if (batch->handler == NULL) {
             ngx_coord_batch_free(batch);
         }
     }
@@ -202,8 +251,7 @@ ngx_coord_batch_send(ngx_coord_batch_t *batch)
         ngx_coord_outage_count(batch);
     }
 
-    batch->in_flight = 0;
-    batch->complete = 1;
+    ngx_coord_batch_enter(batch, NGX_COORD_BATCH_COMPLETE);
 
     if (batch->handler == NULL) {
         ngx_coord_batch_free(batch);
@@ -214,22 +262,43 @@ ngx_coord_batch_send(ngx_coord_batch_t *batch)
 
 
 void
+ngx_coord_batch_sent(ngx_coord_batch_t *batch)
+{
+    ngx_coord_batch_enter(batch, NGX_COORD_BATCH_IN_FLIGHT);
+}
+
+
+void
 ngx_coord_batch_done(ngx_coord_batch_t *batch)
 {
-    if (batch->queued) {
+    switch (batch->state) {
+
+    case NGX_COORD_BATCH_IN_FLIGHT:
+        ngx_coord_batch_enter(batch, NGX_COORD_BATCH_CANCELLED);
+        return;
+
+    case NGX_COORD_BATCH_LATE_SEEN:
+        ngx_coord_batch_enter(batch, NGX_COORD_BATCH_LEFT);
+        return;
+
+    case NGX_COORD_BATCH_LATE:
+    case NGX_COORD_BATCH_POSTED:
+    case NGX_COORD_BATCH_AGAIN:
 
         /* results that nobody has seen are no results */
 
         ngx_queue_remove(&batch->queue);
-        batch->queued = 0;
-        batch->complete = 0;
-
         ngx_coord_batch_undo(batch, 0, batch->nops);
-    }
 
-    if (batch->in_flight) {
-        batch->abandoned = 1;
-        return;
+        if (batch->state == NGX_COORD_BATCH_LATE) {
+            ngx_coord_batch_enter(batch, NGX_COORD_BATCH_CANCELLED);
+            return;
+        }
+
+        break;
+
+    default: /* NGX_COORD_BATCH_NEW, NGX_COORD_BATCH_COMPLETE */
+        break;
     }
 
     ngx_coord_batch_free(batch);
@@ -268,6 +337,8 @@ static void
 ngx_coord_batch_free(ngx_coord_batch_t *batch)
 {
     ngx_uint_t  i;
+
+    ngx_coord_batch_enter(batch, NGX_COORD_BATCH_ENDED);
 
     for (i = 0; i < batch->nops; i++) {
         if (batch->ops[i].blob) {
@@ -345,38 +416,25 @@ ngx_coord_op_lost(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
 }
 
 
-/*
- * The results stand, or the client has let the batch go, or both.  Runs
- * inside the client: handlers wait for the posted event.
- */
-
 static void
-ngx_coord_batch_finish(ngx_coord_batch_t *batch)
+ngx_coord_batch_enter(ngx_coord_batch_t *batch, ngx_coord_batch_state_e state)
 {
-    if (batch->handler == NULL || batch->abandoned) {
+    ngx_coord_edge_check(ngx_coord_batch_edges, batch->state, state, "batch");
 
-        if (!batch->in_flight) {
-            ngx_coord_batch_free(batch);
-        }
-
-        return;
-    }
-
-    if (!batch->complete) {
-        batch->complete = 1;
-        ngx_coord_batch_post(batch);
-    }
+    batch->state = state;
 }
 
 
+/* runs inside the client: handlers wait for the posted event */
+
 static void
-ngx_coord_batch_post(ngx_coord_batch_t *batch)
+ngx_coord_batch_post(ngx_coord_batch_t *batch, ngx_coord_batch_state_e state)
 {
     ngx_coord_store_t  *store;
 
     store = batch->store;
 
-    batch->queued = 1;
+    ngx_coord_batch_enter(batch, state);
     ngx_queue_insert_tail(&store->completed, &batch->queue);
 
     if (!store->done.posted) {
@@ -390,7 +448,7 @@ ngx_coord_batch_expired(ngx_coord_batch_t *batch)
 {
     ngx_uint_t  i;
 
-    if (batch->abandoned || batch->complete) {
+    if (batch->state != NGX_COORD_BATCH_IN_FLIGHT) {
         return;
     }
 
@@ -403,11 +461,11 @@ ngx_coord_batch_expired(ngx_coord_batch_t *batch)
     ngx_coord_outage_count(batch);
 
     if (batch->handler == NULL) {
-        batch->complete = 1;
+        ngx_coord_batch_enter(batch, NGX_COORD_BATCH_LEFT);
         return;
     }
 
-    ngx_coord_batch_finish(batch);
+    ngx_coord_batch_post(batch, NGX_COORD_BATCH_LATE);
 }
 
 
@@ -416,7 +474,9 @@ ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
 {
     /* what came late is given back since it was late */
 
-    if (!batch->complete && !op->again && op->rc == NGX_OK
+    if (batch->state == NGX_COORD_BATCH_CANCELLED
+        && !op->again
+        && op->rc == NGX_OK
         && ngx_coord_op_takes(op))
     {
         ngx_coord_giveback(op, NGX_COORD_GIVEBACK_GRANTED);
@@ -427,26 +487,40 @@ ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
 void
 ngx_coord_batch_again(ngx_coord_batch_t *batch)
 {
-    batch->in_flight = 0;
-    batch->again = 1;
-    batch->unsent = 1;
-
-    ngx_coord_batch_post(batch);
+    ngx_coord_batch_post(batch, NGX_COORD_BATCH_AGAIN);
 }
 
 
 void
 ngx_coord_batch_released(ngx_coord_batch_t *batch)
 {
-    batch->in_flight = 0;
+    switch (batch->state) {
 
-    /* a timed-out batch whose handler has not run yet ends as it would */
+    case NGX_COORD_BATCH_IN_FLIGHT:
 
-    if (batch->complete && batch->handler && !batch->abandoned) {
+        if (batch->handler) {
+            ngx_coord_batch_post(batch, NGX_COORD_BATCH_POSTED);
+            return;
+        }
+
+        break;
+
+    case NGX_COORD_BATCH_LATE:
+
+        /* queued already */
+
+        ngx_coord_batch_enter(batch, NGX_COORD_BATCH_POSTED);
         return;
+
+    case NGX_COORD_BATCH_LATE_SEEN:
+        ngx_coord_batch_enter(batch, NGX_COORD_BATCH_COMPLETE);
+        return;
+
+    default: /* NGX_COORD_BATCH_CANCELLED, NGX_COORD_BATCH_LEFT */
+        break;
     }
 
-    ngx_coord_batch_finish(batch);
+    ngx_coord_batch_free(batch);
 }
 
 
@@ -465,18 +539,28 @@ ngx_coord_store_done_handler(ngx_event_t *ev)
         batch = ngx_queue_data(q, ngx_coord_batch_t, queue);
 
         ngx_queue_remove(q);
-        batch->queued = 0;
 
         /* without a handler the batch may be gone when it is sent */
 
         handler = batch->handler;
 
-        if (batch->unsent) {
-            batch->unsent = 0;
+        switch (batch->state) {
+
+        case NGX_COORD_BATCH_AGAIN:
 
             if (ngx_coord_batch_send(batch) == NGX_AGAIN || handler == NULL) {
                 continue;
             }
+
+            break;
+
+        case NGX_COORD_BATCH_LATE:
+            ngx_coord_batch_enter(batch, NGX_COORD_BATCH_LATE_SEEN);
+            break;
+
+        default: /* NGX_COORD_BATCH_POSTED */
+            ngx_coord_batch_enter(batch, NGX_COORD_BATCH_COMPLETE);
+            break;
         }
 
         /* the handler may end the batch */

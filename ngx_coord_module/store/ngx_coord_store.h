@@ -34,6 +34,26 @@
 /* all operations of batch have their results; see its member */
 typedef void (*ngx_coord_batch_handler_pt)(ngx_coord_batch_t *batch);
 
+/*
+ * The life of a batch; docs/architecture.md has it as a picture, and the ways
+ * stand in ngx_coord_batch_edges[].
+ */
+typedef enum {
+    NGX_COORD_BATCH_NEW = 0,      /* being filled */
+    NGX_COORD_BATCH_IN_FLIGHT,    /* the client holds it, no results yet */
+    NGX_COORD_BATCH_AGAIN,        /* queued: a part is to be asked again */
+    NGX_COORD_BATCH_LATE,         /* expired and queued, the client holds it */
+    NGX_COORD_BATCH_LATE_SEEN,    /* the same, its handler has been called */
+    NGX_COORD_BATCH_POSTED,       /* results stand, queued for the handler */
+    NGX_COORD_BATCH_COMPLETE,     /* results stand, the owner has them */
+    NGX_COORD_BATCH_CANCELLED,    /* ended by its owner, who saw no results;
+                                   * the client holds it */
+    NGX_COORD_BATCH_LEFT,         /* expired, and nobody waits; the same */
+    NGX_COORD_BATCH_ENDED,
+    NGX_COORD_BATCH_STATES
+} ngx_coord_batch_state_e;
+
+
 struct ngx_coord_batch_s {
     ngx_coord_store_t         *store;
     ngx_coord_op_t            *ops;       /* valid until batch_done() */
@@ -50,18 +70,19 @@ struct ngx_coord_batch_s {
 
     /* the store's */
     ngx_coord_redis_call_t     call;
-    ngx_queue_t                queue;
+    ngx_queue_t                queue;        /* in store->completed */
     ngx_queue_t                write;        /* in store->writes, if large */
-    unsigned                   in_flight:1;  /* the client still holds it */
-    unsigned                   complete:1;   /* results stand */
-    unsigned                   abandoned:1;  /* ngx_coord_batch_done() came */
-    unsigned                   queued:1;     /* in store->completed */
-    unsigned                   unsent:1;     /* waits there to be sent */
-    unsigned                   again:1;      /* only what has sent set */
+    ngx_coord_batch_state_e    state;
     unsigned                   request:1;    /* a client waits: the caller's */
     ngx_coord_nsec_t           now;          /* the server's, when encoded */
     ngx_coord_op_t             inline_ops[NGX_COORD_BATCH_OPS];
 };
+
+
+/* 1 if results stand and the owner was told of them */
+#define ngx_coord_batch_seen(batch)                                           \
+    ((batch)->state == NGX_COORD_BATCH_COMPLETE                               \
+     || (batch)->state == NGX_COORD_BATCH_LATE_SEEN)
 
 
 typedef struct {

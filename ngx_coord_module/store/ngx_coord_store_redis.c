@@ -158,14 +158,11 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
     call->handler = ngx_coord_store_redis_handler;
     call->data = batch;
 
-    batch->in_flight = 1;
+    ngx_coord_batch_sent(batch);
 
     rc = ngx_coord_redis_send(batch->store->client, &key, call);
 
-    if (rc == NGX_ERROR) {
-        batch->in_flight = 0;
-
-    } else if (ngx_coord_store_redis_writes(batch)) {
+    if (rc != NGX_ERROR && ngx_coord_store_redis_writes(batch)) {
         ngx_queue_insert_tail(&batch->store->writes, &batch->write);
     }
 
@@ -191,7 +188,7 @@ ngx_coord_store_redis_add(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
 
     call = &batch->call;
 
-    if (batch->again && !op->sent) {
+    if (batch->state == NGX_COORD_BATCH_AGAIN && !op->sent) {
         return 0;
     }
 
@@ -363,7 +360,7 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
 
     /* nobody waits for a batch that has expired or was given up */
 
-    awaited = !batch->complete && !batch->abandoned;
+    awaited = (batch->state == NGX_COORD_BATCH_IN_FLIGHT);
 
     left = call->ncommands;
     again = 0;
@@ -387,7 +384,7 @@ ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
             if (answer == NGX_OK) {
                 ngx_coord_batch_answered(batch, &copy);
 
-            } else if (!batch->complete) {
+            } else if (batch->state == NGX_COORD_BATCH_CANCELLED) {
                 ngx_coord_op_lost(batch, op, copy.failure);
             }
 
@@ -429,16 +426,23 @@ ngx_coord_store_redis_failed(ngx_coord_batch_t *batch)
     ngx_uint_t       i;
     ngx_coord_op_t  *op;
 
-    /* else its operations have ended with the deadline */
+    if (batch->state != NGX_COORD_BATCH_IN_FLIGHT
+        && batch->state != NGX_COORD_BATCH_CANCELLED)
+    {
+        /* its operations have ended with the deadline */
 
-    for (i = 0; i < batch->nops && !batch->complete; i++) {
+        ngx_coord_batch_released(batch);
+        return;
+    }
+
+    for (i = 0; i < batch->nops; i++) {
         op = &batch->ops[i];
 
         if (!op->sent) {
             continue;
         }
 
-        if (batch->abandoned) {
+        if (batch->state == NGX_COORD_BATCH_CANCELLED) {
             ngx_coord_op_lost(batch, op, batch->call.failure);
 
         } else if (batch->store->client) {

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "test_redis.h"
+#include "ngx_coord_batch.h"
 #include "ngx_coord_store.h"
 #include "ngx_coord_channel.h"
 
@@ -552,6 +553,56 @@ many_operations_and_no_handler(void **state)
 }
 
 
+/* every way that a batch goes is one of the table, and no other is */
+
+static void
+a_batch_goes_the_ways_of_the_table(void **state)
+{
+    ngx_uint_t  from, to, ways;
+
+    static const struct {
+        ngx_coord_batch_state_e  from, to;
+    } known[] = {
+        { NGX_COORD_BATCH_NEW, NGX_COORD_BATCH_IN_FLIGHT },
+        { NGX_COORD_BATCH_NEW, NGX_COORD_BATCH_COMPLETE },
+        { NGX_COORD_BATCH_NEW, NGX_COORD_BATCH_ENDED },
+        { NGX_COORD_BATCH_IN_FLIGHT, NGX_COORD_BATCH_AGAIN },
+        { NGX_COORD_BATCH_IN_FLIGHT, NGX_COORD_BATCH_LATE },
+        { NGX_COORD_BATCH_IN_FLIGHT, NGX_COORD_BATCH_POSTED },
+        { NGX_COORD_BATCH_IN_FLIGHT, NGX_COORD_BATCH_COMPLETE },
+        { NGX_COORD_BATCH_IN_FLIGHT, NGX_COORD_BATCH_CANCELLED },
+        { NGX_COORD_BATCH_IN_FLIGHT, NGX_COORD_BATCH_LEFT },
+        { NGX_COORD_BATCH_IN_FLIGHT, NGX_COORD_BATCH_ENDED },
+        { NGX_COORD_BATCH_AGAIN, NGX_COORD_BATCH_IN_FLIGHT },
+        { NGX_COORD_BATCH_AGAIN, NGX_COORD_BATCH_COMPLETE },
+        { NGX_COORD_BATCH_AGAIN, NGX_COORD_BATCH_ENDED },
+        { NGX_COORD_BATCH_LATE, NGX_COORD_BATCH_LATE_SEEN },
+        { NGX_COORD_BATCH_LATE, NGX_COORD_BATCH_POSTED },
+        { NGX_COORD_BATCH_LATE, NGX_COORD_BATCH_CANCELLED },
+        { NGX_COORD_BATCH_LATE_SEEN, NGX_COORD_BATCH_COMPLETE },
+        { NGX_COORD_BATCH_LATE_SEEN, NGX_COORD_BATCH_LEFT },
+        { NGX_COORD_BATCH_POSTED, NGX_COORD_BATCH_COMPLETE },
+        { NGX_COORD_BATCH_POSTED, NGX_COORD_BATCH_ENDED },
+        { NGX_COORD_BATCH_COMPLETE, NGX_COORD_BATCH_ENDED },
+        { NGX_COORD_BATCH_CANCELLED, NGX_COORD_BATCH_ENDED },
+        { NGX_COORD_BATCH_LEFT, NGX_COORD_BATCH_ENDED }
+    };
+
+    for (ways = 0; ways < sizeof(known) / sizeof(known[0]); ways++) {
+        assert_true(ngx_coord_edge_known(ngx_coord_batch_edges,
+                                         known[ways].from, known[ways].to));
+    }
+
+    for (from = 0; from < NGX_COORD_BATCH_STATES; from++) {
+        for (to = 0; to < NGX_COORD_BATCH_STATES; to++) {
+            ways -= ngx_coord_edge_known(ngx_coord_batch_edges, from, to);
+        }
+    }
+
+    assert_int_equal(ways, 0);
+}
+
+
 static void
 both_stores_answer_the_same(void **state)
 {
@@ -675,6 +726,7 @@ int
 main(void)
 {
     const struct CMUnitTest  tests[] = {
+        cmocka_unit_test(a_batch_goes_the_ways_of_the_table),
         cmocka_unit_test_setup_teardown(results_come_from_a_posted_event,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(no_answer_ends_by_the_policy,
