@@ -26,6 +26,34 @@
 #define NGX_COORD_BUCKET_TRIES  32
 
 
+/* what the BITFIELD of each script answers: the elements that are read */
+enum {
+    NGX_COORD_BUCKET_HELD = 3,
+    NGX_COORD_BUCKET_CAP = 5,
+    NGX_COORD_BUCKET_STAMP,
+    NGX_COORD_BUCKET_OPENED,
+    NGX_COORD_BUCKET_CLOSED,
+    NGX_COORD_BUCKET_NUMBER,
+    NGX_COORD_BUCKET_ELEMENTS
+};
+
+enum {
+    NGX_COORD_SWAP_PUT = 4,
+    NGX_COORD_SWAP_NUMBER,
+    NGX_COORD_SWAP_ELEMENTS
+};
+
+enum {
+    NGX_COORD_PEEK_NUMBER = 0,
+    NGX_COORD_PEEK_STAMP,
+    NGX_COORD_PEEK_ELEMENTS
+};
+
+
+#define ngx_coord_bucket_int(v, n, i)                                         \
+    ngx_coord_resp_integer(ngx_coord_resp_element(v, n), i)
+
+
 static ngx_int_t ngx_coord_bucket_take_known(ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 static void ngx_coord_bucket_take_build(ngx_coord_command_t *cmd,
@@ -219,23 +247,21 @@ ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
     rate = &op->u.rate;
     v = values[0];
 
-    if (v->type != NGX_COORD_RESP_ARRAY || v->integer != 10) {
+    if (v->type != NGX_COORD_RESP_ARRAY
+        || v->integer != NGX_COORD_BUCKET_ELEMENTS)
+    {
         return NGX_ERROR;
     }
 
-    opened = ngx_coord_resp_integer(ngx_coord_resp_element(v, 7), &sum);
-    closed = ngx_coord_resp_integer(ngx_coord_resp_element(v, 8), &sum);
+    opened = ngx_coord_bucket_int(v, NGX_COORD_BUCKET_OPENED, &sum);
+    closed = ngx_coord_bucket_int(v, NGX_COORD_BUCKET_CLOSED, &sum);
 
     if (opened == NGX_ERROR
         || opened != closed
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 3), &held)
-           != NGX_OK
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 5), &cap)
-           != NGX_OK
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 6), &stamp)
-           != NGX_OK
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 9), &number)
-           != NGX_OK
+        || ngx_coord_bucket_int(v, NGX_COORD_BUCKET_HELD, &held) != NGX_OK
+        || ngx_coord_bucket_int(v, NGX_COORD_BUCKET_CAP, &cap) != NGX_OK
+        || ngx_coord_bucket_int(v, NGX_COORD_BUCKET_STAMP, &stamp) != NGX_OK
+        || ngx_coord_bucket_int(v, NGX_COORD_BUCKET_NUMBER, &number) != NGX_OK
         || held < 0 || cap < 0 || number < 0)
     {
         return NGX_ERROR;
@@ -342,15 +368,16 @@ ngx_coord_bucket_swap_parse(ngx_coord_op_t *op,
     rate = &op->u.rate;
     v = values[0];
 
-    if (v->type != NGX_COORD_RESP_ARRAY || v->integer != 6) {
+    if (v->type != NGX_COORD_RESP_ARRAY
+        || v->integer != NGX_COORD_SWAP_ELEMENTS)
+    {
         return NGX_ERROR;
     }
 
-    rc = ngx_coord_resp_integer(ngx_coord_resp_element(v, 4), &put);
+    rc = ngx_coord_bucket_int(v, NGX_COORD_SWAP_PUT, &put);
 
     if (rc == NGX_ERROR
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 5), &number)
-           != NGX_OK
+        || ngx_coord_bucket_int(v, NGX_COORD_SWAP_NUMBER, &number) != NGX_OK
         || number < 0)
     {
         return NGX_ERROR;
@@ -522,11 +549,9 @@ ngx_coord_bucket_peek_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     v = values[0];
 
     if (v->type != NGX_COORD_RESP_ARRAY
-        || v->integer != 2
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &number)
-           != NGX_OK
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 1), &stamp)
-           != NGX_OK)
+        || v->integer != NGX_COORD_PEEK_ELEMENTS
+        || ngx_coord_bucket_int(v, NGX_COORD_PEEK_NUMBER, &number) != NGX_OK
+        || ngx_coord_bucket_int(v, NGX_COORD_PEEK_STAMP, &stamp) != NGX_OK)
     {
         return NGX_ERROR;
     }
