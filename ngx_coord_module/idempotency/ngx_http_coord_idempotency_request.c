@@ -297,13 +297,17 @@ ngx_http_coord_idempotency_body(ngx_http_request_t *r,
         return run->shadow ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    if (rc != NGX_OK) {
+        /* NGX_DONE: the request may be gone */
+        return rc;
+    }
+
     imcf = ngx_http_get_module_main_conf(r, ngx_http_coord_idempotency_module);
 
-    if (rc != NGX_OK
-        || (run->conf->check != NGX_HTTP_COORD_FINGERPRINT_DEFAULT
-            && !imcf->digest))
+    if (run->conf->check != NGX_HTTP_COORD_FINGERPRINT_DEFAULT
+        && !imcf->digest)
     {
-        return rc;
+        return NGX_OK;
     }
 
     rc = ngx_http_coord_body_digest(r, &run->body,
