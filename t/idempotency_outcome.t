@@ -251,12 +251,8 @@ sub statuses {
         my @k = key();
         my $path = "/global?status=$status";
 
-        # the other worker's claim may overtake the release
-
         $origin->reset_counters;
-        $n->post($path, 'b', headers => \@k);
-        $t->wait_for(sub { $n->post($path, 'b', headers => \@k);
-                           $origin->count > 1 }, 5);
+        $n->post($path, 'b', headers => \@k) for 1, 2;
         is($origin->count, 2, "$status: the key is free");
     }
 
@@ -280,15 +276,8 @@ sub grpc {
             my $path = "/grpc/x?$where=$status";
             my $kept = grep { $status eq $_ } 0, 3, 5, 6, 9, 11;
 
-            $first = $n->post($path, 'b', headers => \@k);
-
-            # the other worker's claim may overtake the release
-
-            $t->wait_for(sub {
-                $second = $n->post($path, 'b', headers => \@k);
-                return $second->status != 409;
-            }, 5);
-
+            ($first, $second) = map { $n->post($path, 'b', headers => \@k) }
+                                1, 2;
             is($first->status, 200, "$where, $status: first");
             is($second->status, 200, "$where, $status: second");
             is(replayed($second), $kept ? 'true' : '',

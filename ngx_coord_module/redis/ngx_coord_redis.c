@@ -283,6 +283,10 @@ ngx_coord_redis_push(ngx_coord_redis_t *redis)
             && conn->flush.posted)
         {
             ngx_delete_posted_event(&conn->flush);
+
+            /* not behind what else is posted */
+
+            conn->deferred = NGX_COORD_CONN_DEFER;
             ngx_coord_redis_conn_flush(&conn->flush);
         }
     }

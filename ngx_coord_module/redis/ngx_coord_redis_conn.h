@@ -23,6 +23,7 @@
 #define NGX_COORD_CONN_READ_SIZE     16384   /* bytes of one read */
 #define NGX_COORD_CONN_OUT_MAX       4194304 /* soft cap of unsent output */
 #define NGX_COORD_CONN_OUT_BULK      16777216   /* in the bulk lane */
+#define NGX_COORD_CONN_DEFER         2       /* of a flush, times in a turn */
 
 
 typedef struct ngx_coord_redis_conn_s   ngx_coord_redis_conn_t;

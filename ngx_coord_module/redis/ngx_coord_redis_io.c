@@ -13,7 +13,6 @@
 
 #define NGX_COORD_CONN_READ_BUDGET   65536    /* bytes per read event */
 #define NGX_COORD_CONN_REPLY_BUDGET  256      /* replies per read event */
-#define NGX_COORD_CONN_DEFER         2        /* times, in one turn */
 #define NGX_COORD_CONN_OUT_SIZE      16384
 #define NGX_COORD_CONN_OUT_KEEP      262144   /* a larger buffer is freed */
 

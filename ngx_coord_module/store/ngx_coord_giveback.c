@@ -144,9 +144,15 @@ ngx_coord_giveback_flush(ngx_coord_store_t *store)
 
     gb = store->giveback;
 
-    if (gb) {
-        ngx_coord_giveback_send(gb, &gb->due);
+    if (gb == NULL) {
+        return;
     }
+
+    if (gb->post.posted) {
+        ngx_delete_posted_event(&gb->post);
+    }
+
+    ngx_coord_giveback_send(gb, &gb->due);
 }
 
 
