@@ -13,6 +13,17 @@
 #include "ngx_http_coord_session.h"
 
 
+/* what nginx has since 1.29.6 */
+
+#ifndef NGX_HTTP_UPSTREAM_SID
+#define NGX_HTTP_UPSTREAM_SID     0
+#endif
+
+#ifndef NGX_HTTP_UPSTREAM_STICKY
+#define NGX_HTTP_UPSTREAM_STICKY  0
+#endif
+
+
 /* in place of the balancer's data in r->upstream->peer */
 typedef struct {
     ngx_http_upstream_rr_peer_data_t    rrp;     /* of the sticky peer */

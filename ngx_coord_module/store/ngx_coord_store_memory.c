@@ -240,7 +240,7 @@ ngx_coord_memory_create(ngx_shm_zone_t *shm_zone, ngx_coord_zone_t *zone,
         return NGX_ERROR;
     }
 
-#if (NGX_DEBUG_MALLOC || NGX_HAVE_DEBUG_MALLOC)
+#if (defined NGX_DEBUG_MALLOC || defined NGX_HAVE_DEBUG_MALLOC)
 
     /* there the slab allocator may fill its pages with junk */
 
