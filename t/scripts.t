@@ -94,6 +94,10 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
             is($r->[5], $put, 'bucket: what was found instead');
         }
     }
+
+    is(run('gcra_life', k => '{k}', ttl => 90_000)->[0], 1, 'bucket: lives');
+    ttl_at_least('{k}', 80_000);
+    is(run('gcra_life', k => '{none}', ttl => 90_000)->[0], 0, 'bucket: none');
 }
 
 

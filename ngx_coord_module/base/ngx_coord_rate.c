@@ -31,6 +31,10 @@ ngx_coord_rate_span(ngx_coord_nsec_t interval, ngx_uint_t n)
 int64_t
 ngx_coord_bucket_capacity(const ngx_coord_rate_t *rate)
 {
+    if (rate->force) {
+        return NGX_COORD_RATE_LIMIT;
+    }
+
     return (int64_t) ngx_min(rate->burst, NGX_COORD_RATE_LIMIT - 1) + 1;
 }
 
@@ -46,25 +50,36 @@ ngx_int_t
 ngx_coord_bucket_init(ngx_coord_bucket_t *bucket,
     const ngx_coord_rate_t *rate)
 {
-    ngx_uint_t  cost, capacity;
+    ngx_uint_t        capacity;
+    ngx_coord_nsec_t  needed;
 
-    cost = rate->cost ? rate->cost : 1;
-    capacity = ngx_coord_bucket_capacity(rate);
+    capacity = ngx_min(rate->burst, NGX_COORD_RATE_LIMIT - 1) + 1;
 
     bucket->interval = ngx_max(rate->interval, 1);
     bucket->interval = ngx_min(bucket->interval, NGX_COORD_RATE_SPAN);
     bucket->total = ngx_coord_rate_span(bucket->interval, capacity);
     bucket->slack = ngx_min(bucket->interval / 2, NGX_COORD_RATE_SLACK);
 
-    if (cost > capacity) {
+    if (rate->force) {
+        needed = ngx_coord_rate_span(bucket->interval, rate->cost);
+
+        bucket->charge = ngx_min(needed, NGX_COORD_RATE_DEBT);
+        bucket->limit = NGX_COORD_RATE_DEBT;
+
+        return NGX_OK;
+    }
+
+    if (rate->cost > capacity) {
         bucket->charge = bucket->total;
         bucket->limit = 0;
 
         return NGX_DECLINED;
     }
 
-    bucket->charge = ngx_coord_rate_span(bucket->interval, cost);
-    bucket->limit = bucket->total - bucket->charge + bucket->slack;
+    needed = ngx_coord_rate_span(bucket->interval, rate->cost);
+
+    bucket->charge = rate->look ? 0 : needed;
+    bucket->limit = bucket->total - needed + bucket->slack;
 
     return NGX_OK;
 }

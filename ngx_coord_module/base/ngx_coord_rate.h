@@ -28,8 +28,12 @@ typedef struct {
     ngx_uint_t                 burst;     /* bucket: requests above the rate */
     ngx_uint_t                 limit;     /* windows: requests per window */
     ngx_coord_nsec_t           window;    /* windows: length */
-    ngx_uint_t                 cost;      /* places to take, 1 or more;
-                                           * log: always 1 */
+    ngx_uint_t                 cost;      /* places to take; bucket: 0 takes
+                                           * none, and is granted unless more
+                                           * than all are taken; log: 1 */
+    unsigned                   look:1;    /* decide, but take nothing */
+    unsigned                   force:1;   /* bucket: take in any case, beyond
+                                           * its places, too */
 
     /* answered, for NGX_OK and NGX_BUSY alike */
     ngx_uint_t                 excess;    /* bucket: before this request, in
@@ -56,6 +60,9 @@ typedef struct {
 /* durations above are cut to this: 18 years; two of them still add up */
 #define NGX_COORD_RATE_SPAN    ((ngx_coord_nsec_t) 1 << 59)
 
+/* what a forced take charges, and what it may find, are cut to this */
+#define NGX_COORD_RATE_DEBT    (NGX_COORD_RATE_SPAN / 2)
+
 /* how far the clocks of two workers may differ: see ngx_coord_bucket_t */
 #define NGX_COORD_RATE_SLACK   (5 * NGX_COORD_NSEC_PER_MSEC)
 
@@ -81,14 +88,17 @@ typedef struct {
 
 typedef struct {
     ngx_coord_nsec_t           interval;
-    ngx_coord_nsec_t           charge;
+    ngx_coord_nsec_t           charge;    /* of a look: 0 */
     ngx_coord_nsec_t           limit;
     ngx_coord_nsec_t           total;     /* (burst + 1) * interval */
     ngx_coord_nsec_t           slack;
 } ngx_coord_bucket_t;
 
 
-/* the places of a bucket: burst + 1, at most NGX_COORD_RATE_LIMIT */
+/*
+ * How many places may be taken: burst + 1, at most NGX_COORD_RATE_LIMIT, which
+ * it is where places are taken in any case.
+ */
 int64_t ngx_coord_bucket_capacity(const ngx_coord_rate_t *rate);
 
 /* how long so many places take to drain, at most NGX_COORD_RATE_SPAN */
@@ -97,7 +107,7 @@ ngx_coord_nsec_t ngx_coord_bucket_span(const ngx_coord_bucket_t *bucket,
 
 /*
  * Computes the bucket of a rate.  NGX_DECLINED: the cost is above burst + 1
- * and never fits.
+ * and never fits, unless it is forced.
  */
 ngx_int_t ngx_coord_bucket_init(ngx_coord_bucket_t *bucket,
     const ngx_coord_rate_t *rate);

@@ -12,6 +12,7 @@
 typedef enum {
     NGX_COORD_SCRIPT_FORGET = 0,
     NGX_COORD_SCRIPT_GCRA_GIVE,
+    NGX_COORD_SCRIPT_GCRA_LIFE,
     NGX_COORD_SCRIPT_GCRA_PEEK,
     NGX_COORD_SCRIPT_GCRA_SWAP,
     NGX_COORD_SCRIPT_GCRA_TAKE,
@@ -85,6 +86,16 @@ enum {
 };
 
 #define NGX_COORD_GCRA_GIVE_NARGS  3
+
+
+/* gcra_life.redis */
+
+enum {
+    NGX_COORD_GCRA_LIFE_K = 0,
+    NGX_COORD_GCRA_LIFE_TTL
+};
+
+#define NGX_COORD_GCRA_LIFE_NARGS  2
 
 
 /* gcra_peek.redis */
@@ -695,6 +706,22 @@ static const ngx_coord_script_part_t
 
 static const u_char  ngx_coord_gcra_give_replies[] = {
     NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_gcra_life_parts[] = {
+
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_GCRA_LIFE_K },
+    { "",
+      0, NGX_COORD_GCRA_LIFE_TTL },
+};
+
+
+static const u_char  ngx_coord_gcra_life_replies[] = {
     NGX_COORD_REPLY_INTEGER
 };
 
@@ -2058,6 +2085,11 @@ const ngx_coord_script_t
       NGX_COORD_GCRA_GIVE_NARGS, 2, 1, 2, 342,
       ngx_coord_gcra_give_replies,
       4, ngx_coord_gcra_give_parts },
+
+    { ngx_string("gcra_life"),
+      NGX_COORD_GCRA_LIFE_NARGS, 1, 1, 1, 145,
+      ngx_coord_gcra_life_replies,
+      2, ngx_coord_gcra_life_parts },
 
     { ngx_string("gcra_peek"),
       NGX_COORD_GCRA_PEEK_NARGS, 1, 1, 1, 69,

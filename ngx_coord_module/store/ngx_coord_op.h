@@ -309,8 +309,11 @@ struct ngx_coord_op_s {
 
 
 /*
- * Rates: u.rate.  A peek answers what a take would, and a forget NGX_BUSY
- * where there was nothing to drop.
+ * Rates: u.rate.  A take takes cost places, or with look set decides and takes
+ * none; with force set it is granted and takes them in any case.  A give gives
+ * back cost places, at most those of the take that told mark, and of these
+ * what has not drained.  A peek answers what a take of one place would, and a
+ * forget NGX_BUSY where there was nothing to drop.
  */
 extern const ngx_coord_op_type_t  ngx_coord_op_bucket_take;
 extern const ngx_coord_op_type_t  ngx_coord_op_bucket_give;

@@ -64,6 +64,10 @@ static ngx_int_t ngx_coord_bucket_take_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static int64_t ngx_coord_bucket_charge(ngx_coord_zone_t *zone,
     const ngx_coord_bucket_t *bucket);
+static void ngx_coord_bucket_life_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_life_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static void ngx_coord_bucket_swap_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_bucket_swap_parse(ngx_coord_op_t *op,
@@ -112,6 +116,24 @@ static const ngx_coord_op_type_t  ngx_coord_op_bucket_swap = {
     NGX_COORD_SCRIPT_GCRA_SWAP,
     ngx_coord_bucket_swap_build,
     ngx_coord_bucket_swap_parse,
+    NULL,
+    ngx_coord_bucket_take_run,
+    &ngx_coord_op_bucket_give,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+/* a take that is answered, and has found more than its life covers */
+
+static const ngx_coord_op_type_t  ngx_coord_op_bucket_life = {
+    ngx_string("bucket_life"),
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_KIND_BUCKET,
+    NGX_COORD_SCRIPT_GCRA_LIFE,
+    ngx_coord_bucket_life_build,
+    ngx_coord_bucket_life_parse,
     NULL,
     ngx_coord_bucket_take_run,
     &ngx_coord_op_bucket_give,
@@ -231,7 +253,7 @@ ngx_coord_bucket_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 
 /*
  * The answer stands unless the bucket is one of another class, or holds more
- * than this caller's life covers, or more than can be true.
+ * than can be true.
  */
 
 static ngx_int_t
@@ -241,6 +263,7 @@ ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
     int64_t                  held, cap, stamp, number, sum;
     ngx_int_t                opened, closed, rc;
     ngx_coord_rate_t        *rate;
+    ngx_coord_nsec_t         most;
     ngx_coord_bucket_t       bucket;
     ngx_coord_resp_value_t  *v;
 
@@ -269,9 +292,10 @@ ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
 
     (void) ngx_coord_bucket_init(&bucket, rate);
 
-    if (held >= NGX_COORD_TAT_HALF
-        || held > ngx_coord_tat_usec(bucket.total + bucket.slack))
-    {
+    most = ngx_coord_bucket_span(&bucket, cap) + bucket.slack;
+
+    if (held >= NGX_COORD_TAT_HALF || held > ngx_coord_tat_usec(most)) {
+
         if (opened == NGX_OK || ++rate->tries > NGX_COORD_BUCKET_TRIES) {
             return NGX_ERROR;
         }
@@ -289,7 +313,40 @@ ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
 
     rate->mark = now + rate->reset;
 
-    return (rc == NGX_OK) == (opened == NGX_OK) ? rc : NGX_ERROR;
+    if ((rc == NGX_OK) != (opened == NGX_OK)) {
+        return NGX_ERROR;
+    }
+
+    /* of a caller with a larger burst, or one who takes in any case */
+
+    if (rate->reset > bucket.total + bucket.slack) {
+        op->type = &ngx_coord_op_bucket_life;
+        return NGX_AGAIN;
+    }
+
+    return rc;
+}
+
+
+static void
+ngx_coord_bucket_life_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_LIFE_K, op, "}");
+    ngx_coord_arg_num(&cmd->args[NGX_COORD_GCRA_LIFE_TTL],
+                      ngx_coord_ttl(op->u.rate.reset));
+}
+
+
+/* the answer is that of the take; nothing is lost if the key is gone */
+
+static ngx_int_t
+ngx_coord_bucket_life_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    op->type = &ngx_coord_op_bucket_take;
+
+    return op->u.rate.retry ? NGX_BUSY : NGX_OK;
 }
 
 

@@ -146,6 +146,42 @@ bucket_cost_above_capacity_never_fits(void **state)
 }
 
 
+static void
+what_is_not_taken_is_not_charged(void **state)
+{
+    ngx_coord_rate_t    rate = { .interval = 100, .burst = 2, .cost = 2 };
+    ngx_coord_bucket_t  b;
+
+    /* a look decides as the take would */
+
+    rate.look = 1;
+    assert_int_equal(ngx_coord_bucket_init(&b, &rate), NGX_OK);
+    assert_int_equal(ngx_coord_bucket_answer(&b, &rate, 150), NGX_OK);
+    assert_int_equal(rate.reset, 150);
+    assert_int_equal(rate.remaining, 2);
+    assert_int_equal(ngx_coord_bucket_answer(&b, &rate, 151), NGX_BUSY);
+    assert_int_equal(rate.retry, 1);
+
+    /* no place at all is there until more than all are taken */
+
+    rate.look = 0;
+    rate.cost = 0;
+    assert_int_equal(ngx_coord_bucket_init(&b, &rate), NGX_OK);
+    assert_int_equal(ngx_coord_bucket_answer(&b, &rate, 300), NGX_OK);
+    assert_int_equal(rate.reset, 300);
+    assert_int_equal(ngx_coord_bucket_answer(&b, &rate, 351), NGX_BUSY);
+
+    /* in any case */
+
+    rate.force = 1;
+    rate.cost = 7;
+    assert_int_equal(ngx_coord_bucket_init(&b, &rate), NGX_OK);
+    assert_int_equal(ngx_coord_bucket_answer(&b, &rate, 100000), NGX_OK);
+    assert_int_equal(rate.reset, 100700);
+    assert_int_equal(rate.remaining, 0);
+}
+
+
 /* UBSan is the judge of most of this */
 
 static void
@@ -179,7 +215,7 @@ extremes_do_not_overflow(void **state)
 
                     (void) ngx_coord_bucket_init(&b, &rate);
 
-                    assert_true(b.charge >= 1 && b.limit >= 0);
+                    assert_true(b.charge >= (counts[k] != 0) && b.limit >= 0);
                     assert_true(b.limit <= b.slack
                                 || b.charge + b.limit == b.total + b.slack);
                     assert_true(b.total <= NGX_COORD_RATE_SPAN);
@@ -435,6 +471,7 @@ main(void)
         cmocka_unit_test(bucket_first_is_free_of_excess),
         cmocka_unit_test(bucket_holds_its_promises),
         cmocka_unit_test(bucket_cost_above_capacity_never_fits),
+        cmocka_unit_test(what_is_not_taken_is_not_charged),
         cmocka_unit_test(extremes_do_not_overflow),
         cmocka_unit_test(refund_is_what_has_not_drained),
         cmocka_unit_test(refund_never_over_admits),

@@ -657,6 +657,12 @@ both_stores_answer_the_same(void **state)
             a->u.rate.cost = (type == &ngx_coord_op_log_take) ? 1 : 1 + any(4);
         }
 
+        if (type == &ngx_coord_op_bucket_take) {
+            a->u.rate.cost = any(5);
+            a->u.rate.look = (any(5) == 0);
+            a->u.rate.force = (any(8) == 0);
+        }
+
         *b = *a;
         b->zone = &local;
 
@@ -665,6 +671,13 @@ both_stores_answer_the_same(void **state)
         if (ngx_coord_batch_send(one) == NGX_AGAIN) {
             deliver();
             ngx_stub_run_posted();
+
+            /* a question more: the life of a debt */
+
+            if (a->rc == NGX_AGAIN) {
+                deliver();
+                ngx_stub_run_posted();
+            }
         }
 
         if (a->type == &ngx_coord_op_lease_renew && a->rc != b->rc) {
