@@ -12,8 +12,8 @@
 
 const uint32_t  ngx_coord_session_steps[NGX_COORD_SESSION_STEPS] = {
 
-    /* NAMED */
-    ngx_coord_step(READING),
+    /* NAMED; by a response: it is known that there is none */
+    ngx_coord_step(READING) | ngx_coord_step(KNOWN),
 
     /* ABSENT */
     ngx_coord_step(PASSED) | ngx_coord_step(REFUSED),
@@ -31,8 +31,8 @@ const uint32_t  ngx_coord_session_steps[NGX_COORD_SESSION_STEPS] = {
     /* WRITING */
     ngx_coord_step(WRITTEN) | ngx_coord_step(ENDED) | ngx_coord_step(FAILED),
 
-    /* WRITTEN */
-    ngx_coord_step(PASSED) | ngx_coord_step(REFUSED),
+    /* WRITTEN; what stands may be wrong */
+    ngx_coord_step(WRITING) | ngx_coord_step(PASSED) | ngx_coord_step(REFUSED),
 
     /* ENDED: in a dry run it passes */
     ngx_coord_step(PASSED) | ngx_coord_step(REFUSED),

@@ -21,14 +21,9 @@ static ngx_int_t ngx_http_coord_session_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static void ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx,
     void *data);
-static ngx_http_coord_session_state_t *ngx_http_coord_session_create(
-    ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
-    ngx_http_coord_session_conf_t *scf);
 static ngx_http_coord_session_state_t *ngx_http_coord_session_looked_up(
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_conf_t *scf,
     ngx_str_t *key);
-static ngx_int_t ngx_http_coord_session_identity(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_round(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static void ngx_http_coord_session_answered(ngx_coord_batch_t *batch);
@@ -187,7 +182,7 @@ ngx_http_coord_session_lookup_decide(ngx_http_request_t *r,
 }
 
 
-static ngx_http_coord_session_state_t *
+ngx_http_coord_session_state_t *
 ngx_http_coord_session_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_session_conf_t *scf)
 {
@@ -284,9 +279,7 @@ ngx_http_coord_session_looked_up(ngx_http_coord_ctx_t *ctx,
 }
 
 
-/* who the client is, and what it is to be bound to */
-
-static ngx_int_t
+ngx_int_t
 ngx_http_coord_session_identity(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
@@ -611,6 +604,8 @@ ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx, void *data)
     }
 
     ngx_coord_timer_stop(&state->timer);
+
+    client->hold.state = NGX_HTTP_COORD_HOLD_NONE;
 
     if (state->batch) {
         ngx_coord_batch_done(state->batch);

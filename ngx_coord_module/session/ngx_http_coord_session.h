@@ -10,6 +10,7 @@
 
 #include "ngx_http_coord_limiter.h"
 #include "ngx_http_coord_api.h"
+#include "ngx_http_coord_hold.h"
 
 
 #define NGX_HTTP_COORD_SESSION_REJECT     0
@@ -44,7 +45,8 @@ typedef struct {
 /* coord_session */
 typedef struct {
     ngx_coord_zone_t                 *zone;
-    ngx_http_complex_value_t         *bind;      /* NULL: none */
+    ngx_http_complex_value_t         *create;    /* NULL: none */
+    ngx_http_complex_value_t         *bind;
     ngx_http_complex_value_t         *learn;
     ngx_http_complex_value_t         *user;
     ngx_uint_t                        max_per_user;
@@ -53,6 +55,7 @@ typedef struct {
     ngx_uint_t                        on_failure;   /* or unset */
     unsigned                          learn_addr:1; /* a list of peers */
     unsigned                          client_cert:1; /* bind: $ssl_client_ */
+    unsigned                          user_late:1; /* user: $upstream_ */
     unsigned                          checked:1; /* warned of, if need be */
 } ngx_http_coord_session_use_t;
 
@@ -97,6 +100,7 @@ typedef struct ngx_http_coord_session_state_s  ngx_http_coord_session_state_t;
 typedef struct {
     ngx_str_t                         issued;    /* id; empty: none */
     ngx_http_coord_session_state_t   *state;     /* NULL: no session */
+    ngx_http_coord_hold_t             hold;      /* until that is stored */
 } ngx_http_coord_session_client_t;
 
 
@@ -122,17 +126,21 @@ ngx_int_t ngx_http_coord_session_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 
 /*
- * The header of the response is about to be sent: a value that is to be
- * learned from it is taken now.
- */
-void ngx_http_coord_session_learn(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx);
-
-/*
  * The peer that the request was to go to cannot be used: if the session of r,
  * a main request, has learned its value, it learns it again.
  */
 void ngx_http_coord_session_unusable(ngx_http_request_t *r);
+
+
+/* --- ngx_http_coord_session_response.c --- */
+
+/*
+ * The header of the response of r, a main request, is about to be sent: what
+ * it tells of a session is stored.  NGX_OK: it may be sent; NGX_AGAIN: not
+ * before client->hold is released, which is done from here.
+ */
+ngx_int_t ngx_http_coord_session_response(ngx_http_request_t *r,
+    ngx_http_coord_session_client_t *client);
 
 
 /* --- ngx_http_coord_session_cookie.c --- */

@@ -14,9 +14,9 @@ static ngx_uint_t ngx_http_coord_session_to_write(
     ngx_http_coord_session_state_t *state);
 static ngx_uint_t ngx_http_coord_session_to_move(
     ngx_http_coord_session_state_t *state);
-static ngx_int_t ngx_http_coord_session_read(ngx_http_request_t *r,
+static void ngx_http_coord_session_unasked(
     ngx_http_coord_session_state_t *state);
-static ngx_int_t ngx_http_coord_session_tell(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_session_read(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_tell_user(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
@@ -106,13 +106,20 @@ ngx_http_coord_session_ask(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    state->get.op = NGX_HTTP_COORD_SESSION_UNASKED;
-    state->check.op = NGX_HTTP_COORD_SESSION_UNASKED;
-    state->add.op = NGX_HTTP_COORD_SESSION_UNASKED;
-
     return (state->step == NGX_COORD_SESSION_KNOWN)
            ? ngx_http_coord_session_tell(r, state)
            : ngx_http_coord_session_read(r, state);
+}
+
+
+/* nothing has been asked in this round */
+
+static void
+ngx_http_coord_session_unasked(ngx_http_coord_session_state_t *state)
+{
+    state->get.op = NGX_HTTP_COORD_SESSION_UNASKED;
+    state->check.op = NGX_HTTP_COORD_SESSION_UNASKED;
+    state->add.op = NGX_HTTP_COORD_SESSION_UNASKED;
 }
 
 
@@ -123,6 +130,8 @@ ngx_http_coord_session_read(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
     ngx_coord_op_t  *op;
+
+    ngx_http_coord_session_unasked(state);
 
     if (state->step == NGX_COORD_SESSION_UNSURE) {
         state->hint.len = state->record.user_len;
@@ -154,7 +163,7 @@ ngx_http_coord_session_read(ngx_http_request_t *r,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_coord_session_tell(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
@@ -162,6 +171,8 @@ ngx_http_coord_session_tell(ngx_http_request_t *r,
     ngx_coord_session_t  *record;
 
     record = &state->record;
+
+    ngx_http_coord_session_unasked(state);
 
     /* the index first: a session whose user does not have it has ended */
 
@@ -297,6 +308,22 @@ ngx_http_coord_session_tell_set(ngx_http_request_t *r,
     op->u.session.ttl = ngx_http_coord_session_life(state);
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_session_correct(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_http_coord_session_unasked(state);
+
+    if (ngx_http_coord_session_tell_set(r, state) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    state->value = state->bind;
+
+    return ngx_http_coord_session_step(state, NGX_COORD_SESSION_WRITING);
 }
 
 

@@ -21,7 +21,6 @@ static void *ngx_http_coord_session_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_http_coord_session_init(ngx_conf_t *cf);
-static ngx_int_t ngx_http_coord_session_header_filter(ngx_http_request_t *r);
 static char *ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_int_t ngx_http_coord_session_zone_param(ngx_conf_t *cf,
@@ -35,8 +34,8 @@ static ngx_int_t ngx_http_coord_session_use_zone(ngx_conf_t *cf,
 static ngx_int_t ngx_http_coord_session_param(ngx_conf_t *cf,
     ngx_http_coord_session_use_t *use, ngx_str_t *value,
     ngx_coord_nsec_t *revoked);
-static ngx_http_complex_value_t *ngx_http_coord_session_early(ngx_conf_t *cf,
-    const char *name, ngx_str_t *value);
+static ngx_http_complex_value_t *ngx_http_coord_session_bind_param(
+    ngx_conf_t *cf, ngx_str_t *value);
 static ngx_uint_t ngx_http_coord_session_names(ngx_str_t *text,
     const char *name);
 static void ngx_http_coord_session_warn(ngx_conf_t *cf,
@@ -137,9 +136,6 @@ ngx_http_variable_t  ngx_http_coord_session_vars[] = {
 };
 
 
-static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
-
-
 static ngx_int_t
 ngx_http_coord_session_preconfiguration(ngx_conf_t *cf)
 {
@@ -214,37 +210,9 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 static ngx_int_t
 ngx_http_coord_session_init(ngx_conf_t *cf)
 {
-    ngx_http_coord_main_conf_t  *mcf;
-
-    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
-
     ngx_http_coord_sticky_check(cf);
 
-    if ((mcf->used & (1 << ngx_http_coord_session_feature.slot)) == 0) {
-        return NGX_OK;
-    }
-
-    ngx_http_next_header_filter = ngx_http_top_header_filter;
-    ngx_http_top_header_filter = ngx_http_coord_session_header_filter;
-
     return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_coord_session_header_filter(ngx_http_request_t *r)
-{
-    ngx_http_coord_ctx_t  *ctx;
-
-    if (r == r->main) {
-        ctx = ngx_http_coord_get_ctx(r);
-
-        if (ctx && ngx_http_coord_session_state(ctx)) {
-            ngx_http_coord_session_learn(r, ctx);
-        }
-    }
-
-    return ngx_http_next_header_filter(r);
 }
 
 
@@ -466,8 +434,13 @@ ngx_http_coord_session_param(ngx_conf_t *cf,
 {
     ngx_str_t  rest;
 
+    if (ngx_http_coord_param(value, "create=", &rest)) {
+        use->create = ngx_http_coord_complex_value(cf, &rest);
+        return use->create ? NGX_OK : NGX_ERROR;
+    }
+
     if (ngx_http_coord_param(value, "bind=", &rest)) {
-        use->bind = ngx_http_coord_session_early(cf, "bind", &rest);
+        use->bind = ngx_http_coord_session_bind_param(cf, &rest);
         use->client_cert = ngx_http_coord_session_names(&rest, "ssl_client_");
         return use->bind ? NGX_OK : NGX_ERROR;
     }
@@ -477,7 +450,8 @@ ngx_http_coord_session_param(ngx_conf_t *cf,
     }
 
     if (ngx_http_coord_param(value, "user=", &rest)) {
-        use->user = ngx_http_coord_session_early(cf, "user", &rest);
+        use->user = ngx_http_coord_complex_value(cf, &rest);
+        use->user_late = ngx_http_coord_session_names(&rest, "upstream_");
         return use->user ? NGX_OK : NGX_ERROR;
     }
 
@@ -514,7 +488,7 @@ ngx_http_coord_session_param(ngx_conf_t *cf,
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", allowed are \"zone=\", "
-                       "\"bind=\", \"learn=\", \"user=\", "
+                       "\"create=\", \"bind=\", \"learn=\", \"user=\", "
                        "\"max_per_user=\", \"mismatch=\", \"missing=\", "
                        "\"revoked=\" and \"on_failure=\"", value);
 
@@ -525,13 +499,12 @@ ngx_http_coord_session_param(ngx_conf_t *cf,
 /* a value that is needed before there is a response */
 
 static ngx_http_complex_value_t *
-ngx_http_coord_session_early(ngx_conf_t *cf, const char *name,
-    ngx_str_t *value)
+ngx_http_coord_session_bind_param(ngx_conf_t *cf, ngx_str_t *value)
 {
     if (ngx_http_coord_session_names(value, "upstream_")) {
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "\"%s=%V\" is empty: it is evaluated before the "
-                           "request goes to an upstream", name, value);
+                           "\"bind=%V\" is empty: it is evaluated before the "
+                           "request goes to an upstream", value);
     }
 
     return ngx_http_coord_complex_value(cf, value);
@@ -587,6 +560,15 @@ ngx_http_coord_session_warn(ngx_conf_t *cf,
 
     if (use->checked) {
         return;
+    }
+
+    if (use->user_late && use->create == NULL && use->learn == NULL) {
+        use->checked = 1;
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"user=%V\" is empty: it is evaluated before the "
+                           "request goes to an upstream, and nothing is "
+                           "created or learned when it comes back",
+                           &use->user->value);
     }
 
     if (sz->by_id && conf->cookie == NULL) {

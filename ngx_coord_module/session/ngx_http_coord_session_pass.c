@@ -15,8 +15,6 @@
 #define NGX_HTTP_COORD_SESSION_IN_USE  3
 
 
-static ngx_uint_t ngx_http_coord_session_passed(
-    ngx_http_coord_session_state_t *state);
 static void ngx_http_coord_session_use(ngx_http_coord_session_state_t *state);
 static void ngx_http_coord_session_in_use(ngx_event_t *ev);
 static ngx_uint_t ngx_http_coord_session_learns(ngx_http_request_t *r,
@@ -66,7 +64,7 @@ ngx_http_coord_session_pass(ngx_http_request_t *r,
 }
 
 
-static ngx_uint_t
+ngx_uint_t
 ngx_http_coord_session_passed(ngx_http_coord_session_state_t *state)
 {
     return state->step == NGX_COORD_SESSION_PASSED
@@ -108,25 +106,16 @@ ngx_http_coord_session_in_use(ngx_event_t *ev)
 
 
 void
-ngx_http_coord_session_learn(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_session_learn(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
 {
-    ngx_str_t                        value;
-    ngx_http_coord_session_state_t  *state;
+    ngx_str_t  value;
 
-    state = ngx_http_coord_session_state(ctx);
-
-    if (!ngx_http_coord_session_learns(r, state)) {
-        return;
-    }
-
-    if (ngx_http_coord_session_value(r, state->use->learn, &value) != NGX_OK
+    if (!ngx_http_coord_session_learns(r, state)
+        || ngx_http_coord_session_taught(r, state, &value) != NGX_OK
         || value.len == 0)
     {
         return;
-    }
-
-    if (state->use->learn_addr) {
-        ngx_http_coord_session_last_peer(&value);
     }
 
     if (ngx_http_coord_session_step(state, NGX_COORD_SESSION_LEARNED)
@@ -141,12 +130,39 @@ ngx_http_coord_session_learn(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 }
 
 
+ngx_int_t
+ngx_http_coord_session_taught(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_str_t *value)
+{
+    ngx_http_upstream_state_t  *us;
+
+    ngx_str_null(value);
+
+    if (r->upstream_states && r->upstream_states->nelts) {
+        us = r->upstream_states->elts;
+
+        if (us[r->upstream_states->nelts - 1].header_time == (ngx_msec_t) -1) {
+            /* no peer has answered */
+            return NGX_OK;
+        }
+    }
+
+    if (ngx_http_coord_session_value(r, state->use->learn, value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (state->use->learn_addr) {
+        ngx_http_coord_session_last_peer(value);
+    }
+
+    return NGX_OK;
+}
+
+
 static ngx_uint_t
 ngx_http_coord_session_learns(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
-    ngx_http_upstream_state_t  *us;
-
     if (state->use->learn == NULL
         || (state->outcome != NGX_COORD_OUTCOME_NEW
             && state->outcome != NGX_COORD_OUTCOME_BOUND)
@@ -161,20 +177,7 @@ ngx_http_coord_session_learns(ngx_http_request_t *r,
         return 0;
     }
 
-    if (r->headers_out.status >= NGX_HTTP_BAD_REQUEST) {
-        return 0;
-    }
-
-    if (r->upstream_states && r->upstream_states->nelts) {
-        us = r->upstream_states->elts;
-
-        if (us[r->upstream_states->nelts - 1].header_time == (ngx_msec_t) -1) {
-            /* no peer has answered */
-            return 0;
-        }
-    }
-
-    return 1;
+    return r->headers_out.status < NGX_HTTP_BAD_REQUEST;
 }
 
 

@@ -9,6 +9,7 @@
  *   _keep.c  what this node remembers, and what the store is told
  *   _ask.c   what is asked before the decision, and the answers
  *   _pass.c  what becomes of a request that goes on
+ *   _response.c  what the response tells, and its header that waits for that
  */
 
 
@@ -63,6 +64,8 @@ struct ngx_http_coord_session_state_s {
     ngx_coord_outcome_e               outcome;   /* as the variable says */
 
     ngx_coord_timer_t                 timer;     /* while it is in use */
+
+    unsigned                          named:1;   /* by the response */
 };
 
 
@@ -147,6 +150,24 @@ ngx_uint_t ngx_http_coord_session_other_user(
     ngx_http_coord_session_state_t *state);
 
 
+/* --- ngx_http_coord_session.c --- */
+
+/*
+ * The state of a session of a client request, in place of the one that it may
+ * have; NULL: no memory.
+ */
+ngx_http_coord_session_state_t *ngx_http_coord_session_create(
+    ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_session_conf_t *scf);
+
+/*
+ * Evaluates who the client is, and what his session is to be bound to.
+ * NGX_ERROR: no memory, or OpenSSL failed.
+ */
+ngx_int_t ngx_http_coord_session_identity(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+
+
 /* --- ngx_http_coord_session_keep.c --- */
 
 /* whose session it was when this node saw it last, into state->hint */
@@ -196,6 +217,20 @@ ngx_uint_t ngx_http_coord_session_pending(
 ngx_int_t ngx_http_coord_session_ask(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 
+/*
+ * Adds what is to be bound to the batch of the state: the session is KNOWN.
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_session_tell(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+
+/*
+ * The same for the value alone, which is set whatever stands: the session is
+ * WRITTEN.
+ */
+ngx_int_t ngx_http_coord_session_correct(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+
 /* takes the answers, if any were asked for; NGX_ERROR: no memory */
 ngx_int_t ngx_http_coord_session_take(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
@@ -205,6 +240,22 @@ ngx_int_t ngx_http_coord_session_take(ngx_http_request_t *r,
 
 /* the request goes on, and its session is used; returns NGX_DECLINED */
 ngx_int_t ngx_http_coord_session_pass(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+
+/* 1 if it does */
+ngx_uint_t ngx_http_coord_session_passed(
+    ngx_http_coord_session_state_t *state);
+
+/*
+ * The value that the response tells, without asking whether it is to be
+ * learned: that of learn=, and of several peers the last one.  Empty: none, or
+ * no peer has answered.  NGX_ERROR: no memory, or OpenSSL failed.
+ */
+ngx_int_t ngx_http_coord_session_taught(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_str_t *value);
+
+/* learns a value from the response if that is due; nobody waits */
+void ngx_http_coord_session_learn(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 
 
