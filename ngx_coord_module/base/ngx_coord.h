@@ -56,6 +56,19 @@ ngx_coord_monotonic(void)
 }
 
 
+/* CLOCK_REALTIME in nanoseconds: what the calendar of this node says */
+
+static ngx_inline ngx_coord_nsec_t
+ngx_coord_realtime(void)
+{
+    struct timespec  ts;
+
+    (void) clock_gettime(CLOCK_REALTIME, &ts);
+
+    return (ngx_coord_nsec_t) ts.tv_sec * NGX_COORD_NSEC_PER_SEC + ts.tv_nsec;
+}
+
+
 /* rounds a duration up to whole milliseconds; a negative one gives 0 */
 
 static ngx_inline ngx_msec_t

@@ -170,6 +170,34 @@ ngx_coord_window_init(ngx_coord_window_t *window,
 }
 
 
+ngx_coord_nsec_t
+ngx_coord_window_begins(ngx_coord_rate_t *rate, ngx_coord_nsec_t now,
+    ngx_coord_nsec_t *most)
+{
+    ngx_coord_window_t  window;
+    ngx_coord_period_t  period;
+
+    if (rate->align == NGX_COORD_ALIGN_NONE) {
+        (void) ngx_coord_window_init(&window, rate);
+
+        *most = window.length + NGX_COORD_NSEC_PER_MSEC;
+
+        return window.length;
+    }
+
+    now = ngx_max(now, 0);
+
+    ngx_coord_period(&period, rate->align, rate->tz,
+                     now + NGX_COORD_WINDOW_EARLY);
+
+    rate->window = period.end - period.begin;
+
+    *most = period.end - now + NGX_COORD_WINDOW_EARLY;
+
+    return period.end - now;
+}
+
+
 ngx_int_t
 ngx_coord_window_answer(const ngx_coord_window_t *window,
     ngx_coord_rate_t *rate, ngx_int_t rc, int64_t used, ngx_coord_nsec_t left)

@@ -19,6 +19,7 @@
 
 
 #include "ngx_coord.h"
+#include "ngx_coord_calendar.h"
 
 
 /* rate operations: what is asked and what is answered */
@@ -27,7 +28,10 @@ typedef struct {
     ngx_coord_nsec_t           interval;  /* bucket: between two requests */
     ngx_uint_t                 burst;     /* bucket: requests above the rate */
     ngx_uint_t                 limit;     /* windows: requests per window */
-    ngx_coord_nsec_t           window;    /* windows: length */
+    ngx_coord_nsec_t           window;    /* windows: length; answered, too,
+                                           * where it has an align */
+    ngx_coord_align_e          align;     /* fixed window: where it begins */
+    ngx_coord_nsec_t           tz;        /* of align: east of Greenwich */
     ngx_uint_t                 cost;      /* places to take; bucket: 0 takes
                                            * none, and is granted unless more
                                            * than all are taken; log: 1 */
@@ -135,6 +139,22 @@ typedef struct {
     int64_t                    cost;
 } ngx_coord_window_t;
 
+
+/*
+ * A window of the calendar that would begin so short a time before it ends is
+ * the next one: the clocks of workers agree with that of the store only so far,
+ * and what is counted in one that is gone is counted nowhere.
+ */
+#define NGX_COORD_WINDOW_EARLY  (100 * NGX_COORD_NSEC_PER_MSEC)
+
+/*
+ * Of a fixed window at a moment of the calendar, nanoseconds since 1970 in
+ * UTC: how long one lasts that begins now, and in *most how much may be left
+ * of one that has begun, by the clock of another worker.  With align
+ * rate->window becomes the length of the period that the first belongs to.
+ */
+ngx_coord_nsec_t ngx_coord_window_begins(ngx_coord_rate_t *rate,
+    ngx_coord_nsec_t now, ngx_coord_nsec_t *most);
 
 /* NGX_DECLINED: the cost is above the limit and never fits */
 ngx_int_t ngx_coord_window_init(ngx_coord_window_t *window,

@@ -204,6 +204,8 @@ typedef struct {
     ngx_uint_t                 features[NGX_HTTP_COORD_STAGES];  /* bits */
     ngx_uint_t                 on_failure;
     ngx_uint_t                 limit_headers;
+    ngx_uint_t                 net;           /* bits of coord_client_net */
+    ngx_uint_t                 net6;
     unsigned                   exempt:1;      /* from what is inherited */
 } ngx_http_coord_loc_conf_t;
 

@@ -9,6 +9,7 @@
 
 
 #include "ngx_http_coord.h"
+#include "ngx_http_coord_client_net.h"
 #include "ngx_http_coord_conf.h"
 #include "ngx_coord_probe.h"
 #include "ngx_coord_lease.h"
@@ -59,12 +60,19 @@ static ngx_command_t  ngx_http_coord_commands[] = {
       offsetof(ngx_http_coord_loc_conf_t, limit_headers),
       &ngx_http_coord_limit_headers_enum },
 
+    { ngx_string("coord_client_net"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE2,
+      ngx_http_coord_client_net,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
       ngx_null_command
 };
 
 
 static ngx_http_module_t  ngx_http_coord_module_ctx = {
-    NULL,                                  /* preconfiguration */
+    ngx_http_coord_client_net_add,         /* preconfiguration */
     ngx_http_coord_init,                   /* postconfiguration */
 
     ngx_http_coord_create_main_conf,       /* create main configuration */
@@ -293,6 +301,8 @@ ngx_http_coord_create_loc_conf(ngx_conf_t *cf)
 
     lcf->on_failure = NGX_CONF_UNSET_UINT;
     lcf->limit_headers = NGX_CONF_UNSET_UINT;
+    lcf->net = NGX_CONF_UNSET_UINT;
+    lcf->net6 = NGX_CONF_UNSET_UINT;
 
     return lcf;
 }
@@ -317,6 +327,9 @@ ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
                               NGX_COORD_FAILURE_OPEN);
     ngx_conf_merge_uint_value(conf->limit_headers, prev->limit_headers,
                               NGX_HTTP_COORD_HEADERS_DRAFT);
+    ngx_conf_merge_uint_value(conf->net, prev->net, NGX_HTTP_COORD_NET_INET);
+    ngx_conf_merge_uint_value(conf->net6, prev->net6,
+                              NGX_HTTP_COORD_NET_INET6);
 
     return NGX_CONF_OK;
 }

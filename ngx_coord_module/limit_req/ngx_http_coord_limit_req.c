@@ -247,6 +247,8 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     op->u.rate.interval = quota.period / (ngx_coord_nsec_t) quota.count;
     op->u.rate.limit = quota.count;
     op->u.rate.window = quota.period;
+    op->u.rate.align = zone->align;
+    op->u.rate.tz = zone->tz;
 
     if (zone->op == &ngx_coord_op_log_take) {
         return ngx_coord_id(op->id);
@@ -283,7 +285,10 @@ ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
             return NGX_DECLINED;
         }
 
-        if (ngx_coord_parse_rate(&value, quota) != NGX_OK) {
+        if (ngx_coord_parse_rate(&value, quota) != NGX_OK
+            || (zone->align
+                && quota->period > ngx_coord_period_longest(zone->align)))
+        {
             ngx_http_coord_limiter_invalid(r, "rate", &value, limit->zone);
             return NGX_ABORT;
         }
@@ -410,6 +415,11 @@ ngx_http_coord_limit_req_policy(ngx_http_coord_limit_req_item_t *item,
     report->source = item->op.source;
     report->quota = item->quota.count;
     report->window = ngx_coord_ceil_sec(item->quota.period);
+
+    if (rate->align) {
+        /* this very hour or month */
+        report->window = ngx_coord_ceil_sec(rate->window);
+    }
 
     if (item->known) {
         /* a rate of 0 */

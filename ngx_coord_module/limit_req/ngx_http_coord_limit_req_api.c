@@ -56,6 +56,8 @@ ngx_http_coord_limit_req_api_ask(ngx_http_coord_api_t *api)
     rate.interval = quota.period / (ngx_coord_nsec_t) quota.count;
     rate.limit = quota.count;
     rate.window = quota.period;
+    rate.align = lrz->align;
+    rate.tz = lrz->tz;
 
     if (api->write) {
         return ngx_http_coord_api_forget(api, lrz->op, 0, &rate) == NGX_OK

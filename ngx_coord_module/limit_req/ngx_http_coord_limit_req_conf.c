@@ -35,6 +35,10 @@ static ngx_int_t ngx_http_coord_limit_req_zone_rate(ngx_conf_t *cf,
     ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *rate);
 static ngx_int_t ngx_http_coord_limit_req_zone_algorithm(ngx_conf_t *cf,
     ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *name);
+static ngx_int_t ngx_http_coord_limit_req_zone_align(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *name);
+static ngx_int_t ngx_http_coord_limit_req_zone_check(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_zone_t *lrz, ngx_uint_t tz);
 static char *ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_int_t ngx_http_coord_limit_req_param(ngx_conf_t *cf,
@@ -55,6 +59,15 @@ static ngx_http_coord_algorithm_t  ngx_http_coord_algorithms[] = {
     { ngx_string("fixed_window"), ngx_string("rf"),
       &ngx_coord_op_window_take, 0 },
     { ngx_null_string, ngx_null_string, NULL, 0 }
+};
+
+
+static ngx_conf_enum_t  ngx_http_coord_aligns[] = {
+    { ngx_string("hour"), NGX_COORD_ALIGN_HOUR },
+    { ngx_string("day"), NGX_COORD_ALIGN_DAY },
+    { ngx_string("week"), NGX_COORD_ALIGN_WEEK },
+    { ngx_string("month"), NGX_COORD_ALIGN_MONTH },
+    { ngx_null_string, 0 }
 };
 
 
@@ -235,7 +248,7 @@ static char *
 ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_str_t                        *value, name, store;
-    ngx_uint_t                        i;
+    ngx_uint_t                        i, tz;
     ngx_coord_zone_t                 *zone;
     ngx_http_coord_limit_req_zone_t  *lrz;
 
@@ -259,7 +272,11 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    tz = 0;
+
     for (i = 2; i < cf->args->nelts; i++) {
+        tz |= (ngx_strncmp(value[i].data, "tz=", 3) == 0);
+
         if (ngx_http_coord_limit_req_zone_param(cf, lrz, &value[i], &name,
                                                 &store)
             != NGX_OK)
@@ -277,6 +294,10 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     if (lrz->rate == NULL && lrz->quota.count == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"%V\" must have \"rate\" parameter", &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_coord_limit_req_zone_check(cf, lrz, tz) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -318,9 +339,26 @@ ngx_http_coord_limit_req_zone_param(ngx_conf_t *cf,
         return ngx_http_coord_limit_req_zone_algorithm(cf, lrz, &rest);
     }
 
+    if (ngx_http_coord_param(value, "align=", &rest)) {
+        return ngx_http_coord_limit_req_zone_align(cf, lrz, &rest);
+    }
+
+    if (ngx_http_coord_param(value, "tz=", &rest)) {
+
+        if (ngx_coord_parse_tz(&rest, &lrz->tz) == NGX_OK) {
+            return NGX_OK;
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" in \"tz=\", it must be like "
+                           "\"+05:30\" or \"-08:00\"", &rest);
+        return NGX_ERROR;
+    }
+
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", allowed are \"zone=\", "
-                       "\"rate=\", \"algorithm=\" and \"store=\"", value);
+                       "\"rate=\", \"algorithm=\", \"align=\", \"tz=\" and "
+                       "\"store=\"", value);
 
     return NGX_ERROR;
 }
@@ -380,6 +418,71 @@ ngx_http_coord_limit_req_zone_algorithm(ngx_conf_t *cf,
                        "\"fixed_window\"", name);
 
     return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_zone_align(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *name)
+{
+    ngx_conf_enum_t  *e;
+
+    for (e = ngx_http_coord_aligns; e->name.len; e++) {
+        if (e->name.len == name->len
+            && ngx_strncmp(e->name.data, name->data, name->len) == 0)
+        {
+            lrz->align = e->value;
+            return NGX_OK;
+        }
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\" in \"align=\", it must be "
+                       "\"hour\", \"day\", \"week\" or \"month\"", name);
+
+    return NGX_ERROR;
+}
+
+
+/* what parameters of a zone, in whatever order, say together */
+
+static ngx_int_t
+ngx_http_coord_limit_req_zone_check(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_zone_t *lrz, ngx_uint_t tz)
+{
+    ngx_str_t  *name;
+
+    if (lrz->align == NGX_COORD_ALIGN_NONE) {
+
+        if (tz) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"tz=\" is of use with \"align=\" only");
+            return NGX_ERROR;
+        }
+
+        return NGX_OK;
+    }
+
+    name = &ngx_http_coord_aligns[lrz->align - NGX_COORD_ALIGN_HOUR].name;
+
+    if (lrz->op != &ngx_coord_op_window_take) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"align=%V\" is not allowed with algorithm "
+                           "\"%V\", only with \"fixed_window\"",
+                           name, &lrz->algorithm);
+        return NGX_ERROR;
+    }
+
+    if (lrz->rate == NULL
+        && lrz->quota.period > ngx_coord_period_longest(lrz->align))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the period of the rate is longer than a %V of "
+                           "\"align=%V\"", name, name);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 

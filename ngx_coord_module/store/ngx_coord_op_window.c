@@ -137,7 +137,10 @@ ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
     ngx_coord_arg_t     *a;
+    ngx_coord_nsec_t     length, most;
     ngx_coord_window_t   window;
+
+    length = ngx_coord_window_begins(&op->u.rate, now, &most);
 
     (void) ngx_coord_window_init(&window, &op->u.rate);
 
@@ -146,7 +149,7 @@ ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_TAKE_K, op, "}");
     ngx_coord_arg_str(&a[NGX_COORD_WINDOW_TAKE_ZERO], (u_char *) "\0\0\0", 4);
     ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_WINDOW],
-                      ngx_coord_ceil_msec(window.length));
+                      ngx_coord_ceil_msec(length));
     ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_OPEN],
                       0xffffffffLL - (window.limit - window.cost));
     ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_CLOSE],
@@ -160,7 +163,7 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 {
     int64_t                  used, pttl, sum;
     ngx_int_t                opened;
-    ngx_coord_nsec_t         left;
+    ngx_coord_nsec_t         left, most;
     ngx_coord_window_t       window;
     ngx_coord_resp_value_t  *v;
 
@@ -180,11 +183,11 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
         return NGX_ERROR;
     }
 
-    (void) ngx_coord_window_init(&window, &op->u.rate);
-
     /* an end that lies too early is safe: see NGX_COORD_WINDOW_MARGIN */
 
-    left = window.length;
+    left = ngx_coord_window_begins(&op->u.rate, now, &most);
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
 
     if (pttl >= 0) {
         left = ngx_min(pttl, NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC)
@@ -196,7 +199,7 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
      * used stays used, in a window of this caller's length.
      */
 
-    if (left > window.length + NGX_COORD_NSEC_PER_MSEC) {
+    if (left > most) {
         op->u.rate.found = used;
         op->u.rate.tries = (opened == NGX_OK);
         op->type = &ngx_coord_op_window_cut;
@@ -218,13 +221,13 @@ static void
 ngx_coord_window_cut_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_window_t  window;
+    ngx_coord_nsec_t  length, most;
 
-    (void) ngx_coord_window_init(&window, &op->u.rate);
+    length = ngx_coord_window_begins(&op->u.rate, now, &most);
 
     ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_CUT_K, op, "}");
     ngx_coord_arg_num(&cmd->args[NGX_COORD_WINDOW_CUT_WINDOW],
-                      ngx_coord_ceil_msec(window.length));
+                      ngx_coord_ceil_msec(length));
 }
 
 
@@ -232,16 +235,19 @@ static ngx_int_t
 ngx_coord_window_cut_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
+    ngx_coord_nsec_t    left, most;
     ngx_coord_window_t  window;
+
+    left = ngx_coord_window_begins(&op->u.rate, now, &most);
 
     (void) ngx_coord_window_init(&window, &op->u.rate);
 
     op->type = &ngx_coord_op_window_take;
-    op->u.rate.mark = now + window.length;
+    op->u.rate.mark = now + left;
 
     return ngx_coord_window_answer(&window, &op->u.rate,
                                    op->u.rate.tries ? NGX_OK : NGX_BUSY,
-                                   op->u.rate.found, window.length);
+                                   op->u.rate.found, left);
 }
 
 
@@ -252,10 +258,12 @@ ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     int64_t              used;
     uint64_t             payload[2];
     ngx_coord_rate_t    *rate;
+    ngx_coord_nsec_t     length, most;
     ngx_coord_entry_t   *entry;
     ngx_coord_window_t   window;
 
     rate = &op->u.rate;
+    length = ngx_coord_window_begins(rate, ngx_coord_realtime(), &most);
 
     if (ngx_coord_window_init(&window, rate) != NGX_OK) {
         return ngx_coord_rate_never(rate);
@@ -264,7 +272,7 @@ ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     entry = ngx_coord_entry_find(table, op, now);
 
     if (entry == NULL) {
-        rate->mark = now + window.length;
+        rate->mark = now + length;
 
         payload[0] = (uint64_t) rate->mark;
         payload[1] = (uint64_t) window.cost;
@@ -277,7 +285,7 @@ ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
         }
 
         return ngx_coord_window_answer(&window, rate, NGX_OK, window.cost,
-                                       window.length);
+                                       length);
     }
 
     used = (int64_t) entry->payload[1];
@@ -285,8 +293,8 @@ ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     /* the length was changed */
 
-    if (rate->mark - now > window.length) {
-        rate->mark = now + window.length;
+    if (rate->mark - now > most) {
+        rate->mark = now + length;
         entry->payload[0] = (uint64_t) rate->mark;
         entry->expires = rate->mark;
     }
@@ -376,6 +384,7 @@ ngx_coord_window_peek_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
     int64_t                  used, pttl;
+    ngx_coord_nsec_t         most;
     ngx_coord_resp_value_t  *v;
 
     v = values[0];
@@ -393,6 +402,8 @@ ngx_coord_window_peek_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     pttl = ngx_min(ngx_max(pttl, 0),
                    NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC);
 
+    (void) ngx_coord_window_begins(&op->u.rate, now, &most);
+
     return ngx_coord_peek_window(&op->u.rate, used,
                                  pttl * NGX_COORD_NSEC_PER_MSEC);
 }
@@ -402,10 +413,12 @@ static ngx_int_t
 ngx_coord_window_peek_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_nsec_t    end;
+    ngx_coord_nsec_t    end, most;
     ngx_coord_entry_t  *entry;
 
     entry = ngx_coord_entry_find(table, op, now);
+
+    (void) ngx_coord_window_begins(&op->u.rate, ngx_coord_realtime(), &most);
 
     if (entry == NULL) {
         return ngx_coord_peek_window(&op->u.rate, 0, 0);
