@@ -8,6 +8,7 @@
 
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_coord_store_redis.h"
 
 
 #define NGX_HTTP_COORD_TIMEOUT_MIN       1
@@ -22,7 +23,7 @@ typedef struct {
     ngx_uint_t                 max;
     char                    *(*set)(ngx_conf_t *cf, ngx_coord_store_t *store,
                                     ngx_str_t *value, void *data);
-    size_t                     offset;        /* in ngx_coord_store_t */
+    size_t                     offset;        /* of data, in store->data */
 } ngx_http_coord_store_command_t;
 
 
@@ -57,13 +58,13 @@ static ngx_http_coord_store_command_t  ngx_http_coord_store_commands[] = {
     { ngx_string("server"), 1, 1, ngx_http_coord_store_server, 0 },
     { ngx_string("mode"), 1, 1, ngx_http_coord_store_mode, 0 },
     { ngx_string("username"), 1, 1, ngx_http_coord_store_str,
-      offsetof(ngx_coord_store_t, redis.username) },
+      offsetof(ngx_coord_store_redis_t, conf.username) },
     { ngx_string("password_file"), 1, 1, ngx_http_coord_store_password, 0 },
     { ngx_string("key_prefix"), 1, 1, ngx_http_coord_store_prefix, 0 },
     { ngx_string("timeout"), 1, 1, ngx_http_coord_store_msec,
-      offsetof(ngx_coord_store_t, redis.timeout) },
+      offsetof(ngx_coord_store_redis_t, conf.timeout) },
     { ngx_string("connect_timeout"), 1, 1, ngx_http_coord_store_msec,
-      offsetof(ngx_coord_store_t, redis.connect_timeout) },
+      offsetof(ngx_coord_store_redis_t, conf.connect_timeout) },
     { ngx_string("max_pending"), 1, 1, ngx_http_coord_store_pending, 0 },
     { ngx_string("breaker"), 1, 2, ngx_http_coord_store_breaker, 0 },
     { ngx_string("ssl_trusted_certificate"), 1, 1,
@@ -81,10 +82,11 @@ ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_coord_main_conf_t  *mcf = conf;
 
-    char               *rv;
-    ngx_str_t          *value;
-    ngx_conf_t          save;
-    ngx_coord_store_t  *store, **stores;
+    char                    *rv;
+    ngx_str_t               *value;
+    ngx_conf_t               save;
+    ngx_coord_store_t       *store, **stores;
+    ngx_coord_store_conf_t  *sc;
 
     value = cf->args->elts;
 
@@ -103,20 +105,26 @@ ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    store->data = ngx_pcalloc(cf->pool, sizeof(ngx_coord_store_redis_t));
+    if (store->data == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
     store->stats = ngx_pcalloc(cf->pool, sizeof(ngx_coord_store_stats_t));
     if (store->stats == NULL) {
         return NGX_CONF_ERROR;
     }
 
     store->name = value[1];
-    store->redis.store = value[1];
+    sc = ngx_coord_store_conf(store);
+    sc->store = value[1];
     ngx_str_set(&store->key_prefix, "coord:");
-    store->redis.timeout = 50;
-    store->redis.connect_timeout = 200;
-    store->redis.max_pending = 4096;
-    store->redis.breaker_failures = 5;
-    store->redis.breaker_cooldown = 500;
-    store->redis.max_reply = NGX_HTTP_COORD_MAX_REPLY;
+    sc->timeout = 50;
+    sc->connect_timeout = 200;
+    sc->max_pending = 4096;
+    sc->breaker_failures = 5;
+    sc->breaker_cooldown = 500;
+    sc->max_reply = NGX_HTTP_COORD_MAX_REPLY;
 
     save = *cf;
     cf->handler = ngx_http_coord_store_line;
@@ -166,7 +174,8 @@ ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
             return NGX_CONF_ERROR;
         }
 
-        return cmd->set(cf, store, value, (u_char *) store + cmd->offset);
+        return cmd->set(cf, store, value,
+                        (u_char *) store->data + cmd->offset);
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -179,9 +188,13 @@ ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
 static char *
 ngx_http_coord_store_finish(ngx_conf_t *cf, ngx_coord_store_t *store)
 {
-    if (store->redis.naddrs == 0 && store->redis.host.len == 0) {
+    ngx_coord_store_conf_t  *sc;
 
-        if (store->redis.username.len || store->redis.password.len) {
+    sc = ngx_coord_store_conf(store);
+
+    if (sc->naddrs == 0 && sc->host.len == 0) {
+
+        if (sc->username.len || sc->password.len) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "store \"%V\" has a user but no \"server\"",
                                &store->name);
@@ -193,7 +206,7 @@ ngx_http_coord_store_finish(ngx_conf_t *cf, ngx_coord_store_t *store)
         return NGX_CONF_OK;
     }
 
-    if (store->redis.username.len && store->redis.password.len == 0) {
+    if (sc->username.len && sc->password.len == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "store \"%V\" has a user name but no password: "
                            "\"password_file\" is missing", &store->name);
@@ -201,6 +214,7 @@ ngx_http_coord_store_finish(ngx_conf_t *cf, ngx_coord_store_t *store)
     }
 
     store->actions = &ngx_coord_store_redis_actions;
+    store->timeout = sc->timeout;
 
     return NGX_CONF_OK;
 }
@@ -278,7 +292,8 @@ ngx_http_coord_store_password(ngx_conf_t *cf, ngx_coord_store_t *store,
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_coord_read_password(cf, &value[1], &store->redis.password)
+    if (ngx_http_coord_read_password(cf, &value[1],
+                                     &ngx_coord_store_conf(store)->password)
         != NGX_OK)
     {
         return NGX_CONF_ERROR;
@@ -374,7 +389,9 @@ ngx_http_coord_store_msec(ngx_conf_t *cf, ngx_coord_store_t *store,
 
     *field = ms;
 
-    if (field == &store->redis.timeout && ms > NGX_HTTP_COORD_TIMEOUT_LONG) {
+    if (field == &ngx_coord_store_conf(store)->timeout
+        && ms > NGX_HTTP_COORD_TIMEOUT_LONG)
+    {
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                            "%V \"%V\" of store \"%V\" lets requests wait "
                            "%Mms for a store that does not answer, "
@@ -403,7 +420,7 @@ ngx_http_coord_store_pending(ngx_conf_t *cf, ngx_coord_store_t *store,
         return NGX_CONF_ERROR;
     }
 
-    store->redis.max_pending = n;
+    ngx_coord_store_conf(store)->max_pending = n;
 
     return NGX_CONF_OK;
 }
@@ -423,7 +440,7 @@ ngx_http_coord_store_breaker(ngx_conf_t *cf, ngx_coord_store_t *store,
             n = ngx_atoi(s.data, s.len);
 
             if (n >= 1 && n <= 1000000) {
-                store->redis.breaker_failures = n;
+                ngx_coord_store_conf(store)->breaker_failures = n;
                 continue;
             }
 
@@ -431,7 +448,7 @@ ngx_http_coord_store_breaker(ngx_conf_t *cf, ngx_coord_store_t *store,
             n = ngx_parse_time(&s, 0);
 
             if (n >= 1 && n <= 3600000) {
-                store->redis.breaker_cooldown = n;
+                ngx_coord_store_conf(store)->breaker_cooldown = n;
                 continue;
             }
         }

@@ -8,6 +8,7 @@
 
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_coord_store_redis.h"
 
 
 #define NGX_HTTP_COORD_RESOLVER_TIMEOUT  30000
@@ -41,14 +42,16 @@ ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
 {
     ngx_int_t                     rc;
     ngx_str_t                     rest;
+    ngx_coord_store_conf_t       *sc;
     ngx_http_coord_store_conf_t  *scf;
 
+    sc = ngx_coord_store_conf(store);
     scf = (ngx_http_coord_store_conf_t *) store;
 
     scf->file = cf->conf_file->file.name.data;
     scf->line = cf->conf_file->line;
 
-    if (store->redis.naddrs || store->redis.host.len) {
+    if (sc->naddrs || sc->host.len) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "store \"%V\" has a second \"server\": "
                            "\"mode standalone\" takes one", &store->name);
@@ -141,8 +144,8 @@ ngx_http_coord_url_tcp(ngx_conf_t *cf, ngx_coord_store_t *store,
 
     /* a name: there may be a resolver, see ngx_http_coord_stores_resolve() */
 
-    store->redis.host = u.host;
-    store->redis.port = u.port;
+    ngx_coord_store_conf(store)->host = u.host;
+    ngx_coord_store_conf(store)->port = u.port;
 
     return NGX_OK;
 }
@@ -174,8 +177,8 @@ ngx_http_coord_resolve(ngx_conf_t *cf, ngx_coord_store_t *store,
         return NGX_ERROR;
     }
 
-    store->redis.addrs = u.addrs;
-    store->redis.naddrs = u.naddrs;
+    ngx_coord_store_conf(store)->addrs = u.addrs;
+    ngx_coord_store_conf(store)->naddrs = u.naddrs;
 
     return NGX_OK;
 }
@@ -241,8 +244,8 @@ ngx_http_coord_url_unix(ngx_conf_t *cf, ngx_coord_store_t *store,
         return NGX_ERROR;
     }
 
-    store->redis.addrs = u.addrs;
-    store->redis.naddrs = u.naddrs;
+    ngx_coord_store_conf(store)->addrs = u.addrs;
+    ngx_coord_store_conf(store)->naddrs = u.naddrs;
 
     return NGX_OK;
 }
@@ -254,7 +257,8 @@ static ngx_int_t
 ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
     ngx_str_t *user)
 {
-    u_char  *p, *last;
+    u_char                  *p, *last;
+    ngx_coord_store_conf_t  *sc;
 
     last = user->data + user->len;
     p = ngx_strlchr(user->data, last, ':');
@@ -266,7 +270,9 @@ ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
         return NGX_ERROR;
     }
 
-    if (ngx_http_coord_unescape(cf, store, &store->redis.username, user->data,
+    sc = ngx_coord_store_conf(store);
+
+    if (ngx_http_coord_unescape(cf, store, &sc->username, user->data,
                                 p - user->data)
         != NGX_OK)
     {
@@ -277,8 +283,7 @@ ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
 
     ngx_http_coord_hide(cf, p, last - p);
 
-    return ngx_http_coord_unescape(cf, store, &store->redis.password, p,
-                                   last - p);
+    return ngx_http_coord_unescape(cf, store, &sc->password, p, last - p);
 }
 
 
@@ -297,7 +302,7 @@ ngx_http_coord_url_db(ngx_conf_t *cf, ngx_coord_store_t *store, ngx_str_t *db)
         return NGX_ERROR;
     }
 
-    store->redis.db = n;
+    ngx_coord_store_conf(store)->db = n;
 
     return NGX_OK;
 }
@@ -431,6 +436,7 @@ ngx_http_coord_stores_resolve(ngx_conf_t *cf)
     ngx_uint_t                    i;
     ngx_coord_store_t            *store, **stores;
     ngx_http_core_loc_conf_t     *clcf;
+    ngx_coord_store_conf_t       *sc;
     ngx_http_coord_main_conf_t   *mcf;
     ngx_http_coord_store_conf_t  *scf;
 
@@ -441,38 +447,36 @@ ngx_http_coord_stores_resolve(ngx_conf_t *cf)
 
     for (i = 0; i < mcf->stores.nelts; i++) {
         store = stores[i];
+        sc = ngx_coord_store_conf(store);
 
-        if (store->redis.host.len == 0) {
+        if (sc->host.len == 0) {
             continue;
         }
 
         if (clcf->resolver && clcf->resolver->connections.nelts) {
-            store->redis.resolver = clcf->resolver;
+            sc->resolver = clcf->resolver;
 
-            if (ngx_http_coord_is_upstream(cf, &store->redis.host)) {
+            if (ngx_http_coord_is_upstream(cf, &sc->host)) {
                 scf = (ngx_http_coord_store_conf_t *) store;
 
                 ngx_log_error(NGX_LOG_WARN, cf->log, 0,
                               "server \"%V\" of store \"%V\" is a host name"
                               "%s in %s:%ui",
-                              &store->redis.host, &store->name,
+                              &sc->host, &store->name,
                               NGX_HTTP_COORD_NOT_UPSTREAM,
                               scf->file, scf->line);
             }
 
             /* http {} itself is never merged with the default */
 
-            store->redis.resolver_timeout =
+            sc->resolver_timeout =
                 (clcf->resolver_timeout == NGX_CONF_UNSET_MSEC)
                 ? NGX_HTTP_COORD_RESOLVER_TIMEOUT : clcf->resolver_timeout;
 
             continue;
         }
 
-        if (ngx_http_coord_resolve(cf, store, &store->redis.host,
-                                   store->redis.port)
-            != NGX_OK)
-        {
+        if (ngx_http_coord_resolve(cf, store, &sc->host, sc->port) != NGX_OK) {
             return NGX_ERROR;
         }
     }

@@ -16,7 +16,7 @@
 
 
 static ngx_coord_redis_node_t *ngx_coord_redis_node(ngx_coord_redis_t *redis,
-    ngx_str_t *key, ngx_coord_lane_e lane);
+    ngx_uint_t slot, ngx_coord_lane_e lane);
 static ngx_int_t ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
     ngx_coord_lane_e lane);
 static void ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node);
@@ -176,12 +176,11 @@ ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node)
 
 
 ngx_int_t
-ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
-    ngx_coord_redis_call_t *call)
+ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_coord_redis_call_t *call)
 {
     ngx_coord_redis_node_t  *node;
 
-    node = ngx_coord_redis_node(redis, key, call->lane);
+    node = ngx_coord_redis_node(redis, call->slot, call->lane);
 
     call->state = NGX_COORD_CALL_WAITING;
     call->sent = 0;
@@ -217,11 +216,11 @@ ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
 
 
 void
-ngx_coord_redis_open_bulk(ngx_coord_redis_t *redis)
+ngx_coord_redis_open_bulk(ngx_coord_redis_t *redis, ngx_uint_t slot)
 {
     ngx_coord_redis_conn_t  *conn;
 
-    conn = redis->nodes[NGX_COORD_LANE_BULK].conn;
+    conn = ngx_coord_redis_node(redis, slot, NGX_COORD_LANE_BULK)->conn;
 
     if (conn != NULL && conn->state == NGX_COORD_CONN_UNUSED) {
         ngx_coord_redis_conn_connect(conn);
@@ -230,21 +229,24 @@ ngx_coord_redis_open_bulk(ngx_coord_redis_t *redis)
 
 
 ngx_coord_nsec_t
-ngx_coord_redis_now(ngx_coord_redis_t *redis)
+ngx_coord_redis_now(ngx_coord_redis_t *redis, ngx_uint_t slot)
 {
-    return ngx_coord_monotonic()
-           + redis->nodes[NGX_COORD_LANE_DECISIONS].clock.offset;
+    ngx_coord_redis_node_t  *node;
+
+    node = ngx_coord_redis_node(redis, slot, NGX_COORD_LANE_DECISIONS);
+
+    return ngx_coord_monotonic() + node->clock.offset;
 }
 
 
 ngx_uint_t
-ngx_coord_redis_serves(ngx_coord_redis_t *redis)
+ngx_coord_redis_serves(ngx_coord_redis_t *redis, ngx_uint_t slot)
 {
     ngx_coord_redis_conn_t        *conn;
     const ngx_coord_redis_need_t  *need;
 
     need = redis->conf->need;
-    conn = redis->nodes[NGX_COORD_LANE_DECISIONS].conn;
+    conn = ngx_coord_redis_node(redis, slot, NGX_COORD_LANE_DECISIONS)->conn;
 
     /* not connected yet, or it does not tell */
 
@@ -293,10 +295,17 @@ ngx_coord_redis_push(ngx_coord_redis_t *redis)
 }
 
 
-/* the only place that knows which server has which key */
+ngx_uint_t
+ngx_coord_redis_slot(ngx_coord_redis_t *redis, ngx_str_t *tag)
+{
+    return 0;
+}
+
+
+/* the only place that knows which server has which slot */
 
 static ngx_coord_redis_node_t *
-ngx_coord_redis_node(ngx_coord_redis_t *redis, ngx_str_t *key,
+ngx_coord_redis_node(ngx_coord_redis_t *redis, ngx_uint_t slot,
     ngx_coord_lane_e lane)
 {
     return &redis->nodes[lane];
@@ -386,7 +395,7 @@ ngx_coord_redis_node_version(ngx_coord_redis_node_t *node)
 
     redis->version = version;
 
-    if (ngx_coord_redis_serves(redis)) {
+    if (ngx_coord_redis_serves(redis, 0)) {
         return;
     }
 

@@ -121,6 +121,7 @@ struct ngx_coord_redis_call_s {
     u_char                  *(*encode)(ngx_coord_redis_call_t *call,
                                        u_char *p);
     ngx_uint_t                 ncommands;
+    ngx_uint_t                 slot;     /* of all its keys */
     ngx_coord_call_form_e      form;
     ngx_coord_lane_e           lane;
 
@@ -178,15 +179,20 @@ ngx_coord_redis_t *ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
 void ngx_coord_redis_destroy(ngx_coord_redis_t *redis);
 
 /*
- * Sends a call to the node that serves key (one of the call's Redis keys; a
- * standalone server serves all of them).  Never blocks: the bytes leave with
- * those of all other calls of this turn of the event loop.  While a
+ * The slot of the keys that have the hash tag, which decides what server has
+ * them; where there is one server alone all keys are in slot 0.
+ */
+ngx_uint_t ngx_coord_redis_slot(ngx_coord_redis_t *redis, ngx_str_t *tag);
+
+/*
+ * Sends a call to the node that serves its slot.  Never blocks: the bytes
+ * leave with those of all other calls of this turn of the event loop.  While a
  * connection is being made the call waits for it, within its deadline.
  * Returns NGX_AGAIN: handler() will come, not before this returns; or
  * NGX_ERROR: nothing was sent and nothing will be called, call->failure says
  * why (breaker open, not connected, too many calls in flight, no memory).
  */
-ngx_int_t ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_str_t *key,
+ngx_int_t ngx_coord_redis_send(ngx_coord_redis_t *redis,
     ngx_coord_redis_call_t *call);
 
 /*
@@ -197,19 +203,20 @@ void ngx_coord_redis_command(ngx_coord_redis_call_t *call,
     const ngx_str_t *resp);
 
 /*
- * Connects the bulk lane, from a timer, unless it is or was: there will be
- * something to send, whose time shall not begin with that.
+ * Connects the bulk lane of a slot, from a timer, unless it is or was: there
+ * will be something to send, whose time shall not begin with that.
  */
-void ngx_coord_redis_open_bulk(ngx_coord_redis_t *redis);
+void ngx_coord_redis_open_bulk(ngx_coord_redis_t *redis, ngx_uint_t slot);
 
 /*
- * The server's clock: CLOCK_MONOTONIC plus the offset of the best TIME sample.
- * Meaningful inside size() and encode() and later.
+ * The clock of the server of a slot: CLOCK_MONOTONIC plus the offset of the
+ * best TIME sample.  Meaningful inside size() and encode() and later.
  */
-ngx_coord_nsec_t ngx_coord_redis_now(ngx_coord_redis_t *redis);
+ngx_coord_nsec_t ngx_coord_redis_now(ngx_coord_redis_t *redis,
+    ngx_uint_t slot);
 
-/* 0 if the server is known to be older than conf->need */
-ngx_uint_t ngx_coord_redis_serves(ngx_coord_redis_t *redis);
+/* 0 if the server of a slot is known to be older than conf->need */
+ngx_uint_t ngx_coord_redis_serves(ngx_coord_redis_t *redis, ngx_uint_t slot);
 
 /* why a command failed whose reply is an error; NONE: it is none */
 ngx_coord_fail_e ngx_coord_redis_failure(ngx_coord_resp_value_t *value);

@@ -35,7 +35,7 @@
 extern const ngx_coord_edges_t  ngx_coord_batch_edges[];
 
 
-/* the client is given the batch: from the store's send, right before */
+/* the client holds the batch: from the store's send, at its end */
 void ngx_coord_batch_sent(ngx_coord_batch_t *batch);
 
 /*
@@ -46,12 +46,11 @@ void ngx_coord_op_fail(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
     ngx_coord_fail_e failure);
 
 /* the same for one that nobody waits for */
-void ngx_coord_op_lost(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
-    ngx_coord_fail_e failure);
+void ngx_coord_op_lost(ngx_coord_op_t *op, ngx_coord_fail_e failure);
 
 /*
- * The deadline of a batch in flight has passed: its operations end by their
- * on_failure and its handler is posted.
+ * The results of a batch in flight stand, some by its deadline, and the client
+ * still holds it: its handler is posted.
  */
 void ngx_coord_batch_expired(ngx_coord_batch_t *batch);
 

@@ -5,12 +5,13 @@
 
 
 #include "ngx_coord_channel.h"
+#include "ngx_coord_store_redis.h"
 
 
 typedef struct {
-    ngx_str_t                      name;      /* with the prefix */
-    ngx_coord_redis_message_pt     message;
-    ngx_coord_redis_subscribed_pt  subscribed;
+    ngx_str_t                        name;    /* with the prefix */
+    ngx_coord_channel_message_pt     message;
+    ngx_coord_channel_subscribed_pt  subscribed;
 } ngx_coord_channel_t;
 
 
@@ -21,24 +22,27 @@ static void ngx_coord_channel_subscribed(void *data);
 
 ngx_int_t
 ngx_coord_channel_add(ngx_pool_t *pool, ngx_coord_store_t *store,
-    const char *name, ngx_coord_redis_message_pt message,
-    ngx_coord_redis_subscribed_pt subscribed, ngx_str_t *channel)
+    const char *name, ngx_coord_channel_message_pt message,
+    ngx_coord_channel_subscribed_pt subscribed, ngx_str_t *channel)
 {
-    size_t                len;
-    ngx_str_t            *s;
-    ngx_uint_t            i;
-    ngx_coord_channel_t  *ch;
+    size_t                    len;
+    ngx_str_t                *s;
+    ngx_uint_t                i;
+    ngx_coord_channel_t      *ch;
+    ngx_coord_store_redis_t  *redis;
 
     if (ngx_coord_store_is_memory(store)) {
         return NGX_OK;
     }
 
+    redis = ngx_coord_store_redis(store);
+
     if (store->channels == NULL) {
         store->channels = ngx_array_create(pool, 2,
                                            sizeof(ngx_coord_channel_t));
-        store->redis.channels = ngx_array_create(pool, 2, sizeof(ngx_str_t));
+        redis->conf.channels = ngx_array_create(pool, 2, sizeof(ngx_str_t));
 
-        if (store->channels == NULL || store->redis.channels == NULL) {
+        if (store->channels == NULL || redis->conf.channels == NULL) {
             return NGX_ERROR;
         }
     }
@@ -59,7 +63,7 @@ ngx_coord_channel_add(ngx_pool_t *pool, ngx_coord_store_t *store,
     }
 
     ch = ngx_array_push(store->channels);
-    s = ngx_array_push(store->redis.channels);
+    s = ngx_array_push(redis->conf.channels);
 
     if (ch == NULL || s == NULL) {
         return NGX_ERROR;
@@ -94,7 +98,8 @@ ngx_coord_channel_init(ngx_coord_store_t *store)
         return NGX_OK;
     }
 
-    return ngx_coord_redis_subscribe(store->client, ngx_coord_channel_message,
+    return ngx_coord_redis_subscribe(ngx_coord_store_redis(store)->client,
+                                     ngx_coord_channel_message,
                                      ngx_coord_channel_subscribed, store);
 }
 

@@ -14,6 +14,14 @@
 #include "ngx_coord_store.h"
 
 
+/* a message, data is the store, the rest valid during the call */
+typedef void (*ngx_coord_channel_message_pt)(void *data, ngx_str_t *channel,
+    ngx_str_t *message);
+
+/* subscribed, perhaps again: messages may be missing */
+typedef void (*ngx_coord_channel_subscribed_pt)(void *data);
+
+
 /*
  * Has the messages of channel "<prefix><name>" of a Redis store given to
  * message(), with the store as its data, and subscribed() (may be NULL)
@@ -23,8 +31,8 @@
  * with the prefix, which lives in pool.  NGX_ERROR: no memory.
  */
 ngx_int_t ngx_coord_channel_add(ngx_pool_t *pool, ngx_coord_store_t *store,
-    const char *name, ngx_coord_redis_message_pt message,
-    ngx_coord_redis_subscribed_pt subscribed, ngx_str_t *channel);
+    const char *name, ngx_coord_channel_message_pt message,
+    ngx_coord_channel_subscribed_pt subscribed, ngx_str_t *channel);
 
 /* from the store's init: subscribes; NGX_ERROR: no memory */
 ngx_int_t ngx_coord_channel_init(ngx_coord_store_t *store);

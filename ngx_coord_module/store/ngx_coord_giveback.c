@@ -77,7 +77,6 @@ static void ngx_coord_giveback_end(ngx_coord_giveback_t *gb,
 static void ngx_coord_giveback_post(ngx_event_t *ev);
 static void ngx_coord_giveback_tick(ngx_event_t *ev);
 static void ngx_coord_giveback_schedule(ngx_coord_giveback_t *gb);
-static ngx_uint_t ngx_coord_giveback_ready(ngx_coord_store_t *store);
 static void ngx_coord_giveback_send(ngx_coord_giveback_t *gb,
     ngx_queue_t *queue);
 static void ngx_coord_giveback_batch(ngx_coord_giveback_t *gb,
@@ -86,7 +85,7 @@ static ngx_int_t ngx_coord_giveback_push(ngx_coord_batch_t *batch,
     ngx_coord_giveback_entry_t *entry);
 static void ngx_coord_giveback_answered(ngx_coord_batch_t *batch);
 static void ngx_coord_giveback_answer(ngx_coord_giveback_t *gb,
-    ngx_coord_giveback_entry_t *entry, ngx_coord_op_t *op, ngx_uint_t sent);
+    ngx_coord_giveback_entry_t *entry, ngx_coord_op_t *op);
 static void ngx_coord_giveback_keep(ngx_coord_giveback_t *gb,
     ngx_coord_giveback_entry_t *entry, ngx_msec_t delay);
 
@@ -266,7 +265,7 @@ ngx_coord_giveback_get(ngx_coord_store_t *store)
 
     /* a store that has ended takes nothing back */
 
-    if (store->client == NULL && !ngx_coord_store_is_memory(store)) {
+    if (store->ending) {
         return NULL;
     }
 
@@ -379,7 +378,7 @@ ngx_coord_giveback_tick(ngx_event_t *ev)
     ngx_queue_init(&again);
 
     now = ngx_coord_monotonic();
-    ready = ngx_coord_giveback_ready(gb->store);
+    ready = ngx_coord_store_ready(gb->store);
 
     for (q = ngx_queue_head(&gb->kept);
          q != ngx_queue_sentinel(&gb->kept);
@@ -415,14 +414,6 @@ ngx_coord_giveback_schedule(ngx_coord_giveback_t *gb)
     if (!gb->timer.event.timer_set) {
         ngx_coord_timer_start(&gb->timer, NGX_COORD_GIVEBACK_TICK);
     }
-}
-
-
-static ngx_uint_t
-ngx_coord_giveback_ready(ngx_coord_store_t *store)
-{
-    return ngx_coord_store_is_memory(store)
-           || (store->client && ngx_coord_redis_ready(store->client));
 }
 
 
@@ -517,18 +508,13 @@ ngx_coord_giveback_push(ngx_coord_batch_t *batch,
 static void
 ngx_coord_giveback_answered(ngx_coord_batch_t *batch)
 {
-    ngx_uint_t             i, sent;
+    ngx_uint_t             i;
     ngx_coord_giveback_t  *gb;
 
     gb = batch->data;
 
-    /* whether Redis may have done what it has not answered */
-
-    sent = batch->call.sent;
-
     for (i = 0; i < batch->nops; i++) {
-        ngx_coord_giveback_answer(gb, batch->ops[i].data, &batch->ops[i],
-                                  sent);
+        ngx_coord_giveback_answer(gb, batch->ops[i].data, &batch->ops[i]);
     }
 
     ngx_coord_batch_done(batch);
@@ -537,11 +523,13 @@ ngx_coord_giveback_answered(ngx_coord_batch_t *batch)
 
 static void
 ngx_coord_giveback_answer(ngx_coord_giveback_t *gb,
-    ngx_coord_giveback_entry_t *entry, ngx_coord_op_t *op, ngx_uint_t sent)
+    ngx_coord_giveback_entry_t *entry, ngx_coord_op_t *op)
 {
     if (op->rc == NGX_ERROR) {
 
-        if (sent && !(op->type->flags & NGX_COORD_OP_TWICE)) {
+        /* it may have been done */
+
+        if (op->gone && !(op->type->flags & NGX_COORD_OP_TWICE)) {
             ngx_coord_giveback_end(gb, entry);
             return;
         }

@@ -303,8 +303,11 @@ struct ngx_coord_op_s {
      */
     unsigned                   again:1;
 
-    unsigned                   sent:1;    /* the store's: it asked Redis, */
-    unsigned                   doubt:1;   /* which may have granted it */
+    /* the store's */
+    unsigned                   sent:1;    /* it asks, */
+    unsigned                   gone:1;    /* the server may have done it, */
+    unsigned                   doubt:1;   /* and may have granted it */
+    unsigned                   part:16;   /* of the batch, that it is in */
 };
 
 

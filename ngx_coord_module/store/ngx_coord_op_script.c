@@ -74,12 +74,10 @@ ngx_coord_op_uses(ngx_coord_op_t *op, const char *command)
 
 
 ngx_int_t
-ngx_coord_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
-    ngx_str_t *key)
+ngx_coord_op_prepare(ngx_coord_batch_t *batch)
 {
-    size_t               len, size;
-    ngx_uint_t           i;
-    ngx_coord_command_t  cmd;
+    size_t      len, size;
+    ngx_uint_t  i;
 
     len = 0;
 
@@ -106,14 +104,6 @@ ngx_coord_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
 
         ngx_coord_scratch_size = size;
     }
-
-    /* any suffix would do: the hash tag decides */
-
-    cmd.last = ngx_coord_scratch;
-    ngx_coord_arg_key(&cmd, 0, op, "}");
-
-    key->data = cmd.args[0].data;
-    key->len = cmd.args[0].len;
 
     return NGX_OK;
 }

@@ -32,12 +32,10 @@ const ngx_coord_script_t *ngx_coord_op_script(ngx_coord_op_t *op);
 ngx_uint_t ngx_coord_op_uses(ngx_coord_op_t *op, const char *command);
 
 /*
- * Makes room for what the encoding of the operations of a batch needs, and
- * stores a Redis key of op in *key, valid until the next encoding.
+ * Makes room for what the encoding of the operations of a batch needs.
  * NGX_ERROR: no memory.
  */
-ngx_int_t ngx_coord_op_prepare(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
-    ngx_str_t *key);
+ngx_int_t ngx_coord_op_prepare(ngx_coord_batch_t *batch);
 
 /* how many bytes its encoding may have; quick, for it looks at nothing */
 size_t ngx_coord_op_bound(ngx_coord_op_t *op);

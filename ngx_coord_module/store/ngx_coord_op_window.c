@@ -318,7 +318,7 @@ ngx_coord_window_give_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
     ngx_coord_nsec_t  left, least;
 
     left = op->u.rate.mark - now;
-    least = (ngx_coord_nsec_t) op->zone->store->redis.timeout
+    least = (ngx_coord_nsec_t) op->zone->store->timeout
             * NGX_COORD_NSEC_PER_MSEC;
 
     return left > NGX_COORD_WINDOW_MARGIN && left > least ? NGX_AGAIN : NGX_OK;

@@ -32,7 +32,10 @@ ngx_coord_outage_count(ngx_coord_batch_t *batch)
     store = batch->store;
     outage = &store->outage;
 
-    if (!batch->request || store->client == NULL) {
+    if (!batch->request
+        || ngx_coord_store_is_memory(store)
+        || store->ending)
+    {
         return;
     }
 
@@ -96,7 +99,7 @@ ngx_coord_outage_tick(ngx_event_t *ev)
 
     outage = &store->outage;
 
-    if (ngx_coord_outage_tell(store) || !ngx_coord_redis_ready(store->client)) {
+    if (ngx_coord_outage_tell(store) || !ngx_coord_store_ready(store)) {
         ngx_coord_timer_start(&outage->timer, NGX_COORD_OUTAGE_INTERVAL);
         return;
     }

@@ -7,6 +7,7 @@
 
 
 #include "ngx_coord_probe.h"
+#include "ngx_coord_store_redis.h"
 #include "ngx_coord_timer.h"
 
 
@@ -107,7 +108,7 @@ ngx_coord_probe_start(ngx_coord_metrics_t *metrics, ngx_cycle_t *cycle)
     stores = metrics->stores->elts;
 
     for (i = 0; i < metrics->stores->nelts; i++) {
-        if (stores[i]->client && stores[i]->counts) {
+        if (!ngx_coord_store_is_memory(stores[i]) && stores[i]->counts) {
             ngx_coord_probes.probes[ngx_coord_probes.n++].store = stores[i];
         }
     }
@@ -180,14 +181,14 @@ static ngx_uint_t
 ngx_coord_probe_able(ngx_coord_probe_t *probe)
 {
     return probe->state == NGX_COORD_PROBE_IDLE
-           && ngx_coord_redis_ready(probe->store->client);
+           && ngx_coord_store_ready(probe->store);
 }
 
 
 static void
 ngx_coord_probe_ask(ngx_coord_probe_t *probe)
 {
-    ngx_str_t                key;
+    ngx_coord_redis_t       *client;
     ngx_coord_redis_call_t  *call;
 
     if (probe->state != NGX_COORD_PROBE_IDLE) {
@@ -202,9 +203,9 @@ ngx_coord_probe_ask(ngx_coord_probe_t *probe)
     call->handler = ngx_coord_probe_handler;
     call->data = probe;
 
-    ngx_str_null(&key);
+    client = ngx_coord_store_redis(probe->store)->client;
 
-    if (ngx_coord_redis_send(probe->store->client, &key, call) == NGX_AGAIN) {
+    if (ngx_coord_redis_send(client, call) == NGX_AGAIN) {
         probe->state = NGX_COORD_PROBE_ASKING;
         return;
     }
@@ -265,7 +266,9 @@ ngx_coord_probe_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
                     / NGX_COORD_NSEC_PER_USEC;
     info.taken = ngx_max(ngx_current_msec, 1);
 
-    if (!ngx_coord_redis_serves(probe->store->client)) {
+    if (!ngx_coord_redis_serves(ngx_coord_store_redis(probe->store)->client,
+                                call->slot))
+    {
         info.failure = NGX_COORD_FAIL_UNAVAILABLE;
         info.failed = ngx_current_msec;
     }

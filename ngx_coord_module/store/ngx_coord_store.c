@@ -18,6 +18,7 @@
 
 
 static void ngx_coord_batch_free(ngx_coord_batch_t *batch);
+static void ngx_coord_batch_destroy(ngx_coord_batch_t *batch);
 static void ngx_coord_batch_enter(ngx_coord_batch_t *batch,
     ngx_coord_batch_state_e state);
 static void ngx_coord_batch_post(ngx_coord_batch_t *batch,
@@ -82,11 +83,10 @@ ngx_int_t
 ngx_coord_store_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
 {
     store->cycle = cycle;
-    store->client = NULL;
+    store->ending = 0;
     store->giveback = NULL;
 
     ngx_queue_init(&store->completed);
-    ngx_queue_init(&store->writes);
 
     ngx_memzero(&store->done, sizeof(ngx_event_t));
 
@@ -115,6 +115,8 @@ ngx_coord_store_exit(ngx_coord_store_t *store)
     ngx_coord_giveback_exit(store);
     ngx_coord_outage_stop(store);
 
+    store->ending = 1;
+
     if (store->actions->exit) {
         store->actions->exit(store);
     }
@@ -139,7 +141,7 @@ ngx_coord_store_exit(ngx_coord_store_t *store)
     while (ngx_coord_batches) {
         batch = ngx_coord_batches;
         ngx_coord_batches = batch->data;
-        ngx_free(batch);
+        ngx_coord_batch_destroy(batch);
     }
 
     ngx_coord_nbatches = 0;
@@ -150,6 +152,8 @@ ngx_coord_store_exit(ngx_coord_store_t *store)
 ngx_coord_batch_t *
 ngx_coord_batch_create(ngx_coord_store_t *store)
 {
+    ngx_uint_t          nparts;
+    ngx_coord_part_t   *parts;
     ngx_coord_batch_t  *batch;
 
     batch = ngx_coord_batches;
@@ -164,12 +168,20 @@ ngx_coord_batch_create(ngx_coord_store_t *store)
         if (batch == NULL) {
             return NULL;
         }
+
+        batch->parts = NULL;
+        batch->nparts = 0;
     }
 
     /* all but the operations, which ngx_coord_batch_add() clears */
 
+    parts = batch->parts;
+    nparts = batch->nparts;
+
     ngx_memzero(batch, offsetof(ngx_coord_batch_t, inline_ops));
 
+    batch->parts = parts;
+    batch->nparts = nparts;
     batch->store = store;
     batch->ops = batch->inline_ops;
     batch->nalloc = NGX_COORD_BATCH_OPS;
@@ -232,24 +244,11 @@ ngx_coord_op_blob(ngx_coord_op_t *op, size_t size)
 ngx_int_t
 ngx_coord_batch_send(ngx_coord_batch_t *batch)
 {
-    ngx_int_t   rc;
-    ngx_uint_t  i;
-
-    rc = batch->store->actions->send(batch);
-
-    if (rc == NGX_AGAIN) {
+    if (batch->store->actions->send(batch) == NGX_AGAIN) {
         return NGX_AGAIN;
     }
 
-    if (rc == NGX_ERROR) {
-        for (i = 0; i < batch->nops; i++) {
-            if (batch->ops[i].sent) {
-                ngx_coord_op_fail(batch, &batch->ops[i], batch->call.failure);
-            }
-        }
-
-        ngx_coord_outage_count(batch);
-    }
+    ngx_coord_outage_count(batch);
 
     ngx_coord_batch_enter(batch, NGX_COORD_BATCH_COMPLETE);
 
@@ -274,6 +273,10 @@ ngx_coord_batch_done(ngx_coord_batch_t *batch)
     switch (batch->state) {
 
     case NGX_COORD_BATCH_IN_FLIGHT:
+
+        /* some may be answered already: not those with rc NGX_AGAIN */
+
+        ngx_coord_batch_undo(batch, 0, batch->nops);
         ngx_coord_batch_enter(batch, NGX_COORD_BATCH_CANCELLED);
         return;
 
@@ -353,13 +356,24 @@ ngx_coord_batch_free(ngx_coord_batch_t *batch)
     }
 
     if (ngx_coord_nbatches >= NGX_COORD_BATCH_KEEP) {
-        ngx_free(batch);
+        ngx_coord_batch_destroy(batch);
         return;
     }
 
     batch->data = ngx_coord_batches;
     ngx_coord_batches = batch;
     ngx_coord_nbatches++;
+}
+
+
+static void
+ngx_coord_batch_destroy(ngx_coord_batch_t *batch)
+{
+    if (batch->parts) {
+        ngx_free(batch->parts);
+    }
+
+    ngx_free(batch);
 }
 
 
@@ -373,7 +387,7 @@ void
 ngx_coord_op_fail(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
     ngx_coord_fail_e failure)
 {
-    ngx_coord_op_lost(batch, op, failure);
+    ngx_coord_op_lost(op, failure);
 
     if (op->on_failure == NGX_COORD_FAILURE_LOCAL && ngx_coord_op_takes(op)) {
         ngx_coord_near_run(op);
@@ -390,10 +404,9 @@ ngx_coord_op_fail(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
 
 
 void
-ngx_coord_op_lost(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
-    ngx_coord_fail_e failure)
+ngx_coord_op_lost(ngx_coord_op_t *op, ngx_coord_fail_e failure)
 {
-    if (!batch->call.sent || !ngx_coord_op_takes(op)) {
+    if (!op->gone || !ngx_coord_op_takes(op)) {
         return;
     }
 
@@ -446,19 +459,9 @@ ngx_coord_batch_post(ngx_coord_batch_t *batch, ngx_coord_batch_state_e state)
 void
 ngx_coord_batch_expired(ngx_coord_batch_t *batch)
 {
-    ngx_uint_t  i;
-
     if (batch->state != NGX_COORD_BATCH_IN_FLIGHT) {
         return;
     }
-
-    for (i = 0; i < batch->nops; i++) {
-        if (batch->ops[i].sent) {
-            ngx_coord_op_fail(batch, &batch->ops[i], NGX_COORD_FAIL_TIMEOUT);
-        }
-    }
-
-    ngx_coord_outage_count(batch);
 
     if (batch->handler == NULL) {
         ngx_coord_batch_enter(batch, NGX_COORD_BATCH_LEFT);

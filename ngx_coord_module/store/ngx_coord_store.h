@@ -20,16 +20,18 @@
 #include "ngx_coord_log.h"
 #include "ngx_coord_op.h"
 #include "ngx_coord_outcome.h"
-#include "ngx_coord_redis.h"
+#include "ngx_coord_stats.h"
 #include "ngx_coord_timer.h"
 
 
 /*
- * The operations of one request on one store: one transaction, one round
- * trip, one deadline.  Lives on the worker's heap, never in r->pool.
+ * The operations of one request on one store: one round trip, one deadline.
+ * Lives on the worker's heap, never in r->pool.
  */
 
 #define NGX_COORD_BATCH_OPS  8            /* inline; more are allocated */
+
+typedef struct ngx_coord_part_s  ngx_coord_part_t;
 
 /* all operations of batch have their results; see its member */
 typedef void (*ngx_coord_batch_handler_pt)(ngx_coord_batch_t *batch);
@@ -68,13 +70,15 @@ struct ngx_coord_batch_s {
     ngx_coord_batch_handler_pt  handler;
     void                      *data;
 
-    /* the store's */
-    ngx_coord_redis_call_t     call;
-    ngx_queue_t                queue;        /* in store->completed */
-    ngx_queue_t                write;        /* in store->writes, if large */
-    ngx_coord_batch_state_e    state;
     unsigned                   request:1;    /* a client waits: the caller's */
-    ngx_coord_nsec_t           now;          /* the server's, when encoded */
+
+    /* the store's */
+    ngx_coord_batch_state_e    state;
+    ngx_queue_t                queue;        /* in store->completed */
+    ngx_uint_t                 waits;        /* parts without results, */
+    ngx_uint_t                 held;         /* and those in flight */
+    ngx_coord_part_t          *parts;        /* kept for the next batch */
+    ngx_uint_t                 nparts;       /* room in parts */
     ngx_coord_op_t             inline_ops[NGX_COORD_BATCH_OPS];
 };
 
@@ -91,11 +95,14 @@ typedef struct {
                                      ngx_cycle_t *cycle);
     void                     (*exit)(ngx_coord_store_t *store);
 
-    /* NGX_OK: results stand; NGX_AGAIN: later; NGX_ERROR: no answer */
+    /* NGX_OK: results stand; NGX_AGAIN: later */
     ngx_int_t                (*send)(ngx_coord_batch_t *batch);
 
     /* see ngx_coord_store_push(); NULL: nothing is ever held back */
     void                     (*push)(ngx_coord_store_t *store);
+
+    /* see ngx_coord_store_ready(); NULL: always */
+    ngx_uint_t               (*ready)(ngx_coord_store_t *store);
 } ngx_coord_store_actions_t;
 
 
@@ -116,7 +123,8 @@ struct ngx_coord_store_s {
     ngx_str_t                  name;
     const ngx_coord_store_actions_t  *actions;
     ngx_str_t                  key_prefix;
-    ngx_coord_redis_conf_t     redis;        /* Redis stores only */
+    ngx_msec_t                 timeout;      /* of a decision; not of memory */
+    void                      *data;         /* the kind's, or NULL */
     ngx_coord_store_counts_t  *counts;       /* in shm, or NULL */
     ngx_coord_store_stats_t   *stats;        /* of this process */
 
@@ -125,14 +133,12 @@ struct ngx_coord_store_s {
     ngx_str_t                  wake;         /* the channel of news */
 
     /* of this worker, set in init_process: */
-    ngx_coord_redis_t         *client;
-    ngx_coord_log_limit_t      keyless;      /* keys without an answer */
     ngx_coord_outage_t         outage;
     ngx_queue_t                completed;    /* of ngx_coord_batch_t */
-    ngx_queue_t                writes;       /* the same: bulk, in flight */
     ngx_event_t                done;         /* posted: runs the handlers */
     ngx_coord_giveback_t      *giveback;     /* NULL: nothing, so far */
-    ngx_cycle_t               *cycle;
+    ngx_cycle_t               *cycle;        /* NULL: it is not running */
+    unsigned                   ending:1;     /* takes nothing more */
 };
 
 
@@ -231,6 +237,10 @@ void ngx_coord_op_undo(ngx_coord_op_t *op);
  * write that has to be ahead of what the client is told.
  */
 void ngx_coord_store_push(ngx_coord_store_t *store);
+
+/* 1 if the store would be asked now, for all that is known */
+#define ngx_coord_store_ready(s)                                              \
+    ((s)->actions->ready == NULL || (s)->actions->ready(s))
 
 
 /* the initializer of a zone's shared memory, as ngx_shm_zone_init_pt */

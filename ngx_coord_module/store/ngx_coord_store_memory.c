@@ -21,6 +21,7 @@ const ngx_coord_store_actions_t  ngx_coord_store_memory_actions = {
     NULL,
     NULL,
     ngx_coord_memory_send,
+    NULL,
     NULL
 };
 

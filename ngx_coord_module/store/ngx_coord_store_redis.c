@@ -2,47 +2,41 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The Redis store: what is sent, and what becomes of the replies.  How the
- * single operations look as commands stands in ngx_coord_op_*.c.
+ * The Redis store: what is sent, in parts of a batch for the nodes that have
+ * the keys.  How the single operations look as commands stands in
+ * ngx_coord_op_*.c, what becomes of the replies in ngx_coord_store_reply.c.
  */
 
 
-#include "ngx_coord_batch.h"
+#include "ngx_coord_store_redis.h"
 #include "ngx_coord_channel.h"
-#include "ngx_coord_log.h"
 #include "ngx_coord_op_script.h"
-#include "ngx_coord_outage.h"
 
 
 static ngx_int_t ngx_coord_store_redis_init(ngx_coord_store_t *store,
     ngx_cycle_t *cycle);
 static void ngx_coord_store_redis_exit(ngx_coord_store_t *store);
-static void ngx_coord_store_redis_travels(ngx_coord_redis_call_t *call,
-    ngx_coord_op_t *op);
 static ngx_int_t ngx_coord_store_redis_send(ngx_coord_batch_t *batch);
 static void ngx_coord_store_redis_push(ngx_coord_store_t *store);
-static ngx_uint_t ngx_coord_store_redis_add(ngx_coord_batch_t *batch,
-    ngx_coord_op_t *op);
-static ngx_uint_t ngx_coord_store_redis_follows(ngx_coord_op_t *op);
-static ngx_uint_t ngx_coord_store_redis_writes(ngx_coord_batch_t *batch);
-static size_t ngx_coord_store_redis_size(ngx_coord_redis_call_t *call);
-static u_char *ngx_coord_store_redis_encode(ngx_coord_redis_call_t *call,
-    u_char *p);
-static void ngx_coord_store_redis_expired(ngx_coord_redis_call_t *call);
-static void ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call,
-    ngx_int_t rc, ngx_coord_resp_value_t *reply);
-static void ngx_coord_store_redis_failed(ngx_coord_batch_t *batch);
-static ngx_int_t ngx_coord_store_redis_decode(ngx_coord_op_t *op,
-    ngx_coord_nsec_t now, ngx_coord_resp_value_t **reply, ngx_uint_t *left);
-static void ngx_coord_store_redis_log(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t *error);
+static ngx_uint_t ngx_coord_store_redis_ready(ngx_coord_store_t *store);
+
+static ngx_coord_part_t *ngx_coord_part_of(ngx_coord_batch_t *batch,
+    ngx_coord_op_t *op, ngx_uint_t *n);
+static ngx_int_t ngx_coord_part_room(ngx_coord_batch_t *batch);
+static void ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op);
+static void ngx_coord_part_send(ngx_coord_part_t *part);
+static ngx_uint_t ngx_coord_part_follows(ngx_coord_op_t *op);
+static void ngx_coord_part_writes(ngx_coord_part_t *part);
+static size_t ngx_coord_part_size(ngx_coord_redis_call_t *call);
+static u_char *ngx_coord_part_encode(ngx_coord_redis_call_t *call, u_char *p);
 
 
 const ngx_coord_store_actions_t  ngx_coord_store_redis_actions = {
     ngx_coord_store_redis_init,
     ngx_coord_store_redis_exit,
     ngx_coord_store_redis_send,
-    ngx_coord_store_redis_push
+    ngx_coord_store_redis_push,
+    ngx_coord_store_redis_ready
 };
 
 
@@ -60,12 +54,17 @@ static const ngx_coord_redis_need_t  ngx_coord_store_redis_need = {
 static ngx_int_t
 ngx_coord_store_redis_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
 {
-    store->redis.need = &ngx_coord_store_redis_need;
+    ngx_coord_store_redis_t  *redis;
 
-    store->client = ngx_coord_redis_create(&store->redis, store->stats,
-                                           cycle);
+    redis = ngx_coord_store_redis(store);
 
-    if (store->client == NULL) {
+    ngx_queue_init(&redis->writes);
+
+    redis->conf.need = &ngx_coord_store_redis_need;
+
+    redis->client = ngx_coord_redis_create(&redis->conf, store->stats, cycle);
+
+    if (redis->client == NULL) {
         return NGX_ERROR;
     }
 
@@ -76,13 +75,15 @@ ngx_coord_store_redis_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
 static void
 ngx_coord_store_redis_exit(ngx_coord_store_t *store)
 {
-    ngx_coord_redis_t  *client;
+    ngx_coord_redis_t        *client;
+    ngx_coord_store_redis_t  *redis;
 
-    client = store->client;
+    redis = ngx_coord_store_redis(store);
+    client = redis->client;
 
     /* the calls that end now find no client and start nothing new */
 
-    store->client = NULL;
+    redis->client = NULL;
 
     if (client) {
         ngx_coord_redis_destroy(client);
@@ -90,144 +91,262 @@ ngx_coord_store_redis_exit(ngx_coord_store_t *store)
 }
 
 
-/* who travels with others, and who where nobody waits behind it */
-
-static void
-ngx_coord_store_redis_travels(ngx_coord_redis_call_t *call,
-    ngx_coord_op_t *op)
-{
-    if (!(op->type->flags & NGX_COORD_OP_JOINS)) {
-        call->form = NGX_COORD_CALL_ALONE;
-    }
-
-    if ((op->type->flags & NGX_COORD_OP_BULK)
-        || op->record.len > NGX_COORD_RECORD_BULK
-        || ngx_coord_store_redis_follows(op))
-    {
-        call->lane = NGX_COORD_LANE_BULK;
-    }
-}
-
-
 static ngx_int_t
 ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
 {
-    ngx_str_t                key;
-    ngx_int_t                rc;
-    ngx_uint_t               i;
-    ngx_coord_op_t          *first;
-    ngx_coord_redis_call_t  *call;
+    ngx_uint_t         i, n;
+    ngx_coord_op_t    *op;
+    ngx_coord_part_t  *part;
 
-    first = NULL;
-
-    call = &batch->call;
-
-    ngx_memzero(call, sizeof(ngx_coord_redis_call_t));
-
-    call->form = NGX_COORD_CALL_SHARED;
-    call->lane = NGX_COORD_LANE_DECISIONS;
-
-    if (batch->store->client) {
-        batch->now = ngx_coord_redis_now(batch->store->client);
-    }
+    n = 0;
 
     for (i = 0; i < batch->nops; i++) {
-        if (ngx_coord_store_redis_add(batch, &batch->ops[i])
-            && first == NULL)
-        {
-            first = &batch->ops[i];
+        op = &batch->ops[i];
+
+        if (batch->state == NGX_COORD_BATCH_AGAIN && !op->sent) {
+            continue;
+        }
+
+        if (ngx_coord_op_local(op)) {
+            ngx_coord_near_run(op);
+            continue;
+        }
+
+        part = ngx_coord_part_of(batch, op, &n);
+
+        if (part) {
+            ngx_coord_part_add(part, op);
+
+        } else {
+            op->sent = 0;
+            ngx_coord_op_fail(batch, op, NGX_COORD_FAIL_CONNECT);
         }
     }
 
-    if (first == NULL) {
-        ngx_coord_outage_count(batch);
+    batch->waits = 0;
+
+    for (i = 0; i < n; i++) {
+        ngx_coord_part_send(&batch->parts[i]);
+    }
+
+    batch->held = batch->waits;
+
+    if (batch->held == 0) {
         return NGX_OK;
     }
 
-    call->failure = NGX_COORD_FAIL_CONNECT;
-
-    if (batch->store->client == NULL
-        || ngx_coord_op_prepare(batch, first, &key) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    call->size = ngx_coord_store_redis_size;
-    call->encode = ngx_coord_store_redis_encode;
-    call->expired = ngx_coord_store_redis_expired;
-    call->handler = ngx_coord_store_redis_handler;
-    call->data = batch;
-
     ngx_coord_batch_sent(batch);
 
-    rc = ngx_coord_redis_send(batch->store->client, &key, call);
-
-    if (rc != NGX_ERROR && ngx_coord_store_redis_writes(batch)) {
-        ngx_queue_insert_tail(&batch->store->writes, &batch->write);
-    }
-
-    return rc;
+    return NGX_AGAIN;
 }
 
 
 static void
 ngx_coord_store_redis_push(ngx_coord_store_t *store)
 {
-    if (store->client) {
-        ngx_coord_redis_push(store->client);
+    ngx_coord_store_redis_t  *redis;
+
+    redis = ngx_coord_store_redis(store);
+
+    if (redis->client) {
+        ngx_coord_redis_push(redis->client);
     }
 }
 
 
-/* 1 if Redis is to be asked; otherwise the result of the operation stands */
-
 static ngx_uint_t
-ngx_coord_store_redis_add(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
+ngx_coord_store_redis_ready(ngx_coord_store_t *store)
 {
+    ngx_coord_store_redis_t  *redis;
+
+    redis = ngx_coord_store_redis(store);
+
+    return redis->client && ngx_coord_redis_ready(redis->client);
+}
+
+
+/*
+ * The node for a key: the part of the batch that the operation goes with,
+ * which is one of the first *n, or becomes the next one.  NULL: there is no
+ * client any more, or no memory.
+ */
+
+static ngx_coord_part_t *
+ngx_coord_part_of(ngx_coord_batch_t *batch, ngx_coord_op_t *op, ngx_uint_t *n)
+{
+    ngx_str_t           tag;
+    ngx_uint_t          i, slot;
+    ngx_coord_part_t   *part;
+    ngx_coord_redis_t  *client;
+
+    client = ngx_coord_store_redis(batch->store)->client;
+
+    if (client == NULL) {
+        return NULL;
+    }
+
+    tag.data = op->key;
+    tag.len = op->key_len;
+
+    slot = ngx_coord_redis_slot(client, &tag);
+
+    for (i = 0; i < *n; i++) {
+        part = &batch->parts[i];
+
+        if (part->call.slot == slot) {
+            return part;
+        }
+    }
+
+    if (*n == 0 && ngx_coord_op_prepare(batch) != NGX_OK) {
+        return NULL;
+    }
+
+    if (*n == batch->nparts && ngx_coord_part_room(batch) != NGX_OK) {
+        return NULL;
+    }
+
+    part = &batch->parts[*n];
+
+    ngx_memzero(part, sizeof(ngx_coord_part_t));
+
+    part->batch = batch;
+    part->index = (*n)++;
+    part->now = ngx_coord_redis_now(client, slot);
+
+    part->call.slot = slot;
+    part->call.form = NGX_COORD_CALL_SHARED;
+    part->call.lane = NGX_COORD_LANE_DECISIONS;
+
+    return part;
+}
+
+
+/* nothing points to parts before they are sent */
+
+static ngx_int_t
+ngx_coord_part_room(ngx_coord_batch_t *batch)
+{
+    ngx_uint_t         n;
+    ngx_coord_part_t  *parts;
+
+    n = batch->nparts ? ngx_max(2 * batch->nparts, batch->nops) : 1;
+
+    parts = ngx_alloc(n * sizeof(ngx_coord_part_t), ngx_cycle->log);
+
+    if (parts == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (batch->parts) {
+        ngx_memcpy(parts, batch->parts,
+                   batch->nparts * sizeof(ngx_coord_part_t));
+        ngx_free(batch->parts);
+    }
+
+    batch->parts = parts;
+    batch->nparts = n;
+
+    return NGX_OK;
+}
+
+
+/* sets op->sent, or the result of the operation, if Redis is not to be asked */
+
+static void
+ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
+{
+    ngx_coord_redis_t       *client;
+    ngx_coord_store_t       *store;
     ngx_coord_redis_call_t  *call;
 
-    call = &batch->call;
+    call = &part->call;
+    store = part->batch->store;
+    client = ngx_coord_store_redis(store)->client;
 
-    if (batch->state == NGX_COORD_BATCH_AGAIN && !op->sent) {
-        return 0;
-    }
+    op->sent = 0;
+    op->gone = 0;
 
-    if (ngx_coord_op_local(op)) {
-        ngx_coord_near_run(op);
-        return 0;
-    }
-
-    op->rc = ngx_coord_op_known(op, batch->now);
+    op->rc = ngx_coord_op_known(op, part->now);
 
     if (op->rc != NGX_AGAIN) {
         op->source = NGX_COORD_SOURCE_REDIS;
-        return 0;
+        return;
     }
 
-    if (batch->store->client
-        && !ngx_coord_redis_serves(batch->store->client)
+    if (!ngx_coord_redis_serves(client, call->slot)
         && ngx_coord_op_uses(op, NGX_COORD_STORE_NEWEST))
     {
         (void) ngx_atomic_fetch_add(
-                   &batch->store->stats->failures[NGX_COORD_FAIL_UNAVAILABLE],
-                   1);
+                   &store->stats->failures[NGX_COORD_FAIL_UNAVAILABLE], 1);
 
-        ngx_coord_op_fail(batch, op, NGX_COORD_FAIL_UNAVAILABLE);
-        return 0;
+        ngx_coord_op_fail(part->batch, op, NGX_COORD_FAIL_UNAVAILABLE);
+        return;
     }
 
     /* who claims a key may have a large record to store soon */
 
-    if (op->type->kind == NGX_COORD_KIND_CLAIM && batch->store->client) {
-        ngx_coord_redis_open_bulk(batch->store->client);
+    if (op->type->kind == NGX_COORD_KIND_CLAIM) {
+        ngx_coord_redis_open_bulk(client, call->slot);
     }
 
     op->sent = 1;
+    op->part = part->index;
+
     call->ncommands += ngx_coord_op_ncommands(op);
 
-    ngx_coord_store_redis_travels(call, op);
+    /* who travels with others, and who where nobody waits behind it */
 
-    return 1;
+    if (!(op->type->flags & NGX_COORD_OP_JOINS)) {
+        call->form = NGX_COORD_CALL_ALONE;
+    }
+
+    if ((op->type->flags & NGX_COORD_OP_BULK)
+        || op->record.len > NGX_COORD_RECORD_BULK
+        || ngx_coord_part_follows(op))
+    {
+        call->lane = NGX_COORD_LANE_BULK;
+    }
+}
+
+
+static void
+ngx_coord_part_send(ngx_coord_part_t *part)
+{
+    ngx_uint_t               i;
+    ngx_coord_op_t          *op;
+    ngx_coord_batch_t       *batch;
+    ngx_coord_redis_call_t  *call;
+
+    batch = part->batch;
+    call = &part->call;
+
+    if (call->ncommands == 0) {
+        return;
+    }
+
+    call->size = ngx_coord_part_size;
+    call->encode = ngx_coord_part_encode;
+    call->expired = ngx_coord_part_expired;
+    call->handler = ngx_coord_part_handler;
+    call->data = part;
+
+    if (ngx_coord_redis_send(ngx_coord_store_redis(batch->store)->client, call)
+        == NGX_AGAIN)
+    {
+        batch->waits++;
+        ngx_coord_part_writes(part);
+        return;
+    }
+
+    for (i = 0; i < batch->nops; i++) {
+        op = &batch->ops[i];
+
+        if (op->sent && op->part == part->index) {
+            op->sent = 0;
+            ngx_coord_op_fail(batch, op, call->failure);
+        }
+    }
 }
 
 
@@ -237,25 +356,28 @@ ngx_coord_store_redis_add(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
  */
 
 static ngx_uint_t
-ngx_coord_store_redis_follows(ngx_coord_op_t *op)
+ngx_coord_part_follows(ngx_coord_op_t *op)
 {
     ngx_uint_t          i;
     ngx_queue_t        *q, *writes;
     ngx_coord_op_t     *other;
+    ngx_coord_part_t   *part;
     ngx_coord_batch_t  *batch;
 
-    writes = &op->zone->store->writes;
+    writes = &ngx_coord_store_redis(op->zone->store)->writes;
 
     for (q = ngx_queue_head(writes);
          q != ngx_queue_sentinel(writes);
          q = ngx_queue_next(q))
     {
-        batch = ngx_queue_data(q, ngx_coord_batch_t, write);
+        part = ngx_queue_data(q, ngx_coord_part_t, write);
+        batch = part->batch;
 
         for (i = 0; i < batch->nops; i++) {
             other = &batch->ops[i];
 
-            if (other->zone == op->zone
+            if (other->part == part->index
+                && other->zone == op->zone
                 && other->key_len == op->key_len
                 && ngx_memcmp(other->key, op->key, op->key_len) == 0)
             {
@@ -268,40 +390,56 @@ ngx_coord_store_redis_follows(ngx_coord_op_t *op)
 }
 
 
-/* 1 if the batch carries a large record */
+/* a part that carries a large record is found by those who ask for the key */
 
-static ngx_uint_t
-ngx_coord_store_redis_writes(ngx_coord_batch_t *batch)
+static void
+ngx_coord_part_writes(ngx_coord_part_t *part)
 {
-    ngx_uint_t  i;
+    ngx_uint_t                i;
+    ngx_coord_op_t           *op;
+    ngx_coord_batch_t        *batch;
+    ngx_coord_store_redis_t  *redis;
 
-    if (batch->call.lane != NGX_COORD_LANE_BULK) {
-        return 0;
+    if (part->call.lane != NGX_COORD_LANE_BULK) {
+        return;
     }
+
+    batch = part->batch;
+    redis = ngx_coord_store_redis(batch->store);
 
     for (i = 0; i < batch->nops; i++) {
-        if (batch->ops[i].record.len > NGX_COORD_RECORD_BULK) {
-            return 1;
+        op = &batch->ops[i];
+
+        if (op->sent
+            && op->part == part->index
+            && op->record.len > NGX_COORD_RECORD_BULK)
+        {
+            part->writes = 1;
+            ngx_queue_insert_tail(&redis->writes, &part->write);
+            return;
         }
     }
-
-    return 0;
 }
 
 
 static size_t
-ngx_coord_store_redis_size(ngx_coord_redis_call_t *call)
+ngx_coord_part_size(ngx_coord_redis_call_t *call)
 {
     size_t              size;
     ngx_uint_t          i;
+    ngx_coord_op_t     *op;
+    ngx_coord_part_t   *part;
     ngx_coord_batch_t  *batch;
 
-    batch = call->data;
+    part = call->data;
+    batch = part->batch;
     size = 0;
 
     for (i = 0; i < batch->nops; i++) {
-        if (batch->ops[i].sent) {
-            size += ngx_coord_op_bound(&batch->ops[i]);
+        op = &batch->ops[i];
+
+        if (op->sent && op->part == part->index) {
+            size += ngx_coord_op_bound(op);
         }
     }
 
@@ -310,251 +448,30 @@ ngx_coord_store_redis_size(ngx_coord_redis_call_t *call)
 
 
 static u_char *
-ngx_coord_store_redis_encode(ngx_coord_redis_call_t *call, u_char *p)
+ngx_coord_part_encode(ngx_coord_redis_call_t *call, u_char *p)
 {
     ngx_uint_t          i;
+    ngx_coord_op_t     *op;
+    ngx_coord_part_t   *part;
     ngx_coord_batch_t  *batch;
+    ngx_coord_redis_t  *client;
 
-    batch = call->data;
+    part = call->data;
+    batch = part->batch;
+    client = ngx_coord_store_redis(batch->store)->client;
 
     /* one time for all operations and for reading the replies */
 
-    batch->now = ngx_coord_redis_now(batch->store->client);
+    part->now = ngx_coord_redis_now(client, call->slot);
 
     for (i = 0; i < batch->nops; i++) {
-        if (batch->ops[i].sent) {
-            p = ngx_coord_op_encode(p, &batch->ops[i], batch->now);
+        op = &batch->ops[i];
+
+        if (op->sent && op->part == part->index) {
+            op->gone = 1;
+            p = ngx_coord_op_encode(p, op, part->now);
         }
     }
 
     return p;
-}
-
-
-static void
-ngx_coord_store_redis_expired(ngx_coord_redis_call_t *call)
-{
-    ngx_coord_batch_expired(call->data);
-}
-
-
-static void
-ngx_coord_store_redis_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
-    ngx_coord_resp_value_t *reply)
-{
-    ngx_int_t           answer;
-    ngx_uint_t          i, left, again, awaited;
-    ngx_coord_op_t     *op, copy;
-    ngx_coord_batch_t  *batch;
-
-    batch = call->data;
-
-    if (ngx_coord_store_redis_writes(batch)) {
-        ngx_queue_remove(&batch->write);
-    }
-
-    if (rc != NGX_OK) {
-        ngx_coord_store_redis_failed(batch);
-        return;
-    }
-
-    /* nobody waits for a batch that has expired or was given up */
-
-    awaited = (batch->state == NGX_COORD_BATCH_IN_FLIGHT);
-
-    left = call->ncommands;
-    again = 0;
-
-    for (i = 0; i < batch->nops; i++) {
-        op = &batch->ops[i];
-
-        if (!op->sent) {
-            continue;
-        }
-
-        copy = *op;
-        copy.source = NGX_COORD_SOURCE_REDIS;
-        copy.failure = NGX_COORD_FAIL_NONE;
-
-        answer = ngx_coord_store_redis_decode(&copy, batch->now, &reply,
-                                              &left);
-
-        if (!awaited) {
-
-            if (answer == NGX_OK) {
-                ngx_coord_batch_answered(batch, &copy);
-
-            } else if (batch->state == NGX_COORD_BATCH_CANCELLED) {
-                ngx_coord_op_lost(batch, op, copy.failure);
-            }
-
-            if (copy.record.data != op->record.data) {
-                ngx_coord_op_free_record(&copy);
-            }
-
-            continue;
-        }
-
-        op->sent = 0;
-
-        if (answer != NGX_OK) {
-            ngx_coord_op_fail(batch, op, copy.failure);
-            continue;
-        }
-
-        *op = copy;
-        op->sent = (op->rc == NGX_AGAIN);
-        again |= op->sent;
-    }
-
-    if (again) {
-        ngx_coord_batch_again(batch);
-        return;
-    }
-
-    if (awaited) {
-        ngx_coord_outage_count(batch);
-    }
-
-    ngx_coord_batch_released(batch);
-}
-
-
-static void
-ngx_coord_store_redis_failed(ngx_coord_batch_t *batch)
-{
-    ngx_uint_t       i;
-    ngx_coord_op_t  *op;
-
-    if (batch->state != NGX_COORD_BATCH_IN_FLIGHT
-        && batch->state != NGX_COORD_BATCH_CANCELLED)
-    {
-        /* its operations have ended with the deadline */
-
-        ngx_coord_batch_released(batch);
-        return;
-    }
-
-    for (i = 0; i < batch->nops; i++) {
-        op = &batch->ops[i];
-
-        if (!op->sent) {
-            continue;
-        }
-
-        if (batch->state == NGX_COORD_BATCH_CANCELLED) {
-            ngx_coord_op_lost(batch, op, batch->call.failure);
-
-        } else if (batch->store->client) {
-            ngx_coord_op_fail(batch, op, batch->call.failure);
-
-        } else {
-
-            /* the worker exits: nothing may be taken for nobody */
-
-            op->rc = NGX_ERROR;
-            op->failure = batch->call.failure;
-        }
-
-        ngx_coord_outage_count(batch);
-    }
-
-    ngx_coord_batch_released(batch);
-}
-
-
-/*
- * Takes the replies of one operation off the transaction's.  NGX_ERROR: no
- * answer, op->failure is set; the replies of the next one still follow.
- */
-
-static ngx_int_t
-ngx_coord_store_redis_decode(ngx_coord_op_t *op, ngx_coord_nsec_t now,
-    ngx_coord_resp_value_t **reply, ngx_uint_t *left)
-{
-    ngx_uint_t               i, n;
-    ngx_coord_resp_value_t  *error;
-    ngx_coord_resp_value_t  *values[NGX_COORD_OP_VALUES];
-
-    n = ngx_coord_op_ncommands(op);
-
-    if (n > *left || n > NGX_COORD_OP_VALUES) {
-        *left = 0;
-        op->failure = NGX_COORD_FAIL_PROTOCOL;
-        return NGX_ERROR;
-    }
-
-    error = NULL;
-
-    for (i = 0; i < n; i++) {
-        values[i] = *reply;
-
-        if (values[i]->type == NGX_COORD_RESP_ERROR && error == NULL) {
-            error = values[i];
-        }
-
-        *reply += values[i]->next;
-    }
-
-    *left -= n;
-
-    if (error) {
-        op->failure = ngx_coord_redis_failure(error);
-
-        /* the client has told of what is not about this key */
-
-        if (op->failure == NGX_COORD_FAIL_ERROR) {
-            ngx_coord_store_redis_log(op, error);
-        }
-
-        return NGX_ERROR;
-    }
-
-    op->rc = ngx_coord_op_parse(op, values, now);
-
-    if (op->rc == NGX_ERROR) {
-        ngx_coord_store_redis_log(op, NULL);
-
-        op->failure = NGX_COORD_FAIL_PROTOCOL;
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
-/* once a second: a client may come back to such a key at will */
-
-static void
-ngx_coord_store_redis_log(ngx_coord_op_t *op, ngx_coord_resp_value_t *error)
-{
-    u_char              buf[NGX_COORD_LOG_TEXT];
-    ngx_str_t           key, text;
-    ngx_uint_t          n;
-    ngx_coord_store_t  *store;
-
-    store = op->zone->store;
-
-    n = ngx_coord_log_due(&store->keyless, NGX_COORD_LOG_INTERVAL);
-
-    if (n == 0) {
-        return;
-    }
-
-    ngx_str_set(&text, "not the reply of a script");
-
-    if (error) {
-        text = ngx_coord_redis_error_text(&store->redis, buf, &error->str);
-    }
-
-    key.data = op->key;
-    key.len = op->key_len;
-
-    /* as it stands in Redis, where somebody else may have written it */
-
-    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                  "coord store \"%V\": no answer for the key \"%V%V}\" "
-                  "of zone \"%V\": %V (%ui times)",
-                  &store->name, &op->zone->key_head, &key, &op->zone->name,
-                  &text, n);
 }

@@ -34,7 +34,10 @@ static ngx_uint_t          lost;
 static ngx_uint_t          walked[STATES][STATES];
 
 const ngx_coord_store_actions_t  ngx_coord_store_memory_actions;
-static const ngx_coord_store_actions_t  actions;
+static ngx_uint_t          store_ready(ngx_coord_store_t *s);
+static const ngx_coord_store_actions_t  actions = {
+    .ready = store_ready
+};
 
 
 /* --- a store --- */
@@ -96,8 +99,8 @@ ngx_coord_id(u_char *id)
 }
 
 
-ngx_uint_t
-ngx_coord_redis_ready(ngx_coord_redis_t *redis)
+static ngx_uint_t
+store_ready(ngx_coord_store_t *s)
 {
     return ready;
 }
@@ -153,7 +156,6 @@ static int
 setup(void **state)
 {
     store.actions = &actions;
-    store.client = (ngx_coord_redis_t *) &store;
     zone.store = &store;
 
     ngx_str_set(&store.name, "main");
@@ -479,12 +481,12 @@ a_count_is_not_given_back_twice(void **state)
 
     ngx_coord_giveback(&op, NGX_COORD_GIVEBACK_GRANTED);
     ngx_stub_pass(0);
-    batches[0]->call.sent = 0;
+    batches[0]->ops[0].gone = 0;
     answer(&ngx_coord_op_bucket_give, NGX_ERROR);
     ngx_stub_pass(200);
     assert_int_equal(nbatches, 1);
 
-    batches[0]->call.sent = 1;
+    batches[0]->ops[0].gone = 1;
     answer(&ngx_coord_op_bucket_give, NGX_ERROR);
     ngx_stub_pass(1000);
     assert_int_equal(nbatches, 0);

@@ -72,7 +72,6 @@ in_redis(ngx_coord_op_t *op)
 {
     size_t              size;
     u_char             *data, *end;
-    ngx_str_t           key;
     ngx_uint_t          i;
     ngx_coord_batch_t   batch;
 
@@ -80,7 +79,7 @@ in_redis(ngx_coord_op_t *op)
     batch.ops = op;
     batch.nops = 1;
 
-    assert_int_equal(ngx_coord_op_prepare(&batch, op, &key), NGX_OK);
+    assert_int_equal(ngx_coord_op_prepare(&batch), NGX_OK);
 
     size = ngx_coord_op_bound(op);
     data = malloc(size);

@@ -17,7 +17,7 @@
 
 #include "test_redis.h"
 #include "ngx_coord_batch.h"
-#include "ngx_coord_store.h"
+#include "ngx_coord_store_redis.h"
 #include "ngx_coord_channel.h"
 
 
@@ -33,6 +33,7 @@ typedef struct {
 
 
 static ngx_uint_t                refuse;       /* the client sends nothing */
+static ngx_uint_t                by_slot;      /* the last byte of a key */
 static pending_t                 pending[CALLS];
 static ngx_uint_t                npending;
 static ngx_uint_t                handled;
@@ -40,6 +41,7 @@ static ngx_coord_store_stats_t   stats;
 static ngx_cycle_t               cycle;
 static ngx_shm_zone_t            shm;
 static ngx_coord_store_t         redis;
+static ngx_coord_store_redis_t   data;
 static ngx_coord_store_t         memory;
 static ngx_coord_zone_t          zone;         /* of redis */
 static ngx_coord_zone_t          local;        /* of memory */
@@ -70,14 +72,14 @@ ngx_coord_redis_ready(ngx_coord_redis_t *r)
 
 
 ngx_uint_t
-ngx_coord_redis_serves(ngx_coord_redis_t *r)
+ngx_coord_redis_serves(ngx_coord_redis_t *r, ngx_uint_t slot)
 {
     return 1;
 }
 
 
 void
-ngx_coord_redis_open_bulk(ngx_coord_redis_t *r)
+ngx_coord_redis_open_bulk(ngx_coord_redis_t *r, ngx_uint_t slot)
 {
 }
 
@@ -111,15 +113,21 @@ ngx_coord_redis_push(ngx_coord_redis_t *r)
 
 
 ngx_coord_nsec_t
-ngx_coord_redis_now(ngx_coord_redis_t *r)
+ngx_coord_redis_now(ngx_coord_redis_t *r, ngx_uint_t slot)
 {
     return ngx_stub_clock;
 }
 
 
+ngx_uint_t
+ngx_coord_redis_slot(ngx_coord_redis_t *r, ngx_str_t *tag)
+{
+    return by_slot ? tag->data[tag->len - 1] : 0;
+}
+
+
 ngx_int_t
-ngx_coord_redis_send(ngx_coord_redis_t *r, ngx_str_t *key,
-    ngx_coord_redis_call_t *call)
+ngx_coord_redis_send(ngx_coord_redis_t *r, ngx_coord_redis_call_t *call)
 {
     size_t      size;
     u_char     *end;
@@ -131,8 +139,6 @@ ngx_coord_redis_send(ngx_coord_redis_t *r, ngx_str_t *key,
     }
 
     assert_true(npending < CALLS);
-    assert_memory_equal(key->data, "t:rl:z:{", 8);
-
     p = &pending[npending++];
     size = call->size(call);
     p->call = call;
@@ -149,31 +155,38 @@ ngx_coord_redis_send(ngx_coord_redis_t *r, ngx_str_t *key,
 
 
 static void
-deliver(void)
+deliver_one(void)
 {
     ngx_uint_t               i;
     pending_t                p;
     ngx_coord_resp_value_t  *v;
 
+    p = pending[0];
+    npending--;
+    memmove(pending, pending + 1, npending * sizeof(pending_t));
+
+    assert_int_equal(raw("MULTI")->type, NGX_COORD_RESP_STATUS);
+    put(p.data, p.len);
+
+    for (i = 0; i < p.call->ncommands; i++) {
+        v = reply();
+        assert_int_equal(v->type, NGX_COORD_RESP_STATUS);
+    }
+
+    v = raw("EXEC");
+    assert_int_equal(v->type, NGX_COORD_RESP_ARRAY);
+    assert_int_equal(v->integer, p.call->ncommands);
+
+    p.call->handler(p.call, NGX_OK, v + 1);
+    free(p.data);
+}
+
+
+static void
+deliver(void)
+{
     while (npending) {
-        p = pending[0];
-        npending--;
-        memmove(pending, pending + 1, npending * sizeof(pending_t));
-
-        assert_int_equal(raw("MULTI")->type, NGX_COORD_RESP_STATUS);
-        put(p.data, p.len);
-
-        for (i = 0; i < p.call->ncommands; i++) {
-            v = reply();
-            assert_int_equal(v->type, NGX_COORD_RESP_STATUS);
-        }
-
-        v = raw("EXEC");
-        assert_int_equal(v->type, NGX_COORD_RESP_ARRAY);
-        assert_int_equal(v->integer, p.call->ncommands);
-
-        p.call->handler(p.call, NGX_OK, v + 1);
-        free(p.data);
+        deliver_one();
     }
 }
 
@@ -194,6 +207,7 @@ static int
 setup(void **state)
 {
     ngx_memzero(&redis, sizeof(redis));
+    ngx_memzero(&data, sizeof(data));
     ngx_memzero(&memory, sizeof(memory));
     ngx_memzero(&zone, sizeof(zone));
     ngx_memzero(&shm, sizeof(shm));
@@ -201,11 +215,13 @@ setup(void **state)
     ngx_stub_clock = 1700000000 * SEC;
     cycle.log = ngx_cycle->log;
     refuse = 0;
+    by_slot = 0;
     handled = 0;
 
     redis.actions = &ngx_coord_store_redis_actions;
     redis.stats = &stats;
-    redis.redis.timeout = 50;
+    redis.data = &data;
+    redis.timeout = 50;
     ngx_str_set(&redis.name, "main");
     memory.actions = &ngx_coord_store_memory_actions;
     memory.stats = &stats;
@@ -388,9 +404,9 @@ no_answer_ends_by_the_policy(void **state)
     ngx_coord_batch_done(batch);
     assert_int_equal(handled, 0);
 
-    redis.client = NULL;
+    data.client = NULL;
     assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "b"), NGX_ERROR);
-    redis.client = (ngx_coord_redis_t *) &redis;
+    data.client = (ngx_coord_redis_t *) &redis;
 }
 
 
@@ -488,6 +504,106 @@ a_cancelled_batch_gives_all_back(void **state)
         assert_int_equal(take(&ngx_coord_op_sliding_take, &zone, "d3"),
                          NGX_OK);
         assert_int_equal(take(&ngx_coord_op_log_take, &zone, "d4"), NGX_OK);
+    }
+}
+
+
+/* what is in other slots is another call, but of the same batch */
+
+static void
+the_parts_of_a_batch_end_together(void **state)
+{
+    ngx_uint_t          when;
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    by_slot = 1;
+
+    for (when = 0; when < 5; when++) {
+        raw("FLUSHALL");
+        handled = 0;
+
+        batch = batch_of(&zone);
+        add(batch, &ngx_coord_op_lease_acquire, &zone, "p1");
+        add(batch, &ngx_coord_op_lease_acquire, &zone, "p2");
+        add(batch, &ngx_coord_op_lease_acquire, &zone, "q1");
+        add(batch, &ngx_coord_op_lease_acquire, &zone, "p3");
+
+        assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+        assert_int_equal(npending, 3);
+        assert_int_equal(pending[0].call->ncommands,
+                         2 * pending[1].call->ncommands);
+
+        op = batch->ops;
+
+        if (when == 0) {
+            deliver();
+
+        } else if (when == 1) {
+            deliver_one();          /* one part in time */
+            ngx_stub_run_posted();
+            assert_int_equal(handled, 0);
+            expire();
+
+        } else if (when == 2) {
+            deliver_one();          /* and nobody waits for the others */
+            ngx_coord_batch_done(batch);
+
+        } else if (when == 3) {
+            expire();
+            ngx_stub_run_posted();
+            deliver_one();
+            ngx_coord_batch_done(batch);
+
+        } else {
+            pending[0].call->state = NGX_COORD_CALL_LATE;
+            pending[0].call->expired(pending[0].call);
+            deliver_one();          /* late, but before the others */
+            ngx_stub_run_posted();
+            assert_int_equal(handled, 0);
+            deliver();
+        }
+
+        ngx_stub_run_posted();
+
+        assert_int_equal(handled, when != 2);
+
+        if (when == 0) {
+            assert_int_equal(op[0].rc, NGX_OK);
+            assert_int_equal(op[1].rc, NGX_OK);
+            assert_int_equal(op[2].rc, NGX_OK);
+            assert_int_equal(op[3].rc, NGX_OK);
+
+        } else if (when == 1) {
+            assert_int_equal(op[0].rc, NGX_OK);
+            assert_int_equal(op[1].failure, NGX_COORD_FAIL_TIMEOUT);
+            assert_int_equal(op[2].rc, NGX_OK);
+            assert_int_equal(op[3].failure, NGX_COORD_FAIL_TIMEOUT);
+
+        } else if (when == 4) {
+            assert_int_equal(op[0].failure, NGX_COORD_FAIL_TIMEOUT);
+            assert_int_equal(op[1].rc, NGX_OK);
+            assert_int_equal(op[2].failure, NGX_COORD_FAIL_TIMEOUT);
+            assert_int_equal(op[3].rc, NGX_OK);
+        }
+
+        if (when == 0 || when == 1 || when == 4) {
+            ngx_coord_batch_undo(batch, 0, 4);
+            ngx_coord_batch_done(batch);
+        }
+
+        deliver();
+        ngx_stub_pass(100);
+        deliver();
+
+        assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "p1"),
+                         NGX_OK);
+        assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "p2"),
+                         NGX_OK);
+        assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "q1"),
+                         NGX_OK);
+        assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "p3"),
+                         NGX_OK);
     }
 }
 
@@ -748,6 +864,8 @@ main(void)
                                    a_late_lease_goes_back_a_late_place_stays,
                                    setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_batch_gives_all_back,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(the_parts_of_a_batch_end_together,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(
                                     a_wrong_key_only_fails_its_own_operation,

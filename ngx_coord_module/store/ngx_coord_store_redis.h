@@ -1,0 +1,60 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Private to the Redis store and to the directives that configure it: what
+ * store->data is, and how a batch travels.  Features and operations do not
+ * include this.
+ */
+
+
+#ifndef _NGX_COORD_STORE_REDIS_H_INCLUDED_
+#define _NGX_COORD_STORE_REDIS_H_INCLUDED_
+
+
+#include "ngx_coord_batch.h"
+#include "ngx_coord_redis.h"
+
+
+/* store->data of a store with a line "server" */
+typedef struct {
+    ngx_coord_redis_conf_t     conf;          /* filled by coord_store {} */
+
+    /* of this worker, set in init_process: */
+    ngx_coord_redis_t         *client;        /* NULL: not yet, no more */
+    ngx_coord_log_limit_t      keyless;       /* keys without an answer */
+    ngx_queue_t                writes;        /* of parts: bulk, in flight */
+} ngx_coord_store_redis_t;
+
+#define ngx_coord_store_redis(store)                                          \
+    ((ngx_coord_store_redis_t *) (store)->data)
+
+/* for the directives of coord_store */
+typedef ngx_coord_redis_conf_t  ngx_coord_store_conf_t;
+
+#define ngx_coord_store_conf(store)  (&ngx_coord_store_redis(store)->conf)
+
+
+/*
+ * The operations of a batch that can be one transaction: those whose keys are
+ * in one slot.  Its parts are sent in one turn, and all have one deadline.
+ */
+
+struct ngx_coord_part_s {
+    ngx_coord_redis_call_t     call;
+    ngx_coord_batch_t         *batch;
+    ngx_uint_t                 index;         /* op->part of its operations */
+    ngx_coord_nsec_t           now;           /* the node's, when encoded */
+    ngx_queue_t                write;         /* in writes, if large */
+    unsigned                   writes:1;      /* it is there */
+    unsigned                   late:1;        /* its operations have ended */
+};
+
+
+/* ngx_coord_store_reply.c: expired() and handler() of the call of a part */
+void ngx_coord_part_expired(ngx_coord_redis_call_t *call);
+void ngx_coord_part_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
+    ngx_coord_resp_value_t *reply);
+
+
+#endif /* _NGX_COORD_STORE_REDIS_H_INCLUDED_ */
