@@ -241,6 +241,14 @@ for my $what (sort keys %count) {
 is(scalar(grep { $_->[0] eq 'died' } @seen), 0, 'the clients live');
 
 
+my %executed;
+
+for my $line (split /\n/, slurp($origin->{file})) {
+    next if $line !~ /"event":"request"/;
+    $executed{$1}++ if $line =~ /"idempotency-key":\["([^"]+)"\]/;
+}
+
+
 # lost: no answer, and no worker of that node was killed meanwhile
 
 my @lost = grep { $_->[7] ne 'given up' && $_->[5] == 0 } @seen;
@@ -254,14 +262,13 @@ my @unexplained = grep {
     !$killed;
 } @lost;
 
-# So it is where nobody waits any more: a worker that is killed may have had
-# an execution for who gave up, a result that Redis did not take, or a claim to
-# give back for who was refused.  Redis comes back within five seconds.
-for my $r (grep { $_->[0] eq 'pay' && ($_->[7] eq 'given up' || $_->[5] == 503) }
-           @seen)
+# So it is with what was executed for a client that does not wait any more: its
+# worker has the result until Redis takes it, at most as long as the lease.
+for my $r (grep { $_->[0] eq 'pay' && $_->[7] eq 'given up'
+                  && $executed{$_->[1]} } @seen)
 {
     $hit{$r->[1]} = 1 if grep { $_->[0] == $r->[2] && $_->[1] > $r->[3] - 1
-                                && $_->[1] < $r->[4] + 5 } @kills;
+                                && $_->[1] < $r->[4] + 3 } @kills;
 }
 
 is(scalar @unexplained, 0, 'no request is lost but by killed workers')
@@ -271,13 +278,6 @@ note(scalar(@seen) . ' requests, ' . @lost . ' lost by ' . @kills
 
 
 # payments
-
-my %executed;
-
-for my $line (split /\n/, slurp($origin->{file})) {
-    next if $line !~ /"event":"request"/;
-    $executed{$1}++ if $line =~ /"idempotency-key":\["([^"]+)"\]/;
-}
 
 my %paid;
 
@@ -298,20 +298,34 @@ sub none {
     is(scalar @which, 0, $what) or diag(join ' ', splice(@which, 0, 20));
 }
 
+# what has become of some payments
+
+sub tell {
+    my %which = map { $_ => 1 } @_;
+
+    diag("@$_") for grep { $which{$_->[1]} } @seen;
+    diag("killed: @$_") for %which ? @kills : ();
+    diag("$_->{name}: ", grep { /could not be stored/ } $_->log_lines(qr/./))
+        for %which ? @nodes : ();
+}
+
 none('no wrong answer', grep { $paid{$_}{wrong} } @keys);
 none('no answer that means nothing', grep { $paid{$_}{other} } @keys);
 none('no payment is executed twice', grep { ($executed{$_} || 0) > 1 } @keys);
 
-# open: a claim in doubt whose worker is killed waits for the end of its lease
+# what a killed worker had not begun is free, also where it was in doubt
 
-{
-    local our $TODO = @kills ? 'claims in doubt of killed workers' : undef;
+none('no payment is never executed',
+     grep { !$executed{$_} && !$hit{$_} } @keys);
 
-    none('no payment is never executed',
-         grep { !$executed{$_} && !$hit{$_} } @keys);
-    none('each has its answer, but for those that a killed worker had in hand',
-         grep { !$paid{$_}{final} && !$hit{$_} } @keys);
-}
+my @open = grep { !$paid{$_}{final} && !$hit{$_} } @keys;
+
+none('each has its answer, but for those that a killed worker had in hand',
+     @open);
+tell(@open);
+
+note(scalar(grep { !$executed{$_} } @keys) . ' not executed, '
+     . scalar(grep { !$paid{$_}{final} } @keys) . ' without an answer');
 
 none('and no answer comes from nowhere',
      grep { $paid{$_}{final} && !$executed{$_} } @keys);

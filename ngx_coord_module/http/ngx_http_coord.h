@@ -235,6 +235,14 @@ void ngx_http_coord_feature_enable(ngx_conf_t *cf,
 /* for the directive of such a location */
 void ngx_http_coord_exempt(ngx_conf_t *cf);
 
+/*
+ * For a postconfiguration: a handler that runs before the others of its phase
+ * that are there, or behind all of them (last), whenever and from wherever
+ * their modules were loaded.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_phase_handler(ngx_conf_t *cf, ngx_http_phases phase,
+    ngx_http_handler_pt handler, ngx_uint_t last);
+
 
 /* --- ngx_http_coord_walk.c: the walk --- */
 

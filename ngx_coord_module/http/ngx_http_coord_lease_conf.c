@@ -88,6 +88,7 @@ ngx_http_coord_lease_zone(ngx_conf_t *cf, ngx_command_t *cmd,
 
     ngx_http_coord_zone_named_by(zone, &value[1]);
     zone->leases = 1;
+    zone->journal = 1;
 
     return NGX_CONF_OK;
 }

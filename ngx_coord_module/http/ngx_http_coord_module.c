@@ -23,8 +23,6 @@ static char *ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent,
 static ngx_int_t ngx_http_coord_init(ngx_conf_t *cf);
 static ngx_int_t ngx_http_coord_step_add(ngx_array_t *steps,
     ngx_http_coord_feature_t *feature, ngx_uint_t stage);
-static ngx_int_t ngx_http_coord_phase_handler(ngx_conf_t *cf,
-    ngx_http_phases phase, ngx_http_handler_pt handler, ngx_uint_t last);
 static ngx_int_t ngx_http_coord_init_process(ngx_cycle_t *cycle);
 static void ngx_http_coord_exit_process(ngx_cycle_t *cycle);
 
@@ -381,12 +379,11 @@ ngx_http_coord_init(ngx_conf_t *cf)
 
 
 /*
- * The handlers of a phase run from the last in its array to the first,
- * whenever and from wherever their modules were loaded
+ * The handlers of a phase run from the last in its array to the first
  * (ngx_http_init_phase_handlers() in src/http/ngx_http.c).
  */
 
-static ngx_int_t
+ngx_int_t
 ngx_http_coord_phase_handler(ngx_conf_t *cf, ngx_http_phases phase,
     ngx_http_handler_pt handler, ngx_uint_t last)
 {
@@ -449,7 +446,7 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
     zones = mcf->zones.elts;
 
     for (i = 0; i < mcf->zones.nelts; i++) {
-        if (zones[i]->zone.leases) {
+        if (zones[i]->zone.journal) {
             ngx_coord_lease_watch(&zones[i]->zone);
         }
     }

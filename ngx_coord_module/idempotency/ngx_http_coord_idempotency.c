@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_coord_idempotency.h"
+#include "ngx_coord_claim.h"
 
 
 /* claims asked again because of a bad record, at most */
@@ -117,7 +118,7 @@ ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
     ngx_http_coord_run_ask(run, op);
     ngx_http_coord_run_set(run, NGX_COORD_RUN_ASKED);
 
-    return ngx_coord_id(op->id);
+    return ngx_coord_claim_name(op);
 }
 
 
@@ -472,7 +473,6 @@ ngx_http_coord_idempotency_granted(ngx_http_request_t *r,
 
     if (!run->shadow) {
         ngx_http_coord_idempotency_whole(r);
-        ngx_http_coord_run_guard(run);
     }
 
     return NGX_DECLINED;

@@ -147,6 +147,7 @@ typedef struct {
     unsigned                   shadow:1;
     unsigned                   replace:1;     /* a bad record is in the way */
     unsigned                   lost:1;        /* the claim is another's */
+    unsigned                   begun:1;       /* nginx runs the request */
 } ngx_http_coord_idempotency_t;
 
 
@@ -286,6 +287,13 @@ void ngx_http_coord_run_ask(ngx_http_coord_idempotency_t *run,
 
 /* the claim was granted: renews it while the request runs */
 void ngx_http_coord_run_hold(ngx_http_coord_idempotency_t *run);
+
+/*
+ * All features have let the request pass: from now on it may have effects, and
+ * a client that goes away does not end it.  May be called again, where an
+ * error page runs the request once more.
+ */
+void ngx_http_coord_run_begin(ngx_http_coord_idempotency_t *run);
 
 /*
  * The end of a request that runs; nothing happens to one that does not.

@@ -29,7 +29,7 @@ static ngx_command_t *ngx_http_coord_idempotency_next_command(
     ngx_module_t *module);
 static ngx_int_t ngx_http_coord_idempotency_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_coord_idempotency_init(ngx_conf_t *cf);
-static ngx_int_t ngx_http_coord_idempotency_guard_handler(
+static ngx_int_t ngx_http_coord_idempotency_begin_handler(
     ngx_http_request_t *r);
 
 
@@ -603,7 +603,6 @@ static ngx_int_t
 ngx_http_coord_idempotency_init(ngx_conf_t *cf)
 {
     ngx_uint_t                               i;
-    ngx_http_handler_pt                     *h;
     ngx_http_variable_t                     *v;
     ngx_http_core_main_conf_t               *cmcf;
     ngx_http_coord_idempotency_main_conf_t  *imcf;
@@ -629,32 +628,33 @@ ngx_http_coord_idempotency_init(ngx_conf_t *cf)
         }
     }
 
-    h = ngx_array_push(&cmcf->phases[NGX_HTTP_PRECONTENT_PHASE].handlers);
-    if (h == NULL) {
+    if (ngx_http_coord_phase_handler(cf, NGX_HTTP_PRECONTENT_PHASE,
+                                     ngx_http_coord_idempotency_begin_handler,
+                                     1)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
-
-    *h = ngx_http_coord_idempotency_guard_handler;
 
     return ngx_http_coord_idempotency_filter_init(cf);
 }
 
 
-/* an error page may run the request once more, elsewhere */
+/* behind all other handlers; an error page may run the request once more */
 
 static ngx_int_t
-ngx_http_coord_idempotency_guard_handler(ngx_http_request_t *r)
+ngx_http_coord_idempotency_begin_handler(ngx_http_request_t *r)
 {
     ngx_http_coord_idempotency_t  *run;
 
-    if (!r->internal || r != r->main) {
+    if (r != r->main) {
         return NGX_DECLINED;
     }
 
     run = ngx_http_coord_run(r);
 
-    if (run && ngx_http_coord_running(run) && !run->shadow) {
-        ngx_http_coord_run_guard(run);
+    if (run && ngx_http_coord_running(run)) {
+        ngx_http_coord_run_begin(run);
     }
 
     return NGX_DECLINED;

@@ -9,7 +9,9 @@
 
 
 #include "ngx_http_coord_idempotency.h"
+#include "ngx_coord_claim.h"
 #include "ngx_coord_giveback.h"
+#include "ngx_coord_lease.h"
 
 
 /* bytes of results that wait for their store, in a worker */
@@ -136,6 +138,20 @@ ngx_http_coord_run_hold(ngx_http_coord_idempotency_t *run)
 }
 
 
+void
+ngx_http_coord_run_begin(ngx_http_coord_idempotency_t *run)
+{
+    if (!run->begun) {
+        run->begun = 1;
+        ngx_coord_claim_note(&run->op, 1);
+    }
+
+    if (!run->shadow) {
+        ngx_http_coord_run_guard(run);
+    }
+}
+
+
 /* a batch with one operation on the claim that is held; NULL: no memory */
 
 static ngx_coord_batch_t *
@@ -251,7 +267,12 @@ ngx_http_coord_run_renewed(ngx_coord_batch_t *batch)
 
     ngx_coord_batch_done(batch);
 
-    if (rc == NGX_OK || run->lost) {
+    if (rc == NGX_OK) {
+        ngx_coord_claim_note(&run->op, run->begun);
+        return;
+    }
+
+    if (run->lost) {
         return;
     }
 
@@ -471,6 +492,8 @@ ngx_http_coord_run_stored(ngx_coord_batch_t *batch)
                       "idempotency: another run has stored its response "
                       "before in zone \"%V\"", &op->zone->name);
     }
+
+    ngx_coord_journal_remove(op);
 
     if (unstored) {
         ngx_http_coord_run_unstored_free(unstored);

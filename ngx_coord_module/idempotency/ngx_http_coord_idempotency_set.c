@@ -62,6 +62,7 @@ ngx_http_coord_idempotency_zone(ngx_conf_t *cf, ngx_str_t *store,
     }
 
     zone->store_name = *store;
+    zone->journal = 1;
 
     zones = ngx_array_push(&imcf->zones);
     if (zones == NULL) {

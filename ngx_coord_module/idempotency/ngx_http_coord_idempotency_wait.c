@@ -8,6 +8,8 @@
 
 
 #include "ngx_http_coord_idempotency.h"
+#include "ngx_coord_claim.h"
+#include "ngx_coord_lease.h"
 
 
 /* how often one of those who wait asks, if nobody tells */
@@ -33,6 +35,13 @@ ngx_http_coord_run_take(ngx_http_coord_idempotency_t *run, ngx_coord_op_t *op)
     ngx_http_coord_run_forget(run);
 
     run->op = *op;
+
+    if (op->rc == NGX_BUSY) {
+        ngx_coord_journal_remove(op);
+
+    } else if (op->rc == NGX_OK && op->source != NGX_COORD_SOURCE_REDIS) {
+        ngx_coord_claim_note(op, 0);
+    }
 
     if (op->record.data == NULL) {
         return;
@@ -317,7 +326,7 @@ ngx_http_coord_run_question(ngx_http_coord_idempotency_t *run)
 
     /* what the last id was granted, unheard, is being given back */
 
-    if (ngx_coord_id(op->id) != NGX_OK) {
+    if (ngx_coord_claim_name(op) != NGX_OK) {
         ngx_coord_batch_done(batch);
         return NULL;
     }

@@ -212,6 +212,12 @@ ngx_coord_giveback_add(ngx_coord_op_t *op, const ngx_coord_op_type_t *type,
         return;
     }
 
+    /* what is to become of it is known now, should this process be killed */
+
+    if (entry->doubt || type->kind == NGX_COORD_KIND_CLAIM) {
+        ngx_coord_journal_add(&entry->op, life);
+    }
+
     ngx_queue_insert_tail(&gb->due, &entry->queue);
 
     if (!gb->post.posted) {

@@ -73,6 +73,7 @@ static void ngx_coord_lease_confirm(ngx_coord_held_t *held);
 static void ngx_coord_lease_look(ngx_event_t *ev);
 static ngx_uint_t ngx_coord_lease_deaths(void);
 static void ngx_coord_lease_recover(ngx_coord_zone_t *zone);
+static void ngx_coord_lease_orphan(ngx_coord_op_t *op);
 static void ngx_coord_lease_set(ngx_coord_held_t *held,
     ngx_coord_held_e state);
 
@@ -257,20 +258,7 @@ ngx_coord_lease_recover(ngx_coord_zone_t *zone)
                                       NGX_COORD_LEASE_ORPHANS);
 
         for (i = 0; i < n; i++) {
-
-            if (ngx_coord_op_local(&ops[i])) {
-                ngx_coord_giveback(&ops[i], NGX_COORD_GIVEBACK_GRANTED);
-                continue;
-            }
-
-            /* its last question may yet be read, and answered well */
-
-            ngx_coord_giveback(&ops[i], NGX_COORD_GIVEBACK_ASKED);
-
-            if (ops[i].type == &ngx_coord_op_wait_enter) {
-                ops[i].type = &ngx_coord_op_lease_turn;
-                ngx_coord_giveback(&ops[i], NGX_COORD_GIVEBACK_ASKED);
-            }
+            ngx_coord_lease_orphan(&ops[i]);
         }
 
         total += n;
@@ -286,6 +274,38 @@ ngx_coord_lease_recover(ngx_coord_zone_t *zone)
                   "that are gone", &zone->name, total);
 
     ngx_coord_giveback_flush(zone->store);
+}
+
+
+static void
+ngx_coord_lease_orphan(ngx_coord_op_t *op)
+{
+    ngx_coord_nsec_t  left;
+
+    if (op->type == &ngx_coord_op_claim_renew) {
+
+        /* nobody knows what became of its request: it lapses */
+
+        left = op->u.claim.lease;
+        op->u.claim.lease = 0;
+
+        ngx_coord_giveback_op(op, left);
+        return;
+    }
+
+    if (ngx_coord_op_local(op)) {
+        ngx_coord_giveback(op, NGX_COORD_GIVEBACK_GRANTED);
+        return;
+    }
+
+    /* its last question may yet be read, and answered well */
+
+    ngx_coord_giveback(op, NGX_COORD_GIVEBACK_ASKED);
+
+    if (op->type == &ngx_coord_op_wait_enter) {
+        op->type = &ngx_coord_op_lease_turn;
+        ngx_coord_giveback(op, NGX_COORD_GIVEBACK_ASKED);
+    }
 }
 
 

@@ -16,9 +16,9 @@
  *
  * and from each of them, by ngx_coord_lease_release(), ENDED.
  *
- * Each lease, and each place in line, also stands in the shared memory of its
- * zone, with its owner (ngx_coord_lease_journal.c): a worker that starts gives
- * back those of processes that are gone.
+ * Each lease, each place in line and each claim also stands in the shared
+ * memory of its zone, with its owner (ngx_coord_lease_journal.c): a worker that
+ * starts gives back those of processes that are gone.
  */
 
 
@@ -83,8 +83,9 @@ void ngx_coord_lease_release(ngx_coord_held_t *held);
 
 /*
  * For init_process, when the stores are there: gives back what dead processes
- * held, or may have held, of a zone, and their places in line; at once, and
- * whenever another process of this node dies.
+ * held, or may have held, of a zone, and their places in line, and lets claims
+ * lapse whose requests had begun; at once, and whenever another process of this
+ * node dies.
  */
 void ngx_coord_lease_watch(ngx_coord_zone_t *zone);
 
@@ -98,13 +99,14 @@ void ngx_coord_lease_exit(void);
 /*
  * --- ngx_coord_lease_journal.c: who holds what, in shared memory ---
  *
- * Best effort: what has no record ends by expiry.  Zones without the flag
- * "leases" have no journal.
+ * Best effort: what has no record ends by expiry.  Only zones with the flag
+ * "journal" have one.
  */
 
 /*
  * Records that this process holds, waits for, or may have been granted, what
- * op names: by its zone, key, id and source.  The record ends in life
+ * op names: by its zone, key, id and source, of a claim also fingerprint and
+ * ttl; a CLAIM_RENEW stands for one that is to lapse.  The record ends in life
  * nanoseconds; one that is there is moved.
  */
 void ngx_coord_journal_add(ngx_coord_op_t *op, ngx_coord_nsec_t life);
@@ -115,8 +117,9 @@ void ngx_coord_journal_remove(ngx_coord_op_t *op);
 /*
  * Takes at most n records of dead owners out of the journal of a zone, from
  * cell *cell on, which is moved; returns how many.  Each op is an acquire, or
- * for a place in line an enter; zone, key, id, source and the time that is left
- * (u.lease.lease) are set, all else is 0.
+ * for a place in line an enter, or a claim, or a renewal for one that is to
+ * lapse; zone, key, id, source and the time that is left (u.lease.lease or
+ * u.claim.lease) are set, of a claim also fingerprint and ttl, all else is 0.
  */
 ngx_uint_t ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
     ngx_coord_op_t *ops, ngx_uint_t n);

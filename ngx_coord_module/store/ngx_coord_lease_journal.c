@@ -2,28 +2,36 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The journal of owners: each lease that a worker holds, each place in line
- * and all that it may have been granted has an entry in the shared memory of
- * its zone, so that its successor can give back what a killed worker had.
+ * The journal of owners: each lease that a worker holds, each place in line,
+ * each claim and all that it may have been granted has an entry in the shared
+ * memory of its zone, so that its successor can give back what a killed worker
+ * had.
  *
  * The key of an entry is the id of the lease and the encoded key behind it,
  * or, where that is too long, the id alone with the key as data.  The payload
  * tells the owner: its process id, and a random number against the reuse of
  * process ids.  The entry may be evicted: a lease without one ends by expiry.
+ *
+ * The entry of a claim has its fingerprint as data, and tells whether its
+ * request has begun to run: then nobody knows what became of it, and the claim
+ * is not given back but lapses.
  */
 
 
 #include "ngx_coord_lease.h"
-#include "ngx_coord_table.h"
+#include "ngx_coord_op_claim.h"
 
 
 /* the tags of these entries; operations have theirs below */
 #define NGX_COORD_JOURNAL_LEASE  240
 #define NGX_COORD_JOURNAL_PLACE  241
+#define NGX_COORD_JOURNAL_CLAIM  242
 
-#define ngx_coord_journal_tag(op)                                             \
-    ((op)->type->kind == NGX_COORD_KIND_LINE ? NGX_COORD_JOURNAL_PLACE        \
-                                             : NGX_COORD_JOURNAL_LEASE)
+/* the second word of the payload: source; of a claim more, ttl in ms */
+#define NGX_COORD_JOURNAL_SOURCE  0xff
+#define NGX_COORD_JOURNAL_BEGUN   0x100
+#define NGX_COORD_JOURNAL_KEEP    0x200
+#define NGX_COORD_JOURNAL_TTL     16
 
 /* cells that are looked at while the lock is held */
 #define NGX_COORD_JOURNAL_CELLS  1024
@@ -31,9 +39,15 @@
 
 static ngx_coord_table_t *ngx_coord_journal_lock(ngx_coord_zone_t *zone);
 static void ngx_coord_journal_unlock(ngx_coord_zone_t *zone);
+static ngx_uint_t ngx_coord_journal_tag(ngx_coord_op_t *op);
+static uint64_t ngx_coord_journal_what(ngx_coord_op_t *op);
+static void ngx_coord_journal_data(ngx_coord_table_t *table,
+    ngx_coord_entry_t *entry, ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static size_t ngx_coord_journal_key(ngx_coord_op_t *op, u_char *key);
 static uint64_t ngx_coord_journal_owner(void);
 static ngx_uint_t ngx_coord_journal_gone(uint64_t owner);
+static void ngx_coord_journal_type(ngx_coord_entry_t *entry,
+    ngx_coord_op_t *op, ngx_coord_nsec_t left);
 static ngx_int_t ngx_coord_journal_read(ngx_coord_table_t *table,
     ngx_coord_entry_t *entry, ngx_coord_op_t *op);
 
@@ -53,7 +67,7 @@ ngx_coord_journal_add(ngx_coord_op_t *op, ngx_coord_nsec_t life)
     ngx_coord_table_t  *table;
 
     payload[0] = ngx_coord_journal_owner();
-    payload[1] = op->source;
+    payload[1] = ngx_coord_journal_what(op);
 
     if (payload[0] == 0) {
         return;
@@ -80,9 +94,8 @@ ngx_coord_journal_add(ngx_coord_op_t *op, ngx_coord_nsec_t life)
                                        NGX_COORD_ENTRY_EVICT, key, len,
                                        payload, now + life, now);
 
-        if (entry && len == NGX_COORD_ID_LEN) {
-            (void) ngx_coord_table_write(table, entry, op->key, op->key_len,
-                                         now);
+        if (entry) {
+            ngx_coord_journal_data(table, entry, op, now);
         }
     }
 
@@ -149,8 +162,8 @@ ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
             entry = &ngx_coord_table_cells(table)[++*cell].head;
 
             if (entry->state != NGX_COORD_CELL_HEAD
-                || (entry->tag != NGX_COORD_JOURNAL_LEASE
-                    && entry->tag != NGX_COORD_JOURNAL_PLACE)
+                || entry->tag < NGX_COORD_JOURNAL_LEASE
+                || entry->tag > NGX_COORD_JOURNAL_CLAIM
                 || entry->expires <= now
                 || !ngx_coord_journal_gone(entry->payload[0]))
             {
@@ -159,11 +172,9 @@ ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
 
             ngx_memzero(&ops[found], sizeof(ngx_coord_op_t));
 
-            ops[found].type = entry->tag == NGX_COORD_JOURNAL_PLACE
-                              ? &ngx_coord_op_wait_enter
-                              : &ngx_coord_op_lease_acquire;
             ops[found].zone = zone;
-            ops[found].u.lease.lease = entry->expires - now;
+
+            ngx_coord_journal_type(entry, &ops[found], entry->expires - now);
 
             if (ngx_coord_journal_read(table, entry, &ops[found]) == NGX_OK) {
                 found++;
@@ -180,22 +191,62 @@ ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
 }
 
 
+static void
+ngx_coord_journal_type(ngx_coord_entry_t *entry, ngx_coord_op_t *op,
+    ngx_coord_nsec_t left)
+{
+    switch (entry->tag) {
+
+    case NGX_COORD_JOURNAL_PLACE:
+        op->type = &ngx_coord_op_wait_enter;
+        op->u.lease.lease = left;
+        break;
+
+    case NGX_COORD_JOURNAL_CLAIM:
+        op->type = (entry->payload[1] & NGX_COORD_JOURNAL_BEGUN)
+                   ? &ngx_coord_op_claim_renew : &ngx_coord_op_claim;
+        op->u.claim.lease = left;
+        op->u.claim.keep = ((entry->payload[1] & NGX_COORD_JOURNAL_KEEP) != 0);
+        op->u.claim.ttl = (entry->payload[1] >> NGX_COORD_JOURNAL_TTL)
+                          * NGX_COORD_NSEC_PER_MSEC;
+        break;
+
+    default: /* NGX_COORD_JOURNAL_LEASE */
+        op->type = &ngx_coord_op_lease_acquire;
+        op->u.lease.lease = left;
+        break;
+    }
+}
+
+
 static ngx_int_t
 ngx_coord_journal_read(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
     ngx_coord_op_t *op)
 {
+    size_t  len;
+
     if (entry->key_len < NGX_COORD_ID_LEN
         || entry->key_len > NGX_COORD_KEY_LEN)
     {
         return NGX_ERROR;
     }
 
-    op->source = (ngx_coord_source_e) entry->payload[1];
+    op->source = (ngx_coord_source_e) (entry->payload[1]
+                                       & NGX_COORD_JOURNAL_SOURCE);
 
     ngx_memcpy(op->id, entry->key, NGX_COORD_ID_LEN);
 
+    len = (entry->tag == NGX_COORD_JOURNAL_CLAIM) ? NGX_COORD_FINGERPRINT_LEN
+                                                  : 0;
+
+    if (ngx_coord_table_read(table, entry, op->u.claim.fingerprint, 0, len)
+        != len)
+    {
+        return NGX_ERROR;
+    }
+
     if (entry->key_len == NGX_COORD_ID_LEN) {
-        op->key_len = ngx_coord_table_read(table, entry, op->key, 0,
+        op->key_len = ngx_coord_table_read(table, entry, op->key, len,
                                            NGX_COORD_KEY_LEN);
 
         return op->key_len ? NGX_OK : NGX_ERROR;
@@ -214,7 +265,7 @@ ngx_coord_journal_lock(ngx_coord_zone_t *zone)
 {
     ngx_slab_pool_t  *shpool;
 
-    if (zone->table == NULL || !zone->leases) {
+    if (zone->table == NULL || !zone->journal) {
         return NULL;
     }
 
@@ -242,6 +293,73 @@ ngx_coord_journal_unlock(ngx_coord_zone_t *zone)
     ngx_coord_table_leave(zone->table);
 
     ngx_shmtx_unlock(&shpool->mutex);
+}
+
+
+static ngx_uint_t
+ngx_coord_journal_tag(ngx_coord_op_t *op)
+{
+    switch (op->type->kind) {
+
+    case NGX_COORD_KIND_LINE:
+        return NGX_COORD_JOURNAL_PLACE;
+
+    case NGX_COORD_KIND_CLAIM:
+        return NGX_COORD_JOURNAL_CLAIM;
+
+    default: /* NGX_COORD_KIND_LEASE */
+        return NGX_COORD_JOURNAL_LEASE;
+    }
+}
+
+
+/* a claim that is to lapse has begun, all others are to be given back */
+
+static uint64_t
+ngx_coord_journal_what(ngx_coord_op_t *op)
+{
+    uint64_t  what;
+
+    what = op->source;
+
+    if (op->type->kind != NGX_COORD_KIND_CLAIM) {
+        return what;
+    }
+
+    if (op->type == &ngx_coord_op_claim_renew) {
+        what |= NGX_COORD_JOURNAL_BEGUN;
+    }
+
+    if (op->u.claim.keep) {
+        what |= NGX_COORD_JOURNAL_KEEP;
+    }
+
+    return what | (uint64_t) (op->u.claim.ttl / NGX_COORD_NSEC_PER_MSEC)
+                  << NGX_COORD_JOURNAL_TTL;
+}
+
+
+/* what has no room in the head of an entry */
+
+static void
+ngx_coord_journal_data(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    u_char  data[NGX_COORD_FINGERPRINT_LEN + NGX_COORD_KEY_LEN], *p;
+
+    p = data;
+
+    if (entry->tag == NGX_COORD_JOURNAL_CLAIM) {
+        p = ngx_cpymem(p, op->u.claim.fingerprint, NGX_COORD_FINGERPRINT_LEN);
+    }
+
+    if (entry->key_len == NGX_COORD_ID_LEN) {
+        p = ngx_cpymem(p, op->key, op->key_len);
+    }
+
+    if (p > data) {
+        (void) ngx_coord_table_write(table, entry, data, p - data, now);
+    }
 }
 
 

@@ -43,7 +43,6 @@ static void ngx_coord_arg_member(ngx_coord_command_t *cmd, ngx_uint_t n,
 static void ngx_coord_arg_channel(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op);
 static int64_t ngx_coord_claim_ttl(ngx_coord_op_t *op);
-static void ngx_coord_claim_stamp(ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_coord_nsec_t ngx_coord_claim_ran(const u_char *id,
     ngx_coord_nsec_t now);
 static void ngx_coord_claim_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
@@ -203,13 +202,13 @@ ngx_coord_claim_ttl(ngx_coord_op_t *op)
 }
 
 
-/* a claim that is asked for anew keeps the time of its first question */
-
-static void
+void
 ngx_coord_claim_stamp(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
     uint64_t    msec;
     ngx_uint_t  i;
+
+    /* a claim that is asked for anew keeps the time of its first question */
 
     if (ngx_coord_claim_ran(op->id, now)) {
         return;

@@ -17,6 +17,12 @@
 #define NGX_COORD_CLAIM_MARK  (2 * NGX_COORD_FINGERPRINT_LEN + 1)
 
 
+/*
+ * Puts the time into the id of a claim, where it has none of that clock: now
+ * is that of its store.
+ */
+void ngx_coord_claim_stamp(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
 /* sets the nth argument to the mark of a result of op's fingerprint */
 void ngx_coord_arg_mark(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op);

@@ -10,6 +10,7 @@
 #include "ngx_coord_store.h"
 #include "ngx_coord_batch.h"
 #include "ngx_coord_giveback.h"
+#include "ngx_coord_lease.h"
 #include "ngx_coord_outage.h"
 
 
@@ -320,8 +321,15 @@ ngx_coord_batch_undo(ngx_coord_batch_t *batch, ngx_uint_t first,
     for (i = first; i < last; i++) {
         op = &batch->ops[i];
 
-        if (op->rc == NGX_OK && ngx_coord_op_takes(op) && !op->again) {
+        if (!ngx_coord_op_takes(op) || op->again) {
+            continue;
+        }
+
+        if (op->rc == NGX_OK) {
             ngx_coord_giveback(op, NGX_COORD_GIVEBACK_GRANTED);
+
+        } else if (!op->doubt) {
+            ngx_coord_journal_remove(op);
         }
     }
 }
@@ -406,11 +414,11 @@ ngx_coord_op_fail(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
 void
 ngx_coord_op_lost(ngx_coord_op_t *op, ngx_coord_fail_e failure)
 {
-    if (!op->gone || !ngx_coord_op_takes(op)) {
+    if (!ngx_coord_op_takes(op)) {
         return;
     }
 
-    switch (failure) {
+    switch (op->gone ? failure : NGX_COORD_FAIL_NONE) {
 
     case NGX_COORD_FAIL_TIMEOUT:
     case NGX_COORD_FAIL_CONNECT:
@@ -423,7 +431,12 @@ ngx_coord_op_lost(ngx_coord_op_t *op, ngx_coord_fail_e failure)
 
         break;
 
-    default: /* it was refused as it was sent, or told so */
+    default: /* it was not sent, or was refused, or told so */
+
+        if (!op->again) {
+            ngx_coord_journal_remove(op);
+        }
+
         break;
     }
 }
@@ -477,12 +490,18 @@ ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
 {
     /* what came late is given back since it was late */
 
-    if (batch->state == NGX_COORD_BATCH_CANCELLED
-        && !op->again
-        && op->rc == NGX_OK
-        && ngx_coord_op_takes(op))
+    if (batch->state != NGX_COORD_BATCH_CANCELLED
+        || op->again
+        || !ngx_coord_op_takes(op))
     {
+        return;
+    }
+
+    if (op->rc == NGX_OK) {
         ngx_coord_giveback(op, NGX_COORD_GIVEBACK_GRANTED);
+
+    } else {
+        ngx_coord_journal_remove(op);
     }
 }
 

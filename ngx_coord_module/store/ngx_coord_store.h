@@ -103,6 +103,9 @@ typedef struct {
 
     /* see ngx_coord_store_ready(); NULL: always */
     ngx_uint_t               (*ready)(ngx_coord_store_t *store);
+
+    /* see ngx_coord_store_now(); NULL: the clock of all memory */
+    ngx_coord_nsec_t         (*now)(ngx_coord_op_t *op);
 } ngx_coord_store_actions_t;
 
 
@@ -165,7 +168,8 @@ struct ngx_coord_zone_s {
     ngx_coord_log_limit_t      unanswered;   /* lines of this worker: */
     ngx_coord_log_limit_t      invalid;      /* values at run time */
     unsigned                   warned:1;     /* of a key, by this worker */
-    unsigned                   leases:1;     /* its leases have a journal */
+    unsigned                   leases:1;     /* its keys are leases */
+    unsigned                   journal:1;    /* who holds them is noted */
     unsigned                   address:1;    /* keys are binary addresses */
     unsigned                   wake:1;       /* its keys are waited for, */
     ngx_coord_nsec_t           wait;         /* at most so long */
@@ -241,6 +245,11 @@ void ngx_coord_store_push(ngx_coord_store_t *store);
 /* 1 if the store would be asked now, for all that is known */
 #define ngx_coord_store_ready(s)                                              \
     ((s)->actions->ready == NULL || (s)->actions->ready(s))
+
+/* the time where the key of an operation is, on the clock of its store */
+#define ngx_coord_store_now(op)                                               \
+    ((op)->zone->store->actions->now ? (op)->zone->store->actions->now(op)    \
+                                     : ngx_coord_monotonic())
 
 
 /* the initializer of a zone's shared memory, as ngx_shm_zone_init_pt */

@@ -22,6 +22,7 @@ const ngx_coord_store_actions_t  ngx_coord_store_memory_actions = {
     NULL,
     ngx_coord_memory_send,
     NULL,
+    NULL,
     NULL
 };
 

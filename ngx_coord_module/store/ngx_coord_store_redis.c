@@ -19,6 +19,7 @@ static void ngx_coord_store_redis_exit(ngx_coord_store_t *store);
 static ngx_int_t ngx_coord_store_redis_send(ngx_coord_batch_t *batch);
 static void ngx_coord_store_redis_push(ngx_coord_store_t *store);
 static ngx_uint_t ngx_coord_store_redis_ready(ngx_coord_store_t *store);
+static ngx_coord_nsec_t ngx_coord_store_redis_now(ngx_coord_op_t *op);
 
 static ngx_coord_part_t *ngx_coord_part_of(ngx_coord_batch_t *batch,
     ngx_coord_op_t *op, ngx_uint_t *n);
@@ -36,7 +37,8 @@ const ngx_coord_store_actions_t  ngx_coord_store_redis_actions = {
     ngx_coord_store_redis_exit,
     ngx_coord_store_redis_send,
     ngx_coord_store_redis_push,
-    ngx_coord_store_redis_ready
+    ngx_coord_store_redis_ready,
+    ngx_coord_store_redis_now
 };
 
 
@@ -162,6 +164,25 @@ ngx_coord_store_redis_ready(ngx_coord_store_t *store)
     redis = ngx_coord_store_redis(store);
 
     return redis->client && ngx_coord_redis_ready(redis->client);
+}
+
+
+static ngx_coord_nsec_t
+ngx_coord_store_redis_now(ngx_coord_op_t *op)
+{
+    ngx_str_t           tag;
+    ngx_coord_redis_t  *client;
+
+    client = ngx_coord_store_redis(op->zone->store)->client;
+
+    if (client == NULL) {
+        return ngx_coord_monotonic();
+    }
+
+    tag.data = op->key;
+    tag.len = op->key_len;
+
+    return ngx_coord_redis_now(client, ngx_coord_redis_slot(client, &tag));
 }
 
 
