@@ -23,14 +23,6 @@ typedef struct {
 } ngx_http_coord_zone_conf_t;
 
 
-/* a store as the configuration knows it */
-typedef struct {
-    ngx_coord_store_t          store;         /* first: read as its pointer */
-    u_char                    *file;          /* of its line "server" */
-    ngx_uint_t                 line;
-} ngx_http_coord_store_conf_t;
-
-
 /* a shared enum: open, closed, local */
 extern ngx_conf_enum_t         ngx_http_coord_failure_enum[];
 extern ngx_conf_enum_t         ngx_http_coord_log_levels[];
@@ -112,10 +104,6 @@ char *ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 /* --- ngx_http_coord_store_server.c --- */
-
-/* the line "server" in coord_store; NGX_CONF_ERROR: logged */
-char *ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
-    ngx_str_t *value, void *data);
 
 /*
  * Has the host names of stores looked up: by the resolver of http {}, in the

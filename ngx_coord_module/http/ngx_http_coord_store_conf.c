@@ -7,14 +7,14 @@
 
 
 #include "ngx_http_coord.h"
-#include "ngx_http_coord_conf.h"
-#include "ngx_coord_store_redis.h"
+#include "ngx_http_coord_store_conf.h"
 
 
 #define NGX_HTTP_COORD_TIMEOUT_MIN       1
 #define NGX_HTTP_COORD_TIMEOUT_MAX       60000
 #define NGX_HTTP_COORD_TIMEOUT_LONG      1000     /* milliseconds */
 #define NGX_HTTP_COORD_MAX_REPLY         (16 * 1024 * 1024)
+#define NGX_HTTP_COORD_TLS_DEPTH         10
 
 
 typedef struct {
@@ -23,14 +23,19 @@ typedef struct {
     ngx_uint_t                 max;
     char                    *(*set)(ngx_conf_t *cf, ngx_coord_store_t *store,
                                     ngx_str_t *value, void *data);
-    size_t                     offset;        /* of data, in store->data */
+    size_t                     offset;        /* of data, in the store */
 } ngx_http_coord_store_command_t;
+
+
+#define ngx_http_coord_store_tls_at(field)                                    \
+    (offsetof(ngx_http_coord_store_conf_t, tls)                               \
+     + offsetof(ngx_http_coord_store_tls_t, field))
 
 
 static char *ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy,
     void *conf);
 static char *ngx_http_coord_store_finish(ngx_conf_t *cf,
-    ngx_coord_store_t *store);
+    ngx_http_coord_store_conf_t *scf);
 
 static char *ngx_http_coord_store_mode(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *value, void *data);
@@ -46,8 +51,6 @@ static char *ngx_http_coord_store_pending(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *value, void *data);
 static char *ngx_http_coord_store_breaker(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *value, void *data);
-static char *ngx_http_coord_store_tls(ngx_conf_t *cf,
-    ngx_coord_store_t *store, ngx_str_t *value, void *data);
 
 static ngx_int_t ngx_http_coord_read_password(ngx_conf_t *cf,
     ngx_str_t *path, ngx_str_t *password);
@@ -58,21 +61,34 @@ static ngx_http_coord_store_command_t  ngx_http_coord_store_commands[] = {
     { ngx_string("server"), 1, 1, ngx_http_coord_store_server, 0 },
     { ngx_string("mode"), 1, 1, ngx_http_coord_store_mode, 0 },
     { ngx_string("username"), 1, 1, ngx_http_coord_store_str,
-      offsetof(ngx_coord_store_redis_t, conf.username) },
-    { ngx_string("password_file"), 1, 1, ngx_http_coord_store_password, 0 },
+      offsetof(ngx_http_coord_store_conf_t, auth.username) },
+    { ngx_string("password_file"), 1, 1, ngx_http_coord_store_password,
+      offsetof(ngx_http_coord_store_conf_t, auth) },
     { ngx_string("key_prefix"), 1, 1, ngx_http_coord_store_prefix, 0 },
     { ngx_string("timeout"), 1, 1, ngx_http_coord_store_msec,
-      offsetof(ngx_coord_store_redis_t, conf.timeout) },
+      offsetof(ngx_http_coord_store_conf_t, redis.conf.timeout) },
     { ngx_string("connect_timeout"), 1, 1, ngx_http_coord_store_msec,
-      offsetof(ngx_coord_store_redis_t, conf.connect_timeout) },
+      offsetof(ngx_http_coord_store_conf_t, redis.conf.connect_timeout) },
     { ngx_string("max_pending"), 1, 1, ngx_http_coord_store_pending, 0 },
     { ngx_string("breaker"), 1, 2, ngx_http_coord_store_breaker, 0 },
     { ngx_string("ssl_trusted_certificate"), 1, 1,
-      ngx_http_coord_store_tls, 0 },
-    { ngx_string("ssl_certificate"), 1, 1, ngx_http_coord_store_tls, 0 },
-    { ngx_string("ssl_certificate_key"), 1, 1, ngx_http_coord_store_tls, 0 },
-    { ngx_string("ssl_name"), 1, 1, ngx_http_coord_store_tls, 0 },
-    { ngx_string("ssl_verify"), 1, 1, ngx_http_coord_store_tls, 0 },
+      ngx_http_coord_store_tls_str, ngx_http_coord_store_tls_at(trusted) },
+    { ngx_string("ssl_certificate"), 1, 1, ngx_http_coord_store_tls_str,
+      ngx_http_coord_store_tls_at(certificate) },
+    { ngx_string("ssl_certificate_key"), 1, 1, ngx_http_coord_store_tls_str,
+      ngx_http_coord_store_tls_at(key) },
+    { ngx_string("ssl_name"), 1, 1, ngx_http_coord_store_tls_str,
+      ngx_http_coord_store_tls_at(name) },
+    { ngx_string("ssl_ciphers"), 1, 1, ngx_http_coord_store_tls_str,
+      ngx_http_coord_store_tls_at(ciphers) },
+    { ngx_string("ssl_crl"), 1, 1, ngx_http_coord_store_tls_str,
+      ngx_http_coord_store_tls_at(crl) },
+    { ngx_string("ssl_verify"), 1, 1, ngx_http_coord_store_tls_verify,
+      offsetof(ngx_http_coord_store_conf_t, tls) },
+    { ngx_string("ssl_verify_depth"), 1, 1, ngx_http_coord_store_tls_depth,
+      offsetof(ngx_http_coord_store_conf_t, tls) },
+    { ngx_string("ssl_protocols"), 1, 8, ngx_http_coord_store_tls_protocols,
+      offsetof(ngx_http_coord_store_conf_t, tls) },
     { ngx_null_string, 0, 0, NULL, 0 }
 };
 
@@ -82,11 +98,12 @@ ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_coord_main_conf_t  *mcf = conf;
 
-    char                    *rv;
-    ngx_str_t               *value;
-    ngx_conf_t               save;
-    ngx_coord_store_t       *store, **stores;
-    ngx_coord_store_conf_t  *sc;
+    char                         *rv;
+    ngx_str_t                    *value;
+    ngx_conf_t                    save;
+    ngx_coord_store_t            *store, **stores;
+    ngx_coord_store_conf_t       *sc;
+    ngx_http_coord_store_conf_t  *scf;
 
     value = cf->args->elts;
 
@@ -100,13 +117,20 @@ ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    store = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_store_conf_t));
-    if (store == NULL) {
+    scf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_store_conf_t));
+    if (scf == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    store->data = ngx_pcalloc(cf->pool, sizeof(ngx_coord_store_redis_t));
-    if (store->data == NULL) {
+    store = &scf->store;
+    store->data = &scf->redis;
+    scf->tls.verify = 1;
+    scf->tls.depth = NGX_HTTP_COORD_TLS_DEPTH;
+
+    if (ngx_array_init(&scf->servers, cf->pool, 1,
+                       sizeof(ngx_coord_endpoint_t *))
+        != NGX_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
@@ -116,7 +140,7 @@ ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     store->name = value[1];
-    sc = ngx_coord_store_conf(store);
+    sc = &scf->redis.conf;
     sc->store = value[1];
     ngx_str_set(&store->key_prefix, "coord:");
     sc->timeout = 50;
@@ -145,7 +169,7 @@ ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     *stores = store;
 
-    return ngx_http_coord_store_finish(cf, store);
+    return ngx_http_coord_store_finish(cf, scf);
 }
 
 
@@ -174,8 +198,7 @@ ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
             return NGX_CONF_ERROR;
         }
 
-        return cmd->set(cf, store, value,
-                        (u_char *) store->data + cmd->offset);
+        return cmd->set(cf, store, value, (u_char *) store + cmd->offset);
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -186,15 +209,15 @@ ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
 
 
 static char *
-ngx_http_coord_store_finish(ngx_conf_t *cf, ngx_coord_store_t *store)
+ngx_http_coord_store_finish(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
 {
-    ngx_coord_store_conf_t  *sc;
+    ngx_coord_store_t  *store;
 
-    sc = ngx_coord_store_conf(store);
+    store = &scf->store;
 
-    if (sc->naddrs == 0 && sc->host.len == 0) {
+    if (scf->servers.nelts == 0) {
 
-        if (sc->username.len || sc->password.len) {
+        if (scf->auth.username.len || scf->auth.password.len) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "store \"%V\" has a user but no \"server\"",
                                &store->name);
@@ -206,17 +229,10 @@ ngx_http_coord_store_finish(ngx_conf_t *cf, ngx_coord_store_t *store)
         return NGX_CONF_OK;
     }
 
-    if (sc->username.len && sc->password.len == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "store \"%V\" has a user name but no password: "
-                           "\"password_file\" is missing", &store->name);
-        return NGX_CONF_ERROR;
-    }
-
     store->actions = &ngx_coord_store_redis_actions;
-    store->timeout = sc->timeout;
+    store->timeout = scf->redis.conf.timeout;
 
-    return NGX_CONF_OK;
+    return ngx_http_coord_store_servers(cf, scf);
 }
 
 
@@ -224,12 +240,15 @@ static char *
 ngx_http_coord_store_mode(ngx_conf_t *cf, ngx_coord_store_t *store,
     ngx_str_t *value, void *data)
 {
+    ngx_str_t  master;
+
     if (ngx_strcmp(value[1].data, "standalone") == 0) {
+        ngx_coord_store_conf(store)->mode = NGX_COORD_MODE_STANDALONE;
         return NGX_CONF_OK;
     }
 
     if (ngx_strcmp(value[1].data, "cluster") == 0
-        || ngx_strncmp(value[1].data, "sentinel=", 9) == 0)
+        || ngx_http_coord_param(&value[1], "sentinel=", &master))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "mode \"%V\" is not supported by this version "
@@ -288,16 +307,19 @@ static char *
 ngx_http_coord_store_password(ngx_conf_t *cf, ngx_coord_store_t *store,
     ngx_str_t *value, void *data)
 {
+    ngx_coord_auth_t *auth = data;
+
     if (ngx_conf_full_name(cf->cycle, &value[1], 1) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_coord_read_password(cf, &value[1],
-                                     &ngx_coord_store_conf(store)->password)
+    if (ngx_http_coord_read_password(cf, &value[1], &auth->password)
         != NGX_OK)
     {
         return NGX_CONF_ERROR;
     }
+
+    auth->file = value[1];
 
     return NGX_CONF_OK;
 }
@@ -462,17 +484,4 @@ ngx_http_coord_store_breaker(ngx_conf_t *cf, ngx_coord_store_t *store,
     }
 
     return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_coord_store_tls(ngx_conf_t *cf, ngx_coord_store_t *store,
-    ngx_str_t *value, void *data)
-{
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "\"%V\" of store \"%V\": TLS to Redis is not supported "
-                       "by this version of ngx_coord_module",
-                       &value[0], &store->name);
-
-    return NGX_CONF_ERROR;
 }

@@ -7,8 +7,7 @@
 
 
 #include "ngx_http_coord.h"
-#include "ngx_http_coord_conf.h"
-#include "ngx_coord_store_redis.h"
+#include "ngx_http_coord_store_conf.h"
 
 
 #define NGX_HTTP_COORD_RESOLVER_TIMEOUT  30000
@@ -19,14 +18,22 @@
 
 
 static ngx_int_t ngx_http_coord_url_tcp(ngx_conf_t *cf,
-    ngx_coord_store_t *store, ngx_str_t *url, ngx_str_t *rest);
+    ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server,
+    ngx_str_t *rest);
+static ngx_int_t ngx_http_coord_url_host(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server,
+    ngx_str_t *host);
+static ngx_int_t ngx_http_coord_url_addr(ngx_conf_t *cf,
+    ngx_coord_endpoint_t *endpoint, ngx_addr_t *addr);
 static ngx_int_t ngx_http_coord_resolve(ngx_conf_t *cf,
-    ngx_coord_store_t *store, ngx_str_t *host, in_port_t port);
+    ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server);
 static ngx_uint_t ngx_http_coord_is_upstream(ngx_conf_t *cf, ngx_str_t *host);
 static ngx_int_t ngx_http_coord_url_unix(ngx_conf_t *cf,
-    ngx_coord_store_t *store, ngx_str_t *url);
+    ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server,
+    ngx_str_t *url);
 static ngx_int_t ngx_http_coord_url_user(ngx_conf_t *cf,
-    ngx_coord_store_t *store, ngx_str_t *user);
+    ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server,
+    ngx_str_t *user);
 static ngx_int_t ngx_http_coord_url_db(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *db);
 static ngx_int_t ngx_http_coord_unescape(ngx_conf_t *cf,
@@ -34,46 +41,50 @@ static ngx_int_t ngx_http_coord_unescape(ngx_conf_t *cf,
 static void ngx_http_coord_hide(ngx_conf_t *cf, u_char *data, size_t len);
 static size_t ngx_http_coord_quoted(u_char *p, u_char *last, u_char *data,
     size_t len);
+static void ngx_http_coord_servers_auth(ngx_http_coord_store_conf_t *scf);
+static ngx_int_t ngx_http_coord_server_resolve(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server);
 
 
 char *
 ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
     ngx_str_t *value, void *data)
 {
-    ngx_int_t                     rc;
-    ngx_str_t                     rest;
-    ngx_coord_store_conf_t       *sc;
-    ngx_http_coord_store_conf_t  *scf;
+    ngx_int_t                      rc;
+    ngx_str_t                      rest;
+    ngx_http_coord_store_conf_t   *scf;
+    ngx_http_coord_server_conf_t  *server, **servers;
 
-    sc = ngx_coord_store_conf(store);
     scf = (ngx_http_coord_store_conf_t *) store;
 
-    scf->file = cf->conf_file->file.name.data;
-    scf->line = cf->conf_file->line;
+    server = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_server_conf_t));
+    servers = ngx_array_push(&scf->servers);
 
-    if (sc->naddrs || sc->host.len) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "store \"%V\" has a second \"server\": "
-                           "\"mode standalone\" takes one", &store->name);
+    if (server == NULL || servers == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_coord_param(&value[1], "redis://", &rest)) {
-        rc = ngx_http_coord_url_tcp(cf, store, &value[1], &rest);
+    *servers = server;
 
-    } else if (ngx_http_coord_param(&value[1], "unix:", &rest)) {
-        rc = ngx_http_coord_url_unix(cf, store, &value[1]);
+    server->file = cf->conf_file->file.name.data;
+    server->line = cf->conf_file->line;
+    server->endpoint.auth = &scf->auth;
+
+    if (ngx_http_coord_param(&value[1], "redis://", &rest)) {
+        rc = ngx_http_coord_url_tcp(cf, store, server, &rest);
 
     } else if (ngx_http_coord_param(&value[1], "rediss://", &rest)) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"rediss://\" (TLS) is not supported "
-                           "by this version of ngx_coord_module");
-        return NGX_CONF_ERROR;
+        server->tls = 1;
+        rc = ngx_http_coord_url_tcp(cf, store, server, &rest);
+
+    } else if (ngx_http_coord_param(&value[1], "unix:", &rest)) {
+        rc = ngx_http_coord_url_unix(cf, store, server, &value[1]);
 
     } else {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid server of store \"%V\": it must begin "
-                           "with \"redis://\" or \"unix:\"", &store->name);
+                           "with \"redis://\", \"rediss://\" or \"unix:\"",
+                           &store->name);
         return NGX_CONF_ERROR;
     }
 
@@ -85,12 +96,10 @@ ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
 
 static ngx_int_t
 ngx_http_coord_url_tcp(ngx_conf_t *cf, ngx_coord_store_t *store,
-    ngx_str_t *url, ngx_str_t *rest)
+    ngx_http_coord_server_conf_t *server, ngx_str_t *rest)
 {
-    u_char      *p, *last, *at;
-    ngx_str_t    user, db;
-    ngx_url_t    u;
-    ngx_addr_t   addr;
+    u_char     *p, *last, *at;
+    ngx_str_t   user, db, host;
 
     p = rest->data;
     last = rest->data + rest->len;
@@ -107,7 +116,7 @@ ngx_http_coord_url_tcp(ngx_conf_t *cf, ngx_coord_store_t *store,
         user.len = at - p;
         p = at + 1;
 
-        if (ngx_http_coord_url_user(cf, store, &user) != NGX_OK) {
+        if (ngx_http_coord_url_user(cf, store, server, &user) != NGX_OK) {
             return NGX_ERROR;
         }
     }
@@ -124,10 +133,28 @@ ngx_http_coord_url_tcp(ngx_conf_t *cf, ngx_coord_store_t *store,
         }
     }
 
+    host.data = p;
+    host.len = last - p;
+
+    return ngx_http_coord_url_host(cf, store, server, &host);
+}
+
+
+static ngx_int_t
+ngx_http_coord_url_host(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_http_coord_server_conf_t *server, ngx_str_t *host)
+{
+    u_char                      *p;
+    ngx_str_t                    name;
+    ngx_url_t                    u;
+    ngx_addr_t                   addr;
+    ngx_coord_endpoint_t  *endpoint;
+
+    endpoint = &server->endpoint;
+
     ngx_memzero(&u, sizeof(ngx_url_t));
 
-    u.url.data = p;
-    u.url.len = last - p;
+    u.url = *host;
     u.default_port = 6379;
     u.no_resolve = 1;
 
@@ -138,14 +165,64 @@ ngx_http_coord_url_tcp(ngx_conf_t *cf, ngx_coord_store_t *store,
         return NGX_ERROR;
     }
 
-    if (ngx_parse_addr(cf->pool, &addr, u.host.data, u.host.len) == NGX_OK) {
-        return ngx_http_coord_resolve(cf, store, &u.url, u.port);
+    name = u.host;
+
+    /* the brackets of IPv6 are of the URL, not of the address */
+
+    if (name.len > 1 && name.data[0] == '[') {
+        name.data++;
+        name.len -= 2;
     }
 
-    /* a name: there may be a resolver, see ngx_http_coord_stores_resolve() */
+    endpoint->port = u.port;
+    endpoint->named = (ngx_parse_addr(cf->pool, &addr, name.data, name.len)
+                       != NGX_OK);
 
-    ngx_coord_store_conf(store)->host = u.host;
-    ngx_coord_store_conf(store)->port = u.port;
+    p = ngx_pnalloc(cf->pool, name.len + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    endpoint->host.data = p;
+    endpoint->host.len = name.len;
+
+    p = ngx_cpymem(p, name.data, name.len);
+    *p = '\0';
+
+    if (endpoint->named) {
+
+        /* maybe by a resolver, see ngx_http_coord_stores_resolve() */
+
+        return NGX_OK;
+    }
+
+    ngx_inet_set_port(addr.sockaddr, u.port);
+
+    return ngx_http_coord_url_addr(cf, endpoint, &addr);
+}
+
+
+/* an address needs no looking up */
+
+static ngx_int_t
+ngx_http_coord_url_addr(ngx_conf_t *cf, ngx_coord_endpoint_t *endpoint,
+    ngx_addr_t *addr)
+{
+    u_char  *p;
+
+    p = ngx_pnalloc(cf->pool, NGX_SOCKADDR_STRLEN);
+    endpoint->addrs = ngx_palloc(cf->pool, sizeof(ngx_addr_t));
+
+    if (p == NULL || endpoint->addrs == NULL) {
+        return NGX_ERROR;
+    }
+
+    addr->name.data = p;
+    addr->name.len = ngx_sock_ntop(addr->sockaddr, addr->socklen, p,
+                                   NGX_SOCKADDR_STRLEN, 1);
+
+    endpoint->addrs[0] = *addr;
+    endpoint->naddrs = 1;
 
     return NGX_OK;
 }
@@ -155,30 +232,31 @@ ngx_http_coord_url_tcp(ngx_conf_t *cf, ngx_coord_store_t *store,
 
 static ngx_int_t
 ngx_http_coord_resolve(ngx_conf_t *cf, ngx_coord_store_t *store,
-    ngx_str_t *host, in_port_t port)
+    ngx_http_coord_server_conf_t *server)
 {
-    ngx_url_t                     u;
-    ngx_http_coord_store_conf_t  *scf;
+    ngx_url_t                    u;
+    ngx_coord_endpoint_t  *endpoint;
 
-    scf = (ngx_http_coord_store_conf_t *) store;
+    endpoint = &server->endpoint;
 
     ngx_memzero(&u, sizeof(ngx_url_t));
 
-    u.url = *host;
-    u.default_port = port;
+    u.url = endpoint->host;
+    u.default_port = endpoint->port;
 
     if (ngx_parse_url(cf->pool, &u) != NGX_OK || u.naddrs == 0) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "%s in server \"%V\" of store \"%V\"%s in %s:%ui",
-                      u.err ? u.err : "no address", host, &store->name,
-                      ngx_http_coord_is_upstream(cf, host)
+                      u.err ? u.err : "no address", &endpoint->host,
+                      &store->name,
+                      ngx_http_coord_is_upstream(cf, &endpoint->host)
                       ? NGX_HTTP_COORD_NOT_UPSTREAM : "",
-                      scf->file, scf->line);
+                      server->file, server->line);
         return NGX_ERROR;
     }
 
-    ngx_coord_store_conf(store)->addrs = u.addrs;
-    ngx_coord_store_conf(store)->naddrs = u.naddrs;
+    endpoint->addrs = u.addrs;
+    endpoint->naddrs = u.naddrs;
 
     return NGX_OK;
 }
@@ -214,7 +292,7 @@ ngx_http_coord_is_upstream(ngx_conf_t *cf, ngx_str_t *host)
 
 static ngx_int_t
 ngx_http_coord_url_unix(ngx_conf_t *cf, ngx_coord_store_t *store,
-    ngx_str_t *url)
+    ngx_http_coord_server_conf_t *server, ngx_str_t *url)
 {
     u_char     *p;
     ngx_str_t   db;
@@ -244,8 +322,8 @@ ngx_http_coord_url_unix(ngx_conf_t *cf, ngx_coord_store_t *store,
         return NGX_ERROR;
     }
 
-    ngx_coord_store_conf(store)->addrs = u.addrs;
-    ngx_coord_store_conf(store)->naddrs = u.naddrs;
+    server->endpoint.addrs = u.addrs;
+    server->endpoint.naddrs = u.naddrs;
 
     return NGX_OK;
 }
@@ -255,10 +333,10 @@ ngx_http_coord_url_unix(ngx_conf_t *cf, ngx_coord_store_t *store,
 
 static ngx_int_t
 ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
-    ngx_str_t *user)
+    ngx_http_coord_server_conf_t *server, ngx_str_t *user)
 {
     u_char                  *p, *last;
-    ngx_coord_store_conf_t  *sc;
+    ngx_coord_auth_t  *auth;
 
     last = user->data + user->len;
     p = ngx_strlchr(user->data, last, ':');
@@ -270,9 +348,14 @@ ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
         return NGX_ERROR;
     }
 
-    sc = ngx_coord_store_conf(store);
+    auth = ngx_pcalloc(cf->pool, sizeof(ngx_coord_auth_t));
+    if (auth == NULL) {
+        return NGX_ERROR;
+    }
 
-    if (ngx_http_coord_unescape(cf, store, &sc->username, user->data,
+    server->endpoint.auth = auth;
+
+    if (ngx_http_coord_unescape(cf, store, &auth->username, user->data,
                                 p - user->data)
         != NGX_OK)
     {
@@ -283,7 +366,7 @@ ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
 
     ngx_http_coord_hide(cf, p, last - p);
 
-    return ngx_http_coord_unescape(cf, store, &sc->password, p, last - p);
+    return ngx_http_coord_unescape(cf, store, &auth->password, p, last - p);
 }
 
 
@@ -430,55 +513,171 @@ ngx_http_coord_quoted(u_char *p, u_char *last, u_char *data, size_t len)
 }
 
 
+char *
+ngx_http_coord_store_servers(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
+{
+    ngx_uint_t                      i, tls;
+    ngx_coord_store_t              *store;
+    ngx_coord_store_conf_t         *conf;
+    ngx_http_coord_server_conf_t  **servers;
+
+    store = &scf->store;
+    conf = &scf->redis.conf;
+    servers = scf->servers.elts;
+
+    if (conf->mode == NGX_COORD_MODE_STANDALONE
+        && scf->servers.nelts > 1)
+    {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "store \"%V\" has a second \"server\": "
+                      "\"mode standalone\" takes one in %s:%ui",
+                      &store->name, servers[1]->file, servers[1]->line);
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_http_coord_servers_auth(scf);
+
+    if (scf->auth.username.len && scf->auth.password.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "store \"%V\" has a user name but no password: "
+                           "\"password_file\" is missing", &store->name);
+        return NGX_CONF_ERROR;
+    }
+
+    conf->auth = &scf->auth;
+    conf->servers = &scf->servers;
+
+    for (i = 0, tls = 0; i < scf->servers.nelts; i++) {
+        tls += servers[i]->tls;
+    }
+
+    if (tls == 0) {
+
+        if (scf->tls.used) {
+            ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                               "store \"%V\" has \"ssl_...\" but no "
+                               "\"rediss://\": it is used without TLS",
+                               &store->name);
+        }
+
+        return NGX_CONF_OK;
+    }
+
+    if (tls != scf->servers.nelts) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the servers of store \"%V\" must all be "
+                           "\"rediss://\", or none of them", &store->name);
+        return NGX_CONF_ERROR;
+    }
+
+    conf->tls = ngx_http_coord_store_tls(cf, scf);
+    if (conf->tls == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 0; i < scf->servers.nelts; i++) {
+        servers[i]->endpoint.tls = conf->tls;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* what stands in the URL holds where no line of its own says otherwise */
+
+static void
+ngx_http_coord_servers_auth(ngx_http_coord_store_conf_t *scf)
+{
+    ngx_uint_t                      i;
+    ngx_coord_auth_t         *auth;
+    ngx_http_coord_server_conf_t  **servers;
+
+    servers = scf->servers.elts;
+
+    for (i = 0; i < scf->servers.nelts; i++) {
+        auth = servers[i]->endpoint.auth;
+
+        if (scf->auth.username.len == 0) {
+            scf->auth.username = auth->username;
+        }
+
+        if (scf->auth.password.len == 0) {
+            scf->auth.password = auth->password;
+        }
+
+        servers[i]->endpoint.auth = &scf->auth;
+    }
+}
+
+
 ngx_int_t
 ngx_http_coord_stores_resolve(ngx_conf_t *cf)
 {
-    ngx_uint_t                    i;
-    ngx_coord_store_t            *store, **stores;
-    ngx_http_core_loc_conf_t     *clcf;
-    ngx_coord_store_conf_t       *sc;
-    ngx_http_coord_main_conf_t   *mcf;
-    ngx_http_coord_store_conf_t  *scf;
+    ngx_uint_t                      i, n;
+    ngx_coord_store_t             **stores;
+    ngx_http_coord_main_conf_t     *mcf;
+    ngx_http_coord_store_conf_t    *scf;
+    ngx_http_coord_server_conf_t  **servers;
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     stores = mcf->stores.elts;
 
     for (i = 0; i < mcf->stores.nelts; i++) {
-        store = stores[i];
-        sc = ngx_coord_store_conf(store);
 
-        if (sc->host.len == 0) {
-            continue;
-        }
+        scf = (ngx_http_coord_store_conf_t *) stores[i];
+        servers = scf->servers.elts;
 
-        if (clcf->resolver && clcf->resolver->connections.nelts) {
-            sc->resolver = clcf->resolver;
+        for (n = 0; n < scf->servers.nelts; n++) {
 
-            if (ngx_http_coord_is_upstream(cf, &sc->host)) {
-                scf = (ngx_http_coord_store_conf_t *) store;
-
-                ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                              "server \"%V\" of store \"%V\" is a host name"
-                              "%s in %s:%ui",
-                              &sc->host, &store->name,
-                              NGX_HTTP_COORD_NOT_UPSTREAM,
-                              scf->file, scf->line);
+            if (ngx_http_coord_server_resolve(cf, stores[i], servers[n])
+                != NGX_OK)
+            {
+                return NGX_ERROR;
             }
-
-            /* http {} itself is never merged with the default */
-
-            sc->resolver_timeout =
-                (clcf->resolver_timeout == NGX_CONF_UNSET_MSEC)
-                ? NGX_HTTP_COORD_RESOLVER_TIMEOUT : clcf->resolver_timeout;
-
-            continue;
         }
+    }
 
-        if (ngx_http_coord_resolve(cf, store, &sc->host, sc->port) != NGX_OK) {
-            return NGX_ERROR;
-        }
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_server_resolve(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_http_coord_server_conf_t *server)
+{
+    ngx_str_t                 *host;
+    ngx_coord_store_conf_t    *conf;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    conf = ngx_coord_store_conf(store);
+    host = &server->endpoint.host;
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->resolver && clcf->resolver->connections.nelts) {
+        conf->resolver = clcf->resolver;
+
+        /* http {} itself is never merged with the default */
+
+        conf->resolver_timeout =
+            (clcf->resolver_timeout == NGX_CONF_UNSET_MSEC)
+            ? NGX_HTTP_COORD_RESOLVER_TIMEOUT : clcf->resolver_timeout;
+    }
+
+    if (!server->endpoint.named) {
+        return NGX_OK;
+    }
+
+    if (conf->resolver == NULL) {
+        return ngx_http_coord_resolve(cf, store, server);
+    }
+
+    if (ngx_http_coord_is_upstream(cf, host)) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "server \"%V\" of store \"%V\" is a host name"
+                      "%s in %s:%ui",
+                      host, &store->name, NGX_HTTP_COORD_NOT_UPSTREAM,
+                      server->file, server->line);
     }
 
     return NGX_OK;

@@ -87,8 +87,8 @@ ngx_coord_redis_node_init(ngx_coord_redis_t *redis, ngx_coord_lane_e lane)
     node = &redis->nodes[lane];
 
     node->conn = ngx_coord_redis_conn_create(redis,
-                                             &ngx_coord_redis_node_actions,
-                                             node);
+                                        ngx_coord_redis_first(redis->conf),
+                                        &ngx_coord_redis_node_actions, node);
     if (node->conn == NULL) {
         return NGX_ERROR;
     }
@@ -124,7 +124,8 @@ ngx_coord_redis_node_init(ngx_coord_redis_t *redis, ngx_coord_lane_e lane)
 void
 ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 {
-    ngx_uint_t  lane;
+    ngx_uint_t                    i, lane;
+    ngx_coord_endpoint_t  **endpoints;
 
     if (redis->sub != NULL) {
         ngx_coord_redis_sub_destroy(redis->sub);
@@ -133,6 +134,12 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 
     for (lane = 0; lane < NGX_COORD_LANE_MAX; lane++) {
         ngx_coord_redis_node_destroy(&redis->nodes[lane]);
+    }
+
+    endpoints = redis->conf->servers->elts;
+
+    for (i = 0; i < redis->conf->servers->nelts; i++) {
+        ngx_coord_redis_tls_forget(endpoints[i]);
     }
 
     ngx_free(redis);

@@ -9,7 +9,10 @@
  *   ngx_coord_redis.c         create, send, replies
  *   ngx_coord_redis_call.c    transactions, alone or shared, deadlines
  *   ngx_coord_redis_health.c  breaker, server clock
- *   ngx_coord_redis_conn.c    addresses, socket, states, back-off
+ *   ngx_coord_redis_conn.c    socket, states, back-off
+ *   ngx_coord_redis_lookup.c  addresses of a name
+ *   ngx_coord_redis_tls.c     TLS of a connection
+ *   ngx_coord_redis_log.c     what a connection logs
  *   ngx_coord_redis_io.c      handshake, reading, writing
  *   ngx_coord_redis_reply.c   error-reply classes, checking a transaction
  *   ngx_coord_redis_sub.c     the subscriber connection
@@ -21,6 +24,7 @@
 
 
 #include "ngx_coord.h"
+#include "ngx_coord_endpoint.h"
 #include "ngx_coord_resp.h"
 #include "ngx_coord_stats.h"
 
@@ -40,15 +44,22 @@ typedef struct {
 } ngx_coord_redis_need_t;
 
 
+/* what the lines "server" name */
+typedef enum {
+    NGX_COORD_MODE_STANDALONE = 0,   /* the server */
+    NGX_COORD_MODE_SENTINEL,         /* sentinels, who know the master */
+    NGX_COORD_MODE_CLUSTER           /* some nodes, who know the others */
+} ngx_coord_redis_mode_e;
+
+
 /* from coord_store {}; read-only once the configuration is read */
 struct ngx_coord_redis_conf_s {
     ngx_str_t                  store;         /* name, for logs */
-    ngx_str_t                  host;          /* resolved with resolver */
-    in_port_t                  port;
-    ngx_addr_t                *addrs;         /* resolved at start, or unix: */
-    ngx_uint_t                 naddrs;
-    ngx_str_t                  username;      /* empty: AUTH password only */
-    ngx_str_t                  password;      /* empty: no AUTH */
+    ngx_coord_redis_mode_e     mode;
+    ngx_str_t                  master;        /* as the sentinels call it */
+    ngx_array_t               *servers;       /* ngx_coord_endpoint_t * */
+    ngx_coord_auth_t    *auth;          /* of Redis; never NULL */
+    ngx_coord_tls_t     *tls;           /* NULL: plain */
     ngx_uint_t                 db;
     ngx_msec_t                 timeout;       /* of a call */
     ngx_msec_t                 connect_timeout;  /* connect and handshake */
@@ -57,7 +68,7 @@ struct ngx_coord_redis_conf_s {
     ngx_msec_t                 breaker_cooldown;
     size_t                     max_reply;     /* bytes */
     const ngx_coord_redis_need_t  *need;      /* may be NULL */
-    ngx_resolver_t            *resolver;      /* NULL: addrs for ever */
+    ngx_resolver_t            *resolver;      /* NULL: as at start */
     ngx_msec_t                 resolver_timeout;
     ngx_array_t               *channels;      /* of ngx_str_t; may be NULL */
 };

@@ -13,16 +13,9 @@
 #define NGX_COORD_CONN_BACKOFF_MAX   2000
 #define NGX_COORD_CONN_BACKOFF_AUTH  10000
 #define NGX_COORD_CONN_STABLE        2000     /* lived so long: no back-off */
-#define NGX_COORD_CONN_LOG_SELDOM    60000
 
 
-static u_char *ngx_coord_redis_conn_log_error(ngx_log_t *log, u_char *buf,
-    size_t len);
 static void ngx_coord_redis_conn_timer(ngx_event_t *ev);
-static ngx_int_t ngx_coord_redis_conn_resolve(ngx_coord_redis_conn_t *conn);
-static void ngx_coord_redis_conn_resolved(ngx_resolver_ctx_t *ctx);
-static void ngx_coord_redis_conn_keep_addrs(ngx_coord_redis_conn_t *conn,
-    ngx_resolver_ctx_t *ctx);
 static void ngx_coord_redis_conn_connecting(ngx_coord_redis_conn_t *conn);
 static void ngx_coord_redis_conn_try(ngx_coord_redis_conn_t *conn);
 static ngx_int_t ngx_coord_redis_conn_open(ngx_coord_redis_conn_t *conn,
@@ -31,6 +24,10 @@ static void ngx_coord_redis_conn_options(ngx_coord_redis_conn_t *conn,
     ngx_connection_t *c);
 static void ngx_coord_redis_conn_refused(ngx_coord_redis_conn_t *conn,
     ngx_err_t err);
+static void ngx_coord_redis_conn_secure(ngx_coord_redis_conn_t *conn);
+static void ngx_coord_redis_conn_secured(ngx_coord_redis_conn_t *conn,
+    ngx_int_t rc);
+static void ngx_coord_redis_conn_free(ngx_coord_redis_conn_t *conn);
 static void ngx_coord_redis_conn_reset(ngx_coord_redis_conn_t *conn);
 static void ngx_coord_redis_conn_drop(ngx_coord_redis_conn_t *conn);
 static void ngx_coord_redis_conn_backoff(ngx_coord_redis_conn_t *conn,
@@ -39,6 +36,7 @@ static void ngx_coord_redis_conn_backoff(ngx_coord_redis_conn_t *conn,
 
 ngx_coord_redis_conn_t *
 ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
+    ngx_coord_endpoint_t *endpoint,
     const ngx_coord_conn_actions_t *actions, void *data)
 {
     ngx_coord_redis_conn_t  *conn;
@@ -57,6 +55,7 @@ ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
      */
 
     conn->conf = redis->conf;
+    conn->endpoint = endpoint;
     conn->limits = &redis->limits;
     conn->actions = actions;
     conn->data = data;
@@ -131,84 +130,6 @@ ngx_coord_redis_conn_destroy(ngx_coord_redis_conn_t *conn)
 }
 
 
-static u_char *
-ngx_coord_redis_conn_log_error(ngx_log_t *log, u_char *buf, size_t len)
-{
-    u_char                  *p;
-    ngx_coord_redis_conn_t  *conn;
-
-    p = buf;
-    conn = log->data;
-
-    if (log->action) {
-        p = ngx_snprintf(buf, len, " while %s", log->action);
-        len -= p - buf;
-        buf = p;
-    }
-
-    p = ngx_snprintf(buf, len, ", coord store: \"%V\"", &conn->conf->store);
-    len -= p - buf;
-    buf = p;
-
-    if (conn->peer.name != NULL) {
-        p = ngx_snprintf(buf, len, ", server: %V", conn->peer.name);
-    }
-
-    return p;
-}
-
-
-void
-ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
-    ngx_coord_fail_e failure, ngx_err_t err, const char *text,
-    ngx_str_t *detail)
-{
-    u_char                    *p, more[NGX_INT_T_LEN + sizeof(",  more")];
-    ngx_msec_t                 interval;
-    ngx_uint_t                 n, level;
-    ngx_coord_redis_limits_t  *limits;
-
-    limits = conn->limits;
-
-    level = NGX_LOG_ERR;
-    interval = NGX_COORD_LOG_INTERVAL;
-
-    if (failure == NGX_COORD_FAIL_AUTH) {
-        level = NGX_LOG_EMERG;
-        interval = NGX_COORD_CONN_LOG_SELDOM;
-
-    } else if (conn->failed && limits->text[failure] == text) {
-
-        /* the same as of the attempt before: its end is told, too */
-
-        interval = NGX_COORD_CONN_LOG_SELDOM;
-    }
-
-    n = ngx_coord_log_due(&limits->lines[failure], interval);
-
-    if (n == 0) {
-        return;
-    }
-
-    limits->text[failure] = text;
-
-    p = more;
-
-    if (n > 1) {
-        p = ngx_sprintf(more, ", %ui more", n - 1);
-    }
-
-    if (detail != NULL) {
-        ngx_log_error(level, &conn->log, err, "coord redis: %s: %V%*s", text,
-                      detail, (size_t) (p - more), more);
-        return;
-    }
-
-    ngx_log_error(level, &conn->log, err, "coord redis: %s%*s", text,
-                  (size_t) (p - more), more);
-}
-
-
 void
 ngx_coord_redis_conn_connect(ngx_coord_redis_conn_t *conn)
 {
@@ -237,14 +158,30 @@ ngx_coord_redis_conn_timer(ngx_event_t *ev)
 {
     ngx_coord_redis_conn_t  *conn = ngx_coord_timer_data(ev);
 
-    if (conn->state <= NGX_COORD_CONN_STARTING) {
+    const char              *text;
+
+    switch (conn->state) {
+
+    case NGX_COORD_CONN_HANDSHAKE:
+        text = "handshake failed";
+        break;
+
+    case NGX_COORD_CONN_SECURING:
+        text = "TLS handshake failed";
+        break;
+
+    case NGX_COORD_CONN_RESOLVING:
+    case NGX_COORD_CONN_CONNECTING:
+        text = "connect() failed";
+        break;
+
+    default:
         ngx_coord_redis_conn_start(conn);
         return;
     }
 
-    ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_CONNECT, NGX_ETIMEDOUT,
-                             conn->state == NGX_COORD_CONN_HANDSHAKE
-                             ? "handshake failed" : "connect() failed", NULL);
+    ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_CONNECT, NGX_ETIMEDOUT, text,
+                             NULL);
 
     ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
 }
@@ -256,10 +193,12 @@ ngx_coord_redis_conn_start(ngx_coord_redis_conn_t *conn)
     ngx_log_debug1(NGX_LOG_DEBUG_CORE, &conn->log, 0,
                    "coord redis: attempt %ui", conn->attempts + 1);
 
-    if (conn->conf->resolver != NULL && conn->conf->host.len) {
+    if (conn->conf->resolver != NULL && conn->endpoint->named) {
         conn->state = NGX_COORD_CONN_RESOLVING;
 
-        if (ngx_coord_redis_conn_resolve(conn) == NGX_OK) {
+        if (ngx_coord_redis_conn_lookup(conn, ngx_coord_redis_conn_connecting)
+            == NGX_OK)
+        {
             return;
         }
     }
@@ -268,118 +207,11 @@ ngx_coord_redis_conn_start(ngx_coord_redis_conn_t *conn)
 }
 
 
-static ngx_int_t
-ngx_coord_redis_conn_resolve(ngx_coord_redis_conn_t *conn)
-{
-    ngx_resolver_ctx_t  *ctx, temp;
-
-    ngx_memzero(&temp, sizeof(ngx_resolver_ctx_t));
-    temp.name = conn->conf->host;
-
-    ctx = ngx_resolve_start(conn->conf->resolver, &temp);
-
-    if (ctx == NULL || ctx == NGX_NO_RESOLVER) {
-        return NGX_ERROR;
-    }
-
-    ctx->name = conn->conf->host;
-    ctx->handler = ngx_coord_redis_conn_resolved;
-    ctx->data = conn;
-    ctx->timeout = conn->conf->resolver_timeout;
-    ctx->cancelable = 1;
-
-    conn->resolving = ctx;
-
-    /* may call the handler at once: touch nothing after NGX_OK */
-
-    if (ngx_resolve_name(ctx) != NGX_OK) {
-        conn->resolving = NULL;
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_coord_redis_conn_resolved(ngx_resolver_ctx_t *ctx)
-{
-    ngx_str_t                reason;
-    ngx_coord_redis_conn_t  *conn;
-
-    conn = ctx->data;
-
-    if (ctx->state == NGX_OK && ctx->naddrs) {
-        ngx_coord_redis_conn_keep_addrs(conn, ctx);
-
-    } else {
-        reason.data = (u_char *) ngx_resolver_strerror(ctx->state);
-        reason.len = ngx_strlen(reason.data);
-
-        ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_CONNECT, 0,
-                                 "host name could not be resolved", &reason);
-    }
-
-    conn->resolving = NULL;
-    ngx_resolve_name_done(ctx);
-
-    ngx_coord_redis_conn_connecting(conn);
-}
-
-
-/* copies what was resolved; without memory the last good addresses stay */
-
-static void
-ngx_coord_redis_conn_keep_addrs(ngx_coord_redis_conn_t *conn,
-    ngx_resolver_ctx_t *ctx)
-{
-    u_char          *text;
-    ngx_uint_t       i, n;
-    ngx_addr_t      *addrs;
-    ngx_sockaddr_t  *sa;
-
-    n = ctx->naddrs;
-
-    addrs = ngx_calloc(n * (sizeof(ngx_addr_t) + sizeof(ngx_sockaddr_t)
-                            + NGX_SOCKADDR_STRLEN), &conn->log);
-    if (addrs == NULL) {
-        return;
-    }
-
-    sa = (ngx_sockaddr_t *) &addrs[n];
-    text = (u_char *) &sa[n];
-
-    for (i = 0; i < n; i++) {
-        ngx_memcpy(&sa[i], ctx->addrs[i].sockaddr, ctx->addrs[i].socklen);
-        ngx_inet_set_port(&sa[i].sockaddr, conn->conf->port);
-
-        addrs[i].sockaddr = &sa[i].sockaddr;
-        addrs[i].socklen = ctx->addrs[i].socklen;
-        addrs[i].name.data = text;
-        addrs[i].name.len = ngx_sock_ntop(&sa[i].sockaddr, addrs[i].socklen,
-                                          text, NGX_SOCKADDR_STRLEN, 1);
-
-        text += NGX_SOCKADDR_STRLEN;
-    }
-
-    /* the name in the log context may point into the old ones */
-
-    conn->peer.name = NULL;
-
-    if (conn->resolved != NULL) {
-        ngx_free(conn->resolved);
-    }
-
-    conn->resolved = addrs;
-    conn->nresolved = n;
-}
-
-
 static void
 ngx_coord_redis_conn_connecting(ngx_coord_redis_conn_t *conn)
 {
     conn->state = NGX_COORD_CONN_CONNECTING;
-    conn->tries = conn->nresolved ? conn->nresolved : conn->conf->naddrs;
+    conn->tries = conn->nresolved ? conn->nresolved : conn->endpoint->naddrs;
 
     ngx_coord_timer_start(&conn->timer, conn->conf->connect_timeout);
 
@@ -394,8 +226,8 @@ ngx_coord_redis_conn_try(ngx_coord_redis_conn_t *conn)
     ngx_uint_t   n;
     ngx_addr_t  *addrs;
 
-    addrs = conn->nresolved ? conn->resolved : conn->conf->addrs;
-    n = conn->nresolved ? conn->nresolved : conn->conf->naddrs;
+    addrs = conn->nresolved ? conn->resolved : conn->endpoint->addrs;
+    n = conn->nresolved ? conn->nresolved : conn->endpoint->naddrs;
 
     while (conn->tries) {
         conn->tries--;
@@ -407,7 +239,7 @@ ngx_coord_redis_conn_try(ngx_coord_redis_conn_t *conn)
         }
 
         if (rc == NGX_OK) {
-            ngx_coord_redis_conn_handshake(conn);
+            ngx_coord_redis_conn_secure(conn);
             return;
         }
     }
@@ -541,19 +373,50 @@ ngx_coord_redis_conn_established(ngx_coord_redis_conn_t *conn)
     }
 
     if (err == 0) {
-        ngx_coord_redis_conn_handshake(conn);
+        ngx_coord_redis_conn_secure(conn);
         return;
     }
 
     ngx_coord_redis_conn_refused(conn, err);
 
-    ngx_close_connection(c);
-    conn->peer.connection = NULL;
-
-    ngx_coord_resp_destroy(conn->resp);
-    conn->resp = NULL;
+    ngx_coord_redis_conn_free(conn);
 
     ngx_coord_redis_conn_try(conn);
+}
+
+
+/* TLS, where there is to be some, and then Redis */
+
+static void
+ngx_coord_redis_conn_secure(ngx_coord_redis_conn_t *conn)
+{
+    if (conn->endpoint->tls == NULL) {
+        ngx_coord_redis_conn_handshake(conn);
+        return;
+    }
+
+    conn->state = NGX_COORD_CONN_SECURING;
+
+    ngx_coord_redis_tls_start(conn, ngx_coord_redis_conn_secured);
+}
+
+
+static void
+ngx_coord_redis_conn_secured(ngx_coord_redis_conn_t *conn, ngx_int_t rc)
+{
+    ngx_connection_t  *c;
+
+    if (rc != NGX_OK) {
+        ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
+        return;
+    }
+
+    c = conn->peer.connection;
+
+    c->read->handler = ngx_coord_redis_conn_read;
+    c->write->handler = ngx_coord_redis_conn_write;
+
+    ngx_coord_redis_conn_handshake(conn);
 }
 
 
@@ -615,20 +478,40 @@ ngx_coord_redis_conn_drop(ngx_coord_redis_conn_t *conn)
         ngx_delete_posted_event(&conn->flush);
     }
 
-    if (conn->peer.connection != NULL) {
-        ngx_close_connection(conn->peer.connection);
+    ngx_coord_redis_conn_free(conn);
+    ngx_coord_redis_conn_free_out(conn);
+
+    conn->gathering = 0;
+    conn->state = NGX_COORD_CONN_DISCONNECTED;
+}
+
+
+/* the socket, its TLS and its parser */
+
+static void
+ngx_coord_redis_conn_free(ngx_coord_redis_conn_t *conn)
+{
+    ngx_pool_t        *pool;
+    ngx_connection_t  *c;
+
+    c = conn->peer.connection;
+
+    if (c != NULL) {
+        ngx_coord_redis_tls_end(c);
+
+        pool = c->pool;
+        ngx_close_connection(c);
         conn->peer.connection = NULL;
+
+        if (pool != NULL) {
+            ngx_destroy_pool(pool);
+        }
     }
 
     if (conn->resp != NULL) {
         ngx_coord_resp_destroy(conn->resp);
         conn->resp = NULL;
     }
-
-    ngx_coord_redis_conn_free_out(conn);
-
-    conn->gathering = 0;
-    conn->state = NGX_COORD_CONN_DISCONNECTED;
 }
 
 

@@ -37,6 +37,7 @@ typedef enum {
     NGX_COORD_CONN_STARTING,          /* it does so at once */
     NGX_COORD_CONN_RESOLVING,         /* the timer ends the attempt ... */
     NGX_COORD_CONN_CONNECTING,
+    NGX_COORD_CONN_SECURING,          /* TLS: nothing of ours is sent */
     NGX_COORD_CONN_HANDSHAKE,
     NGX_COORD_CONN_READY              /* ... no timer */
 } ngx_coord_conn_state_e;
@@ -85,8 +86,17 @@ typedef struct {
 } ngx_coord_conn_actions_t;
 
 
+/* the next step of an attempt */
+typedef void (*ngx_coord_conn_handler_pt)(ngx_coord_redis_conn_t *conn);
+
+/* the end of a TLS handshake: NGX_OK, or NGX_ERROR and it was logged */
+typedef void (*ngx_coord_conn_secured_pt)(ngx_coord_redis_conn_t *conn,
+    ngx_int_t rc);
+
+
 struct ngx_coord_redis_conn_s {
     ngx_coord_redis_conf_t    *conf;
+    ngx_coord_endpoint_t  *endpoint;
     const ngx_coord_conn_actions_t  *actions;
     void                      *data;          /* the owner */
 
@@ -95,6 +105,8 @@ struct ngx_coord_redis_conn_s {
     ngx_coord_resp_t          *resp;
     ngx_peer_connection_t      peer;          /* peer.connection */
     ngx_resolver_ctx_t        *resolving;
+    ngx_coord_conn_handler_pt  looked_up;
+    ngx_coord_conn_secured_pt  secured;
 
     ngx_addr_t                *resolved;      /* last good; one allocation */
     ngx_uint_t                 nresolved;
@@ -120,6 +132,9 @@ struct ngx_coord_redis_conn_s {
 
     ngx_log_t                  log;           /* with store and address */
     ngx_log_t                  quiet;         /* for nginx's connect errors */
+    ngx_log_t                  told;          /* takes what OpenSSL says */
+    ngx_str_t                  reason;        /* ... the last of it */
+    u_char                     text[NGX_COORD_LOG_TEXT];
     ngx_coord_redis_limits_t  *limits;
 
     ngx_msec_t                 failed;        /* when, since it was ready */
@@ -195,10 +210,19 @@ struct ngx_coord_redis_s {
 };
 
 
+/* the endpoint of the first line "server" */
+#define ngx_coord_redis_first(conf)                                           \
+    (((ngx_coord_endpoint_t **) (conf)->servers->elts)[0])
+
+
 /* ngx_coord_redis_conn.c */
 
-/* creates a connection; the owner starts it.  NULL: no memory */
+/*
+ * Creates a connection to an endpoint, which must outlive it; the owner starts
+ * it.  NULL: no memory.
+ */
 ngx_coord_redis_conn_t *ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
+    ngx_coord_endpoint_t *endpoint,
     const ngx_coord_conn_actions_t *actions, void *data);
 
 /*
@@ -224,6 +248,12 @@ void ngx_coord_redis_conn_destroy(ngx_coord_redis_conn_t *conn);
 void ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure);
 
+/* the socket of an attempt has become writable or readable */
+void ngx_coord_redis_conn_established(ngx_coord_redis_conn_t *conn);
+
+
+/* ngx_coord_redis_log.c */
+
 /*
  * Logs "text: detail" with the store and its address, at most once a second
  * per class of failure, and counts what it leaves out.  AUTH, and that an
@@ -233,8 +263,49 @@ void ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_err_t err, const char *text,
     ngx_str_t *detail);
 
-/* the socket of an attempt has become writable or readable */
-void ngx_coord_redis_conn_established(ngx_coord_redis_conn_t *conn);
+/* the handler of conn->log: store and address */
+u_char *ngx_coord_redis_conn_log_error(ngx_log_t *log, u_char *buf,
+    size_t len);
+
+
+/* ngx_coord_redis_lookup.c */
+
+/*
+ * Asks the resolver for the addresses of the endpoint.  NGX_OK: handler()
+ * comes exactly once, maybe before this returns, unless the connection is
+ * closed; without an answer the last good addresses stay.  NGX_ERROR: it does
+ * not come.
+ */
+ngx_int_t ngx_coord_redis_conn_lookup(ngx_coord_redis_conn_t *conn,
+    ngx_coord_conn_handler_pt handler);
+
+
+/* ngx_coord_redis_tls.c */
+
+/*
+ * Begins TLS on a connected socket; handler() comes exactly once, maybe before
+ * this returns, unless the connection is closed: NGX_OK, or NGX_ERROR, logged.
+ */
+void ngx_coord_redis_tls_start(ngx_coord_redis_conn_t *conn,
+    ngx_coord_conn_secured_pt handler);
+
+/*
+ * A write has failed: with TLS 1.3 a server refuses a certificate of ours when
+ * the handshake is done, and has said why.
+ */
+void ngx_coord_redis_tls_refused(ngx_coord_redis_conn_t *conn);
+
+/* ends TLS quietly: nothing is sent, nothing is waited for */
+void ngx_coord_redis_tls_end(ngx_connection_t *c);
+
+/* frees the session of an endpoint */
+void ngx_coord_redis_tls_forget(ngx_coord_endpoint_t *endpoint);
+
+/*
+ * What OpenSSL has said last, for the log; NULL: nothing.  Valid until it says
+ * more.
+ */
+ngx_str_t *ngx_coord_redis_tls_reason(ngx_coord_redis_conn_t *conn);
 
 
 /* ngx_coord_redis_io.c */

@@ -3,8 +3,7 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * What goes over a connection: the handshake, reading and writing.  Bytes go
- * through c->recv() and c->send() only, so that TLS can stand between
- * CONNECTING and HANDSHAKE.
+ * through c->recv() and c->send() only, which may be those of TLS.
  */
 
 
@@ -72,12 +71,14 @@ static size_t
 ngx_coord_redis_conn_hello_size(ngx_coord_redis_conn_t *conn)
 {
     ngx_coord_redis_conf_t  *conf;
+    ngx_coord_auth_t  *auth;
 
     conf = conn->conf;
+    auth = conn->endpoint->auth;
 
     return sizeof("*3" CRLF "$4" CRLF "AUTH" CRLF) - 1
-           + ngx_coord_redis_bulk_size(conf->username.len)
-           + ngx_coord_redis_bulk_size(conf->password.len)
+           + ngx_coord_redis_bulk_size(auth->username.len)
+           + ngx_coord_redis_bulk_size(auth->password.len)
            + sizeof("*2" CRLF "$6" CRLF "SELECT" CRLF) - 1
            + ngx_coord_redis_bulk_size(NGX_INT_T_LEN)
            + sizeof("*3" CRLF "$6" CRLF "CLIENT" CRLF
@@ -95,19 +96,21 @@ ngx_coord_redis_conn_hello(ngx_coord_redis_conn_t *conn, u_char *p)
     u_char                  *last, number[NGX_INT_T_LEN];
     u_char                   pid[NGX_INT64_LEN];
     ngx_coord_redis_conf_t  *conf;
+    ngx_coord_auth_t  *auth;
 
     conf = conn->conf;
+    auth = conn->endpoint->auth;
 
-    if (conf->password.len) {
+    if (auth->password.len) {
         p = ngx_sprintf(p, "*%d" CRLF "$4" CRLF "AUTH" CRLF,
-                        conf->username.len ? 3 : 2);
+                        auth->username.len ? 3 : 2);
 
-        if (conf->username.len) {
-            p = ngx_coord_redis_bulk(p, conf->username.data,
-                                     conf->username.len);
+        if (auth->username.len) {
+            p = ngx_coord_redis_bulk(p, auth->username.data,
+                                     auth->username.len);
         }
 
-        p = ngx_coord_redis_bulk(p, conf->password.data, conf->password.len);
+        p = ngx_coord_redis_bulk(p, auth->password.data, auth->password.len);
     }
 
     if (conf->db) {
@@ -139,7 +142,9 @@ ngx_coord_redis_conn_hello(ngx_coord_redis_conn_t *conn, u_char *p)
 static ngx_coord_conn_step_e
 ngx_coord_redis_conn_step(ngx_coord_redis_conn_t *conn, ngx_uint_t step)
 {
-    if (step == NGX_COORD_STEP_AUTH && conn->conf->password.len == 0) {
+    if (step == NGX_COORD_STEP_AUTH
+        && conn->endpoint->auth->password.len == 0)
+    {
         step = NGX_COORD_STEP_SELECT;
     }
 
@@ -402,7 +407,8 @@ ngx_coord_redis_conn_recv(ngx_coord_redis_conn_t *conn, size_t *size)
     if (n == 0 || n == NGX_ERROR) {
         ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_CONNECT, 0,
                                  n ? "connection lost"
-                                   : "connection closed by the server", NULL);
+                                   : "connection closed by the server",
+                                 ngx_coord_redis_tls_reason(conn));
         return NGX_COORD_FAIL_CONNECT;
     }
 
@@ -562,8 +568,11 @@ ngx_coord_redis_conn_send(ngx_coord_redis_conn_t *conn)
             break;
         }
 
+        ngx_coord_redis_tls_refused(conn);
+
         ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_CONNECT, 0,
-                                 "connection lost", NULL);
+                                 "connection lost",
+                                 ngx_coord_redis_tls_reason(conn));
         ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
         return;
     }

@@ -100,7 +100,7 @@ ngx_coord_redis_error_text(ngx_coord_redis_conf_t *conf, u_char *buf,
     ngx_str_t *text)
 {
     u_char     *p;
-    ngx_str_t   s;
+    ngx_str_t   s, *password;
 
     s = *text;
 
@@ -110,8 +110,10 @@ ngx_coord_redis_error_text(ngx_coord_redis_conf_t *conf, u_char *buf,
         s.len = p - s.data;
     }
 
-    if (conf->password.len
-        && ngx_coord_redis_find(&s, conf->password.data, conf->password.len))
+    password = &conf->auth->password;
+
+    if (password->len
+        && ngx_coord_redis_find(&s, password->data, password->len))
     {
         for (s.len = 0; s.len < text->len; s.len++) {
             if (s.data[s.len] < 'A' || s.data[s.len] > 'Z') {

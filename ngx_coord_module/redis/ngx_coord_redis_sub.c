@@ -78,7 +78,8 @@ ngx_coord_redis_subscribe(ngx_coord_redis_t *redis,
     }
 
     sub->conn = ngx_coord_redis_conn_create(redis,
-                                            &ngx_coord_redis_sub_actions, sub);
+                                          ngx_coord_redis_first(redis->conf),
+                                          &ngx_coord_redis_sub_actions, sub);
     if (sub->conn == NULL) {
         ngx_free(sub);
         return NGX_ERROR;

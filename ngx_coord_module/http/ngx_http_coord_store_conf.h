@@ -1,0 +1,85 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Private to the files that read coord_store { ... }.
+ */
+
+
+#ifndef _NGX_HTTP_COORD_STORE_CONF_H_INCLUDED_
+#define _NGX_HTTP_COORD_STORE_CONF_H_INCLUDED_
+
+
+#include "ngx_http_coord_conf.h"
+#include "ngx_coord_store_redis.h"
+
+
+/* a line "server" as the configuration knows it */
+typedef struct {
+    ngx_coord_endpoint_t  endpoint;     /* first: read as its pointer */
+    u_char                    *file;
+    ngx_uint_t                 line;
+    unsigned                   tls:1;         /* rediss:// */
+} ngx_http_coord_server_conf_t;
+
+
+/* the lines "ssl_..." of a store */
+typedef struct {
+    ngx_str_t                  trusted;       /* empty: those of the system */
+    ngx_str_t                  certificate;
+    ngx_str_t                  key;
+    ngx_str_t                  name;
+    ngx_str_t                  ciphers;
+    ngx_str_t                  crl;
+    ngx_uint_t                 protocols;     /* 0: TLS 1.2 and 1.3 */
+    ngx_int_t                  depth;
+    ngx_flag_t                 verify;
+    ngx_flag_t                 used;          /* there is such a line */
+} ngx_http_coord_store_tls_t;
+
+
+/* a store as the configuration knows it */
+typedef struct {
+    ngx_coord_store_t          store;         /* first: read as its pointer */
+    ngx_coord_store_redis_t    redis;         /* store.data */
+    ngx_array_t                servers;       /* of the next, as pointers */
+    ngx_coord_auth_t     auth;          /* "username", "password_file" */
+    ngx_http_coord_store_tls_t  tls;
+} ngx_http_coord_store_conf_t;
+
+
+/* --- ngx_http_coord_store_server.c --- */
+
+/* the line "server" in coord_store; NGX_CONF_ERROR: logged */
+char *ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data);
+
+/*
+ * Settles what the lines "server" of a store mean, which depends on other
+ * lines.  NGX_CONF_ERROR: logged.
+ */
+char *ngx_http_coord_store_servers(ngx_conf_t *cf,
+    ngx_http_coord_store_conf_t *scf);
+
+
+/* --- ngx_http_coord_store_tls.c --- */
+
+/* the lines "ssl_..." in coord_store; NGX_CONF_ERROR: logged */
+char *ngx_http_coord_store_tls_str(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data);
+char *ngx_http_coord_store_tls_verify(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+char *ngx_http_coord_store_tls_depth(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_str_t *value, void *data);
+char *ngx_http_coord_store_tls_protocols(ngx_conf_t *cf,
+    ngx_coord_store_t *store, ngx_str_t *value, void *data);
+
+/*
+ * Makes the TLS context that these lines describe; it lives as long as the
+ * configuration.  NULL: logged.
+ */
+ngx_coord_tls_t *ngx_http_coord_store_tls(ngx_conf_t *cf,
+    ngx_http_coord_store_conf_t *scf);
+
+
+#endif /* _NGX_HTTP_COORD_STORE_CONF_H_INCLUDED_ */
