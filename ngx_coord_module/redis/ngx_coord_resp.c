@@ -32,7 +32,11 @@ struct ngx_coord_resp_s {
     ngx_uint_t                 nvalues;
     unsigned                   whole:1;   /* the values were handed out */
 
-    ngx_coord_resp_value_t     values[NGX_COORD_RESP_MAX_VALUES];
+    ngx_uint_t                 max_elements;
+    ngx_uint_t                 max_values;
+    ngx_uint_t                 nalloc;
+    ngx_coord_resp_value_t    *values;    /* inlined, or more of them */
+    ngx_coord_resp_value_t     inlined[NGX_COORD_RESP_MAX_VALUES];
 };
 
 
@@ -65,6 +69,7 @@ static void *ngx_coord_resp_create_bool(const redisReadTask *task, int b);
 #endif
 static void ngx_coord_resp_free_object(void *object);
 
+static ngx_int_t ngx_coord_resp_grow(ngx_coord_resp_t *resp);
 static ngx_coord_resp_value_t *ngx_coord_resp_push(ngx_coord_resp_t *resp,
     ngx_coord_resp_e type);
 static ngx_int_t ngx_coord_resp_reserve(ngx_coord_resp_t *resp, size_t len);
@@ -100,7 +105,12 @@ ngx_coord_resp_create(size_t max_reply, ngx_log_t *log)
         return NULL;
     }
 
-    ngx_memzero(resp, offsetof(ngx_coord_resp_t, values));
+    ngx_memzero(resp, offsetof(ngx_coord_resp_t, inlined));
+
+    resp->max_elements = NGX_COORD_RESP_MAX_ELEMENTS;
+    resp->max_values = NGX_COORD_RESP_MAX_VALUES;
+    resp->nalloc = NGX_COORD_RESP_MAX_VALUES;
+    resp->values = resp->inlined;
 
     resp->max_reply = max_reply;
     resp->log = log;
@@ -124,6 +134,10 @@ ngx_coord_resp_destroy(ngx_coord_resp_t *resp)
 
     if (resp->arena != NULL) {
         ngx_free(resp->arena);
+    }
+
+    if (resp->values != resp->inlined) {
+        ngx_free(resp->values);
     }
 
     ngx_free(resp);
@@ -303,7 +317,7 @@ ngx_coord_resp_create_array(const redisReadTask *task,
         return NULL;
     }
 
-    if ((size_t) n > NGX_COORD_RESP_MAX_ELEMENTS) {
+    if ((size_t) n > resp->max_elements) {
         resp->error = "too many elements";
         return NULL;
     }
@@ -393,6 +407,40 @@ ngx_coord_resp_create_bool(const redisReadTask *task, int b)
 #endif
 
 
+void
+ngx_coord_resp_limits(ngx_coord_resp_t *resp, ngx_uint_t elements,
+    ngx_uint_t values)
+{
+    resp->max_elements = elements;
+    resp->max_values = values;
+}
+
+
+static ngx_int_t
+ngx_coord_resp_grow(ngx_coord_resp_t *resp)
+{
+    ngx_coord_resp_value_t  *values;
+
+    values = ngx_alloc(2 * resp->nalloc * sizeof(ngx_coord_resp_value_t),
+                       resp->log);
+    if (values == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(values, resp->values,
+               resp->nvalues * sizeof(ngx_coord_resp_value_t));
+
+    if (resp->values != resp->inlined) {
+        ngx_free(resp->values);
+    }
+
+    resp->values = values;
+    resp->nalloc *= 2;
+
+    return NGX_OK;
+}
+
+
 static void
 ngx_coord_resp_free_object(void *object)
 {
@@ -405,8 +453,13 @@ ngx_coord_resp_push(ngx_coord_resp_t *resp, ngx_coord_resp_e type)
 {
     ngx_coord_resp_value_t  *v;
 
-    if (resp->nvalues == NGX_COORD_RESP_MAX_VALUES) {
+    if (resp->nvalues == resp->max_values) {
         resp->error = "too many values";
+        return NULL;
+    }
+
+    if (resp->nvalues == resp->nalloc && ngx_coord_resp_grow(resp) != NGX_OK) {
+        resp->error = "no memory";
         return NULL;
     }
 

@@ -53,6 +53,13 @@ ngx_coord_resp_t *ngx_coord_resp_create(size_t max_reply, ngx_log_t *log);
 void ngx_coord_resp_destroy(ngx_coord_resp_t *resp);
 
 /*
+ * Other bounds than the usual ones of an array and of a reply, for a server's
+ * list of what it has; before anything is read.
+ */
+void ngx_coord_resp_limits(ngx_coord_resp_t *resp, ngx_uint_t elements,
+    ngx_uint_t values);
+
+/*
  * Gives len bytes as read from the socket; they are copied.  NGX_ERROR: over
  * the limit or the stream is broken, the connection must be closed.
  */
