@@ -2,51 +2,15 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The client and its node: what is sent to it, what its replies mean.
+ * The client: its nodes, and which of them serves what.
  */
 
 
 #include "ngx_coord_redis_conn.h"
 
-#include <openssl/rand.h>
-
-
-#define NGX_COORD_CLOCK_INTERVAL     1000     /* milliseconds */
-#define NGX_COORD_BREAKER_AUTH       10000    /* milliseconds */
-
 
 static ngx_coord_redis_node_t *ngx_coord_redis_node(ngx_coord_redis_t *redis,
     ngx_uint_t slot, ngx_coord_lane_e lane);
-static ngx_int_t ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
-    ngx_coord_lane_e lane);
-static void ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node);
-static void ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
-    ngx_coord_resp_value_t *value, ngx_coord_nsec_t start);
-static ngx_uint_t ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn);
-static ngx_coord_fail_e ngx_coord_redis_node_reply(
-    ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
-static ngx_coord_fail_e ngx_coord_redis_node_answered(
-    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *reply);
-static ngx_coord_fail_e ngx_coord_redis_node_refused(
-    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *error);
-static void ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
-    ngx_coord_resp_value_t *error);
-static void ngx_coord_redis_node_version(ngx_coord_redis_node_t *node);
-static void ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
-    ngx_coord_fail_e failure, ngx_uint_t ready);
-
-static ngx_coord_fail_e ngx_coord_redis_admit(ngx_coord_redis_node_t *node);
-static void ngx_coord_redis_send_gated(ngx_coord_redis_node_t *node);
-
-
-static const ngx_coord_conn_actions_t  ngx_coord_redis_node_actions = {
-    ngx_coord_redis_node_ready,
-    ngx_coord_redis_node_expect,
-    ngx_coord_redis_node_reply,
-    ngx_coord_redis_node_closed
-};
 
 
 ngx_coord_redis_t *
@@ -67,7 +31,10 @@ ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
 
     for (lane = 0; lane < NGX_COORD_LANE_MAX; lane++) {
 
-        if (ngx_coord_redis_node_init(redis, lane) != NGX_OK) {
+        if (ngx_coord_redis_node_init(redis, redis->nodes, lane,
+                                      ngx_coord_redis_first(conf))
+            != NGX_OK)
+        {
             ngx_coord_redis_destroy(redis);
             return NULL;
         }
@@ -79,52 +46,10 @@ ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
 }
 
 
-static ngx_int_t
-ngx_coord_redis_node_init(ngx_coord_redis_t *redis, ngx_coord_lane_e lane)
-{
-    ngx_coord_redis_node_t  *node;
-
-    node = &redis->nodes[lane];
-
-    node->conn = ngx_coord_redis_conn_create(redis,
-                                        ngx_coord_redis_first(redis->conf),
-                                        &ngx_coord_redis_node_actions, node);
-    if (node->conn == NULL) {
-        return NGX_ERROR;
-    }
-
-    node->redis = redis;
-    node->lane = lane;
-    node->stats = redis->stats;
-
-    if (lane == NGX_COORD_LANE_DECISIONS) {
-
-        /* who reads of its trouble reads of the end */
-
-        node->conn->again = NGX_LOG_ERR;
-
-    } else {
-        node->stats = &redis->unseen;
-        node->conn->log.action = "moving bulk data";
-        node->conn->out_max = NGX_COORD_CONN_OUT_BULK;
-    }
-
-    ngx_queue_init(&node->calls);
-
-    ngx_coord_timer_init(&node->deadline, ngx_coord_redis_deadline, node,
-                         &node->conn->log);
-    node->deadline.event.cancelable = 1;
-
-    ngx_coord_redis_health_init(node);
-
-    return NGX_OK;
-}
-
-
 void
 ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 {
-    ngx_uint_t                    i, lane;
+    ngx_uint_t              i, lane;
     ngx_coord_endpoint_t  **endpoints;
 
     if (redis->sub != NULL) {
@@ -146,79 +71,11 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 }
 
 
-static void
-ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node)
-{
-    ngx_queue_t  calls;
-
-    if (node->conn == NULL) {
-        return;
-    }
-
-    /* the events log to the connection's log */
-
-    ngx_coord_timer_stop(&node->cooldown);
-    ngx_coord_timer_stop(&node->deadline);
-
-    if (node->conn->state == NGX_COORD_CONN_READY) {
-        (void) ngx_atomic_fetch_add(&node->stats->up, -1);
-    }
-
-    ngx_coord_redis_conn_destroy(node->conn);
-    node->conn = NULL;
-
-    ngx_queue_init(&calls);
-
-    if (!ngx_queue_empty(&node->calls)) {
-        ngx_queue_add(&calls, &node->calls);
-        ngx_queue_init(&node->calls);
-    }
-
-    ngx_coord_redis_end_all(node, &calls, NGX_COORD_FAIL_CONNECT);
-
-    if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
-        (void) ngx_atomic_fetch_add(&node->stats->breaker_open, -1);
-    }
-}
-
-
 ngx_int_t
 ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_coord_redis_call_t *call)
 {
-    ngx_coord_redis_node_t  *node;
-
-    node = ngx_coord_redis_node(redis, call->slot, call->lane);
-
-    call->state = NGX_COORD_CALL_WAITING;
-    call->sent = 0;
-    call->start = ngx_coord_monotonic();
-    call->deadline = ngx_current_msec + redis->conf->timeout;
-
-    call->failure = ngx_coord_redis_admit(node);
-
-    if (call->failure == NGX_COORD_FAIL_NONE
-        && node->conn->state == NGX_COORD_CONN_READY)
-    {
-        call->failure = ngx_coord_redis_encode(node, call);
-    }
-
-    if (call->failure != NGX_COORD_FAIL_NONE) {
-        call->state = NGX_COORD_CALL_IDLE;
-        (void) ngx_atomic_fetch_add(&redis->stats->failures[call->failure], 1);
-        return NGX_ERROR;
-    }
-
-    ngx_coord_redis_enqueue(node, call);
-    (void) ngx_atomic_fetch_add(&redis->stats->pending, 1);
-
-    if (call->state == NGX_COORD_CALL_SENT
-        && call->lane == NGX_COORD_LANE_DECISIONS
-        && ngx_current_msec - node->clock.asked >= NGX_COORD_CLOCK_INTERVAL)
-    {
-        ngx_coord_redis_clock_ask(node);
-    }
-
-    return NGX_AGAIN;
+    return ngx_coord_redis_node_send(
+               ngx_coord_redis_node(redis, call->slot, call->lane), call);
 }
 
 
@@ -249,56 +106,22 @@ ngx_coord_redis_now(ngx_coord_redis_t *redis, ngx_uint_t slot)
 ngx_uint_t
 ngx_coord_redis_serves(ngx_coord_redis_t *redis, ngx_uint_t slot)
 {
-    ngx_coord_redis_conn_t        *conn;
-    const ngx_coord_redis_need_t  *need;
-
-    need = redis->conf->need;
-    conn = ngx_coord_redis_node(redis, slot, NGX_COORD_LANE_DECISIONS)->conn;
-
-    /* not connected yet, or it does not tell */
-
-    if (need == NULL || conn == NULL || conn->version == 0) {
-        return 1;
-    }
-
-    return conn->version >= need->version;
+    return ngx_coord_redis_node_serves(
+               ngx_coord_redis_node(redis, slot, NGX_COORD_LANE_DECISIONS));
 }
 
 
 ngx_uint_t
 ngx_coord_redis_ready(ngx_coord_redis_t *redis)
 {
-    ngx_coord_redis_node_t  *node;
-
-    node = &redis->nodes[NGX_COORD_LANE_DECISIONS];
-
-    return node->conn != NULL
-           && node->conn->state == NGX_COORD_CONN_READY
-           && node->breaker == NGX_COORD_BREAKER_CLOSED;
+    return ngx_coord_redis_node_ok(&redis->nodes[NGX_COORD_LANE_DECISIONS]);
 }
 
 
 void
 ngx_coord_redis_push(ngx_coord_redis_t *redis)
 {
-    ngx_uint_t               lane;
-    ngx_coord_redis_conn_t  *conn;
-
-    for (lane = 0; lane < NGX_COORD_LANE_MAX; lane++) {
-        conn = redis->nodes[lane].conn;
-
-        if (conn != NULL
-            && conn->state == NGX_COORD_CONN_READY
-            && conn->flush.posted)
-        {
-            ngx_delete_posted_event(&conn->flush);
-
-            /* not behind what else is posted */
-
-            conn->deferred = NGX_COORD_CONN_DEFER;
-            ngx_coord_redis_conn_flush(&conn->flush);
-        }
-    }
+    ngx_coord_redis_nodes_push(redis->nodes);
 }
 
 
@@ -316,357 +139,4 @@ ngx_coord_redis_node(ngx_coord_redis_t *redis, ngx_uint_t slot,
     ngx_coord_lane_e lane)
 {
     return &redis->nodes[lane];
-}
-
-
-static void
-ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
-    ngx_coord_resp_value_t *value, ngx_coord_nsec_t start)
-{
-    ngx_coord_nsec_t          time, now;
-    ngx_coord_redis_node_t   *node;
-    ngx_coord_redis_conf_t   *conf;
-    ngx_coord_store_stats_t  *stats;
-
-    node = conn->data;
-    conf = node->redis->conf;
-    stats = node->stats;
-
-    (void) ngx_atomic_fetch_add(&stats->up, 1);
-
-    if (node->was_ready) {
-        (void) ngx_atomic_fetch_add(&stats->reconnects, 1);
-    }
-
-    node->was_ready = 1;
-    node->apart = 0;
-
-    ngx_coord_redis_node_version(node);
-
-    if (RAND_bytes((u_char *) &node->nonce, sizeof(uint64_t)) != 1) {
-        node->nonce = ((uint64_t) ngx_random() << 32)
-                      ^ (uint64_t) ngx_coord_monotonic();
-    }
-
-    now = ngx_coord_monotonic();
-
-    /* this may be another server: samples of the last connection are void */
-
-    node->clock.sampled = 0;
-
-    if (ngx_coord_redis_time(value, &time) == NGX_OK) {
-        ngx_coord_redis_clock_sample(node, time, start, now);
-    }
-
-    node->clock.asked = ngx_current_msec;
-
-    if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
-
-        if (now - start
-            <= (ngx_coord_nsec_t) conf->timeout * NGX_COORD_NSEC_PER_MSEC)
-        {
-            /* on probation: one more failure opens it again */
-
-            ngx_coord_redis_breaker_close(node, conf->breaker_failures
-                                                ? conf->breaker_failures - 1
-                                                : 0);
-
-        } else {
-            ngx_coord_redis_breaker_reopen(node);
-        }
-    }
-
-    ngx_coord_redis_send_gated(node);
-}
-
-
-/* what the server cannot do is told once, not at each connection */
-
-static void
-ngx_coord_redis_node_version(ngx_coord_redis_node_t *node)
-{
-    ngx_uint_t                     version;
-    ngx_coord_redis_t             *redis;
-    const ngx_coord_redis_need_t  *need;
-
-    redis = node->redis;
-    need = redis->conf->need;
-    version = node->conn->version;
-
-    if (node->lane != NGX_COORD_LANE_DECISIONS
-        || need == NULL
-        || version == redis->version)
-    {
-        return;
-    }
-
-    redis->version = version;
-
-    if (ngx_coord_redis_serves(redis, 0)) {
-        return;
-    }
-
-    ngx_log_error(NGX_LOG_ERR, &node->conn->log, 0,
-                  "coord redis: the server is version %ui.%ui, "
-                  "%ui.%ui is needed: %s",
-                  version / 100, version % 100, need->version / 100,
-                  need->version % 100, need->lacks);
-}
-
-
-static ngx_uint_t
-ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn)
-{
-    ngx_queue_t             *q;
-    ngx_coord_redis_node_t  *node;
-
-    node = conn->data;
-
-    if (ngx_queue_empty(&node->calls)) {
-        return 0;
-    }
-
-    q = ngx_queue_head(&node->calls);
-
-    return ngx_coord_redis_replies(ngx_queue_data(q, ngx_coord_redis_call_t,
-                                                  queue));
-}
-
-
-static ngx_coord_fail_e
-ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
-    ngx_coord_resp_value_t *value)
-{
-    ngx_int_t                rc;
-    ngx_queue_t             *q;
-    ngx_coord_redis_call_t  *call;
-    ngx_coord_redis_node_t  *node;
-    ngx_coord_resp_value_t  *reply, *error;
-
-    node = conn->data;
-
-    q = ngx_queue_head(&node->calls);
-    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
-
-    rc = ngx_coord_redis_check(call, value, &reply, &error);
-
-    if (rc == NGX_ERROR) {
-        ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
-                                 "a reply that is not of this call", NULL);
-        return NGX_COORD_FAIL_PROTOCOL;
-    }
-
-    if (rc == NGX_DECLINED) {
-        return ngx_coord_redis_node_refused(node, call, error);
-    }
-
-    return ngx_coord_redis_node_answered(node, call, reply);
-}
-
-
-/*
- * A command can fail by itself in a transaction that is executed: for its key,
- * or for what holds of the server, whose rules may have changed meanwhile.
- */
-
-static ngx_coord_fail_e
-ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *reply)
-{
-    ngx_uint_t               i;
-    ngx_coord_fail_e         failure, close;
-    ngx_coord_redis_call_t  *next;
-    ngx_coord_resp_value_t  *first, *error;
-
-    close = NGX_COORD_FAIL_NONE;
-
-    do {
-        next = ngx_coord_redis_joined(node, call);
-        first = reply;
-        error = NULL;
-
-        for (i = 0; i < call->ncommands; i++) {
-
-            failure = ngx_coord_redis_failure(reply);
-
-            if (failure != NGX_COORD_FAIL_NONE
-                && failure != NGX_COORD_FAIL_ERROR
-                && error == NULL)
-            {
-                error = reply;
-            }
-
-            reply += reply->next;
-        }
-
-        failure = NGX_COORD_FAIL_NONE;
-
-        if (error != NULL) {
-            failure = ngx_coord_redis_failure(error);
-            ngx_coord_redis_node_error(node, error);
-
-            if (ngx_coord_redis_error(&error->str)->close) {
-                close = failure;
-            }
-        }
-
-        ngx_coord_redis_answered(node, call, failure);
-        ngx_coord_redis_end(node, call, NGX_OK, first);
-
-        call = next;
-
-    } while (call != NULL);
-
-    return close;
-}
-
-
-static ngx_coord_fail_e
-ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error)
-{
-    ngx_coord_redis_call_t         *next;
-    const ngx_coord_redis_error_t  *e;
-
-    e = ngx_coord_redis_error(&error->str);
-
-    ngx_coord_redis_node_error(node, error);
-
-    do {
-        next = ngx_coord_redis_joined(node, call);
-
-        call->failure = e->failure;
-        ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
-
-        call = next;
-
-    } while (call != NULL);
-
-    return e->close ? e->failure : NGX_COORD_FAIL_NONE;
-}
-
-
-static void
-ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
-    ngx_coord_resp_value_t *error)
-{
-    u_char                          buf[NGX_COORD_LOG_TEXT];
-    ngx_str_t                       text;
-    const ngx_coord_redis_error_t  *e;
-
-    e = ngx_coord_redis_error(&error->str);
-    text = ngx_coord_redis_error_text(node->redis->conf, buf, &error->str);
-
-    ngx_coord_redis_conn_log(node->conn, e->failure, 0, "error reply", &text);
-
-    if (e->failure == NGX_COORD_FAIL_ERROR) {
-        node->failures = 0;
-
-    } else {
-        ngx_coord_redis_node_failed(node);
-    }
-
-    /* a command that is refused for what it is takes no others along again */
-
-    if (e->failure == NGX_COORD_FAIL_ERROR
-        || e->failure == NGX_COORD_FAIL_AUTH)
-    {
-        node->apart = 1;
-    }
-}
-
-
-static void
-ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
-    ngx_coord_fail_e failure, ngx_uint_t ready)
-{
-    ngx_queue_t              calls;
-    ngx_coord_redis_node_t  *node;
-
-    node = conn->data;
-    node->open = NULL;
-
-    if (ready) {
-        (void) ngx_atomic_fetch_add(&node->stats->up, -1);
-    }
-
-    /* what the calls have told about a ready connection was counted then */
-
-    if (!ready
-        || failure == NGX_COORD_FAIL_CONNECT
-        || failure == NGX_COORD_FAIL_PROTOCOL)
-    {
-        ngx_coord_redis_node_failed(node);
-    }
-
-    if (failure == NGX_COORD_FAIL_AUTH) {
-        ngx_coord_redis_breaker_open(node, NGX_COORD_BREAKER_AUTH);
-    }
-
-    ngx_queue_init(&calls);
-
-    if (!ngx_queue_empty(&node->calls)) {
-        ngx_queue_add(&calls, &node->calls);
-        ngx_queue_init(&node->calls);
-    }
-
-    ngx_coord_redis_end_all(node, &calls, failure);
-}
-
-
-static ngx_coord_fail_e
-ngx_coord_redis_admit(ngx_coord_redis_node_t *node)
-{
-    if (node->conn == NULL) {
-        return NGX_COORD_FAIL_CONNECT;
-    }
-
-    ngx_coord_redis_conn_connect(node->conn);
-
-    if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
-        return NGX_COORD_FAIL_BREAKER;
-    }
-
-    if (node->conn->state == NGX_COORD_CONN_DISCONNECTED) {
-        return NGX_COORD_FAIL_CONNECT;
-    }
-
-    if (node->pending >= node->redis->conf->max_pending) {
-        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_OVERFLOW, 0,
-                                 "\"max_pending\" calls are in flight", NULL);
-        return NGX_COORD_FAIL_OVERFLOW;
-    }
-
-    return NGX_COORD_FAIL_NONE;
-}
-
-
-/* ready: all that waits is encoded before any handler runs */
-
-static void
-ngx_coord_redis_send_gated(ngx_coord_redis_node_t *node)
-{
-    ngx_queue_t             *q, *next, failed;
-    ngx_coord_redis_call_t  *call;
-
-    ngx_queue_init(&failed);
-
-    for (q = ngx_queue_head(&node->calls);
-         q != ngx_queue_sentinel(&node->calls);
-         q = next)
-    {
-        next = ngx_queue_next(q);
-        call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
-
-        if (ngx_coord_redis_encode(node, call) == NGX_COORD_FAIL_NONE) {
-            continue;
-        }
-
-        ngx_coord_redis_skip_live(node, call);
-
-        ngx_queue_remove(q);
-        ngx_queue_insert_tail(&failed, q);
-    }
-
-    ngx_coord_redis_end_all(node, &failed, NGX_COORD_FAIL_OVERFLOW);
 }

@@ -6,7 +6,8 @@
  * over ngx_connection_t.  It knows commands, replies, deadlines and the state
  * of the server; it knows nothing of rates or leases.
  *
- *   ngx_coord_redis.c         create, send, replies
+ *   ngx_coord_redis.c         create, send, the node for a slot
+ *   ngx_coord_redis_node.c    a node: admission, replies
  *   ngx_coord_redis_call.c    transactions, alone or shared, deadlines
  *   ngx_coord_redis_health.c  breaker, server clock
  *   ngx_coord_redis_conn.c    socket, states, back-off

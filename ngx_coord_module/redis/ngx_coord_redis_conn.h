@@ -162,14 +162,14 @@ typedef struct {
 
 
 /*
- * A connection to a server and the calls that wait for it.  A client has one
- * for each lane; with a cluster it would have them per master, and
- * ngx_coord_redis_node() would choose.  A lane's troubles are its own: what
- * is told of the server (stats) is what the decisions see.
+ * A connection to a server and the calls that wait for it.  A server has one
+ * for each lane; ngx_coord_redis_node() chooses.  A lane's troubles are its
+ * own: what is told of the server (stats) is what the decisions see.
  */
 
 struct ngx_coord_redis_node_s {
     ngx_coord_redis_t         *redis;
+    ngx_coord_redis_node_t    *nodes;         /* of the same server, by lane */
     ngx_coord_redis_conn_t    *conn;
     ngx_coord_store_stats_t   *stats;
     ngx_coord_lane_e           lane;
@@ -369,6 +369,33 @@ u_char *ngx_coord_redis_nonce(u_char *p, uint64_t nonce);
 /* the reply to TIME in nanoseconds; NGX_ERROR: it is no such reply */
 ngx_int_t ngx_coord_redis_time(ngx_coord_resp_value_t *v,
     ngx_coord_nsec_t *time);
+
+
+/* ngx_coord_redis_node.c */
+
+/*
+ * Sets up a lane of a server's nodes, not connected; the endpoint outlives it.
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
+    ngx_coord_redis_node_t *nodes, ngx_coord_lane_e lane,
+    ngx_coord_endpoint_t *endpoint);
+
+/* closes its connection and ends its calls */
+void ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node);
+
+/* as ngx_coord_redis_send(), to this very node */
+ngx_int_t ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+
+/* 0 if its server is known to be older than conf->need */
+ngx_uint_t ngx_coord_redis_node_serves(ngx_coord_redis_node_t *node);
+
+/* 1 if its connection is ready and its breaker closed */
+ngx_uint_t ngx_coord_redis_node_ok(ngx_coord_redis_node_t *node);
+
+/* sends what is queued for the nodes of a server now */
+void ngx_coord_redis_nodes_push(ngx_coord_redis_node_t *nodes);
 
 
 /* ngx_coord_redis_call.c */
