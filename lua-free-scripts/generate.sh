@@ -230,7 +230,7 @@ FNR == 1 {
     sub(/:$/, "", field)
     seen[field] = 1
 
-    if (field == "keys") {
+    if (field == "keys" && $0 != "# keys: none") {
         for (i = 3; i <= NF; i++) {
             declare($i, FNR)
             is_key[$i] = 1
@@ -294,7 +294,7 @@ $0 == "EXEC" {
 
         if ($i !~ /[{}]/) {
 
-            if ($i !~ /^[A-Za-z0-9+.-]+$/) {
+            if ($i !~ /^[A-Za-z0-9+.*~-]+$/) {
                 fail(FNR, "\"" $i "\" cannot be a literal")
             }
 

@@ -120,6 +120,46 @@ const ngx_coord_metric_t  ngx_coord_metrics_table[] = {
       ngx_string("Time from sending an operation to its reply."),
       NGX_COORD_METRIC_HISTOGRAM, NGX_COORD_METRIC_LATENCY, 0, 1 },
 
+    { ngx_string("coord_events_listeners"),
+      ngx_string("event_listeners"),
+      ngx_string("Clients of this node that listen to channels of the store, "
+                 "counted for each channel."),
+      NGX_COORD_METRIC_GAUGE, NGX_COORD_METRIC_STORE,
+      ngx_coord_stat(event_listeners), 0 },
+
+    { ngx_string("coord_events_published_total"),
+      ngx_string("events_published"),
+      ngx_string("Messages of coord_publish that the store has taken."),
+      NGX_COORD_METRIC_COUNTER, NGX_COORD_METRIC_STORE,
+      ngx_coord_stat(events_published), 0 },
+
+    { ngx_string("coord_events_lost_total"),
+      ngx_string("events_lost"),
+      ngx_string("Messages of coord_publish that the store may not have "
+                 "taken."),
+      NGX_COORD_METRIC_COUNTER, NGX_COORD_METRIC_STORE,
+      ngx_coord_stat(events_lost), 0 },
+
+    { ngx_string("coord_events_heard_total"),
+      ngx_string("events_heard"),
+      ngx_string("Messages that workers heard for their clients, once for "
+                 "each worker and channel."),
+      NGX_COORD_METRIC_COUNTER, NGX_COORD_METRIC_STORE,
+      ngx_coord_stat(events_heard), 0 },
+
+    { ngx_string("coord_events_sent_total"),
+      ngx_string("events_sent"),
+      ngx_string("Messages sent to clients of coord_subscribe."),
+      NGX_COORD_METRIC_COUNTER, NGX_COORD_METRIC_STORE,
+      ngx_coord_stat(events_sent), 0 },
+
+    { ngx_string("coord_events_cut_total"),
+      ngx_string("events_cut"),
+      ngx_string("Clients of coord_subscribe that were too slow and were "
+                 "cut off."),
+      NGX_COORD_METRIC_COUNTER, NGX_COORD_METRIC_STORE,
+      ngx_coord_stat(events_cut), 0 },
+
     { ngx_null_string, ngx_null_string, ngx_null_string, 0, 0, 0, 0 }
 };
 

@@ -10,7 +10,10 @@
 
 
 typedef enum {
-    NGX_COORD_SCRIPT_FORGET = 0,
+    NGX_COORD_SCRIPT_EVENT_APPEND = 0,
+    NGX_COORD_SCRIPT_EVENT_PUBLISH,
+    NGX_COORD_SCRIPT_EVENT_READ,
+    NGX_COORD_SCRIPT_FORGET,
     NGX_COORD_SCRIPT_GCRA_GIVE,
     NGX_COORD_SCRIPT_GCRA_LIFE,
     NGX_COORD_SCRIPT_GCRA_PEEK,
@@ -60,6 +63,48 @@ typedef enum {
 
 /* the keys of one script, at most */
 #define NGX_COORD_SCRIPT_KEYS  4
+
+
+/* event_append.redis */
+
+enum {
+    NGX_COORD_EVENT_APPEND_K = 0,
+    NGX_COORD_EVENT_APPEND_N,
+    NGX_COORD_EVENT_APPEND_TEXT,
+    NGX_COORD_EVENT_APPEND_TTL,
+    NGX_COORD_EVENT_APPEND_MARK,
+    NGX_COORD_EVENT_APPEND_CHANNEL
+};
+
+#define NGX_COORD_EVENT_APPEND_NARGS  6
+
+
+/* event_publish.redis */
+
+enum {
+    NGX_COORD_EVENT_PUBLISH_CHANNEL = 0,
+    NGX_COORD_EVENT_PUBLISH_TEXT
+};
+
+#define NGX_COORD_EVENT_PUBLISH_NARGS  2
+
+
+/* event_read.redis */
+
+enum {
+    NGX_COORD_EVENT_READ_K = 0,
+    NGX_COORD_EVENT_READ_AFTER,
+    NGX_COORD_EVENT_READ_N
+};
+
+#define NGX_COORD_EVENT_READ_NARGS  3
+
+/* its replies */
+
+enum {
+    NGX_COORD_EVENT_READ_HEAD_REPLY = 0,
+    NGX_COORD_EVENT_READ_PAGE_REPLY = 1
+};
 
 
 /* forget.redis */
@@ -693,6 +738,87 @@ extern const ngx_coord_script_t
 
 
 #ifdef NGX_COORD_SCRIPT_TABLE
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_event_append_parts[] = {
+
+    { "*8\r\n"
+      "$4\r\nXADD\r\n",
+      14, NGX_COORD_EVENT_APPEND_K },
+    { "$6\r\nMAXLEN\r\n"
+      "$1\r\n~\r\n",
+      19, NGX_COORD_EVENT_APPEND_N },
+    { "$1\r\n*\r\n"
+      "$1\r\nm\r\n",
+      14, NGX_COORD_EVENT_APPEND_TEXT },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_EVENT_APPEND_K },
+    { "",
+      0, NGX_COORD_EVENT_APPEND_TTL },
+    { "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      17, NGX_COORD_EVENT_APPEND_K },
+    { "",
+      0, NGX_COORD_EVENT_APPEND_MARK },
+    { "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      17, NGX_COORD_EVENT_APPEND_CHANNEL },
+    { "",
+      0, NGX_COORD_EVENT_APPEND_TEXT },
+};
+
+
+static const u_char  ngx_coord_event_append_replies[] = {
+    NGX_COORD_REPLY_STRING,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_event_publish_parts[] = {
+
+    { "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      17, NGX_COORD_EVENT_PUBLISH_CHANNEL },
+    { "",
+      0, NGX_COORD_EVENT_PUBLISH_TEXT },
+};
+
+
+static const u_char  ngx_coord_event_publish_replies[] = {
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_event_read_parts[] = {
+
+    { "*6\r\n"
+      "$9\r\nXREVRANGE\r\n",
+      19, NGX_COORD_EVENT_READ_K },
+    { "$1\r\n+\r\n"
+      "$1\r\n-\r\n"
+      "$5\r\nCOUNT\r\n"
+      "$1\r\n1\r\n"
+      "*6\r\n"
+      "$6\r\nXRANGE\r\n",
+      48, NGX_COORD_EVENT_READ_K },
+    { "",
+      0, NGX_COORD_EVENT_READ_AFTER },
+    { "$1\r\n+\r\n"
+      "$5\r\nCOUNT\r\n",
+      18, NGX_COORD_EVENT_READ_N },
+};
+
+
+static const u_char  ngx_coord_event_read_replies[] = {
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_ARRAY
+};
 
 
 static const ngx_coord_script_part_t
@@ -2163,6 +2289,21 @@ static const u_char  ngx_coord_window_take_replies[] = {
 
 const ngx_coord_script_t
     ngx_coord_scripts[NGX_COORD_SCRIPT_MAX] = {
+
+    { ngx_string("event_append"),
+      NGX_COORD_EVENT_APPEND_NARGS, 4, 1, 3, 866,
+      ngx_coord_event_append_replies,
+      9, ngx_coord_event_append_parts },
+
+    { ngx_string("event_publish"),
+      NGX_COORD_EVENT_PUBLISH_NARGS, 1, 0, 0, 273,
+      ngx_coord_event_publish_replies,
+      2, ngx_coord_event_publish_parts },
+
+    { ngx_string("event_read"),
+      NGX_COORD_EVENT_READ_NARGS, 2, 1, 2, 341,
+      ngx_coord_event_read_replies,
+      4, ngx_coord_event_read_parts },
 
     { ngx_string("forget"),
       NGX_COORD_FORGET_NARGS, 1, 3, 3, 16,

@@ -54,6 +54,14 @@ typedef struct {
     ngx_atomic_t               latency[NGX_COORD_LATENCY_BUCKETS + 1];
     ngx_atomic_t               latency_usec;  /* sum */
     ngx_atomic_t               rtt_usec;      /* last clock sample */
+
+    /* messages of coord_publish and coord_subscribe */
+    ngx_atomic_t               event_listeners;   /* clients, all workers */
+    ngx_atomic_t               events_published;
+    ngx_atomic_t               events_lost;       /* they may be */
+    ngx_atomic_t               events_heard;
+    ngx_atomic_t               events_sent;       /* to clients */
+    ngx_atomic_t               events_cut;        /* clients: too slow */
 } ngx_coord_store_stats_t;
 
 

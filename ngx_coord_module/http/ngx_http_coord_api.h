@@ -16,7 +16,10 @@
 #include "ngx_http_coord_out.h"
 
 
-#define NGX_HTTP_COORD_API_READ   (NGX_HTTP_GET|NGX_HTTP_HEAD)
+#define NGX_HTTP_COORD_API_READ      (NGX_HTTP_GET|NGX_HTTP_HEAD)
+
+/* any_zone: ... and the feature has none */
+#define NGX_HTTP_COORD_API_NO_ZONE   2
 
 
 typedef struct ngx_http_coord_api_s  ngx_http_coord_api_t;
@@ -28,8 +31,8 @@ typedef struct ngx_http_coord_api_s  ngx_http_coord_api_t;
  *
  * ask: fills api->batch with operations on api->zone and api->key, by
  *     ngx_http_coord_api_op() and its like.  api->write tells a DELETE.
- *     NGX_OK: the batch is to be sent; a status: a problem, of which
- *     api->detail may say more.
+ *     NGX_OK: the batch is to be sent, or, if there is none, answer() has all;
+ *     a status: a problem, of which api->detail may say more.
  * answer: the operations stand and none has failed.  Writes the members of
  *     the JSON object.  NGX_OK: send it; NGX_AGAIN: a new api->batch is to be
  *     sent and answer called again; a status: a problem.
@@ -37,7 +40,7 @@ typedef struct ngx_http_coord_api_s  ngx_http_coord_api_t;
 struct ngx_http_coord_route_s {
     ngx_str_t                  name;         /* first part of the path */
     ngx_uint_t                 methods;      /* with "write" */
-    unsigned                   any_zone:1;   /* no zone in the path */
+    unsigned                   any_zone:2;   /* no zone in the path, ... */
 
     ngx_int_t                (*ask)(ngx_http_coord_api_t *api);
     ngx_int_t                (*answer)(ngx_http_coord_api_t *api,

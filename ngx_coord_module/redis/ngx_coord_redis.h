@@ -17,6 +17,7 @@
  *   ngx_coord_redis_io.c      handshake, reading, writing
  *   ngx_coord_redis_reply.c   error-reply classes, checking a transaction
  *   ngx_coord_redis_sub.c     the subscriber connection
+ *   ngx_coord_redis_channel.c its channels that come and go
  */
 
 
@@ -36,6 +37,32 @@ typedef void (*ngx_coord_redis_message_pt)(void *data, ngx_str_t *channel,
 
 /* the subscriber connection is (again) subscribed: messages may be missing */
 typedef void (*ngx_coord_redis_subscribed_pt)(void *data);
+
+
+/*
+ * Somebody who listens to a channel.  The caller fills the upper part; memory
+ * and channel are the caller's until ngx_coord_redis_unlisten().  Both
+ * handlers run inside the client: they post what they lead to, and neither
+ * listen nor unlisten.
+ */
+
+typedef struct ngx_coord_redis_listener_s  ngx_coord_redis_listener_t;
+
+struct ngx_coord_redis_listener_s {
+    ngx_str_t                  channel;
+
+    /* text is valid during the call */
+    void                     (*message)(ngx_coord_redis_listener_t *listener,
+                                        ngx_str_t *text);
+
+    /* messages come from now on, those before may be missing; each time */
+    void                     (*heard)(ngx_coord_redis_listener_t *listener);
+    void                      *data;
+
+    /* the client's */
+    void                      *entry;
+    ngx_queue_t                queue;
+};
 
 
 /* what a server that is too old cannot do, for the log */
@@ -258,6 +285,19 @@ ngx_uint_t ngx_coord_redis_ready(ngx_coord_redis_t *redis);
 ngx_int_t ngx_coord_redis_subscribe(ngx_coord_redis_t *redis,
     ngx_coord_redis_message_pt message,
     ngx_coord_redis_subscribed_pt subscribed, void *data);
+
+/*
+ * Subscribes to one more channel over the same connection, which is opened if
+ * there is none, and over each that replaces it.  NGX_OK: it is heard already,
+ * for somebody else; NGX_AGAIN: heard() will tell; NGX_ERROR: no memory.  A
+ * channel that the server refuses is asked for again every ten seconds.
+ */
+ngx_int_t ngx_coord_redis_listen(ngx_coord_redis_t *redis,
+    ngx_coord_redis_listener_t *listener);
+
+/* ends it; does nothing if it never listened */
+void ngx_coord_redis_unlisten(ngx_coord_redis_t *redis,
+    ngx_coord_redis_listener_t *listener);
 
 
 #endif /* _NGX_COORD_REDIS_H_INCLUDED_ */

@@ -2,12 +2,13 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The subscriber connection: the channels of the store, and a PING where it is
- * quiet, for a silent connection looks like one without messages.
+ * The subscriber connection: the channels of the store, then those that come
+ * and go with who listens, and a PING where it is quiet, for a silent
+ * connection looks like one without messages.
  */
 
 
-#include "ngx_coord_redis_conn.h"
+#include "ngx_coord_redis_channel.h"
 
 
 #define NGX_COORD_SUB_IDLE      10000    /* milliseconds without a message */
@@ -24,11 +25,18 @@ struct ngx_coord_redis_sub_s {
     ngx_coord_redis_subscribed_pt  subscribed;
     void                      *data;
 
+    ngx_coord_redis_channels_t  channels;     /* that come and go */
+
     ngx_coord_timer_t          ping;
     ngx_msec_t                 last;          /* something was received */
     ngx_uint_t                 missing;       /* channels not yet confirmed */
     unsigned                   waiting:1;     /* for a confirmation, a pong */
 };
+
+
+static ngx_coord_redis_sub_t *ngx_coord_redis_sub_create(
+    ngx_coord_redis_t *redis);
+static ngx_uint_t ngx_coord_redis_sub_fixed(ngx_coord_redis_sub_t *sub);
 
 
 static void ngx_coord_redis_sub_ready(ngx_coord_redis_conn_t *conn,
@@ -38,6 +46,13 @@ static u_char *ngx_coord_redis_sub_encode(ngx_coord_redis_sub_t *sub,
 static ngx_uint_t ngx_coord_redis_sub_expect(ngx_coord_redis_conn_t *conn);
 static ngx_coord_fail_e ngx_coord_redis_sub_reply(
     ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
+static ngx_int_t ngx_coord_redis_sub_take(ngx_coord_redis_sub_t *sub,
+    ngx_coord_resp_value_t *value);
+static ngx_int_t ngx_coord_redis_sub_heard(ngx_coord_redis_sub_t *sub,
+    ngx_coord_resp_value_t *value);
+static ngx_int_t ngx_coord_redis_sub_changed(ngx_coord_redis_sub_t *sub,
+    ngx_coord_resp_value_t *value, ngx_uint_t subscribed);
+static ngx_int_t ngx_coord_redis_sub_ponged(ngx_coord_redis_sub_t *sub);
 static ngx_coord_fail_e ngx_coord_redis_sub_refused(
     ngx_coord_redis_sub_t *sub, ngx_str_t *text);
 static void ngx_coord_redis_sub_confirmed(ngx_coord_redis_sub_t *sub);
@@ -45,6 +60,7 @@ static ngx_uint_t ngx_coord_redis_sub_is(ngx_coord_resp_value_t *array,
     ngx_int_t n, ngx_str_t *kind);
 static void ngx_coord_redis_sub_closed(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_uint_t ready);
+static void ngx_coord_redis_sub_watch(ngx_coord_redis_sub_t *sub);
 static void ngx_coord_redis_sub_ping(ngx_event_t *ev);
 
 
@@ -58,6 +74,7 @@ static const ngx_coord_conn_actions_t  ngx_coord_redis_sub_actions = {
 
 static ngx_str_t  ngx_coord_sub_message = ngx_string("message");
 static ngx_str_t  ngx_coord_sub_subscribe = ngx_string("subscribe");
+static ngx_str_t  ngx_coord_sub_unsubscribe = ngx_string("unsubscribe");
 static ngx_str_t  ngx_coord_sub_pong = ngx_string("pong");
 
 
@@ -72,9 +89,71 @@ ngx_coord_redis_subscribe(ngx_coord_redis_t *redis,
         return NGX_OK;
     }
 
-    sub = ngx_calloc(sizeof(ngx_coord_redis_sub_t), redis->cycle->log);
+    sub = ngx_coord_redis_sub_create(redis);
     if (sub == NULL) {
         return NGX_ERROR;
+    }
+
+    sub->message = message;
+    sub->subscribed = subscribed;
+    sub->data = data;
+
+    ngx_coord_redis_conn_start(sub->conn);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_coord_redis_listen(ngx_coord_redis_t *redis,
+    ngx_coord_redis_listener_t *listener)
+{
+    ngx_int_t               rc;
+    ngx_coord_redis_sub_t  *sub;
+
+    listener->entry = NULL;
+
+    sub = redis->sub;
+
+    if (sub == NULL) {
+        sub = ngx_coord_redis_sub_create(redis);
+        if (sub == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_coord_redis_conn_start(sub->conn);
+    }
+
+    rc = ngx_coord_redis_channels_add(&sub->channels, listener);
+
+    ngx_coord_redis_sub_watch(sub);
+
+    return rc;
+}
+
+
+void
+ngx_coord_redis_unlisten(ngx_coord_redis_t *redis,
+    ngx_coord_redis_listener_t *listener)
+{
+    if (redis->sub == NULL) {
+        return;
+    }
+
+    ngx_coord_redis_channels_remove(&redis->sub->channels, listener);
+
+    ngx_coord_redis_sub_watch(redis->sub);
+}
+
+
+static ngx_coord_redis_sub_t *
+ngx_coord_redis_sub_create(ngx_coord_redis_t *redis)
+{
+    ngx_coord_redis_sub_t  *sub;
+
+    sub = ngx_calloc(sizeof(ngx_coord_redis_sub_t), redis->cycle->log);
+    if (sub == NULL) {
+        return NULL;
     }
 
     sub->conn = ngx_coord_redis_conn_create(redis,
@@ -82,13 +161,12 @@ ngx_coord_redis_subscribe(ngx_coord_redis_t *redis,
                                           &ngx_coord_redis_sub_actions, sub);
     if (sub->conn == NULL) {
         ngx_free(sub);
-        return NGX_ERROR;
+        return NULL;
     }
 
     sub->redis = redis;
-    sub->message = message;
-    sub->subscribed = subscribed;
-    sub->data = data;
+
+    ngx_coord_redis_channels_init(&sub->channels, sub->conn);
 
     ngx_coord_timer_init(&sub->ping, ngx_coord_redis_sub_ping, sub,
                          &sub->conn->log);
@@ -98,9 +176,7 @@ ngx_coord_redis_subscribe(ngx_coord_redis_t *redis,
 
     redis->sub = sub;
 
-    ngx_coord_redis_conn_start(sub->conn);
-
-    return NGX_OK;
+    return sub;
 }
 
 
@@ -108,6 +184,8 @@ void
 ngx_coord_redis_sub_destroy(ngx_coord_redis_sub_t *sub)
 {
     ngx_coord_timer_stop(&sub->ping);
+
+    ngx_coord_redis_channels_done(&sub->channels);
 
     ngx_coord_redis_conn_destroy(sub->conn);
 
@@ -126,8 +204,14 @@ ngx_coord_redis_sub_ready(ngx_coord_redis_conn_t *conn,
     sub = conn->data;
 
     sub->last = ngx_current_msec;
-    sub->missing = sub->redis->conf->channels->nelts;
-    sub->waiting = 1;
+    sub->missing = ngx_coord_redis_sub_fixed(sub);
+    sub->waiting = (sub->missing != 0);
+
+    if (sub->missing == 0) {
+        ngx_coord_redis_channels_ready(&sub->channels);
+        ngx_coord_timer_start(&sub->ping, NGX_COORD_SUB_OVERDUE);
+        return;
+    }
 
     last = ngx_coord_redis_sub_encode(sub, &failure);
 
@@ -138,6 +222,15 @@ ngx_coord_redis_sub_ready(ngx_coord_redis_conn_t *conn,
     }
 
     ngx_coord_timer_start(&sub->ping, NGX_COORD_SUB_OVERDUE);
+}
+
+
+/* the number of channels that are subscribed to for ever */
+
+static ngx_uint_t
+ngx_coord_redis_sub_fixed(ngx_coord_redis_sub_t *sub)
+{
+    return sub->redis->conf->channels ? sub->redis->conf->channels->nelts : 0;
 }
 
 
@@ -187,47 +280,17 @@ static ngx_coord_fail_e
 ngx_coord_redis_sub_reply(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value)
 {
-    ngx_str_t               channel, text;
     ngx_coord_redis_sub_t  *sub;
 
     sub = conn->data;
     sub->last = ngx_current_msec;
 
-    if (ngx_coord_redis_sub_is(value, 3, &ngx_coord_sub_message)) {
-
-        if (sub->missing == 0
-            && ngx_coord_resp_string(ngx_coord_resp_element(value, 1),
-                                     &channel)
-               == NGX_OK
-            && ngx_coord_resp_string(ngx_coord_resp_element(value, 2), &text)
-               == NGX_OK)
-        {
-            sub->message(sub->data, &channel, &text);
-            return NGX_COORD_FAIL_NONE;
-        }
-
-        /* some channels are there, subscribed() has still to come */
-
-        if (sub->missing) {
-            return NGX_COORD_FAIL_NONE;
-        }
-
-    } else if (ngx_coord_redis_sub_is(value, 3, &ngx_coord_sub_subscribe)) {
-
-        if (sub->missing) {
-            ngx_coord_redis_sub_confirmed(sub);
-            return NGX_COORD_FAIL_NONE;
-        }
-
-    } else if (ngx_coord_redis_sub_is(value, 2, &ngx_coord_sub_pong)) {
-
-        if (sub->waiting && sub->missing == 0) {
-            sub->waiting = 0;
-            return NGX_COORD_FAIL_NONE;
-        }
-
-    } else if (value->type == NGX_COORD_RESP_ERROR) {
+    if (value->type == NGX_COORD_RESP_ERROR) {
         return ngx_coord_redis_sub_refused(sub, &value->str);
+    }
+
+    if (ngx_coord_redis_sub_take(sub, value) == NGX_OK) {
+        return NGX_COORD_FAIL_NONE;
     }
 
     ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
@@ -236,6 +299,119 @@ ngx_coord_redis_sub_reply(ngx_coord_redis_conn_t *conn,
     return NGX_COORD_FAIL_PROTOCOL;
 }
 
+
+/* NGX_ERROR: nobody has asked for this */
+
+static ngx_int_t
+ngx_coord_redis_sub_take(ngx_coord_redis_sub_t *sub,
+    ngx_coord_resp_value_t *value)
+{
+    if (ngx_coord_redis_sub_is(value, 3, &ngx_coord_sub_message)) {
+        return ngx_coord_redis_sub_heard(sub, value);
+    }
+
+    if (ngx_coord_redis_sub_is(value, 3, &ngx_coord_sub_subscribe)) {
+        return ngx_coord_redis_sub_changed(sub, value, 1);
+    }
+
+    if (ngx_coord_redis_sub_is(value, 3, &ngx_coord_sub_unsubscribe)) {
+        return ngx_coord_redis_sub_changed(sub, value, 0);
+    }
+
+    /* without a channel the connection is one as any other */
+
+    if (ngx_coord_redis_sub_is(value, 2, &ngx_coord_sub_pong)
+        || value->type == NGX_COORD_RESP_STATUS)
+    {
+        return ngx_coord_redis_sub_ponged(sub);
+    }
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_coord_redis_sub_heard(ngx_coord_redis_sub_t *sub,
+    ngx_coord_resp_value_t *value)
+{
+    ngx_int_t     rc;
+    ngx_str_t     channel, text, *fixed;
+    ngx_uint_t    i;
+
+    if (ngx_coord_resp_string(ngx_coord_resp_element(value, 1), &channel)
+        != NGX_OK
+        || ngx_coord_resp_string(ngx_coord_resp_element(value, 2), &text)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    /* some channels are there, subscribed() has still to come */
+
+    if (sub->missing) {
+        return NGX_OK;
+    }
+
+    rc = ngx_coord_redis_channels_message(&sub->channels, &channel, &text);
+
+    fixed = sub->redis->conf->channels ? sub->redis->conf->channels->elts
+                                       : NULL;
+
+    for (i = 0; i < ngx_coord_redis_sub_fixed(sub); i++) {
+
+        if (fixed[i].len == channel.len
+            && ngx_memcmp(fixed[i].data, channel.data, channel.len) == 0)
+        {
+            sub->message(sub->data, &channel, &text);
+            return NGX_OK;
+        }
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_coord_redis_sub_changed(ngx_coord_redis_sub_t *sub,
+    ngx_coord_resp_value_t *value, ngx_uint_t subscribed)
+{
+    ngx_str_t  channel;
+
+    if (sub->missing) {
+
+        if (!subscribed) {
+            return NGX_ERROR;
+        }
+
+        ngx_coord_redis_sub_confirmed(sub);
+        return NGX_OK;
+    }
+
+    if (ngx_coord_resp_string(ngx_coord_resp_element(value, 1), &channel)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_coord_redis_channels_reply(&sub->channels, &channel,
+                                          subscribed);
+}
+
+
+static ngx_int_t
+ngx_coord_redis_sub_ponged(ngx_coord_redis_sub_t *sub)
+{
+    if (!sub->waiting || sub->missing) {
+        return NGX_ERROR;
+    }
+
+    sub->waiting = 0;
+
+    return NGX_OK;
+}
+
+
+/* of a channel that comes and goes: it is asked for again some time later */
 
 static ngx_coord_fail_e
 ngx_coord_redis_sub_refused(ngx_coord_redis_sub_t *sub, ngx_str_t *text)
@@ -249,6 +425,13 @@ ngx_coord_redis_sub_refused(ngx_coord_redis_sub_t *sub, ngx_str_t *text)
 
     ngx_coord_redis_conn_log(sub->conn, e->failure, 0, "SUBSCRIBE failed",
                              &reason);
+
+    if (sub->missing == 0
+        && !e->close
+        && ngx_coord_redis_channels_error(&sub->channels) == NGX_OK)
+    {
+        return NGX_COORD_FAIL_NONE;
+    }
 
     return e->failure;
 }
@@ -271,6 +454,8 @@ ngx_coord_redis_sub_confirmed(ngx_coord_redis_sub_t *sub)
     if (sub->subscribed != NULL) {
         sub->subscribed(sub->data);
     }
+
+    ngx_coord_redis_channels_ready(&sub->channels);
 }
 
 
@@ -299,6 +484,35 @@ ngx_coord_redis_sub_closed(ngx_coord_redis_conn_t *conn,
     sub = conn->data;
 
     ngx_coord_timer_stop(&sub->ping);
+
+    ngx_coord_redis_channels_closed(&sub->channels);
+}
+
+
+/* commands may have been sent: their replies are due sooner than a PING */
+
+static void
+ngx_coord_redis_sub_watch(ngx_coord_redis_sub_t *sub)
+{
+    ngx_event_t  *ev;
+
+    ev = &sub->ping.event;
+
+    if (!sub->channels.ready || sub->channels.nasked == 0 || sub->waiting) {
+        return;
+    }
+
+    if (ev->timer_set
+        && (ngx_msec_int_t) (ev->timer.key - ngx_current_msec)
+           <= NGX_COORD_SUB_OVERDUE)
+    {
+        return;
+    }
+
+    sub->last = ngx_current_msec;
+
+    ngx_coord_timer_stop(&sub->ping);
+    ngx_coord_timer_start(&sub->ping, NGX_COORD_SUB_OVERDUE);
 }
 
 
@@ -309,11 +523,13 @@ ngx_coord_redis_sub_ping(ngx_event_t *ev)
 
     u_char                 *p;
     ngx_msec_t              quiet;
+    ngx_uint_t              waiting;
     ngx_coord_fail_e        failure;
 
     quiet = ngx_current_msec - sub->last;
+    waiting = (sub->waiting || sub->channels.nasked);
 
-    if (sub->waiting && quiet >= NGX_COORD_SUB_OVERDUE) {
+    if (waiting && quiet >= NGX_COORD_SUB_OVERDUE) {
         ngx_coord_redis_conn_log(sub->conn, NGX_COORD_FAIL_TIMEOUT, 0,
                                  "no reply, connection closed",
                                  NULL);
@@ -321,10 +537,12 @@ ngx_coord_redis_sub_ping(ngx_event_t *ev)
         return;
     }
 
-    if (sub->waiting) {
+    if (waiting) {
         ngx_add_timer(ev, NGX_COORD_SUB_OVERDUE - quiet);
         return;
     }
+
+    ngx_coord_redis_channels_retry(&sub->channels);
 
     if (quiet < NGX_COORD_SUB_IDLE) {
         ngx_add_timer(ev, NGX_COORD_SUB_IDLE - quiet);

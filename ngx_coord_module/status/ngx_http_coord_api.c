@@ -200,6 +200,10 @@ ngx_http_coord_api_path(ngx_http_request_t *r, ngx_http_coord_api_t *api)
 
     api->key = parts[n - 1];
 
+    if (api->route->any_zone == NGX_HTTP_COORD_API_NO_ZONE) {
+        return NGX_OK;
+    }
+
     return ngx_http_coord_api_zone(r, api,
                                    api->route->any_zone ? NULL : &parts[1]);
 }
@@ -384,6 +388,10 @@ ngx_http_coord_api_send(ngx_http_coord_api_t *api)
     r = api->request;
     api->stage++;
 
+    if (api->batch == NULL) {
+        return ngx_http_coord_api_respond(api);
+    }
+
     api->batch->handler = ngx_http_coord_api_done;
     api->batch->data = api;
 
@@ -471,7 +479,7 @@ ngx_http_coord_api_failed(ngx_http_coord_api_t *api)
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < api->batch->nops; i++) {
+    for (i = 0; api->batch && i < api->batch->nops; i++) {
         if (api->batch->ops[i].rc == NGX_ERROR) {
             return 1;
         }

@@ -135,6 +135,8 @@ struct ngx_coord_store_s {
     ngx_array_t               *channels;
     ngx_str_t                  wake;         /* the channel of news */
 
+    void                      *bus;          /* ngx_coord_bus.h; or NULL */
+
     /* of this worker, set in init_process: */
     ngx_coord_outage_t         outage;
     ngx_queue_t                completed;    /* of ngx_coord_batch_t */

@@ -176,6 +176,7 @@ ngx_coord_metrics_start_store(ngx_coord_store_t *store, ngx_uint_t slot)
     stats->pending = 0;
     stats->breaker_open = 0;
     stats->rtt_usec = 0;
+    stats->event_listeners = 0;
 
     store->stats = stats;
 }

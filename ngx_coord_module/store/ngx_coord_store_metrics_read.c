@@ -82,6 +82,7 @@ ngx_coord_metrics_sum(ngx_coord_store_stats_t *sum,
         sum->up += stats->up;
         sum->pending += stats->pending;
         sum->breaker_open += stats->breaker_open;
+        sum->event_listeners += stats->event_listeners;
         sum->rtt_usec = ngx_max(sum->rtt_usec, stats->rtt_usec);
     }
 
@@ -91,6 +92,11 @@ ngx_coord_metrics_sum(ngx_coord_store_stats_t *sum,
     sum->late += stats->late;
     sum->commands += stats->commands;
     sum->latency_usec += stats->latency_usec;
+    sum->events_published += stats->events_published;
+    sum->events_lost += stats->events_lost;
+    sum->events_heard += stats->events_heard;
+    sum->events_sent += stats->events_sent;
+    sum->events_cut += stats->events_cut;
 
     for (i = 0; i < NGX_COORD_FAIL_MAX; i++) {
         sum->failures[i] += stats->failures[i];
@@ -166,6 +172,7 @@ ngx_coord_metrics_minute(ngx_coord_store_t *store,
     minute->pending = 0;
     minute->breaker_open = 0;
     minute->rtt_usec = 0;
+    minute->event_listeners = 0;
 
     if (before) {
         ngx_coord_metrics_subtract(minute, &before->stats);
@@ -185,6 +192,11 @@ ngx_coord_metrics_subtract(ngx_coord_store_stats_t *stats,
     stats->late -= before->late;
     stats->commands -= before->commands;
     stats->latency_usec -= before->latency_usec;
+    stats->events_published -= before->events_published;
+    stats->events_lost -= before->events_lost;
+    stats->events_heard -= before->events_heard;
+    stats->events_sent -= before->events_sent;
+    stats->events_cut -= before->events_cut;
 
     for (i = 0; i < NGX_COORD_FAIL_MAX; i++) {
         stats->failures[i] -= before->failures[i];
