@@ -311,6 +311,30 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
 }
 
 
+# --- nodes of the fleet ---
+
+{
+    clear();
+
+    my %node = (l => '{k}', old => us(-9), ttl => 60_000, last => 9);
+
+    run('node_list', %node, node => "n$_", now => us($_)) for 3, 1, 2;
+    my $r = run('node_list', %node, node => 'n1', now => us(4));
+    is("$r->[0] @{ $r->[3] }", '0 n2 n3 n1', 'nodes: by their last news');
+    ttl_at_least('{k}', 50_000);
+
+    $r = run('node_list', %node, node => 'n4', now => us(5), old => us(3),
+             last => 1);
+    is("$r->[0] $r->[1] @{ $r->[3] }", '1 2 n1 n4',
+       'nodes: who was silent is gone');
+
+    run('node_tell', n => '{k}n', text => 'a text', ttl => 60_000);
+    ttl_at_least('{k}n', 50_000);
+    is(run('node_read', n => '{k}n')->[0], 'a text', 'nodes: what one tells');
+    is(run('node_read', n => '{k}m')->[0], undef, 'nodes: one that is not');
+}
+
+
 # --- idempotency ---
 
 {
@@ -410,29 +434,6 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
     $admin->command('ZADD', '{k}', 4, 'a', 5, 'b', 9, 'c');
     is_deeply(run('set_peek', k => '{k}', from => 5), [ 2, [ 'b', 5 ] ],
               'peek: what is over does not count');
-    clear();
-}
-
-
-# --- holds: the longest counts ---
-
-{
-    clear();
-    is(run('hold_peek', k => '{k}')->[0], -2, 'hold: none');
-
-    my @put = map { my ($end, $left) = @$_;
-                    [ run('hold_put', k => '{k}', tmp => '{k}:tmp',
-                          end => $end, left => $left)->[3],
-                      $admin->command('ZSCORE', '{k}', 't'),
-                      int($admin->command('PTTL', '{k}') / 1000 + 0.5),
-                      $admin->command('EXISTS', '{k}:tmp') ] }
-                  [ 9000, 60000 ], [ 8000, 50000 ], [ 9000, 70000 ],
-                  [ 9500, 90000 ];
-
-    is_deeply(\@put, [ [ 1, 9000, 60, 0 ], [ 0, 9000, 60, 0 ],
-                       [ 1, 9000, 70, 0 ], [ 1, 9500, 90, 0 ] ],
-              'hold: a shorter one leaves a longer one and its life');
-    cmp_ok(run('hold_peek', k => '{k}')->[0], '>', 80000, 'hold: its rest');
     clear();
 }
 

@@ -19,8 +19,6 @@ typedef enum {
     NGX_COORD_SCRIPT_GCRA_PEEK,
     NGX_COORD_SCRIPT_GCRA_SWAP,
     NGX_COORD_SCRIPT_GCRA_TAKE,
-    NGX_COORD_SCRIPT_HOLD_PEEK,
-    NGX_COORD_SCRIPT_HOLD_PUT,
     NGX_COORD_SCRIPT_IDEMPOTENCY_CLAIM,
     NGX_COORD_SCRIPT_IDEMPOTENCY_COMPLETE,
     NGX_COORD_SCRIPT_IDEMPOTENCY_DISCARD,
@@ -33,6 +31,9 @@ typedef enum {
     NGX_COORD_SCRIPT_LEASE_RENEW,
     NGX_COORD_SCRIPT_LEASE_TURN,
     NGX_COORD_SCRIPT_LOCK_TOKEN,
+    NGX_COORD_SCRIPT_NODE_LIST,
+    NGX_COORD_SCRIPT_NODE_READ,
+    NGX_COORD_SCRIPT_NODE_TELL,
     NGX_COORD_SCRIPT_SESSION_BIND,
     NGX_COORD_SCRIPT_SESSION_GET,
     NGX_COORD_SCRIPT_SESSION_REVOKE,
@@ -183,33 +184,6 @@ enum {
 };
 
 #define NGX_COORD_GCRA_TAKE_NARGS  10
-
-
-/* hold_peek.redis */
-
-enum {
-    NGX_COORD_HOLD_PEEK_K = 0
-};
-
-#define NGX_COORD_HOLD_PEEK_NARGS  1
-
-/* its replies */
-
-enum {
-    NGX_COORD_HOLD_PEEK_LEFT_REPLY = 0
-};
-
-
-/* hold_put.redis */
-
-enum {
-    NGX_COORD_HOLD_PUT_K = 0,
-    NGX_COORD_HOLD_PUT_END,
-    NGX_COORD_HOLD_PUT_TMP,
-    NGX_COORD_HOLD_PUT_LEFT
-};
-
-#define NGX_COORD_HOLD_PUT_NARGS  4
 
 
 /* idempotency_claim.redis */
@@ -412,6 +386,52 @@ enum {
 enum {
     NGX_COORD_LOCK_TOKEN_TOKEN_REPLY = 1
 };
+
+
+/* node_list.redis */
+
+enum {
+    NGX_COORD_NODE_LIST_L = 0,
+    NGX_COORD_NODE_LIST_NOW,
+    NGX_COORD_NODE_LIST_NODE,
+    NGX_COORD_NODE_LIST_OLD,
+    NGX_COORD_NODE_LIST_TTL,
+    NGX_COORD_NODE_LIST_LAST
+};
+
+#define NGX_COORD_NODE_LIST_NARGS  6
+
+/* its replies */
+
+enum {
+    NGX_COORD_NODE_LIST_NAMES_REPLY = 3
+};
+
+
+/* node_read.redis */
+
+enum {
+    NGX_COORD_NODE_READ_N = 0
+};
+
+#define NGX_COORD_NODE_READ_NARGS  1
+
+/* its replies */
+
+enum {
+    NGX_COORD_NODE_READ_TEXT_REPLY = 0
+};
+
+
+/* node_tell.redis */
+
+enum {
+    NGX_COORD_NODE_TELL_N = 0,
+    NGX_COORD_NODE_TELL_TEXT,
+    NGX_COORD_NODE_TELL_TTL
+};
+
+#define NGX_COORD_NODE_TELL_NARGS  3
 
 
 /* session_bind.redis */
@@ -1018,65 +1038,6 @@ static const u_char  ngx_coord_gcra_take_replies[] = {
 
 
 static const ngx_coord_script_part_t
-    ngx_coord_hold_peek_parts[] = {
-
-    { "*2\r\n"
-      "$4\r\nPTTL\r\n",
-      14, NGX_COORD_HOLD_PEEK_K },
-};
-
-
-static const u_char  ngx_coord_hold_peek_replies[] = {
-    NGX_COORD_REPLY_INTEGER
-};
-
-
-static const ngx_coord_script_part_t
-    ngx_coord_hold_put_parts[] = {
-
-    { "*5\r\n"
-      "$4\r\nZADD\r\n",
-      14, NGX_COORD_HOLD_PUT_K },
-    { "$2\r\nGT\r\n",
-      8, NGX_COORD_HOLD_PUT_END },
-    { "$1\r\nt\r\n"
-      "*6\r\n"
-      "$11\r\nZRANGESTORE\r\n",
-      29, NGX_COORD_HOLD_PUT_TMP },
-    { "",
-      0, NGX_COORD_HOLD_PUT_K },
-    { "",
-      0, NGX_COORD_HOLD_PUT_END },
-    { "",
-      0, NGX_COORD_HOLD_PUT_END },
-    { "$7\r\nBYSCORE\r\n"
-      "*3\r\n"
-      "$7\r\nPEXPIRE\r\n",
-      30, NGX_COORD_HOLD_PUT_TMP },
-    { "",
-      0, NGX_COORD_HOLD_PUT_LEFT },
-    { "*4\r\n"
-      "$4\r\nCOPY\r\n",
-      14, NGX_COORD_HOLD_PUT_TMP },
-    { "",
-      0, NGX_COORD_HOLD_PUT_K },
-    { "$7\r\nREPLACE\r\n"
-      "*2\r\n"
-      "$3\r\nDEL\r\n",
-      26, NGX_COORD_HOLD_PUT_TMP },
-};
-
-
-static const u_char  ngx_coord_hold_put_replies[] = {
-    NGX_COORD_REPLY_INTEGER,
-    NGX_COORD_REPLY_INTEGER,
-    NGX_COORD_REPLY_INTEGER,
-    NGX_COORD_REPLY_INTEGER,
-    NGX_COORD_REPLY_INTEGER
-};
-
-
-static const ngx_coord_script_part_t
     ngx_coord_idempotency_claim_parts[] = {
 
     { "*4\r\n"
@@ -1540,6 +1501,74 @@ static const u_char  ngx_coord_lock_token_replies[] = {
     NGX_COORD_REPLY_STATUS|NGX_COORD_REPLY_NIL,
     NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_node_list_parts[] = {
+
+    { "*4\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_NODE_LIST_L },
+    { "",
+      0, NGX_COORD_NODE_LIST_NOW },
+    { "",
+      0, NGX_COORD_NODE_LIST_NODE },
+    { "*4\r\n"
+      "$16\r\nZREMRANGEBYSCORE\r\n",
+      27, NGX_COORD_NODE_LIST_L },
+    { "$4\r\n-inf\r\n",
+      10, NGX_COORD_NODE_LIST_OLD },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_NODE_LIST_L },
+    { "",
+      0, NGX_COORD_NODE_LIST_TTL },
+    { "*4\r\n"
+      "$6\r\nZRANGE\r\n",
+      16, NGX_COORD_NODE_LIST_L },
+    { "$1\r\n0\r\n",
+      7, NGX_COORD_NODE_LIST_LAST },
+};
+
+
+static const u_char  ngx_coord_node_list_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_ARRAY
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_node_read_parts[] = {
+
+    { "*2\r\n"
+      "$3\r\nGET\r\n",
+      13, NGX_COORD_NODE_READ_N },
+};
+
+
+static const u_char  ngx_coord_node_read_replies[] = {
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_node_tell_parts[] = {
+
+    { "*5\r\n"
+      "$3\r\nSET\r\n",
+      13, NGX_COORD_NODE_TELL_N },
+    { "",
+      0, NGX_COORD_NODE_TELL_TEXT },
+    { "$2\r\nPX\r\n",
+      8, NGX_COORD_NODE_TELL_TTL },
+};
+
+
+static const u_char  ngx_coord_node_tell_replies[] = {
+    NGX_COORD_REPLY_STATUS
 };
 
 
@@ -2335,16 +2364,6 @@ const ngx_coord_script_t
       ngx_coord_gcra_take_replies,
       11, ngx_coord_gcra_take_parts },
 
-    { ngx_string("hold_peek"),
-      NGX_COORD_HOLD_PEEK_NARGS, 1, 1, 1, 14,
-      ngx_coord_hold_peek_replies,
-      1, ngx_coord_hold_peek_parts },
-
-    { ngx_string("hold_put"),
-      NGX_COORD_HOLD_PUT_NARGS, 5, 2, 7, 633,
-      ngx_coord_hold_put_replies,
-      11, ngx_coord_hold_put_parts },
-
     { ngx_string("idempotency_claim"),
       NGX_COORD_IDEMPOTENCY_CLAIM_NARGS, 7, 2, 7, 871,
       ngx_coord_idempotency_claim_replies,
@@ -2404,6 +2423,21 @@ const ngx_coord_script_t
       NGX_COORD_LOCK_TOKEN_NARGS, 3, 1, 3, 308,
       ngx_coord_lock_token_replies,
       5, ngx_coord_lock_token_parts },
+
+    { ngx_string("node_list"),
+      NGX_COORD_NODE_LIST_NARGS, 4, 1, 4, 731,
+      ngx_coord_node_list_replies,
+      9, ngx_coord_node_list_parts },
+
+    { ngx_string("node_read"),
+      NGX_COORD_NODE_READ_NARGS, 1, 1, 1, 13,
+      ngx_coord_node_read_replies,
+      1, ngx_coord_node_read_parts },
+
+    { ngx_string("node_tell"),
+      NGX_COORD_NODE_TELL_NARGS, 1, 1, 1, 277,
+      ngx_coord_node_tell_replies,
+      3, ngx_coord_node_tell_parts },
 
     { ngx_string("session_bind"),
       NGX_COORD_SESSION_BIND_NARGS, 7, 2, 7, 903,

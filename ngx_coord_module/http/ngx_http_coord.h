@@ -181,7 +181,6 @@ typedef struct {
     ngx_array_t                variables;     /* ngx_http_variable_t *, ours */
     ngx_coord_store_t         *local;         /* the built-in memory store */
     ngx_coord_metrics_t        metrics;
-    ngx_flag_t                 status;        /* coord_status is used */
     ngx_array_t                features;      /* by slot: pointers */
     ngx_array_t                steps[NGX_HTTP_COORD_STAGES];   /* in order */
     ngx_uint_t                 answers[NGX_HTTP_COORD_STAGES]; /* bits */

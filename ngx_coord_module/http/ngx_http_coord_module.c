@@ -11,6 +11,7 @@
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_client_net.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_coord_fleet.h"
 #include "ngx_coord_probe.h"
 #include "ngx_coord_lease.h"
 
@@ -344,8 +345,15 @@ ngx_http_coord_init(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    if ((mcf->zones.nelts || mcf->stores.nelts || mcf->status)
+    if ((mcf->zones.nelts || mcf->stores.nelts || mcf->metrics.status)
         && ngx_coord_metrics_add(cf, &mcf->metrics, &ngx_http_coord_module)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (mcf->metrics.status
+        && ngx_coord_fleet_add(cf, &mcf->metrics, &ngx_http_coord_module)
            != NGX_OK)
     {
         return NGX_ERROR;
@@ -451,8 +459,11 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
         }
     }
 
-    if (mcf->status) {
-        return ngx_coord_probe_start(&mcf->metrics, cycle);
+    if (mcf->metrics.status
+        && (ngx_coord_probe_start(&mcf->metrics, cycle) != NGX_OK
+            || ngx_coord_fleet_start(&mcf->metrics, cycle) != NGX_OK))
+    {
+        return NGX_ERROR;
     }
 
     return NGX_OK;
@@ -487,6 +498,7 @@ ngx_http_coord_exit_process(ngx_cycle_t *cycle)
 
     ngx_coord_store_exit(mcf->local);
 
+    ngx_coord_fleet_stop();
     ngx_coord_probe_stop();
     ngx_coord_metrics_stop(&mcf->metrics);
 }

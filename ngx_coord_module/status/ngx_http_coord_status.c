@@ -495,7 +495,7 @@ ngx_http_coord_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         mcf->metrics.keys = 1;
     }
 
-    mcf->status = 1;
+    mcf->metrics.status = 1;
     clcf->handler = ngx_http_coord_status_handler;
     ngx_http_coord_exempt(cf);
 
@@ -516,7 +516,7 @@ ngx_http_coord_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "is duplicate";
     }
 
-    mcf->status = 1;
+    mcf->metrics.status = 1;
     clcf->handler = ngx_http_coord_health_handler;
     ngx_http_coord_exempt(cf);
 

@@ -115,6 +115,12 @@ ngx_int_t ngx_http_coord_status_prom(ngx_http_coord_status_t *st,
 ngx_int_t ngx_http_coord_status_html(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
 
+/* the part of the fleet: the member "fleet" of the JSON, a part of the page */
+ngx_int_t ngx_http_coord_status_fleet_json(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out);
+ngx_int_t ngx_http_coord_status_fleet_html(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out);
+
 /* the members of one store, also for coord_health */
 void ngx_http_coord_status_json_store(ngx_http_coord_status_store_t *s,
     ngx_http_coord_out_t *out);

@@ -79,13 +79,19 @@ ngx_http_coord_status_html(ngx_http_coord_status_t *st,
         return NGX_ERROR;
     }
 
-    ngx_http_coord_out_text(out, "<h2>Stores</h2><div class=\"cards\">");
+    if (ngx_http_coord_status_fleet_html(st, out) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_out_text(out, "<h2>Stores, this node</h2>"
+                            "<div class=\"cards\">");
 
     for (i = 0; i < st->nstores; i++) {
         ngx_http_coord_status_html_store(&st->stores[i], out, i);
     }
 
-    ngx_http_coord_out_text(out, "</div><h2>Zones</h2><div class=\"cards\">");
+    ngx_http_coord_out_text(out, "</div><h2>Zones, this node</h2>"
+                            "<div class=\"cards\">");
 
     for (i = 0; /* void */ ; i++) {
         zone = ngx_http_coord_status_zone(st, i);
@@ -202,7 +208,7 @@ ngx_http_coord_status_html_head(ngx_http_coord_status_t *st,
 
     /* the time is for those without the script, which writes an age */
 
-    ngx_http_coord_out_printf(out, "</h1><span class=\"dim\">this node only, "
+    ngx_http_coord_out_printf(out, "</h1><span class=\"dim\">"
                               "<span data-v=\"workers\">%ui</span> workers"
                               "</span><span class=\"dim\" id=\"age\">as of %V"
                               "</span><span id=\"late\" role=\"status\"></span>"

@@ -86,6 +86,10 @@ ngx_http_coord_status_json(ngx_http_coord_status_t *st,
 
     ngx_http_coord_json_close(out, ']');
 
+    if (ngx_http_coord_status_fleet_json(st, out) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     ngx_http_coord_json_close(out, '}');
     ngx_http_coord_out_text(out, "\n");
 

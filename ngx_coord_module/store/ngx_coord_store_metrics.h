@@ -92,6 +92,9 @@ void ngx_coord_metrics_gauge(ngx_coord_zone_t *zone, ngx_coord_gauge_e gauge,
     ngx_int_t n);
 
 
+typedef struct ngx_coord_fleet_shm_s  ngx_coord_fleet_shm_t;
+
+
 /* what the configuration has: lists that grow until its end */
 typedef struct {
     ngx_array_t               *zones;        /* of ngx_coord_zone_t * */
@@ -99,7 +102,9 @@ typedef struct {
     ngx_coord_store_t         *local;        /* the built-in store */
     ngx_shm_zone_t            *shm_zone;
     ngx_coord_metrics_shm_t   *shm;
+    ngx_coord_fleet_shm_t     *fleet;        /* in shm; NULL: not told */
     ngx_uint_t                 keys;         /* refused keys are to be kept */
+    ngx_uint_t                 status;       /* there is a page for it */
 } ngx_coord_metrics_t;
 
 

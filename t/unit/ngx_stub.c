@@ -221,6 +221,20 @@ ngx_sprintf(u_char *buf, const char *fmt, ...)
 
 
 u_char *
+ngx_slprintf(u_char *buf, u_char *last, const char *fmt, ...)
+{
+    u_char   *p;
+    va_list   args;
+
+    va_start(args, fmt);
+    p = ngx_vslprintf(buf, last, fmt, args);
+    va_end(args);
+
+    return p;
+}
+
+
+u_char *
 ngx_snprintf(u_char *buf, size_t max, const char *fmt, ...)
 {
     u_char   *p;

@@ -1,0 +1,351 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The fleet on the page and in the JSON: each node that tells of itself in the
+ * store, and the sum of those that do so now.
+ */
+
+
+#include "ngx_http_coord_status.h"
+#include "ngx_coord_fleet.h"
+
+
+/* zones of all nodes together that are summed up */
+#define NGX_HTTP_COORD_FLEET_ZONES  512
+
+
+typedef struct {
+    ngx_coord_fleet_node_t    *node;
+    ngx_coord_summary_t        summary;
+    ngx_coord_summary_zone_t   sum;          /* of its zones */
+} ngx_http_coord_status_node_t;
+
+
+typedef struct {
+    ngx_coord_summary_zone_t   sum;          /* over the nodes */
+    ngx_uint_t                 nodes;        /* that have it */
+} ngx_http_coord_status_shared_t;
+
+
+typedef struct {
+    ngx_array_t                nodes;        /* of .._status_node_t */
+    ngx_array_t                zones;        /* of .._status_shared_t */
+} ngx_http_coord_status_fleet_t;
+
+
+static ngx_int_t ngx_http_coord_status_fleet_look(
+    ngx_http_coord_status_t *st, ngx_http_coord_status_fleet_t *fleet);
+static ngx_int_t ngx_http_coord_status_fleet_zone(
+    ngx_http_coord_status_fleet_t *fleet, ngx_coord_summary_zone_t *zone);
+static void ngx_http_coord_status_fleet_add(ngx_coord_summary_zone_t *sum,
+    ngx_coord_summary_zone_t *zone);
+static void ngx_http_coord_status_fleet_json_node(
+    ngx_http_coord_status_node_t *n, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_fleet_json_sum(
+    ngx_coord_summary_zone_t *sum, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_fleet_html_node(
+    ngx_http_coord_status_node_t *n, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_fleet_html_sum(
+    ngx_coord_summary_zone_t *sum, ngx_http_coord_out_t *out);
+
+
+/* what cannot be read is left out: it may be of a later version */
+
+static ngx_int_t
+ngx_http_coord_status_fleet_look(ngx_http_coord_status_t *st,
+    ngx_http_coord_status_fleet_t *fleet)
+{
+    ngx_int_t                      rc;
+    ngx_str_t                      text;
+    ngx_uint_t                     i;
+    ngx_coord_summary_t            rest;
+    ngx_coord_fleet_node_t        *node;
+    ngx_coord_summary_zone_t       zone;
+    ngx_http_coord_status_node_t  *n;
+
+    if (ngx_array_init(&fleet->nodes, st->request->pool, 4,
+                       sizeof(ngx_http_coord_status_node_t))
+        != NGX_OK
+        || ngx_array_init(&fleet->zones, st->request->pool, 16,
+                          sizeof(ngx_http_coord_status_shared_t))
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; /* void */ ; i++) {
+        node = ngx_palloc(st->request->pool, sizeof(ngx_coord_fleet_node_t));
+        if (node == NULL) {
+            return NGX_ERROR;
+        }
+
+        if (ngx_coord_fleet_node(&st->conf->metrics, i, node) != NGX_OK) {
+            return NGX_OK;
+        }
+
+        text.data = node->text;
+        text.len = node->len;
+
+        if (ngx_coord_summary_read(&text, &rest) != NGX_OK) {
+            continue;
+        }
+
+        n = ngx_array_push(&fleet->nodes);
+        if (n == NULL) {
+            return NGX_ERROR;
+        }
+
+        n->node = node;
+        n->summary = rest;
+        ngx_memzero(&n->sum, sizeof(ngx_coord_summary_zone_t));
+
+        for ( ;; ) {
+            rc = ngx_coord_summary_zone(&rest, &zone);
+
+            if (rc != NGX_OK) {
+                break;
+            }
+
+            ngx_http_coord_status_fleet_add(&n->sum, &zone);
+
+            if (!node->silent
+                && ngx_http_coord_status_fleet_zone(fleet, &zone) != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+        }
+    }
+}
+
+
+static ngx_int_t
+ngx_http_coord_status_fleet_zone(ngx_http_coord_status_fleet_t *fleet,
+    ngx_coord_summary_zone_t *zone)
+{
+    ngx_uint_t                       i;
+    ngx_http_coord_status_shared_t  *shared;
+
+    shared = fleet->zones.elts;
+
+    for (i = 0; i < fleet->zones.nelts; i++) {
+
+        if (shared[i].sum.name.len == zone->name.len
+            && shared[i].sum.feature.len == zone->feature.len
+            && ngx_memcmp(shared[i].sum.name.data, zone->name.data,
+                          zone->name.len)
+               == 0
+            && ngx_memcmp(shared[i].sum.feature.data, zone->feature.data,
+                          zone->feature.len)
+               == 0)
+        {
+            shared[i].nodes++;
+            ngx_http_coord_status_fleet_add(&shared[i].sum, zone);
+
+            return NGX_OK;
+        }
+    }
+
+    if (fleet->zones.nelts == NGX_HTTP_COORD_FLEET_ZONES) {
+        return NGX_OK;
+    }
+
+    shared = ngx_array_push(&fleet->zones);
+    if (shared == NULL) {
+        return NGX_ERROR;
+    }
+
+    shared->sum = *zone;
+    shared->nodes = 1;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_status_fleet_add(ngx_coord_summary_zone_t *sum,
+    ngx_coord_summary_zone_t *zone)
+{
+    sum->total += zone->total;
+    sum->refused += zone->refused;
+    sum->bypassed += zone->bypassed;
+    sum->minute += zone->minute;
+    sum->minute_refused += zone->minute_refused;
+    sum->minute_bypassed += zone->minute_bypassed;
+}
+
+
+ngx_int_t
+ngx_http_coord_status_fleet_json(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t                       i;
+    ngx_http_coord_status_node_t    *nodes;
+    ngx_http_coord_status_fleet_t    fleet;
+    ngx_http_coord_status_shared_t  *zones;
+
+    if (ngx_http_coord_status_fleet_look(st, &fleet) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_json_open(out, "fleet", '{');
+    ngx_http_coord_json_open(out, "nodes", '[');
+
+    nodes = fleet.nodes.elts;
+
+    for (i = 0; i < fleet.nodes.nelts; i++) {
+        ngx_http_coord_status_fleet_json_node(&nodes[i], out);
+    }
+
+    ngx_http_coord_json_close(out, ']');
+    ngx_http_coord_json_open(out, "zones", '[');
+
+    zones = fleet.zones.elts;
+
+    for (i = 0; i < fleet.zones.nelts; i++) {
+        ngx_http_coord_json_open(out, NULL, '{');
+        ngx_http_coord_json_string(out, "feature", &zones[i].sum.feature);
+        ngx_http_coord_json_string(out, "zone", &zones[i].sum.name);
+        ngx_http_coord_json_number(out, "nodes", zones[i].nodes);
+        ngx_http_coord_status_fleet_json_sum(&zones[i].sum, out);
+        ngx_http_coord_json_close(out, '}');
+    }
+
+    ngx_http_coord_json_close(out, ']');
+    ngx_http_coord_json_close(out, '}');
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_status_fleet_json_node(ngx_http_coord_status_node_t *n,
+    ngx_http_coord_out_t *out)
+{
+    ngx_http_coord_json_open(out, NULL, '{');
+    ngx_http_coord_json_string(out, "node", &n->summary.node);
+    ngx_http_coord_json_bool(out, "self", n->node->self);
+    ngx_http_coord_json_bool(out, "silent", n->node->silent);
+    ngx_http_coord_json_number(out, "age_ms", n->node->age);
+    ngx_http_coord_json_string(out, "nginx", &n->summary.nginx);
+    ngx_http_coord_json_number(out, "workers", n->summary.workers);
+    ngx_http_coord_json_number(out, "uptime_seconds", n->summary.uptime);
+    ngx_http_coord_json_number(out, "trouble", n->summary.trouble);
+    ngx_http_coord_status_fleet_json_sum(&n->sum, out);
+    ngx_http_coord_json_close(out, '}');
+}
+
+
+static void
+ngx_http_coord_status_fleet_json_sum(ngx_coord_summary_zone_t *sum,
+    ngx_http_coord_out_t *out)
+{
+    ngx_http_coord_json_number(out, "total", sum->total);
+    ngx_http_coord_json_number(out, "refused", sum->refused);
+    ngx_http_coord_json_number(out, "bypassed", sum->bypassed);
+
+    ngx_http_coord_json_open(out, "rate", '{');
+    ngx_http_coord_json_seconds(out, "minute", sum->minute * 1000000 / 60);
+    ngx_http_coord_json_seconds(out, "minute_refused",
+                                sum->minute_refused * 1000000 / 60);
+    ngx_http_coord_json_seconds(out, "minute_bypassed",
+                                sum->minute_bypassed * 1000000 / 60);
+    ngx_http_coord_json_close(out, '}');
+}
+
+
+/* shown where there is more than one; the script writes the rows again */
+
+ngx_int_t
+ngx_http_coord_status_fleet_html(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t                       i;
+    ngx_http_coord_status_node_t    *nodes;
+    ngx_http_coord_status_fleet_t    fleet;
+    ngx_http_coord_status_shared_t  *zones;
+
+    if (ngx_http_coord_status_fleet_look(st, &fleet) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_out_printf(out, "<section id=\"fleet\"%s><h2>Fleet, last "
+                              "minute</h2><div class=\"wide\"><table><thead>"
+                              "<tr><th>node</th><th>nginx</th><th>workers</th>"
+                              "<th>a second</th><th>refused</th>"
+                              "<th>unprotected</th><th>trouble</th></tr>"
+                              "</thead><tbody id=\"nodes\">",
+                              fleet.nodes.nelts > 1 ? "" : " hidden");
+
+    nodes = fleet.nodes.elts;
+
+    for (i = 0; i < fleet.nodes.nelts; i++) {
+        ngx_http_coord_status_fleet_html_node(&nodes[i], out);
+    }
+
+    ngx_http_coord_out_text(out, "</tbody></table></div><div class=\"wide\">"
+                            "<table><thead><tr><th>zone, all nodes</th>"
+                            "<th>feature</th><th>nodes</th><th>a second</th>"
+                            "<th>refused</th><th>unprotected</th></tr></thead>"
+                            "<tbody id=\"shared\">");
+
+    zones = fleet.zones.elts;
+
+    for (i = 0; i < fleet.zones.nelts; i++) {
+        ngx_http_coord_out_text(out, "<tr><td>");
+        ngx_http_coord_out_html(out, &zones[i].sum.name);
+        ngx_http_coord_out_text(out, "</td><td>");
+        ngx_http_coord_out_html(out, &zones[i].sum.feature);
+        ngx_http_coord_out_printf(out, "</td><td>%ui</td>", zones[i].nodes);
+        ngx_http_coord_status_fleet_html_sum(&zones[i].sum, out);
+        ngx_http_coord_out_text(out, "</tr>");
+    }
+
+    ngx_http_coord_out_text(out, "</tbody></table></div></section>");
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_status_fleet_html_node(ngx_http_coord_status_node_t *n,
+    ngx_http_coord_out_t *out)
+{
+    ngx_http_coord_out_printf(out, "<tr class=\"%s\"><td>",
+                              n->node->silent ? "silent" : "");
+    ngx_http_coord_out_html(out, &n->summary.node);
+
+    if (n->node->self) {
+        ngx_http_coord_out_text(out, " <small>this node</small>");
+
+    } else if (n->node->silent) {
+        ngx_http_coord_out_printf(out, " <small>silent for %ui s</small>",
+                                  n->node->age / 1000);
+    }
+
+    ngx_http_coord_out_text(out, "</td><td>");
+    ngx_http_coord_out_html(out, &n->summary.nginx);
+    ngx_http_coord_out_printf(out, "</td><td>%ui</td>", n->summary.workers);
+    ngx_http_coord_status_fleet_html_sum(&n->sum, out);
+    ngx_http_coord_out_printf(out, "<td>%ui</td></tr>", n->summary.trouble);
+}
+
+
+/* a second, and shares of the last minute */
+
+static void
+ngx_http_coord_status_fleet_html_sum(ngx_coord_summary_zone_t *sum,
+    ngx_http_coord_out_t *out)
+{
+    uint64_t  all;
+
+    all = ngx_max(sum->minute, 1);
+
+    ngx_http_coord_out_printf(out, "<td>%uL.%uL</td><td>%uL.%uL%%</td>"
+                              "<td>%uL.%uL%%</td>",
+                              sum->minute / 60, sum->minute % 60 / 6,
+                              sum->minute_refused * 100 / all,
+                              sum->minute_refused * 1000 / all % 10,
+                              sum->minute_bypassed * 100 / all,
+                              sum->minute_bypassed * 1000 / all % 10);
+}

@@ -1,0 +1,191 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# The status page of any node shows all nodes of the store, each and together;
+# who falls silent is marked, then gone; what others write into the summaries
+# harms nobody.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+
+use JSON::PP;
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $admin = $redis->connect;
+
+my $http = <<'EOF';
+    coord_store main { server %%REDIS%%; }
+
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
+    coord_limit_conn_zone $arg_k "zone=two words:1m";
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+
+        location / {
+            coord_limit_req zone=one burst=2 nodelay;
+            coord_limit_conn "two words" 10;
+            empty_gif;
+        }
+
+        location = /status { coord_status; }
+    }
+EOF
+
+my ($a, $b) = map {
+    $t->node(name => $_, workers => 2, http => $http)->start
+} 'a', 'b';
+
+sub fleet { decode_json($_[0]->get('/status?format=json')->body)->{fleet} }
+sub others { grep { !$_->{self} } @{ fleet($_[0])->{nodes} } }
+sub zone { (grep { $_->{zone} eq $_[1] } @{ fleet($_[0])->{zones} })[0] }
+
+$a->get('/?k=1') for 1 .. 4;
+$b->get('/?k=1') for 1 .. 2;
+
+
+ok($t->wait_for(sub { others($a) == 1 && others($b) == 1 }, 20),
+   'each of two nodes sees the other one');
+
+my ($own) = grep { $_->{self} } @{ fleet($a)->{nodes} };
+my @keys = @{ $admin->command('KEYS', 'coord:st:*') };
+
+is(scalar @keys, 2, 'a summary of each in the store');
+ok((grep { $_ eq "coord:st:$own->{node}" } @keys), 'under its name');
+
+for my $key (@keys, 'coord:st') {
+    my $ttl = $admin->command('PTTL', $key);
+    ok($ttl > 0 && $ttl <= 15000, "$key lapses by itself");
+}
+
+is($own->{workers}, 2, 'workers');
+is($own->{total}, 4 + 3, 'decisions of this node, to the last one');
+is($own->{refused}, 1, 'refused ones');
+is((others($b))[0]{node}, $own->{node}, 'the other one gives it that name');
+
+
+# sums
+
+ok($t->wait_for(sub {
+    my $z = zone($b, 'one');
+    $z && $z->{nodes} == 2 && $z->{total} == 6 && $z->{refused} == 3
+}, 20), 'a zone of both nodes, summed up on the other one')
+    or diag(explain(fleet($b)));
+
+is(zone($a, 'two words')->{feature}, 'limit_conn', 'a name with a blank');
+
+my $page = $a->get('/status?format=html')->body;
+my $name = (others($a))[0]{node};
+like($page, qr{<section id="fleet"><h2>}, 'the page has the fleet');
+like($page, qr{<td>\Q$name\E</td><td>[\d.]+</td><td>2</td>},
+     'and the other node in it');
+
+
+# what is no summary, or lies about its name, is not shown
+
+my %bad = (
+    'evil-1' => '<script>alert(1)</script>',
+    'evil-2' => 'coord 1 evil-2 1.2.3 1 1 1',
+    'evil-3' => "coord 2 evil-3 1.2.3 1 1 1 0\n",
+    'evil-4' => $admin->command('GET', "coord:st:$name"),
+    'evil-5' => "coord 1 evil-5 1.2.3 x 1 1 0\n",
+    'evil-6' => 'x' x 100_000,
+    'evil-7' => "coord 1 evil-7 1.2.3 1 1 1 0\nzone limit_req 1 1 1 1 1 1\n",
+    "evil\n8" => "coord 1 evil\n8 1.2.3 1 1 1 0\n",
+    'evil' x 100 => 'x',
+);
+
+# a good one is the sign that all have been read
+
+my $good = 'good-"<b>&-1';
+my $text = "coord 1 $good 1.2.3 17 5 3 0\nlater thing\n"
+           . "zone limit_req 10 5 0 6 3 0 one\nzone broken\n";
+
+my $far = $admin->command('TIME')->[0] * 1_000_000 + 3_600_000_000;
+
+for my $evil (sort keys %bad) {
+    $admin->command('SET', "coord:st:$evil", $bad{$evil}, 'EX', 60);
+    $admin->command('ZADD', 'coord:st', $far, $evil);
+}
+
+$admin->command('LPUSH', 'coord:st:evil-9', 'x');
+$admin->command('ZADD', 'coord:st', $far, 'evil-9');
+$admin->command('SET', "coord:st:$good", $text, 'EX', 60);
+$admin->command('ZADD', 'coord:st', $far + 1, $good);
+
+ok($t->wait_for(sub { grep { $_->{node} eq $good } others($a) }, 20),
+   'a summary by hand is shown');
+
+my %seen = map { $_->{node} => $_ } others($a);
+is(join(' ', sort keys %seen), join(' ', sort $good, $name, 'evil-7'),
+   'and no bad one; one whose zones are bad has none');
+is($seen{$good}{total}, 10, 'what is good in it counts');
+is($seen{'evil-7'}{total}, 0, 'what is not does not');
+is(zone($a, 'one')->{total}, 16, 'it is in the sum');
+
+like($a->get('/status?format=html')->body,
+     qr{<td>good-&quot;&lt;b&gt;&amp;-1}, 'names are escaped');
+
+$admin->command('DEL', 'coord:st', map { "coord:st:$_" } keys %bad, $good);
+
+
+# a node that is gone: a mark first, then nothing
+
+$b->stop;
+
+ok($t->wait_for(sub {
+    my ($n) = grep { $_->{node} eq $name } others($a);
+    $n && $n->{silent} && $n->{age_ms} >= 8000
+}, 30), 'a node that is silent is marked');
+
+like($a->get('/status?format=html')->body,
+     qr{<tr class="silent"><td>\Q$name\E <small>silent for \d+ s</small>},
+     'on the page as well');
+
+is(zone($a, 'one')->{nodes}, 1, 'it is not in the sum');
+
+ok($t->wait_for(sub { !grep { $_->{node} eq $name } others($a) }, 30),
+   'and then it is gone');
+ok(!$admin->command('EXISTS', "coord:st:$name"), 'so is its summary');
+
+
+# a reload keeps the name; Redis frozen: the page answers, this node is on it
+
+$a->reload;
+is((grep { $_->{self} } @{ fleet($a)->{nodes} })[0]{node}, $own->{node},
+   'the same name after a reload');
+
+kill 'STOP', $redis->{pid};
+my $r = $a->get('/status?format=json', timeout => 5);
+is($r->status, 200, 'Redis frozen: the page answers');
+is(scalar(grep { $_->{self} } @{ decode_json($r->body)->{fleet}{nodes} }), 1,
+   'with this node');
+kill 'CONT', $redis->{pid};
+
+
+# without Redis there is no fleet
+
+{
+    my $m = $t->node(name => 'memory', http => <<'EOF')->start;
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { coord_limit_req zone=one; empty_gif; }
+        location = /status { coord_status; }
+    }
+EOF
+
+    is(scalar @{ fleet($m)->{nodes} }, 0, 'a memory store: no fleet');
+    like($m->get('/status?format=html')->body,
+         qr{<section id="fleet" hidden>}, 'and none on the page');
+}
+
+done_testing();
