@@ -15,6 +15,9 @@
 # make demo            two nodes, one Redis, until Ctrl-C; DEMO_ONCE=1: a check
 # make bench           ratios against stock nginx in the same run
 # make fuzz            the decoder of stored records, a minute (clang)
+# make deb             build/deb/libnginx-mod-http-coord_*.deb, for the nginx of
+#                      this Debian release
+# make deb-check       builds it in a minimal chroot, installs, uses, purges it
 # make lint            style, layers, generated files, compiler, cppcheck
 # make install-deps    installs all Debian packages that are missing
 # REDIS_SERVER=file    for demo, test and bench: valkey-server, or any other;
@@ -85,7 +88,8 @@ export NGINX_SRC NGINX_BINARY REDIS_SERVER SANITIZE
 test_env = TEST_NGINX_BINARY=$(binary) TEST_MODULE=$(CURDIR)/$(module) \
            TEST_UNIT=$(CURDIR)/$(out)/unit TEST_SANITIZE=$(SANITIZE)
 
-.PHONY: fuzz all module unit test check matrix demo bench lint clean \
+.PHONY: fuzz all module unit test check matrix demo bench deb deb-check lint \
+        clean \
         install-deps test-deps FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -183,6 +187,13 @@ bench:
 	@.ci/install-deps bench
 	@$(submake) module
 	@$(test_env) perl -I t/lib bench/run.pl
+
+deb:
+	@.ci/install-deps deb
+	@packaging/deb
+
+deb-check:
+	@packaging/check $(CELLS)
 
 lint:
 	@.ci/install-deps lint
