@@ -308,6 +308,26 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
     is(run('user_drop', i => '{k}', id => 's4')->[0], 0, 'user: dropped');
     is(run('user_revoke', i => '{k}')->[0], 1, 'user: revoke all');
     is($admin->command('EXISTS', '{k}'), 0, 'user: none is left');
+
+    # places that are numbered: who is in stays
+
+    clear();
+    my $in = together('user_seat', sub { seat("s$_[0]", $_[0], 5) },
+                      sub { $_[0][3] });
+    is($in, 5, 'seat: 5 of 20');
+    is($admin->command('ZCARD', '{k}'), 5, 'seat: and no more');
+    is($admin->command('EXISTS', '{k}:t'), 0, 'seat: nothing else is left');
+    ttl_at_least('{k}', 50_000);
+
+    my ($holder) = @{ $admin->command('ZRANGE', '{k}', 0, 0) };
+    is(run('user_seat', seat($holder, 30, 5))->[3], 1, 'seat: has one');
+    is(run('user_seat', seat('late', 31, 5))->[3], 0, 'seat: none');
+    is(run('user_check', i => '{k}', id => 'late')->[0], undef,
+       'seat: no trace');
+    run('user_drop', i => '{k}', id => $holder);
+    is(run('user_seat', seat('late', 32, 5))->[3], 1, 'seat: one is free');
+    is(run('user_seat', seat('later', 200, 5), old => us(100))->[3], 1,
+       'seat: of those that expired');
 }
 
 
@@ -777,6 +797,14 @@ sub user {
     return (i => '{k}', id => $id, now => us($at), old => us(-60),
             first => $most, last => $most + 9, beyond => -($most + 1),
             ttl => 60_000);
+}
+
+
+sub seat {
+    my ($id, $at, $most) = @_;
+
+    return (i => '{k}', tmp => '{k}:t', id => $id, now => us($at),
+            old => us(-60), limit => $most, ttl => 60_000);
 }
 
 

@@ -70,7 +70,10 @@ for my $c ([ 'coord_session zone=id;', qr/no request has a session in zone "id"/
            [ 'coord_session zone=z bind=${upstream_addr};',
              qr/"bind=\$\{upstream_addr\}" is empty/ ],
            [ 'coord_session zone=z bind=$ssl_client_fingerprint;',
-             qr/empty without "ssl_verify_client"/ ])
+             qr/empty without "ssl_verify_client"/ ],
+           [ 'coord_session zone=z user=$upstream_http_x_user '
+             . 'create=$upstream_http_x_id over=reject;',
+             qr/"over=" of "coord_session" does nothing/ ])
 {
     my ($good, $out) = check($c->[0], $zones);
     ok($good, "accepted: $c->[0]");
@@ -81,6 +84,11 @@ for my $c ([ 'coord_session zone=id;', qr/no request has a session in zone "id"/
 for my $c ('coord_session zone=id; coord_session_cookie sid;',
            'coord_session zone=z bind=$upstream learn=$upstream_addr;'
            . 'set $upstream 1;',
+           'coord_session zone=z user=$upstream_http_x_user '
+           . 'create=$upstream_cookie_x new=accept missing=pass;',
+           'coord_session zone=z user=$upstream_http_x_user; '
+           . 'coord_session_cookie sid rotate=$upstream_http_x_user;',
+           'coord_session zone=z user=$arg_u max_per_user=2 over=evict;',
            'coord_session off;',
            'coord_session zone=z revoked=1h bind=$arg_ssl_client_x;')
 {
@@ -88,6 +96,10 @@ for my $c ('coord_session zone=id; coord_session_cookie sid;',
 }
 
 for my $c ([ 'coord_session zone=z revoked=0;', qr/invalid time "0" in "revoked="/ ],
+           [ 'coord_session zone=z new=pass;',
+             qr/invalid value "pass" in "new=", it must be "accept" or "rej/ ],
+           [ 'coord_session zone=z user=$arg_u max_per_user=1 over=all;',
+             qr/invalid value "all" in "over=", it must be "evict" or "rej/ ],
            [ 'coord_session off zone=z;', qr/invalid parameter "off"/ ],
            [ 'coord_session off; coord_session zone=z;', qr/is duplicate/ ])
 {

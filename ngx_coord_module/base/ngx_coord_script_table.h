@@ -50,6 +50,7 @@ typedef enum {
     NGX_COORD_SCRIPT_USER_DROP,
     NGX_COORD_SCRIPT_USER_LIST,
     NGX_COORD_SCRIPT_USER_REVOKE,
+    NGX_COORD_SCRIPT_USER_SEAT,
     NGX_COORD_SCRIPT_USER_SEEN,
     NGX_COORD_SCRIPT_WAIT_CLEAR,
     NGX_COORD_SCRIPT_WAIT_ENTER,
@@ -449,6 +450,15 @@ enum {
 
 #define NGX_COORD_SESSION_BIND_NARGS  8
 
+/* its replies */
+
+enum {
+    NGX_COORD_SESSION_BIND_CREATED_REPLY = 0,
+    NGX_COORD_SESSION_BIND_RECORD_REPLY = 4,
+    NGX_COORD_SESSION_BIND_ENDED_REPLY = 5,
+    NGX_COORD_SESSION_BIND_LEFT_REPLY = 6
+};
+
 
 /* session_get.redis */
 
@@ -458,6 +468,14 @@ enum {
 };
 
 #define NGX_COORD_SESSION_GET_NARGS  2
+
+/* its replies */
+
+enum {
+    NGX_COORD_SESSION_GET_RECORD_REPLY = 0,
+    NGX_COORD_SESSION_GET_ENDED_REPLY = 1,
+    NGX_COORD_SESSION_GET_LEFT_REPLY = 2
+};
 
 
 /* session_revoke.redis */
@@ -470,6 +488,14 @@ enum {
 };
 
 #define NGX_COORD_SESSION_REVOKE_NARGS  4
+
+/* its replies */
+
+enum {
+    NGX_COORD_SESSION_REVOKE_USER_REPLY = 0,
+    NGX_COORD_SESSION_REVOKE_FOUND_REPLY = 1,
+    NGX_COORD_SESSION_REVOKE_BEFORE_REPLY = 2
+};
 
 
 /* session_set.redis */
@@ -587,6 +613,12 @@ enum {
 
 #define NGX_COORD_USER_ADD_NARGS  8
 
+/* its replies */
+
+enum {
+    NGX_COORD_USER_ADD_EVICTED_REPLY = 2
+};
+
 
 /* user_check.redis */
 
@@ -650,6 +682,27 @@ enum {
 
 enum {
     NGX_COORD_USER_REVOKE_COUNT_REPLY = 0
+};
+
+
+/* user_seat.redis */
+
+enum {
+    NGX_COORD_USER_SEAT_I = 0,
+    NGX_COORD_USER_SEAT_OLD,
+    NGX_COORD_USER_SEAT_NOW,
+    NGX_COORD_USER_SEAT_ID,
+    NGX_COORD_USER_SEAT_TMP,
+    NGX_COORD_USER_SEAT_LIMIT,
+    NGX_COORD_USER_SEAT_TTL
+};
+
+#define NGX_COORD_USER_SEAT_NARGS  7
+
+/* its replies */
+
+enum {
+    NGX_COORD_USER_SEAT_GRANTED_REPLY = 3
 };
 
 
@@ -2088,6 +2141,68 @@ static const u_char  ngx_coord_user_revoke_replies[] = {
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_user_seat_parts[] = {
+
+    { "*4\r\n"
+      "$16\r\nZREMRANGEBYSCORE\r\n",
+      27, NGX_COORD_USER_SEAT_I },
+    { "$4\r\n-inf\r\n",
+      10, NGX_COORD_USER_SEAT_OLD },
+    { "*4\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_USER_SEAT_I },
+    { "",
+      0, NGX_COORD_USER_SEAT_NOW },
+    { "",
+      0, NGX_COORD_USER_SEAT_ID },
+    { "*5\r\n"
+      "$11\r\nZRANGESTORE\r\n",
+      22, NGX_COORD_USER_SEAT_TMP },
+    { "",
+      0, NGX_COORD_USER_SEAT_I },
+    { "",
+      0, NGX_COORD_USER_SEAT_LIMIT },
+    { "",
+      0, NGX_COORD_USER_SEAT_LIMIT },
+    { "*3\r\n"
+      "$8\r\nRENAMENX\r\n",
+      18, NGX_COORD_USER_SEAT_I },
+    { "",
+      0, NGX_COORD_USER_SEAT_TMP },
+    { "*3\r\n"
+      "$4\r\nZREM\r\n",
+      14, NGX_COORD_USER_SEAT_I },
+    { "",
+      0, NGX_COORD_USER_SEAT_ID },
+    { "*3\r\n"
+      "$8\r\nRENAMENX\r\n",
+      18, NGX_COORD_USER_SEAT_TMP },
+    { "",
+      0, NGX_COORD_USER_SEAT_I },
+    { "*2\r\n"
+      "$3\r\nDEL\r\n",
+      13, NGX_COORD_USER_SEAT_TMP },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_USER_SEAT_I },
+    { "",
+      0, NGX_COORD_USER_SEAT_TTL },
+};
+
+
+static const u_char  ngx_coord_user_seat_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_user_seen_parts[] = {
 
     { "*6\r\n"
@@ -2518,6 +2633,11 @@ const ngx_coord_script_t
       NGX_COORD_USER_REVOKE_NARGS, 2, 1, 2, 31,
       ngx_coord_user_revoke_replies,
       2, ngx_coord_user_revoke_parts },
+
+    { ngx_string("user_seat"),
+      NGX_COORD_USER_SEAT_NARGS, 8, 2, 11, 1049,
+      ngx_coord_user_seat_replies,
+      18, ngx_coord_user_seat_parts },
 
     { ngx_string("user_seen"),
       NGX_COORD_USER_SEEN_NARGS, 2, 1, 2, 431,

@@ -26,7 +26,17 @@ const uint32_t  ngx_coord_session_steps[NGX_COORD_SESSION_STEPS] = {
     ngx_coord_step(READING),
 
     /* KNOWN */
-    ngx_coord_step(WRITING) | ngx_coord_step(PASSED) | ngx_coord_step(REFUSED),
+    ngx_coord_step(SEATING) | ngx_coord_step(WRITING) | ngx_coord_step(PASSED)
+    | ngx_coord_step(REFUSED),
+
+    /* SEATING */
+    ngx_coord_step(SEATED) | ngx_coord_step(FULL) | ngx_coord_step(FAILED),
+
+    /* SEATED */
+    ngx_coord_step(WRITING),
+
+    /* FULL: in a dry run it passes, and a response does */
+    ngx_coord_step(PASSED) | ngx_coord_step(REFUSED),
 
     /* WRITING */
     ngx_coord_step(WRITTEN) | ngx_coord_step(ENDED) | ngx_coord_step(FAILED),

@@ -21,6 +21,9 @@ typedef enum {
     NGX_COORD_SESSION_READING,     /* the store is asked for its record */
     NGX_COORD_SESSION_UNSURE,      /* the record names a user not asked yet */
     NGX_COORD_SESSION_KNOWN,       /* the record stands, or there is none */
+    NGX_COORD_SESSION_SEATING,     /* its user is asked for a place */
+    NGX_COORD_SESSION_SEATED,      /* and has one */
+    NGX_COORD_SESSION_FULL,        /* and has none: others exist */
     NGX_COORD_SESSION_WRITING,     /* the store is told what is to be bound */
     NGX_COORD_SESSION_WRITTEN,     /* what stands now is known */
     NGX_COORD_SESSION_ENDED,       /* revoked, or past its absolute life */

@@ -11,6 +11,10 @@
 #include "ngx_http_coord_session_state.h"
 
 
+/* requests with an id that has been replaced are on their way for so long */
+#define NGX_HTTP_COORD_SESSION_FLIGHT  (60 * NGX_COORD_NSEC_PER_SEC)
+
+
 static ngx_int_t ngx_http_coord_session_lookup_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_session_lookup_decide(ngx_http_request_t *r,
@@ -21,6 +25,8 @@ static ngx_int_t ngx_http_coord_session_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static void ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx,
     void *data);
+static ngx_uint_t ngx_http_coord_session_made(ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_session_use_t *use, ngx_str_t *key);
 static ngx_http_coord_session_state_t *ngx_http_coord_session_looked_up(
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_conf_t *scf,
     ngx_str_t *key);
@@ -34,9 +40,9 @@ static ngx_int_t ngx_http_coord_session_no_answer(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_session_verdict(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_refuse(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, ngx_uint_t why);
-static void ngx_http_coord_session_log(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, ngx_uint_t why);
+    ngx_http_coord_session_state_t *state, ngx_http_coord_session_why_e why);
+static ngx_uint_t ngx_http_coord_session_in_flight(
+    ngx_http_coord_session_state_t *state);
 
 
 ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
@@ -51,6 +57,8 @@ ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
       | ngx_coord_outcome_bit(REVOKED_DRY_RUN)
       | ngx_coord_outcome_bit(MISSING)
       | ngx_coord_outcome_bit(MISSING_DRY_RUN)
+      | ngx_coord_outcome_bit(REJECTED)
+      | ngx_coord_outcome_bit(REJECTED_DRY_RUN)
       | ngx_coord_outcome_bit(BYPASSED) | ngx_coord_outcome_bit(UNAVAILABLE)
       | ngx_coord_outcome_bit(DAMAGED),
       0,
@@ -77,14 +85,6 @@ ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
 };
 
 
-/* why a session is refused */
-
-#define NGX_HTTP_COORD_SESSION_MISSING    0
-#define NGX_HTTP_COORD_SESSION_MISMATCH   1
-#define NGX_HTTP_COORD_SESSION_REVOKED    2
-#define NGX_HTTP_COORD_SESSION_NO_ANSWER  3
-
-
 static const struct {
     ngx_str_t            code;
     ngx_str_t            what;
@@ -96,11 +96,17 @@ static const struct {
     { ngx_string("missing-session"), ngx_string("missing"),
       NGX_COORD_OUTCOME_MISSING, NGX_COORD_OUTCOME_MISSING_DRY_RUN },
 
+    { ngx_string("unknown-session"), ngx_string("unknown"),
+      NGX_COORD_OUTCOME_MISSING, NGX_COORD_OUTCOME_MISSING_DRY_RUN },
+
     { ngx_string("session-mismatch"), ngx_string("mismatch"),
       NGX_COORD_OUTCOME_MISMATCH, NGX_COORD_OUTCOME_MISMATCH_DRY_RUN },
 
     { ngx_string("session-revoked"), ngx_string("revoked"),
       NGX_COORD_OUTCOME_REVOKED, NGX_COORD_OUTCOME_REVOKED_DRY_RUN },
+
+    { ngx_string("too-many-sessions"), ngx_string("over max_per_user"),
+      NGX_COORD_OUTCOME_REJECTED, NGX_COORD_OUTCOME_REJECTED_DRY_RUN },
 
     { ngx_string("store-unavailable"), ngx_string("unavailable"),
       NGX_COORD_OUTCOME_UNAVAILABLE, NGX_COORD_OUTCOME_BYPASSED }
@@ -141,7 +147,7 @@ ngx_http_coord_session_lookup_begin(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (key.len == 0) {
+    if (key.len == 0 || ngx_http_coord_session_made(ctx, use, &key)) {
         return NGX_DECLINED;
     }
 
@@ -214,6 +220,22 @@ ngx_http_coord_session_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 }
 
 
+/* 1 if only sessions that exist are accepted, and key is that of a new id */
+
+static ngx_uint_t
+ngx_http_coord_session_made(ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_session_use_t *use, ngx_str_t *key)
+{
+    ngx_http_coord_session_client_t  *client;
+
+    client = ctx->state[ngx_http_coord_session_feature.slot];
+
+    return client
+           && use->unknown == NGX_HTTP_COORD_SESSION_REJECT
+           && ngx_http_coord_session_cookie_fresh(client, key);
+}
+
+
 static ngx_int_t
 ngx_http_coord_session_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
@@ -238,7 +260,7 @@ ngx_http_coord_session_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
             return NGX_ERROR;
         }
 
-        if (key.len == 0) {
+        if (key.len == 0 || ngx_http_coord_session_made(ctx, scf->use, &key)) {
             state->step = NGX_COORD_SESSION_ABSENT;
             return NGX_OK;
         }
@@ -475,7 +497,23 @@ ngx_http_coord_session_verdict(ngx_http_request_t *r,
         state->outcome = NGX_COORD_OUTCOME_REVOKED;
 
         return ngx_http_coord_session_refuse(r, state,
-                                             NGX_HTTP_COORD_SESSION_REVOKED);
+                                             NGX_HTTP_COORD_SESSION_ENDED);
+    }
+
+    if (state->step == NGX_COORD_SESSION_FULL) {
+        state->outcome = NGX_COORD_OUTCOME_NONE;
+
+        return ngx_http_coord_session_refuse(r, state,
+                                             NGX_HTTP_COORD_SESSION_TOO_MANY);
+    }
+
+    if (!record->found
+        && state->use->unknown == NGX_HTTP_COORD_SESSION_REJECT)
+    {
+        state->outcome = NGX_COORD_OUTCOME_NONE;
+
+        return ngx_http_coord_session_refuse(r, state,
+                                             NGX_HTTP_COORD_SESSION_UNKNOWN);
     }
 
     if (!record->found || record->created) {
@@ -512,7 +550,7 @@ ngx_http_coord_session_verdict(ngx_http_request_t *r,
 
 static ngx_int_t
 ngx_http_coord_session_refuse(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, ngx_uint_t why)
+    ngx_http_coord_session_state_t *state, ngx_http_coord_session_why_e why)
 {
     ngx_http_coord_problem_t  problem;
 
@@ -538,7 +576,8 @@ ngx_http_coord_session_refuse(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (why == NGX_HTTP_COORD_SESSION_REVOKED
+    if (why == NGX_HTTP_COORD_SESSION_ENDED
+        && !ngx_http_coord_session_in_flight(state)
         && ngx_http_coord_session_cookie_replace(r, &state->text) != NGX_OK)
     {
         return NGX_ERROR;
@@ -556,9 +595,26 @@ ngx_http_coord_session_refuse(ngx_http_request_t *r,
 }
 
 
-static void
+/*
+ * 1 if the request may have been on its way while another one of its client
+ * was answered with a new id, which another cookie would undo.
+ */
+
+static ngx_uint_t
+ngx_http_coord_session_in_flight(ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_nsec_t  since;
+
+    since = ngx_http_coord_session_revoked(state->use->zone->data)
+            - state->record.left;
+
+    return state->record.moved && since < NGX_HTTP_COORD_SESSION_FLIGHT;
+}
+
+
+void
 ngx_http_coord_session_log(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, ngx_uint_t why)
+    ngx_http_coord_session_state_t *state, ngx_http_coord_session_why_e why)
 {
     ngx_coord_op_t               op;
     ngx_http_coord_log_fields_t  fields;

@@ -16,6 +16,8 @@
 #define NGX_HTTP_COORD_SESSION_REJECT     0
 #define NGX_HTTP_COORD_SESSION_PASS       1
 #define NGX_HTTP_COORD_SESSION_REBIND     2
+#define NGX_HTTP_COORD_SESSION_EVICT      3
+#define NGX_HTTP_COORD_SESSION_ACCEPT     4
 
 
 /* the variables $coord_session_... */
@@ -25,10 +27,6 @@
 
 
 #define NGX_HTTP_COORD_SESSION_ID_LEN  (2 * NGX_COORD_ID_LEN)
-
-
-/* sessions that are ended in one batch: one transaction has 256 replies */
-#define NGX_HTTP_COORD_SESSION_PAGE    50
 
 
 /* coord_session_zone: the data of an ngx_coord_zone_t */
@@ -50,8 +48,10 @@ typedef struct {
     ngx_http_complex_value_t         *learn;
     ngx_http_complex_value_t         *user;
     ngx_uint_t                        max_per_user;
+    ngx_uint_t                        over;
     ngx_uint_t                        mismatch;
     ngx_uint_t                        missing;
+    ngx_uint_t                        unknown;   /* new= */
     ngx_uint_t                        on_failure;   /* or unset */
     unsigned                          learn_addr:1; /* a list of peers */
     unsigned                          client_cert:1; /* bind: $ssl_client_ */
@@ -78,6 +78,7 @@ typedef struct {
     ngx_str_t                         attributes;   /* all, from "; " on */
     ngx_uint_t                        flags;
     time_t                            expires;      /* 0: with the browser */
+    ngx_http_complex_value_t         *rotate;       /* NULL: never */
 } ngx_http_coord_session_cookie_t;
 
 
@@ -99,6 +100,8 @@ typedef struct ngx_http_coord_session_state_s  ngx_http_coord_session_state_t;
 /* of a client request, at the slot of the feature */
 typedef struct {
     ngx_str_t                         issued;    /* id; empty: none */
+    ngx_uint_t                        field;     /* of ctx->fields, from 1 */
+    ngx_uint_t                        fresh;     /* 1: the id is a new one */
     ngx_http_coord_session_state_t   *state;     /* NULL: no session */
     ngx_http_coord_hold_t             hold;      /* until that is stored */
 } ngx_http_coord_session_client_t;
@@ -158,12 +161,51 @@ ngx_int_t ngx_http_coord_session_cookie_issue(ngx_http_request_t *r);
 ngx_int_t ngx_http_coord_session_cookie_replace(ngx_http_request_t *r,
     ngx_str_t *key);
 
+/* where a key holds an id; NULL: it does not */
+u_char *ngx_http_coord_session_cookie_in(ngx_str_t *key, ngx_str_t *id);
+
+/* 1 if key holds an id that the client gets with this response */
+ngx_uint_t ngx_http_coord_session_cookie_fresh(
+    ngx_http_coord_session_client_t *client, ngx_str_t *key);
+
+/*
+ * The id that is to be in place of the one that the client of r has, once its
+ * response is sent; old is that one.  NGX_DECLINED: it is to stay; NGX_ERROR:
+ * as above.
+ */
+ngx_int_t ngx_http_coord_session_cookie_next(ngx_http_request_t *r,
+    ngx_str_t *old, ngx_str_t *id);
+
+/* sends it; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_session_cookie_rotate(ngx_http_request_t *r,
+    ngx_str_t *id);
+
 /* sends the cookie of the client anew if it is rolling; NGX_ERROR: no memory */
 ngx_int_t ngx_http_coord_session_cookie_roll(ngx_http_request_t *r);
 
 /* the getter of $coord_session_id: the id of the client, or the one issued */
 ngx_int_t ngx_http_coord_session_id_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+
+
+/* --- ngx_http_coord_session_use_conf.c --- */
+
+/* the setter of coord_session */
+char *ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/* 1 if a text has a variable whose name begins so */
+ngx_uint_t ngx_http_coord_session_names(ngx_str_t *text, const char *name);
+
+/*
+ * A time that is not 0, the text after "name=", in nanoseconds.  NGX_ERROR:
+ * logged.
+ */
+ngx_int_t ngx_http_coord_session_time(ngx_conf_t *cf, ngx_str_t *value,
+    const char *name, ngx_coord_nsec_t *ns);
+
+/* warns of what does not do what it seems to; once for each directive */
+void ngx_http_coord_session_warn(ngx_conf_t *cf,
+    ngx_http_coord_session_conf_t *conf);
 
 
 /* --- ngx_http_coord_session_cookie_conf.c --- */

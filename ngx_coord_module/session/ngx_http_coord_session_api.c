@@ -11,6 +11,10 @@
 #include "ngx_http_coord_session.h"
 
 
+/* sessions that are ended in one batch: one transaction has 256 replies */
+#define NGX_HTTP_COORD_SESSION_PAGE    50
+
+
 static ngx_int_t ngx_http_coord_session_api_ask(ngx_http_coord_api_t *api);
 static ngx_int_t ngx_http_coord_session_api_op(ngx_http_coord_api_t *api,
     const ngx_coord_op_type_t *type, size_t blob);

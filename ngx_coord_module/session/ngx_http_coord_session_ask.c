@@ -18,13 +18,23 @@ static void ngx_http_coord_session_unasked(
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_read(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_tell_gone(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static ngx_uint_t ngx_http_coord_session_to_seat(
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_tell_seat(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_tell_user(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_tell_add(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_tell_bind(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_tell_set(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_was_read(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_was_seated(
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_was_told(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
@@ -41,6 +51,7 @@ ngx_http_coord_session_pending(ngx_http_coord_session_state_t *state)
 
     case NGX_COORD_SESSION_NAMED:
     case NGX_COORD_SESSION_UNSURE:
+    case NGX_COORD_SESSION_SEATED:
         return 1;
 
     case NGX_COORD_SESSION_KNOWN:
@@ -64,6 +75,10 @@ ngx_http_coord_session_to_write(ngx_http_coord_session_state_t *state)
     record = &state->record;
 
     if (!record->found) {
+
+        if (use->unknown == NGX_HTTP_COORD_SESSION_REJECT) {
+            return 0;
+        }
 
         /* without anything to bind the response may bring a value */
 
@@ -106,7 +121,8 @@ ngx_http_coord_session_ask(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    return (state->step == NGX_COORD_SESSION_KNOWN)
+    return (state->step == NGX_COORD_SESSION_KNOWN
+            || state->step == NGX_COORD_SESSION_SEATED)
            ? ngx_http_coord_session_tell(r, state)
            : ngx_http_coord_session_read(r, state);
 }
@@ -174,6 +190,14 @@ ngx_http_coord_session_tell(ngx_http_request_t *r,
 
     ngx_http_coord_session_unasked(state);
 
+    if (ngx_http_coord_session_tell_gone(r, state) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_coord_session_to_seat(state)) {
+        return ngx_http_coord_session_tell_seat(r, state);
+    }
+
     /* the index first: a session whose user does not have it has ended */
 
     rc = ngx_http_coord_session_tell_user(r, state);
@@ -195,6 +219,68 @@ ngx_http_coord_session_tell(ngx_http_request_t *r,
     }
 
     return ngx_http_coord_session_step(state, NGX_COORD_SESSION_WRITING);
+}
+
+
+/* what the session was before is not one of its user's any more */
+
+static ngx_int_t
+ngx_http_coord_session_tell_gone(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t                  *op;
+    ngx_http_coord_ref_t             ref;
+    ngx_http_coord_session_state_t  *from;
+
+    from = state->from;
+
+    if (from == NULL || from->record.user_len == 0) {
+        return NGX_OK;
+    }
+
+    op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_drop,
+                                        from->record.user,
+                                        from->record.user_len, &ref);
+    if (op == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(op->id, from->id, NGX_COORD_ID_LEN);
+
+    return NGX_OK;
+}
+
+
+/* 1 if its user may have no place for it, and is to be asked before */
+
+static ngx_uint_t
+ngx_http_coord_session_to_seat(ngx_http_coord_session_state_t *state)
+{
+    return state->use->over == NGX_HTTP_COORD_SESSION_REJECT
+           && state->user.len
+           && !state->seated
+           && (state->record.user_len == 0
+               || (ngx_http_coord_session_other_user(state)
+                   && ngx_http_coord_session_to_move(state)));
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_tell_seat(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t  *op;
+
+    op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_seat,
+                                        state->user.key, state->user.len,
+                                        &state->add);
+    if (op == NULL) {
+        return NGX_ERROR;
+    }
+
+    op->u.session.max = state->use->max_per_user;
+
+    return ngx_http_coord_session_step(state, NGX_COORD_SESSION_SEATING);
 }
 
 
@@ -226,19 +312,11 @@ ngx_http_coord_session_tell_user(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_add,
-                                        state->user.key, state->user.len,
-                                        &state->add);
-    if (op == NULL
-        || (state->use->max_per_user
-            && ngx_coord_op_blob(op, NGX_COORD_SESSION_LIST
-                                     * sizeof(ngx_coord_session_item_t))
-               != NGX_OK))
+    if (!state->seated
+        && ngx_http_coord_session_tell_add(r, state) != NGX_OK)
     {
         return NGX_ERROR;
     }
-
-    op->u.session.max = state->use->max_per_user;
 
     if (!record->found) {
         return NGX_OK;
@@ -268,6 +346,30 @@ ngx_http_coord_session_tell_user(ngx_http_request_t *r,
 
 
 static ngx_int_t
+ngx_http_coord_session_tell_add(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t  *op;
+
+    op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_add,
+                                        state->user.key, state->user.len,
+                                        &state->add);
+    if (op == NULL
+        || (state->use->max_per_user
+            && ngx_coord_op_blob(op, NGX_COORD_SESSION_LIST
+                                     * sizeof(ngx_coord_session_item_t))
+               != NGX_OK))
+    {
+        return NGX_ERROR;
+    }
+
+    op->u.session.max = state->use->max_per_user;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
 ngx_http_coord_session_tell_bind(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
@@ -283,6 +385,7 @@ ngx_http_coord_session_tell_bind(ngx_http_request_t *r,
     }
 
     op->u.session.ttl = ngx_http_coord_session_life(state);
+    op->u.session.age = state->carried;
 
     ngx_http_coord_session_op_user(op, state);
 
@@ -335,6 +438,9 @@ ngx_http_coord_session_take(ngx_http_request_t *r,
 
     case NGX_COORD_SESSION_READING:
         return ngx_http_coord_session_was_read(r, state);
+
+    case NGX_COORD_SESSION_SEATING:
+        return ngx_http_coord_session_was_seated(state);
 
     case NGX_COORD_SESSION_WRITING:
         return ngx_http_coord_session_was_told(r, state);
@@ -406,10 +512,29 @@ ngx_http_coord_session_was_read(ngx_http_request_t *r,
 
 
 static ngx_int_t
+ngx_http_coord_session_was_seated(ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t  *add;
+
+    add = ngx_http_coord_session_result(state, state->add);
+
+    if (add->rc == NGX_ERROR) {
+        return ngx_http_coord_session_failed(state, add);
+    }
+
+    state->seated = (add->rc == NGX_OK);
+
+    return ngx_http_coord_session_step(state, state->seated
+                                              ? NGX_COORD_SESSION_SEATED
+                                              : NGX_COORD_SESSION_FULL);
+}
+
+
+static ngx_int_t
 ngx_http_coord_session_was_told(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
-    ngx_uint_t                 differs, other;
+    ngx_uint_t                 differs, other, added;
     ngx_coord_op_t            *get, *add;
     ngx_coord_session_t       *record;
     ngx_coord_session_step_e   step;
@@ -418,6 +543,11 @@ ngx_http_coord_session_was_told(ngx_http_request_t *r,
     add = ngx_http_coord_session_result(state, state->add);
 
     if (get && get->rc != NGX_OK) {
+
+        if (state->seated) {
+            ngx_http_coord_session_withdraw(state);
+        }
+
         return ngx_http_coord_session_failed(state, get);
     }
 
@@ -427,6 +557,7 @@ ngx_http_coord_session_was_told(ngx_http_request_t *r,
 
     record = &state->record;
     step = NGX_COORD_SESSION_WRITTEN;
+    added = (add || state->seated);
 
     differs = ngx_http_coord_session_differs(state);
     other = ngx_http_coord_session_other_user(state);
@@ -447,12 +578,12 @@ ngx_http_coord_session_was_told(ngx_http_request_t *r,
         state->value = state->bind;
     }
 
-    if (add && get == NULL) {
+    if (added && get == NULL) {
         record->user_len = state->user.len;
         ngx_memcpy(record->user, state->user.key, state->user.len);
     }
 
-    if (add && ngx_http_coord_session_other_user(state)) {
+    if (added && ngx_http_coord_session_other_user(state)) {
 
         /* another user was first */
 

@@ -17,13 +17,16 @@
 
 static ngx_int_t ngx_http_coord_session_cookie_send(ngx_http_request_t *r,
     ngx_http_coord_session_cookie_t *cookie, ngx_str_t *known);
+static ngx_int_t ngx_http_coord_session_cookie_new(ngx_http_request_t *r,
+    ngx_str_t *id);
+static ngx_int_t ngx_http_coord_session_cookie_set(ngx_http_request_t *r,
+    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id, ngx_uint_t fresh);
 static ngx_int_t ngx_http_coord_session_cookie_find(ngx_http_request_t *r,
     ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id);
 static ngx_int_t ngx_http_coord_session_cookie_pick(ngx_str_t *line,
     ngx_str_t *name, ngx_str_t *id);
-static ngx_int_t ngx_http_coord_session_cookie_field(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_cookie_t *cookie,
-    ngx_str_t *id);
+static ngx_int_t ngx_http_coord_session_cookie_text(ngx_http_request_t *r,
+    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id, ngx_str_t *value);
 
 
 static ngx_str_t  ngx_http_coord_set_cookie = ngx_string("Set-Cookie");
@@ -50,26 +53,92 @@ ngx_http_coord_session_cookie_issue(ngx_http_request_t *r)
 ngx_int_t
 ngx_http_coord_session_cookie_replace(ngx_http_request_t *r, ngx_str_t *key)
 {
-    size_t                          i;
     ngx_str_t                       id;
     ngx_http_coord_session_conf_t  *scf;
 
     scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_session_module);
 
     if (scf->cookie == NULL
-        || ngx_http_coord_session_cookie_find(r, scf->cookie, &id) != NGX_OK)
+        || ngx_http_coord_session_cookie_find(r, scf->cookie, &id) != NGX_OK
+        || ngx_http_coord_session_cookie_in(key, &id) == NULL)
     {
         return NGX_OK;
     }
 
-    for (i = 0; i + id.len <= key->len; i++) {
+    return ngx_http_coord_session_cookie_send(r, scf->cookie, NULL);
+}
 
-        if (ngx_memcmp(key->data + i, id.data, id.len) == 0) {
-            return ngx_http_coord_session_cookie_send(r, scf->cookie, NULL);
+
+u_char *
+ngx_http_coord_session_cookie_in(ngx_str_t *key, ngx_str_t *id)
+{
+    size_t  i;
+
+    for (i = 0; i + id->len <= key->len; i++) {
+
+        if (ngx_memcmp(key->data + i, id->data, id->len) == 0) {
+            return key->data + i;
         }
     }
 
-    return NGX_OK;
+    return NULL;
+}
+
+
+ngx_uint_t
+ngx_http_coord_session_cookie_fresh(ngx_http_coord_session_client_t *client,
+    ngx_str_t *key)
+{
+    return client->fresh
+           && ngx_http_coord_session_cookie_in(key, &client->issued) != NULL;
+}
+
+
+ngx_int_t
+ngx_http_coord_session_cookie_next(ngx_http_request_t *r, ngx_str_t *old,
+    ngx_str_t *id)
+{
+    ngx_str_t                         value;
+    ngx_http_coord_ctx_t             *ctx;
+    ngx_http_coord_session_conf_t    *scf;
+    ngx_http_coord_session_client_t  *client;
+
+    scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_session_module);
+
+    if (scf->cookie == NULL
+        || scf->cookie->rotate == NULL
+        || ngx_http_coord_session_cookie_find(r, scf->cookie, old) != NGX_OK)
+    {
+        return NGX_DECLINED;
+    }
+
+    ctx = ngx_http_coord_get_ctx(r);
+    client = ctx ? ctx->state[ngx_http_coord_session_feature.slot] : NULL;
+
+    if (client && client->fresh) {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_http_complex_value(r, scf->cookie->rotate, &value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (value.len == 0) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_http_coord_session_cookie_new(r, id);
+}
+
+
+ngx_int_t
+ngx_http_coord_session_cookie_rotate(ngx_http_request_t *r, ngx_str_t *id)
+{
+    ngx_http_coord_session_conf_t  *scf;
+
+    scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_session_module);
+
+    return ngx_http_coord_session_cookie_set(r, scf->cookie, id, 1);
 }
 
 
@@ -99,7 +168,6 @@ static ngx_int_t
 ngx_http_coord_session_cookie_send(ngx_http_request_t *r,
     ngx_http_coord_session_cookie_t *cookie, ngx_str_t *known)
 {
-    u_char                            random[NGX_COORD_ID_LEN];
     ngx_str_t                         id;
     ngx_http_coord_ctx_t             *ctx;
     ngx_http_coord_session_client_t  *client;
@@ -107,6 +175,54 @@ ngx_http_coord_session_cookie_send(ngx_http_request_t *r,
     if (r != r->main || r->header_sent) {
         return NGX_OK;
     }
+
+    ctx = ngx_http_coord_get_ctx(r);
+    client = ctx ? ctx->state[ngx_http_coord_session_feature.slot] : NULL;
+
+    if (client && client->issued.len) {
+        return NGX_OK;
+    }
+
+    if (known) {
+        return ngx_http_coord_session_cookie_set(r, cookie, known, 0);
+    }
+
+    if (ngx_http_coord_session_cookie_new(r, &id) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_session_cookie_set(r, cookie, &id, 1);
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_cookie_new(ngx_http_request_t *r, ngx_str_t *id)
+{
+    u_char  random[NGX_COORD_ID_LEN];
+
+    id->len = NGX_HTTP_COORD_SESSION_ID_LEN;
+    id->data = ngx_pnalloc(r->pool, id->len);
+
+    if (id->data == NULL || ngx_coord_id(random) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_hex_dump(id->data, random, NGX_COORD_ID_LEN);
+
+    return NGX_OK;
+}
+
+
+/* in place of the one that this response sends already, if it does */
+
+static ngx_int_t
+ngx_http_coord_session_cookie_set(ngx_http_request_t *r,
+    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id, ngx_uint_t fresh)
+{
+    ngx_str_t                         value;
+    ngx_keyval_t                     *field;
+    ngx_http_coord_ctx_t             *ctx;
+    ngx_http_coord_session_client_t  *client;
 
     ctx = ngx_http_coord_ctx(r);
     if (ctx == NULL) {
@@ -118,29 +234,31 @@ ngx_http_coord_session_cookie_send(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (client->issued.len || ctx->headers_done) {
+    if (ctx->headers_done) {
         return NGX_OK;
     }
 
-    if (known) {
-        id = *known;
-
-    } else {
-        id.len = NGX_HTTP_COORD_SESSION_ID_LEN;
-        id.data = ngx_pnalloc(r->pool, id.len);
-
-        if (id.data == NULL || ngx_coord_id(random) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        ngx_hex_dump(id.data, random, NGX_COORD_ID_LEN);
-    }
-
-    if (ngx_http_coord_session_cookie_field(r, ctx, cookie, &id) != NGX_OK) {
+    if (ngx_http_coord_session_cookie_text(r, cookie, id, &value) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    client->issued = id;
+    if (client->field) {
+        field = ctx->fields->elts;
+        field[client->field - 1].value = value;
+
+    } else {
+
+        if (ngx_http_coord_field(r, ctx, &ngx_http_coord_set_cookie, &value)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        client->field = ctx->fields->nelts;
+    }
+
+    client->issued = *id;
+    client->fresh = fresh;
 
     return NGX_OK;
 }
@@ -241,24 +359,22 @@ ngx_http_coord_session_cookie_pick(ngx_str_t *line, ngx_str_t *name,
 
 
 static ngx_int_t
-ngx_http_coord_session_cookie_field(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_http_coord_session_cookie_t *cookie,
-    ngx_str_t *id)
+ngx_http_coord_session_cookie_text(ngx_http_request_t *r,
+    ngx_http_coord_session_cookie_t *cookie, ngx_str_t *id, ngx_str_t *value)
 {
-    u_char     *p;
-    ngx_str_t   value;
+    u_char  *p;
 
-    value.data = ngx_pnalloc(r->pool,
-                             cookie->name.len + 1 + id->len
-                             + sizeof(NGX_HTTP_COORD_COOKIE_EXPIRES) - 1
-                             + sizeof("Thu, 31-Dec-37 23:55:55 GMT") - 1
-                             + sizeof(NGX_HTTP_COORD_COOKIE_MAX_AGE) - 1
-                             + NGX_TIME_T_LEN + cookie->attributes.len);
-    if (value.data == NULL) {
+    value->data = ngx_pnalloc(r->pool,
+                              cookie->name.len + 1 + id->len
+                              + sizeof(NGX_HTTP_COORD_COOKIE_EXPIRES) - 1
+                              + sizeof("Thu, 31-Dec-37 23:55:55 GMT") - 1
+                              + sizeof(NGX_HTTP_COORD_COOKIE_MAX_AGE) - 1
+                              + NGX_TIME_T_LEN + cookie->attributes.len);
+    if (value->data == NULL) {
         return NGX_ERROR;
     }
 
-    p = ngx_cpymem(value.data, cookie->name.data, cookie->name.len);
+    p = ngx_cpymem(value->data, cookie->name.data, cookie->name.len);
     *p++ = '=';
     p = ngx_cpymem(p, id->data, id->len);
 
@@ -272,9 +388,9 @@ ngx_http_coord_session_cookie_field(ngx_http_request_t *r,
 
     p = ngx_cpymem(p, cookie->attributes.data, cookie->attributes.len);
 
-    value.len = p - value.data;
+    value->len = p - value->data;
 
-    return ngx_http_coord_field(r, ctx, &ngx_http_coord_set_cookie, &value);
+    return NGX_OK;
 }
 
 

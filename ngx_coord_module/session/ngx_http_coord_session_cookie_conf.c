@@ -155,6 +155,11 @@ ngx_http_coord_session_cookie_param(ngx_conf_t *cf,
                                                        &cookie->domain);
     }
 
+    if (ngx_http_coord_session_cookie_key(value, "rotate=", &rest)) {
+        cookie->rotate = ngx_http_coord_complex_value(cf, &rest);
+        return cookie->rotate ? NGX_OK : NGX_ERROR;
+    }
+
     if (ngx_http_coord_session_cookie_key(value, "expires=", &rest)) {
         return ngx_http_coord_session_cookie_expires(cf, cookie, &rest);
     }
@@ -193,7 +198,7 @@ ngx_http_coord_session_cookie_flag(ngx_conf_t *cf,
                        "invalid parameter \"%V\", allowed are "
                        "\"path=\", \"domain=\", \"secure\", \"httponly\", "
                        "\"samesite=strict|lax|none\", \"partitioned\", "
-                       "\"expires=\" and \"rolling\"", value);
+                       "\"expires=\", \"rolling\" and \"rotate=\"", value);
 
     return NGX_ERROR;
 }

@@ -12,6 +12,7 @@
 
 
 static ngx_int_t ngx_http_coord_session_header_filter(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_session_rotate(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_session_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static ngx_http_coord_session_client_t *ngx_http_coord_session_of(
@@ -63,7 +64,8 @@ ngx_http_coord_session_header_filter(ngx_http_request_t *r)
     client = ngx_http_coord_session_of(r);
 
     if (client == NULL || client->state == NULL) {
-        return ngx_http_next_header_filter(r);
+        return (ngx_http_coord_session_rotate(r) == NGX_OK)
+               ? ngx_http_next_header_filter(r) : NGX_ERROR;
     }
 
     if (client->hold.state == NGX_HTTP_COORD_HOLD_KEPT) {
@@ -86,6 +88,28 @@ ngx_http_coord_session_header_filter(ngx_http_request_t *r)
     }
 
     return ngx_http_next_header_filter(r);
+}
+
+
+/* a cookie that names no session here */
+
+static ngx_int_t
+ngx_http_coord_session_rotate(ngx_http_request_t *r)
+{
+    ngx_int_t  rc;
+    ngx_str_t  old, next;
+
+    if (r != r->main) {
+        return NGX_OK;
+    }
+
+    rc = ngx_http_coord_session_cookie_next(r, &old, &next);
+
+    if (rc != NGX_OK) {
+        return (rc == NGX_DECLINED) ? NGX_OK : NGX_ERROR;
+    }
+
+    return ngx_http_coord_session_cookie_rotate(r, &next);
 }
 
 

@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_coord_session_state.h"
+#include "ngx_coord_giveback.h"
 
 
 /* the life is slid when this part of it has passed */
@@ -17,8 +18,8 @@
 static void ngx_http_coord_session_memory_op(ngx_coord_op_t *op,
     ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
     u_char *blob);
-static void ngx_http_coord_session_mark_page(ngx_coord_zone_t *zone,
-    ngx_coord_session_item_t *items, ngx_uint_t n);
+static void ngx_http_coord_session_mark_id(ngx_coord_zone_t *zone, u_char *id,
+    ngx_uint_t moved);
 
 
 /* the session for an operation on the zone's memory; blob: its value */
@@ -204,35 +205,41 @@ ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
 void
 ngx_http_coord_session_withdraw(ngx_http_coord_session_state_t *state)
 {
-    ngx_coord_op_t     *op;
-    ngx_coord_batch_t  *batch;
+    ngx_coord_op_t                  op;
+    ngx_http_coord_session_zone_t  *sz;
 
-    batch = ngx_coord_batch_create(state->use->zone->store);
-    if (batch == NULL) {
+    sz = state->use->zone->data;
+
+    ngx_memzero(&op, sizeof(ngx_coord_op_t));
+
+    op.type = &ngx_coord_op_user_drop;
+    op.zone = state->use->zone;
+    op.u.session.ttl = sz->ttl;
+    op.key_len = state->user.len;
+
+    ngx_memcpy(op.key, state->user.key, state->user.len);
+    ngx_memcpy(op.id, state->id, NGX_COORD_ID_LEN);
+
+    if (ngx_coord_store_is_memory(op.zone->store)) {
+        ngx_coord_near_run(&op);
         return;
     }
 
-    op = ngx_coord_batch_add(batch, &ngx_coord_op_user_drop, state->use->zone,
-                             state->user.key, state->user.len);
-    if (op == NULL) {
-        ngx_coord_batch_done(batch);
-        return;
-    }
-
-    ngx_memcpy(op->id, state->id, NGX_COORD_ID_LEN);
-
-    (void) ngx_coord_batch_send(batch);
+    ngx_coord_giveback_op(&op, sz->ttl);
 }
 
 
 void
 ngx_http_coord_session_mark(ngx_http_coord_session_state_t *state)
 {
-    ngx_coord_session_item_t  item;
+    ngx_http_coord_session_mark_id(state->use->zone, state->id, 0);
+}
 
-    ngx_memcpy(item.id, state->id, NGX_COORD_ID_LEN);
 
-    ngx_http_coord_session_mark_all(state->use->zone, &item, 1);
+void
+ngx_http_coord_session_mark_moved(ngx_http_coord_session_state_t *state)
+{
+    ngx_http_coord_session_mark_id(state->use->zone, state->id, 1);
 }
 
 
@@ -242,52 +249,39 @@ ngx_http_coord_session_mark_all(ngx_coord_zone_t *zone,
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < n; i += NGX_HTTP_COORD_SESSION_PAGE) {
-        ngx_http_coord_session_mark_page(zone, items + i,
-                                         ngx_min(n - i,
-                                                 NGX_HTTP_COORD_SESSION_PAGE));
+    for (i = 0; i < n; i++) {
+        ngx_http_coord_session_mark_id(zone, items[i].id, 0);
     }
 }
 
 
+/* an end has to be known, whatever becomes of the store just now */
+
 static void
-ngx_http_coord_session_mark_page(ngx_coord_zone_t *zone,
-    ngx_coord_session_item_t *items, ngx_uint_t n)
+ngx_http_coord_session_mark_id(ngx_coord_zone_t *zone, u_char *id,
+    ngx_uint_t moved)
 {
-    ngx_uint_t          i;
-    ngx_coord_op_t     *op, memory;
-    ngx_coord_batch_t  *batch;
-    u_char              key[NGX_COORD_DIGEST_HEX_LEN];
+    ngx_coord_op_t  op, memory;
 
-    batch = ngx_coord_batch_create(zone->store);
-    if (batch == NULL) {
-        return;
+    ngx_memzero(&op, sizeof(ngx_coord_op_t));
+
+    op.type = &ngx_coord_op_session_revoke;
+    op.zone = zone;
+    op.u.session.ttl = ngx_http_coord_session_revoked(zone->data);
+    op.u.session.moved = moved;
+    op.key_len = NGX_COORD_DIGEST_HEX_LEN;
+
+    op.key[0] = '~';
+    ngx_hex_dump(op.key + 1, id, NGX_COORD_ID_LEN);
+
+    /* what this node remembers ends as well */
+
+    memory = op;
+    ngx_coord_near_run(&memory);
+
+    if (!ngx_coord_store_is_memory(zone->store)) {
+        ngx_coord_giveback_op(&op, op.u.session.ttl);
     }
-
-    key[0] = '~';
-
-    for (i = 0; i < n; i++) {
-        ngx_hex_dump(key + 1, items[i].id, NGX_COORD_ID_LEN);
-
-        op = ngx_coord_batch_add(batch, &ngx_coord_op_session_revoke, zone,
-                                 key, NGX_COORD_DIGEST_HEX_LEN);
-        if (op == NULL) {
-            break;
-        }
-
-        op->u.session.ttl = ngx_http_coord_session_revoked(zone->data);
-
-        if (ngx_coord_store_is_memory(zone->store)) {
-            continue;
-        }
-
-        /* what this node remembers ends as well */
-
-        memory = *op;
-        ngx_coord_near_run(&memory);
-    }
-
-    (void) ngx_coord_batch_send(batch);
 }
 
 
@@ -295,12 +289,14 @@ ngx_int_t
 ngx_http_coord_session_recall(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
-    ngx_coord_op_t  op;
     u_char          blob[NGX_COORD_SESSION_VALUE_LEN];
+    ngx_uint_t      local;
+    ngx_coord_op_t  op;
 
-    if (state->on_failure == NGX_COORD_FAILURE_LOCAL
-        && (state->bind.len || state->use->learn == NULL))
-    {
+    local = (state->on_failure == NGX_COORD_FAILURE_LOCAL
+             && state->use->unknown != NGX_HTTP_COORD_SESSION_REJECT);
+
+    if (local && (state->bind.len || state->use->learn == NULL)) {
         ngx_http_coord_session_memory_op(&op, state,
                                          &ngx_coord_op_session_bind, blob);
 
@@ -317,10 +313,7 @@ ngx_http_coord_session_recall(ngx_http_request_t *r,
 
     ngx_coord_near_run(&op);
 
-    if (op.rc != NGX_OK
-        || (!op.u.session.found
-            && state->on_failure != NGX_COORD_FAILURE_LOCAL))
-    {
+    if (op.rc != NGX_OK || (!op.u.session.found && !local)) {
         return NGX_DECLINED;
     }
 

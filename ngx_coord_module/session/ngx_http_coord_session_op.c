@@ -144,7 +144,8 @@ ngx_coord_nsec_t
 ngx_http_coord_session_age(ngx_http_coord_session_state_t *state)
 {
     return state->record.found
-           ? state->record.age + ngx_coord_monotonic() - state->read_at : 0;
+           ? state->record.age + ngx_coord_monotonic() - state->read_at
+           : state->carried;
 }
 
 

@@ -17,16 +17,25 @@ typedef ngx_int_t (*ngx_http_coord_session_round_pt)(ngx_http_request_t *r,
 
 static ngx_int_t ngx_http_coord_session_key(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state, ngx_str_t *key);
+static ngx_int_t ngx_http_coord_session_next(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_str_t *key, ngx_str_t *next);
 static ngx_uint_t ngx_http_coord_session_same(
     ngx_http_coord_session_state_t *state, ngx_str_t *key);
 static ngx_uint_t ngx_http_coord_session_tells(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state, ngx_uint_t named);
 static ngx_http_coord_session_state_t *ngx_http_coord_session_named(
     ngx_http_request_t *r, ngx_http_coord_session_client_t *client,
-    ngx_str_t *key);
+    ngx_str_t *key, ngx_str_t *next);
+static void ngx_http_coord_session_moved(
+    ngx_http_coord_session_state_t *state,
+    ngx_http_coord_session_state_t *old, ngx_str_t *next);
 static ngx_int_t ngx_http_coord_session_store(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static ngx_uint_t ngx_http_coord_session_wrong(
+    ngx_http_coord_session_state_t *state);
+static ngx_uint_t ngx_http_coord_session_leaves(
+    ngx_http_coord_session_state_t *state);
+static ngx_int_t ngx_http_coord_session_leave(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_send(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state,
@@ -41,7 +50,7 @@ ngx_http_coord_session_response(ngx_http_request_t *r,
     ngx_http_coord_session_client_t *client)
 {
     ngx_int_t                        rc;
-    ngx_str_t                        key;
+    ngx_str_t                        key, next;
     ngx_http_coord_session_state_t  *state;
 
     state = client->state;
@@ -50,7 +59,9 @@ ngx_http_coord_session_response(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    if (ngx_http_coord_session_key(r, state, &key) != NGX_OK) {
+    if (ngx_http_coord_session_key(r, state, &key) != NGX_OK
+        || ngx_http_coord_session_next(r, state, &key, &next) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -61,7 +72,7 @@ ngx_http_coord_session_response(ngx_http_request_t *r,
 
     client->hold.request = r;
 
-    state = ngx_http_coord_session_named(r, client, &key);
+    state = ngx_http_coord_session_named(r, client, &key, &next);
     if (state == NULL) {
         return NGX_ERROR;
     }
@@ -120,6 +131,47 @@ ngx_http_coord_session_key(ngx_http_request_t *r,
 }
 
 
+/*
+ * The id that the client gets in place of its own, and the key that moves with
+ * it; one that the response names has nothing to do with it.
+ */
+
+static ngx_int_t
+ngx_http_coord_session_next(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_str_t *key, ngx_str_t *next)
+{
+    u_char     *p;
+    ngx_int_t   rc;
+    ngx_str_t   old;
+
+    rc = ngx_http_coord_session_cookie_next(r, &old, next);
+
+    if (rc != NGX_OK) {
+        ngx_str_null(next);
+        return (rc == NGX_DECLINED) ? NGX_OK : NGX_ERROR;
+    }
+
+    p = ngx_http_coord_session_cookie_in(&state->text, &old);
+
+    if (p == NULL || (key->len && !ngx_http_coord_session_same(state, key))) {
+        rc = ngx_http_coord_session_cookie_rotate(r, next);
+        ngx_str_null(next);
+        return rc;
+    }
+
+    key->len = state->text.len;
+    key->data = ngx_pstrdup(r->pool, &state->text);
+
+    if (key->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(key->data + (p - state->text.data), next->data, next->len);
+
+    return NGX_OK;
+}
+
+
 static ngx_uint_t
 ngx_http_coord_session_same(ngx_http_coord_session_state_t *state,
     ngx_str_t *key)
@@ -166,7 +218,7 @@ ngx_http_coord_session_tells(ngx_http_request_t *r,
 
 static ngx_http_coord_session_state_t *
 ngx_http_coord_session_named(ngx_http_request_t *r,
-    ngx_http_coord_session_client_t *client, ngx_str_t *key)
+    ngx_http_coord_session_client_t *client, ngx_str_t *key, ngx_str_t *next)
 {
     ngx_http_coord_session_state_t  *state, *old;
 
@@ -202,9 +254,34 @@ ngx_http_coord_session_named(ngx_http_request_t *r,
         state->named = 1;
     }
 
+    if (next->len) {
+        ngx_http_coord_session_moved(state, old, next);
+    }
+
     return (ngx_http_coord_session_step(state, NGX_COORD_SESSION_KNOWN)
             == NGX_OK)
            ? state : NULL;
+}
+
+
+/* what the session was under its old id it is under the new one */
+
+static void
+ngx_http_coord_session_moved(ngx_http_coord_session_state_t *state,
+    ngx_http_coord_session_state_t *old, ngx_str_t *next)
+{
+    state->from = old;
+    state->next = *next;
+    state->carried = ngx_http_coord_session_age(old);
+
+    if (old->value.len && old->step != NGX_COORD_SESSION_MOVING) {
+        state->bind = old->value;
+    }
+
+    if (state->user.len == 0) {
+        state->user.len = old->record.user_len;
+        ngx_memcpy(state->user.key, old->record.user, old->record.user_len);
+    }
 }
 
 
@@ -227,13 +304,19 @@ ngx_http_coord_session_store(ngx_http_request_t *r,
             state->batch = NULL;
         }
 
-        if (state->step == NGX_COORD_SESSION_KNOWN) {
+        if (state->step == NGX_COORD_SESSION_KNOWN
+            || state->step == NGX_COORD_SESSION_SEATED)
+        {
             rc = ngx_http_coord_session_send(r, state,
                                              ngx_http_coord_session_tell);
 
         } else if (ngx_http_coord_session_wrong(state)) {
             rc = ngx_http_coord_session_send(r, state,
                                              ngx_http_coord_session_correct);
+
+        } else if (ngx_http_coord_session_leaves(state)) {
+            rc = ngx_http_coord_session_send(r, state,
+                                             ngx_http_coord_session_leave);
 
         } else {
             return ngx_http_coord_session_stands(r, state);
@@ -258,6 +341,49 @@ ngx_http_coord_session_wrong(ngx_http_coord_session_state_t *state)
                || ngx_memcmp(state->bind.data, state->value.data,
                              state->bind.len)
                   != 0);
+}
+
+
+/* 1 if the old id is still to be ended */
+
+static ngx_uint_t
+ngx_http_coord_session_leaves(ngx_http_coord_session_state_t *state)
+{
+    return state->step == NGX_COORD_SESSION_WRITTEN && state->from;
+}
+
+
+static ngx_int_t
+ngx_http_coord_session_leave(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_op_t                  *op;
+    ngx_coord_zone_t                *zone;
+    ngx_http_coord_session_state_t  *from;
+
+    from = state->from;
+    state->from = NULL;
+
+    if (ngx_http_coord_session_cookie_rotate(r, &state->next) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    /* an answer is waited for, and if there is none it is asked for again */
+
+    ngx_http_coord_session_mark_moved(from);
+
+    zone = state->use->zone;
+
+    op = ngx_coord_batch_add(state->batch, &ngx_coord_op_session_revoke, zone,
+                             from->key, NGX_COORD_DIGEST_HEX_LEN);
+    if (op == NULL) {
+        return NGX_ERROR;
+    }
+
+    op->u.session.ttl = ngx_http_coord_session_revoked(zone->data);
+    op->u.session.moved = 1;
+
+    return NGX_OK;
 }
 
 
@@ -306,6 +432,16 @@ ngx_http_coord_session_stands(ngx_http_request_t *r,
 
     case NGX_COORD_SESSION_ENDED:
         state->outcome = NGX_COORD_OUTCOME_REVOKED;
+        break;
+
+    case NGX_COORD_SESSION_FULL:
+
+        /* it has begun, and must not go on */
+
+        state->outcome = NGX_COORD_OUTCOME_NONE;
+
+        ngx_http_coord_session_mark(state);
+        ngx_http_coord_session_log(r, state, NGX_HTTP_COORD_SESSION_TOO_MANY);
         break;
 
     case NGX_COORD_SESSION_FAILED:

@@ -65,7 +65,13 @@ struct ngx_http_coord_session_state_s {
 
     ngx_coord_timer_t                 timer;     /* while it is in use */
 
-    unsigned                          named:1;   /* by the response */
+    /* of one that the response names, or moves to another id */
+    ngx_http_coord_session_state_t   *from;      /* to be ended; NULL: none */
+    ngx_str_t                         next;      /* id for the client */
+    ngx_coord_nsec_t                  carried;   /* age of the old one */
+    unsigned                          named:1;
+
+    unsigned                          seated:1;  /* its user has a place */
 };
 
 
@@ -152,6 +158,20 @@ ngx_uint_t ngx_http_coord_session_other_user(
 
 /* --- ngx_http_coord_session.c --- */
 
+/* why a session is refused */
+typedef enum {
+    NGX_HTTP_COORD_SESSION_MISSING = 0,
+    NGX_HTTP_COORD_SESSION_UNKNOWN,
+    NGX_HTTP_COORD_SESSION_MISMATCH,
+    NGX_HTTP_COORD_SESSION_ENDED,
+    NGX_HTTP_COORD_SESSION_TOO_MANY,
+    NGX_HTTP_COORD_SESSION_NO_ANSWER
+} ngx_http_coord_session_why_e;
+
+/* the line for it, at the level of the location */
+void ngx_http_coord_session_log(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state, ngx_http_coord_session_why_e why);
+
 /*
  * The state of a session of a client request, in place of the one that it may
  * have; NULL: no memory.
@@ -189,8 +209,14 @@ void ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
 /* takes the session from the index of the request's user; nobody waits */
 void ngx_http_coord_session_withdraw(ngx_http_coord_session_state_t *state);
 
-/* has the store remember that the session has ended; nobody waits */
+/*
+ * Has the store remember that the session has ended, until it does; nobody
+ * waits.
+ */
 void ngx_http_coord_session_mark(ngx_http_coord_session_state_t *state);
+
+/* the same of one that lives on under another id */
+void ngx_http_coord_session_mark_moved(ngx_http_coord_session_state_t *state);
 
 /* the same for n sessions that an index of the zone gave up */
 void ngx_http_coord_session_mark_all(ngx_coord_zone_t *zone,
@@ -218,7 +244,8 @@ ngx_int_t ngx_http_coord_session_ask(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 
 /*
- * Adds what is to be bound to the batch of the state: the session is KNOWN.
+ * Adds what is to be bound to the batch of the state, or, where the places of
+ * a user are numbered, the question for one: the session is KNOWN or SEATED.
  * NGX_ERROR: no memory.
  */
 ngx_int_t ngx_http_coord_session_tell(ngx_http_request_t *r,

@@ -175,7 +175,8 @@ typedef struct {
  * for ttl, whatever comes; answers found and user.
  * CHECK: found if the session is one of the user's.  ADD: makes it one, and
  * ends the least recently active beyond max, where max is not 0: count and the
- * blob, as of LIST, tell the newest of them.  SEEN: it was active.  DROP:
+ * blob, as of LIST, tell the newest of them.  SEAT: makes it one, if there are
+ * less than max; NGX_BUSY: there are not.  SEEN: it was active.  DROP:
  * ends it.  LIST: its newest sessions; count: all of them.  REVOKE: ends all.
  * KEEP: copies an answer of GET or BIND into the memory of the zone, as it
  * stands in the operation; left may become longer, where the life was slid
@@ -190,7 +191,7 @@ typedef struct {
     size_t                     user_len;
     u_char                     user[NGX_COORD_DIGEST_HEX_LEN];
 
-    /* answered */
+    /* answered; BIND: also asked, of one that is created */
     ngx_coord_nsec_t           age;
     ngx_coord_nsec_t           left;      /* of its life */
     ngx_uint_t                 count;     /* LIST, REVOKE of a user */
@@ -198,6 +199,8 @@ typedef struct {
     unsigned                   found:1;
     unsigned                   created:1; /* by this operation */
     unsigned                   revoked:1;
+    unsigned                   moved:1;   /* REVOKE, asked: it lives on under
+                                           * another id; answered as well */
     unsigned                   damaged:1; /* a part was no good: absent */
 } ngx_coord_session_t;
 
@@ -361,6 +364,7 @@ extern const ngx_coord_op_type_t  ngx_coord_op_session_revoke;
 extern const ngx_coord_op_type_t  ngx_coord_op_session_keep;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_check;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_add;
+extern const ngx_coord_op_type_t  ngx_coord_op_user_seat;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_seen;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_drop;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_list;

@@ -13,6 +13,7 @@
 
 #define NGX_COORD_SESSION_BOUND    0x01
 #define NGX_COORD_SESSION_REVOKED  0x02
+#define NGX_COORD_SESSION_MOVED    0x04
 
 
 static ngx_int_t ngx_coord_session_keep_run(ngx_coord_table_t *table,
@@ -123,6 +124,7 @@ ngx_coord_session_load(ngx_coord_table_t *table, ngx_coord_op_t *op,
     session->found = 0;
     session->bound = 0;
     session->revoked = 0;
+    session->moved = 0;
     session->user_len = 0;
     session->value_len = 0;
 
@@ -139,6 +141,7 @@ ngx_coord_session_load(ngx_coord_table_t *table, ngx_coord_op_t *op,
     session->found = 1;
     session->bound = (head[0] & NGX_COORD_SESSION_BOUND) != 0;
     session->revoked = (head[0] & NGX_COORD_SESSION_REVOKED) != 0;
+    session->moved = (head[0] & NGX_COORD_SESSION_MOVED) != 0;
 
     session->user_len = ngx_coord_table_read(table, entry, session->user,
                                              sizeof(head), head[1]);
@@ -169,7 +172,8 @@ ngx_coord_session_pack(ngx_coord_op_t *op, u_char *buf)
     p = buf;
 
     *p++ = (u_char) ((session->bound ? NGX_COORD_SESSION_BOUND : 0)
-                     | (session->revoked ? NGX_COORD_SESSION_REVOKED : 0));
+                     | (session->revoked ? NGX_COORD_SESSION_REVOKED : 0)
+                     | (session->moved ? NGX_COORD_SESSION_MOVED : 0));
     *p++ = (u_char) session->user_len;
 
     p = ngx_cpymem(p, session->user, session->user_len);

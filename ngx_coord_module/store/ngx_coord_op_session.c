@@ -17,7 +17,8 @@ static void ngx_coord_session_get_build(ngx_coord_command_t *cmd,
 static ngx_int_t ngx_coord_session_get_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_session_record(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+    ngx_coord_resp_value_t *record, ngx_coord_resp_value_t *ended,
+    ngx_coord_resp_value_t *ms, ngx_coord_nsec_t now);
 static ngx_uint_t ngx_coord_session_ended(ngx_coord_session_t *session,
     ngx_coord_resp_value_t *mark, ngx_coord_nsec_t now);
 static void ngx_coord_session_value(ngx_coord_op_t *op,
@@ -153,7 +154,9 @@ static ngx_int_t
 ngx_coord_session_get_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    return ngx_coord_session_record(op, values, now);
+    return ngx_coord_session_record(op, ngx_coord_reply(SESSION_GET, RECORD),
+                                    ngx_coord_reply(SESSION_GET, ENDED),
+                                    ngx_coord_reply(SESSION_GET, LEFT), now);
 }
 
 
@@ -164,32 +167,32 @@ ngx_coord_session_get_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
  */
 
 static ngx_int_t
-ngx_coord_session_record(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+ngx_coord_session_record(ngx_coord_op_t *op, ngx_coord_resp_value_t *record,
+    ngx_coord_resp_value_t *ended, ngx_coord_resp_value_t *ms,
     ngx_coord_nsec_t now)
 {
-    int64_t                  created, left;
-    ngx_int_t                rc;
-    ngx_coord_session_t     *session;
-    ngx_coord_resp_value_t  *record;
+    int64_t               created, left;
+    ngx_int_t             rc;
+    ngx_coord_session_t  *session;
 
     session = &op->u.session;
-    record = values[0];
 
     session->found = 0;
     session->bound = 0;
     session->revoked = 0;
+    session->moved = 0;
     session->damaged = 0;
     session->user_len = 0;
     session->value_len = 0;
 
     if (record->type != NGX_COORD_RESP_ARRAY
         || record->integer != 3
-        || ngx_coord_resp_integer(values[2], &left) != NGX_OK)
+        || ngx_coord_resp_integer(ms, &left) != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    if (ngx_coord_session_ended(session, values[1], now)) {
+    if (ngx_coord_session_ended(session, ended, now)) {
         return NGX_OK;
     }
 
@@ -239,6 +242,11 @@ ngx_coord_session_ended(ngx_coord_session_t *session,
     session->revoked = 1;
     session->age = 0;
     session->left = session->ttl;
+
+    if (rc == NGX_OK && until < 0 && until > INT64_MIN) {
+        session->moved = 1;
+        until = -until;
+    }
 
     if (rc != NGX_OK || until < 0
         || until > INT64_MAX / NGX_COORD_NSEC_PER_USEC)
@@ -340,7 +348,7 @@ ngx_coord_session_bind_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_key(cmd, NGX_COORD_SESSION_BIND_K, op, "}");
     ngx_coord_arg_key(cmd, NGX_COORD_SESSION_BIND_X, op, "}:x");
     ngx_coord_arg_num(&a[NGX_COORD_SESSION_BIND_NOW],
-                      now / NGX_COORD_NSEC_PER_USEC);
+                      (now - session->age) / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_SESSION_BIND_TTL],
                       ngx_coord_session_ttl(op));
 
@@ -370,11 +378,17 @@ ngx_coord_session_bind_parse(ngx_coord_op_t *op,
 {
     int64_t  created;
 
-    if (ngx_coord_resp_integer(values[0], &created) != NGX_OK) {
+    if (ngx_coord_resp_integer(ngx_coord_reply(SESSION_BIND, CREATED), &created)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
-    if (ngx_coord_session_record(op, &values[4], now) != NGX_OK) {
+    if (ngx_coord_session_record(op, ngx_coord_reply(SESSION_BIND, RECORD),
+                                 ngx_coord_reply(SESSION_BIND, ENDED),
+                                 ngx_coord_reply(SESSION_BIND, LEFT), now)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -407,7 +421,7 @@ ngx_coord_session_bind_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     if (entry == NULL) {
         session->created = 1;
         session->found = 1;
-        session->age = 0;
+        session->age = asked.age;
         session->left = asked.ttl;
         changed = 1;
 
@@ -539,14 +553,15 @@ static void
 ngx_coord_session_revoke_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    int64_t  ttl;
+    int64_t  ttl, until;
 
     ttl = ngx_coord_session_ttl(op);
+    until = now / NGX_COORD_NSEC_PER_USEC + ttl * 1000;
 
     ngx_coord_arg_key(cmd, NGX_COORD_SESSION_REVOKE_K, op, "}");
     ngx_coord_arg_key(cmd, NGX_COORD_SESSION_REVOKE_X, op, "}:x");
     ngx_coord_arg_num(&cmd->args[NGX_COORD_SESSION_REVOKE_UNTIL],
-                      now / NGX_COORD_NSEC_PER_USEC + ttl * 1000);
+                      op->u.session.moved ? -until : until);
     ngx_coord_arg_num(&cmd->args[NGX_COORD_SESSION_REVOKE_TTL], ttl);
 }
 
@@ -555,19 +570,23 @@ static ngx_int_t
 ngx_coord_session_revoke_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    int64_t               found;
-    ngx_coord_session_t  *session;
+    int64_t                  found;
+    ngx_coord_session_t     *session;
+    ngx_coord_resp_value_t  *before;
 
     session = &op->u.session;
+    before = ngx_coord_reply(SESSION_REVOKE, BEFORE);
 
-    if (ngx_coord_resp_integer(values[1], &found) != NGX_OK) {
+    if (ngx_coord_resp_integer(ngx_coord_reply(SESSION_REVOKE, FOUND), &found)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
-    session->found = (found != 0 && values[2]->type == NGX_COORD_RESP_NIL);
+    session->found = (found != 0 && before->type == NGX_COORD_RESP_NIL);
 
     if (session->found) {
-        ngx_coord_session_user(session, values[0]);
+        ngx_coord_session_user(session, ngx_coord_reply(SESSION_REVOKE, USER));
     }
 
     return NGX_OK;
@@ -580,13 +599,14 @@ ngx_coord_session_revoke_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 {
     size_t                user_len;
     ngx_int_t             rc;
-    ngx_uint_t            found;
+    ngx_uint_t            found, moved;
     ngx_coord_nsec_t      ttl;
     ngx_coord_entry_t    *entry;
     ngx_coord_session_t  *session;
 
     session = &op->u.session;
     ttl = session->ttl;
+    moved = session->moved;
 
     entry = ngx_coord_session_load(table, op, now);
 
@@ -605,6 +625,7 @@ ngx_coord_session_revoke_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     session->value_len = 0;
     session->user_len = 0;
     session->revoked = 1;
+    session->moved = moved;
 
     rc = ngx_coord_session_save(table, op, entry, now);
 

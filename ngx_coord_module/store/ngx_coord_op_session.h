@@ -11,6 +11,7 @@
 
 
 #include "ngx_coord_op_arg.h"
+#include "ngx_coord_op_set.h"
 
 
 #define NGX_COORD_SESSION_HEAD     2
@@ -46,6 +47,27 @@ size_t ngx_coord_session_pack(ngx_coord_op_t *op, u_char *buf);
  */
 ngx_int_t ngx_coord_session_save(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_entry_t *entry, ngx_coord_nsec_t now);
+
+
+/* an index outlives its sessions, so that none of them seems to be ended */
+#define NGX_COORD_USER_SLACK  NGX_COORD_NSEC_PER_SEC
+
+/*
+ * The index of the user that op names, as an argument: users have keys of their
+ * own, "us" in place of the "ss" of the zone.
+ */
+void ngx_coord_arg_user(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, const char *suffix);
+
+/* the life of an index in milliseconds */
+int64_t ngx_coord_user_ttl(ngx_coord_op_t *op);
+
+/*
+ * Finds the index of a user in memory and walks its slots; those of sessions
+ * that have expired are freed.  NULL: there is none.
+ */
+ngx_coord_entry_t *ngx_coord_user_slots(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_slots_t *slots, ngx_coord_nsec_t now);
 
 
 #endif /* _NGX_COORD_OP_SESSION_H_INCLUDED_ */

@@ -11,28 +11,11 @@
 #include "ngx_coord_op_set.h"
 
 
-/* an index outlives its sessions, so that none of them seems to be ended */
-#define NGX_COORD_USER_SLACK  NGX_COORD_NSEC_PER_SEC
-
-
-static void ngx_coord_arg_user(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op);
-static int64_t ngx_coord_user_ttl(ngx_coord_op_t *op);
-static ngx_coord_entry_t *ngx_coord_user_slots(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_slots_t *slots, ngx_coord_nsec_t now);
 static void ngx_coord_user_check_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_user_check_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_user_check_run(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static void ngx_coord_user_add_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_user_add_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
-static void ngx_coord_user_ended(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t *name);
-static ngx_int_t ngx_coord_user_add_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static void ngx_coord_user_seen_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
@@ -72,22 +55,6 @@ const ngx_coord_op_type_t  ngx_coord_op_user_check = {
     ngx_coord_user_check_parse,
     NULL,
     ngx_coord_user_check_run,
-    NULL,
-    NULL,
-    NULL,
-    NULL
-};
-
-
-const ngx_coord_op_type_t  ngx_coord_op_user_add = {
-    ngx_string("user_add"),
-    0,
-    NGX_COORD_KIND_USER,
-    NGX_COORD_SCRIPT_USER_ADD,
-    ngx_coord_user_add_build,
-    ngx_coord_user_add_parse,
-    NULL,
-    ngx_coord_user_add_run,
     NULL,
     NULL,
     NULL,
@@ -159,32 +126,24 @@ const ngx_coord_op_type_t  ngx_coord_op_user_revoke = {
 };
 
 
-/* users have keys of their own: "us" in place of the "ss" of the zone */
-
-static void
-ngx_coord_arg_user(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
+void
+ngx_coord_arg_user(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op,
+    const char *suffix)
 {
-    ngx_coord_arg_key(cmd, n, op, "}");
+    ngx_coord_arg_key(cmd, n, op, suffix);
 
     cmd->args[n].data[op->zone->store->key_prefix.len] = 'u';
 }
 
 
-/* an index outlives its sessions, so that none of them seems to be ended */
-
-static int64_t
+int64_t
 ngx_coord_user_ttl(ngx_coord_op_t *op)
 {
     return ngx_coord_session_ttl(op) + NGX_COORD_OP_SLACK;
 }
 
 
-/*
- * Finds the index of a user and walks its slots; those of sessions that have
- * expired are freed.
- */
-
-static ngx_coord_entry_t *
+ngx_coord_entry_t *
 ngx_coord_user_slots(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_slots_t *slots, ngx_coord_nsec_t now)
 {
@@ -212,7 +171,7 @@ static void
 ngx_coord_user_check_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_arg_user(cmd, NGX_COORD_USER_CHECK_I, op);
+    ngx_coord_arg_user(cmd, NGX_COORD_USER_CHECK_I, op, "}");
     ngx_coord_arg_id(cmd, NGX_COORD_USER_CHECK_ID, op);
 }
 
@@ -247,146 +206,10 @@ ngx_coord_user_check_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
 
 static void
-ngx_coord_user_add_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    int64_t           ttl, max;
-    ngx_coord_arg_t  *a;
-
-    a = cmd->args;
-    ttl = ngx_coord_user_ttl(op);
-    max = op->u.session.max ? (int64_t) op->u.session.max : 0x7fffffff;
-
-    ngx_coord_arg_user(cmd, NGX_COORD_USER_ADD_I, op);
-    ngx_coord_arg_id(cmd, NGX_COORD_USER_ADD_ID, op);
-    ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_NOW],
-                      now / NGX_COORD_NSEC_PER_USEC);
-    ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_OLD],
-                      now / NGX_COORD_NSEC_PER_USEC - ttl * 1000);
-    ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_FIRST], max);
-    ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_LAST],
-                      max + NGX_COORD_SESSION_LIST - 1);
-    ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_BEYOND], -(max + 1));
-    ngx_coord_arg_num(&a[NGX_COORD_USER_ADD_TTL], ttl);
-}
-
-
-static ngx_int_t
-ngx_coord_user_add_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
-    ngx_coord_nsec_t now)
-{
-    ngx_uint_t               i, n;
-    ngx_coord_resp_value_t  *list;
-
-    list = values[2];
-
-    op->u.session.count = 0;
-
-    if (list->type != NGX_COORD_RESP_ARRAY
-        || list->integer > NGX_COORD_SESSION_LIST)
-    {
-        return NGX_ERROR;
-    }
-
-    n = (op->u.session.max && op->blob) ? (ngx_uint_t) list->integer : 0;
-
-    for (i = 0; i < n; i++) {
-        ngx_coord_user_ended(op, ngx_coord_resp_element(list, i));
-    }
-
-    return NGX_OK;
-}
-
-
-/* one that is beyond max; who wrote another name there is not told */
-
-static void
-ngx_coord_user_ended(ngx_coord_op_t *op, ngx_coord_resp_value_t *name)
-{
-    ngx_str_t                  s;
-    ngx_coord_session_item_t  *item;
-
-    item = (ngx_coord_session_item_t *) op->blob + op->u.session.count;
-
-    if (ngx_coord_resp_string(name, &s) == NGX_OK
-        && s.len == 2 * NGX_COORD_ID_LEN
-        && ngx_coord_unhex(item->id, s.data, NGX_COORD_ID_LEN) == NGX_OK)
-    {
-        item->idle = 0;
-        op->u.session.count++;
-    }
-}
-
-
-static ngx_int_t
-ngx_coord_user_add_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_nsec_t           expires;
-    ngx_coord_slots_t          slots;
-    ngx_coord_entry_t         *entry;
-    ngx_coord_session_t       *session;
-    ngx_coord_session_item_t  *items;
-
-    session = &op->u.session;
-    items = (ngx_coord_session_item_t *) op->blob;
-    expires = now + session->ttl + NGX_COORD_USER_SLACK;
-
-    session->count = 0;
-
-    entry = ngx_coord_user_slots(table, op, &slots, now);
-
-    if (entry == NULL) {
-
-        /* not to be evicted: its sessions would seem to be ended */
-
-        entry = ngx_coord_entry_insert(table, op, 0, NULL, expires, now);
-
-        if (entry == NULL) {
-            return NGX_ERROR;
-        }
-    }
-
-    entry->expires = ngx_max(entry->expires, expires);
-
-    if (slots.own) {
-        slots.own->at = now;
-
-    } else {
-
-        if (ngx_coord_slot_add(table, entry, op, &slots, now, now) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        slots.used++;
-    }
-
-    while (session->max && slots.used > session->max) {
-
-        (void) ngx_coord_user_slots(table, op, &slots, now);
-
-        if (slots.used <= session->max || slots.other == NULL) {
-            break;
-        }
-
-        if (items && session->count < NGX_COORD_SESSION_LIST) {
-            ngx_memcpy(items[session->count++].id, slots.other->id,
-                       NGX_COORD_ID_LEN);
-        }
-
-        slots.other->at = 0;
-        slots.used--;
-    }
-
-    return NGX_OK;
-}
-
-
-static void
 ngx_coord_user_seen_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_arg_user(cmd, NGX_COORD_USER_SEEN_I, op);
+    ngx_coord_arg_user(cmd, NGX_COORD_USER_SEEN_I, op, "}");
     ngx_coord_arg_id(cmd, NGX_COORD_USER_SEEN_ID, op);
     ngx_coord_arg_num(&cmd->args[NGX_COORD_USER_SEEN_NOW],
                       now / NGX_COORD_NSEC_PER_USEC);
@@ -418,7 +241,7 @@ static void
 ngx_coord_user_drop_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_arg_user(cmd, NGX_COORD_USER_DROP_I, op);
+    ngx_coord_arg_user(cmd, NGX_COORD_USER_DROP_I, op, "}");
     ngx_coord_arg_id(cmd, NGX_COORD_USER_DROP_ID, op);
 }
 
@@ -455,7 +278,7 @@ static void
 ngx_coord_user_list_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_arg_user(cmd, NGX_COORD_USER_LIST_I, op);
+    ngx_coord_arg_user(cmd, NGX_COORD_USER_LIST_I, op, "}");
     ngx_coord_arg_num(&cmd->args[NGX_COORD_USER_LIST_OLD],
                       now / NGX_COORD_NSEC_PER_USEC
                       - ngx_coord_user_ttl(op) * 1000);
@@ -546,7 +369,7 @@ static void
 ngx_coord_user_revoke_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_arg_user(cmd, NGX_COORD_USER_REVOKE_I, op);
+    ngx_coord_arg_user(cmd, NGX_COORD_USER_REVOKE_I, op, "}");
 }
 
 
