@@ -49,8 +49,8 @@ function finish(    i, n, text)
         }
     }
 
-    if (state != "end") {
-        fail(last, state == "header" ? "no MULTI" : "no EXEC")
+    if (state == "commands") {
+        fail(last, "no EXEC")
     }
 
     if (ncommands == 0) {
@@ -268,16 +268,22 @@ state == "end" {
     fail(FNR, "a command after EXEC")
 }
 
-state == "header" {
-    if ($0 != "MULTI") {
-        fail(FNR, "MULTI is not the first command")
-    }
+# one command needs no transaction
 
+state == "bare" {
+    fail(FNR - 1, "MULTI is not the first of several commands")
+}
+
+state == "header" && $0 == "MULTI" {
     state = "commands"
     next
 }
 
-$0 == "EXEC" {
+state == "header" {
+    state = "bare"
+}
+
+state == "commands" && $0 == "EXEC" {
     state = "end"
     next
 }

@@ -133,7 +133,7 @@ for my $file (map { glob "$root/$_" } 'config', 'ngx_coord_module/*.map',
 ($rc, $text) = configure($copy, 'DYNAMIC');
 is($rc, 0, 'a copy is accepted') or diag($text);
 
-my $script = "$copy/lua-free-scripts/gcra_take.redis";
+my $script = "$copy/lua-free-scripts/gcra_open.redis";
 (my $changed = slurp($script)) =~ s/\bPEXPIRE\b/EXPIRE/;
 isnt($changed, slurp($script), 'an operation is changed');
 spew($script, $changed);

@@ -41,28 +41,68 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
 # --- GCRA ---
 
 {
-    my $granted = together('gcra_take', sub { bucket(5) }, sub { $_[0][0][8] });
-    is($granted, 6, 'bucket: burst 5 admits 6 of 20 at once');
+    my $granted = together('gcra_open', sub { opened(5) },
+                           sub { $_[0][1][7] });
+    is($granted, 6, 'bucket: burst 5 admits 6 of 20 at once, who make it');
     ttl_at_least('{k}', 50);
 
+    clear();
+    run('gcra_open', opened(5));
+    $granted = together('gcra_take', sub { bucket(5) },
+                        sub { $_[0][0][3] });
+    is($granted, 5, 'bucket: and 5 more if it is there');
+
     my $before = dump_of('{k}');
-    is(run('gcra_take', bucket(5))->[0][8], undef, 'bucket: refused');
-    is(run('gcra_take', bucket(0))->[0][3], 6 * $u, 'bucket: what it found');
-    is(run('gcra_take', bucket(0))->[0][5], 6, 'bucket: the largest capacity');
+    is(run('gcra_take', bucket(5))->[0][3], undef, 'bucket: refused');
+    is(run('gcra_open', opened(0))->[1][7], undef, 'bucket: refused');
+    is(run('gcra_take', bucket(0))->[0][2], 6 * $u, 'bucket: what it found');
+    is(run('gcra_take', bucket(0))->[0][0], 7, 'bucket: the last caller');
+    is(run('gcra_open', opened(0))->[1][3], 6, 'bucket: the largest capacity');
     is(dump_of('{k}'), $before, 'bucket: a refused caller leaves no trace');
 
     run('gcra_give', k => '{k}', minus_refund => -$u, ttl => 60);
-    ok(run('gcra_take', bucket(5))->[0][8], 'bucket: a place given back');
-    ok(!run('gcra_take', bucket(5))->[0][8], 'bucket: and only one');
-    ok(run('gcra_take', bucket(7))->[0][8], 'bucket: a larger burst');
-    is(run('gcra_take', bucket(7))->[0][9], $at + 8 * $u, 'bucket: TAT');
-    ok(!run('gcra_take', bucket(7, 1, $u - 1))->[0][8], 'bucket: 1 us early');
-    ok(run('gcra_take', bucket(7, 1, $u))->[0][8], 'bucket: just in time');
+    ok(run('gcra_take', bucket(5))->[0][3], 'bucket: a place given back');
+    ok(!run('gcra_take', bucket(5))->[0][3], 'bucket: and only one');
+    ok(run('gcra_take', bucket(7))->[0][3], 'bucket: a larger burst');
+    is(run('gcra_take', bucket(7))->[0][4], 8 * $u, 'bucket: e + T');
+    ok(!run('gcra_take', bucket(7, 1, $u - 1))->[0][3], 'bucket: 1 us early');
+    ok(run('gcra_take', bucket(7, 1, $u))->[0][3], 'bucket: just in time');
 
     clear();
-    ok(run('gcra_take', bucket(5, 4))->[0][8], 'bucket: cost 4 of 6');
-    ok(!run('gcra_take', bucket(5, 3))->[0][8], 'bucket: cost 3 of 2');
-    ok(run('gcra_take', bucket(5, 2))->[0][8], 'bucket: cost 2 of 2');
+    ok(run('gcra_open', opened(5, 4))->[1][7], 'bucket: cost 4 of 6');
+    ok(!run('gcra_take', bucket(5, 3))->[0][3], 'bucket: cost 3 of 2');
+    ok(run('gcra_take', bucket(5, 2))->[0][3], 'bucket: cost 2 of 2');
+
+    # what was left of a life is told by who sets another
+
+    $admin->command('PEXPIRE', '{k}', 90_000);
+    cmp_ok(run('gcra_open', opened(5))->[0], '>', 80_000, 'bucket: its life');
+    cmp_ok(run('gcra_give', k => '{k}', minus_refund => 0, ttl => 6000)->[0],
+           '>', 50_000, 'bucket: and to who gives back');
+    clear();
+    is(run('gcra_open', opened(5))->[0], -2, 'bucket: it is new');
+
+    # no bucket: nothing is granted, whatever is asked, and it is told
+
+    for my $class (1, $class, 1888) {
+        for my $tau (0, $u, 2 ** 49) {
+            my $at = ($class << 51) + $usec;
+
+            clear();
+
+            my $r = run('gcra_take', k => '{k}', stamp => 7, at => $at,
+                        from => (1 << 50) - $at, open => $max - $tau,
+                        close => -($max - $tau - $u))->[0];
+
+            is($r->[3], undef, "bucket: none, class $class");
+            cmp_ok($r->[2], '>=', 2 ** 50, 'bucket: none of this class');
+            is($r->[5], 0, 'bucket: and there is none');
+        }
+    }
+
+    is(run('gcra_left', k => '{k}')->[0], -1, 'bucket: left without a life');
+    run('gcra_open', opened(5));
+    cmp_ok(run('gcra_left', k => '{k}')->[0], '>', 0, 'bucket: and given one');
 
     # a bucket of another class is told and left as it was, whatever is asked
 
@@ -73,10 +113,16 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
             clear();
             $admin->command(qw(BITFIELD {k} SET u63 0), $other);
 
-            my $r = run('gcra_take', bucket(5), open => $max - $tau)->[0];
+            my $r = run('gcra_open', opened(5), open => $max - $tau)->[1];
 
-            cmp_ok($r->[3], '>=', 2 ** 50, "bucket: class $class is another");
+            cmp_ok($r->[6], '>=', 2 ** 50, "bucket: class $class is another");
             is($r->[9], $other, 'bucket: and stays as it was');
+
+            $r = run('gcra_take', bucket(5), open => $max - $tau)->[0];
+
+            cmp_ok($r->[2], '>=', 2 ** 50, "bucket: class $class is another");
+            is($r->[3], undef, 'bucket: refused');
+            is($r->[5], $other, 'bucket: and stays as it was');
         }
 
         # of many that have seen it, one puts its own in its place
@@ -84,12 +130,12 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
         my $put = $at + 5;
 
         is(together('gcra_swap', sub { bucket_swap($other, $put) },
-                    sub { $_[0][0][4] }), 1, 'bucket: one converts it');
+                    sub { $_[0][1][4] }), 1, 'bucket: one converts it');
         is($admin->command(qw(BITFIELD {k} GET u63 0))->[0], $put,
            'bucket: and it stands');
 
         for my $seen ($put - 1, $put + 1, 1, $other) {
-            my $r = run('gcra_swap', bucket_swap($seen, 7))->[0];
+            my $r = run('gcra_swap', bucket_swap($seen, 7))->[1];
             is($r->[4], undef, 'bucket: it is not the one that was seen');
             is($r->[5], $put, 'bucket: what was found instead');
         }
@@ -98,6 +144,13 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
     is(run('gcra_life', k => '{k}', ttl => 90_000)->[0], 1, 'bucket: lives');
     ttl_at_least('{k}', 80_000);
     is(run('gcra_life', k => '{none}', ttl => 90_000)->[0], 0, 'bucket: none');
+
+    # one allocation of the smallest size that has room for it
+
+    clear();
+    run('gcra_open', opened(5));
+    cmp_ok($admin->command('MEMORY', 'USAGE', '{k}'), '<=', 80,
+           'bucket: memory');
 }
 
 
@@ -428,7 +481,7 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
 {
     clear();
     is(run('gcra_peek', k => '{k}')->[0][0], 0, 'peek: no bucket');
-    run('gcra_take', bucket(5));
+    run('gcra_open', opened(5));
     my $before = dump_of('{k}');
     is(run('gcra_peek', k => '{k}')->[0][0], $at + $u, 'peek: its TAT');
     is(dump_of('{k}'), $before, 'peek: nothing changes');
@@ -553,11 +606,18 @@ sub bucket {
     my ($tau, $take) = (($burst + 1 - $cost) * $u, $cost * $u);
     my $at = $at + $later;
 
-    return (k => '{k}', fresh => $at - $max, from => (1 << 50) - $at,
-            minus_cap => -($burst + 1), cap => $burst + 1,
-            stamp => 7,
-            open => $max - $tau, close => -($max - $tau - $take), at => $at,
-            ttl => 60_000);
+    return (k => '{k}', stamp => 7, from => (1 << 50) - $at,
+            open => $max - $tau, close => -($max - $tau - $take), at => $at);
+}
+
+
+sub opened {
+    my ($burst) = @_;
+
+    my %take = bucket(@_);
+
+    return (%take, fresh => $take{at} - $max, minus_cap => -($burst + 1),
+            cap => $burst + 1, ttl => 60_000);
 }
 
 
@@ -683,22 +743,31 @@ sub substitute {
 }
 
 
-# runs a script; the replies of EXEC, whose shapes are those of the header
+# runs a script; a reply for each command, in the shapes of the header
 
 sub run {
     my ($name, %value) = @_;
 
-    my @replies = $redis->pipeline(substitute($name, %value));
-
-    return checked($name, $replies[-1]);
+    return checked($name, $redis->pipeline(substitute($name, %value)));
 }
 
 
 sub checked {
-    my ($name, $reply) = @_;
+    my ($name, @replies) = @_;
 
+    my $reply = $replies[-1];
     my @shapes = @{ $script{$name}{shapes} };
     my @bad;
+
+    if (@{ $script{$name}{commands} } == 1) {
+
+        BAIL_OUT("$name: unlike its header: $reply")
+            if !fits($reply, $shapes[0]);
+
+        $called{$name} = 1;
+
+        return [ $reply ];
+    }
 
     push @bad, "reply \"$reply\"" if ref $reply ne 'Coord::Redis::Array';
 
@@ -750,7 +819,7 @@ sub together {
     my @clients = map { client() } 1 .. 20;
     my @pids;
 
-    clear() if $name !~ /sliding_window|swap/;
+    clear() if $name !~ /sliding_window|swap|gcra_take/;
 
     for my $n (0 .. $#clients) {
         my $pid = fork();
@@ -759,7 +828,7 @@ sub together {
         if ($pid == 0) {
             my @replies = $clients[$n]->pipeline(substitute($name,
                                                             $args->($n)));
-            POSIX::_exit($is_granted->(checked($name, $replies[-1])) ? 1 : 0);
+            POSIX::_exit($is_granted->(checked($name, @replies)) ? 1 : 0);
         }
 
         push @pids, $pid;

@@ -58,6 +58,7 @@ typedef struct {
     int64_t                    capacity;  /* the largest of all callers */
     uint32_t                   stamp;     /* of the caller before, ms */
     ngx_uint_t                 tries;
+    ngx_coord_nsec_t           life;      /* that its key shall have */
 } ngx_coord_rate_t;
 
 

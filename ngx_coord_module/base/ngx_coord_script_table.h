@@ -15,7 +15,9 @@ typedef enum {
     NGX_COORD_SCRIPT_EVENT_READ,
     NGX_COORD_SCRIPT_FORGET,
     NGX_COORD_SCRIPT_GCRA_GIVE,
+    NGX_COORD_SCRIPT_GCRA_LEFT,
     NGX_COORD_SCRIPT_GCRA_LIFE,
+    NGX_COORD_SCRIPT_GCRA_OPEN,
     NGX_COORD_SCRIPT_GCRA_PEEK,
     NGX_COORD_SCRIPT_GCRA_SWAP,
     NGX_COORD_SCRIPT_GCRA_TAKE,
@@ -136,6 +138,27 @@ enum {
 
 #define NGX_COORD_GCRA_GIVE_NARGS  3
 
+/* its replies */
+
+enum {
+    NGX_COORD_GCRA_GIVE_LEFT_REPLY = 0
+};
+
+
+/* gcra_left.redis */
+
+enum {
+    NGX_COORD_GCRA_LEFT_K = 0
+};
+
+#define NGX_COORD_GCRA_LEFT_NARGS  1
+
+/* its replies */
+
+enum {
+    NGX_COORD_GCRA_LEFT_LEFT_REPLY = 0
+};
+
 
 /* gcra_life.redis */
 
@@ -145,6 +168,31 @@ enum {
 };
 
 #define NGX_COORD_GCRA_LIFE_NARGS  2
+
+
+/* gcra_open.redis */
+
+enum {
+    NGX_COORD_GCRA_OPEN_K = 0,
+    NGX_COORD_GCRA_OPEN_FRESH,
+    NGX_COORD_GCRA_OPEN_MINUS_CAP,
+    NGX_COORD_GCRA_OPEN_CAP,
+    NGX_COORD_GCRA_OPEN_STAMP,
+    NGX_COORD_GCRA_OPEN_FROM,
+    NGX_COORD_GCRA_OPEN_OPEN,
+    NGX_COORD_GCRA_OPEN_CLOSE,
+    NGX_COORD_GCRA_OPEN_AT,
+    NGX_COORD_GCRA_OPEN_TTL
+};
+
+#define NGX_COORD_GCRA_OPEN_NARGS  10
+
+/* its replies */
+
+enum {
+    NGX_COORD_GCRA_OPEN_LEFT_REPLY = 0,
+    NGX_COORD_GCRA_OPEN_BUCKET_REPLY = 1
+};
 
 
 /* gcra_peek.redis */
@@ -168,23 +216,26 @@ enum {
 
 #define NGX_COORD_GCRA_SWAP_NARGS  5
 
+/* its replies */
+
+enum {
+    NGX_COORD_GCRA_SWAP_LEFT_REPLY = 0,
+    NGX_COORD_GCRA_SWAP_BUCKET_REPLY = 1
+};
+
 
 /* gcra_take.redis */
 
 enum {
     NGX_COORD_GCRA_TAKE_K = 0,
-    NGX_COORD_GCRA_TAKE_FRESH,
-    NGX_COORD_GCRA_TAKE_FROM,
-    NGX_COORD_GCRA_TAKE_MINUS_CAP,
-    NGX_COORD_GCRA_TAKE_CAP,
     NGX_COORD_GCRA_TAKE_STAMP,
+    NGX_COORD_GCRA_TAKE_FROM,
     NGX_COORD_GCRA_TAKE_OPEN,
     NGX_COORD_GCRA_TAKE_CLOSE,
-    NGX_COORD_GCRA_TAKE_AT,
-    NGX_COORD_GCRA_TAKE_TTL
+    NGX_COORD_GCRA_TAKE_AT
 };
 
-#define NGX_COORD_GCRA_TAKE_NARGS  10
+#define NGX_COORD_GCRA_TAKE_NARGS  6
 
 
 /* idempotency_claim.redis */
@@ -915,6 +966,9 @@ static const u_char  ngx_coord_forget_replies[] = {
 static const ngx_coord_script_part_t
     ngx_coord_gcra_give_parts[] = {
 
+    { "*2\r\n"
+      "$4\r\nPTTL\r\n",
+      14, NGX_COORD_GCRA_GIVE_K },
     { "*8\r\n"
       "$8\r\nBITFIELD\r\n",
       18, NGX_COORD_GCRA_GIVE_K },
@@ -933,7 +987,22 @@ static const ngx_coord_script_part_t
 
 
 static const u_char  ngx_coord_gcra_give_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_gcra_left_parts[] = {
+
+    { "*2\r\n"
+      "$4\r\nPTTL\r\n",
+      14, NGX_COORD_GCRA_LEFT_K },
+};
+
+
+static const u_char  ngx_coord_gcra_left_replies[] = {
     NGX_COORD_REPLY_INTEGER
 };
 
@@ -955,6 +1024,82 @@ static const u_char  ngx_coord_gcra_life_replies[] = {
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_gcra_open_parts[] = {
+
+    { "*2\r\n"
+      "$4\r\nPTTL\r\n",
+      14, NGX_COORD_GCRA_OPEN_K },
+    { "*54\r\n"
+      "$8\r\nBITFIELD\r\n",
+      19, NGX_COORD_GCRA_OPEN_K },
+    { "$8\r\nOVERFLOW\r\n"
+      "$4\r\nFAIL\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n"
+      "$19\r\n9223372036854775807\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n",
+      106, NGX_COORD_GCRA_OPEN_FRESH },
+    { "$8\r\nOVERFLOW\r\n"
+      "$3\r\nSAT\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu16\r\n"
+      "$2\r\n96\r\n",
+      52, NGX_COORD_GCRA_OPEN_MINUS_CAP },
+    { "$6\r\nINCRBY\r\n"
+      "$3\r\nu16\r\n"
+      "$2\r\n96\r\n",
+      29, NGX_COORD_GCRA_OPEN_CAP },
+    { "$8\r\nOVERFLOW\r\n"
+      "$4\r\nWRAP\r\n"
+      "$3\r\nSET\r\n"
+      "$3\r\nu32\r\n"
+      "$2\r\n64\r\n",
+      50, NGX_COORD_GCRA_OPEN_STAMP },
+    { "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n",
+      28, NGX_COORD_GCRA_OPEN_FROM },
+    { "$8\r\nOVERFLOW\r\n"
+      "$3\r\nSAT\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n"
+      "$17\r\n-1125899906842624\r\n"
+      "$8\r\nOVERFLOW\r\n"
+      "$4\r\nFAIL\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n",
+      127, NGX_COORD_GCRA_OPEN_OPEN },
+    { "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n",
+      28, NGX_COORD_GCRA_OPEN_CLOSE },
+    { "$8\r\nOVERFLOW\r\n"
+      "$4\r\nWRAP\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu63\r\n"
+      "$1\r\n0\r\n",
+      52, NGX_COORD_GCRA_OPEN_AT },
+    { "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      17, NGX_COORD_GCRA_OPEN_K },
+    { "",
+      0, NGX_COORD_GCRA_OPEN_TTL },
+};
+
+
+static const u_char  ngx_coord_gcra_open_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_gcra_peek_parts[] = {
 
     { "*8\r\n"
@@ -965,7 +1110,7 @@ static const ngx_coord_script_part_t
       "$1\r\n0\r\n"
       "$3\r\nGET\r\n"
       "$3\r\nu32\r\n"
-      "$2\r\n96\r\n",
+      "$2\r\n64\r\n",
       51, -1 },
 };
 
@@ -978,6 +1123,9 @@ static const u_char  ngx_coord_gcra_peek_replies[] = {
 static const ngx_coord_script_part_t
     ngx_coord_gcra_swap_parts[] = {
 
+    { "*2\r\n"
+      "$4\r\nPTTL\r\n",
+      14, NGX_COORD_GCRA_SWAP_K },
     { "*27\r\n"
       "$8\r\nBITFIELD\r\n",
       19, NGX_COORD_GCRA_SWAP_K },
@@ -1015,6 +1163,7 @@ static const ngx_coord_script_part_t
 
 
 static const u_char  ngx_coord_gcra_swap_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_ARRAY,
     NGX_COORD_REPLY_INTEGER
 };
@@ -1023,49 +1172,29 @@ static const u_char  ngx_coord_gcra_swap_replies[] = {
 static const ngx_coord_script_part_t
     ngx_coord_gcra_take_parts[] = {
 
-    { "*52\r\n"
+    { "*32\r\n"
       "$8\r\nBITFIELD\r\n",
       19, NGX_COORD_GCRA_TAKE_K },
-    { "$8\r\nOVERFLOW\r\n"
-      "$4\r\nFAIL\r\n"
-      "$6\r\nINCRBY\r\n"
-      "$3\r\nu63\r\n"
-      "$1\r\n0\r\n"
-      "$19\r\n9223372036854775807\r\n"
-      "$6\r\nINCRBY\r\n"
+    { "$3\r\nSET\r\n"
+      "$3\r\nu32\r\n"
+      "$2\r\n64\r\n",
+      26, NGX_COORD_GCRA_TAKE_STAMP },
+    { "$6\r\nINCRBY\r\n"
       "$3\r\nu63\r\n"
       "$1\r\n0\r\n",
-      106, NGX_COORD_GCRA_TAKE_FRESH },
-    { "$8\r\nOVERFLOW\r\n"
-      "$4\r\nWRAP\r\n"
-      "$6\r\nINCRBY\r\n"
-      "$3\r\nu63\r\n"
-      "$1\r\n0\r\n",
-      52, NGX_COORD_GCRA_TAKE_FROM },
+      28, NGX_COORD_GCRA_TAKE_FROM },
     { "$8\r\nOVERFLOW\r\n"
       "$3\r\nSAT\r\n"
       "$6\r\nINCRBY\r\n"
       "$3\r\nu63\r\n"
       "$1\r\n0\r\n"
       "$17\r\n-1125899906842624\r\n"
-      "$6\r\nINCRBY\r\n"
-      "$3\r\nu32\r\n"
-      "$2\r\n64\r\n",
-      104, NGX_COORD_GCRA_TAKE_MINUS_CAP },
-    { "$6\r\nINCRBY\r\n"
-      "$3\r\nu32\r\n"
-      "$2\r\n64\r\n",
-      29, NGX_COORD_GCRA_TAKE_CAP },
-    { "$3\r\nSET\r\n"
-      "$3\r\nu32\r\n"
-      "$2\r\n96\r\n",
-      26, NGX_COORD_GCRA_TAKE_STAMP },
-    { "$8\r\nOVERFLOW\r\n"
+      "$8\r\nOVERFLOW\r\n"
       "$4\r\nFAIL\r\n"
       "$6\r\nINCRBY\r\n"
       "$3\r\nu63\r\n"
       "$1\r\n0\r\n",
-      52, NGX_COORD_GCRA_TAKE_OPEN },
+      127, NGX_COORD_GCRA_TAKE_OPEN },
     { "$6\r\nINCRBY\r\n"
       "$3\r\nu63\r\n"
       "$1\r\n0\r\n",
@@ -1076,17 +1205,11 @@ static const ngx_coord_script_part_t
       "$3\r\nu63\r\n"
       "$1\r\n0\r\n",
       52, NGX_COORD_GCRA_TAKE_AT },
-    { "*3\r\n"
-      "$7\r\nPEXPIRE\r\n",
-      17, NGX_COORD_GCRA_TAKE_K },
-    { "",
-      0, NGX_COORD_GCRA_TAKE_TTL },
 };
 
 
 static const u_char  ngx_coord_gcra_take_replies[] = {
-    NGX_COORD_REPLY_ARRAY,
-    NGX_COORD_REPLY_INTEGER
+    NGX_COORD_REPLY_ARRAY
 };
 
 
@@ -2455,14 +2578,24 @@ const ngx_coord_script_t
       3, ngx_coord_forget_parts },
 
     { ngx_string("gcra_give"),
-      NGX_COORD_GCRA_GIVE_NARGS, 2, 1, 2, 342,
+      NGX_COORD_GCRA_GIVE_NARGS, 3, 1, 3, 356,
       ngx_coord_gcra_give_replies,
-      4, ngx_coord_gcra_give_parts },
+      5, ngx_coord_gcra_give_parts },
+
+    { ngx_string("gcra_left"),
+      NGX_COORD_GCRA_LEFT_NARGS, 1, 1, 1, 14,
+      ngx_coord_gcra_left_replies,
+      1, ngx_coord_gcra_left_parts },
 
     { ngx_string("gcra_life"),
       NGX_COORD_GCRA_LIFE_NARGS, 1, 1, 1, 145,
       ngx_coord_gcra_life_replies,
       2, ngx_coord_gcra_life_parts },
+
+    { ngx_string("gcra_open"),
+      NGX_COORD_GCRA_OPEN_NARGS, 3, 1, 3, 1674,
+      ngx_coord_gcra_open_replies,
+      12, ngx_coord_gcra_open_parts },
 
     { ngx_string("gcra_peek"),
       NGX_COORD_GCRA_PEEK_NARGS, 1, 1, 1, 69,
@@ -2470,14 +2603,14 @@ const ngx_coord_script_t
       2, ngx_coord_gcra_peek_parts },
 
     { ngx_string("gcra_swap"),
-      NGX_COORD_GCRA_SWAP_NARGS, 2, 1, 2, 790,
+      NGX_COORD_GCRA_SWAP_NARGS, 3, 1, 3, 804,
       ngx_coord_gcra_swap_replies,
-      6, ngx_coord_gcra_swap_parts },
+      7, ngx_coord_gcra_swap_parts },
 
     { ngx_string("gcra_take"),
-      NGX_COORD_GCRA_TAKE_NARGS, 2, 1, 2, 1637,
+      NGX_COORD_GCRA_TAKE_NARGS, 1, 1, 1, 920,
       ngx_coord_gcra_take_replies,
-      11, ngx_coord_gcra_take_parts },
+      6, ngx_coord_gcra_take_parts },
 
     { ngx_string("idempotency_claim"),
       NGX_COORD_IDEMPOTENCY_CLAIM_NARGS, 7, 2, 7, 871,

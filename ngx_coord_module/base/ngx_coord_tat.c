@@ -10,6 +10,9 @@
 /* parts of an octave that a class tells, as a power of two */
 #define NGX_COORD_TAT_PARTS  5
 
+/* bits of a code that are a number, below its power of two */
+#define NGX_COORD_TAT_DIGITS  11
+
 
 static int64_t ngx_coord_tat_class(ngx_coord_nsec_t interval);
 static ngx_coord_nsec_t ngx_coord_tat_interval(int64_t number);
@@ -131,4 +134,42 @@ ngx_coord_tat_idle(uint32_t stamp, ngx_coord_nsec_t now)
     idle = (int32_t) (ngx_coord_tat_stamp(now) - stamp);
 
     return (stamp && idle > 0) ? idle * NGX_COORD_NSEC_PER_MSEC : 0;
+}
+
+
+/*
+ * Below 2^12 a code is the number itself.  Above, the first twelve bits of a
+ * number, 2^11 and more, are added to 2^11 times the bits that are dropped: a
+ * number that is rounded up to the next power of two goes on as that.
+ */
+
+int64_t
+ngx_coord_tat_code(int64_t places)
+{
+    int64_t  drop;
+
+    places = ngx_max(places, 0);
+    places = ngx_min(places, NGX_COORD_RATE_LIMIT);
+
+    for (drop = 0; places >> (drop + NGX_COORD_TAT_DIGITS + 1); drop++) {
+        /* void */
+    }
+
+    return (drop << NGX_COORD_TAT_DIGITS)
+           + ((places + ((int64_t) 1 << drop) - 1) >> drop);
+}
+
+
+int64_t
+ngx_coord_tat_places(int64_t code)
+{
+    int64_t  drop;
+
+    code = ngx_max(code, 0);
+    code = ngx_min(code, 0xffff);
+
+    drop = code >> NGX_COORD_TAT_DIGITS;
+    drop = drop ? drop - 1 : 0;
+
+    return (code - (drop << NGX_COORD_TAT_DIGITS)) << drop;
 }

@@ -56,6 +56,14 @@ ngx_uint_t ngx_coord_tat_fits(int64_t number, ngx_coord_nsec_t interval);
 ngx_coord_nsec_t ngx_coord_tat_backlog(int64_t number,
     ngx_coord_nsec_t interval, ngx_coord_nsec_t now, ngx_coord_nsec_t idle);
 
+/*
+ * A number of places, 0 to NGX_COORD_RATE_LIMIT, in 16 bits: rounded up, by
+ * less than a two-thousandth, and in the order of the numbers.  places() is
+ * at least what was coded, and something for any code.
+ */
+int64_t ngx_coord_tat_code(int64_t places);
+int64_t ngx_coord_tat_places(int64_t code);
+
 /* a time in milliseconds modulo 2^32 */
 #define ngx_coord_tat_stamp(now)                                              \
     ((uint32_t) ((now) / NGX_COORD_NSEC_PER_MSEC))

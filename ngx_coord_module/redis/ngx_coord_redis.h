@@ -118,7 +118,9 @@ typedef enum {
 typedef enum {
     NGX_COORD_CALL_ALONE = 0,    /* in a transaction of their own */
     NGX_COORD_CALL_SHARED,       /* few values: with others of the turn */
-    NGX_COORD_CALL_PLAIN         /* without MULTI and EXEC */
+    NGX_COORD_CALL_PLAIN,        /* without MULTI and EXEC */
+    NGX_COORD_CALL_BARE          /* the same, each command by itself: with
+                                  * others of the turn */
 } ngx_coord_call_form_e;
 
 
@@ -192,8 +194,8 @@ struct ngx_coord_redis_call_s {
     unsigned                   sent:1;   /* the server may have done it */
 
     /*
-     * Commands of the transaction that the call begins; 0: it is in that of
-     * the call before it.
+     * Commands of the group that the call begins, a transaction or what is
+     * between two nonces; 0: it is in that of the call before it.
      */
     ngx_uint_t                 total;
     uint64_t                   nonce;

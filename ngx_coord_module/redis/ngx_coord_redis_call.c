@@ -2,7 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Calls: transactions, alone or shared, and their ends and deadlines.
+ * Calls: alone or in groups, and their ends and deadlines.
  */
 
 
@@ -17,20 +17,28 @@
 #define NGX_COORD_ECHO               "*2" CRLF "$4" CRLF "ECHO" CRLF          \
                                      "$16" CRLF
 
-/* what ends a transaction, and with its begin */
+/* the nonce, with the end of a transaction, and with its begin */
 
+#define NGX_COORD_CALL_NONCE                                                  \
+    (sizeof(NGX_COORD_ECHO CRLF) - 1 + NGX_COORD_REDIS_NONCE_LEN)
 #define NGX_COORD_CALL_END                                                    \
-    (sizeof(NGX_COORD_ECHO CRLF NGX_COORD_EXEC) - 1                           \
-     + NGX_COORD_REDIS_NONCE_LEN)
+    (NGX_COORD_CALL_NONCE + sizeof(NGX_COORD_EXEC) - 1)
 #define NGX_COORD_CALL_OVERHEAD                                               \
     (sizeof(NGX_COORD_MULTI) - 1 + NGX_COORD_CALL_END)
 
-/* commands of a transaction that calls share */
+/* 1 if the commands of a call that begins a group are executed together */
+#define ngx_coord_redis_multi(call)                                           \
+    ((call)->form == NGX_COORD_CALL_ALONE                                     \
+     || (call)->form == NGX_COORD_CALL_SHARED)
+
+/* commands of a group that calls share */
 #define NGX_COORD_CALL_SHARED_MAX    128
 
 
 static ngx_coord_redis_call_t *ngx_coord_redis_join(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call);
+static ngx_uint_t ngx_coord_redis_joins(ngx_coord_redis_call_t *call,
+    ngx_coord_redis_call_t *first);
 static ngx_msec_t ngx_coord_redis_due(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
@@ -59,9 +67,10 @@ ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
     first = ngx_coord_redis_join(node, call);
 
     if (first != call) {
-        p -= NGX_COORD_CALL_END;
+        p -= ngx_coord_redis_multi(first) ? NGX_COORD_CALL_END
+                                          : NGX_COORD_CALL_NONCE;
 
-    } else if (call->form != NGX_COORD_CALL_PLAIN) {
+    } else if (ngx_coord_redis_multi(call)) {
         p = ngx_cpymem(p, NGX_COORD_MULTI, sizeof(NGX_COORD_MULTI) - 1);
     }
 
@@ -74,7 +83,7 @@ ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
     p = ngx_coord_redis_nonce(p, first->nonce);
     p = ngx_cpymem(p, CRLF, sizeof(CRLF) - 1);
 
-    if (call->form != NGX_COORD_CALL_PLAIN) {
+    if (ngx_coord_redis_multi(first)) {
         p = ngx_cpymem(p, NGX_COORD_EXEC, sizeof(NGX_COORD_EXEC) - 1);
     }
 
@@ -86,9 +95,9 @@ ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
 
 /*
  * Calls of one turn of the event loop share MULTI, ECHO and EXEC, which cost
- * the server as much as what is between.  Returns the first call of the
- * transaction that call is in: itself, if it begins one.  With a cluster all
- * keys would have to be in one slot.
+ * the server as much as what is between; those of single commands share ECHO.
+ * Returns the first call of the group that call is in: itself, if it begins
+ * one.  With a cluster all keys of a transaction would have to be in one slot.
  */
 
 static ngx_coord_redis_call_t *
@@ -100,7 +109,7 @@ ngx_coord_redis_join(ngx_coord_redis_node_t *node,
     first = node->open;
 
     if (first != NULL
-        && call->form == NGX_COORD_CALL_SHARED
+        && ngx_coord_redis_joins(call, first)
         && node->writes == node->conn->writes
         && first->total + call->ncommands <= NGX_COORD_CALL_SHARED_MAX)
     {
@@ -113,11 +122,28 @@ ngx_coord_redis_join(ngx_coord_redis_node_t *node,
     call->total = call->ncommands;
     call->nonce = node->nonce++;
 
-    node->open = call->form == NGX_COORD_CALL_SHARED && !node->apart ? call
-                                                                     : NULL;
+    node->open = NULL;
     node->writes = node->conn->writes;
 
+    if (call->form == NGX_COORD_CALL_BARE
+        || (call->form == NGX_COORD_CALL_SHARED && !node->apart))
+    {
+        node->open = call;
+    }
+
     return call;
+}
+
+
+/* in a transaction that is there a single command costs less than a nonce */
+
+static ngx_uint_t
+ngx_coord_redis_joins(ngx_coord_redis_call_t *call,
+    ngx_coord_redis_call_t *first)
+{
+    return call->form == first->form
+           || (call->form == NGX_COORD_CALL_BARE
+               && first->form == NGX_COORD_CALL_SHARED);
 }
 
 

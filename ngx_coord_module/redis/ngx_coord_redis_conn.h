@@ -184,7 +184,7 @@ struct ngx_coord_redis_node_s {
     ngx_coord_timer_t          deadline;
     uint64_t                   nonce;
 
-    /* a call whose transaction ends the output, and may take others in */
+    /* a call whose group ends the output, and may take others in */
     ngx_coord_redis_call_t    *open;
     ngx_uint_t                 writes;        /* conn->writes by then */
     unsigned                   apart:1;       /* one call a transaction */
@@ -408,7 +408,7 @@ ngx_coord_fail_e ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
 void ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 
-/* the next call of the same transaction; NULL: this is the last */
+/* the next call of the same group; NULL: this is the last */
 ngx_coord_redis_call_t *ngx_coord_redis_joined(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 

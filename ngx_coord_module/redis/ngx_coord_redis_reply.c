@@ -16,6 +16,9 @@ static ngx_int_t ngx_coord_redis_check_multi(ngx_coord_redis_call_t *call,
 static ngx_int_t ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
     ngx_coord_resp_value_t **error);
+static ngx_int_t ngx_coord_redis_check_bare(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
+    ngx_coord_resp_value_t **error);
 static ngx_int_t ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *array);
 static u_char *ngx_coord_redis_find(ngx_str_t *text, u_char *data,
@@ -146,8 +149,15 @@ ngx_coord_redis_replies(ngx_coord_redis_call_t *call)
 {
     /* the commands and ECHO; MULTI and EXEC */
 
-    return call->form == NGX_COORD_CALL_PLAIN ? call->total + 1
-                                              : call->total + 3;
+    switch (call->form) {
+
+    case NGX_COORD_CALL_PLAIN:
+    case NGX_COORD_CALL_BARE:
+        return call->total + 1;
+
+    default: /* NGX_COORD_CALL_ALONE, NGX_COORD_CALL_SHARED */
+        return call->total + 3;
+    }
 }
 
 
@@ -162,11 +172,17 @@ ngx_coord_redis_check(ngx_coord_redis_call_t *call,
         return NGX_ERROR;
     }
 
-    if (call->form == NGX_COORD_CALL_PLAIN) {
-        return ngx_coord_redis_check_plain(call, gathered, reply, error);
-    }
+    switch (call->form) {
 
-    return ngx_coord_redis_check_multi(call, gathered, reply, error);
+    case NGX_COORD_CALL_PLAIN:
+        return ngx_coord_redis_check_plain(call, gathered, reply, error);
+
+    case NGX_COORD_CALL_BARE:
+        return ngx_coord_redis_check_bare(call, gathered, reply, error);
+
+    default: /* NGX_COORD_CALL_ALONE, NGX_COORD_CALL_SHARED */
+        return ngx_coord_redis_check_multi(call, gathered, reply, error);
+    }
 }
 
 
@@ -276,6 +292,40 @@ ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
     *reply = gathered + 1;
 
     return NGX_OK;
+}
+
+
+/*
+ * A value a command, errors among them, and the nonce.  A server that refuses
+ * everything refuses ECHO, too: then all are errors.
+ */
+
+static ngx_int_t
+ngx_coord_redis_check_bare(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
+    ngx_coord_resp_value_t **error)
+{
+    ngx_uint_t               i;
+    ngx_coord_resp_value_t  *v;
+
+    if (ngx_coord_redis_check_echo(call, gathered) == NGX_OK) {
+        *reply = gathered + 1;
+        return NGX_OK;
+    }
+
+    v = gathered + 1;
+    *error = v;
+
+    for (i = 0; i < call->total + 1; i++) {
+
+        if (v->type != NGX_COORD_RESP_ERROR) {
+            return NGX_ERROR;
+        }
+
+        v += v->next;
+    }
+
+    return NGX_DECLINED;
 }
 
 

@@ -172,7 +172,7 @@ ngx_coord_giveback_life(ngx_coord_op_t *op)
         return op->u.claim.lease + (op->u.claim.keep ? op->u.claim.ttl : 0);
 
     default: /* a rate */
-        return op->u.rate.reset;
+        return ngx_max(op->u.rate.reset, op->u.rate.life);
     }
 }
 

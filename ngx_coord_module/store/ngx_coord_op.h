@@ -311,6 +311,7 @@ struct ngx_coord_op_s {
     unsigned                   gone:1;    /* the server may have done it, */
     unsigned                   doubt:1;   /* and may have granted it */
     unsigned                   part:16;   /* of the batch, that it is in */
+    const ngx_coord_op_type_t  *asked;    /* whose script was sent */
 };
 
 

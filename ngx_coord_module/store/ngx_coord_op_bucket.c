@@ -2,25 +2,21 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Buckets: a number of ngx_coord_tat.h, in Redis in a BITFIELD, in memory in
- * payload[0] of an entry.  Behind it stand the largest capacity of all callers
- * (what is above it cannot be true) and the time of the last one, in Redis at
- * the bits 64 and 96, in memory in the lower and upper half of payload[1].
+ * Buckets: what is taken.  In Redis a take is one command where the key is
+ * known to be there and to live long enough (ngx_coord_lives.h), and another
+ * script where it is not; both may find that there is more to do.
+ *
+ *            +-- lives ------> STEADY -- gone, or odd --> ANEW
+ *   TAKE ----+                   |                         |
+ *            +-- not known ------|-------------------------+--> SWAP
+ *                                v                         v
+ *                             answered <---- LIFE <---- shortened
  */
 
 
-#include "ngx_coord_op_arg.h"
-#include "ngx_coord_tat.h"
+#include "ngx_coord_lives.h"
+#include "ngx_coord_op_bucket.h"
 
-
-/*
- * The clock of a TAT in Redis starts in 2020, so that it has enough bits until
- * 2091; a server whose clock was never set counts from its own start.
- */
-#define NGX_COORD_BUCKET_EPOCH  (1577836800LL * NGX_COORD_NSEC_PER_SEC)
-
-#define ngx_coord_bucket_clock(now)                                           \
-    ((now) < NGX_COORD_BUCKET_EPOCH ? (now) : (now) - NGX_COORD_BUCKET_EPOCH)
 
 /* a bucket that others keep changing is given up after so many questions */
 #define NGX_COORD_BUCKET_TRIES  32
@@ -28,13 +24,17 @@
 
 /* what the BITFIELD of each script answers: the elements that are read */
 enum {
-    NGX_COORD_BUCKET_HELD = 3,
-    NGX_COORD_BUCKET_CAP = 5,
-    NGX_COORD_BUCKET_STAMP,
-    NGX_COORD_BUCKET_OPENED,
-    NGX_COORD_BUCKET_CLOSED,
-    NGX_COORD_BUCKET_NUMBER,
-    NGX_COORD_BUCKET_ELEMENTS
+    NGX_COORD_TAKE_STAMP = 0,
+    NGX_COORD_TAKE_HELD = 2,
+    NGX_COORD_TAKE_OPENED,
+    NGX_COORD_TAKE_CLOSED,
+    NGX_COORD_TAKE_NUMBER,
+    NGX_COORD_TAKE_ELEMENTS
+};
+
+enum {
+    NGX_COORD_OPEN_CAP = 3,
+    NGX_COORD_OPEN_TAKE                  /* from here on as of a take */
 };
 
 enum {
@@ -43,51 +43,59 @@ enum {
     NGX_COORD_SWAP_ELEMENTS
 };
 
-enum {
-    NGX_COORD_PEEK_NUMBER = 0,
-    NGX_COORD_PEEK_STAMP,
-    NGX_COORD_PEEK_ELEMENTS
-};
+
+/* the arguments that both scripts of a take have */
+typedef struct {
+    int64_t                    at;
+    int64_t                    open;
+    int64_t                    close;
+} ngx_coord_bucket_steps_t;
 
 
-#define ngx_coord_bucket_int(v, n, i)                                         \
-    ngx_coord_resp_integer(ngx_coord_resp_element(v, n), i)
+/* and what both answer */
+typedef struct {
+    int64_t                    held;
+    int64_t                    stamp;
+    int64_t                    number;
+    ngx_int_t                  opened;    /* NGX_OK, or NGX_DECLINED */
+} ngx_coord_bucket_found_t;
 
 
 static ngx_int_t ngx_coord_bucket_take_known(ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
-static void ngx_coord_bucket_take_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_bucket_take_run(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static uint32_t ngx_coord_bucket_kind(const ngx_coord_rate_t *rate);
 static int64_t ngx_coord_bucket_charge(ngx_coord_zone_t *zone,
     const ngx_coord_bucket_t *bucket);
-static void ngx_coord_bucket_life_build(ngx_coord_command_t *cmd,
+static void ngx_coord_bucket_steps(ngx_coord_op_t *op, ngx_coord_nsec_t now,
+    ngx_coord_bucket_steps_t *steps);
+static void ngx_coord_bucket_steady_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_steady_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static void ngx_coord_bucket_open_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_read(ngx_coord_resp_value_t *v,
+    ngx_uint_t first, ngx_coord_bucket_found_t *found);
+static ngx_int_t ngx_coord_bucket_decide(ngx_coord_rate_t *rate,
+    const ngx_coord_bucket_found_t *found, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_once_more(ngx_coord_op_t *op,
+    const ngx_coord_op_type_t *type);
 static ngx_int_t ngx_coord_bucket_life_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static void ngx_coord_bucket_life_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_coord_nsec_t ngx_coord_bucket_held(const ngx_coord_rate_t *rate,
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now,
+    ngx_coord_nsec_t clock);
 static void ngx_coord_bucket_swap_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_bucket_swap_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_bucket_swap_answer(ngx_coord_rate_t *rate,
     ngx_coord_nsec_t now);
-static ngx_coord_nsec_t ngx_coord_bucket_held(const ngx_coord_rate_t *rate,
-    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now,
-    ngx_coord_nsec_t clock);
-static ngx_int_t ngx_coord_bucket_give_known(ngx_coord_op_t *op,
-    ngx_coord_nsec_t now);
-static void ngx_coord_bucket_give_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_bucket_give_run(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static void ngx_coord_bucket_peek_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_bucket_peek_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_bucket_peek_run(ngx_coord_table_t *table,
+static ngx_int_t ngx_coord_bucket_take_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
@@ -95,9 +103,9 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_take = {
     ngx_string("bucket_take"),
     NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_BUCKET,
-    NGX_COORD_SCRIPT_GCRA_TAKE,
-    ngx_coord_bucket_take_build,
-    ngx_coord_bucket_take_parse,
+    NGX_COORD_SCRIPT_GCRA_OPEN,
+    ngx_coord_bucket_open_build,
+    ngx_coord_bucket_open_parse,
     ngx_coord_bucket_take_known,
     ngx_coord_bucket_take_run,
     &ngx_coord_op_bucket_give,
@@ -107,11 +115,48 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_take = {
 };
 
 
-/* a take once more: it has found a bucket that has to be converted first */
+/*
+ * A take of one command, and one that comes after it.  Should its answer be
+ * lost, it may have left a key without a life.
+ */
+
+static const ngx_coord_op_type_t  ngx_coord_op_bucket_steady = {
+    ngx_string("bucket_steady"),
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
+    NGX_COORD_KIND_BUCKET,
+    NGX_COORD_SCRIPT_GCRA_TAKE,
+    ngx_coord_bucket_steady_build,
+    ngx_coord_bucket_steady_parse,
+    NULL,
+    ngx_coord_bucket_take_run,
+    &ngx_coord_op_bucket_left,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+static const ngx_coord_op_type_t  ngx_coord_op_bucket_anew = {
+    ngx_string("bucket_anew"),
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
+    NGX_COORD_KIND_BUCKET,
+    NGX_COORD_SCRIPT_GCRA_OPEN,
+    ngx_coord_bucket_open_build,
+    ngx_coord_bucket_open_parse,
+    NULL,
+    ngx_coord_bucket_take_run,
+    &ngx_coord_op_bucket_left,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+/* a take that has found a bucket that has to be converted first */
 
 static const ngx_coord_op_type_t  ngx_coord_op_bucket_swap = {
     ngx_string("bucket_swap"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_BUCKET,
     NGX_COORD_SCRIPT_GCRA_SWAP,
     ngx_coord_bucket_swap_build,
@@ -129,75 +174,53 @@ static const ngx_coord_op_type_t  ngx_coord_op_bucket_swap = {
 
 static const ngx_coord_op_type_t  ngx_coord_op_bucket_life = {
     ngx_string("bucket_life"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_BUCKET,
     NGX_COORD_SCRIPT_GCRA_LIFE,
     ngx_coord_bucket_life_build,
     ngx_coord_bucket_life_parse,
     NULL,
     ngx_coord_bucket_take_run,
-    &ngx_coord_op_bucket_give,
+    &ngx_coord_op_bucket_mend,
     NULL,
     NULL,
     NULL
 };
 
 
-const ngx_coord_op_type_t  ngx_coord_op_bucket_give = {
-    ngx_string("bucket_give"),
-    NGX_COORD_OP_JOINS,
-    NGX_COORD_KIND_BUCKET,
-    NGX_COORD_SCRIPT_GCRA_GIVE,
-    ngx_coord_bucket_give_build,
-    ngx_coord_give_parse,
-    ngx_coord_bucket_give_known,
-    ngx_coord_bucket_give_run,
-    NULL,
-    NULL,
-    NULL,
-    NULL
-};
-
-
-const ngx_coord_op_type_t  ngx_coord_op_bucket_peek = {
-    ngx_string("bucket_peek"),
-    0,
-    NGX_COORD_KIND_BUCKET,
-    NGX_COORD_SCRIPT_GCRA_PEEK,
-    ngx_coord_bucket_peek_build,
-    ngx_coord_bucket_peek_parse,
-    NULL,
-    ngx_coord_bucket_peek_run,
-    NULL,
-    NULL,
-    NULL,
-    NULL
-};
-
-
-const ngx_coord_op_type_t  ngx_coord_op_bucket_forget = {
-    ngx_string("bucket_forget"),
-    0,
-    NGX_COORD_KIND_BUCKET,
-    NGX_COORD_SCRIPT_FORGET,
-    ngx_coord_forget_build,
-    ngx_coord_forget_parse,
-    NULL,
-    ngx_coord_forget_run,
-    NULL,
-    NULL,
-    NULL,
-    NULL
-};
-
+/* who takes in any case has a life to set that nobody has foreseen */
 
 static ngx_int_t
 ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
-    ngx_coord_bucket_t  bucket;
+    uint32_t             cap;
+    ngx_coord_rate_t    *rate;
+    ngx_coord_bucket_t   bucket;
 
-    return ngx_coord_bucket_init(&bucket, &op->u.rate) == NGX_OK
-           ? NGX_AGAIN : ngx_coord_rate_never(&op->u.rate);
+    rate = &op->u.rate;
+
+    if (ngx_coord_bucket_init(&bucket, rate) != NGX_OK) {
+        return ngx_coord_rate_never(rate);
+    }
+
+    if (!rate->force
+        && ngx_coord_lives_find(op, ngx_coord_bucket_kind(rate), now, &cap))
+    {
+        rate->capacity = ngx_coord_tat_places(cap);
+        op->type = &ngx_coord_op_bucket_steady;
+    }
+
+    return NGX_AGAIN;
+}
+
+
+/* callers of one kind need the same life of a key */
+
+static uint32_t
+ngx_coord_bucket_kind(const ngx_coord_rate_t *rate)
+{
+    return (ngx_coord_tat_empty(rate->interval, 0) >> NGX_COORD_TAT_BITS << 16)
+           | ngx_coord_tat_code(ngx_coord_bucket_capacity(rate));
 }
 
 
@@ -220,111 +243,241 @@ ngx_coord_bucket_charge(ngx_coord_zone_t *zone,
 
 
 static void
-ngx_coord_bucket_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
+ngx_coord_bucket_steps(ngx_coord_op_t *op, ngx_coord_nsec_t now,
+    ngx_coord_bucket_steps_t *steps)
 {
-    int64_t              at, tau, cap;
-    ngx_coord_arg_t     *a;
-    ngx_coord_bucket_t   bucket;
+    int64_t             tau;
+    ngx_coord_bucket_t  bucket;
 
     (void) ngx_coord_bucket_init(&bucket, &op->u.rate);
 
-    a = cmd->args;
+    op->u.rate.life = ngx_coord_bucket_life(&bucket);
 
-    at = ngx_coord_tat_empty(bucket.interval, ngx_coord_bucket_clock(now));
     tau = ngx_coord_tat_usec(bucket.limit);
-    cap = ngx_coord_bucket_capacity(&op->u.rate);
 
-    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_TAKE_K, op, "}");
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_FRESH], at - INT64_MAX);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_FROM], NGX_COORD_TAT_HALF - at);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_MINUS_CAP], -cap);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_CAP], cap);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_STAMP], ngx_coord_tat_stamp(now));
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_OPEN], INT64_MAX - tau);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_CLOSE],
-                      tau + ngx_coord_bucket_charge(op->zone, &bucket)
-                      - INT64_MAX);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_AT], at);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_TTL],
-                      ngx_coord_ttl(bucket.total));
+    steps->at = ngx_coord_tat_empty(bucket.interval,
+                                    ngx_coord_bucket_clock(now));
+    steps->open = INT64_MAX - tau;
+    steps->close = tau + ngx_coord_bucket_charge(op->zone, &bucket)
+                   - INT64_MAX;
 }
 
 
-/*
- * The answer stands unless the bucket is one of another class, or holds more
- * than can be true.
- */
+static void
+ngx_coord_bucket_steady_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t           *a;
+    ngx_coord_bucket_steps_t   steps;
+
+    ngx_coord_bucket_steps(op, now, &steps);
+
+    a = cmd->args;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_TAKE_K, op, "}");
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_STAMP], ngx_coord_tat_stamp(now));
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_FROM],
+                      NGX_COORD_TAT_HALF - steps.at);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_OPEN], steps.open);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_CLOSE], steps.close);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_AT], steps.at);
+}
+
+
+static void
+ngx_coord_bucket_open_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    int64_t                    cap;
+    ngx_coord_arg_t           *a;
+    ngx_coord_bucket_steps_t   steps;
+
+    ngx_coord_bucket_steps(op, now, &steps);
+
+    a = cmd->args;
+    cap = ngx_coord_tat_code(ngx_coord_bucket_capacity(&op->u.rate));
+
+    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_OPEN_K, op, "}");
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_FRESH], steps.at - INT64_MAX);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_MINUS_CAP], -cap);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_CAP], cap);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_STAMP], ngx_coord_tat_stamp(now));
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_FROM],
+                      NGX_COORD_TAT_HALF - steps.at);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_OPEN], steps.open);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_CLOSE], steps.close);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_AT], steps.at);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_TTL],
+                      (int64_t) ngx_coord_ceil_msec(op->u.rate.life));
+}
+
 
 static ngx_int_t
-ngx_coord_bucket_take_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+ngx_coord_bucket_read(ngx_coord_resp_value_t *v, ngx_uint_t first,
+    ngx_coord_bucket_found_t *found)
 {
-    int64_t                  held, cap, stamp, number, sum;
-    ngx_int_t                opened, closed, rc;
-    ngx_coord_rate_t        *rate;
-    ngx_coord_nsec_t         most;
-    ngx_coord_bucket_t       bucket;
-    ngx_coord_resp_value_t  *v;
-
-    rate = &op->u.rate;
-    v = values[0];
+    int64_t    sum;
+    ngx_int_t  closed;
 
     if (v->type != NGX_COORD_RESP_ARRAY
-        || v->integer != NGX_COORD_BUCKET_ELEMENTS)
+        || (ngx_uint_t) v->integer != first + NGX_COORD_TAKE_ELEMENTS)
     {
         return NGX_ERROR;
     }
 
-    opened = ngx_coord_bucket_int(v, NGX_COORD_BUCKET_OPENED, &sum);
-    closed = ngx_coord_bucket_int(v, NGX_COORD_BUCKET_CLOSED, &sum);
+    found->opened = ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_OPENED,
+                                         &sum);
+    closed = ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_CLOSED, &sum);
 
-    if (opened == NGX_ERROR
-        || opened != closed
-        || ngx_coord_bucket_int(v, NGX_COORD_BUCKET_HELD, &held) != NGX_OK
-        || ngx_coord_bucket_int(v, NGX_COORD_BUCKET_CAP, &cap) != NGX_OK
-        || ngx_coord_bucket_int(v, NGX_COORD_BUCKET_STAMP, &stamp) != NGX_OK
-        || ngx_coord_bucket_int(v, NGX_COORD_BUCKET_NUMBER, &number) != NGX_OK
-        || held < 0 || cap < 0 || number < 0)
+    if (found->opened == NGX_ERROR
+        || found->opened != closed
+        || ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_STAMP,
+                                &found->stamp) != NGX_OK
+        || ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_HELD,
+                                &found->held) != NGX_OK
+        || ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_NUMBER,
+                                &found->number) != NGX_OK
+        || found->held < 0 || found->number < 0)
     {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * The answer, NGX_OK or NGX_BUSY, unless the bucket is one of another class,
+ * or there is none, or it holds more than can be true: NGX_AGAIN.
+ */
+
+static ngx_int_t
+ngx_coord_bucket_decide(ngx_coord_rate_t *rate,
+    const ngx_coord_bucket_found_t *found, ngx_coord_nsec_t now)
+{
+    ngx_int_t           rc;
+    ngx_coord_nsec_t    most;
+    ngx_coord_bucket_t  bucket;
+
+    (void) ngx_coord_bucket_init(&bucket, rate);
+
+    rate->found = found->number;
+
+    if (rate->stamp == 0) {
+        rate->stamp = (uint32_t) found->stamp;
+    }
+
+    most = ngx_coord_bucket_span(&bucket, rate->capacity) + bucket.slack;
+
+    if (found->held >= NGX_COORD_TAT_HALF
+        || found->held > ngx_coord_tat_usec(most))
+    {
+        return found->opened == NGX_OK ? NGX_ERROR : NGX_AGAIN;
+    }
+
+    rc = ngx_coord_bucket_answer(&bucket, rate,
+                                 found->held * NGX_COORD_NSEC_PER_USEC);
+
+    rate->mark = now + rate->reset;
+
+    return (rc == NGX_OK) == (found->opened == NGX_OK) ? rc : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_coord_bucket_once_more(ngx_coord_op_t *op, const ngx_coord_op_type_t *type)
+{
+    if (++op->u.rate.tries > NGX_COORD_BUCKET_TRIES) {
+        return NGX_ERROR;
+    }
+
+    ngx_coord_lives_drop(op, ngx_coord_bucket_kind(&op->u.rate));
+
+    op->type = type;
+
+    return NGX_AGAIN;
+}
+
+
+static ngx_int_t
+ngx_coord_bucket_steady_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    ngx_int_t                 rc;
+    ngx_coord_bucket_found_t  found;
+
+    if (ngx_coord_bucket_read(values[0], 0, &found) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_coord_bucket_decide(&op->u.rate, &found, now);
+
+    if (rc == NGX_AGAIN) {
+        return ngx_coord_bucket_once_more(op, &ngx_coord_op_bucket_anew);
+    }
+
+    op->type = &ngx_coord_op_bucket_take;
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    int64_t                    cap;
+    ngx_int_t                  rc;
+    ngx_coord_rate_t          *rate;
+    ngx_coord_bucket_t         bucket;
+    ngx_coord_resp_value_t    *v;
+    ngx_coord_bucket_found_t   found;
+
+    rate = &op->u.rate;
+    v = ngx_coord_reply(GCRA_OPEN, BUCKET);
+
+    if (ngx_coord_bucket_read(v, NGX_COORD_OPEN_TAKE, &found) != NGX_OK
+        || ngx_coord_bucket_int(v, NGX_COORD_OPEN_CAP, &cap) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    rate->capacity = ngx_coord_tat_places(cap);
+
+    rc = ngx_coord_bucket_decide(rate, &found, now);
+
+    if (rc == NGX_AGAIN) {
+        return ngx_coord_bucket_once_more(op, &ngx_coord_op_bucket_swap);
+    }
+
+    if (rc == NGX_ERROR) {
         return NGX_ERROR;
     }
 
     (void) ngx_coord_bucket_init(&bucket, rate);
 
-    most = ngx_coord_bucket_span(&bucket, cap) + bucket.slack;
+    ngx_coord_lives_keep(op, ngx_coord_bucket_kind(rate),
+                         now + rate->life - ngx_coord_bucket_need(&bucket),
+                         cap);
 
-    if (held >= NGX_COORD_TAT_HALF || held > ngx_coord_tat_usec(most)) {
-
-        if (opened == NGX_OK || ++rate->tries > NGX_COORD_BUCKET_TRIES) {
-            return NGX_ERROR;
-        }
-
-        rate->found = number;
-        rate->capacity = cap;
-        rate->stamp = (uint32_t) stamp;
-        op->type = &ngx_coord_op_bucket_swap;
-
-        return NGX_AGAIN;
-    }
-
-    rc = ngx_coord_bucket_answer(&bucket, rate,
-                                 held * NGX_COORD_NSEC_PER_USEC);
-
-    rate->mark = now + rate->reset;
-
-    if ((rc == NGX_OK) != (opened == NGX_OK)) {
-        return NGX_ERROR;
-    }
+    op->type = &ngx_coord_op_bucket_take;
 
     /* of a caller with a larger burst, or one who takes in any case */
 
-    if (rate->reset > bucket.total + bucket.slack) {
+    if (ngx_coord_bucket_shortened(rate,
+                                ngx_coord_reply(GCRA_OPEN, LEFT)->integer))
+    {
         op->type = &ngx_coord_op_bucket_life;
-        return NGX_AGAIN;
     }
 
-    return rc;
+    if (rate->reset > bucket.total + bucket.slack) {
+        rate->life = ngx_max(rate->life,
+                             rate->reset + ngx_coord_bucket_need(&bucket)
+                             - bucket.total);
+        op->type = &ngx_coord_op_bucket_life;
+    }
+
+    return op->type == &ngx_coord_op_bucket_life ? NGX_AGAIN : rc;
 }
 
 
@@ -332,9 +485,7 @@ static void
 ngx_coord_bucket_life_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_LIFE_K, op, "}");
-    ngx_coord_arg_num(&cmd->args[NGX_COORD_GCRA_LIFE_TTL],
-                      ngx_coord_ttl(op->u.rate.reset));
+    ngx_coord_op_bucket_mend.build(cmd, op, now);
 }
 
 
@@ -393,14 +544,21 @@ static void
 ngx_coord_bucket_swap_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    int64_t            put;
-    ngx_coord_arg_t   *a;
-    ngx_coord_rate_t  *rate;
+    int64_t              put;
+    ngx_coord_arg_t     *a;
+    ngx_coord_rate_t    *rate;
+    ngx_coord_bucket_t   bucket;
 
     a = cmd->args;
     rate = &op->u.rate;
 
     (void) ngx_coord_bucket_swap_answer(rate, now);
+
+    (void) ngx_coord_bucket_init(&bucket, rate);
+
+    rate->life = ngx_max(ngx_coord_bucket_life(&bucket),
+                         rate->reset + ngx_coord_bucket_need(&bucket)
+                         - bucket.total);
 
     put = ngx_coord_tat_empty(rate->interval, ngx_coord_bucket_clock(now))
           + ngx_coord_tat_usec(rate->reset);
@@ -409,7 +567,8 @@ ngx_coord_bucket_swap_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_ABOVE], INT64_MAX - rate->found);
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_BELOW], rate->found - INT64_MAX);
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_PLACE], put - INT64_MAX);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_TTL], ngx_coord_ttl(rate->reset));
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_TTL],
+                      (int64_t) ngx_coord_ceil_msec(rate->life));
 }
 
 
@@ -423,7 +582,7 @@ ngx_coord_bucket_swap_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t  *v;
 
     rate = &op->u.rate;
-    v = values[0];
+    v = ngx_coord_reply(GCRA_SWAP, BUCKET);
 
     if (v->type != NGX_COORD_RESP_ARRAY
         || v->integer != NGX_COORD_SWAP_ELEMENTS)
@@ -442,7 +601,19 @@ ngx_coord_bucket_swap_parse(ngx_coord_op_t *op,
 
     if (rc == NGX_OK) {
         op->type = &ngx_coord_op_bucket_take;
-        return ngx_coord_bucket_swap_answer(rate, now);
+        rc = ngx_coord_bucket_swap_answer(rate, now);
+
+        /* of a bucket that could not be true the life is not, either */
+
+        if (!ngx_coord_tat_fits(rate->found, rate->interval)
+            && ngx_coord_bucket_shortened(rate,
+                                ngx_coord_reply(GCRA_SWAP, LEFT)->integer))
+        {
+            op->type = &ngx_coord_op_bucket_life;
+            return NGX_AGAIN;
+        }
+
+        return rc;
     }
 
     /* somebody else was faster */
@@ -473,6 +644,8 @@ ngx_coord_bucket_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_bucket_t   bucket;
 
     rate = &op->u.rate;
+
+    op->type = &ngx_coord_op_bucket_take;
 
     if (ngx_coord_bucket_init(&bucket, rate) != NGX_OK) {
         return ngx_coord_rate_never(rate);
@@ -520,123 +693,4 @@ ngx_coord_bucket_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
                                    expires, now);
 
     return entry ? rc : NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_coord_bucket_give_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
-{
-    return ngx_coord_bucket_refund(&op->u.rate, now) ? NGX_AGAIN : NGX_OK;
-}
-
-
-static void
-ngx_coord_bucket_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_arg_t     *a;
-    ngx_coord_bucket_t   bucket;
-
-    (void) ngx_coord_bucket_init(&bucket, &op->u.rate);
-
-    a = cmd->args;
-
-    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_GIVE_K, op, "}");
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_GIVE_MINUS_REFUND],
-                      -ngx_coord_tat_usec(ngx_coord_bucket_refund(&op->u.rate,
-                                                                  now)));
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_GIVE_TTL],
-                      ngx_coord_ttl(bucket.total));
-}
-
-
-static ngx_int_t
-ngx_coord_bucket_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    int64_t              refund;
-    ngx_coord_rate_t    *rate;
-    ngx_coord_nsec_t     held;
-    ngx_coord_entry_t   *entry;
-
-    rate = &op->u.rate;
-    entry = ngx_coord_entry_find(table, op, now);
-
-    if (entry == NULL) {
-        return NGX_OK;
-    }
-
-    refund = ngx_coord_bucket_refund(rate, now);
-    held = ngx_coord_tat_backlog(entry->payload[0], rate->interval, now,
-               ngx_coord_tat_idle((uint32_t) (entry->payload[1] >> 32), now));
-
-    if (refund >= held) {
-        ngx_coord_table_remove(table, entry);
-        return NGX_OK;
-    }
-
-    /* of a bucket of another class the give is as exact as the class is */
-
-    entry->payload[0] = ngx_coord_tat_empty(rate->interval, now)
-                        + ngx_coord_tat_usec(held)
-                        - ngx_coord_tat_usec(refund);
-    entry->expires = now + held - refund + NGX_COORD_NSEC_PER_USEC;
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_coord_bucket_peek_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_PEEK_K, op, "}");
-}
-
-
-static ngx_int_t
-ngx_coord_bucket_peek_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
-    ngx_coord_nsec_t now)
-{
-    int64_t                  number, stamp;
-    ngx_coord_rate_t        *rate;
-    ngx_coord_resp_value_t  *v;
-
-    rate = &op->u.rate;
-    v = values[0];
-
-    if (v->type != NGX_COORD_RESP_ARRAY
-        || v->integer != NGX_COORD_PEEK_ELEMENTS
-        || ngx_coord_bucket_int(v, NGX_COORD_PEEK_NUMBER, &number) != NGX_OK
-        || ngx_coord_bucket_int(v, NGX_COORD_PEEK_STAMP, &stamp) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return ngx_coord_peek_bucket(rate,
-               ngx_coord_tat_backlog(number, rate->interval,
-                                     ngx_coord_bucket_clock(now),
-                                     ngx_coord_tat_idle((uint32_t) stamp,
-                                                        now)));
-}
-
-
-static ngx_int_t
-ngx_coord_bucket_peek_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_rate_t   *rate;
-    ngx_coord_entry_t  *entry;
-
-    rate = &op->u.rate;
-    entry = ngx_coord_entry_find(table, op, now);
-
-    if (entry == NULL) {
-        return ngx_coord_peek_bucket(rate, 0);
-    }
-
-    return ngx_coord_peek_bucket(rate,
-               ngx_coord_tat_backlog(entry->payload[0], rate->interval, now,
-                   ngx_coord_tat_idle((uint32_t) (entry->payload[1] >> 32),
-                                      now)));
 }

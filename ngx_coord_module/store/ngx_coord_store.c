@@ -12,6 +12,7 @@
 #include "ngx_coord_bus.h"
 #include "ngx_coord_giveback.h"
 #include "ngx_coord_lease.h"
+#include "ngx_coord_lives.h"
 #include "ngx_coord_outage.h"
 
 
@@ -87,6 +88,8 @@ ngx_coord_store_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
     store->cycle = cycle;
     store->ending = 0;
     store->giveback = NULL;
+
+    ngx_coord_lives_reset();
 
     ngx_queue_init(&store->completed);
 
@@ -330,6 +333,12 @@ ngx_coord_batch_undo(ngx_coord_batch_t *batch, ngx_uint_t first,
         if (op->rc == NGX_OK) {
             ngx_coord_giveback(op, NGX_COORD_GIVEBACK_GRANTED);
 
+        } else if (op->rc == NGX_AGAIN) {
+
+            /* it was to be asked once more */
+
+            ngx_coord_giveback(op, NGX_COORD_GIVEBACK_LOST);
+
         } else if (!op->doubt) {
             ngx_coord_journal_remove(op);
         }
@@ -490,6 +499,13 @@ ngx_coord_batch_expired(ngx_coord_batch_t *batch)
 void
 ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
 {
+    /* it was to be asked once more, and will not be */
+
+    if (op->rc == NGX_AGAIN) {
+        ngx_coord_giveback(op, NGX_COORD_GIVEBACK_LOST);
+        return;
+    }
+
     /* what came late is given back since it was late */
 
     if (batch->state != NGX_COORD_BATCH_CANCELLED

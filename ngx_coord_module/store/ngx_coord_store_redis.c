@@ -236,7 +236,7 @@ ngx_coord_part_of(ngx_coord_batch_t *batch, ngx_coord_op_t *op, ngx_uint_t *n)
     part->now = ngx_coord_redis_now(client, slot);
 
     part->call.slot = slot;
-    part->call.form = NGX_COORD_CALL_SHARED;
+    part->call.form = NGX_COORD_CALL_BARE;
     part->call.lane = NGX_COORD_LANE_DECISIONS;
 
     return part;
@@ -312,6 +312,7 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     }
 
     op->sent = 1;
+    op->asked = op->type;
     op->part = part->index;
 
     call->ncommands += ngx_coord_op_ncommands(op);
@@ -320,6 +321,11 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
 
     if (!(op->type->flags & NGX_COORD_OP_JOINS)) {
         call->form = NGX_COORD_CALL_ALONE;
+
+    } else if (ngx_coord_op_ncommands(op) > 1
+               && call->form == NGX_COORD_CALL_BARE)
+    {
+        call->form = NGX_COORD_CALL_SHARED;
     }
 
     if ((op->type->flags & NGX_COORD_OP_BULK)

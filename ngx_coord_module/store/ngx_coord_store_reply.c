@@ -110,6 +110,7 @@ ngx_coord_part_answered(ngx_coord_part_t *part, ngx_coord_resp_value_t *reply)
         op->sent = 0;
 
         copy = *op;
+        copy.type = op->asked;
         copy.source = NGX_COORD_SOURCE_REDIS;
         copy.failure = NGX_COORD_FAIL_NONE;
 

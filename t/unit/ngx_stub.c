@@ -403,6 +403,19 @@ any(uint64_t n)
 }
 
 
+uint32_t
+ngx_murmur_hash2(u_char *data, size_t len)
+{
+    uint32_t  h;
+
+    for (h = 5381; len; len--) {
+        h = h * 33 + *data++;
+    }
+
+    return h;
+}
+
+
 void
 ngx_debug_point(void)
 {

@@ -17,6 +17,7 @@
 
 #include "test_redis.h"
 #include "ngx_coord_batch.h"
+#include "ngx_coord_lives.h"
 #include "ngx_coord_store_redis.h"
 #include "ngx_coord_channel.h"
 
@@ -42,6 +43,7 @@ static ngx_cycle_t               cycle;
 static ngx_shm_zone_t            shm;
 static ngx_coord_store_t         redis;
 static ngx_coord_store_redis_t   data;
+static ngx_coord_auth_t          auth;
 static ngx_coord_store_t         memory;
 static ngx_coord_zone_t          zone;         /* of redis */
 static ngx_coord_zone_t          local;        /* of memory */
@@ -203,6 +205,16 @@ expire(void)
 }
 
 
+/* all keys are gone, and this worker knows of none */
+
+static void
+flush(void)
+{
+    raw("FLUSHALL");
+    ngx_coord_lives_reset();
+}
+
+
 static int
 setup(void **state)
 {
@@ -222,6 +234,7 @@ setup(void **state)
     redis.stats = &stats;
     redis.data = &data;
     redis.timeout = 50;
+    data.conf.auth = &auth;
     ngx_str_set(&redis.name, "main");
     memory.actions = &ngx_coord_store_memory_actions;
     memory.stats = &stats;
@@ -242,7 +255,7 @@ setup(void **state)
     assert_int_equal(ngx_coord_store_init(&redis, &cycle), NGX_OK);
     assert_int_equal(ngx_coord_store_init(&memory, &cycle), NGX_OK);
 
-    raw("FLUSHALL");
+    flush();
 
     return 0;
 }
@@ -319,8 +332,11 @@ take(const ngx_coord_op_type_t *type, ngx_coord_zone_t *z, const char *key)
     add(batch, type, z, key);
 
     if (ngx_coord_batch_send(batch) == NGX_AGAIN) {
-        deliver();
-        ngx_stub_run_posted();
+
+        do {
+            deliver();
+            ngx_stub_run_posted();
+        } while (batch->ops[0].rc == NGX_AGAIN);
     }
 
     rc = batch->ops[0].rc;
@@ -418,7 +434,7 @@ a_late_lease_goes_back_a_late_place_stays(void **state)
     ngx_coord_batch_t  *batch;
 
     for (early = 0; early < 2; early++) {
-        raw("FLUSHALL");
+        flush();
         handled = 0;
 
         batch = batch_of(&zone);
@@ -462,6 +478,62 @@ a_late_lease_goes_back_a_late_place_stays(void **state)
 }
 
 
+/* a key that somebody has removed is made anew, and never without a life */
+
+static void
+a_key_that_is_gone_is_made_anew(void **state)
+{
+    ngx_uint_t               when;
+    ngx_coord_batch_t       *batch;
+
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "l"), NGX_OK);
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "l"), NGX_BUSY);
+
+    raw("FLUSHALL");
+
+    assert_int_equal(take(&ngx_coord_op_bucket_take, &zone, "l"), NGX_OK);
+    assert_true(raw("PTTL t:rl:z:{l}")->integer > 0);
+
+    /* the caller has gone, before the one command is answered or behind it */
+
+    for (when = 0; when < 3; when++) {
+        flush();
+        (void) take(&ngx_coord_op_bucket_take, &zone, "l");
+        raw("FLUSHALL");
+
+        batch = batch_of(&zone);
+        add(batch, &ngx_coord_op_bucket_take, &zone, "l");
+        assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+
+        if (when == 0) {
+            expire();
+            ngx_stub_run_posted();
+        }
+
+        if (when == 1) {
+            ngx_coord_batch_done(batch);
+        }
+
+        deliver();
+
+        assert_int_equal(raw("PTTL t:rl:z:{l}")->integer, -1);
+
+        if (when != 1) {
+            ngx_coord_batch_done(batch);
+        }
+
+        ngx_stub_run_posted();
+        ngx_stub_pass(100);
+        deliver();
+        ngx_stub_run_posted();
+        deliver();
+        ngx_stub_run_posted();
+
+        assert_true(raw("PTTL t:rl:z:{l}")->integer > 0);
+    }
+}
+
+
 static void
 a_cancelled_batch_gives_all_back(void **state)
 {
@@ -469,7 +541,7 @@ a_cancelled_batch_gives_all_back(void **state)
     ngx_coord_batch_t  *batch;
 
     for (when = 0; when < 4; when++) {
-        raw("FLUSHALL");
+        flush();
         handled = 0;
 
         batch = batch_of(&zone);
@@ -788,9 +860,9 @@ both_stores_answer_the_same(void **state)
             deliver();
             ngx_stub_run_posted();
 
-            /* a question more: the life of a debt */
+            /* questions more: a key that is gone, the life of a debt */
 
-            if (a->rc == NGX_AGAIN) {
+            while (a->rc == NGX_AGAIN) {
                 deliver();
                 ngx_stub_run_posted();
             }
@@ -863,6 +935,8 @@ main(void)
         cmocka_unit_test_setup_teardown(
                                    a_late_lease_goes_back_a_late_place_stays,
                                    setup, teardown),
+        cmocka_unit_test_setup_teardown(a_key_that_is_gone_is_made_anew,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_batch_gives_all_back,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(the_parts_of_a_batch_end_together,

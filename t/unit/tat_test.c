@@ -148,6 +148,34 @@ nothing_overflows(void **state)
 }
 
 
+static void
+a_code_is_at_least_its_number(void **state)
+{
+    int      i;
+    int64_t  n, places, code, last;
+
+    last = -1;
+
+    for (n = 0; n <= NGX_COORD_RATE_LIMIT; n += 1 + n / 5000) {
+        code = ngx_coord_tat_code(n);
+        places = ngx_coord_tat_places(code);
+
+        assert_true(code >= last && code <= 0xffff);
+        assert_true(places >= n && places <= n + n / 2000);
+
+        last = code;
+    }
+
+    for (i = 1; i <= 0xffff; i++) {
+        assert_true(ngx_coord_tat_places(i) > ngx_coord_tat_places(i - 1));
+    }
+
+    assert_int_equal(ngx_coord_tat_places(ngx_coord_tat_code(1000)), 1000);
+    assert_true(ngx_coord_tat_code(INT64_MAX) <= 0xffff);
+    assert_int_equal(ngx_coord_tat_code(-1), 0);
+}
+
+
 int
 main(void)
 {
@@ -156,6 +184,7 @@ main(void)
         cmocka_unit_test(time_counts_at_the_same_rate),
         cmocka_unit_test(requests_count_at_another_rate),
         cmocka_unit_test(a_stamp_that_is_ahead_is_none),
+        cmocka_unit_test(a_code_is_at_least_its_number),
         cmocka_unit_test(nothing_overflows)
     };
 

@@ -1,0 +1,61 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * For the files of buckets: a number of ngx_coord_tat.h, in Redis in a
+ * BITFIELD, in memory in payload[0] of an entry.  Behind it stand the time of
+ * the last caller and the largest capacity of all (what is above it cannot be
+ * true), in Redis at the bits 64 and 96, the latter as a code, in memory in
+ * the upper and lower half of payload[1].
+ */
+
+
+#ifndef _NGX_COORD_OP_BUCKET_H_INCLUDED_
+#define _NGX_COORD_OP_BUCKET_H_INCLUDED_
+
+
+#include "ngx_coord_op_arg.h"
+#include "ngx_coord_tat.h"
+
+
+/*
+ * The clock of a TAT in Redis starts in 2020, so that it has enough bits until
+ * 2091; a server whose clock was never set counts from its own start.
+ */
+#define NGX_COORD_BUCKET_EPOCH  (1577836800LL * NGX_COORD_NSEC_PER_SEC)
+
+#define ngx_coord_bucket_clock(now)                                           \
+    ((now) < NGX_COORD_BUCKET_EPOCH ? (now) : (now) - NGX_COORD_BUCKET_EPOCH)
+
+
+#define ngx_coord_bucket_int(v, n, i)                                         \
+    ngx_coord_resp_integer(ngx_coord_resp_element(v, n), i)
+
+
+/*
+ * The life that the key of a bucket is given: what it needs and at least as
+ * long again, in which it need not be given another.
+ */
+ngx_coord_nsec_t ngx_coord_bucket_life(const ngx_coord_bucket_t *bucket);
+
+/* what a bucket needs at any time: until it has drained, and a moment */
+#define ngx_coord_bucket_need(bucket)                                         \
+    ((bucket)->total                                                          \
+     + (ngx_coord_nsec_t) NGX_COORD_OP_SLACK * NGX_COORD_NSEC_PER_MSEC)
+
+/*
+ * 1 if a key had more life, in milliseconds as of PTTL, than the scripts have
+ * just given it; then rate->life is that.
+ */
+ngx_uint_t ngx_coord_bucket_shortened(ngx_coord_rate_t *rate, int64_t left);
+
+
+/*
+ * Twice is as good as once: gives a key the life of u.rate.life, and the same
+ * for one that has none.
+ */
+extern const ngx_coord_op_type_t  ngx_coord_op_bucket_mend;
+extern const ngx_coord_op_type_t  ngx_coord_op_bucket_left;
+
+
+#endif /* _NGX_COORD_OP_BUCKET_H_INCLUDED_ */

@@ -1,0 +1,217 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# A decision on a bucket that is known to be there is one command, without a
+# transaction; one nonce stands behind those of a turn of the event loop.  No
+# reply goes to another request, and no key is left without a life, whatever
+# happens between.
+
+use strict;
+use warnings;
+
+use FindBin;
+use Time::HiRes qw(sleep time);
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $fake = $t->fake_redis(upstream => $redis->{port});
+my $r = $redis->connect;
+
+my $n = $t->node(name => 'n', http => <<'EOF')->start;
+    coord_store main { server %%FAKE%%; timeout 1s; connect_timeout 5s;
+                       breaker failures=100000; }
+    coord_limit_req_zone $arg_k zone=z:1m rate=1r/s;
+    coord_limit_req_zone $arg_k zone=f:1m rate=10r/s;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Status $coord_limit_req_status always;
+        add_header X-Remaining $coord_limit_req_remaining always;
+        location /z { coord_limit_req zone=z burst=9999 nodelay; empty_gif; }
+        location /s { coord_limit_req zone=z burst=9 nodelay; empty_gif; }
+        location /f { coord_limit_req zone=f burst=1 nodelay; empty_gif; }
+        location /none { return 204; }
+    }
+EOF
+
+my ($worker) = $n->workers;
+my @clients = map { $n->connect } 1 .. 30;
+$_->request(path => '/none') for @clients;
+
+
+# all in one turn of the event loop
+
+sub together {
+    my @paths = @_;
+
+    kill 'STOP', $worker;
+    $clients[$_]->send("GET $paths[$_] HTTP/1.1\r\nHost: a\r\n\r\n")
+        for 0 .. $#paths;
+    kill 'CONT', $worker;
+
+    return map { $clients[$_]->response(timeout => 10) } 0 .. $#paths;
+}
+
+
+sub calls {
+    my $info = $r->command('INFO', 'commandstats');
+
+    return map { $_ => $info =~ /^cmdstat_$_:calls=(\d+)/m ? $1 : 0 } @_;
+}
+
+
+sub endless {
+    return grep { $r->command('PTTL', $_) == -1 } @{$r->command('KEYS', '*')};
+}
+
+
+# --- one command a decision ---
+
+my @names = qw(bitfield multi exec pexpire pttl echo);
+my @keys = map { sprintf 'key%02d', $_ } 0 .. 29;
+
+is(scalar(grep { $_->status == 200 } together(map { "/z?k=$_" } @keys)), 30,
+   'thirty new keys');
+
+# what only its own reply tells: the key of number n has used 20 n more
+
+$r->command('BITFIELD', "coord:rl:z:{$keys[$_]}", 'INCRBY', 'u63', 0,
+            $_ * 20 * 1_000_000) for 0 .. 29;
+
+my %before = calls(@names);
+my @got = together(map { "/z?k=$_" } @keys);
+my %after = calls(@names);
+my %used = map { $_ => $after{$_} - $before{$_} } @names;
+
+is($used{bitfield}, 30, 'thirty decisions, thirty commands');
+is("@used{qw(multi exec pexpire pttl)}", '0 0 0 0', 'and none beside them');
+cmp_ok($used{echo}, '<=', 3, "of a few turns: $used{echo} nonces");
+
+
+# how many had their own answer, and those that had another's
+
+sub judged {
+    my ($asked, @got) = @_;
+
+    my ($own, @wrong) = (0);
+
+    for my $i (0 .. $#got) {
+        my ($k) = $asked->[$i] =~ /(\d+)$/;
+        my $g = $got[$i];
+
+        if (!$g || $g->status != 200) {
+            push @wrong, "key$k: no answer";
+            next;
+        }
+
+        next if $g->header('X-Status') eq 'BYPASSED';
+
+        my $left = $g->header('X-Remaining') + 20 * $k;
+
+        # some places are taken, some have drained
+
+        push @wrong, "key$k: $left" if abs($left - 9998) > 9;
+        $own++;
+    }
+
+    return ($own, @wrong);
+}
+
+is_deeply([judged(\@keys, @got)], [30], 'each has its own answer');
+
+
+# --- replies that are lost, doubled, or another's ---
+
+my $other = "*6\r\n:1\r\n:1\r\n:0\r\n:9223372036854775807\r\n:1000000\r\n"
+            . ":2151876199255552000\r\n";
+
+for my $fault ([drop => 'BITFIELD', {}],
+               [duplicate => 'BITFIELD', {}],
+               [before => 'BITFIELD', {data => $other}],
+               [after => 'BITFIELD', {data => $other}],
+               [drop => 'ECHO', {}],
+               [duplicate => 'ECHO', {}],
+               [replace => 'ECHO', {data => "\$16\r\n0123456789abcdef\r\n"}],
+               [close => 'BITFIELD', {offset => 10}],
+               [close => 'ECHO', {}],
+               [split => 'BITFIELD', {}])
+{
+    my ($action, $cmd, $how) = @$fault;
+    my $name = "$action at $cmd";
+    my $fired = $fake->fired($action);
+
+    $fake->fault(action => $action, cmd => $cmd, nth => $cmd eq 'ECHO' ? 1 : 7,
+                 %$how);
+
+    my ($own, @wrong) = judged(\@keys, together(map { "/z?k=$_" } @keys));
+
+    is_deeply(\@wrong, [], "$name: nobody has another's answer");
+    is($own, 30, "$name: all have theirs") if $action eq 'split';
+    is($fake->fired($action) - $fired, 1, "$name: it was tried");
+
+    $fake->clear;
+
+    ok($t->wait_for(sub { ($own, @wrong) = judged(['key00'],
+                                               $n->get('/z?k=key00'));
+                          return $own && !@wrong }, 10), "$name: back");
+}
+
+is_deeply([endless()], [], 'all keys have a life');
+
+
+# --- keys that somebody has removed ---
+
+is($n->get('/z?k=gone')->status, 200, 'a key');
+$r->command('DEL', 'coord:rl:z:{gone}');
+is($n->get('/z?k=gone')->header('X-Remaining'), 9999, 'is made anew');
+cmp_ok($r->command('PTTL', 'coord:rl:z:{gone}'), '>', 0, 'with a life');
+
+# the connection is cut when the command has made a key, or right after
+
+for my $fault ([close => 'ECHO'], [close => 'BITFIELD'], [close => 'MULTI'],
+               [stall => 'ECHO'])
+{
+    my ($action, $cmd) = @$fault;
+    my $name = "$action at $cmd";
+
+    ok($t->wait_for(sub { $n->get('/z?k=gone')->header('X-Status')
+                          eq 'PASSED' }, 10), "$name: a key");
+    $n->get('/z?k=gone');
+
+    $r->command('DEL', 'coord:rl:z:{gone}');
+    $fake->fault(action => $action, cmd => $cmd);
+
+    is($n->get('/z?k=gone')->header('X-Status'), 'BYPASSED',
+       "$name: without an answer");
+
+    $fake->clear;
+
+    ok($t->wait_for(sub { !endless() && $r->command('EXISTS',
+                          'coord:rl:z:{gone}') }, 10), "$name: it has a life");
+}
+
+
+# --- a life is prolonged in time, and never cut ---
+
+is($n->get('/z?k=long')->status, 200, 'a large bucket');
+is($n->get('/s?k=long')->status, 200, 'a caller with a smaller burst');
+cmp_ok($r->command('PTTL', 'coord:rl:z:{long}'), '>', 10_000_000,
+       'does not shorten its life');
+
+my ($least, $until) = (1e9, time + 30);
+my ($pexpire) = (calls('pexpire'))[1];
+
+do {
+    $n->get('/f?k=short');
+    my $ttl = $r->command('PTTL', 'coord:rl:f:{short}');
+    $least = $ttl if $ttl < $least;
+    sleep 0.1;
+} while ((calls('pexpire'))[1] < $pexpire + 2 && time < $until);
+
+cmp_ok(time, '<', $until, 'a life is prolonged');
+cmp_ok($least, '>', 200, 'before what is in it has drained');
+
+done_testing();
