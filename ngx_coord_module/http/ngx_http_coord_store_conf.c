@@ -330,56 +330,35 @@ ngx_http_coord_read_password(ngx_conf_t *cf, ngx_str_t *path,
     ngx_str_t *password)
 {
     u_char           buf[4096];
-    ssize_t          n;
-    ngx_fd_t         fd;
+    ngx_int_t        rc;
     ngx_file_info_t  fi;
 
-    fd = ngx_open_file(path->data, NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
+    rc = ngx_coord_auth_read(path, buf, sizeof(buf), &password->len);
 
-    if (fd == NGX_INVALID_FILE) {
+    if (rc == NGX_ERROR) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
                            ngx_open_file_n " \"%V\" failed", path);
         return NGX_ERROR;
     }
 
-    if (ngx_fd_info(fd, &fi) != NGX_FILE_ERROR && (fi.st_mode & 0007)) {
+    if (ngx_file_info(path->data, &fi) != NGX_FILE_ERROR
+        && (fi.st_mode & 0007))
+    {
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                            "password file \"%V\" is open to everybody, "
                            "mode 0600 or 0640 is advised", path);
     }
 
-    n = ngx_read_fd(fd, buf, sizeof(buf));
-
-    if (ngx_close_file(fd) == NGX_FILE_ERROR) {
-        ngx_conf_log_error(NGX_LOG_ALERT, cf, ngx_errno,
-                           ngx_close_file_n " \"%V\" failed", path);
-    }
-
-    if (n == -1) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
-                           ngx_read_fd_n " \"%V\" failed", path);
-        return NGX_ERROR;
-    }
-
-    for (password->len = 0;
-         password->len < (size_t) n
-         && buf[password->len] != CR && buf[password->len] != LF;
-         password->len++)
-    {
-        /* void */
-    }
-
-    if (password->len == 0 || password->len == sizeof(buf)) {
+    if (rc == NGX_DECLINED) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "no password in the first line of \"%V\"", path);
-        ngx_explicit_memzero(buf, sizeof(buf));
-        return NGX_ERROR;
-    }
 
-    password->data = ngx_pnalloc(cf->pool, password->len);
+    } else {
+        password->data = ngx_pnalloc(cf->pool, password->len);
 
-    if (password->data) {
-        ngx_memcpy(password->data, buf, password->len);
+        if (password->data) {
+            ngx_memcpy(password->data, buf, password->len);
+        }
     }
 
     ngx_explicit_memzero(buf, sizeof(buf));

@@ -21,6 +21,7 @@ typedef struct {
     ngx_str_t                  password;      /* empty: no AUTH */
     ngx_str_t                  file;          /* of it; empty: in the URL */
     ngx_uint_t                 generation;    /* of it, in this worker */
+    unsigned                   again:1;       /* read again, in the worker */
 } ngx_coord_auth_t;
 
 
@@ -45,6 +46,17 @@ typedef struct {
 
     unsigned                   named:1;       /* host is no address */
 } ngx_coord_endpoint_t;
+
+
+/*
+ * Reads the first line of a file into buf, *len bytes.  NGX_DECLINED: it is
+ * empty or longer than size; NGX_ERROR: see ngx_errno.
+ */
+ngx_int_t ngx_coord_auth_read(ngx_str_t *file, u_char *buf, size_t size,
+    size_t *len);
+
+/* wipes a password that the worker has read; at its end */
+void ngx_coord_auth_forget(ngx_coord_auth_t *auth);
 
 
 #endif /* _NGX_COORD_ENDPOINT_H_INCLUDED_ */

@@ -67,6 +67,8 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
         ngx_coord_redis_tls_forget(endpoints[i]);
     }
 
+    ngx_coord_auth_forget(redis->conf->auth);
+
     ngx_free(redis);
 }
 

@@ -12,10 +12,12 @@
 #define NGX_COORD_CONN_BACKOFF       50       /* milliseconds */
 #define NGX_COORD_CONN_BACKOFF_MAX   2000
 #define NGX_COORD_CONN_BACKOFF_AUTH  10000
+#define NGX_COORD_CONN_DENIED        1000     /* looks for a new password */
 #define NGX_COORD_CONN_STABLE        2000     /* lived so long: no back-off */
 
 
 static void ngx_coord_redis_conn_timer(ngx_event_t *ev);
+static ngx_uint_t ngx_coord_redis_conn_due(ngx_coord_redis_conn_t *conn);
 static void ngx_coord_redis_conn_connecting(ngx_coord_redis_conn_t *conn);
 static void ngx_coord_redis_conn_try(ngx_coord_redis_conn_t *conn);
 static ngx_int_t ngx_coord_redis_conn_open(ngx_coord_redis_conn_t *conn,
@@ -176,6 +178,12 @@ ngx_coord_redis_conn_timer(ngx_event_t *ev)
         break;
 
     default:
+
+        if (conn->denied && !ngx_coord_redis_conn_due(conn)) {
+            ngx_coord_timer_start(&conn->timer, NGX_COORD_CONN_DENIED);
+            return;
+        }
+
         ngx_coord_redis_conn_start(conn);
         return;
     }
@@ -184,6 +192,16 @@ ngx_coord_redis_conn_timer(ngx_event_t *ev)
                              NULL);
 
     ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
+}
+
+
+/* a server that refuses the password is left alone until there is another */
+
+static ngx_uint_t
+ngx_coord_redis_conn_due(ngx_coord_redis_conn_t *conn)
+{
+    return (ngx_msec_int_t) (conn->retry_at - ngx_current_msec) <= 0
+           || ngx_coord_redis_auth_changed(conn);
 }
 
 
@@ -525,7 +543,9 @@ ngx_coord_redis_conn_backoff(ngx_coord_redis_conn_t *conn,
         conn->attempts = 0;
     }
 
-    if (failure == NGX_COORD_FAIL_AUTH) {
+    conn->denied = (failure == NGX_COORD_FAIL_AUTH);
+
+    if (conn->denied) {
         delay = NGX_COORD_CONN_BACKOFF_AUTH / 2
                 + ngx_random() % NGX_COORD_CONN_BACKOFF_AUTH;
 
@@ -544,6 +564,7 @@ ngx_coord_redis_conn_backoff(ngx_coord_redis_conn_t *conn,
     conn->retry_at = ngx_current_msec + delay;
 
     if (!ngx_exiting && !ngx_terminate) {
-        ngx_coord_timer_start(&conn->timer, delay);
+        ngx_coord_timer_start(&conn->timer,
+                              conn->denied ? NGX_COORD_CONN_DENIED : delay);
     }
 }

@@ -125,6 +125,7 @@ struct ngx_coord_redis_conn_s {
     ngx_coord_timer_t          timer;
     ngx_msec_t                 retry_at;      /* disconnected: not before */
     ngx_uint_t                 attempts;      /* failed in a row */
+    ngx_uint_t                 generation;    /* of the password it has sent */
     ngx_msec_t                 since;         /* ready */
     ngx_msec_t                 moved;         /* bytes, either way */
     ngx_coord_nsec_t           start;         /* of the handshake */
@@ -140,6 +141,7 @@ struct ngx_coord_redis_conn_s {
     ngx_msec_t                 failed;        /* when, since it was ready */
     ngx_uint_t                 again;         /* level of a line at its end */
 
+    unsigned                   denied:1;      /* by its password, at last */
     unsigned                   gathering:1;   /* some replies of several */
 };
 
@@ -278,6 +280,15 @@ u_char *ngx_coord_redis_conn_log_error(ngx_log_t *log, u_char *buf,
  */
 ngx_int_t ngx_coord_redis_conn_lookup(ngx_coord_redis_conn_t *conn,
     ngx_coord_conn_handler_pt handler);
+
+
+/* ngx_coord_redis_auth.c */
+
+/*
+ * The server has refused the password that the connection has sent: 1 if there
+ * is another one by now.
+ */
+ngx_uint_t ngx_coord_redis_auth_changed(ngx_coord_redis_conn_t *conn);
 
 
 /* ngx_coord_redis_tls.c */

@@ -62,6 +62,7 @@ ngx_coord_redis_conn_handshake(ngx_coord_redis_conn_t *conn)
     }
 
     conn->start = ngx_coord_monotonic();
+    conn->generation = conn->endpoint->auth->generation;
 
     ngx_coord_redis_conn_queue(conn, ngx_coord_redis_conn_hello(conn, p));
 }
@@ -271,10 +272,15 @@ ngx_coord_redis_conn_rejected(ngx_coord_redis_conn_t *conn,
     case NGX_COORD_STEP_AUTH:
         text = "AUTH failed";
 
-        if (failure != NGX_COORD_FAIL_UNAVAILABLE) {
-            failure = NGX_COORD_FAIL_AUTH;
+        if (failure == NGX_COORD_FAIL_UNAVAILABLE) {
+            break;
         }
 
+        if (ngx_coord_redis_auth_changed(conn)) {
+            return NGX_COORD_FAIL_CONNECT;
+        }
+
+        failure = NGX_COORD_FAIL_AUTH;
         break;
 
     case NGX_COORD_STEP_SELECT:
