@@ -105,6 +105,7 @@ typedef struct {
     ngx_queue_t                queue;         /* of the hub */
     ngx_http_coord_link_e      state;
     ngx_coord_event_id_t       position;      /* it has all up to this one */
+    ngx_coord_event_id_t       joined;        /* the last one when it came */
     ngx_coord_bus_read_t      *read;
     ngx_uint_t                 reads;         /* that brought nothing new */
     unsigned                   returns:1;     /* it told where it was */

@@ -127,9 +127,10 @@ ngx_http_coord_client_init(void)
         worker->post.data = worker;
         worker->post.log = ngx_cycle->log;
 
+        /* it holds a worker that exits, so that the streams are ended */
+
         ngx_coord_timer_init(&worker->watch, ngx_http_coord_client_watch,
                              worker, ngx_cycle->log);
-        worker->watch.event.cancelable = 1;
     }
 
     if (!worker->watch.event.timer_set) {

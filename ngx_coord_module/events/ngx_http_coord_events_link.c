@@ -46,13 +46,15 @@ ngx_http_coord_link_ready(ngx_http_coord_link_t *link)
         return;
     }
 
+    link->joined = link->hub->listener.last;
+
     if (link->returns) {
         link->state = NGX_HTTP_COORD_LINK_BEHIND;
         link->more = 1;
 
     } else {
         link->state = NGX_HTTP_COORD_LINK_LIVE;
-        link->position = link->hub->listener.last;
+        link->position = link->joined;
     }
 
     returns = 0;
@@ -228,16 +230,16 @@ ngx_http_coord_link_done(ngx_coord_bus_read_t *read, ngx_int_t rc)
         return;
     }
 
-    /* an id of another stream, or of nobody: there is nothing behind it */
+    told = &link->hub->listener.last;
+
+    /* an id of another stream, or of nobody: it has what was there before it */
 
     if (ngx_coord_event_id_cmp(&link->position, &read->head) > 0
-        && link->reads == 0
-        && rc == NGX_OK)
+        && ngx_coord_event_id_cmp(&link->position, &link->joined) > 0)
     {
-        link->position = read->head;
+        link->position = link->joined;
+        rc = NGX_AGAIN;
     }
-
-    told = &link->hub->listener.last;
 
     if (rc == NGX_AGAIN
         || (ngx_coord_event_id_cmp(&link->position, told) < 0

@@ -412,7 +412,6 @@ ngx_coord_bus_memory_is(ngx_coord_bus_entry_t *entry, ngx_str_t *channel,
     return entry->size >= sizeof(ngx_coord_bus_entry_t)
            && entry->hash == hash
            && entry->keep
-           && entry->expires > (uint64_t) ngx_current_msec
            && entry->channel_len == channel->len
            && ngx_memcmp((u_char *) entry + sizeof(ngx_coord_bus_entry_t),
                          channel->data, channel->len)
@@ -506,18 +505,21 @@ ngx_coord_bus_memory_page(ngx_coord_bus_t *bus, ngx_coord_bus_read_t *read,
 }
 
 
-/* how many of a channel are more than it keeps; finds its last one */
+/*
+ * How many of a channel are more than it keeps: all, when the last one is over.
+ * Finds that one.
+ */
 
 static ngx_uint_t
 ngx_coord_bus_memory_skip(ngx_coord_bus_t *bus, ngx_coord_bus_read_t *read,
     uint32_t hash)
 {
-    ngx_uint_t              n, keep;
+    ngx_uint_t              n;
     ngx_atomic_uint_t       position;
-    ngx_coord_bus_entry_t  *entry;
+    ngx_coord_bus_entry_t  *entry, *last;
 
     n = 0;
-    keep = 0;
+    last = NULL;
 
     ngx_memzero(&read->head, sizeof(ngx_coord_event_id_t));
 
@@ -529,10 +531,15 @@ ngx_coord_bus_memory_skip(ngx_coord_bus_t *bus, ngx_coord_bus_read_t *read,
 
         if (ngx_coord_bus_memory_is(entry, &read->channel, hash)) {
             n++;
-            keep = entry->keep;
-            read->head = entry->id;
+            last = entry;
         }
     }
 
-    return n > keep ? n - keep : 0;
+    if (last == NULL || last->expires <= (uint64_t) ngx_current_msec) {
+        return n;
+    }
+
+    read->head = last->id;
+
+    return n > last->keep ? n - last->keep : 0;
 }

@@ -10,7 +10,7 @@ package Coord::Events;
 #   $es->data($n, $seconds)    the data of the next n events, or fewer
 #   $es->wait_text(qr//, $seconds)   the text of the stream so far matches
 #   $es->ended($seconds)   1 if the response ends within that time
-#   $es->{last}            the id that would be sent by one who comes back
+#   $es->{last}            the id to come back with after the last next()
 #   $es->{retry}, $es->{comments}, $es->{text}
 #   $es->close
 
@@ -115,8 +115,11 @@ sub take {
         my $cur = $self->{cur};
 
         if ($line eq '') {
-            $self->{last} = $cur->{id} if exists $cur->{id};
-            push @{$self->{events}}, $cur if exists $cur->{data};
+            if (exists $cur->{data}) {
+                push @{$self->{events}}, $cur;
+            } elsif (exists $cur->{id} && !@{$self->{events}}) {
+                $self->{last} = $cur->{id};
+            }
             $self->{cur} = {};
             next;
         }
@@ -146,7 +149,11 @@ sub next {
         $self->fill($end - time);
     }
 
-    return shift @{$self->{events}};
+    my $event = shift @{$self->{events}};
+
+    $self->{last} = $event->{id} if $event && defined $event->{id};
+
+    return $event;
 }
 
 
