@@ -1,0 +1,301 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# Clients as they are, with the retries that they have built in, each through a
+# connection that breaks once or twice: one execution, one answer.
+#
+# TEST_NPM=1 installs those of npm into build/npm and asks them as well.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Coord::Chaos;
+use Coord::HTTP;
+use Coord::Util qw(free_port slurp spew);
+
+my $t = Coord->new;
+$ENV{no_proxy} = $ENV{NO_PROXY} = "127.0.0.1";
+$t->redis;
+
+# slow enough to be seen while it runs
+
+my $origin = $t->origin(default => sub {
+    my ($req) = @_;
+    my $body = '{"id":"' . $req->{path} . '","object":"charge",'
+               . '"n":' . $req->{n} . ',"fill":"' . 'x' x 2000 . '"}';
+    return { delay => 0.3, body => $body,
+             headers => [ 'Content-Type' => 'application/json' ] };
+});
+
+my $grpc_port = free_port();
+$t->set(GRPC => "127.0.0.1:$grpc_port");
+
+my $n = $t->node(name => 'n', workers => 2, http => <<'EOC')->start;
+    coord_store main { server %%REDIS%%; timeout 2s; }
+
+    coord_idempotency required on_failure=closed;
+    coord_idempotency_on_unknown conflict;
+    coord_idempotency_wait 10s;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { proxy_pass http://%%ORIGIN%%; }
+        location /nowait/ { coord_idempotency_wait 0;
+                            proxy_pass http://%%ORIGIN%%; }
+    }
+
+    server {
+        listen 127.0.0.1:%%PORT_2%% http2;
+        location / { grpc_pass grpc://%%GRPC%%; }
+    }
+EOC
+
+my $root = "$FindBin::Bin/..";
+my $npm = "$root/build/npm";
+my $python = -x '/usr/bin/python3' ? '/usr/bin/python3' : 'python3';
+
+sub has { return system("$_[0] >/dev/null 2>&1") == 0 }
+
+
+# Each client: what it is run as; why it cannot be; what it does not repeat,
+# which is up to the application then.
+
+my %client = (
+    curl => {
+        run => sub {
+            my ($url, $key) = @_;
+            return ('curl', '-sS', '--retry', 5, '--retry-all-errors',
+                    '--retry-delay', 1, '--max-time', 20, '--data', 'amount=1',
+                    '-H', "Idempotency-Key: $key",
+                    '-H', 'Authorization: Bearer t', $url);
+        },
+        without => sub { has('command -v curl') ? '' : 'no curl' },
+    },
+    requests => {
+        run => sub { ($python, script('client.py', <<'EOP'), @_) },
+import sys, requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
+
+s = requests.Session()
+s.mount('http://', HTTPAdapter(max_retries=Retry(
+    total=5, backoff_factor=0.1, status_forcelist=[409, 503],
+    allowed_methods=['POST'])))
+r = s.post(sys.argv[1], data={'amount': 1}, timeout=20, headers={
+    'Idempotency-Key': sys.argv[2], 'Authorization': 'Bearer t'})
+r.raise_for_status()
+print(r.text)
+EOP
+        without => sub {
+            has("$python -c 'import requests'") ? '' : 'no python3-requests'
+        },
+        not => { middle => 1 },
+    },
+    stripe => {
+        npm => 'stripe',
+        not => { middle => 1 },
+        run => sub { ('node', script('stripe.mjs', <<'EOP'), @_) },
+import Stripe from 'stripe';
+const url = new URL(process.argv[2]);
+const stripe = new Stripe('sk_test_1', { host: url.hostname, port: url.port,
+    protocol: 'http', maxNetworkRetries: 4, telemetry: false });
+const charge = await stripe.rawRequest('POST', url.pathname, { amount: 1 });
+console.log(JSON.stringify(charge));
+process.exit(0);
+EOP
+    },
+    got => {
+        npm => 'got',
+        run => sub { ('node', script('got.mjs', <<'EOP'), @_) },
+import got from 'got';
+const body = await got.post(process.argv[2], { json: { amount: 1 }, headers: {
+    'Idempotency-Key': process.argv[3], 'Authorization': 'Bearer t' },
+    retry: { limit: 5, methods: [ 'POST' ], statusCodes: [ 409, 503 ] } })
+    .text();
+console.log(body);
+EOP
+    },
+    'axios-retry' => {
+        npm => 'axios-retry',
+        run => sub { ('node', script('axios.mjs', <<'EOP'), @_) },
+import axios from 'axios';
+import axiosRetry from 'axios-retry';
+axiosRetry(axios, { retries: 5, retryDelay: axiosRetry.exponentialDelay,
+    retryCondition: (e) => axiosRetry.isNetworkError(e)
+        || axiosRetry.isRetryableError(e)
+        || e.code == 'ECONNRESET' || e.response?.status == 409 });
+const r = await axios.post(process.argv[2], { amount: 1 }, {
+    responseType: 'text', transformResponse: [],
+    headers: { 'Idempotency-Key': process.argv[3],
+               'Authorization': 'Bearer t' } });
+console.log(r.data);
+EOP
+    },
+);
+
+
+sub script {
+    my ($name, $text) = @_;
+
+    # modules are looked for beside it
+
+    my $file = $name =~ /mjs$/ ? "$npm/coord-$name" : $t->file($name);
+    spew($file, $text);
+    return $file;
+}
+
+
+sub run {
+    my (@command) = @_;
+
+    open(my $fh, '-|', @command) or return "cannot run $command[0]: $!";
+    local $/;
+    my $out = <$fh>;
+    close $fh;
+
+    return defined $out ? $out =~ s/\s+\z//r : '';
+}
+
+
+if ($ENV{TEST_NPM}) {
+    mkdir "$root/build";
+    mkdir $npm;
+    has("cd $npm && npm install --no-audit --no-fund stripe got axios "
+        . 'axios-retry')
+        or diag('npm install has failed');
+}
+
+for my $name (sort keys %client) {
+    my $c = $client{$name};
+
+    SKIP: {
+        my $why = $c->{npm} ? !$ENV{TEST_NPM} ? 'TEST_NPM is not set'
+                              : -d "$npm/node_modules/$c->{npm}" ? ''
+                                : "no $c->{npm}"
+                  : $c->{without}->();
+        skip("$name: $why", 1) if $why;
+
+        for my $breaks ([], ['half'], ['running'], ['answered'], ['middle'],
+                        ['running', 'answered'])
+        {
+            next if grep { $c->{not}{$_} } @$breaks;
+
+            ask($c, $name, '', @$breaks);
+
+            # where the twin runs there is a 409 to come back from
+
+            ask($c, $name, '/nowait', @$breaks)
+                if grep { $_ eq 'running' } @$breaks;
+        }
+    }
+}
+
+
+sub ask {
+    my ($c, $name, $kind, @breaks) = @_;
+
+    my $path = join '/', $kind, $name, @breaks;
+    $path = "/$path" if $path !~ m{^/};
+
+    my $of = "$name, " . (@breaks ? "broken: @breaks" : 'whole')
+             . ($kind ? ', no wait' : '');
+
+    my $chaos = Coord::Chaos->start(
+        test => $t, to => $n->port, breaks => [@breaks],
+        begun => sub { scalar $origin->requests($path) });
+
+    my $out = run($c->{run}->('http://127.0.0.1:' . $chaos->port . $path,
+                              $path =~ tr{/}{-}r));
+
+    # what was cut short comes in front of it
+
+    like($out, qr/\{"id":"\Q$path\E","object":"charge","n":\d+,
+                  "fill":"x{2000}"\}\z/x, "$of: it has its answer")
+        or diag(substr($out, 0, 300));
+    is(scalar($origin->requests($path)), 1, 'of one execution');
+    cmp_ok($chaos->connections, '>', $#breaks, @breaks
+           . ' connections were broken');
+    $chaos->stop;
+}
+
+SKIP: {
+    skip('gRPC: no python3-grpcio', 1)
+        if !has("$python -c 'import grpc'");
+    grpc();
+}
+
+done_testing();
+
+
+# the retry policy of gRPC, in its service configuration
+
+sub grpc {
+    my $ran = $t->file('grpc-ran');
+    my $server = $t->file('grpc-server.py');
+    my $client = $t->file('grpc-client.py');
+
+    spew($ran, '');
+    spew($server, <<'EOP');
+import sys, time, grpc
+from concurrent import futures
+
+def pay(request, context):
+    with open(sys.argv[2], 'a') as f:
+        f.write(request.decode() + '\n')
+    time.sleep(0.3)
+    return b'paid ' + request
+
+class Handler(grpc.GenericRpcHandler):
+    def service(self, details):
+        return grpc.unary_unary_rpc_method_handler(pay)
+
+server = grpc.server(futures.ThreadPoolExecutor(4),
+                     handlers=[Handler()])
+server.add_insecure_port('127.0.0.1:' + sys.argv[1])
+server.start()
+server.wait_for_termination()
+EOP
+    spew($client, <<'EOP');
+import sys, json, grpc
+
+config = json.dumps({'methodConfig': [{'name': [{}], 'retryPolicy': {
+    'maxAttempts': 5, 'initialBackoff': '0.1s', 'maxBackoff': '1s',
+    'backoffMultiplier': 2, 'retryableStatusCodes': ['UNAVAILABLE']}}]})
+channel = grpc.insecure_channel('127.0.0.1:' + sys.argv[1], options=[
+    ('grpc.service_config', config), ('grpc.enable_retries', 1),
+    ('grpc.enable_http_proxy', 0)])
+call = channel.unary_unary('/bank.Bank/Pay')
+print(call(sys.argv[2].encode(), timeout=20, metadata=[
+    ('idempotency-key', sys.argv[2]), ('authorization', 'Bearer t')]).decode())
+EOP
+
+    my $pid = fork();
+    die "fork: $!" if !defined $pid;
+    exec($python, $server, $grpc_port, $ran) if $pid == 0;
+    $t->track($pid);
+
+    $t->wait_for(sub {
+        IO::Socket::INET->new(PeerAddr => '127.0.0.1',
+                              PeerPort => $grpc_port) }, 20)
+        or return fail('the gRPC server starts');
+
+    for my $breaks ([], ['running'], ['answered'], ['running', 'answered']) {
+        my $key = join '-', 'grpc', @$breaks;
+        my $ran_it = sub { grep { $_ eq $key } split /\n/, slurp($ran) };
+        my $chaos = Coord::Chaos->start(
+            test => $t, to => $n->port(2), breaks => [@$breaks],
+            begun => sub { scalar $ran_it->() });
+
+        is(run($python, $client, $chaos->port, $key), "paid $key",
+           'gRPC, ' . (@$breaks ? "broken: @$breaks" : 'whole')
+           . ': it has its answer');
+        is(scalar($ran_it->()), 1, 'of one execution');
+        cmp_ok($chaos->connections, '>', $#$breaks, 'as it should be');
+        $chaos->stop;
+    }
+}
