@@ -133,6 +133,29 @@ for my $name (sort keys %pause) {
 }
 
 
+# who asks and leaves, before Redis does not answer
+
+ready();
+
+kill 'STOP', $redis->{pid};
+my @left = map { open_request($_) } '/conn?k=left', '/lock?k=left';
+push @left, map { my $c = $n->connect;
+                  $c->send(Coord::HTTP::format(
+                      method => 'POST', path => '/pay', body => 'x',
+                      headers => { 'Idempotency-Key' => "left-$_" }));
+                  $c } 1 .. 3;
+sleep 0.02;
+$_->close for @left;
+sleep 0.5;
+kill 'CONT', $redis->{pid};
+
+ready();
+ok($t->wait_for(sub { members('cc:conn', 'left') + members('lk:lock', 'left')
+                      == 0 }, 5), 'who has left before has nothing');
+is(join(' ', pay('/pay', map { "left-$_" } 1 .. 3)), '200 200 200',
+   'and may pay');
+
+
 # what is given back while Redis restarts
 
 ready();

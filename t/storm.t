@@ -300,7 +300,7 @@ sub none {
 
 # what has become of some payments
 
-sub tell {
+sub diagnose {
     my %which = map { $_ => 1 } @_;
 
     diag("@$_") for grep { $which{$_->[1]} } @seen;
@@ -322,7 +322,7 @@ my @open = grep { !$paid{$_}{final} && !$hit{$_} } @keys;
 
 none('each has its answer, but for those that a killed worker had in hand',
      @open);
-tell(@open);
+diagnose(@open);
 
 note(scalar(grep { !$executed{$_} } @keys) . ' not executed, '
      . scalar(grep { !$paid{$_}{final} } @keys) . ' without an answer');

@@ -15,14 +15,19 @@
 
 
 /* bytes of results that wait for their store, in a worker */
-#define NGX_HTTP_COORD_UNSTORED_MAX  (16 * 1024 * 1024)
+#define NGX_HTTP_COORD_UNSTORED_MAX   (16 * 1024 * 1024)
+
+/* they are offered for so long, and by a worker that exits; milliseconds */
+#define NGX_HTTP_COORD_UNSTORED_LIFE  (10 * 60 * 1000)
+#define NGX_HTTP_COORD_UNSTORED_STAY  (30 * 1000)
 
 
 /* a result that is to be stored, with its bytes behind it */
 typedef struct {
     ngx_coord_op_t             op;
     ngx_coord_timer_t          timer;
-    ngx_msec_t                 until;
+    ngx_msec_t                 since;
+    ngx_msec_t                 life;
     ngx_uint_t                 replace;
 } ngx_http_coord_unstored_t;
 
@@ -504,15 +509,15 @@ ngx_http_coord_run_stored(ngx_coord_batch_t *batch)
 
 
 /*
- * A result that a store did not take is offered again, for as long as the
- * claim protects it; the request may be long gone.
+ * A result that a store did not take is offered again: the first one stands,
+ * also where the claim is over meanwhile.  The request may be long gone.
  */
 
 static ngx_int_t
 ngx_http_coord_run_retry(ngx_coord_batch_t *batch,
     ngx_coord_op_t *op)
 {
-    ngx_msec_t                  lease;
+    ngx_msec_t                  lease, age;
     ngx_http_coord_unstored_t  *unstored;
 
     unstored = batch->data;
@@ -544,7 +549,11 @@ ngx_http_coord_run_retry(ngx_coord_batch_t *batch,
         ngx_memcpy(unstored->op.record.data, op->record.data, op->record.len);
 
         unstored->replace = (batch->nops > 1);
-        unstored->until = ngx_current_msec + lease;
+        unstored->since = ngx_current_msec;
+        unstored->life = ngx_min((ngx_msec_t) (op->u.claim.ttl
+                                               / NGX_COORD_NSEC_PER_MSEC),
+                                 NGX_HTTP_COORD_UNSTORED_LIFE);
+        unstored->life = ngx_max(unstored->life, lease);
 
         ngx_coord_timer_init(&unstored->timer,
                              ngx_http_coord_run_store_again, unstored,
@@ -553,9 +562,13 @@ ngx_http_coord_run_retry(ngx_coord_batch_t *batch,
         ngx_http_coord_unstored_size += op->record.len;
     }
 
-    if ((ngx_msec_int_t) (unstored->until - ngx_current_msec) <= 0) {
+    age = ngx_current_msec - unstored->since;
+
+    if (age >= unstored->life) {
         return NGX_DECLINED;
     }
+
+    unstored->timer.event.cancelable = (age >= NGX_HTTP_COORD_UNSTORED_STAY);
 
     ngx_coord_timer_start(&unstored->timer, ngx_min(lease / 6, 1000));
 

@@ -167,15 +167,19 @@ ngx_coord_part_failed(ngx_coord_part_t *part)
 
         op->sent = 0;
 
-        if (part->late) {
+        if (batch->state == NGX_COORD_BATCH_CANCELLED) {
+
+            /* what was given up after its deadline is in doubt since then */
+
+            if (!op->doubt) {
+                ngx_coord_op_lost(op, failure);
+            }
+
+        } else if (part->late) {
 
             /* it has ended with the deadline */
 
             continue;
-        }
-
-        if (batch->state == NGX_COORD_BATCH_CANCELLED) {
-            ngx_coord_op_lost(op, failure);
 
         } else if (ngx_coord_store_redis(batch->store)->client) {
             ngx_coord_op_fail(batch, op, failure);
