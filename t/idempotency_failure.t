@@ -173,6 +173,18 @@ sub start {
     is($origin->count('/hang'), $before + 4,
        'on_unknown run: executed again, others are not');
 
+    # told once a second, with their number
+
+    my $told = sub { scalar $n->log_lines(qr/the outcome is unknown/) };
+    my $lines = $told->();
+
+    @r = $t->parallel([ map { $n->req('/run/hang', method => 'POST',
+                                      body => 'b', headers => key()) }
+                        1 .. 12 ]);
+    is(join(' ', map { $_->status } @r), join(' ', (504) x 12), 'twelve more');
+    cmp_ok($told->() - $lines, '<', 6, 'few lines');
+    like($n->log, qr/the outcome is unknown.*, \d+ requests/, 'with a number');
+
     my $h;
 
     $h = key();

@@ -375,14 +375,16 @@ typedef struct {
     ngx_coord_outcome_e        outcome;
     ngx_msec_t                 wait;          /* 0: none */
     const char                *why;           /* if op has no reason; NULL */
+    ngx_coord_log_limit_t     *limit;         /* of lines like this; NULL */
     ngx_uint_t                 requests;      /* set by ngx_http_coord_log() */
 } ngx_http_coord_log_fields_t;
 
 /*
  * Writes a line at its level: the text, what nginx appends to it, and behind
  * that ", key: 1a2b3c4d, outcome: REJECTED, store: main (redis)".  The text
- * is that of the stock directive, where there is one.  What has no answer is
- * told once a second and zone, with the number of requests.
+ * is that of the stock directive, where there is one.  What has a limit is told
+ * once a second, with the number of requests; so is what has no answer, by
+ * zone.
  */
 void ngx_http_coord_log(ngx_http_request_t *r, ngx_uint_t level,
     ngx_http_coord_log_fields_t *fields, const char *fmt, ...);

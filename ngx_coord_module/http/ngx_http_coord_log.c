@@ -43,6 +43,7 @@ ngx_http_coord_log(ngx_http_request_t *r, ngx_uint_t level,
     u_char                     *p, text[NGX_MAX_ERROR_STR];
     va_list                     args;
     ngx_log_t                  *log;
+    ngx_coord_log_limit_t      *limit;
     ngx_http_coord_log_line_t   line;
 
     log = r->connection->log;
@@ -51,14 +52,19 @@ ngx_http_coord_log(ngx_http_request_t *r, ngx_uint_t level,
         return;
     }
 
-    fields->requests = 0;
+    limit = fields->limit;
 
-    if (fields->op && fields->op->zone
+    if (limit == NULL && fields->op && fields->op->zone
         && (fields->outcome == NGX_COORD_OUTCOME_BYPASSED
             || fields->outcome == NGX_COORD_OUTCOME_UNAVAILABLE))
     {
-        fields->requests = ngx_coord_log_due(&fields->op->zone->unanswered,
-                                             NGX_COORD_LOG_INTERVAL);
+        limit = &fields->op->zone->unanswered;
+    }
+
+    fields->requests = 0;
+
+    if (limit) {
+        fields->requests = ngx_coord_log_due(limit, NGX_COORD_LOG_INTERVAL);
 
         if (fields->requests == 0) {
             return;

@@ -29,7 +29,7 @@ static ngx_int_t ngx_http_coord_idempotency_check(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_fetched(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
-static void ngx_http_coord_idempotency_damaged(ngx_http_request_t *r,
+static void ngx_http_coord_idempotency_damaged(
     ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_replace(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
@@ -286,7 +286,7 @@ ngx_http_coord_idempotency_check(ngx_http_request_t *r,
             return ngx_http_coord_idempotency_result(r, run);
         }
 
-        ngx_http_coord_idempotency_damaged(r, run);
+        ngx_http_coord_idempotency_damaged(run);
     }
 
     if (op->rc == NGX_OK) {
@@ -347,7 +347,7 @@ ngx_http_coord_idempotency_fetched(ngx_http_request_t *r,
     }
 
     if (run->result) {
-        ngx_http_coord_idempotency_damaged(r, run);
+        ngx_http_coord_idempotency_damaged(run);
     }
 
     return ngx_http_coord_idempotency_replace(r, run);
@@ -355,14 +355,13 @@ ngx_http_coord_idempotency_fetched(ngx_http_request_t *r,
 
 
 static void
-ngx_http_coord_idempotency_damaged(ngx_http_request_t *r,
-    ngx_http_coord_idempotency_t *run)
+ngx_http_coord_idempotency_damaged(ngx_http_coord_idempotency_t *run)
 {
     run->replace = 1;
 
     ngx_coord_metrics_decision(run->conf->zone, NGX_COORD_OUTCOME_DAMAGED);
 
-    ngx_http_coord_run_log(r, run, NGX_LOG_ERR, "ignoring a damaged record");
+    ngx_http_coord_run_trouble(run, NGX_HTTP_COORD_TROUBLE_DAMAGED);
 }
 
 

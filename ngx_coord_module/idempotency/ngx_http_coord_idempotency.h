@@ -51,6 +51,15 @@
 #define NGX_HTTP_COORD_IDEMPOTENCY_KEY       255
 
 
+/* lines that are told once a second and zone; zone->data has one limit each */
+typedef enum {
+    NGX_HTTP_COORD_TROUBLE_UNKNOWN = 0,
+    NGX_HTTP_COORD_TROUBLE_LOST,
+    NGX_HTTP_COORD_TROUBLE_DAMAGED,
+    NGX_HTTP_COORD_TROUBLES
+} ngx_http_coord_trouble_e;
+
+
 /* one value of coord_idempotency_store_status: 201, or 2 for 2xx */
 typedef ngx_uint_t  ngx_http_coord_idempotency_code_t;
 
@@ -276,6 +285,10 @@ void ngx_http_coord_run_set(ngx_http_coord_idempotency_t *run,
  */
 void ngx_http_coord_run_log(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run, ngx_uint_t level, const char *what);
+
+/* the same, once a second for each kind, with the number of requests */
+void ngx_http_coord_run_trouble(ngx_http_coord_idempotency_t *run,
+    ngx_http_coord_trouble_e kind);
 
 /* what became of the request, for $coord_idempotency_status and metrics */
 void ngx_http_coord_run_outcome(ngx_http_coord_idempotency_t *run,

@@ -32,6 +32,9 @@ typedef struct {
 } ngx_http_coord_unstored_t;
 
 
+static void ngx_http_coord_run_line(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run, ngx_uint_t level, const char *what,
+    ngx_coord_log_limit_t *limit);
 static void ngx_http_coord_run_over(ngx_http_coord_idempotency_t *run,
     ngx_coord_run_e state);
 static void ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run);
@@ -54,6 +57,16 @@ static ngx_int_t ngx_http_coord_run_retry(ngx_coord_batch_t *batch,
 static void ngx_http_coord_run_store_again(ngx_event_t *ev);
 static void ngx_http_coord_run_unstored_free(
     ngx_http_coord_unstored_t *unstored);
+
+
+static const struct {
+    ngx_uint_t                 level;
+    const char                *text;
+} ngx_http_coord_troubles[NGX_HTTP_COORD_TROUBLES] = {
+    { NGX_LOG_WARN, "the outcome is unknown" },
+    { NGX_LOG_WARN, "the claim was lost while running" },
+    { NGX_LOG_ERR, "ignoring a damaged record" }
+};
 
 
 static size_t  ngx_http_coord_unstored_size;
@@ -81,12 +94,36 @@ void
 ngx_http_coord_run_log(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run, ngx_uint_t level, const char *what)
 {
+    ngx_http_coord_run_line(r, run, level, what, NULL);
+}
+
+
+void
+ngx_http_coord_run_trouble(ngx_http_coord_idempotency_t *run,
+    ngx_http_coord_trouble_e kind)
+{
+    ngx_coord_log_limit_t  *limits;
+
+    limits = run->conf->zone->data;
+
+    ngx_http_coord_run_line(run->request, run,
+                            ngx_http_coord_troubles[kind].level,
+                            ngx_http_coord_troubles[kind].text, &limits[kind]);
+}
+
+
+static void
+ngx_http_coord_run_line(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run, ngx_uint_t level, const char *what,
+    ngx_coord_log_limit_t *limit)
+{
     ngx_http_coord_log_fields_t  fields;
 
     ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
 
     fields.op = &run->op;
     fields.outcome = run->outcome;
+    fields.limit = limit;
 
     ngx_http_coord_log(r, level, &fields,
                        "idempotency: %s%s by zone \"%V\"", what,
@@ -97,9 +134,9 @@ ngx_http_coord_run_log(ngx_http_request_t *r,
 
 void
 ngx_http_coord_run_outcome(ngx_http_coord_idempotency_t *run,
-                           ngx_coord_outcome_e outcome)
-                       {
-                           run->outcome = outcome;
+    ngx_coord_outcome_e outcome)
+{
+    run->outcome = outcome;
 
     /* a request that is only watched is not refused */
 
@@ -113,9 +150,9 @@ ngx_http_coord_run_outcome(ngx_http_coord_idempotency_t *run,
 
 void
 ngx_http_coord_run_ask(ngx_http_coord_idempotency_t *run,
-                       ngx_coord_op_t *op)
-                   {
-                       ngx_coord_claim_t                  *claim;
+    ngx_coord_op_t *op)
+{
+    ngx_coord_claim_t                  *claim;
     ngx_http_coord_idempotency_conf_t  *icf;
 
     claim = &op->u.claim;
@@ -291,8 +328,7 @@ ngx_http_coord_run_renewed(ngx_coord_batch_t *batch)
     if (rc == NGX_BUSY) {
         run->lost = 1;
 
-        ngx_http_coord_run_log(run->request, run, NGX_LOG_WARN,
-                               "the claim was lost while running");
+        ngx_http_coord_run_trouble(run, NGX_HTTP_COORD_TROUBLE_LOST);
     }
 }
 
@@ -364,8 +400,7 @@ ngx_http_coord_run_unknown(ngx_http_coord_idempotency_t *run)
 {
     ngx_coord_op_t  op;
 
-    ngx_http_coord_run_log(run->request, run, NGX_LOG_WARN,
-                           "the outcome is unknown");
+    ngx_http_coord_run_trouble(run, NGX_HTTP_COORD_TROUBLE_UNKNOWN);
 
     if (run->conf->on_unknown == NGX_HTTP_COORD_UNKNOWN_RUN) {
         ngx_http_coord_run_release(run);

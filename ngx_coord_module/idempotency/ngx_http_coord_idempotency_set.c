@@ -61,6 +61,12 @@ ngx_http_coord_idempotency_zone(ngx_conf_t *cf, ngx_str_t *store,
         return NULL;
     }
 
+    zone->data = ngx_pcalloc(cf->pool, NGX_HTTP_COORD_TROUBLES
+                                       * sizeof(ngx_coord_log_limit_t));
+    if (zone->data == NULL) {
+        return NULL;
+    }
+
     zone->store_name = *store;
     zone->journal = 1;
 
