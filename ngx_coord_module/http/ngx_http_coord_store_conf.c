@@ -247,9 +247,12 @@ ngx_http_coord_store_mode(ngx_conf_t *cf, ngx_coord_store_t *store,
         return NGX_CONF_OK;
     }
 
-    if (ngx_strcmp(value[1].data, "cluster") == 0
-        || ngx_http_coord_param(&value[1], "sentinel=", &master))
-    {
+    if (ngx_strcmp(value[1].data, "cluster") == 0) {
+        ngx_coord_store_conf(store)->mode = NGX_COORD_MODE_CLUSTER;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_http_coord_param(&value[1], "sentinel=", &master)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "mode \"%V\" is not supported by this version "
                            "of ngx_coord_module", &value[1]);

@@ -535,6 +535,14 @@ ngx_http_coord_store_servers(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
         return NGX_CONF_ERROR;
     }
 
+    if (conf->mode == NGX_COORD_MODE_CLUSTER && conf->db) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "store \"%V\" has the database %ui: in "
+                           "\"mode cluster\" there is only 0",
+                           &store->name, conf->db);
+        return NGX_CONF_ERROR;
+    }
+
     ngx_http_coord_servers_auth(scf);
 
     if (scf->auth.username.len && scf->auth.password.len == 0) {

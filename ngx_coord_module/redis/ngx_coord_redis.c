@@ -6,7 +6,7 @@
  */
 
 
-#include "ngx_coord_redis_conn.h"
+#include "ngx_coord_redis_cluster.h"
 
 
 static ngx_coord_redis_node_t *ngx_coord_redis_node(ngx_coord_redis_t *redis,
@@ -28,6 +28,16 @@ ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
     redis->conf = conf;
     redis->stats = stats;
     redis->cycle = cycle;
+
+    if (conf->mode == NGX_COORD_MODE_CLUSTER) {
+
+        if (ngx_coord_redis_cluster_create(redis) != NGX_OK) {
+            ngx_coord_redis_destroy(redis);
+            return NULL;
+        }
+
+        return redis;
+    }
 
     for (lane = 0; lane < NGX_COORD_LANE_MAX; lane++) {
 
@@ -56,6 +66,8 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
         ngx_coord_redis_sub_destroy(redis->sub);
         redis->sub = NULL;
     }
+
+    ngx_coord_redis_cluster_destroy(redis);
 
     for (lane = 0; lane < NGX_COORD_LANE_MAX; lane++) {
         ngx_coord_redis_node_destroy(&redis->nodes[lane]);
@@ -116,6 +128,10 @@ ngx_coord_redis_serves(ngx_coord_redis_t *redis, ngx_uint_t slot)
 ngx_uint_t
 ngx_coord_redis_ready(ngx_coord_redis_t *redis)
 {
+    if (redis->cluster) {
+        return ngx_coord_redis_cluster_ready(redis->cluster);
+    }
+
     return ngx_coord_redis_node_ok(&redis->nodes[NGX_COORD_LANE_DECISIONS]);
 }
 
@@ -123,6 +139,11 @@ ngx_coord_redis_ready(ngx_coord_redis_t *redis)
 void
 ngx_coord_redis_push(ngx_coord_redis_t *redis)
 {
+    if (redis->cluster) {
+        ngx_coord_redis_cluster_push(redis->cluster);
+        return;
+    }
+
     ngx_coord_redis_nodes_push(redis->nodes);
 }
 
@@ -130,7 +151,7 @@ ngx_coord_redis_push(ngx_coord_redis_t *redis)
 ngx_uint_t
 ngx_coord_redis_slot(ngx_coord_redis_t *redis, ngx_str_t *tag)
 {
-    return 0;
+    return redis->cluster ? ngx_coord_slot(tag) : 0;
 }
 
 
@@ -140,5 +161,9 @@ static ngx_coord_redis_node_t *
 ngx_coord_redis_node(ngx_coord_redis_t *redis, ngx_uint_t slot,
     ngx_coord_lane_e lane)
 {
+    if (redis->cluster) {
+        return ngx_coord_redis_cluster_node(redis->cluster, slot, lane);
+    }
+
     return &redis->nodes[lane];
 }

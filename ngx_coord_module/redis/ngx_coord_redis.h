@@ -8,6 +8,9 @@
  *
  *   ngx_coord_redis.c         create, send, the node for a slot
  *   ngx_coord_redis_node.c    a node: admission, replies
+ *   ngx_coord_redis_cluster.c asking for the map of a cluster, redirected calls
+ *   ngx_coord_redis_map.c     the map of a cluster
+ *   ngx_coord_redis_server.c  the servers of a cluster
  *   ngx_coord_redis_call.c    transactions, alone or shared, deadlines
  *   ngx_coord_redis_health.c  breaker, server clock
  *   ngx_coord_redis_conn.c    socket, states, back-off
@@ -156,7 +159,8 @@ struct ngx_coord_redis_call_s {
     /*
      * size() returns how many bytes encode() may write; encode() writes the
      * commands in RESP at p, without MULTI and EXEC, and returns the end.
-     * Both run once, within ngx_coord_redis_send() or when the handshake is
+     * Both run once, or once more for each node that the call is sent on to,
+     * within ngx_coord_redis_send() or when the handshake is
      * done, so that arguments can hold the server's clock.
      */
     size_t                   (*size)(ngx_coord_redis_call_t *call);
@@ -193,6 +197,9 @@ struct ngx_coord_redis_call_s {
     ngx_coord_call_state_e     state;
     ngx_coord_fail_e           failure;
     unsigned                   sent:1;   /* the server may have done it */
+    unsigned                   ask:1;    /* behind ASKING */
+    unsigned                   stray:1;  /* its deadline may be out of order */
+    unsigned                   hops:4;   /* from node to node */
 
     /*
      * Commands of the group that the call begins, a transaction or what is

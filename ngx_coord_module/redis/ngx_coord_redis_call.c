@@ -11,6 +11,7 @@
 
 #define NGX_COORD_STALL              4        /* times the timeout */
 #define NGX_COORD_BULK_MAX           20       /* the same: life of a call */
+#define NGX_COORD_STRAY              5        /* milliseconds between looks */
 
 #define NGX_COORD_MULTI              "*1" CRLF "$5" CRLF "MULTI" CRLF
 #define NGX_COORD_EXEC               "*1" CRLF "$4" CRLF "EXEC" CRLF
@@ -43,6 +44,7 @@ static ngx_msec_t ngx_coord_redis_due(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
+static void ngx_coord_redis_expire_strays(ngx_coord_redis_node_t *node);
 static void ngx_coord_redis_rearm(ngx_coord_redis_node_t *node);
 static size_t ngx_coord_redis_command_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_redis_command_encode(ngx_coord_redis_call_t *call,
@@ -263,14 +265,7 @@ ngx_coord_redis_end(ngx_coord_redis_node_t *node,
 {
     ngx_coord_store_stats_t  *stats;
 
-    ngx_coord_redis_skip_live(node, call);
-
-    ngx_queue_remove(&call->queue);
-    node->pending--;
-
-    if (node->pending == 0) {
-        node->deadline.event.cancelable = 1;
-    }
+    ngx_coord_redis_take(node, call);
 
     if (call != &node->clock.call) {
         stats = node->redis->stats;
@@ -287,6 +282,26 @@ ngx_coord_redis_end(ngx_coord_redis_node_t *node,
     call->state = NGX_COORD_CALL_IDLE;
 
     call->handler(call, rc, reply);
+}
+
+
+void
+ngx_coord_redis_take(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_coord_redis_skip_live(node, call);
+
+    ngx_queue_remove(&call->queue);
+    node->pending--;
+
+    if (call->stray) {
+        call->stray = 0;
+        node->strays--;
+    }
+
+    if (node->pending == 0) {
+        node->deadline.event.cancelable = 1;
+    }
 }
 
 
@@ -344,6 +359,14 @@ ngx_coord_redis_deadline(ngx_event_t *ev)
     while (node->first_live != NULL) {
         call = node->first_live;
 
+        if (call->state == NGX_COORD_CALL_LATE) {
+
+            /* a stray */
+
+            ngx_coord_redis_skip_live(node, call);
+            continue;
+        }
+
         if ((ngx_msec_int_t) (ngx_coord_redis_due(node, call)
                               - ngx_current_msec)
             > 0)
@@ -352,6 +375,10 @@ ngx_coord_redis_deadline(ngx_event_t *ev)
         }
 
         ngx_coord_redis_expire(node, call);
+    }
+
+    if (node->strays) {
+        ngx_coord_redis_expire_strays(node);
     }
 
     if (ngx_queue_empty(&node->calls)) {
@@ -440,6 +467,33 @@ ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
 }
 
 
+/* those who come from other nodes stand behind calls with more time */
+
+static void
+ngx_coord_redis_expire_strays(ngx_coord_redis_node_t *node)
+{
+    ngx_queue_t             *q, *next;
+    ngx_coord_redis_call_t  *call;
+
+    for (q = ngx_queue_head(&node->calls);
+         q != ngx_queue_sentinel(&node->calls);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+        if (call->stray
+            && call->state != NGX_COORD_CALL_LATE
+            && (ngx_msec_int_t) (ngx_coord_redis_due(node, call)
+                                 - ngx_current_msec)
+               <= 0)
+        {
+            ngx_coord_redis_expire(node, call);
+        }
+    }
+}
+
+
 /* for the next deadline, or for the tombstone that stalls */
 
 static void
@@ -467,6 +521,10 @@ ngx_coord_redis_rearm(ngx_coord_redis_node_t *node)
 
     } else {
         when = ngx_coord_redis_due(node, call);
+    }
+
+    if (node->strays) {
+        when = ngx_min(when, ngx_current_msec + NGX_COORD_STRAY);
     }
 
     delay = (ngx_msec_int_t) (when - ngx_current_msec);

@@ -439,6 +439,36 @@ ngx_coord_redis_conn_secured(ngx_coord_redis_conn_t *conn, ngx_int_t rc)
 
 
 void
+ngx_coord_redis_conn_move(ngx_coord_redis_conn_t *conn,
+    ngx_coord_endpoint_t *endpoint)
+{
+    if (conn->endpoint == endpoint) {
+        return;
+    }
+
+    conn->endpoint = endpoint;
+    conn->peer.name = NULL;
+    conn->next_addr = 0;
+
+    if (conn->resolved != NULL) {
+        ngx_free(conn->resolved);
+        conn->resolved = NULL;
+        conn->nresolved = 0;
+    }
+}
+
+
+void
+ngx_coord_redis_conn_rest(ngx_coord_redis_conn_t *conn, ngx_msec_t until)
+{
+    ngx_coord_redis_conn_drop(conn);
+
+    conn->attempts = 0;
+    conn->retry_at = until;
+}
+
+
+void
 ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure)
 {

@@ -29,6 +29,7 @@
 typedef struct ngx_coord_redis_conn_s   ngx_coord_redis_conn_t;
 typedef struct ngx_coord_redis_node_s   ngx_coord_redis_node_t;
 typedef struct ngx_coord_redis_sub_s    ngx_coord_redis_sub_t;
+typedef struct ngx_coord_redis_cluster_s  ngx_coord_redis_cluster_t;
 
 
 typedef enum {
@@ -190,6 +191,8 @@ struct ngx_coord_redis_node_s {
     ngx_coord_redis_call_t    *open;
     ngx_uint_t                 writes;        /* conn->writes by then */
     unsigned                   apart:1;       /* one call a transaction */
+    unsigned                   lobby:1;       /* its calls wait, see cluster */
+    ngx_uint_t                 strays;        /* calls from other nodes */
 
     ngx_coord_breaker_e        breaker;
     ngx_uint_t                 failures;      /* in a row */
@@ -200,6 +203,24 @@ struct ngx_coord_redis_node_s {
 };
 
 
+/* what a client with several servers makes of what its nodes see */
+typedef struct {
+    /* an attempt has failed, or a connection is lost */
+    void                     (*lost)(ngx_coord_redis_node_t *node);
+
+    /*
+     * An error reply to a call which was not executed.  NGX_OK: the call is
+     * taken to another node; NGX_DECLINED: it ends.
+     */
+    ngx_int_t                (*redirect)(ngx_coord_redis_node_t *node,
+                                         ngx_coord_redis_call_t *call,
+                                         ngx_str_t *error);
+
+    /* a server for a connection that may go to any; lives as long as that */
+    ngx_coord_endpoint_t    *(*any)(ngx_coord_redis_t *redis);
+} ngx_coord_redis_routing_t;
+
+
 struct ngx_coord_redis_s {
     ngx_coord_redis_conf_t    *conf;
     ngx_coord_store_stats_t   *stats;
@@ -207,7 +228,9 @@ struct ngx_coord_redis_s {
     ngx_coord_redis_limits_t   limits;
     ngx_uint_t                 version;       /* of which was told */
     ngx_coord_store_stats_t    unseen;        /* of other lanes */
-    ngx_coord_redis_node_t     nodes[NGX_COORD_LANE_MAX];
+    ngx_coord_redis_node_t     nodes[NGX_COORD_LANE_MAX];   /* of one server */
+    ngx_coord_redis_cluster_t *cluster;       /* in place of it; or NULL */
+    const ngx_coord_redis_routing_t  *routing;  /* NULL: one server */
     ngx_coord_redis_sub_t     *sub;           /* NULL: not subscribed */
 };
 
@@ -239,6 +262,17 @@ void ngx_coord_redis_conn_start(ngx_coord_redis_conn_t *conn);
  * one that was lost, too, as soon as the back-off allows it.
  */
 void ngx_coord_redis_conn_connect(ngx_coord_redis_conn_t *conn);
+
+/* points a connection that is not open to another endpoint */
+void ngx_coord_redis_conn_move(ngx_coord_redis_conn_t *conn,
+    ngx_coord_endpoint_t *endpoint);
+
+/*
+ * Closes a connection that is not needed, without a failure, until
+ * ngx_coord_redis_conn_connect(), but not before the given time.  Not from
+ * within the actions.
+ */
+void ngx_coord_redis_conn_rest(ngx_coord_redis_conn_t *conn, ngx_msec_t until);
 
 /* sends what it can without waiting, closes quietly, frees */
 void ngx_coord_redis_conn_destroy(ngx_coord_redis_conn_t *conn);
@@ -356,6 +390,7 @@ typedef struct {
     ngx_str_t                  word;          /* the reply begins with it */
     ngx_coord_fail_e           failure;
     unsigned                   close:1;       /* of no use until reconnected */
+    unsigned                   slot:1;        /* it is not about the server */
 } ngx_coord_redis_error_t;
 
 /* the class of an error reply; never NULL, static */
@@ -405,6 +440,16 @@ ngx_uint_t ngx_coord_redis_node_serves(ngx_coord_redis_node_t *node);
 /* 1 if its connection is ready and its breaker closed */
 ngx_uint_t ngx_coord_redis_node_ok(ngx_coord_redis_node_t *node);
 
+/* the same for a call that was taken from another node, and its end */
+void ngx_coord_redis_node_pass(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+void ngx_coord_redis_node_drop(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure);
+
+/* closed() of a node's connection: ends its calls */
+void ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
+    ngx_coord_fail_e failure, ngx_uint_t ready);
+
 /* sends what is queued for the nodes of a server now */
 void ngx_coord_redis_nodes_push(ngx_coord_redis_node_t *nodes);
 
@@ -429,6 +474,10 @@ ngx_coord_redis_call_t *ngx_coord_redis_joined(ngx_coord_redis_node_t *node,
  */
 void ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call, ngx_coord_fail_e failure);
+
+/* unlinks a call, which does not end */
+void ngx_coord_redis_take(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
 
 /* unlinks a call, then tells its owner; rc NGX_ERROR: call->failure is set */
 void ngx_coord_redis_end(ngx_coord_redis_node_t *node,
@@ -475,6 +524,10 @@ void ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
 
 
 /* ngx_coord_redis_sub.c */
+
+/* the server at the endpoint is not to be used any more */
+void ngx_coord_redis_sub_leave(ngx_coord_redis_sub_t *sub,
+    ngx_coord_endpoint_t *endpoint);
 
 /* closes the connection of a subscriber and frees it; nobody is told */
 void ngx_coord_redis_sub_destroy(ngx_coord_redis_sub_t *sub);

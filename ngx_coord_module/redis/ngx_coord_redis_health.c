@@ -112,7 +112,7 @@ ngx_coord_redis_breaker_cooldown(ngx_event_t *ev)
 {
     ngx_coord_redis_node_t  *node = ngx_coord_timer_data(ev);
 
-    if (node->conn->state != NGX_COORD_CONN_READY) {
+    if (node->conn->state != NGX_COORD_CONN_READY || node->lobby) {
         return;
     }
 

@@ -29,8 +29,9 @@ static ngx_coord_fail_e ngx_coord_redis_node_refused(
 static void ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
     ngx_coord_resp_value_t *error);
 static void ngx_coord_redis_node_version(ngx_coord_redis_node_t *node);
-static void ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
-    ngx_coord_fail_e failure, ngx_uint_t ready);
+static ngx_uint_t ngx_coord_redis_node_redirects(
+    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *error);
 
 static ngx_coord_fail_e ngx_coord_redis_admit(ngx_coord_redis_node_t *node);
 static void ngx_coord_redis_send_gated(ngx_coord_redis_node_t *node);
@@ -140,8 +141,13 @@ ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
 
     call->failure = ngx_coord_redis_admit(node);
 
+    call->ask = 0;
+    call->stray = 0;
+    call->hops = 0;
+
     if (call->failure == NGX_COORD_FAIL_NONE
-        && node->conn->state == NGX_COORD_CONN_READY)
+        && node->conn->state == NGX_COORD_CONN_READY
+        && !node->lobby)
     {
         call->failure = ngx_coord_redis_encode(node, call);
     }
@@ -163,6 +169,54 @@ ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
     }
 
     return NGX_AGAIN;
+}
+
+
+void
+ngx_coord_redis_node_pass(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_coord_fail_e  failure;
+
+    call->state = NGX_COORD_CALL_WAITING;
+    call->sent = 0;
+
+    failure = ngx_coord_redis_admit(node);
+
+    if (failure == NGX_COORD_FAIL_NONE
+        && node->conn->state == NGX_COORD_CONN_READY
+        && !node->lobby)
+    {
+        failure = ngx_coord_redis_encode(node, call);
+    }
+
+    if (failure != NGX_COORD_FAIL_NONE) {
+        ngx_coord_redis_node_drop(node, call, failure);
+        return;
+    }
+
+    call->stray = 1;
+    node->strays++;
+
+    ngx_coord_redis_enqueue(node, call);
+}
+
+
+void
+ngx_coord_redis_node_drop(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure)
+{
+    ngx_coord_store_stats_t  *stats;
+
+    stats = node->redis->stats;
+
+    (void) ngx_atomic_fetch_add(&stats->pending, -1);
+    (void) ngx_atomic_fetch_add(&stats->failures[failure], 1);
+
+    call->state = NGX_COORD_CALL_IDLE;
+    call->failure = failure;
+
+    call->handler(call, NGX_ERROR, NULL);
 }
 
 
@@ -236,7 +290,10 @@ ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
     }
 
     node->was_ready = 1;
-    node->apart = 0;
+
+    /* no transaction goes over slots */
+
+    node->apart = (node->redis->routing != NULL);
 
     ngx_coord_redis_node_version(node);
 
@@ -398,6 +455,13 @@ ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
 
         failure = NGX_COORD_FAIL_NONE;
 
+        if (error != NULL
+            && ngx_coord_redis_node_redirects(node, call, error))
+        {
+            call = next;
+            continue;
+        }
+
         if (error != NULL) {
             failure = ngx_coord_redis_failure(error);
             ngx_coord_redis_node_error(node, error);
@@ -427,10 +491,17 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
 
     e = ngx_coord_redis_error(&error->str);
 
-    ngx_coord_redis_node_error(node, error);
+    if (!e->slot || node->redis->routing == NULL) {
+        ngx_coord_redis_node_error(node, error);
+    }
 
     do {
         next = ngx_coord_redis_joined(node, call);
+
+        if (ngx_coord_redis_node_redirects(node, call, error)) {
+            call = next;
+            continue;
+        }
 
         call->failure = e->failure;
         ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
@@ -440,6 +511,28 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
     } while (call != NULL);
 
     return e->close ? e->failure : NGX_COORD_FAIL_NONE;
+}
+
+
+/* 1 if another node has the call now, which was not executed here */
+
+static ngx_uint_t
+ngx_coord_redis_node_redirects(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error)
+{
+    if (node->redis->routing == NULL
+        || !ngx_coord_redis_error(&error->str)->slot)
+    {
+        return 0;
+    }
+
+    if (node->redis->routing->redirect(node, call, &error->str) == NGX_OK) {
+        return 1;
+    }
+
+    ngx_coord_redis_node_error(node, error);
+
+    return 0;
 }
 
 
@@ -459,7 +552,7 @@ ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
     if (e->failure == NGX_COORD_FAIL_ERROR) {
         node->failures = 0;
 
-    } else {
+    } else if (!e->slot) {
         ngx_coord_redis_node_failed(node);
     }
 
@@ -473,7 +566,7 @@ ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
 }
 
 
-static void
+void
 ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_uint_t ready)
 {
@@ -508,6 +601,10 @@ ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
     }
 
     ngx_coord_redis_end_all(node, &calls, failure);
+
+    if (node->redis->routing) {
+        node->redis->routing->lost(node);
+    }
 }
 
 

@@ -34,21 +34,23 @@ static ngx_uint_t ngx_coord_redis_is_status(ngx_coord_resp_value_t *v,
 
 
 static const ngx_coord_redis_error_t  ngx_coord_redis_errors[] = {
-    { ngx_string("NOAUTH"), NGX_COORD_FAIL_AUTH, 1 },
-    { ngx_string("WRONGPASS"), NGX_COORD_FAIL_AUTH, 1 },
-    { ngx_string("NOPERM"), NGX_COORD_FAIL_AUTH, 0 },
-    { ngx_string("READONLY"), NGX_COORD_FAIL_UNAVAILABLE, 1 },
-    { ngx_string("LOADING"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
-    { ngx_string("MASTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
-    { ngx_string("BUSY"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
-    { ngx_string("MISCONF"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
-    { ngx_string("OOM"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
-    { ngx_string("NOREPLICAS"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
-    { ngx_string("CLUSTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
-    { ngx_string("TRYAGAIN"), NGX_COORD_FAIL_UNAVAILABLE, 0 },
+    { ngx_string("NOAUTH"), NGX_COORD_FAIL_AUTH, 1, 0 },
+    { ngx_string("WRONGPASS"), NGX_COORD_FAIL_AUTH, 1, 0 },
+    { ngx_string("NOPERM"), NGX_COORD_FAIL_AUTH, 0, 0 },
+    { ngx_string("READONLY"), NGX_COORD_FAIL_UNAVAILABLE, 1, 0 },
+    { ngx_string("LOADING"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("MASTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("BUSY"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("MISCONF"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("OOM"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("NOREPLICAS"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("CLUSTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
+    { ngx_string("TRYAGAIN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
+    { ngx_string("MOVED"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
+    { ngx_string("ASK"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
     { ngx_string("ERR max number of clients"),
-      NGX_COORD_FAIL_UNAVAILABLE, 1 },
-    { ngx_null_string, NGX_COORD_FAIL_ERROR, 0 }
+      NGX_COORD_FAIL_UNAVAILABLE, 1, 0 },
+    { ngx_null_string, NGX_COORD_FAIL_ERROR, 0, 0 }
 };
 
 

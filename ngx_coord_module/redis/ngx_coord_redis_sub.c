@@ -486,6 +486,29 @@ ngx_coord_redis_sub_closed(ngx_coord_redis_conn_t *conn,
     ngx_coord_timer_stop(&sub->ping);
 
     ngx_coord_redis_channels_closed(&sub->channels);
+
+    /* any server of a cluster will do: the next one */
+
+    if (sub->redis->routing) {
+        ngx_coord_redis_conn_move(conn, sub->redis->routing->any(sub->redis));
+    }
+}
+
+
+void
+ngx_coord_redis_sub_leave(ngx_coord_redis_sub_t *sub,
+    ngx_coord_endpoint_t *endpoint)
+{
+    if (sub->conn->endpoint != endpoint) {
+        return;
+    }
+
+    if (sub->conn->state > NGX_COORD_CONN_DISCONNECTED) {
+        ngx_coord_redis_conn_close(sub->conn, NGX_COORD_FAIL_CONNECT);
+        return;
+    }
+
+    ngx_coord_redis_conn_move(sub->conn, sub->redis->routing->any(sub->redis));
 }
 
 
