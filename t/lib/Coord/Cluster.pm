@@ -10,6 +10,7 @@ package Coord::Cluster;
 #
 #   @{$c->{servers}}            Coord::Redis::Server, masters first
 #   $c->slot($key)              by CLUSTER KEYSLOT
+#   Coord::Cluster::slot_of($key)
 #   $c->master($slot)           the server that has it now
 #   $c->key_on($server, $head, $tail)   a name x with {x} in one of its slots
 #   $c->id($server)
@@ -144,6 +145,26 @@ sub slot {
     my ($server) = $self->alive;
 
     return $server->connect(die => 1)->command('CLUSTER', 'KEYSLOT', $key);
+}
+
+
+# slot_of($key): the same, computed here; a function
+
+my @crc16 = map {
+    my $crc = $_ << 8;
+    $crc = $crc & 0x8000 ? ($crc << 1) ^ 0x1021 : $crc << 1 for 1 .. 8;
+    $crc & 0xffff;
+} 0 .. 255;
+
+
+sub slot_of {
+    my ($key) = @_;
+
+    my $crc = 0;
+
+    $crc = (($crc << 8) & 0xffff) ^ $crc16[($crc >> 8) ^ ord] for split //, $key;
+
+    return $crc % 16384;
 }
 
 

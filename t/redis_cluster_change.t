@@ -1,0 +1,188 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# A cluster of three masters and three replicas that changes under load: slots
+# move, a master dies and its replica takes over.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Coord::Cluster;
+use Time::HiRes qw(sleep time);
+
+my $t = Coord->new;
+my $cluster = Coord::Cluster->start($t, masters => 3, replicas => 1);
+my @servers = @{$cluster->{servers}};
+my $origin = $t->origin;
+
+my ($a, $b) = map { $t->node(name => $_, workers => 2, http => <<'EOF')->start }
+    coord_store main { mode cluster; %%CLUSTER%%
+                       timeout 1s; connect_timeout 1s; }
+
+    coord_limit_req_zone $arg_k zone=rate:1m rate=5r/h;
+    coord_limit_conn_zone $arg_k zone=conn:1m;
+    coord_session_zone $arg_s zone=session:1m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /rate { coord_limit_req zone=rate burst=4 nodelay;
+                         empty_gif; }
+        location /strict { coord_limit_req zone=rate burst=4 nodelay
+                                           on_failure=closed;
+                           empty_gif; }
+        location /conn { coord_limit_conn conn 2;
+                         proxy_pass http://%%ORIGIN%%; }
+        location = /health { coord_health; }
+    }
+EOF
+    qw(a b);
+
+
+sub statuses {
+    my %n;
+    $n{$_->status}++ for @_;
+
+    return \%n;
+}
+
+
+# keys of one slot
+
+sub keys_of {
+    my ($slot, $n) = @_;
+
+    my @keys;
+
+    for (my $i = 0; @keys < $n; $i++) {
+        push @keys, "k$i" if Coord::Cluster::slot_of("k$i") == $slot;
+    }
+
+    return @keys;
+}
+
+
+# all workers know all servers, and their clocks
+
+for (1 .. 2) {
+    $t->parallel([ map { my $k = $_;
+                         map { $_->req("/rate?k=warm$k") } $a, $b } 1 .. 100 ]);
+    sleep(1.1);
+}
+
+
+# a slot that moves: keys that are still there, keys that have gone, new keys
+
+my $slot = $cluster->slot('k0');
+my ($there, $gone, $new, $after) = keys_of($slot, 4);
+my ($to) = grep { $_->{port} != $cluster->master($slot)->{port} }
+                @servers[0 .. 2];
+
+is($a->get("/strict?k=$_")->status, 200, 'before the slot moves')
+    for $there, $gone;
+
+my $from = $cluster->begin_move($slot, $to);
+
+$from->connect(die => 1)->command('MIGRATE', '127.0.0.1', $to->{port},
+                                  "coord:rl:rate:{$gone}", 0, 5000);
+
+is_deeply(statuses(map { $_->get("/strict?k=$there") } ($a, $b) x 3),
+          { 200 => 4, 429 => 2 }, 'a key that is still there');
+is_deeply(statuses(map { $_->get("/strict?k=$gone") } ($a, $b) x 3),
+          { 200 => 4, 429 => 2 }, 'a key that has gone ahead');
+is_deeply(statuses(map { $_->get("/strict?k=$new") } ($a, $b) x 4),
+          { 200 => 5, 429 => 3 }, 'a new key');
+is($to->connect->command('CLUSTER', 'COUNTKEYSINSLOT', $slot), 2,
+   'which lies where the slot goes');
+
+$cluster->move_keys($slot, $to);
+$cluster->end_move($slot, $to);
+
+is_deeply(statuses(map { $_->get("/strict?k=$_[0]") } $a, $b),
+          { 429 => 2 }, 'as refused as before') for $there, $gone, $new;
+is_deeply(statuses(map { $_->get("/strict?k=$after") } ($a, $b) x 4),
+          { 200 => 5, 429 => 3 }, 'a key after that');
+
+
+# many slots move while requests come
+
+{
+    my @keys = map { "load$_" } 1 .. 40;
+    my %slots = map { $_ => 1 } map { Coord::Cluster::slot_of($_) } @keys;
+
+    my $mover = fork();
+    die "fork: $!" if !defined $mover;
+
+    if ($mover == 0) {
+        for my $slot (sort { $a <=> $b } keys %slots) {
+            my $from = $cluster->master($slot);
+            my ($to) = grep { $_->{port} != $from->{port} } @servers[0 .. 2];
+
+            $cluster->begin_move($slot, $to);
+            $cluster->move_keys($slot, $to);
+            $cluster->end_move($slot, $to);
+        }
+
+        POSIX::_exit(0);
+    }
+
+    my (@all, %ok);
+
+    for (1 .. 8) {
+        my @requests = map { my $node = rand() < 0.5 ? $a : $b;
+                             $node->req("/strict?k=$_") } @keys;
+        my @responses = $t->parallel(\@requests);
+
+        push @all, @responses;
+
+        for my $i (0 .. $#keys) {
+            $ok{$keys[$i]}++ if $responses[$i]->status == 200;
+        }
+    }
+
+    waitpid($mover, 0);
+    is($?, 0, 'all slots have moved');
+
+    is_deeply(statuses(@all), { 200 => 200, 429 => 120 },
+              'nobody got another answer');
+    is(scalar(grep { $_ == 5 } values %ok), 40, '5 of 8 for each key');
+}
+
+
+# a master dies: its replica takes over
+
+my $dead = $servers[0];
+my $key = $cluster->key_on($dead, 'f');
+my $began = time;
+
+$dead->stop('KILL');
+
+my $wait = $t->wait_for(sub {
+    my $redis = $servers[3]->connect;
+    return $redis->command('ROLE')->[0] eq 'master'
+           && $redis->command('CLUSTER', 'INFO') =~ /cluster_state:ok/;
+}, 20);
+ok($wait, 'the replica is the master');
+
+my $promoted = time;
+
+ok($t->wait_for(sub {
+    return $a->get("/strict?k=$key")->status != 503
+           && $b->get("/strict?k=$key")->status != 503;
+}, 10), 'and answers');
+cmp_ok(time - $promoted, '<', 3, 'soon');
+
+for my $i (1 .. 6) {
+    my $k = "$key-$i";
+    my @responses = map { $_->get("/rate?k={$key}$i") } ($a, $b) x 4;
+
+    is_deeply(statuses(@responses), { 200 => 5, 429 => 3 }, 'exact again');
+}
+
+$_->allow(qr/no other lines/) for $a, $b;
+
+done_testing();
