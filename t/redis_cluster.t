@@ -104,8 +104,14 @@ for (1 .. 3) {
 for my $what (qw(rate window log)) {
     my (@requests, @keys);
 
+    # clocks may be apart by less than this takes
+
+    my @first = $t->parallel([ map { $a->req("/$what?k=$what$_") } 1 .. 60 ]);
+
+    is_deeply(statuses(@first), { 200 => 60 }, "$what: the first ones");
+
     for my $i (1 .. 60) {
-        for my $n (1 .. 8) {
+        for my $n (1 .. 7) {
             my $node = ($i + $n) % 2 ? $a : $b;
 
             push @keys, $i;
@@ -120,8 +126,8 @@ for my $what (qw(rate window log)) {
         $ok{$keys[$i]}++ if $responses[$i]->status == 200;
     }
 
-    is(scalar(grep { $_ == 5 } values %ok), 60,
-       "$what: 5 of 8 for each of 60 keys")
+    is(scalar(grep { $_ == 4 } values %ok), 60,
+       "$what: 4 of 7 more for each of 60 keys")
         or diag(explain(statuses(@responses)));
 }
 

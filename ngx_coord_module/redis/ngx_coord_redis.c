@@ -155,6 +155,13 @@ ngx_coord_redis_slot(ngx_coord_redis_t *redis, ngx_str_t *tag)
 }
 
 
+ngx_uint_t
+ngx_coord_redis_apart(ngx_coord_redis_t *redis)
+{
+    return redis->cluster != NULL;
+}
+
+
 /* the only place that knows which server has which slot */
 
 static ngx_coord_redis_node_t *

@@ -234,6 +234,12 @@ void ngx_coord_redis_destroy(ngx_coord_redis_t *redis);
 ngx_uint_t ngx_coord_redis_slot(ngx_coord_redis_t *redis, ngx_str_t *tag);
 
 /*
+ * 1 if each operation has to be a call of its own: one may be sent on to
+ * another server where others are not.
+ */
+ngx_uint_t ngx_coord_redis_apart(ngx_coord_redis_t *redis);
+
+/*
  * Sends a call to the node that serves its slot.  Never blocks: the bytes
  * leave with those of all other calls of this turn of the event loop.  While a
  * connection is being made the call waits for it, within its deadline.

@@ -18,6 +18,8 @@
 #define NGX_COORD_ECHO               "*2" CRLF "$4" CRLF "ECHO" CRLF          \
                                      "$16" CRLF
 
+#define NGX_COORD_ASKING             "*1" CRLF "$6" CRLF "ASKING" CRLF
+
 /* the nonce, with the end of a transaction, and with its begin */
 
 #define NGX_COORD_CALL_NONCE                                                  \
@@ -25,7 +27,7 @@
 #define NGX_COORD_CALL_END                                                    \
     (NGX_COORD_CALL_NONCE + sizeof(NGX_COORD_EXEC) - 1)
 #define NGX_COORD_CALL_OVERHEAD                                               \
-    (sizeof(NGX_COORD_MULTI) - 1 + NGX_COORD_CALL_END)
+    (sizeof(NGX_COORD_ASKING NGX_COORD_MULTI) - 1 + NGX_COORD_CALL_END)
 
 /* 1 if the commands of a call that begins a group are executed together */
 #define ngx_coord_redis_multi(call)                                           \
@@ -68,6 +70,13 @@ ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
 
     first = ngx_coord_redis_join(node, call);
 
+    if (call->ask) {
+
+        /* it holds for the next command, or transaction */
+
+        p = ngx_cpymem(p, NGX_COORD_ASKING, sizeof(NGX_COORD_ASKING) - 1);
+    }
+
     if (first != call) {
         p -= ngx_coord_redis_multi(first) ? NGX_COORD_CALL_END
                                           : NGX_COORD_CALL_NONCE;
@@ -99,7 +108,8 @@ ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
  * Calls of one turn of the event loop share MULTI, ECHO and EXEC, which cost
  * the server as much as what is between; those of single commands share ECHO.
  * Returns the first call of the group that call is in: itself, if it begins
- * one.  With a cluster all keys of a transaction would have to be in one slot.
+ * one.  All keys of a transaction have to be in one slot: in a cluster the
+ * nodes are apart.
  */
 
 static ngx_coord_redis_call_t *
@@ -111,6 +121,7 @@ ngx_coord_redis_join(ngx_coord_redis_node_t *node,
     first = node->open;
 
     if (first != NULL
+        && !call->ask
         && ngx_coord_redis_joins(call, first)
         && node->writes == node->conn->writes
         && first->total + call->ncommands <= NGX_COORD_CALL_SHARED_MAX)
@@ -127,8 +138,9 @@ ngx_coord_redis_join(ngx_coord_redis_node_t *node,
     node->open = NULL;
     node->writes = node->conn->writes;
 
-    if (call->form == NGX_COORD_CALL_BARE
-        || (call->form == NGX_COORD_CALL_SHARED && !node->apart))
+    if (!call->ask
+        && (call->form == NGX_COORD_CALL_BARE
+            || (call->form == NGX_COORD_CALL_SHARED && !node->apart)))
     {
         node->open = call;
     }

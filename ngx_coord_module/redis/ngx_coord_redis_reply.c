@@ -10,6 +10,8 @@
 #include "ngx_coord_redis_conn.h"
 
 
+static ngx_coord_resp_value_t *ngx_coord_redis_asked(
+    ngx_coord_resp_value_t *gathered);
 static ngx_int_t ngx_coord_redis_check_multi(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
     ngx_coord_resp_value_t **error);
@@ -149,16 +151,16 @@ ngx_coord_redis_find(ngx_str_t *text, u_char *data, size_t len)
 ngx_uint_t
 ngx_coord_redis_replies(ngx_coord_redis_call_t *call)
 {
-    /* the commands and ECHO; MULTI and EXEC */
+    /* the commands and ECHO; MULTI and EXEC; ASKING */
 
     switch (call->form) {
 
     case NGX_COORD_CALL_PLAIN:
     case NGX_COORD_CALL_BARE:
-        return call->total + 1;
+        return call->total + 1 + call->ask;
 
     default: /* NGX_COORD_CALL_ALONE, NGX_COORD_CALL_SHARED */
-        return call->total + 3;
+        return call->total + 3 + call->ask;
     }
 }
 
@@ -174,6 +176,14 @@ ngx_coord_redis_check(ngx_coord_redis_call_t *call,
         return NGX_ERROR;
     }
 
+    if (call->ask) {
+        gathered = ngx_coord_redis_asked(gathered);
+
+        if (gathered == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
     switch (call->form) {
 
     case NGX_COORD_CALL_PLAIN:
@@ -185,6 +195,30 @@ ngx_coord_redis_check(ngx_coord_redis_call_t *call,
     default: /* NGX_COORD_CALL_ALONE, NGX_COORD_CALL_SHARED */
         return ngx_coord_redis_check_multi(call, gathered, reply, error);
     }
+}
+
+
+/*
+ * The replies behind that to ASKING, whose place the array's takes.  A server
+ * that refuses it refuses what is behind it by a MOVED.
+ */
+
+static ngx_coord_resp_value_t *
+ngx_coord_redis_asked(ngx_coord_resp_value_t *gathered)
+{
+    ngx_coord_resp_value_t  *v;
+
+    v = gathered + 1;
+
+    if (v->type != NGX_COORD_RESP_STATUS && v->type != NGX_COORD_RESP_ERROR) {
+        return NULL;
+    }
+
+    v->type = NGX_COORD_RESP_ARRAY;
+    v->integer = gathered->integer - 1;
+    v->next = gathered->next - 1;
+
+    return v;
 }
 
 

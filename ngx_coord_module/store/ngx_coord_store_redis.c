@@ -214,7 +214,7 @@ ngx_coord_part_of(ngx_coord_batch_t *batch, ngx_coord_op_t *op, ngx_uint_t *n)
     for (i = 0; i < *n; i++) {
         part = &batch->parts[i];
 
-        if (part->call.slot == slot) {
+        if (part->call.slot == slot && !ngx_coord_redis_apart(client)) {
             return part;
         }
     }

@@ -128,6 +128,13 @@ ngx_coord_redis_slot(ngx_coord_redis_t *r, ngx_str_t *tag)
 }
 
 
+ngx_uint_t
+ngx_coord_redis_apart(ngx_coord_redis_t *r)
+{
+    return 0;
+}
+
+
 ngx_int_t
 ngx_coord_redis_send(ngx_coord_redis_t *r, ngx_coord_redis_call_t *call)
 {
