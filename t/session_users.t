@@ -85,6 +85,12 @@ my $m = $t->node(name => 'm', workers => 2, http => $conf,
 # the index
 
 is(told($a, '/user', 'k1', 'ann'), '200 NEW', 'first session');
+
+# the clocks of two nodes are as near to each other as a round trip is short
+
+my $score = $admin->command('ZSCORE', user_key('one', 'ann'), id('k1'));
+$t->wait_for(sub { my $now = $admin->command('TIME');
+                   $now->[0] * 1e6 + $now->[1] > $score + 300_000 }, 10);
 is(told($b, '/user', 'k2', 'ann'), '200 NEW', 'second session');
 is(told($b, '/user', 'k1', 'ann'), '200 BOUND', 'on the other node');
 is(told($a, '/user', 'k3', 'bob'), '200 NEW', 'of another user');

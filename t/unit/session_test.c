@@ -191,9 +191,10 @@ told(ngx_coord_op_t *op, char *buf)
             return;
         }
 
-        sprintf(buf, "value %d %.*s user %.*s revoked %d created %d age %d",
+        sprintf(buf, "value %d %.*s user %.*s revoked %d created %d age %d%s",
                 s->bound, (int) s->value_len, op->blob, (int) s->user_len,
-                s->user, s->revoked, s->created, (int) (s->age / 1000));
+                s->user, s->revoked, s->created, (int) (s->age / 1000),
+                s->moved ? " moved" : "");
 
     } else if (op->type == &ngx_coord_op_session_revoke) {
         sprintf(buf, "found %d user %.*s", s->found, (int) s->user_len,
@@ -232,10 +233,14 @@ both(ngx_coord_op_t *op, char *answer)
     op->blob = blobs[0];
     copy.blob = blobs[1];
 
-    assert_int_equal(in_redis(op), NGX_OK);
+    op->rc = in_redis(op);
 
     ngx_coord_near_run(&copy);
-    assert_int_equal(copy.rc, NGX_OK);
+    assert_int_equal(copy.rc, op->rc);
+
+    if (op->type != &ngx_coord_op_user_seat) {
+        assert_int_equal(op->rc, NGX_OK);
+    }
 
     told(op, text[0]);
     told(&copy, text[1]);
@@ -656,6 +661,79 @@ no_reply_is_trusted(void **state)
 }
 
 
+/* an end tells whether the session lives on under another id */
+
+static void
+an_end_may_be_a_move(void **state)
+{
+    ngx_uint_t      i;
+    ngx_coord_op_t  op;
+
+    for (i = 0; i < 4; i++) {
+        make(&op, &ngx_coord_op_session_revoke, 1, 1);
+        op.u.session.moved = i % 2;
+        both(&op, NULL);
+
+        make(&op, &ngx_coord_op_session_get, 1, 1);
+        both(&op, NULL);
+        assert_int_equal(op.u.session.revoked, 1);
+        assert_int_equal(op.u.session.moved, i % 2);
+        assert_int_equal(op.u.session.damaged, 0);
+        assert_true(op.u.session.left > 999 * SEC);
+    }
+
+    /* and what moves keeps its age */
+
+    make(&op, &ngx_coord_op_session_bind, 2, 1);
+    op.u.session.age = 77 * SEC;
+    both(&op, NULL);
+
+    make(&op, &ngx_coord_op_session_get, 2, 1);
+    both(&op, NULL);
+    assert_int_equal(op.u.session.age, 77 * SEC);
+}
+
+
+/* numbered places: who has one keeps it */
+
+static void
+those_who_sit_stay(void **state)
+{
+    ngx_uint_t      i;
+    ngx_coord_op_t  op;
+
+    static const struct {
+        ngx_uint_t  session, max;
+        ngx_int_t   rc;
+    } seats[] = {
+        { 1, 2, NGX_OK }, { 2, 2, NGX_OK }, { 3, 2, NGX_BUSY },
+        { 1, 2, NGX_OK }, { 3, 2, NGX_BUSY }, { 3, 3, NGX_OK },
+        { 4, 2, NGX_BUSY }, { 4, 1, NGX_BUSY }
+    };
+
+    for (i = 0; i < sizeof(seats) / sizeof(seats[0]); i++) {
+        ngx_stub_clock += SEC;
+
+        make(&op, &ngx_coord_op_user_seat, seats[i].session, 1);
+        op.u.session.max = seats[i].max;
+        both(&op, NULL);
+        assert_int_equal(op.rc, seats[i].rc);
+    }
+
+    make(&op, &ngx_coord_op_user_list, 0, 1);
+    both(&op, NULL);
+    assert_int_equal(op.u.session.count, 3);
+
+    make(&op, &ngx_coord_op_user_drop, 2, 1);
+    both(&op, NULL);
+
+    make(&op, &ngx_coord_op_user_seat, 4, 1);
+    op.u.session.max = 3;
+    both(&op, NULL);
+    assert_int_equal(op.rc, NGX_OK);
+}
+
+
 /* who wrote it there is not known: it is not used, and that is told */
 
 static void
@@ -683,7 +761,9 @@ what_is_no_good_is_absent(void **state)
         { "1", "one", "}0123456789abcdef0123456789abcdef", NULL,
           "value 1 one user  revoked 0" },
         { "1", "one", NULL, "soon", "value 0  user  revoked 1" },
-        { NULL, NULL, NULL, "-1", "value 0  user  revoked 1" }
+        { NULL, NULL, NULL, "-9223372036854775807",
+          "value 0  user  revoked 1" },
+        { NULL, NULL, NULL, "-", "value 0  user  revoked 1" }
     };
 
     for (i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
@@ -746,6 +826,8 @@ main(void)
         cmocka_unit_test_setup_teardown(those_beyond_the_most_are_told,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(no_reply_is_trusted, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_end_may_be_a_move, setup, teardown),
+        cmocka_unit_test_setup_teardown(those_who_sit_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_no_good_is_absent,
                                         setup, teardown)
     };
