@@ -115,7 +115,7 @@ const ngx_coord_op_type_t  ngx_coord_op_session_touch = {
 
 const ngx_coord_op_type_t  ngx_coord_op_session_revoke = {
     ngx_string("session_revoke"),
-    NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_JOINS|NGX_COORD_OP_TWICE,
     NGX_COORD_KIND_SESSION,
     NGX_COORD_SCRIPT_SESSION_REVOKE,
     ngx_coord_session_revoke_build,

@@ -80,7 +80,7 @@ const ngx_coord_op_type_t  ngx_coord_op_user_seen = {
 
 const ngx_coord_op_type_t  ngx_coord_op_user_drop = {
     ngx_string("user_drop"),
-    NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_JOINS|NGX_COORD_OP_TWICE,
     NGX_COORD_KIND_USER,
     NGX_COORD_SCRIPT_USER_DROP,
     ngx_coord_user_drop_build,
