@@ -89,6 +89,13 @@ $n->get('/odd?k=1');
 
 my $json = decode_json($n->get('/status')->body);
 my ($odd) = grep { $_->{zone} eq 'a<b>&' } @{ $json->{zones} };
+is($odd->{directive},
+   'coord_limit_req_zone $arg_k zone=a<b>&:1m rate=1r/h store=mem',
+   'the directive of a zone');
+is_deeply($odd->{uses}, [ 'coord_limit_req zone=a<b>&' ], 'and its use');
+like($n->get('/status?format=html')->body,
+     qr{<pre>[^<]*zone=a&lt;b&gt;&amp;:1m[^<]*\ncoord_limit_req [^<]*</pre>},
+     'on the page as well');
 is($odd->{decisions}{passed}, 1, 'a strange zone name in JSON');
 like($n->get('/status.prom')->body,
      qr/zone="a<b>&",outcome="passed"\} 1$/m, 'and in a label');

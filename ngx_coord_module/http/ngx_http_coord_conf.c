@@ -20,6 +20,9 @@ static ngx_int_t ngx_http_coord_zone_head(ngx_conf_t *cf,
     ngx_coord_zone_t *zone);
 static ngx_http_coord_zone_conf_t *ngx_http_coord_zone_conf(ngx_conf_t *cf,
     const ngx_coord_kind_t *kind, ngx_str_t *name);
+static ngx_int_t ngx_http_coord_zone_used(ngx_conf_t *cf,
+    ngx_http_coord_zone_conf_t *zcf);
+static ngx_int_t ngx_http_coord_conf_text(ngx_conf_t *cf, ngx_str_t *text);
 static ngx_int_t ngx_http_coord_zone_name(ngx_str_t *name);
 static void ngx_http_coord_zone_unknown(ngx_conf_t *cf,
     ngx_http_coord_zone_conf_t *zcf);
@@ -62,7 +65,74 @@ ngx_http_coord_zone_get(ngx_conf_t *cf, const ngx_coord_kind_t *kind,
 
     zcf = ngx_http_coord_zone_conf(cf, kind, name);
 
-    return (zcf == NULL) ? NULL : &zcf->zone;
+    if (zcf == NULL || ngx_http_coord_zone_used(cf, zcf) != NGX_OK) {
+        return NULL;
+    }
+
+    return &zcf->zone;
+}
+
+
+/* notes the directive that is being read as one that uses the zone */
+
+static ngx_int_t
+ngx_http_coord_zone_used(ngx_conf_t *cf, ngx_http_coord_zone_conf_t *zcf)
+{
+    ngx_str_t   text;
+    ngx_uint_t  i;
+
+    if (zcf->nuses == NGX_HTTP_COORD_ZONE_USES) {
+        return NGX_OK;
+    }
+
+    if (ngx_http_coord_conf_text(cf, &text) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < zcf->nuses; i++) {
+        if (zcf->uses[i].len == text.len
+            && ngx_memcmp(zcf->uses[i].data, text.data, text.len) == 0)
+        {
+            return NGX_OK;
+        }
+    }
+
+    zcf->uses[zcf->nuses++] = text;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_conf_text(ngx_conf_t *cf, ngx_str_t *text)
+{
+    u_char      *p;
+    size_t       len;
+    ngx_str_t   *value;
+    ngx_uint_t   i;
+
+    len = 0;
+    value = cf->args->elts;
+
+    for (i = 0; i < cf->args->nelts; i++) {
+        len += value[i].len + 1;
+    }
+
+    p = ngx_pnalloc(cf->pool, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    text->data = p;
+
+    for (i = 0; i < cf->args->nelts; i++) {
+        p = ngx_cpymem(p, value[i].data, value[i].len);
+        *p++ = ' ';
+    }
+
+    text->len = len - 1;
+
+    return NGX_OK;
 }
 
 
@@ -194,7 +264,9 @@ ngx_http_coord_zone_declare(ngx_conf_t *cf, const ngx_coord_kind_t *kind,
     zcf->file = cf->conf_file->file.name.data;
     zcf->line = cf->conf_file->line;
 
-    if (ngx_http_coord_zone_memory(cf, &zcf->zone, size) != NGX_OK) {
+    if (ngx_http_coord_conf_text(cf, &zcf->text) != NGX_OK
+        || ngx_http_coord_zone_memory(cf, &zcf->zone, size) != NGX_OK)
+    {
         return NULL;
     }
 

@@ -12,6 +12,7 @@
 
 
 #define NGX_HTTP_COORD_ZONE_SIZE   (1024 * 1024)    /* zone=name */
+#define NGX_HTTP_COORD_ZONE_USES   8                /* that are shown */
 
 
 /* a zone as the configuration knows it */
@@ -20,6 +21,11 @@ typedef struct {
     ngx_flag_t                 declared;
     u_char                    *file;          /* of its first use */
     ngx_uint_t                 line;
+
+    /* directives as they are written, for the status page */
+    ngx_str_t                  text;          /* that declares it */
+    ngx_str_t                  uses[NGX_HTTP_COORD_ZONE_USES];
+    ngx_uint_t                 nuses;         /* different ones */
 } ngx_http_coord_zone_conf_t;
 
 

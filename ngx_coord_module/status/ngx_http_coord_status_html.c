@@ -9,6 +9,7 @@
 
 
 #include "ngx_http_coord_status.h"
+#include "ngx_http_coord_conf.h"
 #include "ngx_http_coord_status_page.h"
 
 #include <openssl/rand.h>
@@ -45,6 +46,8 @@ static void ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
 static void ngx_http_coord_status_html_name(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_status_rates_t *rates,
     ngx_http_coord_out_t *out, ngx_uint_t n);
+static void ngx_http_coord_status_html_text(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_html_rates(
     ngx_http_coord_status_rates_t *rates, ngx_http_coord_out_t *out,
     ngx_uint_t n);
@@ -355,6 +358,7 @@ ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
 
     ngx_http_coord_status_html_name(st, zone, &rates, out, n);
     ngx_http_coord_status_html_rates(&rates, out, n);
+    ngx_http_coord_status_html_text(zone, out);
 
     ngx_http_coord_out_text(out, "<dl>");
 
@@ -423,6 +427,29 @@ ngx_http_coord_status_html_name(ngx_http_coord_status_t *st,
     ngx_http_coord_out_printf(out, "</small><span class=\"state %V\" data-f="
                               "\"state\" data-v=\"zones.%ui.store_state\">%V"
                               "</span></h3>", state, n, state);
+}
+
+
+/* the directives: key, rate, number, burst, failure policy as written */
+
+static void
+ngx_http_coord_status_html_text(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t                   i;
+    ngx_http_coord_zone_conf_t  *zcf;
+
+    zcf = (ngx_http_coord_zone_conf_t *) zone;
+
+    ngx_http_coord_out_text(out, "<pre>");
+    ngx_http_coord_out_html(out, &zcf->text);
+
+    for (i = 0; i < zcf->nuses; i++) {
+        ngx_http_coord_out_text(out, "\n");
+        ngx_http_coord_out_html(out, &zcf->uses[i]);
+    }
+
+    ngx_http_coord_out_text(out, "</pre>");
 }
 
 

@@ -7,6 +7,7 @@
 
 
 #include "ngx_http_coord_status.h"
+#include "ngx_http_coord_conf.h"
 
 
 static void ngx_http_coord_status_json_node(ngx_http_coord_status_t *st,
@@ -26,6 +27,8 @@ static void ngx_http_coord_status_json_server(
     ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_text(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_decisions(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_rates(ngx_coord_zone_t *zone,
@@ -386,6 +389,7 @@ ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
     ngx_http_coord_json_string(out, "store_state",
                                &ngx_coord_store_states[s->state]);
 
+    ngx_http_coord_status_json_text(zone, out);
     ngx_http_coord_status_json_decisions(zone, out);
     ngx_http_coord_status_json_rates(zone, out);
 
@@ -409,6 +413,28 @@ ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
     }
 
     ngx_http_coord_json_close(out, '}');
+}
+
+
+/* the directives, as they are written */
+
+static void
+ngx_http_coord_status_json_text(ngx_coord_zone_t *zone,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t                   i;
+    ngx_http_coord_zone_conf_t  *zcf;
+
+    zcf = (ngx_http_coord_zone_conf_t *) zone;
+
+    ngx_http_coord_json_string(out, "directive", &zcf->text);
+    ngx_http_coord_json_open(out, "uses", '[');
+
+    for (i = 0; i < zcf->nuses; i++) {
+        ngx_http_coord_json_string(out, NULL, &zcf->uses[i]);
+    }
+
+    ngx_http_coord_json_close(out, ']');
 }
 
 

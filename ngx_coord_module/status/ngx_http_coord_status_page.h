@@ -60,6 +60,8 @@ static const char  ngx_http_coord_status_style[] =
     "th{text-align:left;color:var(--dim);font-weight:400;font-size:.85rem}\n"
     "td{border-top:1px solid var(--line);overflow-wrap:anywhere}\n"
     "td+td,th+th{text-align:right;white-space:nowrap}\n"
+    "pre{margin:.6rem 0 0;white-space:pre-wrap;overflow-wrap:anywhere;\n"
+    "font-size:.8rem;color:var(--dim)}\n"
     ".wide{overflow-x:auto}\n"
     "#fleet td+td,#fleet th+th{padding-left:.8rem}\n"
     ".silent{color:var(--bad)}\n";
