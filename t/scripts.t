@@ -511,6 +511,29 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
 }
 
 
+# --- holds: the longest counts ---
+
+{
+    clear();
+    is(run('hold_peek', k => '{k}')->[0], -2, 'hold: none');
+
+    my @put = map { my ($end, $left) = @$_;
+                    [ run('hold_put', k => '{k}', tmp => '{k}:tmp',
+                          end => $end, left => $left)->[3],
+                      $admin->command('ZSCORE', '{k}', 't'),
+                      int($admin->command('PTTL', '{k}') / 1000 + 0.5),
+                      $admin->command('EXISTS', '{k}:tmp') ] }
+                  [ 9000, 60000 ], [ 8000, 50000 ], [ 9000, 70000 ],
+                  [ 9500, 90000 ];
+
+    is_deeply(\@put, [ [ 1, 9000, 60, 0 ], [ 0, 9000, 60, 0 ],
+                       [ 1, 9000, 70, 0 ], [ 1, 9500, 90, 0 ] ],
+              'hold: a shorter one leaves a longer one and its life');
+    cmp_ok(run('hold_peek', k => '{k}')->[0], '>', 80000, 'hold: its rest');
+    clear();
+}
+
+
 # --- who waits for a lease ---
 
 for my $limit (1, 3) {

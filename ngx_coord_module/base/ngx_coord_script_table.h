@@ -21,6 +21,8 @@ typedef enum {
     NGX_COORD_SCRIPT_GCRA_PEEK,
     NGX_COORD_SCRIPT_GCRA_SWAP,
     NGX_COORD_SCRIPT_GCRA_TAKE,
+    NGX_COORD_SCRIPT_HOLD_PEEK,
+    NGX_COORD_SCRIPT_HOLD_PUT,
     NGX_COORD_SCRIPT_IDEMPOTENCY_CLAIM,
     NGX_COORD_SCRIPT_IDEMPOTENCY_COMPLETE,
     NGX_COORD_SCRIPT_IDEMPOTENCY_DISCARD,
@@ -236,6 +238,33 @@ enum {
 };
 
 #define NGX_COORD_GCRA_TAKE_NARGS  6
+
+
+/* hold_peek.redis */
+
+enum {
+    NGX_COORD_HOLD_PEEK_K = 0
+};
+
+#define NGX_COORD_HOLD_PEEK_NARGS  1
+
+/* its replies */
+
+enum {
+    NGX_COORD_HOLD_PEEK_LEFT_REPLY = 0
+};
+
+
+/* hold_put.redis */
+
+enum {
+    NGX_COORD_HOLD_PUT_K = 0,
+    NGX_COORD_HOLD_PUT_END,
+    NGX_COORD_HOLD_PUT_TMP,
+    NGX_COORD_HOLD_PUT_LEFT
+};
+
+#define NGX_COORD_HOLD_PUT_NARGS  4
 
 
 /* idempotency_claim.redis */
@@ -1210,6 +1239,65 @@ static const ngx_coord_script_part_t
 
 static const u_char  ngx_coord_gcra_take_replies[] = {
     NGX_COORD_REPLY_ARRAY
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_hold_peek_parts[] = {
+
+    { "*2\r\n"
+      "$4\r\nPTTL\r\n",
+      14, NGX_COORD_HOLD_PEEK_K },
+};
+
+
+static const u_char  ngx_coord_hold_peek_replies[] = {
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_hold_put_parts[] = {
+
+    { "*5\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_HOLD_PUT_K },
+    { "$2\r\nGT\r\n",
+      8, NGX_COORD_HOLD_PUT_END },
+    { "$1\r\nt\r\n"
+      "*6\r\n"
+      "$11\r\nZRANGESTORE\r\n",
+      29, NGX_COORD_HOLD_PUT_TMP },
+    { "",
+      0, NGX_COORD_HOLD_PUT_K },
+    { "",
+      0, NGX_COORD_HOLD_PUT_END },
+    { "",
+      0, NGX_COORD_HOLD_PUT_END },
+    { "$7\r\nBYSCORE\r\n"
+      "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      30, NGX_COORD_HOLD_PUT_TMP },
+    { "",
+      0, NGX_COORD_HOLD_PUT_LEFT },
+    { "*4\r\n"
+      "$4\r\nCOPY\r\n",
+      14, NGX_COORD_HOLD_PUT_TMP },
+    { "",
+      0, NGX_COORD_HOLD_PUT_K },
+    { "$7\r\nREPLACE\r\n"
+      "*2\r\n"
+      "$3\r\nDEL\r\n",
+      26, NGX_COORD_HOLD_PUT_TMP },
+};
+
+
+static const u_char  ngx_coord_hold_put_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -2611,6 +2699,16 @@ const ngx_coord_script_t
       NGX_COORD_GCRA_TAKE_NARGS, 1, 1, 1, 920,
       ngx_coord_gcra_take_replies,
       6, ngx_coord_gcra_take_parts },
+
+    { ngx_string("hold_peek"),
+      NGX_COORD_HOLD_PEEK_NARGS, 1, 1, 1, 14,
+      ngx_coord_hold_peek_replies,
+      1, ngx_coord_hold_peek_parts },
+
+    { ngx_string("hold_put"),
+      NGX_COORD_HOLD_PUT_NARGS, 5, 2, 7, 633,
+      ngx_coord_hold_put_replies,
+      11, ngx_coord_hold_put_parts },
 
     { ngx_string("idempotency_claim"),
       NGX_COORD_IDEMPOTENCY_CLAIM_NARGS, 7, 2, 7, 871,

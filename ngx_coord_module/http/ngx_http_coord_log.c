@@ -32,7 +32,8 @@ const ngx_str_t  ngx_coord_source_names[] = {
     ngx_null_string,
     ngx_string("redis"),
     ngx_string("memory"),
-    ngx_string("fallback")
+    ngx_string("fallback"),
+    ngx_string("hold")
 };
 
 

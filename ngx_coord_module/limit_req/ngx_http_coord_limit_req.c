@@ -8,39 +8,12 @@
 
 
 #include "ngx_http_coord_limit_req.h"
-#include "ngx_coord_timer.h"
 
 
-/* one limit as asked for this request */
-typedef struct {
-    ngx_http_coord_limit_req_limit_t  *limit;
-    ngx_http_coord_ref_t               ref;
-    ngx_coord_quota_t                  quota;
-    ngx_coord_op_t                     op;        /* as answered */
-    ngx_msec_t                         wait;      /* for its place */
-    unsigned                           known:1;   /* op was not asked */
-    unsigned                           held:1;    /* op is to give back */
-} ngx_http_coord_limit_req_item_t;
-
-
-typedef struct {
-    ngx_http_coord_limiter_t           limiter;
-    ngx_array_t                        items;
-    ngx_coord_timer_t                  delay;
-    unsigned                           delayed:1;
-} ngx_http_coord_limit_req_state_t;
-
-
-static ngx_int_t ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx);
-static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state,
-    ngx_http_coord_limit_req_limit_t *limit);
-static ngx_int_t ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_limit_t *limit, ngx_coord_quota_t *quota,
-    ngx_uint_t *burst);
 static ngx_int_t ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_limit_req_answer(ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_limit_req_item_t *item);
 static ngx_int_t ngx_http_coord_limit_req_report(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state);
 static void ngx_http_coord_limit_req_policy(
@@ -144,174 +117,6 @@ static const ngx_http_coord_problem_t  ngx_http_coord_limit_req_problem = {
 
 
 static ngx_int_t
-ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx)
-{
-    ngx_uint_t                         i;
-    ngx_http_coord_limit_req_conf_t   *lrcf;
-    ngx_http_coord_limit_req_limit_t  *limits;
-    ngx_http_coord_limit_req_state_t  *state;
-
-    lrcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_req_module);
-
-    state = ngx_http_coord_limiter_create(r, ctx, &lrcf->limiter,
-                                     sizeof(ngx_http_coord_limit_req_state_t));
-    if (state == NULL) {
-        return NGX_ERROR;
-    }
-
-    if (ngx_array_init(&state->items, r->pool, lrcf->limits.nelts,
-                       sizeof(ngx_http_coord_limit_req_item_t))
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    limits = lrcf->limits.elts;
-
-    for (i = 0; i < lrcf->limits.nelts; i++) {
-
-        if (limits[i].stage != ctx->stage) {
-            continue;
-        }
-
-        if (ngx_http_coord_limit_req_ask(r, state, &limits[i]) == NGX_ERROR) {
-            return NGX_ERROR;
-        }
-    }
-
-    return state->items.nelts ? NGX_OK : NGX_DECLINED;
-}
-
-
-/* NGX_DECLINED: this limit does not apply to the request */
-
-static ngx_int_t
-ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state,
-    ngx_http_coord_limit_req_limit_t *limit)
-{
-    ngx_int_t                         rc;
-    ngx_str_t                         key;
-    ngx_uint_t                        burst;
-    ngx_coord_op_t                   *op;
-    ngx_coord_quota_t                 quota;
-    ngx_http_coord_limit_req_item_t  *item;
-    ngx_http_coord_limit_req_zone_t  *zone;
-
-    zone = limit->zone->data;
-
-    if (ngx_http_coord_zone_key(r, limit->zone, zone->key, &key) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    if (key.len == 0) {
-        return NGX_DECLINED;
-    }
-
-    rc = ngx_http_coord_limit_req_quota(r, limit, &quota, &burst);
-
-    if (rc == NGX_ERROR || rc == NGX_DECLINED) {
-        return rc;
-    }
-
-    item = ngx_array_push(&state->items);
-    if (item == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_memzero(item, sizeof(ngx_http_coord_limit_req_item_t));
-
-    item->limit = limit;
-    item->quota = quota;
-
-    if (rc != NGX_OK) {
-
-        /* rc == NGX_BUSY || rc == NGX_ABORT */
-
-        item->known = 1;
-
-        return ngx_http_coord_known(r, &item->op, limit->zone, &key,
-                                    limit->on_failure,
-                                    (rc == NGX_BUSY) ? NGX_BUSY : NGX_ERROR);
-    }
-
-    op = ngx_http_coord_add(r, state->limiter.ctx, zone->op, limit->zone, &key,
-                            0, limit->on_failure, &item->ref);
-    if (op == NULL) {
-        return NGX_ERROR;
-    }
-
-    op->u.rate.cost = 1;
-    op->u.rate.burst = burst;
-    op->u.rate.interval = quota.period / (ngx_coord_nsec_t) quota.count;
-    op->u.rate.limit = quota.count;
-    op->u.rate.window = quota.period;
-    op->u.rate.align = zone->align;
-    op->u.rate.tz = zone->tz;
-
-    if (zone->op == &ngx_coord_op_log_take) {
-        return ngx_coord_id(op->id);
-    }
-
-    return NGX_OK;
-}
-
-
-/*
- * Evaluates rate and burst.  NGX_DECLINED: an empty rate, no limit; NGX_BUSY:
- * a rate of 0, nobody is admitted; NGX_ABORT: logged, not a rate, or a burst.
- */
-
-static ngx_int_t
-ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_limit_t *limit, ngx_coord_quota_t *quota,
-    ngx_uint_t *burst)
-{
-    ngx_str_t                         value;
-    ngx_http_coord_limit_req_zone_t  *zone;
-
-    zone = limit->zone->data;
-
-    *quota = zone->quota;
-    *burst = limit->burst;
-
-    if (zone->rate) {
-        if (ngx_http_complex_value(r, zone->rate, &value) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        if (value.len == 0) {
-            return NGX_DECLINED;
-        }
-
-        if (ngx_coord_parse_rate(&value, quota) != NGX_OK
-            || (zone->align
-                && quota->period > ngx_coord_period_longest(zone->align)))
-        {
-            ngx_http_coord_limiter_invalid(r, "rate", &value, limit->zone);
-            return NGX_ABORT;
-        }
-    }
-
-    if (limit->burst_value) {
-        if (ngx_http_complex_value(r, limit->burst_value, &value) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        *burst = 0;
-
-        if (value.len && ngx_coord_parse_count(&value, 0, burst) != NGX_OK) {
-            ngx_http_coord_limiter_invalid(r, "burst", &value, limit->zone);
-            return NGX_ABORT;
-        }
-    }
-
-    return quota->count ? NGX_OK : NGX_BUSY;
-}
-
-
-static ngx_int_t
 ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
@@ -334,8 +139,7 @@ ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
         op = &item[i].op;
 
         if (!item[i].known) {
-            *op = *ngx_http_coord_op(ctx, item[i].ref);
-            item[i].held = (op->rc == NGX_OK);
+            ngx_http_coord_limit_req_answer(ctx, &item[i]);
         }
 
         if (op->rc == NGX_ERROR
@@ -363,6 +167,52 @@ ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
     }
 
     return ngx_http_coord_limit_req_pass(r, state);
+}
+
+
+/* what the store says; who is held is refused, whatever is left to him */
+
+static void
+ngx_http_coord_limit_req_answer(ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_limit_req_item_t *item)
+{
+    ngx_coord_op_t                   *op, *hold;
+    ngx_http_coord_limit_req_zone_t  *lrz;
+
+    op = &item->op;
+    lrz = item->limit->zone->data;
+
+    *op = *ngx_http_coord_op(ctx, item->ref);
+
+    item->held = (op->rc == NGX_OK);
+
+    if (!lrz->holds) {
+        return;
+    }
+
+    hold = ngx_http_coord_op(ctx, item->hold);
+
+    if (hold->rc == NGX_OK
+        || (hold->rc == NGX_ERROR
+            && (op->rc != NGX_OK
+                || op->on_failure != NGX_COORD_FAILURE_CLOSED)))
+    {
+        return;
+    }
+
+    if (item->held) {
+        item->held = 0;
+        ngx_coord_op_undo(op);
+    }
+
+    op->rc = hold->rc;
+    op->failure = hold->failure;
+    op->u.rate.excess = 0;
+    op->u.rate.remaining = 0;
+    op->u.rate.retry = hold->u.rate.retry;
+    op->u.rate.reset = hold->u.rate.retry;
+    op->source = (hold->rc == NGX_BUSY) ? NGX_COORD_SOURCE_HOLD
+                                        : NGX_COORD_SOURCE_NONE;
 }
 
 

@@ -10,6 +10,7 @@
 
 #include "ngx_http_coord_limiter.h"
 #include "ngx_coord_parse.h"
+#include "ngx_coord_timer.h"
 #include "ngx_http_coord_api.h"
 
 
@@ -25,6 +26,7 @@ typedef struct {
     ngx_coord_align_e                  align;
     ngx_coord_nsec_t                   tz;
     unsigned                           delay:1;  /* leaky bucket */
+    unsigned                           holds:1;  /* its keys may be held */
 } ngx_http_coord_limit_req_zone_t;
 
 
@@ -44,14 +46,77 @@ typedef struct {
 } ngx_http_coord_limit_req_limit_t;
 
 
+/* coord_limit_req_hold */
+typedef struct {
+    ngx_coord_zone_t                  *zone;
+    ngx_http_complex_value_t          *time;     /* NULL: constant */
+    ngx_coord_nsec_t                   length;
+    ngx_http_complex_value_t          *condition;    /* NULL: always */
+} ngx_http_coord_limit_req_hold_t;
+
+
 typedef struct {
     ngx_http_coord_limiter_conf_t      limiter;
     ngx_array_t                        limits;
+    ngx_array_t                        holds;
 } ngx_http_coord_limit_req_conf_t;
+
+
+/* one limit as asked for this request */
+typedef struct {
+    ngx_http_coord_limit_req_limit_t  *limit;
+    ngx_http_coord_ref_t               ref;
+    ngx_http_coord_ref_t               hold;      /* if its zone holds */
+    ngx_coord_quota_t                  quota;
+    ngx_coord_op_t                     op;        /* as answered */
+    ngx_msec_t                         wait;      /* for its place */
+    unsigned                           known:1;   /* op was not asked */
+    unsigned                           held:1;    /* op is to give back */
+} ngx_http_coord_limit_req_item_t;
+
+
+typedef struct {
+    ngx_http_coord_limiter_t           limiter;   /* of the configuration */
+    ngx_array_t                        items;
+    ngx_coord_timer_t                  delay;
+    unsigned                           delayed:1;
+} ngx_http_coord_limit_req_state_t;
 
 
 extern ngx_module_t                    ngx_http_coord_limit_req_module;
 extern ngx_http_coord_feature_t        ngx_http_coord_limit_req_feature;
+
+
+/* --- ngx_http_coord_limit_req_ask.c --- */
+
+/* begin() of both stages */
+ngx_int_t ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+
+
+/* --- ngx_http_coord_limit_req_zone.c, _hold.c: directives --- */
+
+char *ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_coord_limit_req_hold(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+
+/* --- ngx_http_coord_limit_req_hold.c --- */
+
+/*
+ * In the log phase: holds the keys of the request for whom the lines of conf
+ * apply.  state: the last one of the request in this feature; may be NULL.
+ */
+void ngx_http_coord_limit_req_holds(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_conf_t *conf,
+    ngx_http_coord_limit_req_state_t *state);
+
+
+/* --- ngx_http_coord_limit_req_log.c --- */
+
+/* a handler of the log phase */
+ngx_int_t ngx_http_coord_limit_req_log(ngx_http_request_t *r);
 
 
 /* --- ngx_http_coord_limit_req_api.c: routes of coord_api --- */

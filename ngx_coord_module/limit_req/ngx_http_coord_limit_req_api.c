@@ -17,7 +17,7 @@ static ngx_int_t ngx_http_coord_limit_req_api_quota(ngx_http_coord_api_t *api,
 static ngx_int_t ngx_http_coord_limit_req_api_answer(
     ngx_http_coord_api_t *api, ngx_http_coord_out_t *out);
 static ngx_coord_op_t *ngx_http_coord_limit_req_api_known(
-    ngx_http_coord_api_t *api);
+    ngx_http_coord_api_t *api, const ngx_coord_op_type_t *type);
 
 
 const ngx_http_coord_route_t  ngx_http_coord_limit_req_routes[] = {
@@ -61,6 +61,9 @@ ngx_http_coord_limit_req_api_ask(ngx_http_coord_api_t *api)
 
     if (api->write) {
         return ngx_http_coord_api_forget(api, lrz->op, 0, &rate) == NGX_OK
+               && ngx_http_coord_api_forget(api, &ngx_coord_op_hold_put, 0,
+                                            NULL)
+                  == NGX_OK
                ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -72,6 +75,12 @@ ngx_http_coord_limit_req_api_ask(ngx_http_coord_api_t *api)
         }
 
         op->u.rate = rate;
+
+        op = ngx_http_coord_api_op(api, &ngx_coord_op_hold_peek, 0, i);
+
+        if (op == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
     }
 
     return NGX_OK;
@@ -128,9 +137,10 @@ static ngx_int_t
 ngx_http_coord_limit_req_api_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out)
 {
-    ngx_uint_t                        known;
-    ngx_coord_op_t                   *op;
+    ngx_uint_t                        known, refused;
+    ngx_coord_op_t                   *op, *hold;
     ngx_coord_rate_t                 *rate;
+    ngx_coord_nsec_t                  retry;
     ngx_http_coord_limit_req_zone_t  *lrz;
 
     if (api->write) {
@@ -138,12 +148,17 @@ ngx_http_coord_limit_req_api_answer(ngx_http_coord_api_t *api,
     }
 
     lrz = api->zone->data;
-    op = ngx_http_coord_limit_req_api_known(api);
+    op = ngx_http_coord_limit_req_api_known(api, lrz->op->peek);
+    hold = ngx_http_coord_limit_req_api_known(api, &ngx_coord_op_hold_peek);
     rate = &op->u.rate;
 
     /* a key of which nothing stands in the store is not one that is let in */
 
-    known = (op->rc == NGX_BUSY || rate->reset > 0);
+    refused = (op->rc == NGX_BUSY || hold->rc == NGX_BUSY);
+    known = (refused || rate->reset > 0);
+
+    retry = (hold->rc == NGX_BUSY) ? hold->u.rate.retry : 0;
+    retry = (op->rc == NGX_BUSY) ? ngx_max(retry, rate->retry) : retry;
 
     ngx_http_coord_json_string(out, "zone", &api->zone->name);
     ngx_http_coord_json_string(out, "key", &api->key);
@@ -159,17 +174,22 @@ ngx_http_coord_limit_req_api_answer(ngx_http_coord_api_t *api,
     ngx_http_coord_json_bool(out, "known", known);
 
     if (known) {
-        ngx_http_coord_json_bool(out, "refused", op->rc == NGX_BUSY);
+        ngx_http_coord_json_bool(out, "refused", refused);
 
     } else {
         ngx_http_coord_json_null(out, "refused");
     }
 
+    ngx_http_coord_json_bool(out, "held", hold->rc == NGX_BUSY);
+    ngx_http_coord_json_seconds(out, "hold_seconds",
+                                hold->rc == NGX_BUSY
+                                ? hold->u.rate.retry / NGX_COORD_NSEC_PER_USEC
+                                : 0);
+
     ngx_http_coord_json_number(out, "remaining",
-                               op->rc == NGX_BUSY ? 0 : rate->remaining);
+                               refused ? 0 : rate->remaining);
     ngx_http_coord_json_seconds(out, "retry_after_seconds",
-                                op->rc == NGX_BUSY
-                                ? rate->retry / NGX_COORD_NSEC_PER_USEC : 0);
+                                retry / NGX_COORD_NSEC_PER_USEC);
     ngx_http_coord_json_seconds(out, "reset_seconds",
                                 rate->reset / NGX_COORD_NSEC_PER_USEC);
     ngx_http_coord_json_string(out, "source",
@@ -179,19 +199,28 @@ ngx_http_coord_limit_req_api_answer(ngx_http_coord_api_t *api,
 }
 
 
-/* of two forms of a key the one that has used more */
+/* of two forms of a key the one that has used more, or is held longer */
 
 static ngx_coord_op_t *
-ngx_http_coord_limit_req_api_known(ngx_http_coord_api_t *api)
+ngx_http_coord_limit_req_api_known(ngx_http_coord_api_t *api,
+    const ngx_coord_op_type_t *type)
 {
     ngx_uint_t       i;
     ngx_coord_op_t  *op, *ops;
 
+    op = NULL;
     ops = api->batch->ops;
-    op = &ops[0];
 
-    for (i = 1; i < api->batch->nops; i++) {
-        if (ops[i].u.rate.reset > op->u.rate.reset) {
+    for (i = 0; i < api->batch->nops; i++) {
+
+        if (ops[i].type != type) {
+            continue;
+        }
+
+        if (op == NULL
+            || ops[i].u.rate.reset > op->u.rate.reset
+            || ops[i].u.rate.retry > op->u.rate.retry)
+        {
             op = &ops[i];
         }
     }

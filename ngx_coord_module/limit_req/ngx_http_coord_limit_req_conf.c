@@ -12,33 +12,13 @@
 #include "ngx_coord_rate.h"
 
 
-typedef struct {
-    ngx_str_t                   name;
-    ngx_str_t                   layout;   /* of its keys in Redis */
-    const ngx_coord_op_type_t  *op;
-    unsigned                    delay:1;
-} ngx_http_coord_algorithm_t;
-
-
 static ngx_int_t ngx_http_coord_limit_req_preconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_coord_limit_req_postconfiguration(ngx_conf_t *cf);
 static void *ngx_http_coord_limit_req_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_http_coord_limit_req_check(ngx_conf_t *cf,
     ngx_http_coord_limit_req_limit_t *limit);
-static char *ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static ngx_int_t ngx_http_coord_limit_req_zone_param(ngx_conf_t *cf,
-    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *value, ngx_str_t *zone,
-    ngx_str_t *store);
-static ngx_int_t ngx_http_coord_limit_req_zone_rate(ngx_conf_t *cf,
-    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *rate);
-static ngx_int_t ngx_http_coord_limit_req_zone_algorithm(ngx_conf_t *cf,
-    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *name);
-static ngx_int_t ngx_http_coord_limit_req_zone_align(ngx_conf_t *cf,
-    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *name);
-static ngx_int_t ngx_http_coord_limit_req_zone_check(ngx_conf_t *cf,
-    ngx_http_coord_limit_req_zone_t *lrz, ngx_uint_t tz);
 static char *ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_int_t ngx_http_coord_limit_req_param(ngx_conf_t *cf,
@@ -47,28 +27,8 @@ static ngx_int_t ngx_http_coord_limit_req_burst(ngx_conf_t *cf,
     ngx_http_coord_limit_req_limit_t *limit, ngx_str_t *value);
 
 
-static ngx_http_coord_algorithm_t  ngx_http_coord_algorithms[] = {
-    { ngx_string("leaky_bucket"), ngx_string("rl"),
-      &ngx_coord_op_bucket_take, 1 },
-    { ngx_string("token_bucket"), ngx_string("rl"),
-      &ngx_coord_op_bucket_take, 0 },
-    { ngx_string("sliding_window"), ngx_string("rw"),
-      &ngx_coord_op_sliding_take, 0 },
-    { ngx_string("sliding_log"), ngx_string("rg"),
-      &ngx_coord_op_log_take, 0 },
-    { ngx_string("fixed_window"), ngx_string("rf"),
-      &ngx_coord_op_window_take, 0 },
-    { ngx_null_string, ngx_null_string, NULL, 0 }
-};
-
-
-static ngx_conf_enum_t  ngx_http_coord_aligns[] = {
-    { ngx_string("hour"), NGX_COORD_ALIGN_HOUR },
-    { ngx_string("day"), NGX_COORD_ALIGN_DAY },
-    { ngx_string("week"), NGX_COORD_ALIGN_WEEK },
-    { ngx_string("month"), NGX_COORD_ALIGN_MONTH },
-    { ngx_null_string, 0 }
-};
+/* of the configuration being read: a handler of the log phase is needed */
+static ngx_uint_t  ngx_http_coord_limit_req_logs;
 
 
 static ngx_command_t  ngx_http_coord_limit_req_commands[] = {
@@ -87,6 +47,13 @@ static ngx_command_t  ngx_http_coord_limit_req_commands[] = {
       0,
       NULL },
 
+    { ngx_string("coord_limit_req_hold"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_coord_limit_req_hold,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     ngx_http_coord_limiter_commands("coord_limit_req"),
 
       ngx_null_command
@@ -95,7 +62,7 @@ static ngx_command_t  ngx_http_coord_limit_req_commands[] = {
 
 static ngx_http_module_t  ngx_http_coord_limit_req_module_ctx = {
     ngx_http_coord_limit_req_preconfiguration, /* preconfiguration */
-    NULL,                                  /* postconfiguration */
+    ngx_http_coord_limit_req_postconfiguration, /* postconfiguration */
 
     NULL,                                  /* create main configuration */
     NULL,                                  /* init main configuration */
@@ -127,7 +94,32 @@ ngx_module_t  ngx_http_coord_limit_req_module = {
 static ngx_int_t
 ngx_http_coord_limit_req_preconfiguration(ngx_conf_t *cf)
 {
+    ngx_http_coord_limit_req_logs = 0;
+
     return ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_req_feature);
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_postconfiguration(ngx_conf_t *cf)
+{
+    ngx_http_handler_pt        *h;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    if (!ngx_http_coord_limit_req_logs) {
+        return NGX_OK;
+    }
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    h = ngx_array_push(&cmcf->phases[NGX_HTTP_LOG_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_http_coord_limit_req_log;
+
+    return NGX_OK;
 }
 
 
@@ -145,6 +137,7 @@ ngx_http_coord_limit_req_create_conf(ngx_conf_t *cf)
      * set by ngx_pcalloc():
      *
      *     conf->limits.elts = NULL;
+     *     conf->holds.elts = NULL;
      */
 
     ngx_http_coord_limiter_conf_init(&conf->limiter);
@@ -160,6 +153,8 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_coord_limit_req_conf_t  *conf = child;
 
     ngx_uint_t                         i, inherited;
+    ngx_http_coord_limit_req_hold_t   *holds;
+    ngx_http_coord_limit_req_zone_t   *lrz;
     ngx_http_coord_limit_req_limit_t  *limits;
 
     ngx_http_coord_limiter_conf_merge(&conf->limiter, &prev->limiter,
@@ -177,6 +172,19 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
         if (ngx_http_coord_limit_req_check(cf, &limits[i]) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
+    }
+
+    if (conf->holds.elts == NULL) {
+        conf->holds = prev->holds;
+    }
+
+    holds = conf->holds.elts;
+
+    for (i = 0; i < conf->holds.nelts; i++) {
+        lrz = holds[i].zone->data;
+        lrz->holds = 1;
+
+        ngx_http_coord_limit_req_logs = 1;
     }
 
     for (i = 0; i < conf->limits.nelts; i++) {
@@ -238,248 +246,6 @@ ngx_http_coord_limit_req_check(ngx_conf_t *cf,
                                   NGX_COORD_RATE_LIMIT) - 1);
             return NGX_ERROR;
         }
-    }
-
-    return NGX_OK;
-}
-
-
-static char *
-ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_str_t                        *value, name, store;
-    ngx_uint_t                        i, tz;
-    ngx_coord_zone_t                 *zone;
-    ngx_http_coord_limit_req_zone_t  *lrz;
-
-    value = cf->args->elts;
-
-    ngx_str_null(&name);
-    ngx_str_null(&store);
-
-    lrz = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_limit_req_zone_t));
-    if (lrz == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    lrz->op = &ngx_coord_op_bucket_take;
-    lrz->delay = 1;
-    ngx_str_set(&lrz->algorithm, "leaky_bucket");
-    ngx_str_set(&lrz->layout, "rl");
-
-    lrz->key = ngx_http_coord_complex_value(cf, &value[1]);
-    if (lrz->key == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    tz = 0;
-
-    for (i = 2; i < cf->args->nelts; i++) {
-        tz |= (ngx_strncmp(value[i].data, "tz=", 3) == 0);
-
-        if (ngx_http_coord_limit_req_zone_param(cf, lrz, &value[i], &name,
-                                                &store)
-            != NGX_OK)
-        {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    if (name.len == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" must have \"zone\" parameter", &cmd->name);
-        return NGX_CONF_ERROR;
-    }
-
-    if (lrz->rate == NULL && lrz->quota.count == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" must have \"rate\" parameter", &cmd->name);
-        return NGX_CONF_ERROR;
-    }
-
-    if (ngx_http_coord_limit_req_zone_check(cf, lrz, tz) != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
-
-    zone = ngx_http_coord_zone_declare(cf,
-                                       &ngx_http_coord_limit_req_feature.kind,
-                                       &name);
-    if (zone == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    zone->store_name = store;
-    zone->layout = lrz->layout;
-    zone->data = lrz;
-
-    ngx_http_coord_zone_named_by(zone, &value[1]);
-
-    return NGX_CONF_OK;
-}
-
-
-static ngx_int_t
-ngx_http_coord_limit_req_zone_param(ngx_conf_t *cf,
-    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *value, ngx_str_t *zone,
-    ngx_str_t *store)
-{
-    ngx_str_t  rest;
-
-    if (ngx_http_coord_param(value, "zone=", zone)
-        || ngx_http_coord_param(value, "store=", store))
-    {
-        return NGX_OK;
-    }
-
-    if (ngx_http_coord_param(value, "rate=", &rest)) {
-        return ngx_http_coord_limit_req_zone_rate(cf, lrz, &rest);
-    }
-
-    if (ngx_http_coord_param(value, "algorithm=", &rest)) {
-        return ngx_http_coord_limit_req_zone_algorithm(cf, lrz, &rest);
-    }
-
-    if (ngx_http_coord_param(value, "align=", &rest)) {
-        return ngx_http_coord_limit_req_zone_align(cf, lrz, &rest);
-    }
-
-    if (ngx_http_coord_param(value, "tz=", &rest)) {
-
-        if (ngx_coord_parse_tz(&rest, &lrz->tz) == NGX_OK) {
-            return NGX_OK;
-        }
-
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid value \"%V\" in \"tz=\", it must be like "
-                           "\"+05:30\" or \"-08:00\"", &rest);
-        return NGX_ERROR;
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid parameter \"%V\", allowed are \"zone=\", "
-                       "\"rate=\", \"algorithm=\", \"align=\", \"tz=\" and "
-                       "\"store=\"", value);
-
-    return NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_http_coord_limit_req_zone_rate(ngx_conf_t *cf,
-    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *rate)
-{
-    if (ngx_http_script_variables_count(rate)) {
-        lrz->rate = ngx_http_coord_complex_value(cf, rate);
-
-        return lrz->rate ? NGX_OK : NGX_ERROR;
-    }
-
-    if (ngx_coord_parse_rate(rate, &lrz->quota) == NGX_OK
-        && lrz->quota.count)
-    {
-        return NGX_OK;
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid rate \"%V\", it must be like \"10r/s\", "
-                       "\"30r/m\", \"1000r/h\", \"5000r/d\" or \"10r/5s\"",
-                       rate);
-
-    return NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_http_coord_limit_req_zone_algorithm(ngx_conf_t *cf,
-    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *name)
-{
-    ngx_http_coord_algorithm_t  *algorithm;
-
-    for (algorithm = ngx_http_coord_algorithms;
-         algorithm->name.len;
-         algorithm++)
-    {
-        if (algorithm->name.len == name->len
-            && ngx_strncmp(algorithm->name.data, name->data, name->len) == 0)
-        {
-            lrz->op = algorithm->op;
-            lrz->algorithm = algorithm->name;
-            lrz->layout = algorithm->layout;
-            lrz->delay = algorithm->delay;
-
-            return NGX_OK;
-        }
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid algorithm \"%V\", it must be "
-                       "\"leaky_bucket\", \"token_bucket\", "
-                       "\"sliding_window\", \"sliding_log\" or "
-                       "\"fixed_window\"", name);
-
-    return NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_http_coord_limit_req_zone_align(ngx_conf_t *cf,
-    ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *name)
-{
-    ngx_conf_enum_t  *e;
-
-    for (e = ngx_http_coord_aligns; e->name.len; e++) {
-        if (e->name.len == name->len
-            && ngx_strncmp(e->name.data, name->data, name->len) == 0)
-        {
-            lrz->align = e->value;
-            return NGX_OK;
-        }
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid value \"%V\" in \"align=\", it must be "
-                       "\"hour\", \"day\", \"week\" or \"month\"", name);
-
-    return NGX_ERROR;
-}
-
-
-/* what parameters of a zone, in whatever order, say together */
-
-static ngx_int_t
-ngx_http_coord_limit_req_zone_check(ngx_conf_t *cf,
-    ngx_http_coord_limit_req_zone_t *lrz, ngx_uint_t tz)
-{
-    ngx_str_t  *name;
-
-    if (lrz->align == NGX_COORD_ALIGN_NONE) {
-
-        if (tz) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "\"tz=\" is of use with \"align=\" only");
-            return NGX_ERROR;
-        }
-
-        return NGX_OK;
-    }
-
-    name = &ngx_http_coord_aligns[lrz->align - NGX_COORD_ALIGN_HOUR].name;
-
-    if (lrz->op != &ngx_coord_op_window_take) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"align=%V\" is not allowed with algorithm "
-                           "\"%V\", only with \"fixed_window\"",
-                           name, &lrz->algorithm);
-        return NGX_ERROR;
-    }
-
-    if (lrz->rate == NULL
-        && lrz->quota.period > ngx_coord_period_longest(lrz->align))
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the period of the rate is longer than a %V of "
-                           "\"align=%V\"", name, name);
-        return NGX_ERROR;
     }
 
     return NGX_OK;

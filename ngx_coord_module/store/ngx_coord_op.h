@@ -42,6 +42,10 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
 #define NGX_COORD_OP_FULL_BUSY  0x20
 
 
+/* looks at what limits: where the store has no answer memory may have one */
+#define NGX_COORD_OP_LOOKS      0x40
+
+
 /* its reply may be large or slow: no decision waits behind it */
 #define NGX_COORD_OP_BULK       0x08
 
@@ -65,7 +69,8 @@ typedef enum {
     NGX_COORD_KIND_SESSION,
     NGX_COORD_KIND_USER,
     NGX_COORD_KIND_CLAIM,
-    NGX_COORD_KIND_RECORD
+    NGX_COORD_KIND_RECORD,
+    NGX_COORD_KIND_HOLD
 } ngx_coord_kind_e;
 
 
@@ -129,7 +134,8 @@ typedef enum {
     NGX_COORD_SOURCE_NONE = 0,
     NGX_COORD_SOURCE_REDIS,
     NGX_COORD_SOURCE_MEMORY,
-    NGX_COORD_SOURCE_FALLBACK      /* the zone's memory, in place of Redis */
+    NGX_COORD_SOURCE_FALLBACK,     /* the zone's memory, in place of Redis */
+    NGX_COORD_SOURCE_HOLD          /* a hold, wherever it stands */
 } ngx_coord_source_e;
 
 
@@ -338,6 +344,15 @@ extern const ngx_coord_op_type_t  ngx_coord_op_log_take;
 extern const ngx_coord_op_type_t  ngx_coord_op_log_give;
 extern const ngx_coord_op_type_t  ngx_coord_op_log_peek;
 extern const ngx_coord_op_type_t  ngx_coord_op_log_forget;
+
+/*
+ * Holds of the keys of rates: u.rate.  PUT refuses the key until mark, a time
+ * of ngx_coord_monotonic(), or leaves a longer hold as it is; PEEK answers
+ * NGX_BUSY and retry, how long that is, or NGX_OK.
+ */
+extern const ngx_coord_op_type_t  ngx_coord_op_hold_put;
+extern const ngx_coord_op_type_t  ngx_coord_op_hold_peek;
+extern const ngx_coord_op_type_t  ngx_coord_op_hold_forget;
 
 /*
  * Leases: u.lease.  TURN is an acquire, if nobody else is ahead; ENTER stands

@@ -408,7 +408,9 @@ ngx_coord_op_fail(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
 {
     ngx_coord_op_lost(op, failure);
 
-    if (op->on_failure == NGX_COORD_FAILURE_LOCAL && ngx_coord_op_takes(op)) {
+    if (op->on_failure == NGX_COORD_FAILURE_LOCAL
+        && (op->type->flags & (NGX_COORD_OP_TAKES|NGX_COORD_OP_LOOKS)))
+    {
         ngx_coord_near_run(op);
 
         op->source = NGX_COORD_SOURCE_FALLBACK;

@@ -1,0 +1,197 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_limit_req: what a request asks for.  Its answers are read in
+ * ngx_http_coord_limit_req.c.
+ */
+
+
+#include "ngx_http_coord_limit_req.h"
+
+
+static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_limit_t *limit);
+static ngx_int_t ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_limit_t *limit, ngx_coord_quota_t *quota,
+    ngx_uint_t *burst);
+
+
+ngx_int_t
+ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t                         i;
+    ngx_http_coord_limit_req_conf_t   *lrcf;
+    ngx_http_coord_limit_req_limit_t  *limits;
+    ngx_http_coord_limit_req_state_t  *state;
+
+    lrcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_req_module);
+
+    state = ngx_http_coord_limiter_create(r, ctx, &lrcf->limiter,
+                                     sizeof(ngx_http_coord_limit_req_state_t));
+    if (state == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_array_init(&state->items, r->pool, lrcf->limits.nelts,
+                       sizeof(ngx_http_coord_limit_req_item_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    limits = lrcf->limits.elts;
+
+    for (i = 0; i < lrcf->limits.nelts; i++) {
+
+        if (limits[i].stage != ctx->stage) {
+            continue;
+        }
+
+        if (ngx_http_coord_limit_req_ask(r, state, &limits[i]) == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+    }
+
+    return state->items.nelts ? NGX_OK : NGX_DECLINED;
+}
+
+
+/* NGX_DECLINED: this limit does not apply to the request */
+
+static ngx_int_t
+ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_limit_t *limit)
+{
+    ngx_int_t                         rc;
+    ngx_str_t                         key;
+    ngx_uint_t                        burst;
+    ngx_coord_op_t                   *op;
+    ngx_coord_quota_t                 quota;
+    ngx_http_coord_limit_req_item_t  *item;
+    ngx_http_coord_limit_req_zone_t  *zone;
+
+    zone = limit->zone->data;
+
+    if (ngx_http_coord_zone_key(r, limit->zone, zone->key, &key) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (key.len == 0) {
+        return NGX_DECLINED;
+    }
+
+    rc = ngx_http_coord_limit_req_quota(r, limit, &quota, &burst);
+
+    if (rc == NGX_ERROR || rc == NGX_DECLINED) {
+        return rc;
+    }
+
+    item = ngx_array_push(&state->items);
+    if (item == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(item, sizeof(ngx_http_coord_limit_req_item_t));
+
+    item->limit = limit;
+    item->quota = quota;
+
+    if (rc != NGX_OK) {
+
+        /* rc == NGX_BUSY || rc == NGX_ABORT */
+
+        item->known = 1;
+
+        return ngx_http_coord_known(r, &item->op, limit->zone, &key,
+                                    limit->on_failure,
+                                    (rc == NGX_BUSY) ? NGX_BUSY : NGX_ERROR);
+    }
+
+    op = ngx_http_coord_add(r, state->limiter.ctx, zone->op, limit->zone, &key,
+                            0, limit->on_failure, &item->ref);
+    if (op == NULL) {
+        return NGX_ERROR;
+    }
+
+    op->u.rate.cost = 1;
+    op->u.rate.burst = burst;
+    op->u.rate.interval = quota.period / (ngx_coord_nsec_t) quota.count;
+    op->u.rate.limit = quota.count;
+    op->u.rate.window = quota.period;
+    op->u.rate.align = zone->align;
+    op->u.rate.tz = zone->tz;
+
+    if (zone->op == &ngx_coord_op_log_take
+        && ngx_coord_id(op->id) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (zone->holds
+        && ngx_http_coord_add(r, state->limiter.ctx, &ngx_coord_op_hold_peek,
+                              limit->zone, &key, 0, limit->on_failure,
+                              &item->hold)
+           == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * Evaluates rate and burst.  NGX_DECLINED: an empty rate, no limit; NGX_BUSY:
+ * a rate of 0, nobody is admitted; NGX_ABORT: logged, not a rate, or a burst.
+ */
+
+static ngx_int_t
+ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_limit_t *limit, ngx_coord_quota_t *quota,
+    ngx_uint_t *burst)
+{
+    ngx_str_t                         value;
+    ngx_http_coord_limit_req_zone_t  *zone;
+
+    zone = limit->zone->data;
+
+    *quota = zone->quota;
+    *burst = limit->burst;
+
+    if (zone->rate) {
+        if (ngx_http_complex_value(r, zone->rate, &value) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        if (value.len == 0) {
+            return NGX_DECLINED;
+        }
+
+        if (ngx_coord_parse_rate(&value, quota) != NGX_OK
+            || (zone->align
+                && quota->period > ngx_coord_period_longest(zone->align)))
+        {
+            ngx_http_coord_limiter_invalid(r, "rate", &value, limit->zone);
+            return NGX_ABORT;
+        }
+    }
+
+    if (limit->burst_value) {
+        if (ngx_http_complex_value(r, limit->burst_value, &value) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        *burst = 0;
+
+        if (value.len && ngx_coord_parse_count(&value, 0, burst) != NGX_OK) {
+            ngx_http_coord_limiter_invalid(r, "burst", &value, limit->zone);
+            return NGX_ABORT;
+        }
+    }
+
+    return quota->count ? NGX_OK : NGX_BUSY;
+}
