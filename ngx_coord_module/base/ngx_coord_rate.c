@@ -164,9 +164,17 @@ ngx_coord_window_init(ngx_coord_window_t *window,
     window->length = ngx_max(rate->window, NGX_COORD_NSEC_PER_MSEC);
     window->length = ngx_min(window->length, NGX_COORD_RATE_SPAN);
     window->limit = ngx_min(rate->limit, NGX_COORD_RATE_LIMIT);
-    window->cost = rate->cost ? ngx_min(rate->cost, NGX_COORD_RATE_LIMIT) : 1;
+    window->cost = ngx_min(rate->cost, NGX_COORD_RATE_LIMIT);
+    window->take = rate->look ? 0 : window->cost;
 
-    return window->cost > window->limit ? NGX_DECLINED : NGX_OK;
+    if (rate->force) {
+        window->room = NGX_COORD_RATE_LIMIT - window->cost;
+        return NGX_OK;
+    }
+
+    window->room = window->limit - window->cost;
+
+    return window->room < 0 ? NGX_DECLINED : NGX_OK;
 }
 
 
@@ -251,7 +259,7 @@ ngx_coord_sliding_decide(const ngx_coord_sliding_t *sliding,
 {
     int64_t  room;
 
-    room = window->limit - window->cost - current;
+    room = window->room - current;
 
     if (room < 0) {
         return NGX_BUSY;

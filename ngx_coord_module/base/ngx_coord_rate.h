@@ -32,12 +32,12 @@ typedef struct {
                                            * where it has an align */
     ngx_coord_align_e          align;     /* fixed window: where it begins */
     ngx_coord_nsec_t           tz;        /* of align: east of Greenwich */
-    ngx_uint_t                 cost;      /* places to take; bucket: 0 takes
-                                           * none, and is granted unless more
-                                           * than all are taken; log: 1 */
+    ngx_uint_t                 cost;      /* places to take: 0 takes none,
+                                           * and is granted unless more than
+                                           * all are taken */
     unsigned                   look:1;    /* decide, but take nothing */
-    unsigned                   force:1;   /* bucket: take in any case, beyond
-                                           * its places, too */
+    unsigned                   force:1;   /* take in any case, beyond the
+                                           * places that there are, too */
 
     /* answered, for NGX_OK and NGX_BUSY alike */
     ngx_uint_t                 excess;    /* bucket: before this request, in
@@ -138,6 +138,8 @@ typedef struct {
     ngx_coord_nsec_t           length;
     int64_t                    limit;
     int64_t                    cost;
+    int64_t                    take;      /* cost, or 0 of a look */
+    int64_t                    room;      /* granted if no more are used */
 } ngx_coord_window_t;
 
 
@@ -157,7 +159,10 @@ typedef struct {
 ngx_coord_nsec_t ngx_coord_window_begins(ngx_coord_rate_t *rate,
     ngx_coord_nsec_t now, ngx_coord_nsec_t *most);
 
-/* NGX_DECLINED: the cost is above the limit and never fits */
+/*
+ * NGX_DECLINED: the cost is above the limit and never fits, unless it is
+ * forced.
+ */
 ngx_int_t ngx_coord_window_init(ngx_coord_window_t *window,
     const ngx_coord_rate_t *rate);
 

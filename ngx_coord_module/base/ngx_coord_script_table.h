@@ -60,6 +60,7 @@ typedef enum {
     NGX_COORD_SCRIPT_WAIT_ENTER,
     NGX_COORD_SCRIPT_WAIT_LEAVE,
     NGX_COORD_SCRIPT_WINDOW_CUT,
+    NGX_COORD_SCRIPT_WINDOW_FILL,
     NGX_COORD_SCRIPT_WINDOW_GIVE,
     NGX_COORD_SCRIPT_WINDOW_PEEK,
     NGX_COORD_SCRIPT_WINDOW_TAKE,
@@ -850,6 +851,18 @@ enum {
 };
 
 #define NGX_COORD_WINDOW_CUT_NARGS  2
+
+
+/* window_fill.redis */
+
+enum {
+    NGX_COORD_WINDOW_FILL_K = 0,
+    NGX_COORD_WINDOW_FILL_ZERO,
+    NGX_COORD_WINDOW_FILL_WINDOW,
+    NGX_COORD_WINDOW_FILL_COST
+};
+
+#define NGX_COORD_WINDOW_FILL_NARGS  4
 
 
 /* window_give.redis */
@@ -2553,6 +2566,35 @@ static const u_char  ngx_coord_window_cut_replies[] = {
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_window_fill_parts[] = {
+
+    { "*6\r\n"
+      "$3\r\nSET\r\n",
+      13, NGX_COORD_WINDOW_FILL_K },
+    { "",
+      0, NGX_COORD_WINDOW_FILL_ZERO },
+    { "$2\r\nPX\r\n",
+      8, NGX_COORD_WINDOW_FILL_WINDOW },
+    { "$2\r\nNX\r\n"
+      "*8\r\n"
+      "$8\r\nBITFIELD\r\n",
+      26, NGX_COORD_WINDOW_FILL_K },
+    { "$8\r\nOVERFLOW\r\n"
+      "$3\r\nSAT\r\n"
+      "$6\r\nINCRBY\r\n"
+      "$3\r\nu31\r\n"
+      "$1\r\n1\r\n",
+      51, NGX_COORD_WINDOW_FILL_COST },
+};
+
+
+static const u_char  ngx_coord_window_fill_replies[] = {
+    NGX_COORD_REPLY_STATUS|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_ARRAY
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_window_give_parts[] = {
 
     { "*6\r\n"
@@ -2894,6 +2936,11 @@ const ngx_coord_script_t
       NGX_COORD_WINDOW_CUT_NARGS, 1, 1, 1, 145,
       ngx_coord_window_cut_replies,
       2, ngx_coord_window_cut_parts },
+
+    { ngx_string("window_fill"),
+      NGX_COORD_WINDOW_FILL_NARGS, 2, 1, 2, 482,
+      ngx_coord_window_fill_replies,
+      5, ngx_coord_window_fill_parts },
 
     { ngx_string("window_give"),
       NGX_COORD_WINDOW_GIVE_NARGS, 2, 1, 2, 483,

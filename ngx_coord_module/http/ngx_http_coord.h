@@ -119,6 +119,7 @@ typedef struct {
     ngx_uint_t                 current;       /* requests at a time */
     ngx_coord_source_e         source;
     unsigned                   connections:1; /* qu="concurrent-requests" */
+    unsigned                   bytes:1;       /* qu="content-bytes" */
     unsigned                   refused:1;
 } ngx_http_coord_report_t;
 

@@ -206,6 +206,11 @@ ngx_http_coord_policy_item(u_char *p, ngx_http_coord_report_t *report)
                        sizeof(";qu=\"concurrent-requests\"") - 1);
     }
 
+    if (report->bytes) {
+        p = ngx_cpymem(p, ";qu=\"content-bytes\"",
+                       sizeof(";qu=\"content-bytes\"") - 1);
+    }
+
     if (report->window) {
         p = ngx_sprintf(p, ";w=%T", report->window);
     }

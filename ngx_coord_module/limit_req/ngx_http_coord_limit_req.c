@@ -184,6 +184,10 @@ ngx_http_coord_limit_req_answer(ngx_http_coord_ctx_t *ctx,
 
     *op = *ngx_http_coord_op(ctx, item->ref);
 
+    if (item->over && op->rc == NGX_OK) {
+        op->rc = NGX_BUSY;
+    }
+
     item->held = (op->rc == NGX_OK);
 
     if (!lrz->holds) {
@@ -286,7 +290,14 @@ ngx_http_coord_limit_req_policy(ngx_http_coord_limit_req_item_t *item,
                                             * (rate->burst + 1));
     }
 
-    if (item->op.rc == NGX_BUSY) {
+    report->bytes = item->limit->bytes;
+
+    if (item->over && item->op.source != NGX_COORD_SOURCE_HOLD) {
+        report->refused = 1;
+        report->remaining = rate->remaining;
+        report->reset = ngx_coord_ceil_sec(rate->reset);
+
+    } else if (item->op.rc == NGX_BUSY) {
         report->refused = 1;
         report->reset = ngx_max(ngx_coord_ceil_sec(rate->retry), 1);
 
@@ -302,6 +313,7 @@ ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item)
 {
+    u_char                         cost[sizeof("cost: ") + NGX_INT_T_LEN];
     ngx_uint_t                     excess;
     ngx_http_coord_limiter_t      *limiter;
     ngx_http_coord_log_fields_t    fields;
@@ -316,6 +328,11 @@ ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
 
     fields.op = &item->op;
     fields.outcome = limiter->status;
+
+    if (item->cost != 1) {
+        ngx_sprintf(cost, "cost: %ui%Z", item->cost);
+        fields.why = (const char *) cost;
+    }
 
     excess = item->op.u.rate.excess;
 
@@ -355,6 +372,8 @@ ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
         }
 
         state->limiter.status = NGX_COORD_OUTCOME_PASSED;
+
+        item[i].due = (item[i].limit->charge != NGX_HTTP_COORD_CHARGE_BEFORE);
 
         item[i].wait = ngx_http_coord_limit_req_wait(&item[i]);
 
@@ -497,6 +516,8 @@ ngx_http_coord_limit_req_give(ngx_http_coord_limit_req_state_t *state)
     item = state->items.elts;
 
     for (i = 0; i < state->items.nelts; i++) {
+        item[i].due = 0;
+
         if (item[i].held) {
             item[i].held = 0;
             ngx_coord_op_undo(&item[i].op);

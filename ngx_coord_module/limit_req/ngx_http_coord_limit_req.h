@@ -30,9 +30,28 @@ typedef struct {
 } ngx_http_coord_limit_req_zone_t;
 
 
+/* when what a request costs is known, and taken */
+typedef enum {
+    NGX_HTTP_COORD_CHARGE_BEFORE = 0,
+    NGX_HTTP_COORD_CHARGE_AFTER,   /* looked for before */
+    NGX_HTTP_COORD_CHARGE_RESERVE  /* so much before, the difference after */
+} ngx_http_coord_charge_e;
+
+
+/* places that a request takes: a number, or what a value says */
+typedef struct {
+    ngx_http_complex_value_t          *value;    /* NULL: constant */
+    ngx_uint_t                         n;
+    unsigned                           set:1;
+} ngx_http_coord_cost_t;
+
+
 /* coord_limit_req */
 typedef struct {
     ngx_coord_zone_t                  *zone;
+    ngx_http_coord_cost_t              cost;
+    ngx_http_coord_cost_t              reserve;
+    ngx_http_coord_charge_e            charge;
     ngx_http_complex_value_t          *burst_value;  /* NULL: constant */
     ngx_uint_t                         burst;
     ngx_uint_t                         delay;
@@ -41,6 +60,7 @@ typedef struct {
     unsigned                           nodelay:1;
     unsigned                           has_burst:1;
     unsigned                           has_delay:1;
+    unsigned                           bytes:1;  /* qu="content-bytes" */
     u_char                            *file;
     ngx_uint_t                         line;
 } ngx_http_coord_limit_req_limit_t;
@@ -69,9 +89,12 @@ typedef struct {
     ngx_http_coord_ref_t               hold;      /* if its zone holds */
     ngx_coord_quota_t                  quota;
     ngx_coord_op_t                     op;        /* as answered */
+    ngx_uint_t                         cost;      /* asked for */
     ngx_msec_t                         wait;      /* for its place */
     unsigned                           known:1;   /* op was not asked */
     unsigned                           held:1;    /* op is to give back */
+    unsigned                           over:1;    /* cost never fits */
+    unsigned                           due:1;     /* to be charged, settled */
 } ngx_http_coord_limit_req_item_t;
 
 
@@ -92,6 +115,13 @@ extern ngx_http_coord_feature_t        ngx_http_coord_limit_req_feature;
 /* begin() of both stages */
 ngx_int_t ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+
+/*
+ * Evaluates a cost.  NGX_DECLINED: it is empty, *n is 1; NGX_ABORT: logged, it
+ * is no number.
+ */
+ngx_int_t ngx_http_coord_limit_req_cost(ngx_http_request_t *r,
+    ngx_http_coord_cost_t *cost, ngx_coord_zone_t *zone, ngx_uint_t *n);
 
 
 /* --- ngx_http_coord_limit_req_zone.c, _hold.c: directives --- */

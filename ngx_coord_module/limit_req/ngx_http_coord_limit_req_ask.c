@@ -16,6 +16,10 @@ static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
     ngx_http_coord_limit_req_limit_t *limit, ngx_coord_quota_t *quota,
     ngx_uint_t *burst);
+static ngx_int_t ngx_http_coord_limit_req_before(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_limit_t *limit, ngx_uint_t *n);
+static ngx_uint_t ngx_http_coord_limit_req_capacity(ngx_coord_rate_t *rate,
+    ngx_http_coord_limit_req_zone_t *lrz);
 
 
 ngx_int_t
@@ -68,7 +72,7 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
 {
     ngx_int_t                         rc;
     ngx_str_t                         key;
-    ngx_uint_t                        burst;
+    ngx_uint_t                        burst, cost;
     ngx_coord_op_t                   *op;
     ngx_coord_quota_t                 quota;
     ngx_http_coord_limit_req_item_t  *item;
@@ -90,6 +94,16 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
         return rc;
     }
 
+    cost = 1;
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_coord_limit_req_before(r, limit, &cost);
+
+        if (rc == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+    }
+
     item = ngx_array_push(&state->items);
     if (item == NULL) {
         return NGX_ERROR;
@@ -99,6 +113,7 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
 
     item->limit = limit;
     item->quota = quota;
+    item->cost = cost;
 
     if (rc != NGX_OK) {
 
@@ -117,13 +132,23 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    op->u.rate.cost = 1;
+    op->u.rate.cost = cost;
+    op->u.rate.look = (limit->charge == NGX_HTTP_COORD_CHARGE_AFTER);
     op->u.rate.burst = burst;
     op->u.rate.interval = quota.period / (ngx_coord_nsec_t) quota.count;
     op->u.rate.limit = quota.count;
     op->u.rate.window = quota.period;
     op->u.rate.align = zone->align;
     op->u.rate.tz = zone->tz;
+
+    if (cost > ngx_http_coord_limit_req_capacity(&op->u.rate, zone)) {
+
+        /* refused, and what is left to it is told as it is */
+
+        item->over = 1;
+        op->u.rate.cost = 1;
+        op->u.rate.look = 1;
+    }
 
     if (zone->op == &ngx_coord_op_log_take
         && ngx_coord_id(op->id) != NGX_OK)
@@ -194,4 +219,75 @@ ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
     }
 
     return quota->count ? NGX_OK : NGX_BUSY;
+}
+
+
+/* what a request takes, or looks for, before it goes on */
+
+static ngx_int_t
+ngx_http_coord_limit_req_before(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_limit_t *limit, ngx_uint_t *n)
+{
+    ngx_int_t               rc;
+    ngx_http_coord_cost_t  *cost;
+
+    if (limit->charge == NGX_HTTP_COORD_CHARGE_AFTER) {
+        return NGX_OK;
+    }
+
+    cost = (limit->charge == NGX_HTTP_COORD_CHARGE_RESERVE) ? &limit->reserve
+                                                            : &limit->cost;
+
+    rc = ngx_http_coord_limit_req_cost(r, cost, limit->zone, n);
+
+    return (rc == NGX_DECLINED) ? NGX_OK : rc;
+}
+
+
+ngx_int_t
+ngx_http_coord_limit_req_cost(ngx_http_request_t *r,
+    ngx_http_coord_cost_t *cost, ngx_coord_zone_t *zone, ngx_uint_t *n)
+{
+    size_t     i;
+    ngx_str_t  value;
+
+    *n = cost->n;
+
+    if (cost->value == NULL) {
+        return NGX_OK;
+    }
+
+    *n = 1;
+
+    if (ngx_http_complex_value(r, cost->value, &value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (value.len == 0) {
+        return NGX_DECLINED;
+    }
+
+    *n = 0;
+
+    for (i = 0; i < value.len; i++) {
+
+        if (value.data[i] < '0' || value.data[i] > '9') {
+            *n = 1;
+            ngx_http_coord_limiter_invalid(r, "cost", &value, zone);
+            return NGX_ABORT;
+        }
+
+        *n = ngx_min(*n * 10 + (value.data[i] - '0'), NGX_COORD_RATE_LIMIT);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_http_coord_limit_req_capacity(ngx_coord_rate_t *rate,
+    ngx_http_coord_limit_req_zone_t *lrz)
+{
+    return (lrz->op == &ngx_coord_op_bucket_take)
+           ? (ngx_uint_t) ngx_coord_bucket_capacity(rate) : rate->limit;
 }

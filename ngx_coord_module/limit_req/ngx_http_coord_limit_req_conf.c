@@ -25,6 +25,11 @@ static ngx_int_t ngx_http_coord_limit_req_param(ngx_conf_t *cf,
     ngx_http_coord_limit_req_limit_t *limit, ngx_str_t *value);
 static ngx_int_t ngx_http_coord_limit_req_burst(ngx_conf_t *cf,
     ngx_http_coord_limit_req_limit_t *limit, ngx_str_t *value);
+static ngx_int_t ngx_http_coord_limit_req_places(ngx_conf_t *cf,
+    ngx_http_coord_cost_t *cost, const char *name, ngx_str_t *value);
+static ngx_uint_t ngx_http_coord_limit_req_is_bytes(ngx_str_t *value);
+static ngx_int_t ngx_http_coord_limit_req_charge(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_limit_t *limit);
 
 
 /* of the configuration being read: a handler of the log phase is needed */
@@ -290,6 +295,7 @@ ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_memzero(limit, sizeof(ngx_http_coord_limit_req_limit_t));
 
     limit->on_failure = NGX_CONF_UNSET_UINT;
+    limit->cost.n = 1;
     limit->file = cf->conf_file->file.name.data;
     limit->line = cf->conf_file->line;
 
@@ -307,6 +313,10 @@ ngx_http_coord_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     if (limit->has_delay && limit->nodelay) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"delay=\" and \"nodelay\" exclude each other");
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_coord_limit_req_charge(cf, limit) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -351,6 +361,35 @@ ngx_http_coord_limit_req_param(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
+    if (ngx_http_coord_param(value, "cost=", &rest)) {
+        limit->bytes = ngx_http_coord_limit_req_is_bytes(&rest);
+
+        return ngx_http_coord_limit_req_places(cf, &limit->cost, "cost",
+                                               &rest);
+    }
+
+    if (ngx_http_coord_param(value, "reserve=", &rest)) {
+        return ngx_http_coord_limit_req_places(cf, &limit->reserve, "reserve",
+                                               &rest);
+    }
+
+    if (ngx_strcmp(value->data, "charge=before") == 0) {
+        limit->charge = NGX_HTTP_COORD_CHARGE_BEFORE;
+        return NGX_OK;
+    }
+
+    if (ngx_strcmp(value->data, "charge=after") == 0) {
+        limit->charge = NGX_HTTP_COORD_CHARGE_AFTER;
+        return NGX_OK;
+    }
+
+    if (ngx_http_coord_param(value, "charge=", &rest)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" in \"charge=\", it must be "
+                           "\"before\" or \"after\"", &rest);
+        return NGX_ERROR;
+    }
+
     if (ngx_http_coord_param(value, "on_failure=", &rest)) {
         return ngx_http_coord_parse_on_failure(cf, &rest, &limit->on_failure);
     }
@@ -367,8 +406,9 @@ ngx_http_coord_limit_req_param(ngx_conf_t *cf,
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", allowed are \"zone=\", "
-                       "\"burst=\", \"nodelay\", \"delay=\", "
-                       "\"after_auth\" and \"on_failure=\"", value);
+                       "\"burst=\", \"nodelay\", \"delay=\", \"cost=\", "
+                       "\"reserve=\", \"charge=\", \"after_auth\" and "
+                       "\"on_failure=\"", value);
 
     return NGX_ERROR;
 }
@@ -395,4 +435,90 @@ ngx_http_coord_limit_req_burst(ngx_conf_t *cf,
                        "from 0 to %d", value, NGX_COORD_COUNT_MAX);
 
     return NGX_ERROR;
+}
+
+
+/* "cost=" and "reserve=" */
+
+static ngx_int_t
+ngx_http_coord_limit_req_places(ngx_conf_t *cf, ngx_http_coord_cost_t *cost,
+    const char *name, ngx_str_t *value)
+{
+    cost->set = 1;
+
+    if (ngx_http_script_variables_count(value)) {
+        cost->value = ngx_http_coord_complex_value(cf, value);
+
+        return cost->value ? NGX_OK : NGX_ERROR;
+    }
+
+    if (ngx_coord_parse_count(value, 0, &cost->n) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid %s value \"%V\", it must be a number "
+                       "from 0 to %d, or hold variables", name, value,
+                       NGX_COORD_COUNT_MAX);
+
+    return NGX_ERROR;
+}
+
+
+/* a quota of bytes is one of content, as the RateLimit fields call it */
+
+static ngx_uint_t
+ngx_http_coord_limit_req_is_bytes(ngx_str_t *value)
+{
+    ngx_uint_t  i;
+
+    static const ngx_str_t  names[] = {
+        ngx_string("$bytes_sent"),
+        ngx_string("${bytes_sent}"),
+        ngx_string("$body_bytes_sent"),
+        ngx_string("${body_bytes_sent}")
+    };
+
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (names[i].len == value->len
+            && ngx_strncmp(names[i].data, value->data, value->len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* what "cost=", "reserve=" and "charge=" say together */
+
+static ngx_int_t
+ngx_http_coord_limit_req_charge(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_limit_t *limit)
+{
+    if (limit->reserve.set) {
+
+        if (limit->charge == NGX_HTTP_COORD_CHARGE_AFTER) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"reserve=\" and \"charge=after\" exclude "
+                               "each other");
+            return NGX_ERROR;
+        }
+
+        if (!limit->cost.set) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"reserve=\" needs \"cost=\", which tells "
+                               "what was used of it");
+            return NGX_ERROR;
+        }
+
+        limit->charge = NGX_HTTP_COORD_CHARGE_RESERVE;
+    }
+
+    if (limit->charge != NGX_HTTP_COORD_CHARGE_BEFORE) {
+        ngx_http_coord_limit_req_logs = 1;
+    }
+
+    return NGX_OK;
 }

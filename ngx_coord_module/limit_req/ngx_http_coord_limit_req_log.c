@@ -7,13 +7,26 @@
 
 
 #include "ngx_http_coord_limit_req.h"
+#include "ngx_coord_giveback.h"
+
+
+/* for so long a store that does not answer is asked to take a charge */
+#define NGX_HTTP_COORD_CHARGE_LIFE  (60 * NGX_COORD_NSEC_PER_SEC)
+
+
+static void ngx_http_coord_limit_req_settle(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_item_t *item);
+static void ngx_http_coord_limit_req_charged(
+    ngx_http_coord_limit_req_item_t *item, ngx_uint_t n);
 
 
 ngx_int_t
 ngx_http_coord_limit_req_log(ngx_http_request_t *r)
 {
+    ngx_uint_t                         i;
     ngx_http_coord_ctx_t              *ctx;
     ngx_http_coord_limiter_t          *limiter;
+    ngx_http_coord_limit_req_item_t   *item;
     ngx_http_coord_limit_req_conf_t   *lrcf, *conf;
     ngx_http_coord_limit_req_state_t  *state;
 
@@ -41,5 +54,88 @@ ngx_http_coord_limit_req_log(ngx_http_request_t *r)
         }
     }
 
+    for ( /* void */ ;
+         state;
+         state = (ngx_http_coord_limit_req_state_t *) state->limiter.previous)
+    {
+        item = state->items.elts;
+
+        for (i = 0; i < state->items.nelts; i++) {
+            if (item[i].due) {
+                item[i].due = 0;
+                ngx_http_coord_limit_req_settle(r, &item[i]);
+            }
+        }
+    }
+
     return NGX_OK;
+}
+
+
+/* charges what the request has cost, or what of it was not reserved */
+
+static void
+ngx_http_coord_limit_req_settle(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_item_t *item)
+{
+    ngx_int_t                          rc;
+    ngx_uint_t                         n;
+    ngx_coord_op_t                     op;
+    ngx_http_coord_limit_req_limit_t  *limit;
+
+    limit = item->limit;
+
+    rc = ngx_http_coord_limit_req_cost(r, &limit->cost, limit->zone, &n);
+
+    if (limit->charge == NGX_HTTP_COORD_CHARGE_AFTER) {
+
+        if (rc != NGX_ERROR) {
+            ngx_http_coord_limit_req_charged(item, n);
+        }
+
+        return;
+    }
+
+    /* what is not told in the end stands as it was reserved */
+
+    if (rc != NGX_OK || n == item->cost) {
+        return;
+    }
+
+    if (n > item->cost) {
+        ngx_http_coord_limit_req_charged(item, n - item->cost);
+        return;
+    }
+
+    op = item->op;
+    op.u.rate.cost = item->cost - n;
+
+    ngx_coord_op_undo(&op);
+}
+
+
+/* n places more, whether there are so many or not */
+
+static void
+ngx_http_coord_limit_req_charged(ngx_http_coord_limit_req_item_t *item,
+    ngx_uint_t n)
+{
+    ngx_coord_op_t  op;
+
+    if (n == 0) {
+        return;
+    }
+
+    op = item->op;
+
+    op.u.rate.cost = n;
+    op.u.rate.look = 0;
+    op.u.rate.force = 1;
+    op.u.rate.tries = 0;
+
+    if (op.type == &ngx_coord_op_log_take && ngx_coord_id(op.id) != NGX_OK) {
+        return;
+    }
+
+    ngx_coord_giveback_op(&op, NGX_HTTP_COORD_CHARGE_LIFE);
 }

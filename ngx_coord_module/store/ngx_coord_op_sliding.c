@@ -10,6 +10,10 @@
 #include "ngx_coord_op_arg.h"
 
 
+/* above all that two counters, which are doubles, have exactly */
+#define NGX_COORD_SLIDING_ANY  (1LL << 53)
+
+
 static ngx_int_t ngx_coord_sliding_take_known(ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 static void ngx_coord_sliding_take_build(ngx_coord_command_t *cmd,
@@ -140,8 +144,8 @@ ngx_coord_sliding_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     cmd->last = p;
 
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_WINDOW_TAKE_FIT],
-                      window.limit - window.cost);
-    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_WINDOW_TAKE_COST], window.cost);
+                      op->u.rate.force ? NGX_COORD_SLIDING_ANY : window.room);
+    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_WINDOW_TAKE_COST], window.take);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_WINDOW_TAKE_TTL],
                       ngx_coord_ttl(2 * window.length));
 }
@@ -221,10 +225,12 @@ ngx_coord_sliding_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
         previous = ngx_coord_sliding_count(entry->payload, sliding.index - 1);
     }
 
-    rc = ngx_coord_sliding_decide(&sliding, &window, current, previous);
+    rc = rate->force ? NGX_OK
+                     : ngx_coord_sliding_decide(&sliding, &window, current,
+                                                previous);
 
-    if (rc == NGX_OK) {
-        current += window.cost;
+    if (rc == NGX_OK && window.take) {
+        current = ngx_min(current + window.take, NGX_COORD_RATE_LIMIT);
 
         slot = (uint64_t) (uint32_t) sliding.index << 32
                | (uint64_t) current;
@@ -271,6 +277,11 @@ ngx_coord_sliding_give_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
     ngx_coord_sliding_t  sliding;
 
     (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    if (window.take == 0) {
+        return NGX_OK;
+    }
+
     ngx_coord_sliding_init(&sliding, &window, now);
 
     return op->u.rate.mark >= sliding.index - 1 ? NGX_AGAIN : NGX_OK;
@@ -288,7 +299,7 @@ ngx_coord_sliding_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_window(cmd, NGX_COORD_SLIDING_WINDOW_GIVE_CUR, op,
                          op->u.rate.mark);
     ngx_coord_arg_num(&cmd->args[NGX_COORD_SLIDING_WINDOW_GIVE_MINUS_COST],
-                      -window.cost);
+                      -window.take);
 }
 
 
@@ -311,7 +322,7 @@ ngx_coord_sliding_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     (void) ngx_coord_window_init(&window, &op->u.rate);
 
     count = ngx_coord_sliding_count(entry->payload, index);
-    count -= ngx_min(count, window.cost);
+    count -= ngx_min(count, window.take);
 
     if ((uint32_t) index == entry->payload[index & 1] >> 32) {
         entry->payload[index & 1] = (uint64_t) (uint32_t) index << 32

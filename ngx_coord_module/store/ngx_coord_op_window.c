@@ -20,6 +20,10 @@ static void ngx_coord_window_take_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_take_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static void ngx_coord_window_fill_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_fill_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_take_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static void ngx_coord_window_cut_build(ngx_coord_command_t *cmd,
@@ -57,6 +61,22 @@ const ngx_coord_op_type_t  ngx_coord_op_window_take = {
 
 
 /* behind a take: the window that it has found cannot last so long */
+
+static const ngx_coord_op_type_t  ngx_coord_op_window_fill = {
+    ngx_string("window_fill"),
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
+    NGX_COORD_KIND_WINDOW,
+    NGX_COORD_SCRIPT_WINDOW_FILL,
+    ngx_coord_window_fill_build,
+    ngx_coord_window_fill_parse,
+    NULL,
+    ngx_coord_window_take_run,
+    &ngx_coord_op_window_give,
+    NULL,
+    NULL,
+    NULL
+};
+
 
 static const ngx_coord_op_type_t  ngx_coord_op_window_cut = {
     ngx_string("window_cut"),
@@ -151,9 +171,9 @@ ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_WINDOW],
                       ngx_coord_ceil_msec(length));
     ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_OPEN],
-                      0xffffffffLL - (window.limit - window.cost));
+                      0xffffffffLL - window.room);
     ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_CLOSE],
-                      window.limit - 0xffffffffLL);
+                      window.room + window.take - 0xffffffffLL);
 }
 
 
@@ -209,6 +229,11 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 
     op->u.rate.mark = now + left;
 
+    if (op->u.rate.force && opened != NGX_OK) {
+        op->type = &ngx_coord_op_window_fill;
+        return NGX_AGAIN;
+    }
+
     /* the key goes when its last millisecond is over */
 
     return ngx_coord_window_answer(&window, &op->u.rate,
@@ -242,12 +267,58 @@ ngx_coord_window_cut_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 
     (void) ngx_coord_window_init(&window, &op->u.rate);
 
-    op->type = &ngx_coord_op_window_take;
     op->u.rate.mark = now + left;
+
+    if (op->u.rate.force && !op->u.rate.tries) {
+        op->type = &ngx_coord_op_window_fill;
+        return NGX_AGAIN;
+    }
+
+    op->type = &ngx_coord_op_window_take;
 
     return ngx_coord_window_answer(&window, &op->u.rate,
                                    op->u.rate.tries ? NGX_OK : NGX_BUSY,
                                    op->u.rate.found, left);
+}
+
+
+/* what a forced take cannot count any more makes the window full for good */
+
+static void
+ngx_coord_window_fill_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t     *a;
+    ngx_coord_nsec_t     length, most;
+    ngx_coord_window_t   window;
+
+    length = ngx_coord_window_begins(&op->u.rate, now, &most);
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    a = cmd->args;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_FILL_K, op, "}");
+    ngx_coord_arg_str(&a[NGX_COORD_WINDOW_FILL_ZERO], (u_char *) "\0\0\0", 4);
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_FILL_WINDOW],
+                      ngx_coord_ceil_msec(length));
+    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_FILL_COST], window.take);
+}
+
+
+static ngx_int_t
+ngx_coord_window_fill_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    ngx_coord_window_t  window;
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    op->type = &ngx_coord_op_window_take;
+
+    return ngx_coord_window_answer(&window, &op->u.rate, NGX_OK,
+                                   NGX_COORD_RATE_LIMIT,
+                                   op->u.rate.mark - now);
 }
 
 
@@ -274,8 +345,12 @@ ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     if (entry == NULL) {
         rate->mark = now + length;
 
+        if (window.take == 0) {
+            return ngx_coord_window_answer(&window, rate, NGX_OK, 0, 0);
+        }
+
         payload[0] = (uint64_t) rate->mark;
-        payload[1] = (uint64_t) window.cost;
+        payload[1] = (uint64_t) window.take;
 
         entry = ngx_coord_entry_insert(table, op, NGX_COORD_ENTRY_EVICT,
                                        payload, rate->mark, now);
@@ -284,7 +359,7 @@ ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
             return NGX_ERROR;
         }
 
-        return ngx_coord_window_answer(&window, rate, NGX_OK, window.cost,
+        return ngx_coord_window_answer(&window, rate, NGX_OK, window.take,
                                        length);
     }
 
@@ -299,12 +374,12 @@ ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
         entry->expires = rate->mark;
     }
 
-    if (used > window.limit - window.cost) {
+    if (used > window.room && !rate->force) {
         return ngx_coord_window_answer(&window, rate, NGX_BUSY, used,
                                        rate->mark - now);
     }
 
-    used += window.cost;
+    used = ngx_min(used + window.take, NGX_COORD_RATE_LIMIT);
     entry->payload[1] = (uint64_t) used;
 
     return ngx_coord_window_answer(&window, rate, NGX_OK, used,
@@ -316,6 +391,10 @@ static ngx_int_t
 ngx_coord_window_give_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
     ngx_coord_nsec_t  left, least;
+
+    if (op->u.rate.look || op->u.rate.cost == 0) {
+        return NGX_OK;
+    }
 
     left = op->u.rate.mark - now;
     least = (ngx_coord_nsec_t) op->zone->store->timeout
@@ -342,7 +421,7 @@ ngx_coord_window_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_str(&a[NGX_COORD_WINDOW_GIVE_ZERO], (u_char *) "\0\0\0", 4);
     ngx_coord_arg_num(&a[NGX_COORD_WINDOW_GIVE_REMAINING], ngx_max(left, 1));
     ngx_coord_arg_num(&a[NGX_COORD_WINDOW_GIVE_MINUS_COST],
-                      left > 0 ? -window.cost : 0);
+                      left > 0 ? -window.take : 0);
 }
 
 
@@ -364,7 +443,7 @@ ngx_coord_window_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     (void) ngx_coord_window_init(&window, &op->u.rate);
 
-    used = (int64_t) entry->payload[1] - window.cost;
+    used = (int64_t) entry->payload[1] - window.take;
     entry->payload[1] = (uint64_t) ngx_max(used, 0);
 
     return NGX_OK;
