@@ -174,6 +174,18 @@ function declare(what, line)
     declared[what] = line
 }
 
+function use(p, line)
+{
+    if (!(p in declared)) {
+        fail(line, "unknown placeholder {" p "}")
+    }
+
+    if (!(p in arg)) {
+        arg[p] = 1
+        order[nargs++] = p
+    }
+}
+
 FNR == 1 {
     finish()
 
@@ -294,7 +306,31 @@ state == "commands" && $0 == "EXEC" {
     }
 
     ncommands++
-    add("*" NF)
+
+    # a list stands for as many tokens as the caller has
+
+    list = ""
+
+    for (i = 2; i <= NF; i++) {
+        if ($i ~ /^[{][a-z0-9_]+[.][.][}]$/) {
+
+            if (list != "") {
+                fail(FNR, "two lists in one command")
+            }
+
+            list = substr($i, 2, length($i) - 4)
+        }
+    }
+
+    if (list == "") {
+        add("*" NF)
+
+    } else {
+        use(list, FNR)
+        bound += 32
+        part("NGX_COORD_SCRIPT_COUNT(" (NF - 1) ", NGX_COORD_" \
+             toupper(script) "_" toupper(list) ")")
+    }
 
     for (i = 1; i <= NF; i++) {
 
@@ -308,20 +344,19 @@ state == "commands" && $0 == "EXEC" {
             continue
         }
 
+        if (list != "" && $i == "{" list "..}") {
+            part("NGX_COORD_SCRIPT_LIST(NGX_COORD_" toupper(script) "_" \
+                 toupper(list) ")")
+            continue
+        }
+
         if ($i !~ /^[{][a-z0-9_]+[}]$/) {
             fail(FNR, "\"" $i "\": a placeholder is a whole token")
         }
 
         p = substr($i, 2, length($i) - 2)
 
-        if (!(p in declared)) {
-            fail(FNR, "unknown placeholder {" p "}")
-        }
-
-        if (!(p in arg)) {
-            arg[p] = 1
-            order[nargs++] = p
-        }
+        use(p, FNR)
 
         if (p in is_key) {
             nrefs++

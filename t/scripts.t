@@ -261,6 +261,33 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
     }
 }
 
+for my $n (1, 3, 40) {
+    clear();
+
+    my $granted = together('sliding_log_many',
+                           sub { entries("id$_[0]", $n, 3 * $n - 1) },
+                           sub { $_[0][3] });
+    is($granted, 2, "log: two of 20 have room for $n of " . (3 * $n - 1));
+    is($admin->command('ZCARD', '{k}'), 2 * $n, 'log: all of them, or none');
+
+    my $before = contents();
+    my $reply = run('sliding_log_many', entries('late', $n, 2 * $n));
+
+    is($reply->[3], 0, 'log: refused');
+    is($reply->[4], $n, 'log: and taken out again');
+    is($reply->[8][0], $admin->command('ZRANGE', '{k}', $n - 1, $n - 1)->[0],
+       'log: until so many are over');
+    is(contents(), $before, 'log: refused, no trace');
+    is(run('sliding_log_many', entries('all', 2 * $n, 2 ** 31 - 1))->[3], 1,
+       'log: more than there are');
+
+    my %e = entries('all', 2 * $n, 0);
+    is(run('sliding_log_back', k => '{k}', ids => $e{ids})->[0], 2 * $n,
+       'log: given back');
+    is(contents(), $before, 'log: as it was');
+    ttl_at_least('{k}', 50_000);
+}
+
 {
     clear();
     run('lease_acquire', lease('a', 1));
@@ -473,6 +500,23 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
     run('idempotency_discard', r => '{k}:r', k => '{k}', done => 'cd');
     ok(run('idempotency_claim', claim('d', 40))->[4],
        'idempotency: claimed anew');
+}
+
+
+# --- a window that is full ---
+
+{
+    clear();
+    my @fill = (k => '{k}', zero => "\0\0\0\0", window => 60_000);
+
+    run('window_take', window(7)) for 1 .. 3;
+    is(run('window_fill', @fill, cost => 5)->[1][0], 8, 'fill: counts');
+    is(run('window_fill', @fill, cost => 2 ** 31 - 5)->[1][0], 2 ** 31 - 1,
+       'fill: and stops at the largest count');
+    is(run('window_take', window(2 ** 31 - 1))->[1][0], undef,
+       'fill: nobody has room then');
+    is(run('window_peek', k => '{k}')->[0][0], 2 ** 31 - 1,
+       'fill: and nothing changes');
 }
 
 
@@ -714,6 +758,17 @@ sub entry {
 }
 
 
+sub entries {
+    my ($id, $n, $limit) = @_;
+
+    my %e = entry($id, $limit);
+    my @ids = map { "$id-$_" } 1 .. $n;
+
+    return (%e, ids => \@ids, entries => [map { ($e{now}, $_) } @ids],
+            rank => -($limit - $n + 1));
+}
+
+
 sub claim {
     my ($member, $at, $gone) = @_;
 
@@ -760,9 +815,19 @@ sub substitute {
 
     my $used = $script{$name}{commands};
 
-    return map { [ map { !/^\{(.+)\}$/ ? $_
-                         : defined $value{$1} ? $value{$1}
-                         : die "$name: no value for $_" } @$_ ] } @$used;
+    return map { [ map { value($name, $_, \%value) } @$_ ] } @$used;
+}
+
+
+# what stands for a token; several for a list
+
+sub value {
+    my ($name, $token, $value) = @_;
+
+    return @{ $value->{$1} } if $token =~ /^\{(.+)\.\.\}$/;
+    return $token if $token !~ /^\{(.+)\}$/;
+    return defined $value->{$1} ? $value->{$1}
+                                : die "$name: no value for $token";
 }
 
 

@@ -10,10 +10,9 @@
 
 
 static u_char *ngx_coord_script_digits(u_char *end, uint64_t n);
-static u_char *ngx_coord_script_length(u_char *p, size_t len);
-static u_char *ngx_coord_script_number(u_char *p, int64_t n);
-static u_char *ngx_coord_script_string(u_char *p, const u_char *data,
-    size_t len);
+static u_char *ngx_coord_script_length(u_char *p, u_char type, size_t len);
+static u_char *ngx_coord_script_part(u_char *p, ngx_uint_t part,
+    const ngx_coord_arg_t *args);
 
 
 u_char *
@@ -34,6 +33,11 @@ ngx_coord_script_encode(u_char *p, const ngx_coord_script_t *script,
             continue;
         }
 
+        if (part[i].arg > 0xff) {
+            p = ngx_coord_script_part(p, part[i].arg, args);
+            continue;
+        }
+
         arg = &args[part[i].arg];
 
         if (arg->data == NULL) {
@@ -45,6 +49,23 @@ ngx_coord_script_encode(u_char *p, const ngx_coord_script_t *script,
     }
 
     return p;
+}
+
+
+/* the head of a command with a list, or the list */
+
+static u_char *
+ngx_coord_script_part(u_char *p, ngx_uint_t part, const ngx_coord_arg_t *args)
+{
+    const ngx_coord_arg_t  *arg;
+
+    arg = &args[part & 0xff];
+
+    if (part & NGX_COORD_SCRIPT_LIST(0)) {
+        return ngx_cpymem(p, arg->data, arg->len);
+    }
+
+    return ngx_coord_script_length(p, '*', (part >> 8 & 0x0f) + arg->number);
 }
 
 
@@ -63,11 +84,11 @@ ngx_coord_script_digits(u_char *end, uint64_t n)
 
 
 static u_char *
-ngx_coord_script_length(u_char *p, size_t len)
+ngx_coord_script_length(u_char *p, u_char type, size_t len)
 {
     u_char  *start, digits[NGX_INT64_LEN];
 
-    *p++ = '$';
+    *p++ = type;
 
     if (len < 10) {
         *p++ = (u_char) (len + '0');
@@ -84,7 +105,7 @@ ngx_coord_script_length(u_char *p, size_t len)
 }
 
 
-static u_char *
+u_char *
 ngx_coord_script_number(u_char *p, int64_t n)
 {
     u_char    *start, digits[NGX_INT64_LEN];
@@ -103,10 +124,10 @@ ngx_coord_script_number(u_char *p, int64_t n)
 }
 
 
-static u_char *
+u_char *
 ngx_coord_script_string(u_char *p, const u_char *data, size_t len)
 {
-    p = ngx_coord_script_length(p, len);
+    p = ngx_coord_script_length(p, '$', len);
     p = ngx_cpymem(p, data, len);
 
     *p++ = CR;

@@ -33,8 +33,17 @@
 typedef struct {
     const char                *text;
     uint16_t                   len;
-    int16_t                    arg;     /* index into the arguments, or -1 */
+    int16_t                    arg;     /* index into the arguments, or -1,
+                                         * or one of those below */
 } ngx_coord_script_part_t;
+
+
+/*
+ * A command with a list of any length: its head, where n tokens stand beside
+ * the list, and the list itself.
+ */
+#define NGX_COORD_SCRIPT_COUNT(n, arg)  (0x1000 | (n) << 8 | (arg))
+#define NGX_COORD_SCRIPT_LIST(arg)      (0x2000 | (arg))
 
 
 struct ngx_coord_script_s {
@@ -51,7 +60,8 @@ struct ngx_coord_script_s {
 
 
 /*
- * One argument: a string, or, where data is NULL, the number in decimal.
+ * One argument: a string, or, where data is NULL, the number in decimal; or a
+ * list, data being its strings as they are sent and number how many they are.
  * Strings are not copied before ngx_coord_script_encode() runs.
  */
 
@@ -72,6 +82,8 @@ typedef struct {
 
 #define ngx_coord_arg_str(a, d, l)   (a)->data = (d); (a)->len = (l)
 #define ngx_coord_arg_num(a, n)      (a)->data = NULL; (a)->number = (n)
+#define ngx_coord_arg_list(a, d, l, n)                                        \
+    (a)->data = (d); (a)->len = (l); (a)->number = (n)
 
 
 /*
@@ -80,6 +92,13 @@ typedef struct {
  */
 u_char *ngx_coord_script_encode(u_char *p, const ngx_coord_script_t *script,
     const ngx_coord_arg_t *args);
+
+
+/* writes a string as an element of a list, at p; returns the end */
+u_char *ngx_coord_script_string(u_char *p, const u_char *data, size_t len);
+
+/* the same of a number */
+u_char *ngx_coord_script_number(u_char *p, int64_t n);
 
 
 /* defines the enum of scripts, the enums of arguments, ngx_coord_scripts[] */

@@ -44,7 +44,9 @@ typedef enum {
     NGX_COORD_SCRIPT_SESSION_SET,
     NGX_COORD_SCRIPT_SESSION_TOUCH,
     NGX_COORD_SCRIPT_SET_PEEK,
+    NGX_COORD_SCRIPT_SLIDING_LOG_BACK,
     NGX_COORD_SCRIPT_SLIDING_LOG_GIVE,
+    NGX_COORD_SCRIPT_SLIDING_LOG_MANY,
     NGX_COORD_SCRIPT_SLIDING_LOG_TAKE,
     NGX_COORD_SCRIPT_SLIDING_WINDOW_GIVE,
     NGX_COORD_SCRIPT_SLIDING_WINDOW_PEEK,
@@ -619,6 +621,16 @@ enum {
 };
 
 
+/* sliding_log_back.redis */
+
+enum {
+    NGX_COORD_SLIDING_LOG_BACK_IDS = 0,
+    NGX_COORD_SLIDING_LOG_BACK_K
+};
+
+#define NGX_COORD_SLIDING_LOG_BACK_NARGS  2
+
+
 /* sliding_log_give.redis */
 
 enum {
@@ -627,6 +639,28 @@ enum {
 };
 
 #define NGX_COORD_SLIDING_LOG_GIVE_NARGS  2
+
+
+/* sliding_log_many.redis */
+
+enum {
+    NGX_COORD_SLIDING_LOG_MANY_K = 0,
+    NGX_COORD_SLIDING_LOG_MANY_OLD,
+    NGX_COORD_SLIDING_LOG_MANY_ENTRIES,
+    NGX_COORD_SLIDING_LOG_MANY_TMP,
+    NGX_COORD_SLIDING_LOG_MANY_LIMIT,
+    NGX_COORD_SLIDING_LOG_MANY_IDS,
+    NGX_COORD_SLIDING_LOG_MANY_RANK,
+    NGX_COORD_SLIDING_LOG_MANY_WINDOW
+};
+
+#define NGX_COORD_SLIDING_LOG_MANY_NARGS  8
+
+/* its replies */
+
+enum {
+    NGX_COORD_SLIDING_LOG_MANY_LAST_REPLY = 8
+};
 
 
 /* sliding_log_take.redis */
@@ -2033,6 +2067,23 @@ static const u_char  ngx_coord_set_peek_replies[] = {
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_sliding_log_back_parts[] = {
+
+    { "",
+      0, NGX_COORD_SCRIPT_COUNT(2, NGX_COORD_SLIDING_LOG_BACK_IDS) },
+    { "$4\r\nZREM\r\n",
+      10, NGX_COORD_SLIDING_LOG_BACK_K },
+    { "",
+      0, NGX_COORD_SCRIPT_LIST(NGX_COORD_SLIDING_LOG_BACK_IDS) },
+};
+
+
+static const u_char  ngx_coord_sliding_log_back_replies[] = {
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_sliding_log_give_parts[] = {
 
     { "*3\r\n"
@@ -2044,6 +2095,81 @@ static const ngx_coord_script_part_t
 
 
 static const u_char  ngx_coord_sliding_log_give_replies[] = {
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_sliding_log_many_parts[] = {
+
+    { "*4\r\n"
+      "$16\r\nZREMRANGEBYSCORE\r\n",
+      27, NGX_COORD_SLIDING_LOG_MANY_K },
+    { "$4\r\n-inf\r\n",
+      10, NGX_COORD_SLIDING_LOG_MANY_OLD },
+    { "",
+      0, NGX_COORD_SCRIPT_COUNT(2, NGX_COORD_SLIDING_LOG_MANY_ENTRIES) },
+    { "$4\r\nZADD\r\n",
+      10, NGX_COORD_SLIDING_LOG_MANY_K },
+    { "",
+      0, NGX_COORD_SCRIPT_LIST(NGX_COORD_SLIDING_LOG_MANY_ENTRIES) },
+    { "*5\r\n"
+      "$11\r\nZRANGESTORE\r\n",
+      22, NGX_COORD_SLIDING_LOG_MANY_TMP },
+    { "",
+      0, NGX_COORD_SLIDING_LOG_MANY_K },
+    { "",
+      0, NGX_COORD_SLIDING_LOG_MANY_LIMIT },
+    { "",
+      0, NGX_COORD_SLIDING_LOG_MANY_LIMIT },
+    { "*3\r\n"
+      "$8\r\nRENAMENX\r\n",
+      18, NGX_COORD_SLIDING_LOG_MANY_K },
+    { "",
+      0, NGX_COORD_SLIDING_LOG_MANY_TMP },
+    { "",
+      0, NGX_COORD_SCRIPT_COUNT(2, NGX_COORD_SLIDING_LOG_MANY_IDS) },
+    { "$4\r\nZREM\r\n",
+      10, NGX_COORD_SLIDING_LOG_MANY_K },
+    { "",
+      0, NGX_COORD_SCRIPT_LIST(NGX_COORD_SLIDING_LOG_MANY_IDS) },
+    { "*3\r\n"
+      "$8\r\nRENAMENX\r\n",
+      18, NGX_COORD_SLIDING_LOG_MANY_TMP },
+    { "",
+      0, NGX_COORD_SLIDING_LOG_MANY_K },
+    { "*2\r\n"
+      "$3\r\nDEL\r\n",
+      13, NGX_COORD_SLIDING_LOG_MANY_TMP },
+    { "*2\r\n"
+      "$5\r\nZCARD\r\n",
+      15, NGX_COORD_SLIDING_LOG_MANY_K },
+    { "*5\r\n"
+      "$6\r\nZRANGE\r\n",
+      16, NGX_COORD_SLIDING_LOG_MANY_K },
+    { "",
+      0, NGX_COORD_SLIDING_LOG_MANY_RANK },
+    { "",
+      0, NGX_COORD_SLIDING_LOG_MANY_RANK },
+    { "$10\r\nWITHSCORES\r\n"
+      "*3\r\n"
+      "$7\r\nPEXPIRE\r\n",
+      34, NGX_COORD_SLIDING_LOG_MANY_K },
+    { "",
+      0, NGX_COORD_SLIDING_LOG_MANY_WINDOW },
+};
+
+
+static const u_char  ngx_coord_sliding_log_many_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_ARRAY,
     NGX_COORD_REPLY_INTEGER
 };
 
@@ -2857,10 +2983,20 @@ const ngx_coord_script_t
       ngx_coord_set_peek_replies,
       5, ngx_coord_set_peek_parts },
 
+    { ngx_string("sliding_log_back"),
+      NGX_COORD_SLIDING_LOG_BACK_NARGS, 1, 1, 1, 42,
+      ngx_coord_sliding_log_back_replies,
+      3, ngx_coord_sliding_log_back_parts },
+
     { ngx_string("sliding_log_give"),
       NGX_COORD_SLIDING_LOG_GIVE_NARGS, 1, 1, 1, 142,
       ngx_coord_sliding_log_give_replies,
       2, ngx_coord_sliding_log_give_parts },
+
+    { ngx_string("sliding_log_many"),
+      NGX_COORD_SLIDING_LOG_MANY_NARGS, 10, 2, 13, 1025,
+      ngx_coord_sliding_log_many_replies,
+      23, ngx_coord_sliding_log_many_parts },
 
     { ngx_string("sliding_log_take"),
       NGX_COORD_SLIDING_LOG_TAKE_NARGS, 10, 2, 13, 1111,

@@ -13,6 +13,11 @@
 static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_limit_t *limit);
+static ngx_int_t ngx_http_coord_limit_req_add(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_uint_t burst);
+static void ngx_http_coord_limit_req_rate(
+    ngx_http_coord_limit_req_item_t *item, ngx_coord_rate_t *rate);
 static ngx_int_t ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
     ngx_http_coord_limit_req_limit_t *limit, ngx_coord_quota_t *quota,
     ngx_uint_t *burst);
@@ -73,7 +78,6 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     ngx_int_t                         rc;
     ngx_str_t                         key;
     ngx_uint_t                        burst, cost;
-    ngx_coord_op_t                   *op;
     ngx_coord_quota_t                 quota;
     ngx_http_coord_limit_req_item_t  *item;
     ngx_http_coord_limit_req_zone_t  *zone;
@@ -126,39 +130,43 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
                                     (rc == NGX_BUSY) ? NGX_BUSY : NGX_ERROR);
     }
 
-    op = ngx_http_coord_add(r, state->limiter.ctx, zone->op, limit->zone, &key,
+    return ngx_http_coord_limit_req_add(r, state, item, &key, burst);
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_add(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_uint_t burst)
+{
+    ngx_coord_op_t                    *op;
+    ngx_http_coord_limit_req_zone_t   *zone;
+    ngx_http_coord_limit_req_limit_t  *limit;
+
+    limit = item->limit;
+    zone = limit->zone->data;
+
+    op = ngx_http_coord_add(r, state->limiter.ctx, zone->op, limit->zone, key,
                             0, limit->on_failure, &item->ref);
     if (op == NULL) {
         return NGX_ERROR;
     }
 
-    op->u.rate.cost = cost;
-    op->u.rate.look = (limit->charge == NGX_HTTP_COORD_CHARGE_AFTER);
     op->u.rate.burst = burst;
-    op->u.rate.interval = quota.period / (ngx_coord_nsec_t) quota.count;
-    op->u.rate.limit = quota.count;
-    op->u.rate.window = quota.period;
-    op->u.rate.align = zone->align;
-    op->u.rate.tz = zone->tz;
 
-    if (cost > ngx_http_coord_limit_req_capacity(&op->u.rate, zone)) {
+    ngx_http_coord_limit_req_rate(item, &op->u.rate);
 
-        /* refused, and what is left to it is told as it is */
+    if (zone->op == &ngx_coord_op_log_take) {
+        op->type = ngx_coord_op_log(&op->u.rate);
 
-        item->over = 1;
-        op->u.rate.cost = 1;
-        op->u.rate.look = 1;
-    }
-
-    if (zone->op == &ngx_coord_op_log_take
-        && ngx_coord_id(op->id) != NGX_OK)
-    {
-        return NGX_ERROR;
+        if (ngx_coord_id(op->id) != NGX_OK) {
+            return NGX_ERROR;
+        }
     }
 
     if (zone->holds
         && ngx_http_coord_add(r, state->limiter.ctx, &ngx_coord_op_hold_peek,
-                              limit->zone, &key, 0, limit->on_failure,
+                              limit->zone, key, 0, limit->on_failure,
                               &item->hold)
            == NULL)
     {
@@ -166,6 +174,36 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     }
 
     return NGX_OK;
+}
+
+
+/* fills what is asked for, but for the burst, which stands */
+
+static void
+ngx_http_coord_limit_req_rate(ngx_http_coord_limit_req_item_t *item,
+    ngx_coord_rate_t *rate)
+{
+    ngx_http_coord_limit_req_zone_t  *zone;
+
+    zone = item->limit->zone->data;
+
+    rate->cost = item->cost;
+    rate->look = (item->limit->charge == NGX_HTTP_COORD_CHARGE_AFTER);
+    rate->interval = item->quota.period
+                     / (ngx_coord_nsec_t) item->quota.count;
+    rate->limit = item->quota.count;
+    rate->window = item->quota.period;
+    rate->align = zone->align;
+    rate->tz = zone->tz;
+
+    if (rate->cost > ngx_http_coord_limit_req_capacity(rate, zone)) {
+
+        /* refused, and what is left to it is told as it is */
+
+        item->over = 1;
+        rate->cost = 1;
+        rate->look = 1;
+    }
 }
 
 
@@ -228,8 +266,9 @@ static ngx_int_t
 ngx_http_coord_limit_req_before(ngx_http_request_t *r,
     ngx_http_coord_limit_req_limit_t *limit, ngx_uint_t *n)
 {
-    ngx_int_t               rc;
-    ngx_http_coord_cost_t  *cost;
+    ngx_int_t                         rc;
+    ngx_http_coord_cost_t            *cost;
+    ngx_http_coord_limit_req_zone_t  *lrz;
 
     if (limit->charge == NGX_HTTP_COORD_CHARGE_AFTER) {
         return NGX_OK;
@@ -239,6 +278,20 @@ ngx_http_coord_limit_req_before(ngx_http_request_t *r,
                                                             : &limit->cost;
 
     rc = ngx_http_coord_limit_req_cost(r, cost, limit->zone, n);
+
+    lrz = limit->zone->data;
+
+    if (rc == NGX_OK
+        && lrz->op == &ngx_coord_op_log_take
+        && *n > NGX_COORD_LOG_COST
+        && *n <= lrz->quota.count)
+    {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "a cost of %ui in zone \"%V\": a \"sliding_log\" takes "
+                      "at most %d places at once",
+                      *n, &limit->zone->name, NGX_COORD_LOG_COST);
+        return NGX_ABORT;
+    }
 
     return (rc == NGX_DECLINED) ? NGX_OK : rc;
 }

@@ -120,7 +120,8 @@ static void
 ngx_http_coord_limit_req_charged(ngx_http_coord_limit_req_item_t *item,
     ngx_uint_t n)
 {
-    ngx_coord_op_t  op;
+    ngx_coord_op_t                    op;
+    ngx_http_coord_limit_req_zone_t  *lrz;
 
     if (n == 0) {
         return;
@@ -133,8 +134,15 @@ ngx_http_coord_limit_req_charged(ngx_http_coord_limit_req_item_t *item,
     op.u.rate.force = 1;
     op.u.rate.tries = 0;
 
-    if (op.type == &ngx_coord_op_log_take && ngx_coord_id(op.id) != NGX_OK) {
-        return;
+    lrz = item->limit->zone->data;
+
+    if (lrz->op == &ngx_coord_op_log_take) {
+        op.u.rate.cost = ngx_min(n, NGX_COORD_LOG_COST);
+        op.type = ngx_coord_op_log(&op.u.rate);
+
+        if (ngx_coord_id(op.id) != NGX_OK) {
+            return;
+        }
     }
 
     ngx_coord_giveback_op(&op, NGX_HTTP_COORD_CHARGE_LIFE);

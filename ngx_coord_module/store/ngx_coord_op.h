@@ -341,9 +341,16 @@ extern const ngx_coord_op_type_t  ngx_coord_op_sliding_give;
 extern const ngx_coord_op_type_t  ngx_coord_op_sliding_peek;
 extern const ngx_coord_op_type_t  ngx_coord_op_sliding_forget;
 extern const ngx_coord_op_type_t  ngx_coord_op_log_take;
+extern const ngx_coord_op_type_t  ngx_coord_op_log_many;
 extern const ngx_coord_op_type_t  ngx_coord_op_log_give;
 extern const ngx_coord_op_type_t  ngx_coord_op_log_peek;
 extern const ngx_coord_op_type_t  ngx_coord_op_log_forget;
+
+/* a log has an entry for each place, at most so many in one take */
+#define NGX_COORD_LOG_COST  1000
+
+/* the take of a log for what rate asks for: it is of several types */
+const ngx_coord_op_type_t *ngx_coord_op_log(ngx_coord_rate_t *rate);
 
 /*
  * Holds of the keys of rates: u.rate.  PUT refuses the key until mark, a time

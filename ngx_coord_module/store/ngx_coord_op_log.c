@@ -8,6 +8,7 @@
 
 
 #include "ngx_coord_op_arg.h"
+#include "ngx_coord_op_log.h"
 #include "ngx_coord_op_set.h"
 
 
@@ -22,25 +23,24 @@ typedef struct {
 } ngx_coord_log_t;
 
 
-static ngx_int_t ngx_coord_log_take_known(ngx_coord_op_t *op,
-    ngx_coord_nsec_t now);
 static void ngx_coord_log_take_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_log_take_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_log_take_run(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_log_look_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_coord_nsec_t ngx_coord_log_time(ngx_coord_log_t *log,
+    ngx_uint_t n);
 static void ngx_coord_log_trim(ngx_coord_log_t *log, ngx_coord_nsec_t gone);
 static void ngx_coord_log_tail(ngx_coord_log_t *log, ngx_coord_data_t *data,
     ngx_uint_t all);
 static void ngx_coord_log_save(ngx_coord_log_t *log);
 static ngx_int_t ngx_coord_log_append(ngx_coord_log_t *log, u_char *id,
     ngx_coord_nsec_t now);
+static ngx_coord_slot_t *ngx_coord_log_find(ngx_coord_log_t *log, u_char *id);
 static ngx_coord_slot_t *ngx_coord_log_slot(ngx_coord_data_t *data,
     u_char *id);
 static void ngx_coord_log_give_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_log_give_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static void ngx_coord_log_peek_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
@@ -82,6 +82,24 @@ const ngx_coord_op_type_t  ngx_coord_op_log_give = {
 };
 
 
+/* a take that takes nothing, or of no places */
+
+static const ngx_coord_op_type_t  ngx_coord_op_log_look = {
+    ngx_string("log_look"),
+    NGX_COORD_OP_JOINS|NGX_COORD_OP_LOOKS,
+    NGX_COORD_KIND_LOG,
+    NGX_COORD_SCRIPT_SET_PEEK,
+    ngx_coord_log_peek_build,
+    ngx_coord_log_look_parse,
+    ngx_coord_log_take_known,
+    ngx_coord_log_take_run,
+    NULL,
+    NULL,
+    NULL,
+    NULL
+};
+
+
 const ngx_coord_op_type_t  ngx_coord_op_log_peek = {
     ngx_string("log_peek"),
     0,
@@ -114,7 +132,19 @@ const ngx_coord_op_type_t  ngx_coord_op_log_forget = {
 };
 
 
-static ngx_int_t
+const ngx_coord_op_type_t *
+ngx_coord_op_log(ngx_coord_rate_t *rate)
+{
+    if (rate->look || rate->cost == 0) {
+        return &ngx_coord_op_log_look;
+    }
+
+    return (rate->cost == 1 && !rate->force) ? &ngx_coord_op_log_take
+                                             : &ngx_coord_op_log_many;
+}
+
+
+ngx_int_t
 ngx_coord_log_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
     ngx_coord_window_t  window;
@@ -185,12 +215,13 @@ ngx_coord_log_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_coord_log_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    u_char               id[NGX_COORD_ID_LEN];
     ngx_int_t            rc;
-    ngx_uint_t           used;
+    ngx_uint_t           i, used;
     ngx_coord_log_t      log;
     ngx_coord_rate_t    *rate;
     ngx_coord_window_t   window;
@@ -203,6 +234,10 @@ ngx_coord_log_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     log.table = table;
     log.entry = ngx_coord_entry_find(table, op, now);
+
+    if (log.entry == NULL && window.take == 0) {
+        return ngx_coord_log_answer(&window, rate, NGX_OK, 0, now, now, now);
+    }
 
     if (log.entry == NULL) {
         log.entry = ngx_coord_entry_insert(table, op, NGX_COORD_ENTRY_EVICT,
@@ -217,8 +252,15 @@ ngx_coord_log_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     rate->mark = now;
     used = log.used;
 
-    if (used >= (ngx_uint_t) window.limit) {
-        return ngx_coord_log_answer(&window, rate, NGX_BUSY, used, log.first,
+    if ((int64_t) used > window.room) {
+        return ngx_coord_log_answer(&window, rate, NGX_BUSY, used,
+                                    ngx_coord_log_time(&log,
+                                                       used - window.room),
+                                    log.last ? log.last : now, now);
+    }
+
+    if (window.take == 0) {
+        return ngx_coord_log_answer(&window, rate, NGX_OK, used, log.first,
                                     log.last ? log.last : now, now);
     }
 
@@ -226,18 +268,61 @@ ngx_coord_log_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     log.entry->expires = ngx_max(log.entry->expires, now + window.length);
 
-    rc = ngx_coord_log_append(&log, op->id, now);
+    for (i = 0; i < (ngx_uint_t) window.take; i++) {
+        ngx_coord_log_id(op, i, id);
 
-    if (rc != NGX_OK) {
-        if (used == 0) {
-            ngx_coord_table_remove(table, log.entry);
+        rc = ngx_coord_log_append(&log, id, now);
+
+        if (rc != NGX_OK) {
+            rate->cost = i;
+
+            (void) ngx_coord_log_give_run(table, op, now);
+
+            return NGX_ERROR;
         }
-
-        return NGX_ERROR;
     }
 
-    return ngx_coord_log_answer(&window, rate, NGX_OK, used + 1,
+    return ngx_coord_log_answer(&window, rate, NGX_OK, used + window.take,
                                 used ? log.first : now, now, now);
+}
+
+
+/* the time of the n-th entry, from 1 */
+
+static ngx_coord_nsec_t
+ngx_coord_log_time(ngx_coord_log_t *log, ngx_uint_t n)
+{
+    ngx_uint_t         i;
+    ngx_coord_data_t  *data;
+    ngx_coord_slot_t  *slot;
+
+    for (data = ngx_coord_table_first(log->table, log->entry);
+         data;
+         data = ngx_coord_table_next(log->table, data))
+    {
+        slot = (ngx_coord_slot_t *) data->data;
+
+        for (i = 0; i < NGX_COORD_SLOTS; i++, slot++) {
+            if (slot->at && --n == 0) {
+                return slot->at;
+            }
+        }
+    }
+
+    return log->last;
+}
+
+
+void
+ngx_coord_log_id(ngx_coord_op_t *op, ngx_uint_t n, u_char *id)
+{
+    u_char  *p;
+
+    ngx_memcpy(id, op->id, NGX_COORD_ID_LEN);
+
+    for (p = id + NGX_COORD_ID_LEN - 1; n; p--, n >>= 8) {
+        *p ^= (u_char) n;
+    }
 }
 
 
@@ -385,14 +470,13 @@ ngx_coord_log_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 }
 
 
-/* what is given back was mostly taken just now: the last cell first */
-
-static ngx_int_t
+ngx_int_t
 ngx_coord_log_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    u_char               id[NGX_COORD_ID_LEN];
+    ngx_uint_t           i;
     ngx_coord_log_t      log;
-    ngx_coord_data_t    *data;
     ngx_coord_slot_t    *slot;
     ngx_coord_window_t   window;
 
@@ -407,25 +491,44 @@ ngx_coord_log_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     ngx_coord_log_trim(&log, now - window.length);
 
-    slot = log.tail ? ngx_coord_log_slot(log.tail, op->id) : NULL;
-    data = slot ? NULL : ngx_coord_table_first(table, log.entry);
+    for (i = 0; i < (ngx_uint_t) window.take; i++) {
+        ngx_coord_log_id(op, i, id);
 
-    while (data && slot == NULL) {
-        slot = ngx_coord_log_slot(data, op->id);
-        data = ngx_coord_table_next(table, data);
+        slot = ngx_coord_log_find(&log, id);
+
+        if (slot) {
+            slot->at = 0;
+            log.used--;
+        }
     }
 
-    if (slot) {
-        slot->at = 0;
-        log.used--;
-        ngx_coord_log_save(&log);
-    }
+    ngx_coord_log_save(&log);
 
     if (log.used == 0) {
         ngx_coord_table_remove(table, log.entry);
     }
 
     return NGX_OK;
+}
+
+
+/* what is given back was mostly taken just now: the last cell first */
+
+static ngx_coord_slot_t *
+ngx_coord_log_find(ngx_coord_log_t *log, u_char *id)
+{
+    ngx_coord_data_t  *data;
+    ngx_coord_slot_t  *slot;
+
+    slot = log->tail ? ngx_coord_log_slot(log->tail, id) : NULL;
+    data = slot ? NULL : ngx_coord_table_first(log->table, log->entry);
+
+    while (data && slot == NULL) {
+        slot = ngx_coord_log_slot(data, id);
+        data = ngx_coord_table_next(log->table, data);
+    }
+
+    return slot;
 }
 
 
@@ -477,6 +580,30 @@ ngx_coord_log_peek_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     }
 
     return ngx_coord_peek_log(&op->u.rate, used, first, now);
+}
+
+
+static ngx_int_t
+ngx_coord_log_look_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    int64_t             used;
+    ngx_int_t           rc;
+    ngx_coord_nsec_t    first;
+    ngx_coord_window_t  window;
+
+    first = now;
+
+    if (ngx_coord_set_peek_parse(values, &used, &first) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    rc = (used <= window.room) ? NGX_OK : NGX_BUSY;
+
+    return ngx_coord_log_answer(&window, &op->u.rate, rc, used, first, now,
+                                now);
 }
 
 

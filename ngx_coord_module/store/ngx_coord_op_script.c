@@ -18,6 +18,7 @@
 
 static const ngx_coord_op_type_t *ngx_coord_op_type(ngx_coord_op_t *op);
 static size_t ngx_coord_op_key_len(ngx_coord_op_t *op);
+static size_t ngx_coord_op_lists(ngx_coord_op_t *op);
 
 
 /* of this worker: the keys and words of the operation being encoded */
@@ -55,6 +56,20 @@ ngx_coord_op_key_len(ngx_coord_op_t *op)
 }
 
 
+/* of the lists of an operation, at most: a time and two ids for each place */
+
+static size_t
+ngx_coord_op_lists(ngx_coord_op_t *op)
+{
+    if (op->type->kind != NGX_COORD_KIND_LOG) {
+        return 0;
+    }
+
+    return ngx_min(op->u.rate.cost, NGX_COORD_LOG_COST)
+           * (NGX_INT64_LEN + 2 * NGX_COORD_ENTRY_LEN + 3 * sizeof("$22rnrn"));
+}
+
+
 ngx_uint_t
 ngx_coord_op_uses(ngx_coord_op_t *op, const char *command)
 {
@@ -76,16 +91,18 @@ ngx_coord_op_uses(ngx_coord_op_t *op, const char *command)
 ngx_int_t
 ngx_coord_op_prepare(ngx_coord_batch_t *batch)
 {
-    size_t      len, size;
+    size_t      len, lists, size;
     ngx_uint_t  i;
 
     len = 0;
+    lists = 0;
 
     for (i = 0; i < batch->nops; i++) {
         len = ngx_max(len, ngx_coord_op_key_len(&batch->ops[i]));
+        lists = ngx_max(lists, ngx_coord_op_lists(&batch->ops[i]));
     }
 
-    size = NGX_COORD_SCRIPT_KEYS * len + NGX_COORD_OP_WORDS;
+    size = NGX_COORD_SCRIPT_KEYS * len + NGX_COORD_OP_WORDS + lists;
 
     /* it never shrinks: a call may be encoded later than it is sent */
 
@@ -114,7 +131,8 @@ ngx_coord_op_bound(ngx_coord_op_t *op)
 {
     size_t  more;
 
-    more = op->zone->store->wake.len + op->record.len;
+    more = op->zone->store->wake.len + op->record.len
+           + ngx_coord_op_lists(op);
 
     if (op->type->kind == NGX_COORD_KIND_SESSION) {
         more += op->u.session.value_len;

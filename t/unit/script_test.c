@@ -109,6 +109,35 @@ test_numbers(void **state)
 }
 
 
+static int
+is_list(const ngx_coord_script_t *script, ngx_uint_t arg)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < script->nparts; i++) {
+        if (script->parts[i].arg == (int) NGX_COORD_SCRIPT_LIST(arg)) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static void
+test_lists(void **state)
+{
+    ngx_coord_arg_t  args[NGX_COORD_SLIDING_LOG_BACK_NARGS];
+
+    ngx_coord_arg_str(&args[NGX_COORD_SLIDING_LOG_BACK_K], (u_char *) "k", 1);
+    ngx_coord_arg_list(&args[NGX_COORD_SLIDING_LOG_BACK_IDS],
+                       (u_char *) "$1\r\na\r\n$2\r\nbc\r\n", 15, 2);
+
+    check(NGX_COORD_SCRIPT_SLIDING_LOG_BACK, args,
+          "*4\r\n$4\r\nZREM\r\n$1\r\nk\r\n$1\r\na\r\n$2\r\nbc\r\n", 36);
+}
+
+
 /* the text of every script is well-formed RESP with the commands it claims */
 
 static void
@@ -126,7 +155,11 @@ test_framing(void **state)
         assert_true(ngx_coord_scripts[i].nargs <= 16);
 
         for (j = 0; j < ngx_coord_scripts[i].nargs; j++) {
-            if (j % 2) {
+            if (is_list(&ngx_coord_scripts[i], j)) {
+                ngx_coord_arg_list(&args[j], (u_char *) "$1\r\na\r\n$0\r\n\r\n",
+                                   13, 2);
+
+            } else if (j % 2) {
                 ngx_coord_arg_num(&args[j], INT64_MIN + (int64_t) j);
 
             } else {
@@ -183,10 +216,11 @@ test_arguments(void **state)
             part = &script->parts[j];
 
             assert_int_equal(part->len, strlen(part->text));
-            assert_true(part->arg < (int) script->nargs);
+            assert_true((part->arg & 0xff) < (int) script->nargs
+                        || part->arg == -1);
 
             if (part->arg >= 0) {
-                used |= 1U << part->arg;
+                used |= 1U << (part->arg & 0xff);
             }
         }
 
@@ -205,6 +239,7 @@ main(void)
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_lists),
         cmocka_unit_test(test_framing),
         cmocka_unit_test(test_arguments)
     };
