@@ -255,6 +255,8 @@ sub calls {
     return $calls || 0;
 }
 
+$n->get('/plain?k=x');
+
 my $before = calls();
 $n->get('/plain?k=x') for 1 .. 5;
 is(calls(), $before, 'a zone without holds asks for none');
