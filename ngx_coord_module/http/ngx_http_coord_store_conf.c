@@ -64,6 +64,11 @@ static ngx_http_coord_store_command_t  ngx_http_coord_store_commands[] = {
       offsetof(ngx_http_coord_store_conf_t, auth.username) },
     { ngx_string("password_file"), 1, 1, ngx_http_coord_store_password,
       offsetof(ngx_http_coord_store_conf_t, auth) },
+    { ngx_string("sentinel_username"), 1, 1, ngx_http_coord_store_str,
+      offsetof(ngx_http_coord_store_conf_t, sentinel.username) },
+    { ngx_string("sentinel_password_file"), 1, 1,
+      ngx_http_coord_store_password,
+      offsetof(ngx_http_coord_store_conf_t, sentinel) },
     { ngx_string("key_prefix"), 1, 1, ngx_http_coord_store_prefix, 0 },
     { ngx_string("timeout"), 1, 1, ngx_http_coord_store_msec,
       offsetof(ngx_http_coord_store_conf_t, redis.conf.timeout) },
@@ -253,10 +258,20 @@ ngx_http_coord_store_mode(ngx_conf_t *cf, ngx_coord_store_t *store,
     }
 
     if (ngx_http_coord_param(&value[1], "sentinel=", &master)) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "mode \"%V\" is not supported by this version "
-                           "of ngx_coord_module", &value[1]);
-        return NGX_CONF_ERROR;
+
+        if (master.len == 0
+            || ngx_strlchr(master.data, master.data + master.len, ' '))
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "no name of a master in \"%V\" of store "
+                               "\"%V\"", &value[1], &store->name);
+            return NGX_CONF_ERROR;
+        }
+
+        ngx_coord_store_conf(store)->mode = NGX_COORD_MODE_SENTINEL;
+        ngx_coord_store_conf(store)->master = master;
+
+        return NGX_CONF_OK;
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,

@@ -16,10 +16,11 @@
 
 /* a line "server" as the configuration knows it */
 typedef struct {
-    ngx_coord_endpoint_t  endpoint;     /* first: read as its pointer */
+    ngx_coord_endpoint_t       endpoint;      /* first: read as its pointer */
     u_char                    *file;
     ngx_uint_t                 line;
     unsigned                   tls:1;         /* rediss:// */
+    unsigned                   no_port:1;     /* that of its kind */
 } ngx_http_coord_server_conf_t;
 
 
@@ -43,7 +44,8 @@ typedef struct {
     ngx_coord_store_t          store;         /* first: read as its pointer */
     ngx_coord_store_redis_t    redis;         /* store.data */
     ngx_array_t                servers;       /* of the next, as pointers */
-    ngx_coord_auth_t     auth;          /* "username", "password_file" */
+    ngx_coord_auth_t           auth;          /* "username", .. */
+    ngx_coord_auth_t           sentinel;      /* "sentinel_username", .. */
     ngx_http_coord_store_tls_t  tls;
 } ngx_http_coord_store_conf_t;
 
@@ -60,6 +62,15 @@ char *ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
  */
 char *ngx_http_coord_store_servers(ngx_conf_t *cf,
     ngx_http_coord_store_conf_t *scf);
+
+
+/* --- ngx_http_coord_store_hide.c --- */
+
+/*
+ * Blots the password of the line that is being read out of what "nginx -T"
+ * prints; data is between ':' and '@'.
+ */
+void ngx_http_coord_store_hide(ngx_conf_t *cf, u_char *data, size_t len);
 
 
 /* --- ngx_http_coord_store_tls.c --- */

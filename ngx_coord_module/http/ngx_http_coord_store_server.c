@@ -11,6 +11,7 @@
 
 
 #define NGX_HTTP_COORD_RESOLVER_TIMEOUT  30000
+#define NGX_HTTP_COORD_SENTINEL_PORT     26379
 
 #define NGX_HTTP_COORD_NOT_UPSTREAM                                           \
     ", a store does not use \"upstream\" of that name, "                      \
@@ -23,8 +24,8 @@ static ngx_int_t ngx_http_coord_url_tcp(ngx_conf_t *cf,
 static ngx_int_t ngx_http_coord_url_host(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server,
     ngx_str_t *host);
-static ngx_int_t ngx_http_coord_url_addr(ngx_conf_t *cf,
-    ngx_coord_endpoint_t *endpoint, ngx_addr_t *addr);
+static ngx_int_t ngx_http_coord_server_addr(ngx_conf_t *cf,
+    ngx_http_coord_server_conf_t *server, ngx_coord_store_conf_t *conf);
 static ngx_int_t ngx_http_coord_resolve(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server);
 static ngx_uint_t ngx_http_coord_is_upstream(ngx_conf_t *cf, ngx_str_t *host);
@@ -38,12 +39,15 @@ static ngx_int_t ngx_http_coord_url_db(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *db);
 static ngx_int_t ngx_http_coord_unescape(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *dst, u_char *data, size_t len);
-static void ngx_http_coord_hide(ngx_conf_t *cf, u_char *data, size_t len);
-static size_t ngx_http_coord_quoted(u_char *p, u_char *last, u_char *data,
-    size_t len);
 static void ngx_http_coord_servers_auth(ngx_http_coord_store_conf_t *scf);
+static char *ngx_http_coord_servers_tls(ngx_conf_t *cf,
+    ngx_http_coord_store_conf_t *scf, ngx_uint_t n);
 static ngx_int_t ngx_http_coord_server_resolve(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server);
+
+
+/* a line "server" without a user */
+static ngx_coord_auth_t  ngx_http_coord_nobody;
 
 
 char *
@@ -68,7 +72,7 @@ ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
 
     server->file = cf->conf_file->file.name.data;
     server->line = cf->conf_file->line;
-    server->endpoint.auth = &scf->auth;
+    server->endpoint.auth = &ngx_http_coord_nobody;
 
     if (ngx_http_coord_param(&value[1], "redis://", &rest)) {
         rc = ngx_http_coord_url_tcp(cf, store, server, &rest);
@@ -147,7 +151,6 @@ ngx_http_coord_url_host(ngx_conf_t *cf, ngx_coord_store_t *store,
     u_char                      *p;
     ngx_str_t                    name;
     ngx_url_t                    u;
-    ngx_addr_t                   addr;
     ngx_coord_endpoint_t  *endpoint;
 
     endpoint = &server->endpoint;
@@ -175,8 +178,7 @@ ngx_http_coord_url_host(ngx_conf_t *cf, ngx_coord_store_t *store,
     }
 
     endpoint->port = u.port;
-    endpoint->named = (ngx_parse_addr(cf->pool, &addr, name.data, name.len)
-                       != NGX_OK);
+    server->no_port = u.no_port;
 
     p = ngx_pnalloc(cf->pool, name.len + 1);
     if (p == NULL) {
@@ -189,39 +191,48 @@ ngx_http_coord_url_host(ngx_conf_t *cf, ngx_coord_store_t *store,
     p = ngx_cpymem(p, name.data, name.len);
     *p = '\0';
 
-    if (endpoint->named) {
-
-        /* maybe by a resolver, see ngx_http_coord_stores_resolve() */
-
-        return NGX_OK;
-    }
-
-    ngx_inet_set_port(addr.sockaddr, u.port);
-
-    return ngx_http_coord_url_addr(cf, endpoint, &addr);
+    return NGX_OK;
 }
 
 
-/* an address needs no looking up */
+/* an address needs no looking up; a name may be for the resolver */
 
 static ngx_int_t
-ngx_http_coord_url_addr(ngx_conf_t *cf, ngx_coord_endpoint_t *endpoint,
-    ngx_addr_t *addr)
+ngx_http_coord_server_addr(ngx_conf_t *cf,
+    ngx_http_coord_server_conf_t *server, ngx_coord_store_conf_t *conf)
 {
-    u_char  *p;
+    u_char                *text;
+    ngx_addr_t            *addr;
+    ngx_sockaddr_t        *sa;
+    ngx_coord_endpoint_t  *endpoint;
 
-    p = ngx_pnalloc(cf->pool, NGX_SOCKADDR_STRLEN);
-    endpoint->addrs = ngx_palloc(cf->pool, sizeof(ngx_addr_t));
+    endpoint = &server->endpoint;
 
-    if (p == NULL || endpoint->addrs == NULL) {
+    if (endpoint->host.len == 0) {
+        return NGX_OK;
+    }
+
+    if (server->no_port && conf->mode == NGX_COORD_MODE_SENTINEL) {
+        endpoint->port = NGX_HTTP_COORD_SENTINEL_PORT;
+    }
+
+    addr = ngx_palloc(cf->pool, sizeof(ngx_addr_t));
+    sa = ngx_palloc(cf->pool, sizeof(ngx_sockaddr_t));
+    text = ngx_pnalloc(cf->pool, NGX_SOCKADDR_STRLEN);
+
+    if (addr == NULL || sa == NULL || text == NULL) {
         return NGX_ERROR;
     }
 
-    addr->name.data = p;
-    addr->name.len = ngx_sock_ntop(addr->sockaddr, addr->socklen, p,
-                                   NGX_SOCKADDR_STRLEN, 1);
+    if (ngx_coord_endpoint_addr(&endpoint->host, endpoint->port, sa, text,
+                                addr)
+        != NGX_OK)
+    {
+        endpoint->named = 1;
+        return NGX_OK;
+    }
 
-    endpoint->addrs[0] = *addr;
+    endpoint->addrs = addr;
     endpoint->naddrs = 1;
 
     return NGX_OK;
@@ -364,7 +375,7 @@ ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
 
     p++;
 
-    ngx_http_coord_hide(cf, p, last - p);
+    ngx_http_coord_store_hide(cf, p, last - p);
 
     return ngx_http_coord_unescape(cf, store, &auth->password, p, last - p);
 }
@@ -422,97 +433,6 @@ ngx_http_coord_unescape(ngx_conf_t *cf, ngx_coord_store_t *store,
 }
 
 
-/*
- * Blots the password of the line that is being read out of what "nginx -T"
- * prints; data is between ':' and '@'.
- */
-
-static void
-ngx_http_coord_hide(ngx_conf_t *cf, u_char *data, size_t len)
-{
-    u_char     *p, *last;
-    size_t      n;
-    ngx_buf_t  *b, *dump;
-
-    b = cf->conf_file->buffer;
-    dump = cf->conf_file->dump;
-
-    if (dump == NULL) {
-        return;
-    }
-
-    /* the file up to and including the line */
-
-    last = dump->last - (b->last - b->pos);
-
-    for (p = last; p > dump->start; /* void */ ) {
-        p--;
-
-        n = ngx_http_coord_quoted(p, last, data - 1, len + 2);
-
-        if (n) {
-            ngx_memset(p + 1, '*', n - 2);
-            return;
-        }
-    }
-}
-
-
-/* the length of data as it is written at p in a configuration; 0: it is not */
-
-static size_t
-ngx_http_coord_quoted(u_char *p, u_char *last, u_char *data, size_t len)
-{
-    u_char   ch;
-    u_char  *start;
-
-    for (start = p; len; len--) {
-
-        if (p == last) {
-            return 0;
-        }
-
-        ch = *p++;
-
-        if (ch == '\\' && p < last) {
-
-            switch (*p) {
-
-            case '"':
-            case '\'':
-            case '\\':
-                ch = *p++;
-                break;
-
-            case 't':
-                ch = '\t';
-                p++;
-                break;
-
-            case 'r':
-                ch = CR;
-                p++;
-                break;
-
-            case 'n':
-                ch = LF;
-                p++;
-                break;
-
-            default:
-                break;
-            }
-        }
-
-        if (ch != *data++) {
-            return 0;
-        }
-    }
-
-    return p - start;
-}
-
-
 char *
 ngx_http_coord_store_servers(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
 {
@@ -543,9 +463,19 @@ ngx_http_coord_store_servers(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
         return NGX_CONF_ERROR;
     }
 
+    for (i = 0, tls = 0; i < scf->servers.nelts; i++) {
+        tls += servers[i]->tls;
+
+        if (ngx_http_coord_server_addr(cf, servers[i], conf) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
     ngx_http_coord_servers_auth(scf);
 
-    if (scf->auth.username.len && scf->auth.password.len == 0) {
+    if ((scf->auth.username.len && scf->auth.password.len == 0)
+        || (scf->sentinel.username.len && scf->sentinel.password.len == 0))
+    {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "store \"%V\" has a user name but no password: "
                            "\"password_file\" is missing", &store->name);
@@ -555,26 +485,40 @@ ngx_http_coord_store_servers(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
     conf->auth = &scf->auth;
     conf->servers = &scf->servers;
 
-    for (i = 0, tls = 0; i < scf->servers.nelts; i++) {
-        tls += servers[i]->tls;
-    }
+    return ngx_http_coord_servers_tls(cf, scf, tls);
+}
 
-    if (tls == 0) {
+
+/* n: of the servers are "rediss://" */
+
+static char *
+ngx_http_coord_servers_tls(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf,
+    ngx_uint_t n)
+{
+    ngx_str_t                      *name;
+    ngx_uint_t                      i;
+    ngx_coord_store_conf_t         *conf;
+    ngx_http_coord_server_conf_t  **servers;
+
+    name = &scf->store.name;
+    conf = &scf->redis.conf;
+    servers = scf->servers.elts;
+
+    if (n == 0) {
 
         if (scf->tls.used) {
             ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                                "store \"%V\" has \"ssl_...\" but no "
-                               "\"rediss://\": it is used without TLS",
-                               &store->name);
+                               "\"rediss://\": it is used without TLS", name);
         }
 
         return NGX_CONF_OK;
     }
 
-    if (tls != scf->servers.nelts) {
+    if (n != scf->servers.nelts) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "the servers of store \"%V\" must all be "
-                           "\"rediss://\", or none of them", &store->name);
+                           "\"rediss://\", or none of them", name);
         return NGX_CONF_ERROR;
     }
 
@@ -591,29 +535,35 @@ ngx_http_coord_store_servers(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
 }
 
 
-/* what stands in the URL holds where no line of its own says otherwise */
+/*
+ * What stands in the URL holds where no line of its own says otherwise.  The
+ * URL of a sentinel has the user of the sentinel.
+ */
 
 static void
 ngx_http_coord_servers_auth(ngx_http_coord_store_conf_t *scf)
 {
     ngx_uint_t                      i;
-    ngx_coord_auth_t         *auth;
+    ngx_coord_auth_t               *auth, *own;
     ngx_http_coord_server_conf_t  **servers;
 
     servers = scf->servers.elts;
 
+    auth = scf->redis.conf.mode == NGX_COORD_MODE_SENTINEL ? &scf->sentinel
+                                                           : &scf->auth;
+
     for (i = 0; i < scf->servers.nelts; i++) {
-        auth = servers[i]->endpoint.auth;
+        own = servers[i]->endpoint.auth;
 
-        if (scf->auth.username.len == 0) {
-            scf->auth.username = auth->username;
+        if (auth->username.len == 0) {
+            auth->username = own->username;
         }
 
-        if (scf->auth.password.len == 0) {
-            scf->auth.password = auth->password;
+        if (auth->password.len == 0) {
+            auth->password = own->password;
         }
 
-        servers[i]->endpoint.auth = &scf->auth;
+        servers[i]->endpoint.auth = auth;
     }
 }
 

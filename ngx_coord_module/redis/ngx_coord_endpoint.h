@@ -49,6 +49,13 @@ typedef struct {
 
 
 /*
+ * Makes the address of a host that is one, with sa and NGX_SOCKADDR_STRLEN
+ * bytes of text as memory.  NGX_DECLINED: host is no address.
+ */
+ngx_int_t ngx_coord_endpoint_addr(ngx_str_t *host, in_port_t port,
+    ngx_sockaddr_t *sa, u_char *text, ngx_addr_t *addr);
+
+/*
  * Reads the first line of a file into buf, *len bytes.  NGX_DECLINED: it is
  * empty or longer than size; NGX_ERROR: see ngx_errno.
  */

@@ -39,6 +39,18 @@ ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
         return redis;
     }
 
+    if (conf->mode == NGX_COORD_MODE_SENTINEL) {
+        redis->sentinel = ngx_coord_redis_sentinel_create(redis);
+
+        if (redis->sentinel == NULL) {
+            ngx_coord_redis_destroy(redis);
+            return NULL;
+        }
+
+        redis->find = ngx_coord_redis_sentinel_find;
+        redis->distrust = ngx_coord_redis_sentinel_distrust;
+    }
+
     for (lane = 0; lane < NGX_COORD_LANE_MAX; lane++) {
 
         if (ngx_coord_redis_node_init(redis, redis->nodes, lane,
@@ -71,6 +83,10 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 
     for (lane = 0; lane < NGX_COORD_LANE_MAX; lane++) {
         ngx_coord_redis_node_destroy(&redis->nodes[lane]);
+    }
+
+    if (redis->sentinel != NULL) {
+        ngx_coord_redis_sentinel_destroy(redis->sentinel);
     }
 
     endpoints = redis->conf->servers->elts;

@@ -15,10 +15,12 @@
  *   ngx_coord_redis_health.c  breaker, server clock
  *   ngx_coord_redis_conn.c    socket, states, back-off
  *   ngx_coord_redis_lookup.c  addresses of a name
+ *   ngx_coord_redis_sentinel.c  who the master is
  *   ngx_coord_redis_tls.c     TLS of a connection
  *   ngx_coord_redis_auth.c    passwords that are rotated
  *   ngx_coord_redis_log.c     what a connection logs
- *   ngx_coord_redis_io.c      handshake, reading, writing
+ *   ngx_coord_redis_hello.c   the handshake
+ *   ngx_coord_redis_io.c      reading, writing
  *   ngx_coord_redis_reply.c   error-reply classes, checking a transaction
  *   ngx_coord_redis_sub.c     the subscriber connection
  *   ngx_coord_redis_channel.c its channels that come and go

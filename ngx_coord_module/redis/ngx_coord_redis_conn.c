@@ -11,6 +11,7 @@
 
 #define NGX_COORD_CONN_BACKOFF       50       /* milliseconds */
 #define NGX_COORD_CONN_BACKOFF_MAX   2000
+#define NGX_COORD_CONN_BACKOFF_FIND  500      /* there may be a new master */
 #define NGX_COORD_CONN_BACKOFF_AUTH  10000
 #define NGX_COORD_CONN_DENIED        1000     /* looks for a new password */
 #define NGX_COORD_CONN_STABLE        2000     /* lived so long: no back-off */
@@ -18,6 +19,7 @@
 
 static void ngx_coord_redis_conn_timer(ngx_event_t *ev);
 static ngx_uint_t ngx_coord_redis_conn_due(ngx_coord_redis_conn_t *conn);
+static void ngx_coord_redis_conn_locate(ngx_coord_redis_conn_t *conn);
 static void ngx_coord_redis_conn_connecting(ngx_coord_redis_conn_t *conn);
 static void ngx_coord_redis_conn_try(ngx_coord_redis_conn_t *conn);
 static ngx_int_t ngx_coord_redis_conn_open(ngx_coord_redis_conn_t *conn,
@@ -56,8 +58,10 @@ ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
      *     conn->out = NULL;
      */
 
+    conn->redis = redis;
     conn->conf = redis->conf;
     conn->endpoint = endpoint;
+    conn->located = (endpoint == NULL);
     conn->limits = &redis->limits;
     conn->actions = actions;
     conn->data = data;
@@ -126,6 +130,10 @@ ngx_coord_redis_conn_destroy(ngx_coord_redis_conn_t *conn)
 
     if (conn->resolved != NULL) {
         ngx_free(conn->resolved);
+    }
+
+    if (conn->member.next != NULL) {
+        ngx_queue_remove(&conn->member);
     }
 
     ngx_free(conn);
@@ -211,6 +219,59 @@ ngx_coord_redis_conn_start(ngx_coord_redis_conn_t *conn)
     ngx_log_debug1(NGX_LOG_DEBUG_CORE, &conn->log, 0,
                    "coord redis: attempt %ui", conn->attempts + 1);
 
+    if (conn->located) {
+        conn->state = NGX_COORD_CONN_FINDING;
+        conn->redis->find(conn);
+        return;
+    }
+
+    ngx_coord_redis_conn_locate(conn);
+}
+
+
+void
+ngx_coord_redis_conn_again(ngx_coord_redis_conn_t *conn)
+{
+    if (conn->state <= NGX_COORD_CONN_STARTING) {
+        ngx_coord_timer_stop(&conn->timer);
+        ngx_coord_redis_conn_start(conn);
+    }
+}
+
+
+void
+ngx_coord_redis_conn_soon(ngx_coord_redis_conn_t *conn)
+{
+    conn->attempts = 0;
+    conn->retry_at = ngx_current_msec;
+
+    if (conn->state == NGX_COORD_CONN_DISCONNECTED
+        && !ngx_exiting && !ngx_terminate)
+    {
+        ngx_coord_timer_start(&conn->timer, ngx_random() % 10);
+    }
+}
+
+
+void
+ngx_coord_redis_conn_found(ngx_coord_redis_conn_t *conn,
+    ngx_coord_endpoint_t *endpoint)
+{
+    if (endpoint == NULL) {
+        ngx_coord_redis_conn_close(conn, NGX_COORD_FAIL_CONNECT);
+        return;
+    }
+
+    ngx_coord_redis_conn_move(conn, endpoint);
+    ngx_coord_redis_conn_locate(conn);
+}
+
+
+/* from a name to addresses */
+
+static void
+ngx_coord_redis_conn_locate(ngx_coord_redis_conn_t *conn)
+{
     if (conn->conf->resolver != NULL && conn->endpoint->named) {
         conn->state = NGX_COORD_CONN_RESOLVING;
 
@@ -520,6 +581,11 @@ ngx_coord_redis_conn_drop(ngx_coord_redis_conn_t *conn)
         conn->resolving = NULL;
     }
 
+    if (conn->wait.next != NULL) {
+        ngx_queue_remove(&conn->wait);
+        conn->wait.next = NULL;
+    }
+
     ngx_coord_timer_stop(&conn->timer);
 
     if (conn->flush.posted) {
@@ -567,7 +633,7 @@ static void
 ngx_coord_redis_conn_backoff(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_uint_t ready)
 {
-    ngx_msec_t  delay;
+    ngx_msec_t  delay, most;
 
     if (ready && ngx_current_msec - conn->since > NGX_COORD_CONN_STABLE) {
         conn->attempts = 0;
@@ -587,13 +653,15 @@ ngx_coord_redis_conn_backoff(ngx_coord_redis_conn_t *conn,
     } else {
         delay = NGX_COORD_CONN_BACKOFF << ngx_min(conn->attempts, 6);
         delay = delay / 2 + ngx_random() % delay;
-        delay = ngx_min(delay, NGX_COORD_CONN_BACKOFF_MAX);
+        most = conn->located ? NGX_COORD_CONN_BACKOFF_FIND
+                             : NGX_COORD_CONN_BACKOFF_MAX;
+        delay = ngx_min(delay, most);
     }
 
     conn->attempts++;
     conn->retry_at = ngx_current_msec + delay;
 
-    if (!ngx_exiting && !ngx_terminate) {
+    if (!conn->on_demand && !ngx_exiting && !ngx_terminate) {
         ngx_coord_timer_start(&conn->timer,
                               conn->denied ? NGX_COORD_CONN_DENIED : delay);
     }

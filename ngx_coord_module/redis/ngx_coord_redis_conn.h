@@ -30,12 +30,14 @@ typedef struct ngx_coord_redis_conn_s   ngx_coord_redis_conn_t;
 typedef struct ngx_coord_redis_node_s   ngx_coord_redis_node_t;
 typedef struct ngx_coord_redis_sub_s    ngx_coord_redis_sub_t;
 typedef struct ngx_coord_redis_cluster_s  ngx_coord_redis_cluster_t;
+typedef struct ngx_coord_redis_sentinel_s  ngx_coord_redis_sentinel_t;
 
 
 typedef enum {
     NGX_COORD_CONN_UNUSED = 0,        /* until it is asked for */
     NGX_COORD_CONN_DISCONNECTED,      /* the timer starts the next attempt */
     NGX_COORD_CONN_STARTING,          /* it does so at once */
+    NGX_COORD_CONN_FINDING,           /* sentinels are asked for the master */
     NGX_COORD_CONN_RESOLVING,         /* the timer ends the attempt ... */
     NGX_COORD_CONN_CONNECTING,
     NGX_COORD_CONN_SECURING,          /* TLS: nothing of ours is sent */
@@ -57,6 +59,7 @@ typedef enum {
     NGX_COORD_STEP_SELECT,
     NGX_COORD_STEP_NAME,
     NGX_COORD_STEP_VERSION,
+    NGX_COORD_STEP_ROLE,
     NGX_COORD_STEP_TIME,
     NGX_COORD_STEP_DONE
 } ngx_coord_conn_step_e;
@@ -68,7 +71,10 @@ typedef enum {
  */
 
 typedef struct {
-    /* the handshake is done; value: the reply to TIME; start: when sent */
+    /*
+     * The handshake is done; value: the reply to its question, TIME or, of a
+     * sentinel, an address; start: when sent.
+     */
     void                     (*ready)(ngx_coord_redis_conn_t *conn,
                                       ngx_coord_resp_value_t *value,
                                       ngx_coord_nsec_t start);
@@ -96,6 +102,7 @@ typedef void (*ngx_coord_conn_secured_pt)(ngx_coord_redis_conn_t *conn,
 
 
 struct ngx_coord_redis_conn_s {
+    ngx_coord_redis_t         *redis;
     ngx_coord_redis_conf_t    *conf;
     ngx_coord_endpoint_t  *endpoint;
     const ngx_coord_conn_actions_t  *actions;
@@ -142,6 +149,13 @@ struct ngx_coord_redis_conn_s {
     ngx_msec_t                 failed;        /* when, since it was ready */
     ngx_uint_t                 again;         /* level of a line at its end */
 
+    /* of ngx_coord_redis_sentinel_t; next is NULL: in none */
+    ngx_queue_t                wait;
+    ngx_queue_t                member;
+
+    unsigned                   located:1;     /* endpoint: whoever is master */
+    unsigned                   sentinel:1;    /* the server is one */
+    unsigned                   on_demand:1;   /* its owner starts attempts */
     unsigned                   denied:1;      /* by its password, at last */
     unsigned                   gathering:1;   /* some replies of several */
 };
@@ -232,19 +246,26 @@ struct ngx_coord_redis_s {
     ngx_coord_redis_cluster_t *cluster;       /* in place of it; or NULL */
     const ngx_coord_redis_routing_t  *routing;  /* NULL: one server */
     ngx_coord_redis_sub_t     *sub;           /* NULL: not subscribed */
+
+    /* who knows the master; NULL: the servers are known */
+    ngx_coord_redis_sentinel_t  *sentinel;
+    ngx_coord_conn_handler_pt  find;          /* conn_found() will be called */
+    ngx_coord_conn_handler_pt  distrust;      /* it is no master */
+    time_t                     switched;      /* at last; 0: never */
 };
 
 
-/* the endpoint of the first line "server" */
+/* the endpoint of the first line "server"; NULL: sentinels know it */
 #define ngx_coord_redis_first(conf)                                           \
-    (((ngx_coord_endpoint_t **) (conf)->servers->elts)[0])
+    ((conf)->mode == NGX_COORD_MODE_SENTINEL                                  \
+     ? NULL : ((ngx_coord_endpoint_t **) (conf)->servers->elts)[0])
 
 
 /* ngx_coord_redis_conn.c */
 
 /*
- * Creates a connection to an endpoint, which must outlive it; the owner starts
- * it.  NULL: no memory.
+ * Creates a connection to an endpoint, which must outlive it, or, with NULL, to
+ * the master that the sentinels name; the owner starts it.  NULL: no memory.
  */
 ngx_coord_redis_conn_t *ngx_coord_redis_conn_create(ngx_coord_redis_t *redis,
     ngx_coord_endpoint_t *endpoint,
@@ -273,6 +294,17 @@ void ngx_coord_redis_conn_move(ngx_coord_redis_conn_t *conn,
  * within the actions.
  */
 void ngx_coord_redis_conn_rest(ngx_coord_redis_conn_t *conn, ngx_msec_t until);
+
+/* starts an attempt now, if there is none and no connection */
+void ngx_coord_redis_conn_again(ngx_coord_redis_conn_t *conn);
+
+/* the same, within milliseconds, and as if none had failed */
+void ngx_coord_redis_conn_soon(ngx_coord_redis_conn_t *conn);
+
+/* where an attempt in state FINDING goes on; NULL: nobody knows, it ends */
+void ngx_coord_redis_conn_found(ngx_coord_redis_conn_t *conn,
+    ngx_coord_endpoint_t *endpoint);
+
 
 /* sends what it can without waiting, closes quietly, frees */
 void ngx_coord_redis_conn_destroy(ngx_coord_redis_conn_t *conn);
@@ -351,6 +383,28 @@ void ngx_coord_redis_tls_forget(ngx_coord_endpoint_t *endpoint);
  * more.
  */
 ngx_str_t *ngx_coord_redis_tls_reason(ngx_coord_redis_conn_t *conn);
+
+
+/* ngx_coord_redis_hello.c */
+
+/* the bytes that the handshake may take, and its end, written at p */
+size_t ngx_coord_redis_conn_hello_size(ngx_coord_redis_conn_t *conn);
+u_char *ngx_coord_redis_conn_hello(ngx_coord_redis_conn_t *conn, u_char *p);
+
+/* the first step from the given one on that is taken with this server */
+ngx_coord_conn_step_e ngx_coord_redis_conn_step(ngx_coord_redis_conn_t *conn,
+    ngx_uint_t step);
+
+/* takes a reply: conn->step is the next one.  NONE, or why it ends here */
+ngx_coord_fail_e ngx_coord_redis_conn_greeted(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value);
+
+/*
+ * What ends the handshake, for owners that ask it again: the bytes that it may
+ * take, and the end of what was written at p.
+ */
+size_t ngx_coord_redis_question_size(ngx_coord_redis_conn_t *conn);
+u_char *ngx_coord_redis_question(ngx_coord_redis_conn_t *conn, u_char *p);
 
 
 /* ngx_coord_redis_io.c */
@@ -521,6 +575,27 @@ void ngx_coord_redis_clock_ask(ngx_coord_redis_node_t *node);
 /* the server's time, asked at start and received at end of our clock */
 void ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
     ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end);
+
+
+/* ngx_coord_redis_sentinel.c */
+
+/*
+ * Begins to know the master of a client in mode sentinel: redis->find and
+ * redis->distrust.  Its connections must end before it.  NULL: no memory.
+ */
+ngx_coord_redis_sentinel_t *ngx_coord_redis_sentinel_create(
+    ngx_coord_redis_t *redis);
+void ngx_coord_redis_sentinel_destroy(ngx_coord_redis_sentinel_t *sentinel);
+
+/* asks for the master; conn_found() is called, maybe before this returns */
+void ngx_coord_redis_sentinel_find(ngx_coord_redis_conn_t *conn);
+
+/* the server that was named is no master: another sentinel is asked next */
+void ngx_coord_redis_sentinel_distrust(ngx_coord_redis_conn_t *conn);
+
+/* the master, as far as is known; or NULL */
+ngx_coord_endpoint_t *ngx_coord_redis_sentinel_endpoint(
+    ngx_coord_redis_sentinel_t *sentinel);
 
 
 /* ngx_coord_redis_sub.c */

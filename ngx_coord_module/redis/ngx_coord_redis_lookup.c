@@ -2,7 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The addresses of an endpoint that is given by name.
+ * The addresses of an endpoint.
  */
 
 
@@ -120,4 +120,45 @@ ngx_coord_redis_conn_keep_addrs(ngx_coord_redis_conn_t *conn,
 
     conn->resolved = addrs;
     conn->nresolved = n;
+}
+
+
+ngx_int_t
+ngx_coord_endpoint_addr(ngx_str_t *host, in_port_t port, ngx_sockaddr_t *sa,
+    u_char *text, ngx_addr_t *addr)
+{
+    in_addr_t  inaddr;
+
+    ngx_memzero(sa, sizeof(ngx_sockaddr_t));
+
+    inaddr = ngx_inet_addr(host->data, host->len);
+
+    if (inaddr != INADDR_NONE) {
+        sa->sockaddr_in.sin_family = AF_INET;
+        sa->sockaddr_in.sin_addr.s_addr = inaddr;
+        addr->socklen = sizeof(struct sockaddr_in);
+
+#if (NGX_HAVE_INET6)
+
+    } else if (ngx_inet6_addr(host->data, host->len,
+                              sa->sockaddr_in6.sin6_addr.s6_addr)
+               == NGX_OK)
+    {
+        sa->sockaddr_in6.sin6_family = AF_INET6;
+        addr->socklen = sizeof(struct sockaddr_in6);
+
+#endif
+
+    } else {
+        return NGX_DECLINED;
+    }
+
+    addr->sockaddr = &sa->sockaddr;
+    ngx_inet_set_port(addr->sockaddr, port);
+
+    addr->name.data = text;
+    addr->name.len = ngx_sock_ntop(addr->sockaddr, addr->socklen, text,
+                                   NGX_SOCKADDR_STRLEN, 1);
+
+    return NGX_OK;
 }

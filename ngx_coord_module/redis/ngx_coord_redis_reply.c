@@ -23,6 +23,8 @@ static ngx_int_t ngx_coord_redis_check_bare(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t **error);
 static ngx_int_t ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *array);
+static ngx_uint_t ngx_coord_redis_tells(ngx_coord_redis_conf_t *conf,
+    ngx_str_t *text);
 static u_char *ngx_coord_redis_find(ngx_str_t *text, u_char *data,
     size_t len);
 static ngx_uint_t ngx_coord_redis_is_nonce(ngx_coord_redis_call_t *call,
@@ -107,7 +109,7 @@ ngx_coord_redis_error_text(ngx_coord_redis_conf_t *conf, u_char *buf,
     ngx_str_t *text)
 {
     u_char     *p;
-    ngx_str_t   s, *password;
+    ngx_str_t   s;
 
     s = *text;
 
@@ -117,11 +119,7 @@ ngx_coord_redis_error_text(ngx_coord_redis_conf_t *conf, u_char *buf,
         s.len = p - s.data;
     }
 
-    password = &conf->auth->password;
-
-    if (password->len
-        && ngx_coord_redis_find(&s, password->data, password->len))
-    {
+    if (ngx_coord_redis_tells(conf, &s)) {
         for (s.len = 0; s.len < text->len; s.len++) {
             if (s.data[s.len] < 'A' || s.data[s.len] > 'Z') {
                 break;
@@ -130,6 +128,33 @@ ngx_coord_redis_error_text(ngx_coord_redis_conf_t *conf, u_char *buf,
     }
 
     return ngx_coord_log_text(buf, &s);
+}
+
+
+/* 1 if there is a password of the store in a text */
+
+static ngx_uint_t
+ngx_coord_redis_tells(ngx_coord_redis_conf_t *conf, ngx_str_t *text)
+{
+    ngx_str_t              *password;
+    ngx_uint_t              i;
+    ngx_coord_endpoint_t  **endpoints;
+
+    endpoints = conf->servers->elts;
+
+    for (i = 0; i <= conf->servers->nelts; i++) {
+
+        password = i ? &endpoints[i - 1]->auth->password
+                     : &conf->auth->password;
+
+        if (password->len
+            && ngx_coord_redis_find(text, password->data, password->len))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

@@ -148,7 +148,8 @@ sub close {
 
 
 # start(conf lines ...): a server on a free loopback port, without
-# persistence, in a directory of its own.  When the process ends it is stopped
+# persistence, in a directory of its own; lines that begin with "--" are
+# arguments.  When the process ends it is stopped
 # and the directory removed, also that of a server that was stopped before.
 
 sub start {
@@ -169,6 +170,8 @@ sub start_in {
     my ($class, $dir, @conf) = @_;
 
     my $port = free_port();
+    my @args = grep { /^--/ } @conf;
+    @conf = grep { !/^--/ } @conf;
 
     open(my $fh, '>', "$dir/redis.conf") or die "$dir/redis.conf: $!";
     print $fh map { "$_\n" } 'bind 127.0.0.1', "port $port", "dir $dir",
@@ -176,7 +179,7 @@ sub start_in {
         'daemonize no', "logfile $dir/redis.log", @conf;
     CORE::close($fh) or die "$dir/redis.conf: $!";
 
-    my $self = bless { dir => $dir, port => $port, owner => $$,
+    my $self = bless { dir => $dir, port => $port, owner => $$, args => \@args,
                        socket => "$dir/redis.sock" }, 'Coord::Redis::Server';
     push @servers, $self;
     $self->run;
@@ -205,7 +208,7 @@ sub run {
     if ($pid == 0) {
         no warnings 'exec';
 
-        exec($_, "$self->{dir}/redis.conf")
+        exec($_, "$self->{dir}/redis.conf", @{$self->{args}})
             for $ENV{REDIS_SERVER} || ('redis-server', 'valkey-server');
         POSIX::_exit(127);
     }

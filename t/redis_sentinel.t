@@ -1,0 +1,192 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# Redis with sentinels: the master is found, lost, and found again.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Coord::Sentinel;
+use Time::HiRes qw(sleep time);
+
+my $t = Coord->new(time_limit => 240);
+my $s = Coord::Sentinel->start($t);
+
+$t->set(SENTINELS => $s->lines);
+
+my $conf = <<'EOF';
+    coord_store main { %%SENTINELS%% mode sentinel=mymaster; timeout 200ms;
+                       connect_timeout 500ms; }
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
+    coord_limit_conn_zone $arg_k zone=conn:1m;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { coord_limit_req zone=one burst=9 nodelay; empty_gif; }
+        location /conn { coord_limit_conn conn 1 wait=1s; empty_gif; }
+        location /closed { coord_limit_req zone=one on_failure=closed;
+                           empty_gif; }
+        location /health { coord_health; }
+    }
+EOF
+
+my @n = map { $t->node(name => "n$_", http => $conf)->start } 1, 2;
+
+sub decides {
+    my ($n) = @_;
+
+    return defined $n->get('/?k=' . rand)->header('RateLimit');
+}
+
+sub exact {
+    my ($name) = @_;
+
+    my %got;
+    my $k = rand;
+    $got{$_->status}++
+        for $t->parallel([ map { $n[$_ % 2]->req("/?k=$k") } 1 .. 40 ]);
+    is_deeply(\%got, { 200 => 10, 429 => 30 }, "$name: the limit is exact");
+}
+
+# until both nodes decide again; all answers meanwhile are answers
+
+my %seen;
+
+sub recovers {
+    my ($name, $since, $limit) = @_;
+
+    for my $n (@n) {
+        $t->wait_for(sub {
+            my $r = $n->get('/?k=' . rand);
+            $seen{$r->status}++;
+            return defined $r->header('RateLimit');
+        }, 15);
+    }
+
+    cmp_ok(time - $since, '<', $limit, "$name: decided again");
+}
+
+ok($t->wait_for(sub { decides($_) }, 10), 'the master is found') for @n;
+is($n[0]->get('/conn?k=1')->status, 200, 'and the connection for messages');
+exact('at first');
+
+my $clients = $s->master->connect->command('CLIENT', 'LIST');
+cmp_ok(scalar(() = $clients =~ /name=ngx_coord:main/g), '>=', 4,
+       'all are on the master');
+unlike($s->replica->connect->command('CLIENT', 'LIST'), qr/name=ngx_coord/,
+       'none is on the replica');
+
+
+# the master is killed under load
+
+my $old = $s->master;
+my $new = $s->replica;
+
+$old->stop('KILL');
+
+my $promoted;
+my $began = time;
+while (time - $began < 20 && !$promoted) {
+    $seen{$n[$_]->get('/?k=' . rand)->status}++ for 0, 1;
+    my $role = eval { $new->connect->command('ROLE')->[0] } || '';
+    $promoted = time if $role eq 'master';
+}
+
+ok($promoted, 'the replica is promoted');
+recovers('killed', $promoted, 2);
+exact('on the new master');
+ok($s->failed_over(20), 'all sentinels have agreed');
+like($_->log, qr/\[warn\].*the master is 127\.0\.0\.1:$new->{port} now/,
+     'the log tells of it') for @n;
+
+
+# the old one comes back as a replica, and is promoted by hand, under load
+
+$old->run;
+ok($t->wait_for(sub { $old->connect->command('INFO', 'replication')
+                          =~ /role:slave.*master_link_status:up/s }, 30),
+   'the old one is a replica now');
+ok($t->wait_for(sub { $s->known }, 30), 'which the sentinels know');
+exact('still on the new one');
+
+is($s->{sentinels}[0]->connect->command('SENTINEL', 'FAILOVER', 'mymaster'),
+   'OK', 'a failover by hand');
+undef $promoted;
+$began = time;
+while (time - $began < 20 && !$promoted) {
+    $seen{$n[$_]->get('/?k=' . rand)->status}++ for 0, 1;
+    $promoted = time if $old->connect->command('ROLE')->[0] eq 'master';
+}
+ok($promoted, 'is done');
+recovers('by hand', $promoted, 2);
+exact('after it');
+ok($s->failed_over(20), 'all sentinels have agreed');
+
+is_deeply(\%seen, { 200 => $seen{200} }, 'no request was lost');
+
+
+# demoted by somebody, with sentinels that still name it
+
+my ($master, $other) = ($s->master, $s->replica);
+is($master->{port}, $old->{port}, 'the sentinels name it');
+$master->connect->command('REPLICAOF', '127.0.0.1', $other->{port});
+
+ok($t->wait_for(sub { !decides($n[0]) }, 5), 'demoted: by on_failure');
+is($n[0]->get('/closed?k=1')->status, 503, 'closed as well');
+ok($n[0]->wait_log(qr/sentinels name a server that is no master but a: slave/,
+                   10), 'it is looked at before it is used');
+$began = time;
+$master->connect->command('REPLICAOF', 'NO', 'ONE');
+recovers('master again', $began, 3);
+
+
+# sentinels that die
+
+sub reconnected {
+    my ($name) = @_;
+
+    $s->{servers}[$_]->connect->command('CLIENT', 'KILL', 'TYPE', 'normal')
+        for 0, 1;
+    my $r = $t->wait_for(sub { decides($n[0]) && decides($n[1]) }, 8);
+    ok($r, $name);
+}
+
+$s->{sentinels}[0]->stop('KILL');
+reconnected('one sentinel is dead');
+$s->{sentinels}[1]->stop('KILL');
+reconnected('two are');
+kill 'STOP', $s->{sentinels}[2]{pid};
+reconnected('and the third is frozen');
+$s->{sentinels}[2]->stop('KILL');
+reconnected('all are dead: the last master serves');
+ok($n[0]->wait_log(qr/no sentinel answers; the last master: 127\.0\.0\.1/, 10),
+   'which is told');
+$_->run for @{$s->{sentinels}};
+reconnected('they are back');
+
+
+# configuration
+
+my $u = $t->node(name => 'u', http => <<'EOF')->start;
+    coord_store main { %%SENTINELS%% mode sentinel=nobody; timeout 200ms; }
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
+    server { listen 127.0.0.1:%%PORT%%;
+             location / { coord_limit_req zone=one; empty_gif; } }
+EOF
+
+ok($u->wait_log(qr/\[error\].*sentinels do not know a master: nobody/, 10),
+   'a name that no sentinel knows');
+is($u->get('/')->status, 200, 'is as if Redis were away');
+
+like($t->conf_error(http => 'coord_store s { server redis://127.0.0.1:1; '
+                            . 'mode sentinel=; }'),
+     qr/no name of a master/, 'the name is missing');
+is($t->conf_error(http => 'coord_store s { server redis://127.0.0.1; '
+                          . 'server redis://:p@127.0.0.2; '
+                          . 'mode sentinel=m; }'), '', 'good');
+
+done_testing();
