@@ -64,6 +64,9 @@ typedef struct {
     ngx_chain_t               *busy;
     ngx_uint_t                 nbufs;
 
+    ngx_chain_t               *tail;          /* what is held back */
+
+    unsigned                   held:1;
     unsigned                   upstream:1;    /* there it comes from */
     unsigned                   trailers:1;    /* may follow the body */
 } ngx_http_coord_capture_t;
@@ -102,9 +105,21 @@ ngx_int_t ngx_http_coord_capture_encode(ngx_http_request_t *r,
 ngx_int_t ngx_http_coord_capture_body(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_chain_t *in, ngx_chain_t **out);
 
-/* sends out and what waits; returns what a body filter returns */
+/*
+ * Sends out and what waits, unless it is held back; returns what a body filter
+ * returns.
+ */
 ngx_int_t ngx_http_coord_capture_send(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_chain_t *out);
+
+/*
+ * Holds back what is still to be sent of a response that is kept whole, until
+ * ngx_http_coord_capture_release(): the client is not to have the end of it
+ * before the caller says so.  Released from an event, not from a filter.
+ */
+void ngx_http_coord_capture_hold(ngx_http_coord_capture_t *capture);
+void ngx_http_coord_capture_release(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture);
 
 /* nobody reads what waits, or is still to come */
 void ngx_http_coord_capture_drop(ngx_http_request_t *r,

@@ -291,8 +291,33 @@ ngx_int_t
 ngx_http_coord_capture_send(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_chain_t *out)
 {
-    ngx_int_t   rc;
-    ngx_uint_t  passing;
+    ngx_int_t     rc;
+    ngx_uint_t    passing;
+    ngx_chain_t  *cl, **ll;
+
+    if (capture->held || capture->tail) {
+        for (ll = &capture->tail; *ll; ll = &(*ll)->next) { /* void */ }
+
+        for ( /* void */ ; out; out = cl) {
+            cl = out->next;
+            out->next = NULL;
+
+            *ll = out;
+            ll = &out->next;
+        }
+    }
+
+    if (capture->held) {
+        r->connection->buffered |= NGX_HTTP_COORD_BUFFERED;
+        return NGX_AGAIN;
+    }
+
+    if (capture->tail) {
+        r->connection->buffered &= ~NGX_HTTP_COORD_BUFFERED;
+
+        out = capture->tail;
+        capture->tail = NULL;
+    }
 
     rc = NGX_OK;
     passing = (capture->in || capture->busy);
@@ -306,6 +331,29 @@ ngx_http_coord_capture_send(ngx_http_request_t *r,
     }
 
     return rc;
+}
+
+
+void
+ngx_http_coord_capture_hold(ngx_http_coord_capture_t *capture)
+{
+    capture->held = 1;
+}
+
+
+void
+ngx_http_coord_capture_release(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture)
+{
+    ngx_event_t  *wev;
+
+    capture->held = 0;
+
+    wev = r->connection->write;
+
+    if (capture->tail && !wev->posted) {
+        ngx_post_event(wev, &ngx_posted_events);
+    }
 }
 
 
@@ -479,6 +527,8 @@ ngx_http_coord_capture_drop(ngx_http_request_t *r,
         capture->in = ln->next;
         ngx_free_chain(r->pool, ln);
     }
+
+    capture->tail = NULL;
 
     r->connection->buffered &= ~NGX_HTTP_COORD_BUFFERED;
 }

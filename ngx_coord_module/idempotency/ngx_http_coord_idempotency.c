@@ -561,6 +561,8 @@ ngx_http_coord_idempotency_end(ngx_http_coord_ctx_t *ctx, void *data)
                                == NGX_DECLINED ? NGX_DECLINED : NGX_ERROR);
     }
 
+    ngx_http_coord_run_leaves(run);
+
     ngx_coord_timer_stop(&run->timer);
 
     if (run->timer.event.posted) {

@@ -9,6 +9,7 @@
  *   ngx_http_coord_idempotency_conf.c      directives
  *   ngx_http_coord_idempotency_filter.c    what a response means
  *   ngx_http_coord_idempotency_request.c   key, scope, body, fingerprint
+ *   ngx_http_coord_idempotency_result.c    a result, on its way to the store
  *   ngx_http_coord_idempotency_run.c       a run, from its claim to its end
  *   ngx_http_coord_idempotency_set.c       arguments of the directives
  *   ngx_http_coord_idempotency_wait.c      asking again, waiting for a twin
@@ -144,6 +145,7 @@ typedef struct {
 
     ngx_coord_batch_t         *batch;         /* asked outside of the walk */
     ngx_coord_batch_t         *renewal;
+    ngx_coord_batch_t         *storing;       /* a large result, in flight */
     ngx_coord_timer_t          timer;         /* WAITING: ends it; HELD:
                                                * renews the lease */
     ngx_msec_t                 renewed;       /* when it was asked for */
@@ -271,6 +273,20 @@ ngx_int_t ngx_http_coord_idempotency_fingerprint(ngx_http_request_t *r,
  * taken out of it, and of a GET also the conditions.
  */
 void ngx_http_coord_idempotency_whole(ngx_http_request_t *r);
+
+
+/* --- ngx_http_coord_idempotency_result.c --- */
+
+/*
+ * Stores the captured response of a run by the last operation of batch, a
+ * COMPLETE, and holds back the end of a large one until the store has it.  The
+ * batch belongs to this function.
+ */
+void ngx_http_coord_run_store(ngx_http_coord_idempotency_t *run,
+    ngx_coord_batch_t *batch);
+
+/* the request is over, its result may still be on its way to the store */
+void ngx_http_coord_run_leaves(ngx_http_coord_idempotency_t *run);
 
 
 /* --- ngx_http_coord_idempotency_run.c --- */
