@@ -96,37 +96,81 @@ ngx_int_t
 ngx_http_coord_body_value(ngx_http_request_t *r, ngx_http_complex_value_t *cv,
     ngx_str_t *value)
 {
-    ngx_buf_t                 b;
-    ngx_int_t                 rc;
-    ngx_chain_t               cl;
-    ngx_http_request_body_t  *rb, saved;
+    ngx_int_t                    rc;
+    ngx_http_coord_body_shown_t  shown;
+
+    if (ngx_http_coord_body_show(r, &shown) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_http_complex_value(r, cv, value);
+
+    ngx_http_coord_body_hide(r, &shown);
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_http_coord_body_show(ngx_http_request_t *r,
+    ngx_http_coord_body_shown_t *shown)
+{
+    ngx_http_request_body_t  *rb;
+
+    shown->shown = 0;
 
     rb = r->request_body;
 
     if (rb == NULL || rb->temp_file == NULL || rb->bufs == NULL) {
-        return ngx_http_complex_value(r, cv, value);
+        return NGX_OK;
     }
 
     /* nginx has no value for a body in a file */
 
-    if (ngx_http_coord_body_load(r, &b) != NGX_OK) {
+    if (ngx_http_coord_body_load(r, &shown->buf) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    cl.buf = &b;
-    cl.next = NULL;
+    shown->cl.buf = &shown->buf;
+    shown->cl.next = NULL;
 
-    saved = *rb;
+    shown->saved = *rb;
+    shown->shown = 1;
 
     rb->temp_file = NULL;
-    rb->bufs = &cl;
+    rb->bufs = &shown->cl;
 
-    rc = ngx_http_complex_value(r, cv, value);
+    return NGX_OK;
+}
 
-    rb->temp_file = saved.temp_file;
-    rb->bufs = saved.bufs;
 
-    return rc;
+ngx_int_t
+ngx_http_coord_body_begin(ngx_http_request_t *r,
+    ngx_http_coord_body_shown_t *shown)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_http_coord_body_read(r);
+
+    if (rc == NGX_DECLINED) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "\"after_body\": the body was sent to an upstream "
+                      "without buffering, nothing is left of it");
+        return NGX_ERROR;
+    }
+
+    return (rc == NGX_OK) ? ngx_http_coord_body_show(r, shown) : rc;
+}
+
+
+void
+ngx_http_coord_body_hide(ngx_http_request_t *r,
+    ngx_http_coord_body_shown_t *shown)
+{
+    if (shown->shown) {
+        r->request_body->temp_file = shown->saved.temp_file;
+        r->request_body->bufs = shown->saved.bufs;
+    }
 }
 
 

@@ -35,6 +35,24 @@ typedef struct {
  */
 ngx_int_t ngx_http_coord_body_read(ngx_http_request_t *r);
 
+/* a body in a file, as it was before it was shown in memory */
+typedef struct {
+    ngx_http_request_body_t    saved;
+    ngx_chain_t                cl;
+    ngx_buf_t                  buf;
+    ngx_uint_t                 shown;
+} ngx_http_coord_body_shown_t;
+
+/*
+ * Has $request_body hold the body, which has been read, also where it lies in
+ * a file, until ngx_http_coord_body_hide().  NGX_ERROR: no memory, or the file
+ * cannot be read.
+ */
+ngx_int_t ngx_http_coord_body_show(ngx_http_request_t *r,
+    ngx_http_coord_body_shown_t *shown);
+void ngx_http_coord_body_hide(ngx_http_request_t *r,
+    ngx_http_coord_body_shown_t *shown);
+
 /*
  * A complex value that may use $request_body, which holds the body also where
  * it lies in a file.  NGX_ERROR: no memory, or the file cannot be read.
@@ -49,6 +67,13 @@ ngx_int_t ngx_http_coord_body_value(ngx_http_request_t *r,
  */
 ngx_int_t ngx_http_coord_body_digest(ngx_http_request_t *r,
     ngx_http_coord_body_t *body, off_t bytes);
+
+/*
+ * For begin() of a limit with "after_body": reads the body and shows it, and
+ * notes that in *shown.  NGX_OK, or what begin() has to return.
+ */
+ngx_int_t ngx_http_coord_body_begin(ngx_http_request_t *r,
+    ngx_http_coord_body_shown_t *shown);
 
 /* releases a digest that is not wanted any more */
 void ngx_http_coord_body_free(ngx_http_coord_body_t *body);

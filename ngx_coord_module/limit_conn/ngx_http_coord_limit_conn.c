@@ -7,6 +7,7 @@
  */
 
 
+#include "ngx_http_coord_body.h"
 #include "ngx_http_coord_limit_conn.h"
 #include "ngx_coord_parse.h"
 
@@ -20,6 +21,8 @@ typedef struct {
 
 static ngx_int_t ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_limit_conn_ask_all(ngx_http_request_t *r,
+    ngx_http_coord_limit_conn_state_t *state, ngx_array_t *limits);
 static ngx_int_t ngx_http_coord_limit_conn_ask(ngx_http_request_t *r,
     ngx_http_coord_limit_conn_state_t *state,
     ngx_http_coord_limit_conn_limit_t *limit);
@@ -112,12 +115,22 @@ static ngx_int_t
 ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
-    ngx_uint_t                          i;
+    ngx_int_t                           rc;
+    ngx_http_coord_body_shown_t         shown;
     ngx_http_coord_limit_conn_conf_t   *lccf;
-    ngx_http_coord_limit_conn_limit_t  *limits;
     ngx_http_coord_limit_conn_state_t  *state;
 
     lccf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_conn_module);
+
+    shown.shown = 0;
+
+    if (lccf->body && ctx->stage == NGX_HTTP_COORD_PRECONTENT) {
+        rc = ngx_http_coord_body_begin(r, &shown);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
 
     state = ngx_http_coord_limiter_create(r, ctx, &lccf->limiter,
                                     sizeof(ngx_http_coord_limit_conn_state_t));
@@ -136,15 +149,30 @@ ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
     state->leases.lost = ngx_http_coord_limit_conn_lost;
     state->leases.nowait = lccf->limiter.dry_run;
 
-    limits = lccf->limits.elts;
+    rc = ngx_http_coord_limit_conn_ask_all(r, state, &lccf->limits);
 
-    for (i = 0; i < lccf->limits.nelts; i++) {
+    ngx_http_coord_body_hide(r, &shown);
 
-        if (limits[i].stage != ctx->stage) {
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_conn_ask_all(ngx_http_request_t *r,
+    ngx_http_coord_limit_conn_state_t *state, ngx_array_t *limits)
+{
+    ngx_uint_t                          i;
+    ngx_http_coord_limit_conn_limit_t  *limit;
+
+    limit = limits->elts;
+
+    for (i = 0; i < limits->nelts; i++) {
+
+        if (limit[i].stage != state->limiter.ctx->stage) {
             continue;
         }
 
-        if (ngx_http_coord_limit_conn_ask(r, state, &limits[i]) == NGX_ERROR) {
+        if (ngx_http_coord_limit_conn_ask(r, state, &limit[i]) == NGX_ERROR) {
             return NGX_ERROR;
         }
     }

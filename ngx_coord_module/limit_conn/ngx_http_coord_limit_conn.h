@@ -19,12 +19,14 @@ typedef struct {
     ngx_http_complex_value_t          *number_value;  /* NULL: constant */
     ngx_uint_t                         number;
     ngx_http_coord_stage_e             stage;
+    unsigned                           body:1;        /* after_body */
 } ngx_http_coord_limit_conn_limit_t;
 
 
 typedef struct {
     ngx_http_coord_limiter_conf_t      limiter;
     ngx_array_t                        limits;
+    unsigned                           body:1;        /* a limit needs it */
 } ngx_http_coord_limit_conn_conf_t;
 
 

@@ -136,6 +136,8 @@ ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf, void *parent,
     limits = conf->limits.elts;
 
     for (i = 0; i < conf->limits.nelts; i++) {
+        conf->body |= limits[i].body;
+
         ngx_http_coord_feature_enable(cf, &ngx_http_coord_limit_conn_feature,
                                       limits[i].stage, inherited);
     }
@@ -302,10 +304,16 @@ ngx_http_coord_limit_conn_param(ngx_conf_t *cf,
         return NGX_OK;
     }
 
+    if (ngx_strcmp(value->data, "after_body") == 0) {
+        limit->stage = NGX_HTTP_COORD_PRECONTENT;
+        limit->body = 1;
+        return NGX_OK;
+    }
+
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", allowed are \"wait=\", "
-                       "\"queue=\", \"after_auth\" and \"on_failure=\"",
-                       value);
+                       "\"queue=\", \"after_auth\", \"after_body\" and "
+                       "\"on_failure=\"", value);
 
     return NGX_ERROR;
 }

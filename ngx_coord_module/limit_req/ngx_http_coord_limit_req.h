@@ -9,6 +9,7 @@
 
 
 #include "ngx_http_coord_limiter.h"
+#include "ngx_http_coord_body.h"
 #include "ngx_coord_parse.h"
 #include "ngx_coord_timer.h"
 #include "ngx_http_coord_api.h"
@@ -17,6 +18,7 @@
 /* coord_limit_req_zone: the data of an ngx_coord_zone_t */
 typedef struct {
     ngx_http_complex_value_t          *key;
+    ngx_str_t                          text;     /* of the key */
     ngx_http_complex_value_t          *rate;     /* NULL: quota is constant */
     ngx_coord_quota_t                  quota;
     const ngx_coord_op_type_t         *op;       /* the algorithm */
@@ -41,6 +43,7 @@ typedef enum {
 /* places that a request takes: a number, or what a value says */
 typedef struct {
     ngx_http_complex_value_t          *value;    /* NULL: constant */
+    ngx_str_t                          text;
     ngx_uint_t                         n;
     unsigned                           set:1;
 } ngx_http_coord_cost_t;
@@ -61,6 +64,7 @@ typedef struct {
     unsigned                           has_burst:1;
     unsigned                           has_delay:1;
     unsigned                           bytes:1;  /* qu="content-bytes" */
+    unsigned                           body:1;   /* after_body */
     u_char                            *file;
     ngx_uint_t                         line;
 } ngx_http_coord_limit_req_limit_t;
@@ -79,6 +83,7 @@ typedef struct {
     ngx_http_coord_limiter_conf_t      limiter;
     ngx_array_t                        limits;
     ngx_array_t                        holds;
+    unsigned                           body:1;   /* a limit needs it */
 } ngx_http_coord_limit_req_conf_t;
 
 
@@ -122,6 +127,16 @@ ngx_int_t ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
  */
 ngx_int_t ngx_http_coord_limit_req_cost(ngx_http_request_t *r,
     ngx_http_coord_cost_t *cost, ngx_coord_zone_t *zone, ngx_uint_t *n);
+
+
+/* --- ngx_http_coord_limit_req_lint.c --- */
+
+/* warns of what is allowed and will not do what it looks like */
+void ngx_http_coord_limit_req_lint(ngx_conf_t *cf,
+    ngx_http_coord_limit_req_limit_t *limit);
+
+/* the same of the key of a zone, which is declared here */
+void ngx_http_coord_limit_req_lint_key(ngx_conf_t *cf, ngx_str_t *key);
 
 
 /* --- ngx_http_coord_limit_req_zone.c, _hold.c: directives --- */

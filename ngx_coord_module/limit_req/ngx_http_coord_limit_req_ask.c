@@ -10,6 +10,8 @@
 #include "ngx_http_coord_limit_req.h"
 
 
+static ngx_int_t ngx_http_coord_limit_req_ask_all(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state, ngx_array_t *limits);
 static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_limit_t *limit);
@@ -31,12 +33,22 @@ ngx_int_t
 ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
-    ngx_uint_t                         i;
+    ngx_int_t                          rc;
+    ngx_http_coord_body_shown_t        shown;
     ngx_http_coord_limit_req_conf_t   *lrcf;
-    ngx_http_coord_limit_req_limit_t  *limits;
     ngx_http_coord_limit_req_state_t  *state;
 
     lrcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_req_module);
+
+    shown.shown = 0;
+
+    if (lrcf->body && ctx->stage == NGX_HTTP_COORD_PRECONTENT) {
+        rc = ngx_http_coord_body_begin(r, &shown);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
 
     state = ngx_http_coord_limiter_create(r, ctx, &lrcf->limiter,
                                      sizeof(ngx_http_coord_limit_req_state_t));
@@ -51,15 +63,30 @@ ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    limits = lrcf->limits.elts;
+    rc = ngx_http_coord_limit_req_ask_all(r, state, &lrcf->limits);
 
-    for (i = 0; i < lrcf->limits.nelts; i++) {
+    ngx_http_coord_body_hide(r, &shown);
 
-        if (limits[i].stage != ctx->stage) {
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_coord_limit_req_ask_all(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state, ngx_array_t *limits)
+{
+    ngx_uint_t                         i;
+    ngx_http_coord_limit_req_limit_t  *limit;
+
+    limit = limits->elts;
+
+    for (i = 0; i < limits->nelts; i++) {
+
+        if (limit[i].stage != state->limiter.ctx->stage) {
             continue;
         }
 
-        if (ngx_http_coord_limit_req_ask(r, state, &limits[i]) == NGX_ERROR) {
+        if (ngx_http_coord_limit_req_ask(r, state, &limit[i]) == NGX_ERROR) {
             return NGX_ERROR;
         }
     }

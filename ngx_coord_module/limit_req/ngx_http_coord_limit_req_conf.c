@@ -177,6 +177,12 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
         if (ngx_http_coord_limit_req_check(cf, &limits[i]) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
+
+        conf->body |= limits[i].body;
+
+        if (!inherited) {
+            ngx_http_coord_limit_req_lint(cf, &limits[i]);
+        }
     }
 
     if (conf->holds.elts == NULL) {
@@ -404,11 +410,17 @@ ngx_http_coord_limit_req_param(ngx_conf_t *cf,
         return NGX_OK;
     }
 
+    if (ngx_strcmp(value->data, "after_body") == 0) {
+        limit->stage = NGX_HTTP_COORD_PRECONTENT;
+        limit->body = 1;
+        return NGX_OK;
+    }
+
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", allowed are \"zone=\", "
                        "\"burst=\", \"nodelay\", \"delay=\", \"cost=\", "
-                       "\"reserve=\", \"charge=\", \"after_auth\" and "
-                       "\"on_failure=\"", value);
+                       "\"reserve=\", \"charge=\", \"after_auth\", "
+                       "\"after_body\" and \"on_failure=\"", value);
 
     return NGX_ERROR;
 }
@@ -445,6 +457,7 @@ ngx_http_coord_limit_req_places(ngx_conf_t *cf, ngx_http_coord_cost_t *cost,
     const char *name, ngx_str_t *value)
 {
     cost->set = 1;
+    cost->text = *value;
 
     if (ngx_http_script_variables_count(value)) {
         cost->value = ngx_http_coord_complex_value(cf, value);

@@ -81,11 +81,20 @@ ngx_http_coord_limit_req_settle(ngx_http_request_t *r,
     ngx_int_t                          rc;
     ngx_uint_t                         n;
     ngx_coord_op_t                     op;
+    ngx_http_coord_body_shown_t        shown;
     ngx_http_coord_limit_req_limit_t  *limit;
 
     limit = item->limit;
 
+    shown.shown = 0;
+
+    if (limit->body && ngx_http_coord_body_show(r, &shown) != NGX_OK) {
+        return;
+    }
+
     rc = ngx_http_coord_limit_req_cost(r, &limit->cost, limit->zone, &n);
+
+    ngx_http_coord_body_hide(r, &shown);
 
     if (limit->charge == NGX_HTTP_COORD_CHARGE_AFTER) {
 

@@ -85,6 +85,10 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     tz = 0;
 
+    lrz->text = value[1];
+
+    ngx_http_coord_limit_req_lint_key(cf, &value[1]);
+
     for (i = 2; i < cf->args->nelts; i++) {
         tz |= (ngx_strncmp(value[i].data, "tz=", 3) == 0);
 
