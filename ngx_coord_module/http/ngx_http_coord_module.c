@@ -11,6 +11,7 @@
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_client_net.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_coord_bus.h"
 #include "ngx_coord_fleet.h"
 #include "ngx_coord_probe.h"
 #include "ngx_coord_lease.h"
@@ -493,9 +494,11 @@ ngx_http_coord_exit_process(ngx_cycle_t *cycle)
     stores = mcf->stores.elts;
 
     for (i = 0; i < mcf->stores.nelts; i++) {
+        ngx_coord_bus_exit(stores[i]);
         ngx_coord_store_exit(stores[i]);
     }
 
+    ngx_coord_bus_exit(mcf->local);
     ngx_coord_store_exit(mcf->local);
 
     ngx_coord_fleet_stop();

@@ -158,7 +158,7 @@ void ngx_coord_bus_read_free(ngx_coord_bus_read_t *read);
 /* asks for the page behind read->after; not while one is under way */
 void ngx_coord_bus_read(ngx_coord_bus_read_t *read);
 
-/* worker end: what was not sent is given to the client once more */
+/* worker end, before the store's: what was not sent is given to the client */
 void ngx_coord_bus_exit(ngx_coord_store_t *store);
 
 

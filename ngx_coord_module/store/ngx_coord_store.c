@@ -9,7 +9,6 @@
 
 #include "ngx_coord_store.h"
 #include "ngx_coord_batch.h"
-#include "ngx_coord_bus.h"
 #include "ngx_coord_giveback.h"
 #include "ngx_coord_lease.h"
 #include "ngx_coord_lives.h"
@@ -118,7 +117,6 @@ ngx_coord_store_exit(ngx_coord_store_t *store)
     }
 
     ngx_coord_giveback_exit(store);
-    ngx_coord_bus_exit(store);
     ngx_coord_outage_stop(store);
 
     store->ending = 1;
