@@ -12,7 +12,8 @@
 # make test [TESTS=..] installs what is missing, builds, runs t/ with prove
 # make matrix [CELLS=..]  the same in minimal chroots of Debian releases and for
 #                      nginx source trees, see .ci/matrix
-# make demo            two nodes, one Redis, until Ctrl-C; DEMO_ONCE=1: a check
+# make demo            two nodes, one Redis, until Ctrl-C; DEMO_ONCE=1: a check;
+#                      TOPOLOGY=cluster: with a Redis Cluster
 # make bench           ratios against stock nginx in the same run
 # make fuzz            the decoder of stored records, a minute (clang)
 # make deb             build/deb/libnginx-mod-http-coord_*.deb, for the nginx of

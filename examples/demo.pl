@@ -3,7 +3,7 @@
 # Copyright (C) ngx_coord_module contributors
 
 # "make demo": two stock nginx nodes, one Redis and an origin on loopback, until
-# Ctrl-C.  With DEMO_ONCE=1 it runs the curl lines that it prints, checks what
+# Ctrl-C.  TOPOLOGY=cluster: three masters in place of it.  With DEMO_ONCE=1 it runs the curl lines that it prints, checks what
 # they say, and does the same on one node without a coord_store.
 
 use strict;
@@ -26,7 +26,18 @@ $SIG{INT} = $SIG{TERM} = sub { exit 0 } if !$once;
 
 my $conf = slurp("$FindBin::Bin/demo.conf");
 
-my $redis = $t->redis;
+my @redis;
+
+if (($ENV{TOPOLOGY} || '') eq 'cluster') {
+    require Coord::Cluster;
+
+    @redis = @{Coord::Cluster->start($t, masters => 3)->{servers}};
+    $conf =~ s/server +%%REDIS%%;/mode cluster; %%CLUSTER%%/;
+
+} else {
+    @redis = $t->redis;
+}
+
 $t->origin(default => sub {
     my ($req) = @_;
     return { body => "the origin answers request $req->{n}\n" };
@@ -84,8 +95,8 @@ sub usable {
 sub interactive {
     print "\n    node 1   $u1\n    node 2   $u2\n",
           "    status   ${u1}coord\n",
-          "    Redis    127.0.0.1:$redis->{port}",
-          "   redis-cli -p $redis->{port} monitor\n\n";
+          map({ "    Redis    127.0.0.1:$_->{port}"
+                . "   redis-cli -p $_->{port} monitor\n" } @redis), "\n";
 
     for my $line (@lines) {
         print "# $line->[0]\n$line->[1]\n\n";
@@ -107,7 +118,7 @@ sub once {
     my $n3 = $t->node(name => 'node3', workers => 2, conf => $local)->start;
 
     # nothing here may come from Redis
-    $redis->stop;
+    $_->stop for @redis;
 
     my $url = $n3->url;
 

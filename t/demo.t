@@ -17,4 +17,13 @@ my $out = `$^X -I $FindBin::Bin/lib $FindBin::Bin/../examples/demo.pl 2>&1`;
 is($?, 0, 'the demo as a check');
 like($out, qr/^demo: ok$/m, 'its lines') or diag($out);
 
+{
+    local $ENV{TOPOLOGY} = 'cluster';
+
+    $out = `$^X -I $FindBin::Bin/lib $FindBin::Bin/../examples/demo.pl 2>&1`;
+
+    is($?, 0, 'the demo with a cluster');
+    like($out, qr/^demo: ok$/m, 'its lines') or diag($out);
+}
+
 done_testing();

@@ -13,6 +13,7 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 use Coord::Cluster;
+use JSON::PP;
 use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
@@ -137,6 +138,38 @@ for my $server (@servers) {
 }
 
 
+# new workers know of no server yet: their first requests wait for the map
+
+for my $n (1 .. 3) {
+    $a->reload;
+
+    is_deeply(statuses($a->parallel(30, '/rate?k=rate' . $n)), { 429 => 30 },
+              'refused by new workers, too');
+}
+
+
+# what is told of it
+
+sub topology {
+    my ($node) = @_;
+
+    return decode_json($node->get('/health')->body)->{stores}[0];
+}
+
+my $told = topology($b);
+
+is($told->{state}, 'up', 'the store is up');
+is($told->{topology}{mode}, 'cluster', 'a cluster');
+is(scalar @{$told->{topology}{servers}}, 3, 'of three servers');
+is_deeply([ sort map { $_->{slots} }
+                                   @{$told->{topology}{servers}} ],
+          [ 5461, 5461, 5462 ], 'with their slots');
+is_deeply([ sort map { $_->{address} } @{$told->{topology}{servers}} ],
+          [ sort map { "127.0.0.1:$_->{port}" } @servers ], 'by address');
+is(scalar(grep { $_->{role} eq 'master' } @{$told->{topology}{servers}}), 3,
+   'masters');
+
+
 # places that are held, and what waits in line, on each of the servers
 
 for my $server (@servers) {
@@ -239,6 +272,14 @@ for my $server (1, 2) {
 }
 
 is($a->get("/rate?k=$key{0}")->status, 200, 'open') for 1 .. 8;
+
+ok($t->wait_for(sub {
+    my $told = topology($a);
+
+    return $told->{state} eq 'degraded'
+           && grep { $_->{state} eq 'down' && $_->{slots} }
+                   @{$told->{topology}{servers}};
+}, 10), 'the store is degraded, one server is down');
 
 
 done_testing();

@@ -11,6 +11,7 @@
  *   ngx_coord_redis_cluster.c asking for the map of a cluster, redirected calls
  *   ngx_coord_redis_map.c     the map of a cluster
  *   ngx_coord_redis_server.c  the servers of a cluster
+ *   ngx_coord_redis_topology.c what is told of them
  *   ngx_coord_redis_call.c    transactions, alone or shared, deadlines
  *   ngx_coord_redis_health.c  breaker, server clock
  *   ngx_coord_redis_conn.c    socket, states, back-off
@@ -35,6 +36,7 @@
 #include "ngx_coord_endpoint.h"
 #include "ngx_coord_resp.h"
 #include "ngx_coord_stats.h"
+#include "ngx_coord_topology.h"
 
 
 /* a message of the subscriber connection; data is valid during the call */
@@ -291,6 +293,13 @@ ngx_str_t ngx_coord_redis_error_text(ngx_coord_redis_conf_t *conf,
  * to be ahead of what the client is told.
  */
 void ngx_coord_redis_push(ngx_coord_redis_t *redis);
+
+/*
+ * The servers of a client that has several, as it sees them now; strings live
+ * in pool.  NGX_DECLINED: there is one server; NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_coord_redis_topology(ngx_coord_redis_t *redis, ngx_pool_t *pool,
+    ngx_coord_topology_t *topology);
 
 /* 1 if the connection is ready and the breaker closed */
 ngx_uint_t ngx_coord_redis_ready(ngx_coord_redis_t *redis);

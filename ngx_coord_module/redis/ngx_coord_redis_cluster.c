@@ -28,6 +28,8 @@ static void ngx_coord_redis_lobby_closed(ngx_coord_redis_conn_t *conn,
 static void ngx_coord_redis_lobby_timer(ngx_event_t *ev);
 static void ngx_coord_redis_lobby_next(ngx_coord_redis_cluster_t *cluster);
 
+static void ngx_coord_redis_cluster_up(ngx_coord_redis_cluster_t *cluster,
+    ngx_uint_t up);
 static void ngx_coord_redis_cluster_told(ngx_coord_redis_cluster_t *cluster);
 static void ngx_coord_redis_cluster_refresh(
     ngx_coord_redis_cluster_t *cluster);
@@ -125,6 +127,8 @@ ngx_coord_redis_cluster_destroy(ngx_coord_redis_t *redis)
 
     ngx_coord_timer_stop(&cluster->timer);
     ngx_coord_timer_stop(&cluster->retire);
+
+    ngx_coord_redis_cluster_up(cluster, 0);
 
     lobby = &cluster->lobby[NGX_COORD_LANE_DECISIONS];
 
@@ -319,7 +323,21 @@ ngx_coord_redis_lobby_closed(ngx_coord_redis_conn_t *conn,
     cluster->tries = cluster->nservers
                      + cluster->redis->conf->servers->nelts;
 
+    ngx_coord_redis_cluster_up(cluster, 0);
     ngx_coord_redis_node_closed(conn, failure, 0);
+}
+
+
+/* whether one of the servers has told the map when it was asked last */
+
+static void
+ngx_coord_redis_cluster_up(ngx_coord_redis_cluster_t *cluster, ngx_uint_t up)
+{
+    if (cluster->up != up) {
+        cluster->up = up;
+
+        (void) ngx_atomic_fetch_add(&cluster->redis->stats->up, up ? 1 : -1);
+    }
 }
 
 
@@ -379,9 +397,11 @@ ngx_coord_redis_cluster_told(ngx_coord_redis_cluster_t *cluster)
 
     lobby = &cluster->lobby[NGX_COORD_LANE_DECISIONS];
 
-    cluster->mapped = 1;
+    ngx_coord_redis_cluster_up(cluster, 1);
+
     cluster->stale = 0;
-    cluster->refreshed = ngx_current_msec;
+    cluster->refreshed = ngx_max(ngx_current_msec, 1);
+    cluster->refreshes++;
 
     if (lobby->breaker != NGX_COORD_BREAKER_CLOSED) {
         ngx_coord_redis_breaker_close(lobby, 0);
@@ -508,6 +528,8 @@ ngx_coord_redis_cluster_redirect(ngx_coord_redis_node_t *node,
     }
 
     target = ngx_coord_redis_cluster_target(node, call, &moved);
+
+    cluster->redirects++;
 
     call->hops++;
     call->ask = moved.ask;

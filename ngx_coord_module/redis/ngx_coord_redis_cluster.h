@@ -52,7 +52,10 @@ struct ngx_coord_redis_cluster_s {
     ngx_coord_timer_t          timer;
 
     ngx_msec_t                 asked;         /* when */
-    ngx_msec_t                 refreshed;
+    ngx_msec_t                 refreshed;     /* points in time; 0: never */
+    ngx_msec_t                 failover;
+    ngx_uint_t                 refreshes;
+    ngx_uint_t                 redirects;
     ngx_uint_t                 next;          /* who is asked next, */
     ngx_uint_t                 tries;         /* left in this round */
 
@@ -62,8 +65,8 @@ struct ngx_coord_redis_cluster_s {
     ngx_coord_timer_t          retire;
 
     ngx_coord_redis_server_t  *slots[NGX_COORD_SLOTS];
-    unsigned                   mapped:1;      /* there is a map */
-    unsigned                   stale:1;       /* and it is known to be old */
+    unsigned                   up:1;          /* a server has told it */
+    unsigned                   stale:1;       /* it is known to be old */
 };
 
 

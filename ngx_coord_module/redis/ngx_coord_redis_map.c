@@ -98,16 +98,18 @@ static void
 ngx_coord_redis_cluster_assign(ngx_coord_redis_cluster_t *cluster,
     ngx_coord_resp_value_t *reply, ngx_str_t *from)
 {
+    u_char                     named[NGX_COORD_SLOTS / 8];
     ngx_int_t                  i;
-    ngx_uint_t                 slot;
+    ngx_uint_t                 slot, lost;
     ngx_queue_t               *q, *next;
     ngx_coord_slot_node_t      node;
     ngx_coord_slot_range_t     range;
     ngx_coord_resp_value_t    *v;
-    ngx_coord_redis_server_t  *server;
+    ngx_coord_redis_server_t  *server, *before;
 
-    ngx_memzero(cluster->slots, sizeof(cluster->slots));
+    ngx_memzero(named, sizeof(named));
 
+    lost = 0;
     v = reply + 1;
 
     for (i = 0; i < reply->integer; i++, v += v->next) {
@@ -123,7 +125,31 @@ ngx_coord_redis_cluster_assign(ngx_coord_redis_cluster_t *cluster,
         server->nslots += range.last - range.first + 1;
 
         for (slot = range.first; slot <= range.last; slot++) {
+            before = cluster->slots[slot];
             cluster->slots[slot] = server;
+            named[slot / 8] |= (u_char) (1 << (slot % 8));
+
+            if (before && before != server
+                && before->nodes[NGX_COORD_LANE_DECISIONS].conn->failed)
+            {
+                lost = 1;
+            }
+        }
+    }
+
+    if (lost) {
+        cluster->failover = ngx_max(ngx_current_msec, 1);
+
+        ngx_log_error(NGX_LOG_NOTICE, cluster->redis->cycle->log, 0,
+                      "coord store \"%V\": slots of a lost server of the "
+                      "cluster have another one", &cluster->redis->conf->store);
+    }
+
+    /* those that the map does not name are nobody's */
+
+    for (slot = 0; slot < NGX_COORD_SLOTS; slot++) {
+        if (!(named[slot / 8] & (1 << (slot % 8)))) {
+            cluster->slots[slot] = NULL;
         }
     }
 

@@ -28,6 +28,8 @@ static ngx_coord_fail_e ngx_coord_redis_node_refused(
     ngx_coord_resp_value_t *error);
 static void ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
     ngx_coord_resp_value_t *error);
+static void ngx_coord_redis_node_up(ngx_coord_redis_node_t *node,
+    ngx_int_t n);
 static void ngx_coord_redis_node_version(ngx_coord_redis_node_t *node);
 static ngx_uint_t ngx_coord_redis_node_redirects(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
@@ -105,7 +107,7 @@ ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node)
     ngx_coord_timer_stop(&node->deadline);
 
     if (node->conn->state == NGX_COORD_CONN_READY) {
-        (void) ngx_atomic_fetch_add(&node->stats->up, -1);
+        ngx_coord_redis_node_up(node, -1);
     }
 
     ngx_coord_redis_conn_destroy(node->conn);
@@ -283,7 +285,7 @@ ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
     conf = node->redis->conf;
     stats = node->stats;
 
-    (void) ngx_atomic_fetch_add(&stats->up, 1);
+    ngx_coord_redis_node_up(node, 1);
 
     if (node->was_ready) {
         (void) ngx_atomic_fetch_add(&stats->reconnects, 1);
@@ -331,6 +333,17 @@ ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
     }
 
     ngx_coord_redis_send_gated(node);
+}
+
+
+/* of a cluster, whether its map is known tells if a worker has it */
+
+static void
+ngx_coord_redis_node_up(ngx_coord_redis_node_t *node, ngx_int_t n)
+{
+    if (node->redis->cluster == NULL) {
+        (void) ngx_atomic_fetch_add(&node->stats->up, n);
+    }
 }
 
 
@@ -577,7 +590,7 @@ ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
     node->open = NULL;
 
     if (ready) {
-        (void) ngx_atomic_fetch_add(&node->stats->up, -1);
+        ngx_coord_redis_node_up(node, -1);
     }
 
     /* what the calls have told about a ready connection was counted then */

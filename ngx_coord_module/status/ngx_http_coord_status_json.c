@@ -23,6 +23,10 @@ static void ngx_http_coord_status_json_quantiles(
     ngx_coord_store_stats_t *stats, ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_minute(
     ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_topology(
+    ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_age(ngx_http_coord_out_t *out,
+    const char *name, ngx_msec_t when);
 static void ngx_http_coord_status_json_server(
     ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
@@ -152,6 +156,7 @@ ngx_http_coord_status_json_store(ngx_http_coord_status_store_t *s,
     if (!memory) {
         ngx_http_coord_status_json_minute(s, out);
         ngx_http_coord_status_json_server(s, out);
+        ngx_http_coord_status_json_topology(s, out);
     }
 }
 
@@ -320,6 +325,60 @@ ngx_http_coord_status_json_minute(ngx_http_coord_status_store_t *s,
     ngx_http_coord_status_json_quantiles(&s->minute, out);
 
     ngx_http_coord_json_close(out, '}');
+}
+
+
+/* the servers of a store that has several, as this worker sees them */
+
+static void
+ngx_http_coord_status_json_topology(ngx_http_coord_status_store_t *s,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t                    i;
+    ngx_coord_topology_t          topology;
+    ngx_coord_topology_server_t  *server;
+
+    if (ngx_coord_store_topology(s->store, out->pool, &topology) != NGX_OK) {
+        return;
+    }
+
+    ngx_http_coord_json_open(out, "topology", '{');
+    ngx_http_coord_json_string(out, "mode", &topology.mode);
+    ngx_http_coord_json_number(out, "refreshes", topology.refreshes);
+    ngx_http_coord_json_number(out, "redirects", topology.redirects);
+    ngx_http_coord_status_json_age(out, "refreshed_ms", topology.refreshed);
+    ngx_http_coord_status_json_age(out, "failover_ms", topology.failover);
+    ngx_http_coord_json_open(out, "servers", '[');
+
+    server = topology.servers.elts;
+
+    for (i = 0; i < topology.servers.nelts; i++) {
+        ngx_http_coord_json_open(out, NULL, '{');
+        ngx_http_coord_json_string(out, "address", &server[i].address);
+        ngx_http_coord_json_string(out, "role", &server[i].role);
+        ngx_http_coord_json_string(out, "state", &server[i].state);
+        ngx_http_coord_json_number(out, "slots", server[i].slots);
+        ngx_http_coord_json_close(out, '}');
+    }
+
+    ngx_http_coord_json_close(out, ']');
+    ngx_http_coord_json_close(out, '}');
+}
+
+
+/* milliseconds since then, null if it never was */
+
+static void
+ngx_http_coord_status_json_age(ngx_http_coord_out_t *out, const char *name,
+    ngx_msec_t when)
+{
+    if (when == 0) {
+        ngx_http_coord_json_null(out, name);
+        return;
+    }
+
+    ngx_http_coord_json_number(out, name,
+                               (ngx_msec_int_t) (ngx_current_msec - when));
 }
 
 

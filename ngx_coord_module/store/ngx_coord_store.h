@@ -22,6 +22,7 @@
 #include "ngx_coord_outcome.h"
 #include "ngx_coord_stats.h"
 #include "ngx_coord_timer.h"
+#include "ngx_coord_topology.h"
 
 
 /*
@@ -104,6 +105,11 @@ typedef struct {
     /* see ngx_coord_store_ready(); NULL: always */
     ngx_uint_t               (*ready)(ngx_coord_store_t *store);
 
+    /* see ngx_coord_store_topology(); NULL: there is none */
+    ngx_int_t                (*topology)(ngx_coord_store_t *store,
+                                         ngx_pool_t *pool,
+                                         ngx_coord_topology_t *topology);
+
     /* see ngx_coord_store_now(); NULL: the clock of all memory */
     ngx_coord_nsec_t         (*now)(ngx_coord_op_t *op);
 } ngx_coord_store_actions_t;
@@ -144,6 +150,7 @@ struct ngx_coord_store_s {
     ngx_coord_giveback_t      *giveback;     /* NULL: nothing, so far */
     ngx_cycle_t               *cycle;        /* NULL: it is not running */
     unsigned                   ending:1;     /* takes nothing more */
+    unsigned                   several:1;    /* servers: some may be away */
 };
 
 
@@ -243,6 +250,14 @@ void ngx_coord_op_undo(ngx_coord_op_t *op);
  * write that has to be ahead of what the client is told.
  */
 void ngx_coord_store_push(ngx_coord_store_t *store);
+
+/*
+ * The servers behind the store, as this worker sees them; strings live in
+ * pool.  NGX_DECLINED: there is one server, or none; NGX_ERROR: no memory.
+ */
+#define ngx_coord_store_topology(s, pool, told)                               \
+    ((s)->actions->topology ? (s)->actions->topology(s, pool, told)           \
+                            : NGX_DECLINED)
 
 /* 1 if the store would be asked now, for all that is known */
 #define ngx_coord_store_ready(s)                                              \

@@ -23,6 +23,7 @@ const ngx_coord_store_actions_t  ngx_coord_store_memory_actions = {
     ngx_coord_memory_send,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 

@@ -282,7 +282,9 @@ ngx_coord_metrics_store_state(ngx_coord_store_t *store,
         return NGX_COORD_STORE_UP;
     }
 
-    if (sum->up == 0 || sum->breaker_open >= view->workers) {
+    if (sum->up == 0
+        || (sum->breaker_open >= view->workers && !store->several))
+    {
         return NGX_COORD_STORE_DOWN;
     }
 
@@ -292,7 +294,8 @@ ngx_coord_metrics_store_state(ngx_coord_store_t *store,
          || info->failure == NGX_COORD_FAIL_UNAVAILABLE)
         && ngx_current_msec - info->failed < NGX_COORD_INFO_FRESH)
     {
-        return NGX_COORD_STORE_DOWN;
+        return store->several ? NGX_COORD_STORE_DEGRADED
+                              : NGX_COORD_STORE_DOWN;
     }
 
     if (sum->up < view->workers || sum->breaker_open) {

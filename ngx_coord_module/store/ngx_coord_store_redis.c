@@ -19,6 +19,8 @@ static void ngx_coord_store_redis_exit(ngx_coord_store_t *store);
 static ngx_int_t ngx_coord_store_redis_send(ngx_coord_batch_t *batch);
 static void ngx_coord_store_redis_push(ngx_coord_store_t *store);
 static ngx_uint_t ngx_coord_store_redis_ready(ngx_coord_store_t *store);
+static ngx_int_t ngx_coord_store_redis_topology(ngx_coord_store_t *store,
+    ngx_pool_t *pool, ngx_coord_topology_t *topology);
 static ngx_coord_nsec_t ngx_coord_store_redis_now(ngx_coord_op_t *op);
 
 static ngx_coord_part_t *ngx_coord_part_of(ngx_coord_batch_t *batch,
@@ -38,6 +40,7 @@ const ngx_coord_store_actions_t  ngx_coord_store_redis_actions = {
     ngx_coord_store_redis_send,
     ngx_coord_store_redis_push,
     ngx_coord_store_redis_ready,
+    ngx_coord_store_redis_topology,
     ngx_coord_store_redis_now
 };
 
@@ -63,6 +66,7 @@ ngx_coord_store_redis_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
     ngx_queue_init(&redis->writes);
 
     redis->conf.need = &ngx_coord_store_redis_need;
+    store->several = (redis->conf.mode == NGX_COORD_MODE_CLUSTER);
 
     redis->client = ngx_coord_redis_create(&redis->conf, store->stats, cycle);
 
@@ -164,6 +168,22 @@ ngx_coord_store_redis_ready(ngx_coord_store_t *store)
     redis = ngx_coord_store_redis(store);
 
     return redis->client && ngx_coord_redis_ready(redis->client);
+}
+
+
+static ngx_int_t
+ngx_coord_store_redis_topology(ngx_coord_store_t *store, ngx_pool_t *pool,
+    ngx_coord_topology_t *topology)
+{
+    ngx_coord_store_redis_t  *redis;
+
+    redis = ngx_coord_store_redis(store);
+
+    if (redis->client == NULL) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_coord_redis_topology(redis->client, pool, topology);
 }
 
 
