@@ -6,6 +6,9 @@ package Coord::Cluster;
 #
 #   my $c = Coord::Cluster->start($t, masters => 3, replicas => 1, conf => []);
 #
+# each => sub { my ($n) = @_; conf lines of the n-th, from 1 }, meet => [ the
+# ports that they announce, if other than those ].
+#
 # Gives %%CLUSTER%%: a line "server" for each.  Slots are split evenly.
 #
 #   @{$c->{servers}}            Coord::Redis::Server, masters first
@@ -47,7 +50,8 @@ sub start {
         push @{$self->{servers}},
              $t->redis('cluster-enabled yes', 'cluster-node-timeout 700',
                        'cluster-replica-validity-factor 0',
-                       'repl-diskless-sync-delay 0', @bus, @{$opt{conf} || []});
+                       'repl-diskless-sync-delay 0', @bus, @{$opt{conf} || []},
+                       $opt{each} ? $opt{each}->($_) : ());
         $self->{servers}[-1]{bus} = ($bus[0] || '') =~ /(\d+)/ ? $1 : '';
     }
 
@@ -67,8 +71,9 @@ sub start {
 
         if ($i) {
             $first->connect(die => 1)->command('CLUSTER', 'MEET', '127.0.0.1',
-                                               $server->{port},
-                                               $server->{bus} || ());
+                                    $opt{meet} ? $opt{meet}[$i]
+                                               : $server->{port},
+                                    $server->{bus} || ());
         }
     }
 
