@@ -103,6 +103,11 @@ sub key {
 }
 
 
+ok($t->wait_for(sub {
+    return !grep { $n->get("/rate?k=$_")->status != 200 }
+                 (key(0, 8191))[0], (key(8192, 16383))[0];
+}, 10), 'there is a map');
+
 my ($k1) = key(0, 8191);
 my ($k2) = key(8192, 16383);
 

@@ -120,10 +120,12 @@ ngx_coord_redis_join(ngx_coord_redis_node_t *node,
 
     first = node->open;
 
+    /* it is there until it was written */
+
     if (first != NULL
+        && node->writes == node->conn->writes
         && !call->ask
         && ngx_coord_redis_joins(call, first)
-        && node->writes == node->conn->writes
         && first->total + call->ncommands <= NGX_COORD_CALL_SHARED_MAX)
     {
         call->total = 0;
