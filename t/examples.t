@@ -24,6 +24,16 @@ my $origin = $t->origin(routes => {
     '/import' => { delay => 2, body => 'imported' },
     '/capture' => { body => 'captured' },
     '/upload' => { delay => 2, body => 'stored' },
+    '/login' => sub { { status => $_[0]{body} =~ /password=right/ ? 200
+                                                                  : 401 } },
+    '/pages/a' => { body => 'page' },
+    '/download/a' => { size => 150_000 },
+    '/v1/chat' => sub { { body => 'text', headers =>
+                          ['X-Tokens-Used' => $_[0]{args}{used} || 0] } },
+    '/mcp' => { body => '{}' },
+    '/send' => sub { $_[0]{args}{full}
+                     ? { status => 429, headers => ['Retry-After' => 60] }
+                     : { body => 'sent' } },
 });
 my @agents = map { $t->origin(routes => {
     '/chat/' => { body => "agent $_", headers => ["X-Agent" => "agent-$_"] },
@@ -201,6 +211,82 @@ SKIP: {
     }
 
     is(scalar keys %seen, 1, 'agents: a conversation stays with its agent');
+}
+
+
+# limits by what a request turns out to cost, on two nodes
+
+{
+    my ($one, $two) = map { $t->node(name => "limits$_",
+                                     conf => example('limits.conf'))->start }
+                          1, 2;
+    my $admin = $redis->connect;
+
+    is($one->post('/login', 'user=bob&password=right')->status, 200,
+       'limits: a log-in') for 1 .. 8;
+
+    for my $i (1 .. 5) {
+        is(($i % 2 ? $one : $two)->post('/login', 'user=bob&password=x')->status,
+           401, "limits: failure $i");
+        $t->wait_for(sub {
+            my $sum = 0;
+            $sum += $_ for map { $admin->command('ZSCORE', $_, 't') }
+                               grep { !/:tmp/ } @{ $admin->command('KEYS',
+                                               'coord:rw:names:{bob}*') };
+            $sum == $i
+        }, 5);
+    }
+
+    my $r = $two->post('/login', 'user=bob&password=right');
+    is($r->status, 429, 'limits: the sixth is not tried');
+    is($two->post('/login', 'user=eve&password=right')->status, 200,
+       'limits: another name is');
+    ok($t->wait_for(sub { $admin->command('PTTL', 'coord:rh:names:{bob}')
+                          > 14 * 60_000 }, 5), 'limits: locked out');
+
+    my @page = map { my $s = $one->get('/pages/a')->status;
+                     select undef, undef, undef, 0.05; $s } 1 .. 10;
+    is("@page", join(' ', (200) x 10), 'limits: hits are free');
+
+    $r = $one->get('/download/a');
+    like($r->header('RateLimit-Policy'),
+         qr/^"bytes";q=200000000;qu="content-bytes";w=86400$/,
+         'limits: a quota of bytes');
+    ok($t->wait_for(sub { $two->get('/download/a')->header('RateLimit')
+                          =~ /r=199(\d+)/ && $1 < 850_001 }, 5),
+       'limits: what was sent counts');
+
+    my %key = (headers => { 'X-Api-Key' => 'k', 'X-Max-Tokens' => 6000 });
+
+    is($one->get('/v1/chat?used=100', %key)->status, 200, 'limits: tokens');
+    ok($t->wait_for(sub { $two->get('/v1/chat?used=100', %key)->status == 200 },
+                    5), 'limits: what was reserved and not used is back');
+    is($one->get('/v1/chat?used=9999', headers => { %{ $key{headers} },
+                                       'X-Max-Tokens' => 20000 })->status,
+       429, 'limits: more than there ever is');
+
+    my $call = '{"method": "tools/call", "params": {"name": "NAME"}}';
+    my @tool = map { my $n = $_; $two->post('/mcp', $call =~ s/NAME/$n/r)
+                                     ->status } qw(a a a a b);
+    is("@tool", '200 200 200 429 200', 'limits: calls of a tool');
+}
+
+{
+    my ($one, $two) = map { $t->node(name => "egress$_",
+                                     conf => example('egress.conf'))->start }
+                          1, 2;
+
+    my %seen;
+    $seen{$_->status}++ for $t->parallel([map {
+        ($_ % 2 ? $one : $two)->req('/send?chat_id=7') } 1 .. 30]);
+    is_deeply(\%seen, { 200 => 20, 429 => 10 }, 'egress: twenty of a chat');
+
+    is($one->get('/send?chat_id=8&full=1')->status, 429, 'egress: told so');
+    ok($t->wait_for(sub { $two->get('/send?chat_id=8')->status == 429 }, 5),
+       'egress: and obeyed by all');
+    cmp_ok($two->get('/send?chat_id=8')->header('Retry-After'), '>', 50,
+           'egress: for as long as was said');
+    is($two->get('/send?chat_id=9')->status, 200, 'egress: others go on');
 }
 
 
