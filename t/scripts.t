@@ -141,6 +141,11 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
         }
     }
 
+    is_deeply([ @{ run('gcra_forget', k => '{k}', channel => 'coord:deny',
+                       name => '{k}') } ], [ 1, 0 ], 'bucket: forgotten');
+    is($admin->command('EXISTS', '{k}'), 0, 'bucket: it is gone');
+    run('gcra_open', opened(5));
+
     is(run('gcra_life', k => '{k}', ttl => 90_000)->[0], 1, 'bucket: lives');
     ttl_at_least('{k}', 80_000);
     is(run('gcra_life', k => '{none}', ttl => 90_000)->[0], 0, 'bucket: none');

@@ -151,6 +151,8 @@ typedef enum {
 typedef enum {
     NGX_COORD_MEMORY_USED = 0,       /* in millionths */
     NGX_COORD_MEMORY_EVICTIONS,
+    NGX_COORD_MEMORY_DENIED,         /* decisions without asking Redis */
+    NGX_COORD_MEMORY_PREFETCHED,     /* the same */
     NGX_COORD_MEMORY_MAX
 } ngx_coord_memory_e;
 

@@ -55,6 +55,20 @@ const ngx_coord_metric_t  ngx_coord_metrics_table[] = {
       NGX_COORD_METRIC_COUNTER, NGX_COORD_METRIC_MEMORY,
       NGX_COORD_MEMORY_EVICTIONS, 0 },
 
+    { ngx_string("coord_zone_deny_cache_total"),
+      ngx_string("deny_cache"),
+      ngx_string("Requests that were refused without asking Redis, because "
+                 "it had just refused their key."),
+      NGX_COORD_METRIC_COUNTER, NGX_COORD_METRIC_MEMORY,
+      NGX_COORD_MEMORY_DENIED, 0 },
+
+    { ngx_string("coord_zone_prefetch_total"),
+      ngx_string("prefetch"),
+      ngx_string("Requests that were let in by places that had been taken "
+                 "from Redis in advance."),
+      NGX_COORD_METRIC_COUNTER, NGX_COORD_METRIC_MEMORY,
+      NGX_COORD_MEMORY_PREFETCHED, 0 },
+
     { ngx_string("coord_store_up"),
       ngx_string("state"),
       ngx_string("1 if the store is up or degraded, 0 if it is down."),

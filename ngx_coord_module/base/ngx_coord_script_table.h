@@ -14,6 +14,7 @@ typedef enum {
     NGX_COORD_SCRIPT_EVENT_PUBLISH,
     NGX_COORD_SCRIPT_EVENT_READ,
     NGX_COORD_SCRIPT_FORGET,
+    NGX_COORD_SCRIPT_GCRA_FORGET,
     NGX_COORD_SCRIPT_GCRA_GIVE,
     NGX_COORD_SCRIPT_GCRA_LEFT,
     NGX_COORD_SCRIPT_GCRA_LIFE,
@@ -130,6 +131,23 @@ enum {
 
 enum {
     NGX_COORD_FORGET_DROPPED_REPLY = 0
+};
+
+
+/* gcra_forget.redis */
+
+enum {
+    NGX_COORD_GCRA_FORGET_K = 0,
+    NGX_COORD_GCRA_FORGET_CHANNEL,
+    NGX_COORD_GCRA_FORGET_NAME
+};
+
+#define NGX_COORD_GCRA_FORGET_NARGS  3
+
+/* its replies */
+
+enum {
+    NGX_COORD_GCRA_FORGET_DROPPED_REPLY = 0
 };
 
 
@@ -1035,6 +1053,26 @@ static const ngx_coord_script_part_t
 
 
 static const u_char  ngx_coord_forget_replies[] = {
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_gcra_forget_parts[] = {
+
+    { "*2\r\n"
+      "$6\r\nUNLINK\r\n",
+      16, NGX_COORD_GCRA_FORGET_K },
+    { "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      17, NGX_COORD_GCRA_FORGET_CHANNEL },
+    { "",
+      0, NGX_COORD_GCRA_FORGET_NAME },
+};
+
+
+static const u_char  ngx_coord_gcra_forget_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER
 };
 
@@ -2832,6 +2870,11 @@ const ngx_coord_script_t
       NGX_COORD_FORGET_NARGS, 1, 3, 3, 16,
       ngx_coord_forget_replies,
       3, ngx_coord_forget_parts },
+
+    { ngx_string("gcra_forget"),
+      NGX_COORD_GCRA_FORGET_NARGS, 2, 1, 1, 289,
+      ngx_coord_gcra_forget_replies,
+      3, ngx_coord_gcra_forget_parts },
 
     { ngx_string("gcra_give"),
       NGX_COORD_GCRA_GIVE_NARGS, 3, 1, 3, 356,

@@ -34,7 +34,7 @@
 
 
 #define NGX_COORD_TABLE_MAGIC      0x31626174u
-#define NGX_COORD_TABLE_VERSION    2
+#define NGX_COORD_TABLE_VERSION    3
 
 #define NGX_COORD_CELL_SIZE        128
 #define NGX_COORD_CELL_DATA        112    /* bytes in a data cell */
@@ -105,6 +105,8 @@ typedef struct {
     uint64_t                   evictions;
     uint64_t                   expirations;
     uint64_t                   repairs;
+    uint64_t                   denied;    /* the user's: until when */
+    ngx_atomic_t               near[2];   /* the user's: answers */
     uint64_t                   seed[NGX_COORD_TABLE_SEED_LEN / 8];
     u_char                     name[NGX_COORD_TABLE_NAME_LEN];
 } ngx_coord_table_t;

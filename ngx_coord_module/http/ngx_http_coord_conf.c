@@ -9,6 +9,7 @@
 
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_coord_deny.h"
 #include "ngx_coord_wake.h"
 
 
@@ -364,6 +365,12 @@ ngx_http_coord_zones_resolve(ngx_conf_t *cf)
 
         if (zcf->zone.wake
             && ngx_coord_wake_zone(cf->pool, &zcf->zone) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        if (zcf->zone.deny
+            && ngx_coord_deny_zone(cf->pool, &zcf->zone) != NGX_OK)
         {
             return NGX_ERROR;
         }

@@ -33,7 +33,9 @@ const ngx_str_t  ngx_coord_source_names[] = {
     ngx_string("redis"),
     ngx_string("memory"),
     ngx_string("fallback"),
-    ngx_string("hold")
+    ngx_string("hold"),
+    ngx_string("deny_cache"),
+    ngx_string("prefetch")
 };
 
 

@@ -70,7 +70,9 @@ typedef enum {
     NGX_COORD_KIND_USER,
     NGX_COORD_KIND_CLAIM,
     NGX_COORD_KIND_RECORD,
-    NGX_COORD_KIND_HOLD
+    NGX_COORD_KIND_HOLD,
+    NGX_COORD_KIND_DENY,           /* copies of what Redis told of buckets: */
+    NGX_COORD_KIND_BLOCK           /* places taken in advance */
 } ngx_coord_kind_e;
 
 
@@ -135,7 +137,9 @@ typedef enum {
     NGX_COORD_SOURCE_REDIS,
     NGX_COORD_SOURCE_MEMORY,
     NGX_COORD_SOURCE_FALLBACK,     /* the zone's memory, in place of Redis */
-    NGX_COORD_SOURCE_HOLD          /* a hold, wherever it stands */
+    NGX_COORD_SOURCE_HOLD,         /* a hold, wherever it stands */
+    NGX_COORD_SOURCE_DENY_CACHE,   /* known of Redis: ngx_coord_deny.h */
+    NGX_COORD_SOURCE_PREFETCH      /* of a block: ngx_coord_prefetch.h */
 } ngx_coord_source_e;
 
 

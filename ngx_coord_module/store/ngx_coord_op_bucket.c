@@ -14,12 +14,9 @@
  */
 
 
+#include "ngx_coord_deny.h"
 #include "ngx_coord_lives.h"
 #include "ngx_coord_op_bucket.h"
-
-
-/* a bucket that others keep changing is given up after so many questions */
-#define NGX_COORD_BUCKET_TRIES  32
 
 
 /* what the BITFIELD of each script answers: the elements that are read */
@@ -36,13 +33,6 @@ enum {
     NGX_COORD_OPEN_CAP = 3,
     NGX_COORD_OPEN_TAKE                  /* from here on as of a take */
 };
-
-enum {
-    NGX_COORD_SWAP_PUT = 4,
-    NGX_COORD_SWAP_NUMBER,
-    NGX_COORD_SWAP_ELEMENTS
-};
-
 
 /* the arguments that both scripts of a take have */
 typedef struct {
@@ -63,6 +53,9 @@ typedef struct {
 
 static ngx_int_t ngx_coord_bucket_take_known(ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
+static ngx_uint_t ngx_coord_bucket_denied(ngx_coord_op_t *op,
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now);
+static void ngx_coord_bucket_deny(ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static uint32_t ngx_coord_bucket_kind(const ngx_coord_rate_t *rate);
 static int64_t ngx_coord_bucket_charge(ngx_coord_zone_t *zone,
     const ngx_coord_bucket_t *bucket);
@@ -85,17 +78,6 @@ static ngx_int_t ngx_coord_bucket_once_more(ngx_coord_op_t *op,
 static ngx_int_t ngx_coord_bucket_life_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static void ngx_coord_bucket_life_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_coord_nsec_t ngx_coord_bucket_held(const ngx_coord_rate_t *rate,
-    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now,
-    ngx_coord_nsec_t clock);
-static void ngx_coord_bucket_swap_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_bucket_swap_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_bucket_swap_answer(ngx_coord_rate_t *rate,
-    ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_bucket_take_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
@@ -152,27 +134,9 @@ static const ngx_coord_op_type_t  ngx_coord_op_bucket_anew = {
 };
 
 
-/* a take that has found a bucket that has to be converted first */
-
-static const ngx_coord_op_type_t  ngx_coord_op_bucket_swap = {
-    ngx_string("bucket_swap"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
-    NGX_COORD_KIND_BUCKET,
-    NGX_COORD_SCRIPT_GCRA_SWAP,
-    ngx_coord_bucket_swap_build,
-    ngx_coord_bucket_swap_parse,
-    NULL,
-    ngx_coord_bucket_take_run,
-    &ngx_coord_op_bucket_give,
-    NULL,
-    NULL,
-    NULL
-};
-
-
 /* a take that is answered, and has found more than its life covers */
 
-static const ngx_coord_op_type_t  ngx_coord_op_bucket_life = {
+const ngx_coord_op_type_t  ngx_coord_op_bucket_life = {
     ngx_string("bucket_life"),
     NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_BUCKET,
@@ -203,6 +167,10 @@ ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
         return ngx_coord_rate_never(rate);
     }
 
+    if (ngx_coord_bucket_denied(op, &bucket, now)) {
+        return NGX_BUSY;
+    }
+
     if (!rate->force
         && ngx_coord_lives_find(op, ngx_coord_bucket_kind(rate), now, &cap))
     {
@@ -211,6 +179,66 @@ ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
     }
 
     return NGX_AGAIN;
+}
+
+
+/* 1 if more is in the bucket, as far as is known, than the caller may find */
+
+static ngx_uint_t
+ngx_coord_bucket_denied(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
+    ngx_coord_nsec_t now)
+{
+    int64_t             number;
+    ngx_coord_rate_t   *rate;
+    ngx_coord_nsec_t    held;
+    ngx_coord_table_t  *table;
+
+    rate = &op->u.rate;
+    number = ngx_coord_deny_find(op, now);
+
+    if (number == 0
+        || rate->force
+        || !ngx_coord_tat_fits(number, bucket->interval))
+    {
+        return 0;
+    }
+
+    held = ngx_coord_tat_backlog(number, bucket->interval,
+                                 ngx_coord_bucket_clock(now), 0);
+
+    if (held <= bucket->limit) {
+        return 0;
+    }
+
+    (void) ngx_coord_bucket_answer(bucket, rate, held);
+
+    rate->mark = now + rate->reset;
+    op->source = NGX_COORD_SOURCE_DENY_CACHE;
+
+    table = op->zone->table;
+
+    (void) ngx_atomic_fetch_add(&table->near[0], 1);
+
+    return 1;
+}
+
+
+/*
+ * Notes a refusal: until the caller would be let in, but not beyond one
+ * interval, for places may be given back.
+ */
+
+static void
+ngx_coord_bucket_deny(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    ngx_coord_rate_t  *rate;
+
+    rate = &op->u.rate;
+
+    if (op->zone->deny) {
+        ngx_coord_deny_keep(op, rate->found, now,
+                            ngx_min(rate->retry, rate->interval));
+    }
 }
 
 
@@ -416,6 +444,10 @@ ngx_coord_bucket_steady_parse(ngx_coord_op_t *op,
         return ngx_coord_bucket_once_more(op, &ngx_coord_op_bucket_anew);
     }
 
+    if (rc == NGX_BUSY) {
+        ngx_coord_bucket_deny(op, now);
+    }
+
     op->type = &ngx_coord_op_bucket_take;
 
     return rc;
@@ -460,6 +492,10 @@ ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
                          now + rate->life - ngx_coord_bucket_need(&bucket),
                          cap);
 
+    if (rc == NGX_BUSY) {
+        ngx_coord_bucket_deny(op, now);
+    }
+
     op->type = &ngx_coord_op_bucket_take;
 
     /* of a caller with a larger burst, or one who takes in any case */
@@ -501,138 +537,7 @@ ngx_coord_bucket_life_parse(ngx_coord_op_t *op,
 }
 
 
-/*
- * What the bucket that was found holds for this caller.  Above the capacity
- * of all callers it cannot be true: the clock of the store was set back.
- */
-
-static ngx_coord_nsec_t
-ngx_coord_bucket_held(const ngx_coord_rate_t *rate,
-    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now,
-    ngx_coord_nsec_t clock)
-{
-    ngx_coord_nsec_t  held, most;
-
-    held = ngx_coord_tat_backlog(rate->found, bucket->interval, clock,
-                                 ngx_coord_tat_idle(rate->stamp, now));
-
-    most = ngx_coord_bucket_span(bucket, rate->capacity) + bucket->slack;
-
-    return ngx_min(held, most);
-}
-
-
-static ngx_int_t
-ngx_coord_bucket_swap_answer(ngx_coord_rate_t *rate, ngx_coord_nsec_t now)
-{
-    ngx_int_t           rc;
-    ngx_coord_bucket_t  bucket;
-
-    (void) ngx_coord_bucket_init(&bucket, rate);
-
-    rc = ngx_coord_bucket_answer(&bucket, rate,
-              ngx_coord_bucket_held(rate, &bucket, now,
-                                    ngx_coord_bucket_clock(now)));
-
-    rate->mark = now + rate->reset;
-
-    return rc;
-}
-
-
-static void
-ngx_coord_bucket_swap_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    int64_t              put;
-    ngx_coord_arg_t     *a;
-    ngx_coord_rate_t    *rate;
-    ngx_coord_bucket_t   bucket;
-
-    a = cmd->args;
-    rate = &op->u.rate;
-
-    (void) ngx_coord_bucket_swap_answer(rate, now);
-
-    (void) ngx_coord_bucket_init(&bucket, rate);
-
-    rate->life = ngx_max(ngx_coord_bucket_life(&bucket),
-                         rate->reset + ngx_coord_bucket_need(&bucket)
-                         - bucket.total);
-
-    put = ngx_coord_tat_empty(rate->interval, ngx_coord_bucket_clock(now))
-          + ngx_coord_tat_usec(rate->reset);
-
-    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_SWAP_K, op, "}");
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_ABOVE], INT64_MAX - rate->found);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_BELOW], rate->found - INT64_MAX);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_PLACE], put - INT64_MAX);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_SWAP_TTL],
-                      (int64_t) ngx_coord_ceil_msec(rate->life));
-}
-
-
-static ngx_int_t
-ngx_coord_bucket_swap_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
-{
-    int64_t                  put, number;
-    ngx_int_t                rc;
-    ngx_coord_rate_t        *rate;
-    ngx_coord_resp_value_t  *v;
-
-    rate = &op->u.rate;
-    v = ngx_coord_reply(GCRA_SWAP, BUCKET);
-
-    if (v->type != NGX_COORD_RESP_ARRAY
-        || v->integer != NGX_COORD_SWAP_ELEMENTS)
-    {
-        return NGX_ERROR;
-    }
-
-    rc = ngx_coord_bucket_int(v, NGX_COORD_SWAP_PUT, &put);
-
-    if (rc == NGX_ERROR
-        || ngx_coord_bucket_int(v, NGX_COORD_SWAP_NUMBER, &number) != NGX_OK
-        || number < 0)
-    {
-        return NGX_ERROR;
-    }
-
-    if (rc == NGX_OK) {
-        op->type = &ngx_coord_op_bucket_take;
-        rc = ngx_coord_bucket_swap_answer(rate, now);
-
-        /* of a bucket that could not be true the life is not, either */
-
-        if (!ngx_coord_tat_fits(rate->found, rate->interval)
-            && ngx_coord_bucket_shortened(rate,
-                                ngx_coord_reply(GCRA_SWAP, LEFT)->integer))
-        {
-            op->type = &ngx_coord_op_bucket_life;
-            return NGX_AGAIN;
-        }
-
-        return rc;
-    }
-
-    /* somebody else was faster */
-
-    if (++rate->tries > NGX_COORD_BUCKET_TRIES) {
-        return NGX_ERROR;
-    }
-
-    if (ngx_coord_tat_fits(number, rate->interval)) {
-        op->type = &ngx_coord_op_bucket_take;
-    }
-
-    rate->found = number;
-
-    return NGX_AGAIN;
-}
-
-
-static ngx_int_t
+ngx_int_t
 ngx_coord_bucket_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {

@@ -28,6 +28,9 @@
     ((now) < NGX_COORD_BUCKET_EPOCH ? (now) : (now) - NGX_COORD_BUCKET_EPOCH)
 
 
+/* a bucket that others keep changing is given up after so many questions */
+#define NGX_COORD_BUCKET_TRIES  32
+
 #define ngx_coord_bucket_int(v, n, i)                                         \
     ngx_coord_resp_integer(ngx_coord_resp_element(v, n), i)
 
@@ -49,6 +52,28 @@ ngx_coord_nsec_t ngx_coord_bucket_life(const ngx_coord_bucket_t *bucket);
  */
 ngx_uint_t ngx_coord_bucket_shortened(ngx_coord_rate_t *rate, int64_t left);
 
+
+/*
+ * What the bucket that was found holds for this caller: rate->found, capacity
+ * and stamp say what is known of it; now and the clock of its TAT.  Above the
+ * capacity of all callers it cannot be true: the clock of the store was set
+ * back.
+ */
+ngx_coord_nsec_t ngx_coord_bucket_held(const ngx_coord_rate_t *rate,
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now,
+    ngx_coord_nsec_t clock);
+
+/* run() of a take, and of what a take becomes on its way */
+ngx_int_t ngx_coord_bucket_take_run(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+
+/*
+ * What a take becomes: one that converts a bucket, and one that is answered
+ * and sets the life u.rate.life of its key.
+ */
+extern const ngx_coord_op_type_t  ngx_coord_op_bucket_swap;
+extern const ngx_coord_op_type_t  ngx_coord_op_bucket_life;
 
 /*
  * Twice is as good as once: gives a key the life of u.rate.life, and the same

@@ -6,6 +6,7 @@
  */
 
 
+#include "ngx_coord_deny.h"
 #include "ngx_coord_op_bucket.h"
 
 
@@ -33,6 +34,10 @@ static ngx_int_t ngx_coord_bucket_peek_parse(ngx_coord_op_t *op,
 static ngx_int_t ngx_coord_bucket_peek_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_bucket_give_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static void ngx_coord_bucket_forget_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_forget_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static void ngx_coord_bucket_mend_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
@@ -80,9 +85,9 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_forget = {
     ngx_string("bucket_forget"),
     0,
     NGX_COORD_KIND_BUCKET,
-    NGX_COORD_SCRIPT_FORGET,
-    ngx_coord_forget_build,
-    ngx_coord_forget_parse,
+    NGX_COORD_SCRIPT_GCRA_FORGET,
+    ngx_coord_bucket_forget_build,
+    ngx_coord_bucket_forget_parse,
     NULL,
     ngx_coord_forget_run,
     NULL,
@@ -182,6 +187,8 @@ static ngx_int_t
 ngx_coord_bucket_give_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
+    ngx_coord_deny_drop(op->zone, op->key, op->key_len);
+
     if (ngx_coord_bucket_shortened(&op->u.rate,
                                 ngx_coord_reply(GCRA_GIVE, LEFT)->integer))
     {
@@ -282,6 +289,35 @@ ngx_coord_bucket_peek_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
                ngx_coord_tat_backlog(entry->payload[0], rate->interval, now,
                    ngx_coord_tat_idle((uint32_t) (entry->payload[1] >> 32),
                                       now)));
+}
+
+
+static void
+ngx_coord_bucket_forget_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_str_t        *channel;
+    ngx_coord_arg_t  *a;
+
+    a = cmd->args;
+    channel = &op->zone->store->deny;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_GCRA_FORGET_K, op, "}");
+    ngx_coord_arg_str(&a[NGX_COORD_GCRA_FORGET_CHANNEL],
+                      channel->len ? channel->data : (u_char *) "",
+                      channel->len);
+
+    a[NGX_COORD_GCRA_FORGET_NAME] = a[NGX_COORD_GCRA_FORGET_K];
+}
+
+
+static ngx_int_t
+ngx_coord_bucket_forget_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    ngx_coord_deny_drop(op->zone, op->key, op->key_len);
+
+    return ngx_coord_reply(GCRA_FORGET, DROPPED)->integer ? NGX_OK : NGX_BUSY;
 }
 
 

@@ -134,6 +134,10 @@ ngx_coord_op_bound(ngx_coord_op_t *op)
     more = op->zone->store->wake.len + op->record.len
            + ngx_coord_op_lists(op);
 
+    if (op->type->kind == NGX_COORD_KIND_BUCKET) {
+        more += op->zone->store->deny.len + ngx_coord_op_key_len(op);
+    }
+
     if (op->type->kind == NGX_COORD_KIND_SESSION) {
         more += op->u.session.value_len;
     }

@@ -140,6 +140,8 @@ struct ngx_coord_store_s {
     /* ngx_coord_channel.h */
     ngx_array_t               *channels;
     ngx_str_t                  wake;         /* the channel of news */
+    ngx_str_t                  deny;         /* that of dropped buckets */
+    ngx_coord_zone_t          *denying;      /* the first of zones with it */
 
     void                      *bus;          /* ngx_coord_bus.h; or NULL */
 
@@ -174,12 +176,14 @@ struct ngx_coord_zone_s {
     ngx_uint_t                 keys;         /* refused keys are kept */
     void                      *data;         /* the feature's */
     ngx_coord_zone_t          *watched;      /* the next one with a journal */
+    ngx_coord_zone_t          *denies;       /* and that knows of refusals */
     ngx_coord_log_limit_t      unanswered;   /* lines of this worker: */
     ngx_coord_log_limit_t      invalid;      /* values at run time */
     unsigned                   warned:1;     /* of a key, by this worker */
     unsigned                   leases:1;     /* its keys are leases */
     unsigned                   journal:1;    /* who holds them is noted */
     unsigned                   address:1;    /* keys are binary addresses */
+    unsigned                   deny:1;       /* refusals may be known */
     unsigned                   wake:1;       /* its keys are waited for, */
     ngx_coord_nsec_t           wait;         /* at most so long */
 };

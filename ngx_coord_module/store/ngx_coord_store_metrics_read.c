@@ -46,6 +46,8 @@ ngx_coord_metrics_memory(ngx_coord_zone_t *zone,
 
     values[NGX_COORD_MEMORY_USED] = used * 1000000 / table->ncells;
     values[NGX_COORD_MEMORY_EVICTIONS] = table->evictions;
+    values[NGX_COORD_MEMORY_DENIED] = table->near[0];
+    values[NGX_COORD_MEMORY_PREFETCHED] = table->near[1];
 }
 
 

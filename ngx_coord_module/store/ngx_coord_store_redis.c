@@ -311,7 +311,11 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     op->rc = ngx_coord_op_known(op, part->now);
 
     if (op->rc != NGX_AGAIN) {
-        op->source = NGX_COORD_SOURCE_REDIS;
+
+        if (op->source == NGX_COORD_SOURCE_NONE) {
+            op->source = NGX_COORD_SOURCE_REDIS;
+        }
+
         return;
     }
 

@@ -1,0 +1,189 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#include "ngx_coord_deny.h"
+
+
+static ngx_coord_table_t *ngx_coord_deny_lock(ngx_coord_zone_t *zone);
+static void ngx_coord_deny_unlock(ngx_coord_zone_t *zone);
+
+
+static ngx_coord_table_t *
+ngx_coord_deny_lock(ngx_coord_zone_t *zone)
+{
+    ngx_slab_pool_t    *shpool;
+    ngx_coord_table_t  *table;
+
+    table = zone->table;
+
+    if (table == NULL) {
+        return NULL;
+    }
+
+    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    (void) ngx_coord_table_enter(table);
+
+    return table;
+}
+
+
+static void
+ngx_coord_deny_unlock(ngx_coord_zone_t *zone)
+{
+    ngx_slab_pool_t  *shpool;
+
+    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
+
+    ngx_coord_table_leave(zone->table);
+
+    ngx_shmtx_unlock(&shpool->mutex);
+}
+
+
+int64_t
+ngx_coord_deny_find(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    int64_t             number;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    table = op->zone->table;
+
+    /* the common case: nothing is refused now */
+
+    if (table == NULL
+        || table->denied <= (uint64_t) ngx_coord_monotonic())
+    {
+        return 0;
+    }
+
+    number = 0;
+    table = ngx_coord_deny_lock(op->zone);
+
+    entry = ngx_coord_table_find(table, NGX_COORD_KIND_DENY, op->key,
+                                 op->key_len, ngx_coord_monotonic());
+
+    if (entry && (ngx_coord_nsec_t) entry->payload[1] > now) {
+        number = (int64_t) entry->payload[0];
+    }
+
+    ngx_coord_deny_unlock(op->zone);
+
+    return number;
+}
+
+
+void
+ngx_coord_deny_keep(ngx_coord_op_t *op, int64_t number, ngx_coord_nsec_t now,
+    ngx_coord_nsec_t time)
+{
+    uint64_t            payload[2];
+    ngx_coord_nsec_t    expires, clock;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    if (op->zone->store->deny.len == 0) {
+        return;
+    }
+
+    table = ngx_coord_deny_lock(op->zone);
+
+    if (table == NULL) {
+        return;
+    }
+
+    clock = ngx_coord_monotonic();
+    expires = clock + time;
+
+    payload[0] = (uint64_t) number;
+    payload[1] = (uint64_t) (now + time);
+
+    entry = ngx_coord_table_find(table, NGX_COORD_KIND_DENY, op->key,
+                                 op->key_len, clock);
+    if (entry) {
+        entry->payload[1] = 0;
+        ngx_coord_table_commit();
+
+        entry->payload[0] = payload[0];
+        entry->expires = expires;
+        ngx_coord_table_commit();
+
+        entry->payload[1] = payload[1];
+
+    } else {
+        entry = ngx_coord_table_insert(table, NGX_COORD_KIND_DENY,
+                                       NGX_COORD_ENTRY_EVICT, op->key,
+                                       op->key_len, payload, expires, clock);
+    }
+
+    if (entry && table->denied < (uint64_t) expires) {
+        table->denied = (uint64_t) expires;
+    }
+
+    ngx_coord_deny_unlock(op->zone);
+}
+
+
+void
+ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len)
+{
+    ngx_coord_nsec_t    now;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    now = ngx_coord_monotonic();
+    table = zone->table;
+
+    if (table == NULL || table->denied <= (uint64_t) now) {
+        return;
+    }
+
+    table = ngx_coord_deny_lock(zone);
+
+    entry = ngx_coord_table_find(table, NGX_COORD_KIND_DENY, key, len, now);
+
+    if (entry) {
+        ngx_coord_table_remove(table, entry);
+    }
+
+    ngx_coord_deny_unlock(zone);
+}
+
+
+/* entries end with the number that says whether there are any */
+
+void
+ngx_coord_deny_drop_all(ngx_coord_zone_t *zone)
+{
+    uint32_t            i;
+    ngx_coord_cell_t   *cells;
+    ngx_coord_table_t  *table;
+
+    table = zone->table;
+
+    if (table == NULL || table->denied == 0) {
+        return;
+    }
+
+    table = ngx_coord_deny_lock(zone);
+    cells = ngx_coord_table_cells(table);
+
+    for (i = 1; i <= table->nused; i++) {
+
+        if (cells[i].head.state == NGX_COORD_CELL_HEAD
+            && cells[i].head.tag == NGX_COORD_KIND_DENY)
+        {
+            cells[i].head.payload[1] = 0;
+        }
+    }
+
+    table->denied = 0;
+
+    ngx_coord_deny_unlock(zone);
+}
