@@ -648,6 +648,28 @@ for my $limit (1, 3) {
 }
 
 
+# --- events ---
+
+{
+    clear();
+
+    is(run('event_publish', channel => 'coord:news', text => 'a')->[0], 0,
+       'event: nobody hears it');
+
+    my %event = (k => 'coord:{k}', n => 10, ttl => 60_000, mark => 'mark',
+                 channel => 'coord:news');
+    my @ids = map { run('event_append', %event, text => "m$_")->[0] } 1 .. 4;
+    ttl_at_least('coord:{k}', 50_000);
+
+    my $r = run('event_read', k => 'coord:{k}', after => "($ids[1]", n => 1);
+    is($r->[0][0][0], $ids[3], 'event: the last one');
+    is(join(' ', map { "$_->[0] @{ $_->[1] }" } @{ $r->[1] }),
+       "$ids[2] m m3", 'event: the page behind an id');
+    is_deeply(run('event_read', k => '{none}', after => '(0-0', n => 9),
+              [ [], [] ], 'event: nothing kept');
+}
+
+
 # --- the files ---
 
 is_deeply([ sort keys %called ], [ sort keys %script ], 'each script was run');

@@ -44,6 +44,7 @@ static ngx_shm_zone_t            shm;
 static ngx_coord_store_t         redis;
 static ngx_coord_store_redis_t   data;
 static ngx_coord_auth_t          auth;
+static ngx_array_t               servers;    /* none */
 static ngx_coord_store_t         memory;
 static ngx_coord_zone_t          zone;         /* of redis */
 static ngx_coord_zone_t          local;        /* of memory */
@@ -242,6 +243,7 @@ setup(void **state)
     redis.data = &data;
     redis.timeout = 50;
     data.conf.auth = &auth;
+    data.conf.servers = &servers;
     ngx_str_set(&redis.name, "main");
     memory.actions = &ngx_coord_store_memory_actions;
     memory.stats = &stats;
