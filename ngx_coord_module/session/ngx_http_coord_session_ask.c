@@ -251,12 +251,16 @@ ngx_http_coord_session_tell_gone(ngx_http_request_t *r,
 }
 
 
-/* 1 if its user may have no place for it, and is to be asked before */
+/*
+ * 1 if its user may have no place for it, or may not be told of it although it
+ * is written: he is asked before.
+ */
 
 static ngx_uint_t
 ngx_http_coord_session_to_seat(ngx_http_coord_session_state_t *state)
 {
-    return state->use->over == NGX_HTTP_COORD_SESSION_REJECT
+    return (state->use->over == NGX_HTTP_COORD_SESSION_REJECT
+            || ngx_coord_store_apart(state->use->zone->store))
            && state->user.len
            && !state->seated
            && (state->record.user_len == 0
@@ -271,14 +275,19 @@ ngx_http_coord_session_tell_seat(ngx_http_request_t *r,
 {
     ngx_coord_op_t  *op;
 
-    op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_seat,
-                                        state->user.key, state->user.len,
-                                        &state->add);
-    if (op == NULL) {
+    if (state->use->over == NGX_HTTP_COORD_SESSION_REJECT) {
+        op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_seat,
+                                            state->user.key, state->user.len,
+                                            &state->add);
+        if (op == NULL) {
+            return NGX_ERROR;
+        }
+
+        op->u.session.max = state->use->max_per_user;
+
+    } else if (ngx_http_coord_session_tell_add(r, state) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    op->u.session.max = state->use->max_per_user;
 
     return ngx_http_coord_session_step(state, NGX_COORD_SESSION_SEATING);
 }
@@ -521,6 +530,8 @@ ngx_http_coord_session_was_seated(ngx_http_coord_session_state_t *state)
     if (add->rc == NGX_ERROR) {
         return ngx_http_coord_session_failed(state, add);
     }
+
+    ngx_http_coord_session_evicted(state);
 
     state->seated = (add->rc == NGX_OK);
 

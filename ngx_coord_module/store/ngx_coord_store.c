@@ -617,3 +617,10 @@ ngx_coord_store_push(ngx_coord_store_t *store)
         store->actions->push(store);
     }
 }
+
+
+ngx_uint_t
+ngx_coord_store_apart(ngx_coord_store_t *store)
+{
+    return store->actions->apart ? store->actions->apart(store) : 0;
+}

@@ -112,6 +112,9 @@ typedef struct {
 
     /* see ngx_coord_store_now(); NULL: the clock of all memory */
     ngx_coord_nsec_t         (*now)(ngx_coord_op_t *op);
+
+    /* see ngx_coord_store_apart(); NULL: never */
+    ngx_uint_t               (*apart)(ngx_coord_store_t *store);
 } ngx_coord_store_actions_t;
 
 
@@ -200,6 +203,13 @@ void ngx_coord_store_exit(ngx_coord_store_t *store);
 /* 1 if the store is a memory store: its answers never need a wait */
 #define ngx_coord_store_is_memory(s)                                          \
     ((s)->actions == &ngx_coord_store_memory_actions)
+
+
+/*
+ * 1 if operations of one batch on different keys may come to different servers:
+ * what has to stand before another one begins needs a batch of its own.
+ */
+ngx_uint_t ngx_coord_store_apart(ngx_coord_store_t *store);
 
 
 /* an empty batch for a store; NULL: no memory */

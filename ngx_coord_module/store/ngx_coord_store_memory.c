@@ -24,6 +24,7 @@ const ngx_coord_store_actions_t  ngx_coord_store_memory_actions = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 

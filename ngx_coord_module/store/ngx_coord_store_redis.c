@@ -22,6 +22,7 @@ static ngx_uint_t ngx_coord_store_redis_ready(ngx_coord_store_t *store);
 static ngx_int_t ngx_coord_store_redis_topology(ngx_coord_store_t *store,
     ngx_pool_t *pool, ngx_coord_topology_t *topology);
 static ngx_coord_nsec_t ngx_coord_store_redis_now(ngx_coord_op_t *op);
+static ngx_uint_t ngx_coord_store_redis_apart(ngx_coord_store_t *store);
 
 static ngx_coord_part_t *ngx_coord_part_of(ngx_coord_batch_t *batch,
     ngx_coord_op_t *op, ngx_uint_t *n);
@@ -41,7 +42,8 @@ const ngx_coord_store_actions_t  ngx_coord_store_redis_actions = {
     ngx_coord_store_redis_push,
     ngx_coord_store_redis_ready,
     ngx_coord_store_redis_topology,
-    ngx_coord_store_redis_now
+    ngx_coord_store_redis_now,
+    ngx_coord_store_redis_apart
 };
 
 
@@ -184,6 +186,17 @@ ngx_coord_store_redis_topology(ngx_coord_store_t *store, ngx_pool_t *pool,
     }
 
     return ngx_coord_redis_topology(redis->client, pool, topology);
+}
+
+
+static ngx_uint_t
+ngx_coord_store_redis_apart(ngx_coord_store_t *store)
+{
+    ngx_coord_store_redis_t  *redis;
+
+    redis = ngx_coord_store_redis(store);
+
+    return redis->client && ngx_coord_redis_apart(redis->client);
 }
 
 

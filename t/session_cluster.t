@@ -1,0 +1,121 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# Sessions in a Redis Cluster: a session and the index of its user are on
+# different servers, and are never seen one without the other.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Coord::Cluster;
+
+my $t = Coord->new;
+my $cluster = Coord::Cluster->start($t, masters => 3);
+my @servers = @{$cluster->{servers}};
+my $origin = $t->origin(default => sub {
+    return { body => 'x', headers => [ map { ("X-\u$_" => $_[0]{args}{$_}) }
+             grep { defined $_[0]{args}{$_} } qw(id user login) ] };
+});
+
+$t->set(SEED => $servers[0]{port});
+
+my $conf = <<'EOF';
+    coord_store main { mode cluster; server redis://127.0.0.1:%%SEED%%;
+                       timeout 5s; connect_timeout 2s; }
+    coord_session_zone $http_x_id zone=one:1m ttl=1h;
+    coord_session_zone $http_x_id zone=seat:1m ttl=1h;
+    coord_session_zone $coord_session_id zone=app:1m ttl=1h;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Status $coord_session_status always;
+        proxy_pass_header X-Id;
+
+        location / {
+            coord_session zone=one create=$upstream_http_x_id bind=$arg_v
+                          user=$upstream_http_x_user max_per_user=2;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /seat {
+            coord_session zone=seat user=$arg_u max_per_user=2 over=reject;
+            empty_gif;
+        }
+        location /login {
+            coord_session_cookie sid rotate=$upstream_http_x_login;
+            coord_session zone=app user=$upstream_http_x_user;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /api { coord_api write; }
+    }
+EOF
+
+my ($a, $b) = map { $t->node(name => $_, workers => 2, http => $conf)->start }
+              'a', 'b';
+
+
+# ids and users all over the slots
+
+my $wrong = 0;
+
+for my $u (1 .. 10) {
+    my @id = map { "u$u-$_" } 1 .. 3;
+
+    is(join(' ', map { told($a, "/?id=$_&user=u$u&v=1") } @id),
+       '200 NEW 200 NEW 200 NEW', "user $u: created") if $u == 1;
+    $a->get("/?id=$_&user=u$u&v=1") for $u == 1 ? () : @id;
+
+    my $got = join ' ', map { told($b, '/?v=1', $_) } @id;
+    $wrong++ if $got ne '403 REVOKED 200 BOUND 200 BOUND';
+}
+
+is($wrong, 0, 'of 10 users with three sessions each the first has ended');
+is($b->request('DELETE', '/api/users/one/u3')->status, 200, 'DELETE user');
+is(join(' ', map { told($a, '/?v=1', "u3-$_") } 2, 3),
+   '403 REVOKED 403 REVOKED', 'all are ended');
+
+
+# seats, of many at once
+
+my @r = $t->parallel([ map { (($a, $b)[$_ % 2])->req('/seat?u=ann',
+    headers => { 'X-Id' => "s$_" }) } 1 .. 20 ]);
+is(scalar(grep { $_->status == 200 } @r), 2, 'two seats');
+
+
+# a log-in moves the session
+
+my ($id) = $a->get('/login')->header('Set-Cookie') =~ /sid=(\w+)/;
+my $r = $b->get('/login?login=1&user=bob', headers => { Cookie => "sid=$id" });
+my ($new) = $r->header('Set-Cookie') =~ /sid=(\w+)/;
+is($a->get('/login', headers => { Cookie => "sid=$new" })->header('X-Status'),
+   'BOUND', 'moved');
+is($a->get('/login', headers => { Cookie => "sid=$id" })->header('X-Status'),
+   'REVOKED', 'the old id');
+
+my ($keys, $bare) = (0, '');
+
+for my $s (@servers) {
+    my $c = $s->connect;
+    my @keys = @{ $c->command('KEYS', '*') };
+    $keys++ if @keys;
+    $bare .= " $_" for grep { $c->command('PTTL', $_) < 0 } @keys;
+}
+
+is($keys, 3, 'keys on all servers');
+is($bare, '', 'all keys have a TTL');
+
+done_testing();
+
+
+sub told {
+    my ($node, $path, $id) = @_;
+
+    my $r = $node->get($path, headers => { defined $id ? ('X-Id' => $id)
+                                                       : () });
+
+    return join ' ', $r->status, $r->header('X-Status') // '';
+}
