@@ -109,6 +109,18 @@ ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
         return rc;
     }
 
+    /* it may begin anew, before it has decided */
+
+    run->op.zone = NULL;
+
+    if (run->state == NGX_COORD_RUN_IDLE) {
+        ngx_http_coord_run_set(run, NGX_COORD_RUN_ASKED);
+    }
+
+    if (icf->wait && !run->shadow && ngx_http_coord_run_join(run) == NGX_OK) {
+        return NGX_OK;
+    }
+
     op = ngx_http_coord_add(r, ctx, &ngx_coord_op_claim, icf->zone,
                             &run->name, 1, icf->on_failure, &run->ref);
     if (op == NULL) {
@@ -116,7 +128,6 @@ ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
     }
 
     ngx_http_coord_run_ask(run, op);
-    ngx_http_coord_run_set(run, NGX_COORD_RUN_ASKED);
 
     return ngx_coord_claim_name(op);
 }

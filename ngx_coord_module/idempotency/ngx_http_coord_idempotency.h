@@ -346,6 +346,13 @@ void ngx_http_coord_run_forget(ngx_http_coord_idempotency_t *run);
 void ngx_http_coord_run_share(ngx_http_coord_idempotency_t *run);
 
 /*
+ * Where others of this worker wait for the twin of the request already, what
+ * they were told is the answer to its claim: NGX_OK, nobody is asked.
+ * NGX_DECLINED: nobody waits.
+ */
+ngx_int_t ngx_http_coord_run_join(ngx_http_coord_idempotency_t *run);
+
+/*
  * Waits for the twin that is running.  NGX_AGAIN: decide() will be called
  * again; NGX_DECLINED: it has waited long enough.
  */

@@ -139,6 +139,38 @@ ngx_http_coord_run_share(ngx_http_coord_idempotency_t *run)
 }
 
 
+ngx_int_t
+ngx_http_coord_run_join(ngx_http_coord_idempotency_t *run)
+{
+    u_char                         key[NGX_COORD_KEY_LEN];
+    size_t                         len;
+    ngx_coord_waiter_t            *waiter;
+    ngx_http_coord_loc_conf_t     *lcf;
+    ngx_http_coord_idempotency_t  *other;
+
+    len = ngx_coord_key_digest(key, &run->name);
+
+    if (len == 0) {
+        return NGX_DECLINED;
+    }
+
+    waiter = ngx_coord_wait_first(run->conf->zone, key, len);
+
+    if (waiter == NULL) {
+        return NGX_DECLINED;
+    }
+
+    other = waiter->data;
+    lcf = ngx_http_get_module_loc_conf(run->request, ngx_http_coord_module);
+
+    run->op = other->op;
+    run->op.on_failure = (run->conf->on_failure == NGX_CONF_UNSET_UINT)
+                         ? lcf->on_failure : run->conf->on_failure;
+
+    return NGX_OK;
+}
+
+
 /* NGX_DECLINED: it has waited long enough */
 
 ngx_int_t
