@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -168,6 +169,50 @@ hostile_maps_are_refused(void **state)
 }
 
 
+/* a cluster whose slots were moved about has more than a usual reply may */
+
+static void
+a_large_map_is_read(void **state)
+{
+    char                    *text;
+    size_t                   n;
+    ngx_uint_t               i;
+    ngx_coord_slot_range_t   range;
+    ngx_coord_resp_value_t  *v;
+
+    text = malloc(1 << 20);
+    n = sprintf(text, "*%d\r\n", NGX_COORD_SLOTS / 4);
+
+    for (i = 0; i < NGX_COORD_SLOTS; i += 4) {
+        n += sprintf(text + n, "*3\r\n:%d\r\n:%d\r\n*2\r\n$1\r\nh\r\n:%d\r\n",
+                     (int) i, (int) i + 3, (int) i + 1);
+    }
+
+    if (resp) {
+        ngx_coord_resp_destroy(resp);
+    }
+
+    resp = ngx_coord_resp_create(1 << 20, ngx_cycle->log);
+    assert_non_null(resp);
+    assert_int_equal(ngx_coord_resp_feed(resp, (u_char *) text, n), NGX_OK);
+    assert_int_equal(ngx_coord_resp_next(resp, &v), NGX_ERROR);
+    ngx_coord_resp_destroy(resp);
+
+    resp = ngx_coord_resp_create(1 << 20, ngx_cycle->log);
+    assert_non_null(resp);
+    ngx_coord_resp_limits(resp, NGX_COORD_SLOTS, 24 * NGX_COORD_SLOTS);
+    assert_int_equal(ngx_coord_resp_feed(resp, (u_char *) text, n), NGX_OK);
+    assert_int_equal(ngx_coord_resp_next(resp, &v), NGX_OK);
+    free(text);
+
+    assert_int_equal(ngx_coord_slots_check(v), NGX_OK);
+
+    v += v->next - 6;
+    assert_int_equal(ngx_coord_slot_range(v, &range), NGX_OK);
+    assert_int_equal(range.last, NGX_COORD_SLOTS - 1);
+}
+
+
 static ngx_int_t
 moved(const char *text, ngx_coord_slot_moved_t *m)
 {
@@ -226,6 +271,7 @@ main(void)
         cmocka_unit_test(slots_are_those_of_redis),
         cmocka_unit_test(a_map_is_read),
         cmocka_unit_test(hostile_maps_are_refused),
+        cmocka_unit_test(a_large_map_is_read),
         cmocka_unit_test(another_node_is_named)
     };
 
