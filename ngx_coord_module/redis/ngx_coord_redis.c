@@ -172,6 +172,13 @@ ngx_coord_redis_slot(ngx_coord_redis_t *redis, ngx_str_t *tag)
 
 
 ngx_uint_t
+ngx_coord_redis_live_slot(ngx_coord_redis_t *redis)
+{
+    return redis->cluster ? ngx_coord_redis_cluster_live(redis->cluster) : 0;
+}
+
+
+ngx_uint_t
 ngx_coord_redis_apart(ngx_coord_redis_t *redis)
 {
     return redis->cluster != NULL;

@@ -238,6 +238,12 @@ void ngx_coord_redis_destroy(ngx_coord_redis_t *redis);
 ngx_uint_t ngx_coord_redis_slot(ngx_coord_redis_t *redis, ngx_str_t *tag);
 
 /*
+ * A slot whose server would answer now, if there is one: for what any server
+ * can tell.
+ */
+ngx_uint_t ngx_coord_redis_live_slot(ngx_coord_redis_t *redis);
+
+/*
  * 1 if each operation has to be a call of its own: one may be sent on to
  * another server where others are not.
  */

@@ -187,6 +187,27 @@ ngx_coord_redis_cluster_ready(ngx_coord_redis_cluster_t *cluster)
 }
 
 
+ngx_uint_t
+ngx_coord_redis_cluster_live(ngx_coord_redis_cluster_t *cluster)
+{
+    ngx_uint_t                 slot;
+    ngx_coord_redis_server_t  *server;
+
+    for (slot = 0; slot < NGX_COORD_SLOTS; slot++) {
+        server = cluster->slots[slot];
+
+        if (server
+            && ngx_coord_redis_node_ok(
+                   &server->nodes[NGX_COORD_LANE_DECISIONS]))
+        {
+            return slot;
+        }
+    }
+
+    return 0;
+}
+
+
 void
 ngx_coord_redis_cluster_push(ngx_coord_redis_cluster_t *cluster)
 {

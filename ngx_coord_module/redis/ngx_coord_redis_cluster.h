@@ -84,6 +84,9 @@ ngx_coord_redis_node_t *ngx_coord_redis_cluster_node(
 /* 1 if there is a map and one of its servers would be asked now */
 ngx_uint_t ngx_coord_redis_cluster_ready(ngx_coord_redis_cluster_t *cluster);
 
+/* a slot of a server that would be asked now; 0: there is none */
+ngx_uint_t ngx_coord_redis_cluster_live(ngx_coord_redis_cluster_t *cluster);
+
 /* as ngx_coord_redis_push(), for all servers */
 void ngx_coord_redis_cluster_push(ngx_coord_redis_cluster_t *cluster);
 

@@ -204,6 +204,7 @@ ngx_coord_probe_ask(ngx_coord_probe_t *probe)
     call->data = probe;
 
     client = ngx_coord_store_redis(probe->store)->client;
+    call->slot = ngx_coord_redis_live_slot(client);
 
     if (ngx_coord_redis_send(client, call) == NGX_AGAIN) {
         probe->state = NGX_COORD_PROBE_ASKING;
