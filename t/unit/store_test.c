@@ -129,6 +129,14 @@ ngx_coord_redis_slot(ngx_coord_redis_t *r, ngx_str_t *tag)
 }
 
 
+ngx_int_t
+ngx_coord_redis_topology(ngx_coord_redis_t *r, ngx_pool_t *pool,
+    ngx_coord_topology_t *topology)
+{
+    return NGX_DECLINED;
+}
+
+
 ngx_uint_t
 ngx_coord_redis_apart(ngx_coord_redis_t *r)
 {
