@@ -59,6 +59,7 @@ typedef struct {
     uint32_t                   stamp;     /* of the caller before, ms */
     ngx_uint_t                 tries;
     ngx_coord_nsec_t           life;      /* that its key shall have */
+    ngx_uint_t                 extra;     /* of cost: taken in advance */
 } ngx_coord_rate_t;
 
 

@@ -15,6 +15,7 @@
 #include "ngx_coord_fleet.h"
 #include "ngx_coord_probe.h"
 #include "ngx_coord_lease.h"
+#include "ngx_coord_prefetch.h"
 
 
 static void *ngx_http_coord_create_main_conf(ngx_conf_t *cf);
@@ -440,6 +441,8 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
 
     ngx_coord_metrics_start(&mcf->metrics);
 
+    ngx_coord_prefetch_init(cycle);
+
     if (ngx_coord_store_init(mcf->local, cycle) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -490,6 +493,7 @@ ngx_http_coord_exit_process(ngx_cycle_t *cycle)
     /* what requests still hold: a fast exit does not end them */
 
     ngx_coord_lease_exit();
+    ngx_coord_prefetch_exit();
 
     stores = mcf->stores.elts;
 

@@ -25,6 +25,7 @@ typedef struct {
     ngx_str_t                          algorithm;
     ngx_str_t                          layout;        /* type of its keys */
     ngx_uint_t                         burst;    /* the largest constant */
+    ngx_uint_t                         prefetch;
     ngx_coord_align_e                  align;
     ngx_coord_nsec_t                   tz;
     unsigned                           delay:1;  /* leaky bucket */

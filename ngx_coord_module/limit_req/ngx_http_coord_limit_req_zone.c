@@ -8,6 +8,7 @@
 
 #include "ngx_http_coord_conf.h"
 #include "ngx_http_coord_limit_req.h"
+#include "ngx_coord_prefetch.h"
 
 
 typedef struct {
@@ -125,6 +126,7 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     zone->store_name = store;
     zone->layout = lrz->layout;
+    zone->prefetch = lrz->prefetch;
     zone->deny = (lrz->op == &ngx_coord_op_bucket_take);
     zone->data = lrz;
 
@@ -155,6 +157,20 @@ ngx_http_coord_limit_req_zone_param(ngx_conf_t *cf,
         return ngx_http_coord_limit_req_zone_algorithm(cf, lrz, &rest);
     }
 
+    if (ngx_http_coord_param(value, "prefetch=", &rest)) {
+
+        if (ngx_coord_parse_count(&rest, 1, &lrz->prefetch) == NGX_OK
+            && lrz->prefetch <= NGX_COORD_PREFETCH_MAX)
+        {
+            return NGX_OK;
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid number in \"%V\", it must be from 1 to "
+                           "%d", value, NGX_COORD_PREFETCH_MAX);
+        return NGX_ERROR;
+    }
+
     if (ngx_http_coord_param(value, "align=", &rest)) {
         return ngx_http_coord_limit_req_zone_align(cf, lrz, &rest);
     }
@@ -173,8 +189,8 @@ ngx_http_coord_limit_req_zone_param(ngx_conf_t *cf,
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", allowed are \"zone=\", "
-                       "\"rate=\", \"algorithm=\", \"align=\", \"tz=\" and "
-                       "\"store=\"", value);
+                       "\"rate=\", \"algorithm=\", \"align=\", \"tz=\", "
+                       "\"prefetch=\" and \"store=\"", value);
 
     return NGX_ERROR;
 }
@@ -267,6 +283,14 @@ ngx_http_coord_limit_req_zone_check(ngx_conf_t *cf,
     ngx_http_coord_limit_req_zone_t *lrz, ngx_uint_t tz)
 {
     ngx_str_t  *name;
+
+    if (lrz->prefetch && lrz->op != &ngx_coord_op_bucket_take) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"prefetch=\" is not allowed with algorithm "
+                           "\"%V\", only with \"leaky_bucket\" and "
+                           "\"token_bucket\"", &lrz->algorithm);
+        return NGX_ERROR;
+    }
 
     if (lrz->align == NGX_COORD_ALIGN_NONE) {
 

@@ -7,12 +7,8 @@
 #include "ngx_coord_deny.h"
 
 
-static ngx_coord_table_t *ngx_coord_deny_lock(ngx_coord_zone_t *zone);
-static void ngx_coord_deny_unlock(ngx_coord_zone_t *zone);
-
-
-static ngx_coord_table_t *
-ngx_coord_deny_lock(ngx_coord_zone_t *zone)
+ngx_coord_table_t *
+ngx_coord_zone_lock(ngx_coord_zone_t *zone)
 {
     ngx_slab_pool_t    *shpool;
     ngx_coord_table_t  *table;
@@ -33,8 +29,8 @@ ngx_coord_deny_lock(ngx_coord_zone_t *zone)
 }
 
 
-static void
-ngx_coord_deny_unlock(ngx_coord_zone_t *zone)
+void
+ngx_coord_zone_unlock(ngx_coord_zone_t *zone)
 {
     ngx_slab_pool_t  *shpool;
 
@@ -64,7 +60,7 @@ ngx_coord_deny_find(ngx_coord_op_t *op, ngx_coord_nsec_t now)
     }
 
     number = 0;
-    table = ngx_coord_deny_lock(op->zone);
+    table = ngx_coord_zone_lock(op->zone);
 
     entry = ngx_coord_table_find(table, NGX_COORD_KIND_DENY, op->key,
                                  op->key_len, ngx_coord_monotonic());
@@ -73,7 +69,7 @@ ngx_coord_deny_find(ngx_coord_op_t *op, ngx_coord_nsec_t now)
         number = (int64_t) entry->payload[0];
     }
 
-    ngx_coord_deny_unlock(op->zone);
+    ngx_coord_zone_unlock(op->zone);
 
     return number;
 }
@@ -92,7 +88,7 @@ ngx_coord_deny_keep(ngx_coord_op_t *op, int64_t number, ngx_coord_nsec_t now,
         return;
     }
 
-    table = ngx_coord_deny_lock(op->zone);
+    table = ngx_coord_zone_lock(op->zone);
 
     if (table == NULL) {
         return;
@@ -126,12 +122,13 @@ ngx_coord_deny_keep(ngx_coord_op_t *op, int64_t number, ngx_coord_nsec_t now,
         table->denied = (uint64_t) expires;
     }
 
-    ngx_coord_deny_unlock(op->zone);
+    ngx_coord_zone_unlock(op->zone);
 }
 
 
 void
-ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len)
+ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len,
+    ngx_uint_t blocks)
 {
     ngx_coord_nsec_t    now;
     ngx_coord_entry_t  *entry;
@@ -144,7 +141,7 @@ ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len)
         return;
     }
 
-    table = ngx_coord_deny_lock(zone);
+    table = ngx_coord_zone_lock(zone);
 
     entry = ngx_coord_table_find(table, NGX_COORD_KIND_DENY, key, len, now);
 
@@ -152,7 +149,15 @@ ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len)
         ngx_coord_table_remove(table, entry);
     }
 
-    ngx_coord_deny_unlock(zone);
+    if (blocks) {
+        entry = ngx_coord_table_find(table, NGX_COORD_KIND_BLOCK, key, len,
+                                     now);
+        if (entry) {
+            ngx_coord_table_remove(table, entry);
+        }
+    }
+
+    ngx_coord_zone_unlock(zone);
 }
 
 
@@ -171,7 +176,7 @@ ngx_coord_deny_drop_all(ngx_coord_zone_t *zone)
         return;
     }
 
-    table = ngx_coord_deny_lock(zone);
+    table = ngx_coord_zone_lock(zone);
     cells = ngx_coord_table_cells(table);
 
     for (i = 1; i <= table->nused; i++) {
@@ -181,9 +186,15 @@ ngx_coord_deny_drop_all(ngx_coord_zone_t *zone)
         {
             cells[i].head.payload[1] = 0;
         }
+
+        if (cells[i].head.state == NGX_COORD_CELL_HEAD
+            && cells[i].head.tag == NGX_COORD_KIND_BLOCK)
+        {
+            cells[i].head.payload[0] = 0;
+        }
     }
 
     table->denied = 0;
 
-    ngx_coord_deny_unlock(zone);
+    ngx_coord_zone_unlock(zone);
 }

@@ -37,9 +37,22 @@ int64_t ngx_coord_deny_find(ngx_coord_op_t *op, ngx_coord_nsec_t now);
 void ngx_coord_deny_keep(ngx_coord_op_t *op, int64_t number,
     ngx_coord_nsec_t now, ngx_coord_nsec_t time);
 
-/* nothing is known of the key any more; of the zone: of none of its keys */
-void ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len);
+/*
+ * Nothing is known of the key any more, and, with blocks set, places that were
+ * taken in advance (ngx_coord_prefetch.h) are void; of the zone: the same for
+ * all of its keys.
+ */
+void ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len,
+    ngx_uint_t blocks);
 void ngx_coord_deny_drop_all(ngx_coord_zone_t *zone);
+
+
+/*
+ * Locks and enters the table of a zone; unlock() leaves it.  NULL: the zone
+ * has none, and is not locked.
+ */
+ngx_coord_table_t *ngx_coord_zone_lock(ngx_coord_zone_t *zone);
+void ngx_coord_zone_unlock(ngx_coord_zone_t *zone);
 
 
 #endif /* _NGX_COORD_DENY_H_INCLUDED_ */

@@ -51,7 +51,7 @@ ngx_coord_deny_message(void *data, ngx_str_t *channel, ngx_str_t *message)
             && ngx_memcmp(message->data, head->data, head->len) == 0)
         {
             ngx_coord_deny_drop(zone, message->data + head->len,
-                                message->len - head->len - 1);
+                                message->len - head->len - 1, 1);
         }
     }
 }

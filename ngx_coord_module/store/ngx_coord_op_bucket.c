@@ -17,6 +17,7 @@
 #include "ngx_coord_deny.h"
 #include "ngx_coord_lives.h"
 #include "ngx_coord_op_bucket.h"
+#include "ngx_coord_prefetch.h"
 
 
 /* what the BITFIELD of each script answers: the elements that are read */
@@ -55,6 +56,10 @@ static ngx_int_t ngx_coord_bucket_take_known(ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 static ngx_uint_t ngx_coord_bucket_denied(ngx_coord_op_t *op,
     const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now);
+static ngx_uint_t ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_block(ngx_coord_op_t *op,
+    const ngx_coord_bucket_found_t *found, ngx_int_t rc, ngx_coord_nsec_t now);
 static void ngx_coord_bucket_deny(ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static uint32_t ngx_coord_bucket_kind(const ngx_coord_rate_t *rate);
 static int64_t ngx_coord_bucket_charge(ngx_coord_zone_t *zone,
@@ -75,10 +80,6 @@ static ngx_int_t ngx_coord_bucket_decide(ngx_coord_rate_t *rate,
     const ngx_coord_bucket_found_t *found, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_bucket_once_more(ngx_coord_op_t *op,
     const ngx_coord_op_type_t *type);
-static ngx_int_t ngx_coord_bucket_life_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
-static void ngx_coord_bucket_life_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
 const ngx_coord_op_type_t  ngx_coord_op_bucket_take = {
@@ -134,24 +135,6 @@ static const ngx_coord_op_type_t  ngx_coord_op_bucket_anew = {
 };
 
 
-/* a take that is answered, and has found more than its life covers */
-
-const ngx_coord_op_type_t  ngx_coord_op_bucket_life = {
-    ngx_string("bucket_life"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
-    NGX_COORD_KIND_BUCKET,
-    NGX_COORD_SCRIPT_GCRA_LIFE,
-    ngx_coord_bucket_life_build,
-    ngx_coord_bucket_life_parse,
-    NULL,
-    ngx_coord_bucket_take_run,
-    &ngx_coord_op_bucket_mend,
-    NULL,
-    NULL,
-    NULL
-};
-
-
 /* who takes in any case has a life to set that nobody has foreseen */
 
 static ngx_int_t
@@ -169,6 +152,10 @@ ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 
     if (ngx_coord_bucket_denied(op, &bucket, now)) {
         return NGX_BUSY;
+    }
+
+    if (op->zone->prefetch && ngx_coord_bucket_prefetched(op, &bucket, now)) {
+        return NGX_OK;
     }
 
     if (!rate->force
@@ -220,6 +207,95 @@ ngx_coord_bucket_denied(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
     (void) ngx_atomic_fetch_add(&table->near[0], 1);
 
     return 1;
+}
+
+
+/*
+ * 1 if the block of the key grants what op takes.  Where it does not, op may
+ * be made to take the next one along, unless so many never fit.
+ */
+
+static ngx_uint_t
+ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now)
+{
+    ngx_uint_t         extra;
+    ngx_coord_rate_t  *rate;
+    ngx_coord_nsec_t   held;
+
+    rate = &op->u.rate;
+
+    if (rate->cost == 0 || rate->look || rate->force || rate->tries
+        || !op->zone->deny)
+    {
+        return 0;
+    }
+
+    if (ngx_coord_prefetch_take(op, ngx_coord_bucket_kind(rate), now, &held,
+                                &extra)
+        == NGX_OK)
+    {
+        if (ngx_coord_bucket_answer(bucket, rate, held) != NGX_OK) {
+            return 0;
+        }
+
+        rate->mark = now + rate->reset;
+        op->source = NGX_COORD_SOURCE_PREFETCH;
+
+        return 1;
+    }
+
+    rate->extra = ngx_min(extra, (ngx_uint_t)
+                                 ngx_coord_bucket_capacity(rate) - rate->cost);
+    rate->cost += rate->extra;
+
+    return 0;
+}
+
+
+/*
+ * Where a block was asked for as well: puts it in its place, and answers for
+ * what the request itself takes.  NGX_AGAIN: without the block it may fit.
+ */
+
+static ngx_int_t
+ngx_coord_bucket_block(ngx_coord_op_t *op,
+    const ngx_coord_bucket_found_t *found, ngx_int_t rc, ngx_coord_nsec_t now)
+{
+    ngx_int_t            own;
+    ngx_uint_t           extra;
+    ngx_coord_rate_t    *rate;
+    ngx_coord_nsec_t     mark;
+    ngx_coord_bucket_t   bucket;
+
+    rate = &op->u.rate;
+    extra = rate->extra;
+
+    if (extra == 0) {
+        return rc;
+    }
+
+    mark = (rc == NGX_OK) ? rate->mark : 0;
+
+    rate->cost -= extra;
+    rate->extra = 0;
+
+    ngx_coord_prefetch_put(op, ngx_coord_bucket_kind(rate), now, mark, extra);
+
+    (void) ngx_coord_bucket_init(&bucket, rate);
+
+    own = ngx_coord_bucket_answer(&bucket, rate,
+                                  found->held * NGX_COORD_NSEC_PER_USEC);
+
+    rate->mark = now + rate->reset;
+
+    if (rc == own) {
+        return rc;
+    }
+
+    rate->tries++;
+
+    return NGX_AGAIN;
 }
 
 
@@ -415,11 +491,18 @@ ngx_coord_bucket_decide(ngx_coord_rate_t *rate,
 static ngx_int_t
 ngx_coord_bucket_once_more(ngx_coord_op_t *op, const ngx_coord_op_type_t *type)
 {
-    if (++op->u.rate.tries > NGX_COORD_BUCKET_TRIES) {
+    ngx_coord_rate_t  *rate;
+
+    rate = &op->u.rate;
+
+    if (++rate->tries > NGX_COORD_BUCKET_TRIES) {
         return NGX_ERROR;
     }
 
-    ngx_coord_lives_drop(op, ngx_coord_bucket_kind(&op->u.rate));
+    rate->cost -= rate->extra;
+    rate->extra = 0;
+
+    ngx_coord_lives_drop(op, ngx_coord_bucket_kind(rate));
 
     op->type = type;
 
@@ -444,11 +527,15 @@ ngx_coord_bucket_steady_parse(ngx_coord_op_t *op,
         return ngx_coord_bucket_once_more(op, &ngx_coord_op_bucket_anew);
     }
 
+    op->type = &ngx_coord_op_bucket_take;
+
+    if (rc != NGX_ERROR) {
+        rc = ngx_coord_bucket_block(op, &found, rc, now);
+    }
+
     if (rc == NGX_BUSY) {
         ngx_coord_bucket_deny(op, now);
     }
-
-    op->type = &ngx_coord_op_bucket_take;
 
     return rc;
 }
@@ -492,11 +579,17 @@ ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
                          now + rate->life - ngx_coord_bucket_need(&bucket),
                          cap);
 
+    op->type = &ngx_coord_op_bucket_take;
+
+    rc = ngx_coord_bucket_block(op, &found, rc, now);
+
+    if (rc == NGX_AGAIN) {
+        return NGX_AGAIN;
+    }
+
     if (rc == NGX_BUSY) {
         ngx_coord_bucket_deny(op, now);
     }
-
-    op->type = &ngx_coord_op_bucket_take;
 
     /* of a caller with a larger burst, or one who takes in any case */
 
@@ -517,26 +610,6 @@ ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
 }
 
 
-static void
-ngx_coord_bucket_life_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_op_bucket_mend.build(cmd, op, now);
-}
-
-
-/* the answer is that of the take; nothing is lost if the key is gone */
-
-static ngx_int_t
-ngx_coord_bucket_life_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
-{
-    op->type = &ngx_coord_op_bucket_take;
-
-    return op->u.rate.retry ? NGX_BUSY : NGX_OK;
-}
-
-
 ngx_int_t
 ngx_coord_bucket_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
@@ -551,6 +624,11 @@ ngx_coord_bucket_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     rate = &op->u.rate;
 
     op->type = &ngx_coord_op_bucket_take;
+
+    /* Redis was asked for more than for this request, and has not answered */
+
+    rate->cost -= rate->extra;
+    rate->extra = 0;
 
     if (ngx_coord_bucket_init(&bucket, rate) != NGX_OK) {
         return ngx_coord_rate_never(rate);

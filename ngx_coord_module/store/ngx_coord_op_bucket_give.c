@@ -41,6 +41,8 @@ static ngx_int_t ngx_coord_bucket_forget_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static void ngx_coord_bucket_mend_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_bucket_life_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static void ngx_coord_bucket_left_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_bucket_left_parse(ngx_coord_op_t *op,
@@ -107,6 +109,22 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_mend = {
     NULL,
     ngx_coord_bucket_left_run,
     NULL,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+const ngx_coord_op_type_t  ngx_coord_op_bucket_life = {
+    ngx_string("bucket_life"),
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
+    NGX_COORD_KIND_BUCKET,
+    NGX_COORD_SCRIPT_GCRA_LIFE,
+    ngx_coord_bucket_mend_build,
+    ngx_coord_bucket_life_parse,
+    NULL,
+    ngx_coord_bucket_take_run,
+    &ngx_coord_op_bucket_mend,
     NULL,
     NULL,
     NULL
@@ -187,7 +205,7 @@ static ngx_int_t
 ngx_coord_bucket_give_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    ngx_coord_deny_drop(op->zone, op->key, op->key_len);
+    ngx_coord_deny_drop(op->zone, op->key, op->key_len, 0);
 
     if (ngx_coord_bucket_shortened(&op->u.rate,
                                 ngx_coord_reply(GCRA_GIVE, LEFT)->integer))
@@ -315,7 +333,7 @@ static ngx_int_t
 ngx_coord_bucket_forget_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    ngx_coord_deny_drop(op->zone, op->key, op->key_len);
+    ngx_coord_deny_drop(op->zone, op->key, op->key_len, 1);
 
     return ngx_coord_reply(GCRA_FORGET, DROPPED)->integer ? NGX_OK : NGX_BUSY;
 }
@@ -328,6 +346,18 @@ ngx_coord_bucket_mend_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_key(cmd, NGX_COORD_GCRA_LIFE_K, op, "}");
     ngx_coord_arg_num(&cmd->args[NGX_COORD_GCRA_LIFE_TTL],
                       (int64_t) ngx_coord_ceil_msec(op->u.rate.life));
+}
+
+
+/* the answer is that of the take; nothing is lost if the key is gone */
+
+static ngx_int_t
+ngx_coord_bucket_life_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    op->type = &ngx_coord_op_bucket_take;
+
+    return op->u.rate.retry ? NGX_BUSY : NGX_OK;
 }
 
 

@@ -1,0 +1,422 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ */
+
+
+#include "ngx_coord_deny.h"
+#include "ngx_coord_prefetch.h"
+#include "ngx_coord_timer.h"
+
+
+/* what is not used by then is given back, or has lapsed */
+#define NGX_COORD_PREFETCH_LIFE  (8 * NGX_COORD_NSEC_PER_SEC)
+
+/* milliseconds: blocks are looked at so often */
+#define NGX_COORD_PREFETCH_TICK  500
+
+/* blocks of a worker that may have to be given back */
+#define NGX_COORD_PREFETCH_KEPT  4096
+
+
+/*
+ * payload[0] is the time when the last place has drained, or, without a block,
+ * when the key was last seen; payload[1] the rest: whose it is, whether the
+ * next block is on its way, how many places it had, were used, and are left.
+ */
+
+#define NGX_COORD_BLOCK_MASK     0xfff
+#define NGX_COORD_BLOCK_ASKED    ((uint64_t) 1 << 36)
+
+#define ngx_coord_block_kind(w)  ((uint32_t) ((w) >> 37))
+#define ngx_coord_block_size(w)  ((ngx_uint_t) ((w) >> 24 & 0xfff))
+#define ngx_coord_block_used(w)  ((ngx_uint_t) ((w) >> 12 & 0xfff))
+#define ngx_coord_block_left(w)  ((ngx_uint_t) ((w) & 0xfff))
+
+#define ngx_coord_block_word(kind, size, used, left)                          \
+    ((uint64_t) (kind) << 37 | (uint64_t) (size) << 24                        \
+     | (uint64_t) (used) << 12 | (left))
+
+/* a first block shall let in so many requests as are expected meanwhile */
+#define NGX_COORD_PREFETCH_WORTH  8
+
+
+/* a block that takes long to lapse */
+typedef struct {
+    ngx_queue_t                queue;
+    ngx_coord_op_t             op;            /* its mark: the block's */
+    ngx_coord_nsec_t           due;           /* monotonic */
+} ngx_coord_prefetch_kept_t;
+
+
+static ngx_uint_t ngx_coord_prefetch_usable(uint64_t *payload,
+    ngx_coord_nsec_t interval, ngx_coord_nsec_t now);
+static ngx_uint_t ngx_coord_prefetch_size(ngx_coord_zone_t *zone,
+    uint64_t *payload, ngx_coord_nsec_t interval, ngx_coord_nsec_t now);
+static ngx_uint_t ngx_coord_prefetch_ask(ngx_coord_op_t *op,
+    ngx_coord_entry_t *entry, uint32_t kind, ngx_coord_nsec_t now);
+static void ngx_coord_prefetch_keep(ngx_coord_op_t *op,
+    ngx_coord_nsec_t mark);
+static void ngx_coord_prefetch_tick(ngx_event_t *ev);
+static void ngx_coord_prefetch_give(ngx_coord_op_t *op);
+
+
+static ngx_queue_t        ngx_coord_prefetch_kept;
+static ngx_uint_t         ngx_coord_prefetch_nkept;
+static ngx_coord_timer_t  ngx_coord_prefetch_timer;
+
+
+/* places that have not begun to drain */
+
+static ngx_uint_t
+ngx_coord_prefetch_usable(uint64_t *payload, ngx_coord_nsec_t interval,
+    ngx_coord_nsec_t now)
+{
+    ngx_uint_t        left;
+    ngx_coord_nsec_t  n;
+
+    left = ngx_coord_block_left(payload[1]);
+    n = ((ngx_coord_nsec_t) payload[0] - now) / interval;
+
+    if (n <= 0) {
+        return 0;
+    }
+
+    return ngx_min(left, (ngx_uint_t) n);
+}
+
+
+/*
+ * Of the next block, by what became of the last one.  A place lapses an
+ * interval of the rate after the one before it, so a block that is to last for
+ * some requests of a key that does not reach its rate has to be larger than
+ * their number.  0: not worth it.
+ */
+
+static ngx_uint_t
+ngx_coord_prefetch_size(ngx_coord_zone_t *zone, uint64_t *payload,
+    ngx_coord_nsec_t interval, ngx_coord_nsec_t now)
+{
+    ngx_uint_t        size, used;
+    ngx_coord_nsec_t  gap;
+
+    size = ngx_coord_block_size(payload[1]);
+    used = ngx_coord_block_used(payload[1]);
+
+    if (size == 0) {
+        gap = ngx_max(now - (ngx_coord_nsec_t) payload[0], 0);
+        gap = ngx_min(gap, NGX_COORD_NSEC_PER_SEC);
+
+        gap = NGX_COORD_PREFETCH_WORTH * gap / interval;
+
+        return gap < (ngx_coord_nsec_t) zone->prefetch
+               ? (ngx_uint_t) gap + 1 : 0;
+    }
+
+    if (used == size || used >= NGX_COORD_PREFETCH_WORTH) {
+        size = 2 * size + 1;
+
+    } else if (used < 2) {
+        size = 0;
+    }
+
+    return ngx_min(size, zone->prefetch);
+}
+
+
+/* one request asks for the next block, with what it needs itself */
+
+static ngx_uint_t
+ngx_coord_prefetch_ask(ngx_coord_op_t *op, ngx_coord_entry_t *entry,
+    uint32_t kind, ngx_coord_nsec_t now)
+{
+    ngx_uint_t  size;
+
+    if (entry->payload[1] & NGX_COORD_BLOCK_ASKED) {
+        return 0;
+    }
+
+    /* should the answer be lost, all begins anew */
+
+    entry->expires = ngx_coord_monotonic() + NGX_COORD_NSEC_PER_SEC;
+
+    size = ngx_coord_prefetch_size(op->zone, entry->payload,
+                                   op->u.rate.interval, now);
+
+    if (size) {
+        entry->payload[1] |= NGX_COORD_BLOCK_ASKED;
+        return size;
+    }
+
+    entry->payload[1] = ngx_coord_block_word(kind, 0, 0, 0);
+    ngx_coord_table_commit();
+
+    entry->payload[0] = (uint64_t) now;
+
+    return 0;
+}
+
+
+ngx_int_t
+ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
+    ngx_coord_nsec_t now, ngx_coord_nsec_t *held, ngx_uint_t *extra)
+{
+    uint64_t            payload[2], word;
+    ngx_uint_t          usable, used;
+    ngx_coord_rate_t   *rate;
+    ngx_coord_nsec_t    clock;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    *extra = 0;
+
+    rate = &op->u.rate;
+    table = ngx_coord_zone_lock(op->zone);
+
+    if (table == NULL) {
+        return NGX_AGAIN;
+    }
+
+    clock = ngx_coord_monotonic();
+
+    entry = ngx_coord_table_find(table, NGX_COORD_KIND_BLOCK, op->key,
+                                 op->key_len, clock);
+
+    if (entry == NULL) {
+
+        /* the first request of the key */
+
+        payload[0] = (uint64_t) now;
+        payload[1] = ngx_coord_block_word(kind, 0, 0, 0);
+
+        (void) ngx_coord_table_insert(table, NGX_COORD_KIND_BLOCK,
+                                      NGX_COORD_ENTRY_EVICT, op->key,
+                                      op->key_len, payload,
+                                      clock + NGX_COORD_NSEC_PER_SEC, clock);
+
+        ngx_coord_zone_unlock(op->zone);
+        return NGX_AGAIN;
+    }
+
+    word = entry->payload[1];
+
+    if (ngx_coord_block_kind(word) != kind) {
+        ngx_coord_zone_unlock(op->zone);
+        return NGX_AGAIN;
+    }
+
+    usable = ngx_coord_prefetch_usable(entry->payload, rate->interval, now);
+
+    if (usable >= rate->cost) {
+        *held = (ngx_coord_nsec_t) entry->payload[0] - now
+                - (ngx_coord_nsec_t) usable * rate->interval;
+
+        used = ngx_coord_block_used(word) + rate->cost;
+
+        entry->payload[1] = (word & NGX_COORD_BLOCK_ASKED)
+                            | ngx_coord_block_word(kind,
+                                                   ngx_coord_block_size(word),
+                                                   used, usable - rate->cost);
+
+        (void) ngx_atomic_fetch_add(&table->near[1], 1);
+
+        ngx_coord_zone_unlock(op->zone);
+        return NGX_OK;
+    }
+
+    *extra = ngx_coord_prefetch_ask(op, entry, kind, now);
+
+    ngx_coord_zone_unlock(op->zone);
+
+    return NGX_AGAIN;
+}
+
+
+void
+ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind, ngx_coord_nsec_t now,
+    ngx_coord_nsec_t mark, ngx_uint_t extra)
+{
+    uint64_t            payload[2];
+    ngx_coord_nsec_t    clock, expires;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    table = ngx_coord_zone_lock(op->zone);
+
+    if (table == NULL) {
+        return;
+    }
+
+    clock = ngx_coord_monotonic();
+    expires = clock + NGX_COORD_PREFETCH_LIFE;
+
+    /* where there was no room the next one is half as large */
+
+    payload[0] = (uint64_t) (mark ? mark : now);
+    payload[1] = mark ? ngx_coord_block_word(kind, extra, 0, extra)
+                      : ngx_coord_block_word(kind, extra / 4, extra / 4, 0);
+
+    entry = ngx_coord_table_find(table, NGX_COORD_KIND_BLOCK, op->key,
+                                 op->key_len, clock);
+    if (entry) {
+        entry->payload[1] = ngx_coord_block_word(kind, 0, 0, 0);
+        ngx_coord_table_commit();
+
+        entry->payload[0] = payload[0];
+        entry->expires = expires;
+        ngx_coord_table_commit();
+
+        entry->payload[1] = payload[1];
+
+    } else {
+        entry = ngx_coord_table_insert(table, NGX_COORD_KIND_BLOCK,
+                                       NGX_COORD_ENTRY_EVICT, op->key,
+                                       op->key_len, payload, expires, clock);
+    }
+
+    if (entry && table->denied < (uint64_t) expires) {
+        table->denied = (uint64_t) expires;
+    }
+
+    ngx_coord_zone_unlock(op->zone);
+
+    if (entry && mark - now > NGX_COORD_PREFETCH_LIFE) {
+        ngx_coord_prefetch_keep(op, mark);
+    }
+}
+
+
+static void
+ngx_coord_prefetch_keep(ngx_coord_op_t *op, ngx_coord_nsec_t mark)
+{
+    ngx_coord_prefetch_kept_t  *kept;
+
+    if (ngx_coord_prefetch_timer.event.handler == NULL
+        || ngx_coord_prefetch_nkept >= NGX_COORD_PREFETCH_KEPT)
+    {
+        return;
+    }
+
+    kept = ngx_alloc(sizeof(ngx_coord_prefetch_kept_t), ngx_cycle->log);
+
+    if (kept == NULL) {
+        return;
+    }
+
+    kept->op = *op;
+    kept->op.u.rate.mark = mark;
+    kept->op.blob = NULL;
+    kept->op.record.data = NULL;
+    kept->due = ngx_coord_monotonic() + NGX_COORD_PREFETCH_LIFE
+                - NGX_COORD_NSEC_PER_SEC;
+
+    ngx_queue_insert_tail(&ngx_coord_prefetch_kept, &kept->queue);
+    ngx_coord_prefetch_nkept++;
+
+    if (!ngx_coord_prefetch_timer.event.timer_set) {
+        ngx_coord_timer_start(&ngx_coord_prefetch_timer,
+                              NGX_COORD_PREFETCH_TICK);
+    }
+}
+
+
+static void
+ngx_coord_prefetch_tick(ngx_event_t *ev)
+{
+    ngx_queue_t                *q;
+    ngx_coord_nsec_t            now;
+    ngx_coord_prefetch_kept_t  *kept;
+
+    now = ngx_coord_monotonic();
+
+    while (!ngx_queue_empty(&ngx_coord_prefetch_kept)) {
+        q = ngx_queue_head(&ngx_coord_prefetch_kept);
+        kept = ngx_queue_data(q, ngx_coord_prefetch_kept_t, queue);
+
+        if (kept->due > now) {
+            ngx_coord_timer_start(&ngx_coord_prefetch_timer,
+                                  NGX_COORD_PREFETCH_TICK);
+            return;
+        }
+
+        ngx_queue_remove(q);
+        ngx_coord_prefetch_nkept--;
+
+        ngx_coord_prefetch_give(&kept->op);
+
+        ngx_free(kept);
+    }
+}
+
+
+/* what is left of the block, if it is still that one */
+
+static void
+ngx_coord_prefetch_give(ngx_coord_op_t *op)
+{
+    ngx_uint_t          left;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    left = 0;
+    table = ngx_coord_zone_lock(op->zone);
+
+    if (table == NULL) {
+        return;
+    }
+
+    entry = ngx_coord_table_find(table, NGX_COORD_KIND_BLOCK, op->key,
+                                 op->key_len, ngx_coord_monotonic());
+
+    if (entry && (ngx_coord_nsec_t) entry->payload[0] == op->u.rate.mark) {
+        left = ngx_coord_block_left(entry->payload[1]);
+        entry->payload[1] &= ~(uint64_t) NGX_COORD_BLOCK_MASK;
+    }
+
+    ngx_coord_zone_unlock(op->zone);
+
+    if (left) {
+        op->rc = NGX_OK;
+        op->source = NGX_COORD_SOURCE_REDIS;
+        op->u.rate.cost = left;
+
+        ngx_coord_op_undo(op);
+    }
+}
+
+
+void
+ngx_coord_prefetch_init(ngx_cycle_t *cycle)
+{
+    ngx_queue_init(&ngx_coord_prefetch_kept);
+    ngx_coord_prefetch_nkept = 0;
+
+    ngx_coord_timer_init(&ngx_coord_prefetch_timer, ngx_coord_prefetch_tick,
+                         NULL, cycle->log);
+    ngx_coord_prefetch_timer.event.cancelable = 1;
+}
+
+
+/* what other workers of the node use, or lapses */
+
+void
+ngx_coord_prefetch_exit(void)
+{
+    ngx_queue_t                *q;
+    ngx_coord_prefetch_kept_t  *kept;
+
+    if (ngx_coord_prefetch_timer.event.handler == NULL) {
+        return;
+    }
+
+    ngx_coord_timer_stop(&ngx_coord_prefetch_timer);
+    ngx_coord_prefetch_timer.event.handler = NULL;
+
+    while (!ngx_queue_empty(&ngx_coord_prefetch_kept)) {
+        q = ngx_queue_head(&ngx_coord_prefetch_kept);
+        kept = ngx_queue_data(q, ngx_coord_prefetch_kept_t, queue);
+
+        ngx_queue_remove(q);
+        ngx_free(kept);
+    }
+}
