@@ -672,6 +672,48 @@ for my $limit (1, 3) {
 
 # --- the files ---
 
+
+# --- events ---
+
+{
+    clear();
+    my %event = (k => 'coord:ev:{c}', n => 2, ttl => 60_000,
+                 channel => 'coord:c', mark => 'm');
+    my @id = map { run('event_append', %event, text => $_)->[0] } 1 .. 300;
+    like($id[0], qr/^\d+-\d+$/, 'event: an id');
+    ttl_at_least('coord:ev:{c}', 50_000);
+    cmp_ok($admin->command('XLEN', 'coord:ev:{c}'), '<', 300,
+           'event: a stream ends');
+    is(run('event_publish', channel => 'coord:c', text => 'x'), 0,
+       'event: nobody listens');
+
+    my $reply = run('event_read', k => 'coord:ev:{c}', n => 10,
+                    after => "($id[296]");
+    is($reply->[0][0][0], $id[299], 'event: the head');
+    is("@{[ map { $_->[1][1] } @{ $reply->[1] } ]}", '298 299 300',
+       'event: what is behind an id');
+    $reply = run('event_read', k => 'coord:ev:{none}', n => 10, after => '0');
+    is_deeply([ map { scalar @$_ } @$reply ], [0, 0], 'event: no stream');
+}
+
+
+# --- cache ---
+
+{
+    clear();
+    is(run('cache_put', r => '{k}:r', record => 'page', ttl => 60_000), 'OK',
+       'cache: stored');
+    ttl_at_least('{k}:r', 50_000);
+    is_deeply([ @{ run('cache_get', r => '{k}:r', p => '{k}:p') } ],
+              ['page', undef], 'cache: found');
+    is(run('cache_purge', r => '{k}:r', p => '{k}:p', now => 17,
+           ttl => 60_000)->[0], 1, 'cache: purged');
+    ttl_at_least('{k}:p', 50_000);
+    is_deeply([ @{ run('cache_get', r => '{k}:r', p => '{k}:p') } ],
+              [undef, 17], 'cache: when');
+}
+
+
 is_deeply([ sort keys %called ], [ sort keys %script ], 'each script was run');
 
 {

@@ -10,7 +10,10 @@
 
 
 typedef enum {
-    NGX_COORD_SCRIPT_EVENT_APPEND = 0,
+    NGX_COORD_SCRIPT_CACHE_GET = 0,
+    NGX_COORD_SCRIPT_CACHE_PURGE,
+    NGX_COORD_SCRIPT_CACHE_PUT,
+    NGX_COORD_SCRIPT_EVENT_APPEND,
     NGX_COORD_SCRIPT_EVENT_PUBLISH,
     NGX_COORD_SCRIPT_EVENT_READ,
     NGX_COORD_SCRIPT_FORGET,
@@ -73,6 +76,46 @@ typedef enum {
 
 /* the keys of one script, at most */
 #define NGX_COORD_SCRIPT_KEYS  4
+
+
+/* cache_get.redis */
+
+enum {
+    NGX_COORD_CACHE_GET_R = 0,
+    NGX_COORD_CACHE_GET_P
+};
+
+#define NGX_COORD_CACHE_GET_NARGS  2
+
+/* its replies */
+
+enum {
+    NGX_COORD_CACHE_GET_RECORD_REPLY = 0,
+    NGX_COORD_CACHE_GET_PURGED_REPLY = 1
+};
+
+
+/* cache_purge.redis */
+
+enum {
+    NGX_COORD_CACHE_PURGE_R = 0,
+    NGX_COORD_CACHE_PURGE_P,
+    NGX_COORD_CACHE_PURGE_NOW,
+    NGX_COORD_CACHE_PURGE_TTL
+};
+
+#define NGX_COORD_CACHE_PURGE_NARGS  4
+
+
+/* cache_put.redis */
+
+enum {
+    NGX_COORD_CACHE_PUT_R = 0,
+    NGX_COORD_CACHE_PUT_RECORD,
+    NGX_COORD_CACHE_PUT_TTL
+};
+
+#define NGX_COORD_CACHE_PUT_NARGS  3
 
 
 /* event_append.redis */
@@ -956,6 +999,64 @@ extern const ngx_coord_script_t
 
 
 #ifdef NGX_COORD_SCRIPT_TABLE
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_cache_get_parts[] = {
+
+    { "*2\r\n"
+      "$3\r\nGET\r\n",
+      13, NGX_COORD_CACHE_GET_R },
+    { "*2\r\n"
+      "$3\r\nGET\r\n",
+      13, NGX_COORD_CACHE_GET_P },
+};
+
+
+static const u_char  ngx_coord_cache_get_replies[] = {
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_cache_purge_parts[] = {
+
+    { "*2\r\n"
+      "$6\r\nUNLINK\r\n",
+      16, NGX_COORD_CACHE_PURGE_R },
+    { "*5\r\n"
+      "$3\r\nSET\r\n",
+      13, NGX_COORD_CACHE_PURGE_P },
+    { "",
+      0, NGX_COORD_CACHE_PURGE_NOW },
+    { "$2\r\nPX\r\n",
+      8, NGX_COORD_CACHE_PURGE_TTL },
+};
+
+
+static const u_char  ngx_coord_cache_purge_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_STATUS
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_cache_put_parts[] = {
+
+    { "*5\r\n"
+      "$3\r\nSET\r\n",
+      13, NGX_COORD_CACHE_PUT_R },
+    { "",
+      0, NGX_COORD_CACHE_PUT_RECORD },
+    { "$2\r\nPX\r\n",
+      8, NGX_COORD_CACHE_PUT_TTL },
+};
+
+
+static const u_char  ngx_coord_cache_put_replies[] = {
+    NGX_COORD_REPLY_STATUS
+};
 
 
 static const ngx_coord_script_part_t
@@ -2850,6 +2951,21 @@ static const u_char  ngx_coord_window_take_replies[] = {
 
 const ngx_coord_script_t
     ngx_coord_scripts[NGX_COORD_SCRIPT_MAX] = {
+
+    { ngx_string("cache_get"),
+      NGX_COORD_CACHE_GET_NARGS, 2, 2, 2, 26,
+      ngx_coord_cache_get_replies,
+      2, ngx_coord_cache_get_parts },
+
+    { ngx_string("cache_purge"),
+      NGX_COORD_CACHE_PURGE_NARGS, 2, 2, 2, 293,
+      ngx_coord_cache_purge_replies,
+      4, ngx_coord_cache_purge_parts },
+
+    { ngx_string("cache_put"),
+      NGX_COORD_CACHE_PUT_NARGS, 1, 1, 1, 277,
+      ngx_coord_cache_put_replies,
+      3, ngx_coord_cache_put_parts },
 
     { ngx_string("event_append"),
       NGX_COORD_EVENT_APPEND_NARGS, 4, 1, 3, 866,

@@ -21,6 +21,9 @@
 /* any_zone: ... and the feature has none */
 #define NGX_HTTP_COORD_API_NO_ZONE   2
 
+/* any_zone: no key in the path, but a zone */
+#define NGX_HTTP_COORD_API_ALL_KEYS  3
+
 
 typedef struct ngx_http_coord_api_s  ngx_http_coord_api_t;
 

@@ -129,6 +129,15 @@ void ngx_http_coord_capture_drop(ngx_http_request_t *r,
 void ngx_http_coord_capture_header_only(ngx_http_coord_capture_t *capture);
 
 
+/* --- ngx_http_coord_capture_whole.c --- */
+
+/*
+ * Takes Range and, of a GET, conditions out of the request, which has not run
+ * yet, so that its response is a whole one.
+ */
+void ngx_http_coord_capture_whole(ngx_http_request_t *r);
+
+
 /* --- ngx_http_coord_replay.c --- */
 
 /*
@@ -137,6 +146,14 @@ void ngx_http_coord_capture_header_only(ngx_http_coord_capture_t *capture);
  * handler returns.
  */
 ngx_int_t ngx_http_coord_replay(ngx_http_request_t *r,
+    ngx_coord_record_t *record, ngx_keyval_t *mark);
+
+/* the same for a cache: Range and conditions of the request apply to it */
+ngx_int_t ngx_http_coord_replay_cached(ngx_http_request_t *r,
+    ngx_coord_record_t *record, ngx_keyval_t *mark);
+
+/* makes r->headers_out that of a record, which is not sent; the same mark */
+ngx_int_t ngx_http_coord_replay_header(ngx_http_request_t *r,
     ngx_coord_record_t *record, ngx_keyval_t *mark);
 
 

@@ -70,6 +70,54 @@ ngx_http_coord_replay(ngx_http_request_t *r, ngx_coord_record_t *record,
         return rc;
     }
 
+    /* conditions of the request were for the first run */
+
+    r->disable_not_modified = 1;
+
+    if (ngx_http_coord_replay_header(r, record, mark) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_coord_replay_send(r, record);
+}
+
+
+ngx_int_t
+ngx_http_coord_replay_cached(ngx_http_request_t *r,
+    ngx_coord_record_t *record, ngx_keyval_t *mark)
+{
+    time_t     modified;
+    ngx_int_t  rc;
+
+    rc = ngx_http_discard_request_body(r);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (ngx_http_coord_replay_header(r, record, mark) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (r->headers_out.last_modified) {
+        modified = ngx_parse_http_time(
+                                   r->headers_out.last_modified->value.data,
+                                   r->headers_out.last_modified->value.len);
+        if (modified != NGX_ERROR) {
+            r->headers_out.last_modified_time = modified;
+        }
+    }
+
+    r->allow_ranges = 1;
+
+    return ngx_http_coord_replay_send(r, record);
+}
+
+
+ngx_int_t
+ngx_http_coord_replay_header(ngx_http_request_t *r,
+    ngx_coord_record_t *record, ngx_keyval_t *mark)
+{
     r->headers_out.status = record->status;
     r->headers_out.status_line = record->status_line;
     r->headers_out.content_type = record->content_type;
@@ -78,17 +126,11 @@ ngx_http_coord_replay(ngx_http_request_t *r, ngx_coord_record_t *record,
     r->headers_out.charset = record->charset;
     r->headers_out.content_length_n = record->body_len;
 
-    /* conditions of the request were for the first run */
-
-    r->disable_not_modified = 1;
-
-    if (ngx_http_coord_replay_fields(r, record) != NGX_OK
-        || ngx_http_coord_replay_mark(r, mark) != NGX_OK)
-    {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    if (ngx_http_coord_replay_fields(r, record) != NGX_OK) {
+        return NGX_ERROR;
     }
 
-    return ngx_http_coord_replay_send(r, record);
+    return ngx_http_coord_replay_mark(r, mark);
 }
 
 

@@ -482,7 +482,7 @@ ngx_http_coord_idempotency_granted(ngx_http_request_t *r,
     }
 
     if (!run->shadow) {
-        ngx_http_coord_idempotency_whole(r);
+        ngx_http_coord_capture_whole(r);
     }
 
     return NGX_DECLINED;

@@ -268,12 +268,6 @@ ngx_int_t ngx_http_coord_idempotency_body(ngx_http_request_t *r,
 ngx_int_t ngx_http_coord_idempotency_fingerprint(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
 
-/*
- * The request runs as a whole, and so does its result become one: ranges are
- * taken out of it, and of a GET also the conditions.
- */
-void ngx_http_coord_idempotency_whole(ngx_http_request_t *r);
-
 
 /* --- ngx_http_coord_idempotency_result.c --- */
 

@@ -3,8 +3,7 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * coord_idempotency: the request: its key and scope, reading its body before
- * the content phase and digesting it wherever it lies, and what is taken out
- * of it before it runs; variables.
+ * the content phase and digesting it wherever it lies; variables.
  */
 
 
@@ -16,10 +15,6 @@ static ngx_uint_t ngx_http_coord_idempotency_header(ngx_http_request_t *r,
 static void ngx_http_coord_idempotency_trim(ngx_str_t *value);
 static ngx_int_t ngx_http_coord_idempotency_parse(ngx_str_t *key,
     ngx_pool_t *pool);
-static void ngx_http_coord_idempotency_remove(ngx_http_request_t *r,
-    const char *name);
-static void ngx_http_coord_idempotency_cut(ngx_http_request_t *r,
-    ngx_list_part_t *part, ngx_uint_t i);
 static void ngx_http_coord_idempotency_turn(ngx_event_t *ev);
 static ngx_int_t ngx_http_coord_idempotency_digest(ngx_http_request_t *r,
     const ngx_str_t *host, const ngx_str_t *type, u_char *body,
@@ -425,100 +420,6 @@ ngx_http_coord_idempotency_digest(ngx_http_request_t *r, const ngx_str_t *host,
     }
 
     return ngx_coord_digest_final(digest);
-}
-
-
-void
-ngx_http_coord_idempotency_whole(ngx_http_request_t *r)
-{
-    r->disable_not_modified = 1;
-
-    r->headers_in.range = NULL;
-    r->headers_in.if_range = NULL;
-
-    ngx_http_coord_idempotency_remove(r, "range");
-    ngx_http_coord_idempotency_remove(r, "if-range");
-
-    if (r->method != NGX_HTTP_GET) {
-
-        /* a change may be asked for under a condition */
-
-        return;
-    }
-
-    r->headers_in.if_modified_since = NULL;
-    r->headers_in.if_unmodified_since = NULL;
-    r->headers_in.if_match = NULL;
-    r->headers_in.if_none_match = NULL;
-
-    ngx_http_coord_idempotency_remove(r, "if-modified-since");
-    ngx_http_coord_idempotency_remove(r, "if-unmodified-since");
-    ngx_http_coord_idempotency_remove(r, "if-match");
-    ngx_http_coord_idempotency_remove(r, "if-none-match");
-}
-
-
-/* takes all lines of a field out of the request */
-
-static void
-ngx_http_coord_idempotency_remove(ngx_http_request_t *r, const char *name)
-{
-    size_t            len;
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    len = ngx_strlen(name);
-
-    for (part = &r->headers_in.headers.part; part; part = part->next) {
-        h = part->elts;
-
-        for (i = part->nelts; i-- > 0; /* void */ ) {
-
-            if (h[i].key.len == len
-                && ngx_strncmp(h[i].lowcase_key, name, len) == 0)
-            {
-                ngx_http_coord_idempotency_cut(r, part, i);
-            }
-        }
-    }
-}
-
-
-/* the others are pointed to, and stay where they are */
-
-static void
-ngx_http_coord_idempotency_cut(ngx_http_request_t *r, ngx_list_part_t *part,
-    ngx_uint_t i)
-{
-    ngx_list_t       *headers;
-    ngx_list_part_t  *rest;
-    ngx_table_elt_t  *h;
-
-    h = part->elts;
-    headers = &r->headers_in.headers;
-
-    if (i == part->nelts - 1) {
-        part->nelts--;
-        return;
-    }
-
-    rest = ngx_palloc(r->pool, sizeof(ngx_list_part_t));
-    if (rest == NULL) {
-        return;
-    }
-
-    rest->elts = &h[i + 1];
-    rest->nelts = part->nelts - i - 1;
-    rest->next = part->next;
-
-    part->nelts = i;
-    part->next = rest;
-
-    if (headers->last == part) {
-        headers->last = rest;
-        headers->nalloc -= i + 1;
-    }
 }
 
 

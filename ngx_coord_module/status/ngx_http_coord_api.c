@@ -204,6 +204,11 @@ ngx_http_coord_api_path(ngx_http_request_t *r, ngx_http_coord_api_t *api)
         return NGX_OK;
     }
 
+    if (api->route->any_zone == NGX_HTTP_COORD_API_ALL_KEYS) {
+        ngx_str_null(&api->key);
+        return ngx_http_coord_api_zone(r, api, &parts[1]);
+    }
+
     return ngx_http_coord_api_zone(r, api,
                                    api->route->any_zone ? NULL : &parts[1]);
 }

@@ -72,7 +72,9 @@ typedef enum {
     NGX_COORD_KIND_RECORD,
     NGX_COORD_KIND_HOLD,
     NGX_COORD_KIND_DENY,           /* copies of what Redis told of buckets: */
-    NGX_COORD_KIND_BLOCK           /* places taken in advance */
+    NGX_COORD_KIND_BLOCK,          /* places taken in advance */
+    NGX_COORD_KIND_CACHED,
+    NGX_COORD_KIND_PURGED          /* when */
 } ngx_coord_kind_e;
 
 
@@ -259,6 +261,20 @@ typedef struct {
 
 
 /*
+ * Stored responses.  GET: the record, or NGX_BUSY: none; both with the time of
+ * the last purge.  PUT: stores it.  PURGE: from now on nothing that was asked
+ * for before is used.
+ */
+typedef struct {
+    ngx_coord_nsec_t           ttl;       /* asked: PUT, PURGE */
+
+    /* answered by GET, on the clock of the store */
+    ngx_coord_nsec_t           now;
+    ngx_coord_nsec_t           purged;    /* 0: never */
+} ngx_coord_cached_t;
+
+
+/*
  * One operation.  Result rc: NGX_OK granted (or done); NGX_BUSY refused,
  * nothing was consumed; NGX_DECLINED there was nothing to give back;
  * NGX_ERROR no answer, failure says why.
@@ -286,6 +302,7 @@ struct ngx_coord_op_s {
         ngx_coord_lease_t      lease;
         ngx_coord_session_t    session;
         ngx_coord_claim_t      claim;
+        ngx_coord_cached_t     cache;
     } u;
 
     /* strings of the question and the answer: ngx_coord_op_blob() */
@@ -405,6 +422,11 @@ extern const ngx_coord_op_type_t  ngx_coord_op_claim_complete;
 extern const ngx_coord_op_type_t  ngx_coord_op_claim_release;
 extern const ngx_coord_op_type_t  ngx_coord_op_claim_discard;
 extern const ngx_coord_op_type_t  ngx_coord_op_claim_forget;
+
+/* stored responses: u.cache */
+extern const ngx_coord_op_type_t  ngx_coord_op_cache_get;
+extern const ngx_coord_op_type_t  ngx_coord_op_cache_put;
+extern const ngx_coord_op_type_t  ngx_coord_op_cache_purge;
 
 
 #endif /* _NGX_COORD_OP_H_INCLUDED_ */

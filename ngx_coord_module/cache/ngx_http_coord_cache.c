@@ -1,0 +1,695 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_cache: a request asks the store for its response, then, where there is
+ * one, for the variant that it wants and for purges of its tags, and, before it
+ * goes to the origin, whether another request is on that way already.
+ */
+
+
+#include "ngx_http_coord_cache.h"
+
+
+#define NGX_HTTP_COORD_CACHE_LEASE  30000    /* milliseconds: of a fill */
+#define NGX_HTTP_COORD_CACHE_POLL   100      /* for what another one fills */
+#define NGX_HTTP_COORD_CACHE_WAIT   5000
+
+
+static ngx_int_t ngx_http_coord_cache_step(ngx_http_coord_cache_t *cache,
+    ngx_coord_op_t *ops, ngx_uint_t n);
+static ngx_int_t ngx_http_coord_cache_got(ngx_http_coord_cache_t *cache,
+    ngx_coord_op_t *op);
+static ngx_int_t ngx_http_coord_cache_matches(ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_tagged(ngx_http_coord_cache_t *cache,
+    ngx_coord_op_t *ops, ngx_uint_t n);
+static ngx_int_t ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_hit(ngx_http_coord_cache_t *cache,
+    ngx_http_coord_cache_status_e status);
+static ngx_int_t ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
+    ngx_coord_op_t *op);
+static ngx_int_t ngx_http_coord_cache_fill(ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_failed(ngx_http_coord_cache_t *cache,
+    ngx_coord_op_t *op);
+static ngx_int_t ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
+    ngx_http_coord_cache_e state);
+static ngx_int_t ngx_http_coord_cache_ask_get(ngx_http_coord_cache_t *cache,
+    u_char *key, size_t len);
+static ngx_int_t ngx_http_coord_cache_ask_tags(ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_ask_claim(
+    ngx_http_coord_cache_t *cache);
+static void ngx_http_coord_cache_answered(ngx_coord_batch_t *batch);
+static void ngx_http_coord_cache_timer(ngx_event_t *ev);
+static ngx_int_t ngx_http_coord_cache_respond(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_cache_drop(ngx_http_coord_cache_t *cache);
+static void ngx_http_coord_cache_cleanup(void *data);
+
+
+ngx_int_t
+ngx_http_coord_cache_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_str_t                     key;
+    ngx_coord_op_t               *op;
+    ngx_pool_cleanup_t           *cln;
+    ngx_http_coord_cache_t       *cache;
+    ngx_http_coord_loc_conf_t    *lcf;
+    ngx_http_coord_cache_conf_t  *ccf;
+
+    ccf = ngx_http_get_module_loc_conf(r, ngx_http_coord_cache_module);
+
+    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_http_complex_value(r, ccf->key, &key) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (key.len == 0) {
+        return NGX_DECLINED;
+    }
+
+    cache = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_cache_t));
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+
+    if (cache == NULL || cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_http_coord_cache_cleanup;
+    cln->data = cache;
+
+    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+
+    cache->request = r;
+    cache->ctx = ctx;
+    cache->conf = ccf;
+    cache->on_failure = lcf->on_failure;
+
+    ngx_coord_timer_init(&cache->timer, ngx_http_coord_cache_timer, cache,
+                         r->connection->log);
+
+    ctx->state[ctx->slot] = cache;
+
+    op = ngx_http_coord_add(r, ctx, &ngx_coord_op_cache_get, ccf->zone, &key,
+                            0, NGX_COORD_FAILURE_OPEN, &cache->ref);
+    if (op == NULL) {
+        return NGX_ERROR;
+    }
+
+    cache->key_len = op->key_len;
+    ngx_memcpy(cache->key, op->key, op->key_len);
+
+    return NGX_OK;
+}
+
+
+/* called again when what it has asked for is there */
+
+ngx_int_t
+ngx_http_coord_cache_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_int_t                rc;
+    ngx_uint_t               n;
+    ngx_coord_op_t          *ops;
+    ngx_coord_batch_t       *batch;
+    ngx_http_coord_cache_t  *cache;
+
+    cache = ctx->state[ctx->slot];
+
+    if (cache->state == NGX_HTTP_COORD_CACHE_ASKED) {
+        ops = ngx_http_coord_op(ctx, cache->ref);
+        rc = ngx_http_coord_cache_step(cache, ops, 1);
+
+    } else if (cache->state == NGX_HTTP_COORD_CACHE_WAITING) {
+        rc = ngx_http_coord_cache_ask_get(cache, cache->key, cache->key_len);
+
+        if (rc == NGX_OK) {
+            rc = ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_AGAIN);
+        }
+
+    } else {
+        rc = NGX_OK;
+    }
+
+    /* NGX_OK: the batch has its answers */
+
+    while (rc == NGX_OK) {
+        batch = cache->batch;
+        ops = batch->ops;
+        n = batch->nops;
+
+        cache->batch = NULL;
+        rc = ngx_http_coord_cache_step(cache, ops, n);
+
+        ngx_coord_batch_done(batch);
+    }
+
+    if (rc == NGX_ERROR) {
+        cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+    }
+
+    return rc;
+}
+
+
+/* NGX_OK: another batch has its answers; else what decide() returns */
+
+static ngx_int_t
+ngx_http_coord_cache_step(ngx_http_coord_cache_t *cache, ngx_coord_op_t *ops,
+    ngx_uint_t n)
+{
+    switch (cache->state) {
+
+    case NGX_HTTP_COORD_CACHE_ASKED:
+    case NGX_HTTP_COORD_CACHE_AGAIN:
+    case NGX_HTTP_COORD_CACHE_VARIANT:
+        return ngx_http_coord_cache_got(cache, &ops[0]);
+
+    case NGX_HTTP_COORD_CACHE_TAGS_ASKED:
+        return ngx_http_coord_cache_tagged(cache, ops, n);
+
+    default: /* NGX_HTTP_COORD_CACHE_CLAIMED */
+        return ngx_http_coord_cache_claimed(cache, &ops[0]);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_got(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
+{
+    ngx_str_t                 key;
+    ngx_http_coord_stored_t  *stored;
+
+    if (op->rc == NGX_ERROR) {
+        return ngx_http_coord_cache_failed(cache, op);
+    }
+
+    cache->now = op->u.cache.now;
+    cache->taken = ngx_coord_monotonic();
+
+    if (cache->state != NGX_HTTP_COORD_CACHE_VARIANT) {
+        cache->purged = op->u.cache.purged;
+    }
+
+    if (op->rc != NGX_OK) {
+        return ngx_http_coord_cache_miss(cache);
+    }
+
+    ngx_http_coord_cache_drop(cache);
+
+    cache->blob = op->record;
+    op->record.data = NULL;
+
+    stored = &cache->stored;
+
+    key.data = cache->key;
+    key.len = cache->key_len;
+
+    if (ngx_http_coord_stored_decode(stored, &cache->blob, &key) != NGX_OK) {
+        ngx_log_error(NGX_LOG_ERR, cache->request->connection->log, 0,
+                      "a stored response of cache zone \"%V\" is damaged, "
+                      "it is not used", &cache->conf->zone->name);
+        ngx_http_coord_cache_drop(cache);
+        return ngx_http_coord_cache_miss(cache);
+    }
+
+    if (cache->purged
+        && stored->started <= cache->purged + NGX_HTTP_COORD_CACHE_SLACK)
+    {
+        ngx_http_coord_cache_drop(cache);
+        return ngx_http_coord_cache_miss(cache);
+    }
+
+    return ngx_http_coord_cache_matches(cache);
+}
+
+
+/* whether it is the variant that the request wants */
+
+static ngx_int_t
+ngx_http_coord_cache_matches(ngx_http_coord_cache_t *cache)
+{
+    u_char                    digest[NGX_COORD_DIGEST_LEN];
+    u_char                    variant[NGX_COORD_KEY_LEN];
+    size_t                    len;
+    ngx_int_t                 rc;
+    ngx_str_t                 lines[NGX_HTTP_COORD_CACHE_TAGS];
+    ngx_uint_t                n;
+    ngx_http_coord_stored_t  *stored;
+
+    stored = &cache->stored;
+
+    n = ngx_http_coord_stored_field(&stored->record, "Vary", lines,
+                                    NGX_HTTP_COORD_CACHE_TAGS);
+
+    rc = ngx_http_coord_cache_variant(cache->request, lines, n, digest);
+
+    if (rc == NGX_OK
+        && ngx_memcmp(digest, stored->variant, NGX_COORD_DIGEST_LEN) != 0)
+    {
+        ngx_http_coord_cache_drop(cache);
+
+        if (cache->state == NGX_HTTP_COORD_CACHE_VARIANT) {
+            return ngx_http_coord_cache_miss(cache);
+        }
+
+        len = ngx_http_coord_cache_variant_key(variant, cache, digest);
+
+        if (len == 0
+            || ngx_http_coord_cache_ask_get(cache, variant, len) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_VARIANT);
+    }
+
+    if (stored->tags.len) {
+
+        if (ngx_http_coord_cache_ask_tags(cache) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        return ngx_http_coord_cache_ask(cache,
+                                        NGX_HTTP_COORD_CACHE_TAGS_ASKED);
+    }
+
+    return ngx_http_coord_cache_usable(cache);
+}
+
+
+/* of each tag the time of its last purge */
+
+static ngx_int_t
+ngx_http_coord_cache_tagged(ngx_http_coord_cache_t *cache,
+    ngx_coord_op_t *ops, ngx_uint_t n)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < n; i++) {
+
+        if (ops[i].rc == NGX_ERROR) {
+            ngx_http_coord_cache_drop(cache);
+            return ngx_http_coord_cache_failed(cache, &ops[i]);
+        }
+
+        if (ops[i].u.cache.purged
+            && cache->stored.started
+               <= ops[i].u.cache.purged + NGX_HTTP_COORD_CACHE_SLACK)
+        {
+            ngx_http_coord_cache_drop(cache);
+            return ngx_http_coord_cache_miss(cache);
+        }
+    }
+
+    return ngx_http_coord_cache_usable(cache);
+}
+
+
+/* a response that is what the request asks for */
+
+static ngx_int_t
+ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
+{
+    ngx_http_coord_stored_t  *stored;
+
+    stored = &cache->stored;
+
+    cache->old = cache->now - stored->stored;
+    cache->old = stored->age + ngx_max(cache->old, 0);
+
+    if (cache->old < stored->fresh) {
+        return ngx_http_coord_cache_hit(cache, NGX_HTTP_COORD_CACHE_HIT);
+    }
+
+    if (cache->old >= stored->fresh + stored->stale) {
+        ngx_http_coord_cache_drop(cache);
+        return ngx_http_coord_cache_miss(cache);
+    }
+
+    /* one request asks the origin, others need not wait for it */
+
+    if (ngx_http_coord_cache_ask_claim(cache) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_CLAIMED);
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_hit(ngx_http_coord_cache_t *cache,
+    ngx_http_coord_cache_status_e status)
+{
+    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+    cache->status = status;
+
+    ngx_coord_metrics_decision(cache->conf->zone,
+                               NGX_COORD_OUTCOME_REPLAYED);
+
+    cache->ctx->respond = ngx_http_coord_cache_respond;
+
+    return cache->stored.record.status;
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
+{
+    if (!cache->conf->lock
+        || cache->request->method != NGX_HTTP_GET
+        || (cache->waited
+            && ngx_current_msec - cache->waited >= NGX_HTTP_COORD_CACHE_WAIT))
+    {
+        return ngx_http_coord_cache_fill(cache);
+    }
+
+    if (ngx_http_coord_cache_ask_claim(cache) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_CLAIMED);
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
+    ngx_coord_op_t *op)
+{
+    if (op->rc == NGX_ERROR) {
+        return ngx_http_coord_cache_failed(cache, op);
+    }
+
+    if (op->rc == NGX_OK) {
+        cache->claim = *op;
+        cache->claimed = 1;
+
+        return ngx_http_coord_cache_fill(cache);
+    }
+
+    if (cache->blob.data) {
+        return ngx_http_coord_cache_hit(cache,
+                                        NGX_HTTP_COORD_CACHE_UPDATING);
+    }
+
+    cache->state = NGX_HTTP_COORD_CACHE_WAITING;
+
+    if (cache->waited == 0) {
+        cache->waited = ngx_current_msec;
+    }
+
+    ngx_coord_timer_start(&cache->timer, NGX_HTTP_COORD_CACHE_POLL);
+
+    return NGX_AGAIN;
+}
+
+
+/* the request goes to the origin, and its response will be kept */
+
+static ngx_int_t
+ngx_http_coord_cache_fill(ngx_http_coord_cache_t *cache)
+{
+    cache->status = cache->blob.data ? NGX_HTTP_COORD_CACHE_EXPIRED
+                                     : NGX_HTTP_COORD_CACHE_MISS;
+
+    ngx_coord_metrics_decision(cache->conf->zone, NGX_COORD_OUTCOME_NEW);
+
+    if (cache->request->method != NGX_HTTP_GET) {
+        cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+        return NGX_DECLINED;
+    }
+
+    cache->state = NGX_HTTP_COORD_CACHE_FILLING;
+
+    ngx_http_coord_capture_whole(cache->request);
+
+    return NGX_DECLINED;
+}
+
+
+/* as if there were no cache */
+
+static ngx_int_t
+ngx_http_coord_cache_failed(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
+{
+    ngx_http_coord_log_fields_t  fields;
+
+    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+    cache->status = NGX_HTTP_COORD_CACHE_BYPASS;
+
+    ngx_coord_metrics_decision(cache->conf->zone, NGX_COORD_OUTCOME_BYPASSED);
+
+    ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
+
+    fields.op = op;
+    fields.outcome = NGX_COORD_OUTCOME_BYPASSED;
+
+    ngx_http_coord_log(cache->request, NGX_LOG_ERR, &fields,
+                       "request goes past the cache zone \"%V\"",
+                       &cache->conf->zone->name);
+
+    return NGX_DECLINED;
+}
+
+
+/* NGX_OK: the answers are there; NGX_AGAIN: decide() is called again */
+
+static ngx_int_t
+ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
+    ngx_http_coord_cache_e state)
+{
+    cache->state = state;
+
+    cache->batch->handler = ngx_http_coord_cache_answered;
+    cache->batch->data = cache;
+
+    return ngx_coord_batch_send(cache->batch) == NGX_OK ? NGX_OK : NGX_AGAIN;
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_ask_get(ngx_http_coord_cache_t *cache, u_char *key,
+    size_t len)
+{
+    ngx_coord_op_t  *op;
+
+    cache->batch = ngx_coord_batch_create(cache->conf->zone->store);
+    if (cache->batch == NULL) {
+        return NGX_ERROR;
+    }
+
+    op = ngx_coord_batch_add(cache->batch, &ngx_coord_op_cache_get,
+                             cache->conf->zone, key, len);
+
+    return op ? NGX_OK : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_ask_tags(ngx_http_coord_cache_t *cache)
+{
+    u_char      *p, *last, *end, key[NGX_COORD_KEY_LEN];
+    size_t       len;
+    ngx_str_t    tag;
+    ngx_uint_t   n;
+
+    cache->batch = ngx_coord_batch_create(cache->conf->zone->store);
+    if (cache->batch == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = cache->stored.tags.data;
+    last = p + cache->stored.tags.len;
+
+    for (n = 0; p < last && n < NGX_HTTP_COORD_CACHE_TAGS; n++) {
+        end = ngx_strlchr(p, last, LF);
+
+        if (end == NULL) {
+            break;
+        }
+
+        tag.data = p;
+        tag.len = end - p;
+
+        len = ngx_http_coord_cache_tag_key(key, &tag);
+
+        if (len == 0
+            || ngx_coord_batch_add(cache->batch, &ngx_coord_op_cache_get,
+                                   cache->conf->zone, key, len)
+               == NULL)
+        {
+            return NGX_ERROR;
+        }
+
+        p = end + 1;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_ask_claim(ngx_http_coord_cache_t *cache)
+{
+    ngx_coord_op_t  *op;
+
+    cache->batch = ngx_coord_batch_create(cache->conf->zone->store);
+    if (cache->batch == NULL) {
+        return NGX_ERROR;
+    }
+
+    op = ngx_coord_batch_add(cache->batch, &ngx_coord_op_lease_acquire,
+                             cache->conf->zone, cache->key, cache->key_len);
+
+    if (op == NULL || ngx_coord_id(op->id) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    op->u.lease.limit = 1;
+    op->u.lease.lease = NGX_HTTP_COORD_CACHE_LEASE * NGX_COORD_NSEC_PER_MSEC;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_cache_answered(ngx_coord_batch_t *batch)
+{
+    ngx_http_coord_cache_t  *cache;
+
+    cache = batch->data;
+
+    ngx_http_coord_resume(cache->ctx);
+}
+
+
+static void
+ngx_http_coord_cache_timer(ngx_event_t *ev)
+{
+    ngx_http_coord_cache_t *cache = ngx_coord_timer_data(ev);
+
+    ngx_http_coord_resume(cache->ctx);
+}
+
+
+/* a ngx_http_coord_respond_pt */
+
+static ngx_int_t
+ngx_http_coord_cache_respond(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_keyval_t             mark;
+    ngx_http_coord_cache_t  *cache;
+
+    cache = ctx->state[ngx_http_coord_cache_feature.slot];
+
+    if (ngx_http_coord_cache_age(r, cache, &mark) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_coord_replay_cached(r, &cache->stored.record, &mark);
+}
+
+
+ngx_int_t
+ngx_http_coord_cache_age(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, ngx_keyval_t *field)
+{
+    ngx_coord_nsec_t  age;
+
+    field->value.data = ngx_pnalloc(r->pool, NGX_TIME_T_LEN);
+    if (field->value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    age = ngx_http_coord_cache_now(cache) - cache->stored.stored;
+    age = cache->stored.age + ngx_max(age, 0);
+
+    ngx_str_set(&field->key, "Age");
+
+    field->value.len = ngx_sprintf(field->value.data, "%T",
+                                   (time_t) (age / NGX_COORD_NSEC_PER_SEC))
+                       - field->value.data;
+
+    return NGX_OK;
+}
+
+
+ngx_coord_nsec_t
+ngx_http_coord_cache_now(ngx_http_coord_cache_t *cache)
+{
+    return cache->now + ngx_coord_monotonic() - cache->taken;
+}
+
+
+size_t
+ngx_http_coord_cache_variant_key(u_char *dst, ngx_http_coord_cache_t *cache,
+    u_char *variant)
+{
+    u_char     *p, buf[NGX_COORD_KEY_LEN + NGX_COORD_DIGEST_LEN];
+    ngx_str_t   name;
+
+    p = ngx_cpymem(buf, cache->key, cache->key_len);
+    p = ngx_cpymem(p, variant, NGX_COORD_DIGEST_LEN);
+
+    name.data = buf;
+    name.len = p - buf;
+
+    return ngx_coord_key_digest(dst, &name);
+}
+
+
+ngx_http_coord_cache_t *
+ngx_http_coord_cache_get(ngx_http_request_t *r)
+{
+    ngx_http_coord_ctx_t  *ctx;
+
+    ctx = ngx_http_coord_get_ctx(r);
+
+    return ctx ? ctx->state[ngx_http_coord_cache_feature.slot] : NULL;
+}
+
+
+void
+ngx_http_coord_cache_end(ngx_http_coord_ctx_t *ctx, void *data)
+{
+    ngx_http_coord_cache_t *cache = data;
+
+    if (cache == NULL) {
+        return;
+    }
+
+    ngx_coord_timer_stop(&cache->timer);
+
+    if (cache->batch) {
+        ngx_coord_batch_done(cache->batch);
+        cache->batch = NULL;
+    }
+
+    if (cache->claimed) {
+        cache->claimed = 0;
+        ngx_coord_op_undo(&cache->claim);
+    }
+}
+
+
+static void
+ngx_http_coord_cache_drop(ngx_http_coord_cache_t *cache)
+{
+    if (cache->blob.data) {
+        ngx_free(cache->blob.data);
+    }
+
+    ngx_str_null(&cache->blob);
+}
+
+
+/* what is sent from the blob lives as long as the pool */
+
+static void
+ngx_http_coord_cache_cleanup(void *data)
+{
+    ngx_http_coord_cache_drop(data);
+}

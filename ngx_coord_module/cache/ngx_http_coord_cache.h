@@ -1,0 +1,236 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_cache, private to its folder: responses that nodes share.
+ *
+ *   ngx_http_coord_cache.c          the feature: asking, waiting, answering
+ *   ngx_http_coord_cache_conf.c     directives, variable
+ *   ngx_http_coord_cache_filter.c   a response on its way is kept
+ *   ngx_http_coord_cache_rules.c    what may be kept, and how long
+ *   ngx_http_coord_cache_fields.c   fields, directives and tags
+ *   ngx_http_coord_cache_stored.c   a stored response with its times
+ *   ngx_http_coord_cache_api.c      the route of coord_api
+ */
+
+
+#ifndef _NGX_HTTP_COORD_CACHE_H_INCLUDED_
+#define _NGX_HTTP_COORD_CACHE_H_INCLUDED_
+
+
+#include "ngx_http_coord_api.h"
+#include "ngx_http_coord_capture.h"
+#include "ngx_http_coord_conf.h"
+
+
+#define NGX_HTTP_COORD_CACHE_TAGS      32       /* of a response */
+#define NGX_HTTP_COORD_CACHE_TAG       128      /* bytes of one */
+#define NGX_HTTP_COORD_CACHE_META      8192     /* bytes of times and tags */
+
+/* the longest life of a response, and so that of the note of a purge */
+#define NGX_HTTP_COORD_CACHE_LIFE                                             \
+    ((ngx_coord_nsec_t) 30 * 86400 * NGX_COORD_NSEC_PER_SEC)
+
+/*
+ * What was asked for so shortly after a purge is not used: clocks of nodes are
+ * as far apart.
+ */
+#define NGX_HTTP_COORD_CACHE_SLACK     (50 * NGX_COORD_NSEC_PER_MSEC)
+
+
+typedef struct {
+    ngx_coord_zone_t          *zone;         /* NULL: no cache */
+    ngx_http_complex_value_t  *key;
+    ngx_coord_nsec_t           valid;        /* without a word of the origin */
+    ngx_coord_nsec_t           stale;
+    size_t                     max;          /* bytes of a body */
+    unsigned                   lock:1;
+    unsigned                   user:1;       /* the key names a user */
+    unsigned                   off:1;
+} ngx_http_coord_cache_conf_t;
+
+
+/* a stored response, decoded: its strings point into the blob */
+typedef struct {
+    ngx_coord_nsec_t           started;      /* asked for; the store's clock */
+    ngx_coord_nsec_t           stored;       /* its header came; the same */
+    ngx_coord_nsec_t           fresh;        /* lifetime, from its birth */
+    ngx_coord_nsec_t           stale;        /* of use after that */
+    ngx_coord_nsec_t           age;          /* when its header came */
+    u_char                     variant[NGX_COORD_DIGEST_LEN];
+    ngx_uint_t                 varies;       /* 1: there is a variant */
+    ngx_str_t                  tags;         /* each ends with LF */
+    ngx_coord_record_t         record;
+} ngx_http_coord_stored_t;
+
+
+typedef enum {
+    NGX_HTTP_COORD_CACHE_ASKED = 0,          /* in the batch of the walk */
+    NGX_HTTP_COORD_CACHE_AGAIN,              /* the same, after a wait */
+    NGX_HTTP_COORD_CACHE_VARIANT,            /* for another response */
+    NGX_HTTP_COORD_CACHE_TAGS_ASKED,
+    NGX_HTTP_COORD_CACHE_CLAIMED,            /* may this request fill it? */
+    NGX_HTTP_COORD_CACHE_WAITING,            /* another one does */
+    NGX_HTTP_COORD_CACHE_FILLING,
+    NGX_HTTP_COORD_CACHE_KEEPING,            /* its response is captured */
+    NGX_HTTP_COORD_CACHE_SETTLED
+} ngx_http_coord_cache_e;
+
+
+/* in the words of proxy_cache */
+typedef enum {
+    NGX_HTTP_COORD_CACHE_NONE = 0,
+    NGX_HTTP_COORD_CACHE_MISS,
+    NGX_HTTP_COORD_CACHE_BYPASS,             /* the store did not answer */
+    NGX_HTTP_COORD_CACHE_EXPIRED,
+    NGX_HTTP_COORD_CACHE_STALE,              /* the origin failed */
+    NGX_HTTP_COORD_CACHE_UPDATING,           /* stale, another one asks */
+    NGX_HTTP_COORD_CACHE_HIT
+} ngx_http_coord_cache_status_e;
+
+
+/* of a request; in its pool */
+typedef struct {
+    ngx_http_request_t        *request;
+    ngx_http_coord_ctx_t      *ctx;
+    ngx_http_coord_cache_conf_t  *conf;
+    ngx_http_coord_cache_e     state;
+    ngx_http_coord_cache_status_e  status;
+    ngx_http_coord_ref_t       ref;
+
+    size_t                     key_len;      /* encoded */
+    u_char                     key[NGX_COORD_KEY_LEN];
+    ngx_uint_t                 on_failure;
+
+    ngx_coord_batch_t         *batch;        /* its own, behind the first */
+    ngx_coord_timer_t          timer;        /* WAITING */
+    ngx_msec_t                 waited;       /* since */
+
+    ngx_coord_nsec_t           now;          /* the store's clock, when ... */
+    ngx_coord_nsec_t           taken;        /* ... ours was this */
+    ngx_coord_nsec_t           purged;       /* the key, last */
+
+    ngx_str_t                  blob;         /* on the heap */
+    ngx_http_coord_stored_t    stored;       /* of blob; unless it is empty */
+    ngx_coord_nsec_t           old;          /* its age */
+
+    ngx_coord_op_t             claim;        /* a lease */
+    unsigned                   claimed:1;
+    unsigned                   serving:1;    /* stale, in place of an error */
+
+    ngx_http_coord_capture_t   capture;
+    ngx_http_coord_stored_t    fill;         /* what is to be stored */
+    u_char                    *meta;
+} ngx_http_coord_cache_t;
+
+
+extern ngx_module_t               ngx_http_coord_cache_module;
+extern ngx_http_coord_feature_t   ngx_http_coord_cache_feature;
+
+
+/* --- ngx_http_coord_cache.c --- */
+
+/* as of ngx_http_coord_step_t */
+ngx_int_t ngx_http_coord_cache_begin(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+ngx_int_t ngx_http_coord_cache_decide(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+void ngx_http_coord_cache_end(ngx_http_coord_ctx_t *ctx, void *data);
+
+/* the state of a request, or NULL */
+ngx_http_coord_cache_t *ngx_http_coord_cache_get(ngx_http_request_t *r);
+
+/* the clock of the store, as far as this request knows it */
+ngx_coord_nsec_t ngx_http_coord_cache_now(ngx_http_coord_cache_t *cache);
+
+/* the field Age of the stored response; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_cache_age(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, ngx_keyval_t *field);
+
+/* writes the key of a variant, encoded; 0: OpenSSL failed */
+size_t ngx_http_coord_cache_variant_key(u_char *dst,
+    ngx_http_coord_cache_t *cache, u_char *variant);
+
+
+/* --- ngx_http_coord_cache_filter.c --- */
+
+ngx_int_t ngx_http_coord_cache_filter_init(ngx_conf_t *cf);
+
+
+/* --- ngx_http_coord_cache_rules.c --- */
+
+/*
+ * Tells whether the response of r, whose header is known, may be kept; fills
+ * cache->fill and cache->meta.  NGX_DECLINED: it may not; NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_cache_rules(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+
+
+/* --- ngx_http_coord_cache_fields.c --- */
+
+/* the next line of a field of a list from *i on; NULL: no more */
+ngx_str_t *ngx_http_coord_cache_field(ngx_list_t *headers, const char *name,
+    ngx_uint_t *i);
+
+/*
+ * Takes the next member of a list off value: what is between commas, without
+ * blanks around.  NGX_DONE: no more.
+ */
+ngx_int_t ngx_http_coord_cache_member(ngx_str_t *value, ngx_str_t *member);
+
+/*
+ * 1 if a directive is among those of the lines Cache-Control of a list; *value
+ * is its argument, without quotes, or empty.
+ */
+ngx_uint_t ngx_http_coord_cache_directive(ngx_list_t *headers,
+    const char *name, ngx_str_t *value);
+
+/* the same for an argument in seconds, at most a year; -1: there is none */
+time_t ngx_http_coord_cache_seconds(ngx_list_t *headers, const char *name);
+
+/*
+ * Digests what of the request the response names in Vary.  NGX_DECLINED: there
+ * is no such field; NGX_BUSY: it is "*", or too long; NGX_ERROR: OpenSSL.
+ */
+ngx_int_t ngx_http_coord_cache_variant(ngx_http_request_t *r,
+    ngx_str_t *names, ngx_uint_t n, u_char *digest);
+
+/*
+ * Writes the tags of a response at p, each with LF behind it, before last.
+ * NULL: they are too many, too long, or not printable.
+ */
+u_char *ngx_http_coord_cache_tags(ngx_list_t *headers, u_char *p,
+    u_char *last);
+
+
+/* --- ngx_http_coord_cache_stored.c --- */
+
+/* writes the times of a response at p; returns the end; tags follow */
+u_char *ngx_http_coord_stored_meta(u_char *p, ngx_http_coord_stored_t *stored);
+
+/*
+ * Puts together what is stored: meta and record, which it frees.  NGX_ERROR:
+ * no memory.
+ */
+ngx_int_t ngx_http_coord_stored_join(ngx_str_t *meta, ngx_str_t *record,
+    ngx_str_t *blob);
+
+/* reads it again; NGX_ERROR: it is not that of the key, or was changed */
+ngx_int_t ngx_http_coord_stored_decode(ngx_http_coord_stored_t *stored,
+    ngx_str_t *blob, ngx_str_t *key);
+
+/* the field of a record by name, its lines as names[0 ..]; returns how many */
+ngx_uint_t ngx_http_coord_stored_field(ngx_coord_record_t *record,
+    const char *name, ngx_str_t *lines, ngx_uint_t max);
+
+
+/* --- ngx_http_coord_cache_api.c --- */
+
+extern const ngx_http_coord_route_t  ngx_http_coord_cache_routes[];
+
+/* the encoded key of a tag; 0: OpenSSL failed */
+size_t ngx_http_coord_cache_tag_key(u_char *dst, ngx_str_t *tag);
+
+
+#endif /* _NGX_HTTP_COORD_CACHE_H_INCLUDED_ */

@@ -1,0 +1,372 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_cache: directives, and the variable.
+ */
+
+
+#include "ngx_http_coord_cache.h"
+
+
+#define NGX_HTTP_COORD_CACHE_VALID  (300 * NGX_COORD_NSEC_PER_SEC)
+#define NGX_HTTP_COORD_CACHE_MAX    (1024 * 1024)
+#define NGX_HTTP_COORD_CACHE_LIMIT  (8 * 1024 * 1024)
+
+
+static ngx_int_t ngx_http_coord_cache_preconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_coord_cache_init(ngx_conf_t *cf);
+static void *ngx_http_coord_cache_create_conf(ngx_conf_t *cf);
+static char *ngx_http_coord_cache_merge_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+static char *ngx_http_coord_cache_zone(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static ngx_int_t ngx_http_coord_cache_param(ngx_conf_t *cf,
+    ngx_http_coord_cache_conf_t *ccf, ngx_str_t *value);
+static ngx_int_t ngx_http_coord_cache_time(ngx_str_t *value,
+    ngx_coord_nsec_t *time);
+static ngx_int_t ngx_http_coord_cache_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
+
+static ngx_http_variable_t  ngx_http_coord_cache_vars[] = {
+
+    { ngx_string("coord_cache_status"), NULL,
+      ngx_http_coord_cache_variable,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+      ngx_http_null_variable
+};
+
+
+ngx_http_coord_feature_t  ngx_http_coord_cache_feature = {
+
+    { ngx_string("cache"),
+      ngx_string("ca"),
+      ngx_coord_outcome_bit(REPLAYED) | ngx_coord_outcome_bit(NEW)
+      | ngx_coord_outcome_bit(BYPASSED),
+      0,
+      0 },
+
+    {
+        ngx_http_coord_no_step,            /* preaccess */
+
+        { 25,                              /* precontent */
+          ngx_http_coord_cache_begin,
+          ngx_http_coord_cache_decide,
+          NULL,
+          NGX_HTTP_COORD_STEP_ANSWERS }
+    },
+
+    ngx_http_coord_cache_end,
+    ngx_http_coord_cache_vars,
+    ngx_http_coord_cache_routes,
+    0
+};
+
+
+static ngx_command_t  ngx_http_coord_cache_commands[] = {
+
+    { ngx_string("coord_cache_zone"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_1MORE,
+      ngx_http_coord_cache_zone,
+      0,
+      0,
+      NULL },
+
+    { ngx_string("coord_cache"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_coord_cache,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+      ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_coord_cache_module_ctx = {
+    ngx_http_coord_cache_preconfiguration, /* preconfiguration */
+    ngx_http_coord_cache_init,             /* postconfiguration */
+
+    NULL,                                  /* create main configuration */
+    NULL,                                  /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    ngx_http_coord_cache_create_conf,      /* create location configuration */
+    ngx_http_coord_cache_merge_conf        /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_coord_cache_module = {
+    NGX_MODULE_V1,
+    &ngx_http_coord_cache_module_ctx,      /* module context */
+    ngx_http_coord_cache_commands,         /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    NULL,                                  /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static const ngx_str_t  ngx_http_coord_cache_words[] = {
+    ngx_null_string,
+    ngx_string("MISS"),
+    ngx_string("BYPASS"),
+    ngx_string("EXPIRED"),
+    ngx_string("STALE"),
+    ngx_string("UPDATING"),
+    ngx_string("HIT")
+};
+
+
+static ngx_int_t
+ngx_http_coord_cache_preconfiguration(ngx_conf_t *cf)
+{
+    return ngx_http_coord_feature_add(cf, &ngx_http_coord_cache_feature);
+}
+
+
+/* without a line coord_cache no response passes the filters */
+
+static ngx_int_t
+ngx_http_coord_cache_init(ngx_conf_t *cf)
+{
+    ngx_http_coord_main_conf_t  *mcf;
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
+
+    if (!(mcf->used & (1 << ngx_http_coord_cache_feature.slot))) {
+        return NGX_OK;
+    }
+
+    return ngx_http_coord_cache_filter_init(cf);
+}
+
+
+static void *
+ngx_http_coord_cache_create_conf(ngx_conf_t *cf)
+{
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     conf->zone = NULL;
+     *     conf->key = NULL;
+     *     conf->off = 0;
+     */
+
+    return ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_cache_conf_t));
+}
+
+
+static char *
+ngx_http_coord_cache_merge_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_coord_cache_conf_t  *prev = parent;
+    ngx_http_coord_cache_conf_t  *conf = child;
+
+    ngx_uint_t  inherited;
+
+    inherited = (conf->zone == NULL && !conf->off);
+
+    if (inherited) {
+        *conf = *prev;
+    }
+
+    if (conf->zone) {
+        ngx_http_coord_feature_enable(cf, &ngx_http_coord_cache_feature,
+                                      NGX_HTTP_COORD_PRECONTENT, inherited);
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_coord_cache_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_str_t         *value, name, store;
+    ngx_uint_t         i;
+    ngx_coord_zone_t  *zone;
+
+    value = cf->args->elts;
+
+    ngx_str_null(&name);
+    ngx_str_null(&store);
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_http_coord_param(&value[i], "zone=", &name)
+            || ngx_http_coord_param(&value[i], "store=", &store))
+        {
+            continue;
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid parameter \"%V\", allowed are \"zone=\" "
+                           "and \"store=\"", &value[i]);
+        return NGX_CONF_ERROR;
+    }
+
+    if (name.len == 0) {
+        return "must have \"zone\" parameter";
+    }
+
+    zone = ngx_http_coord_zone_declare(cf, &ngx_http_coord_cache_feature.kind,
+                                       &name);
+    if (zone == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    zone->store_name = store;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_coord_cache_conf_t *ccf = conf;
+
+    ngx_str_t   *value, name;
+    ngx_uint_t   i;
+
+    if (ccf->zone || ccf->off) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+        ccf->off = 1;
+        return NGX_CONF_OK;
+    }
+
+    ccf->zone = ngx_http_coord_zone_arg(cf, cmd,
+                                        &ngx_http_coord_cache_feature.kind);
+    if (ccf->zone == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ccf->key = ngx_http_coord_complex_value(cf, &value[1]);
+    if (ccf->key == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ccf->valid = NGX_HTTP_COORD_CACHE_VALID;
+    ccf->max = NGX_HTTP_COORD_CACHE_MAX;
+
+    /* such a key is not that of another user */
+
+    ccf->user = (ngx_strstr(value[1].data, "$remote_user")
+                 || ngx_strstr(value[1].data, "${remote_user}")
+                 || ngx_strstr(value[1].data, "$http_authorization")
+                 || ngx_strstr(value[1].data, "${http_authorization}"));
+
+    for (i = 2; i < cf->args->nelts; i++) {
+
+        if (ngx_http_coord_param(&value[i], "zone=", &name)) {
+            continue;
+        }
+
+        if (ngx_http_coord_cache_param(cf, ccf, &value[i]) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_param(ngx_conf_t *cf, ngx_http_coord_cache_conf_t *ccf,
+    ngx_str_t *value)
+{
+    ssize_t    size;
+    ngx_str_t  s;
+
+    if (ngx_http_coord_param(value, "valid=", &s)) {
+
+        if (ngx_http_coord_cache_time(&s, &ccf->valid) == NGX_OK) {
+            return NGX_OK;
+        }
+
+    } else if (ngx_http_coord_param(value, "stale=", &s)) {
+
+        if (ngx_http_coord_cache_time(&s, &ccf->stale) == NGX_OK) {
+            return NGX_OK;
+        }
+
+    } else if (ngx_http_coord_param(value, "max=", &s)) {
+        size = ngx_parse_size(&s);
+
+        if (size > 0 && size <= NGX_HTTP_COORD_CACHE_LIMIT) {
+            ccf->max = size;
+            return NGX_OK;
+        }
+
+    } else if (ngx_strcmp(value->data, "lock") == 0) {
+        ccf->lock = 1;
+        return NGX_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"%V\", allowed are \"zone=\", "
+                       "\"valid=\" and \"stale=\" with a time, \"max=\" with a "
+                       "size up to 8m, and \"lock\"", value);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_time(ngx_str_t *value, ngx_coord_nsec_t *time)
+{
+    ngx_int_t  ms;
+
+    ms = ngx_parse_time(value, 0);
+
+    if (ms == NGX_ERROR || ms == 0) {
+        return NGX_ERROR;
+    }
+
+    *time = (ngx_coord_nsec_t) ms * NGX_COORD_NSEC_PER_MSEC;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    const ngx_str_t         *word;
+    ngx_http_coord_cache_t  *cache;
+
+    cache = ngx_http_coord_cache_get(r);
+
+    if (cache == NULL || cache->status == NGX_HTTP_COORD_CACHE_NONE) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    word = &ngx_http_coord_cache_words[cache->status];
+
+    v->len = word->len;
+    v->data = word->data;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    return NGX_OK;
+}

@@ -1,0 +1,362 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Fields of a message: lists, directives of Cache-Control, what Vary names,
+ * tags.
+ */
+
+
+#include "ngx_http_coord_cache.h"
+
+
+#define NGX_HTTP_COORD_CACHE_YEAR   31536000
+#define NGX_HTTP_COORD_CACHE_NAMES  32       /* in Vary */
+
+
+static ngx_uint_t ngx_http_coord_cache_is(ngx_str_t *s, const char *name);
+static ngx_int_t ngx_http_coord_cache_vary_by(ngx_http_request_t *r,
+    ngx_str_t *name);
+static u_char *ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *p,
+    u_char *last, ngx_uint_t *n);
+
+
+static ngx_uint_t
+ngx_http_coord_cache_is(ngx_str_t *s, const char *name)
+{
+    return s->len == ngx_strlen(name)
+           && ngx_strncasecmp(s->data, (u_char *) name, s->len) == 0;
+}
+
+
+ngx_str_t *
+ngx_http_coord_cache_field(ngx_list_t *headers, const char *name,
+    ngx_uint_t *i)
+{
+    ngx_uint_t        k, n;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    n = 0;
+
+    for (part = &headers->part; part; part = part->next) {
+        h = part->elts;
+
+        for (k = 0; k < part->nelts; k++) {
+
+            if (n++ < *i) {
+                continue;
+            }
+
+            if (h[k].hash && ngx_http_coord_cache_is(&h[k].key, name)) {
+                *i = n;
+                return &h[k].value;
+            }
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_int_t
+ngx_http_coord_cache_member(ngx_str_t *value, ngx_str_t *member)
+{
+    u_char      *p, *last, *end;
+    ngx_uint_t   quoted;
+
+    p = value->data;
+    last = p + value->len;
+
+    while (p < last && (*p == ' ' || *p == '\t' || *p == ',')) {
+        p++;
+    }
+
+    if (p == last) {
+        return NGX_DONE;
+    }
+
+    member->data = p;
+    quoted = 0;
+
+    for ( /* void */ ; p < last; p++) {
+
+        if (*p == '\\' && quoted && p + 1 < last) {
+            p++;
+
+        } else if (*p == '"') {
+            quoted = !quoted;
+
+        } else if (*p == ',' && !quoted) {
+            break;
+        }
+    }
+
+    end = p;
+
+    while (end > member->data && (end[-1] == ' ' || end[-1] == '\t')) {
+        end--;
+    }
+
+    member->len = end - member->data;
+
+    value->data = p;
+    value->len = last - p;
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_coord_cache_directive(ngx_list_t *headers, const char *name,
+    ngx_str_t *value)
+{
+    u_char      *equals;
+    ngx_str_t   *line, left, member;
+    ngx_uint_t   i;
+
+    for (i = 0; /* void */ ; /* void */ ) {
+        line = ngx_http_coord_cache_field(headers, "Cache-Control", &i);
+
+        if (line == NULL) {
+            return 0;
+        }
+
+        left = *line;
+
+        while (ngx_http_coord_cache_member(&left, &member) == NGX_OK) {
+            ngx_str_null(value);
+
+            equals = ngx_strlchr(member.data, member.data + member.len, '=');
+
+            if (equals) {
+                value->data = equals + 1;
+                value->len = member.data + member.len - value->data;
+                member.len = equals - member.data;
+            }
+
+            if (!ngx_http_coord_cache_is(&member, name)) {
+                continue;
+            }
+
+            if (value->len >= 2
+                && value->data[0] == '"'
+                && value->data[value->len - 1] == '"')
+            {
+                value->data++;
+                value->len -= 2;
+            }
+
+            return 1;
+        }
+    }
+}
+
+
+time_t
+ngx_http_coord_cache_seconds(ngx_list_t *headers, const char *name)
+{
+    time_t     n;
+    ngx_str_t  value;
+
+    if (!ngx_http_coord_cache_directive(headers, name, &value)) {
+        return -1;
+    }
+
+    n = ngx_atotm(value.data, value.len);
+
+    /* what is no number is stale at once, what is too large is long */
+
+    if (n == NGX_ERROR) {
+        return value.len > 10 && value.data[0] > '0' && value.data[0] <= '9'
+               ? NGX_HTTP_COORD_CACHE_YEAR : 0;
+    }
+
+    return ngx_min(n, NGX_HTTP_COORD_CACHE_YEAR);
+}
+
+
+ngx_int_t
+ngx_http_coord_cache_variant(ngx_http_request_t *r, ngx_str_t *lines,
+    ngx_uint_t nlines, u_char *digest)
+{
+    ngx_str_t   left, name;
+    ngx_uint_t  i, n;
+
+    n = 0;
+
+    if (nlines == 0) {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_coord_digest_init() != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < nlines; i++) {
+        left = lines[i];
+
+        while (ngx_http_coord_cache_member(&left, &name) == NGX_OK) {
+
+            if (n++ == NGX_HTTP_COORD_CACHE_NAMES
+                || ngx_http_coord_cache_is(&name, "*"))
+            {
+                return NGX_BUSY;
+            }
+
+            if (ngx_http_coord_cache_vary_by(r, &name) != NGX_OK) {
+                return NGX_ERROR;
+            }
+        }
+    }
+
+    if (n == 0) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_coord_digest_final(digest);
+}
+
+
+/* the name in lower case, and each line of the request, with its length */
+
+static ngx_int_t
+ngx_http_coord_cache_vary_by(ngx_http_request_t *r, ngx_str_t *name)
+{
+    u_char      buf[256];
+    ngx_str_t   lower, *line;
+    ngx_uint_t  i;
+
+    if (name->len >= sizeof(buf)) {
+        return NGX_ERROR;
+    }
+
+    lower.data = buf;
+    lower.len = name->len;
+
+    ngx_strlow(buf, name->data, name->len);
+    buf[name->len] = '\0';
+
+    if (ngx_coord_digest_field(&lower) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; /* void */ ; /* void */ ) {
+        line = ngx_http_coord_cache_field(&r->headers_in.headers, (char *) buf,
+                                          &i);
+        if (line == NULL) {
+            break;
+        }
+
+        if (ngx_coord_digest_field(line) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    /* the end of the lines, which no line looks like */
+
+    return ngx_coord_digest_update("\377", 1);
+}
+
+
+u_char *
+ngx_http_coord_cache_tags(ngx_list_t *headers, u_char *p, u_char *last)
+{
+    u_char      *space;
+    ngx_str_t   *line, left, tag;
+    ngx_uint_t   i, n;
+
+    n = 0;
+
+    for (i = 0; /* void */ ; /* void */ ) {
+        line = ngx_http_coord_cache_field(headers, "Surrogate-Key", &i);
+
+        if (line == NULL) {
+            break;
+        }
+
+        left = *line;
+
+        while (left.len) {
+            space = ngx_strlchr(left.data, left.data + left.len, ' ');
+
+            tag.data = left.data;
+            tag.len = space ? (size_t) (space - left.data) : left.len;
+
+            left.data += tag.len + (space ? 1 : 0);
+            left.len -= tag.len + (space ? 1 : 0);
+
+            p = ngx_http_coord_cache_tag(&tag, p, last, &n);
+            if (p == NULL) {
+                return NULL;
+            }
+        }
+    }
+
+    for (i = 0; /* void */ ; /* void */ ) {
+        line = ngx_http_coord_cache_field(headers, "Cache-Tag", &i);
+
+        if (line == NULL) {
+            break;
+        }
+
+        left = *line;
+
+        while (ngx_http_coord_cache_member(&left, &tag) == NGX_OK) {
+            p = ngx_http_coord_cache_tag(&tag, p, last, &n);
+            if (p == NULL) {
+                return NULL;
+            }
+        }
+    }
+
+    for (i = 0; /* void */ ; /* void */ ) {
+        line = ngx_http_coord_cache_field(headers, "Cache-Groups", &i);
+
+        if (line == NULL) {
+            break;
+        }
+
+        left = *line;
+
+        while (ngx_http_coord_cache_member(&left, &tag) == NGX_OK) {
+
+            if (tag.len >= 2 && tag.data[0] == '"'
+                && tag.data[tag.len - 1] == '"')
+            {
+                tag.data++;
+                tag.len -= 2;
+            }
+
+            p = ngx_http_coord_cache_tag(&tag, p, last, &n);
+            if (p == NULL) {
+                return NULL;
+            }
+        }
+    }
+
+    return p;
+}
+
+
+static u_char *
+ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *p, u_char *last,
+    ngx_uint_t *n)
+{
+    if (tag->len == 0) {
+        return p;
+    }
+
+    if ((*n)++ == NGX_HTTP_COORD_CACHE_TAGS
+        || tag->len > NGX_HTTP_COORD_CACHE_TAG
+        || (size_t) (last - p) < tag->len + 1
+        || !ngx_coord_record_value(tag))
+    {
+        return NULL;
+    }
+
+    p = ngx_cpymem(p, tag->data, tag->len);
+    *p++ = LF;
+
+    return p;
+}

@@ -1,0 +1,453 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * coord_cache: the filters, in front of add_header, gzip and the like.  A
+ * response is captured on its way and stored when all of it was there; an error
+ * is replaced by what is stale.
+ */
+
+
+#include "ngx_http_coord_cache.h"
+
+
+/* what outlives the request that has filled the cache */
+typedef struct {
+    ngx_coord_op_t             claim;
+} ngx_http_coord_cache_put_t;
+
+
+static ngx_int_t ngx_http_coord_cache_header_filter(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_cache_capture(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+static ngx_uint_t ngx_http_coord_cache_replaces(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_replace(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_body_filter(ngx_http_request_t *r,
+    ngx_chain_t *in);
+static ngx_int_t ngx_http_coord_cache_swallow(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, ngx_chain_t *in);
+static void ngx_http_coord_cache_seen(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+static void ngx_http_coord_cache_store(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_add(ngx_http_coord_cache_t *cache,
+    ngx_coord_batch_t *batch, u_char *key, size_t len, ngx_str_t *blob);
+static ngx_int_t ngx_http_coord_cache_blob(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, ngx_str_t *key, ngx_str_t *blob);
+static void ngx_http_coord_cache_put(ngx_http_coord_cache_t *cache,
+    ngx_coord_batch_t *batch);
+static void ngx_http_coord_cache_put_done(ngx_coord_batch_t *batch);
+static ngx_uint_t ngx_http_coord_cache_keep(void *data, ngx_str_t *name);
+
+
+/* of one transfer */
+
+static const ngx_str_t  ngx_http_coord_cache_hidden[] = {
+    ngx_string("age"),
+    ngx_string("date"),
+    ngx_string("server"),
+    ngx_null_string
+};
+
+
+static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
+static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
+
+
+ngx_int_t
+ngx_http_coord_cache_filter_init(ngx_conf_t *cf)
+{
+    ngx_http_next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = ngx_http_coord_cache_header_filter;
+
+    ngx_http_next_body_filter = ngx_http_top_body_filter;
+    ngx_http_top_body_filter = ngx_http_coord_cache_body_filter;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_header_filter(ngx_http_request_t *r)
+{
+    ngx_int_t                rc;
+    ngx_http_coord_cache_t  *cache;
+
+    if (r != r->main) {
+        return ngx_http_next_header_filter(r);
+    }
+
+    cache = ngx_http_coord_cache_get(r);
+
+    if (cache == NULL
+        || cache->state != NGX_HTTP_COORD_CACHE_FILLING
+        || (r->headers_out.status < 200
+            && r->headers_out.status != NGX_HTTP_SWITCHING_PROTOCOLS))
+    {
+        return ngx_http_next_header_filter(r);
+    }
+
+    if (ngx_http_coord_cache_replaces(r, cache)) {
+        return ngx_http_coord_cache_replace(r, cache);
+    }
+
+    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+
+    rc = ngx_http_coord_cache_rules(r, cache);
+
+    if (rc == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    if (rc == NGX_OK && ngx_http_coord_cache_capture(r, cache) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_http_next_header_filter(r);
+
+    if (r->header_only && cache->state == NGX_HTTP_COORD_CACHE_KEEPING) {
+        cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_capture(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    ngx_http_coord_capture_t  *capture;
+
+    capture = &cache->capture;
+
+    if (r->headers_out.content_length_n > (off_t) cache->conf->max) {
+        return NGX_OK;
+    }
+
+    ngx_memzero(capture, sizeof(ngx_http_coord_capture_t));
+
+    capture->max = cache->conf->max;
+    capture->keep = ngx_http_coord_cache_keep;
+    capture->next = ngx_http_next_body_filter;
+
+    cache->state = NGX_HTTP_COORD_CACHE_KEEPING;
+
+    return ngx_http_coord_capture_start(r, capture);
+}
+
+
+/* 1 if what is stale is better than this */
+
+static ngx_uint_t
+ngx_http_coord_cache_replaces(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    return cache->blob.len
+           && (r->headers_out.status == NGX_HTTP_INTERNAL_SERVER_ERROR
+               || r->headers_out.status == NGX_HTTP_BAD_GATEWAY
+               || r->headers_out.status == NGX_HTTP_SERVICE_UNAVAILABLE
+               || r->headers_out.status == NGX_HTTP_GATEWAY_TIME_OUT);
+}
+
+
+/* the header of the stale response; its body takes the place of the other's */
+
+static ngx_int_t
+ngx_http_coord_cache_replace(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    ngx_keyval_t  mark;
+
+    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+    cache->status = NGX_HTTP_COORD_CACHE_STALE;
+
+    ngx_http_clean_header(r);
+
+    if (ngx_http_coord_cache_age(r, cache, &mark) != NGX_OK
+        || ngx_http_coord_replay_header(r, &cache->stored.record, &mark)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    r->filter_need_in_memory = 1;
+    cache->serving = 1;
+
+    return ngx_http_next_header_filter(r);
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_chain_t             *out;
+    ngx_http_coord_cache_t  *cache;
+
+    if (r != r->main) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    cache = ngx_http_coord_cache_get(r);
+
+    if (cache == NULL) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    if (cache->serving) {
+        return ngx_http_coord_cache_swallow(r, cache, in);
+    }
+
+    if (cache->capture.state == NGX_HTTP_COORD_CAPTURE_NONE) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    if (ngx_http_coord_capture_body(r, &cache->capture, in, &out) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_cache_seen(r, cache);
+
+    return ngx_http_coord_capture_send(r, &cache->capture, out);
+}
+
+
+/* the stale body when that of the error ends */
+
+static ngx_int_t
+ngx_http_coord_cache_swallow(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, ngx_chain_t *in)
+{
+    ngx_buf_t           *b;
+    ngx_uint_t           last;
+    ngx_chain_t         *cl, out;
+    ngx_coord_record_t  *record;
+
+    last = 0;
+
+    for (cl = in; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+        cl->buf->file_pos = cl->buf->file_last;
+        last |= cl->buf->last_buf;
+    }
+
+    if (!last) {
+        return ngx_http_next_body_filter(r, NULL);
+    }
+
+    cache->serving = 0;
+    record = &cache->stored.record;
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (record->body_len) {
+        b->start = record->body;
+        b->pos = record->body;
+        b->last = record->body + record->body_len;
+        b->end = b->last;
+        b->memory = 1;
+    }
+
+    b->last_buf = 1;
+    b->last_in_chain = 1;
+
+    out.buf = b;
+    out.next = NULL;
+
+    return ngx_http_next_body_filter(r, &out);
+}
+
+
+static void
+ngx_http_coord_cache_seen(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    if (cache->state != NGX_HTTP_COORD_CACHE_KEEPING) {
+        return;
+    }
+
+    switch (cache->capture.state) {
+
+    case NGX_HTTP_COORD_CAPTURE_WHOLE:
+        cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+
+        if (!cache->capture.record.omitted) {
+            ngx_http_coord_cache_store(r, cache);
+        }
+
+        return;
+
+    case NGX_HTTP_COORD_CAPTURE_PASSING:
+    case NGX_HTTP_COORD_CAPTURE_CUT:
+        cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+        return;
+
+    default:
+        return;
+    }
+}
+
+
+/* under its key, and where there are others as well under its variant */
+
+static void
+ngx_http_coord_cache_store(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    size_t              len;
+    u_char              variant[NGX_COORD_KEY_LEN];
+    ngx_str_t           key, blob;
+    ngx_coord_batch_t  *batch;
+
+    batch = ngx_coord_batch_create(cache->conf->zone->store);
+    if (batch == NULL) {
+        return;
+    }
+
+    key.data = cache->key;
+    key.len = cache->key_len;
+
+    if (ngx_http_coord_cache_blob(r, cache, &key, &blob) != NGX_OK
+        || ngx_http_coord_cache_add(cache, batch, key.data, key.len, &blob)
+           != NGX_OK)
+    {
+        ngx_coord_batch_done(batch);
+        return;
+    }
+
+    if (cache->fill.varies) {
+        len = ngx_http_coord_cache_variant_key(variant, cache,
+                                               cache->fill.variant);
+        blob.data = ngx_alloc(blob.len, r->connection->log);
+
+        if (len && blob.data) {
+            ngx_memcpy(blob.data, batch->ops[0].record.data, blob.len);
+            (void) ngx_http_coord_cache_add(cache, batch, variant, len, &blob);
+        }
+    }
+
+    ngx_http_coord_cache_put(cache, batch);
+}
+
+
+/* takes the blob, whatever becomes of it */
+
+static ngx_int_t
+ngx_http_coord_cache_add(ngx_http_coord_cache_t *cache,
+    ngx_coord_batch_t *batch, u_char *key, size_t len, ngx_str_t *blob)
+{
+    ngx_coord_op_t           *op;
+    ngx_http_coord_stored_t  *fill;
+
+    op = ngx_coord_batch_add(batch, &ngx_coord_op_cache_put,
+                             cache->conf->zone, key, len);
+    if (op == NULL) {
+        ngx_free(blob->data);
+        return NGX_ERROR;
+    }
+
+    fill = &cache->fill;
+
+    op->record = *blob;
+    op->u.cache.ttl = fill->fresh - fill->age + fill->stale
+                      + NGX_COORD_NSEC_PER_SEC;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_blob(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, ngx_str_t *key, ngx_str_t *blob)
+{
+    u_char     digest[NGX_COORD_DIGEST_LEN];
+    ngx_str_t  meta, record;
+
+    meta.data = cache->meta;
+    meta.len = cache->fill.tags.data + cache->fill.tags.len - cache->meta;
+
+    if (ngx_coord_digest_init() != NGX_OK
+        || ngx_coord_digest_update(meta.data, meta.len) != NGX_OK
+        || ngx_coord_digest_final(digest) != NGX_OK
+        || ngx_http_coord_capture_encode(r, &cache->capture, key, digest,
+                                         &record)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (cache->capture.record.omitted) {
+        ngx_free(record.data);
+        return NGX_DECLINED;
+    }
+
+    return ngx_http_coord_stored_join(&meta, &record, blob);
+}
+
+
+/* the claim ends when it is stored: who waits for it finds it then */
+
+static void
+ngx_http_coord_cache_put(ngx_http_coord_cache_t *cache,
+    ngx_coord_batch_t *batch)
+{
+    ngx_http_coord_cache_put_t  *put;
+
+    put = NULL;
+
+    if (cache->claimed) {
+        put = ngx_alloc(sizeof(ngx_http_coord_cache_put_t), ngx_cycle->log);
+
+        if (put) {
+            put->claim = cache->claim;
+            cache->claimed = 0;
+
+            batch->handler = ngx_http_coord_cache_put_done;
+            batch->data = put;
+        }
+    }
+
+    /* without a handler it releases itself */
+
+    if (ngx_coord_batch_send(batch) == NGX_OK && put) {
+        ngx_http_coord_cache_put_done(batch);
+    }
+}
+
+
+static void
+ngx_http_coord_cache_put_done(ngx_coord_batch_t *batch)
+{
+    ngx_http_coord_cache_put_t  *put;
+
+    put = batch->data;
+
+    ngx_coord_op_undo(&put->claim);
+    ngx_free(put);
+
+    ngx_coord_batch_done(batch);
+}
+
+
+/* a ngx_http_coord_capture_keep_pt */
+
+static ngx_uint_t
+ngx_http_coord_cache_keep(void *data, ngx_str_t *name)
+{
+    const ngx_str_t  *hidden;
+
+    for (hidden = ngx_http_coord_cache_hidden; hidden->len; hidden++) {
+        if (hidden->len == name->len
+            && ngx_strncasecmp(hidden->data, name->data, name->len) == 0)
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}

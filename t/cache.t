@@ -1,0 +1,288 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# coord_cache: responses that nodes share, by RFC 9111.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Time::HiRes qw(sleep time);
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $r = $redis->connect;
+
+# ?cc=: Cache-Control; each answer has another number
+
+my ($n, %count) = (0);
+my $origin = $t->origin(default => sub {
+        my ($req) = @_;
+        my %arg = map { s/%([0-9a-f]{2})/chr hex $1/ger }
+                  map { /^(\w+)=(.*)/s ? ($1, $2) : () }
+                  split /&/, $req->{uri} =~ /\?(.*)/s ? $1 : '';
+        my %headers = ('Content-Type' => 'text/plain',
+                       ETag => '"e"', 'X-Count' => ++$n);
+
+        $headers{'Cache-Control'} = $arg{cc} if $arg{cc};
+        $headers{Vary} = $arg{vary} if $arg{vary};
+        $headers{'Set-Cookie'} = 'a=b' if $arg{cookie};
+        $headers{'Surrogate-Key'} = $arg{tags} if $arg{tags};
+        $headers{Age} = $arg{age} if $arg{age};
+        $headers{Expires} = $arg{expires} if $arg{expires};
+
+        return { status => $arg{status} || 200, headers => [%headers],
+                 delay => $arg{delay} || 0,
+                 body => "body $n " . 'x' x ($arg{big} || 0) };
+});
+
+my $http = <<'EOT';
+    coord_store main { server %%REDIS%%; timeout 2s; }
+    coord_cache_zone zone=pages:4m;
+    coord_cache_zone zone=mem:4m store=local;
+
+    server {
+        listen 127.0.0.1:%%PORT%% backlog=1024;
+        add_header X-Cache $coord_cache_status always;
+
+        location / {
+            coord_cache $uri?$args zone=pages valid=2s;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /user { coord_cache $uri:$remote_user:$arg_k zone=pages;
+                         proxy_pass http://%%ORIGIN%%; }
+        location /key { coord_cache $arg_k zone=pages;
+                        proxy_pass http://%%ORIGIN%%; }
+        location /small { coord_cache $uri?$args zone=pages max=1k;
+                          proxy_pass http://%%ORIGIN%%; }
+        location /stale { coord_cache $arg_k zone=pages valid=1s stale=60s;
+                          proxy_pass http://%%ORIGIN%%; }
+        location /lock { coord_cache $arg_k zone=pages lock;
+                         proxy_pass http://%%ORIGIN%%; }
+        location /mem { coord_cache $uri?$args zone=mem;
+                        proxy_pass http://%%ORIGIN%%; }
+        location /off { coord_cache off; proxy_pass http://%%ORIGIN%%; }
+        location /api/ { coord_api write; }
+    }
+EOT
+
+my $a = $t->node(name => 'a', workers => 2, http => $http)->start;
+my $b = $t->node(name => 'b', workers => 2, http => $http)->start;
+
+# which node says what of a path: words of $coord_cache_status
+
+sub word { return $_[0]->get(@_[1 .. $#_])->header('x-cache') // '' }
+
+sub stored {
+    my ($path, %opt) = @_;
+
+    $a->get($path, %opt);
+    sleep 0.05;
+    return word($b, $path, %opt);
+}
+
+
+# --- hit and miss ---
+
+my $first = $a->get('/one');
+is($first->header('x-cache'), 'MISS', 'the first request');
+ok($t->wait_for(sub { @{$r->command(KEYS => 'coord:ca:pages:*')} == 1 }),
+   'is stored');
+my $hit = $b->get('/one');
+is($hit->header('x-cache'), 'HIT', 'another node has it');
+is($hit->body, $first->body, 'the same body');
+is($hit->header('x-count'), $first->header('x-count'), 'the same fields');
+is($hit->header('content-type'), 'text/plain', 'the type');
+like($hit->header('age'), qr/^[01]$/, 'Age');
+is($b->request('HEAD', '/one')->header('x-cache'), 'HIT', 'HEAD');
+is($b->get('/one', headers => { 'If-None-Match' => '"e"' })->status, 304,
+   'a condition');
+my $part = $b->get('/one', headers => { Range => 'bytes=0-3' });
+is($part->status, 206, 'a range');
+is($part->body, 'body', 'of the body');
+is($b->post('/one', 'x')->header('x-cache'), undef, 'POST is not for it');
+is(word($b, '/two'), 'MISS', 'another key');
+is(word($a, '/off'), '', 'coord_cache off');
+is(word($a, '/key'), '', 'an empty key');
+cmp_ok($r->command(PTTL => $r->command(KEYS => 'coord:ca:*')->[0]), '>', 0,
+       'it has a life');
+
+my $range = $a->get('/ranged', headers => { Range => 'bytes=0-3' });
+is($range->status, 200, 'what fills the cache is whole');
+sleep 0.05;
+is(word($b, '/ranged'), 'HIT', 'and stored');
+
+ok($t->wait_for(sub { word($b, '/one') eq 'MISS' }), 'valid= ends');
+
+
+# --- RFC 9111 ---
+
+for (['cc=max-age=60', 'HIT'], ['cc=no-store', 'MISS'],
+     ['cc=private', 'MISS'], ['cc=no-cache', 'MISS'],
+     ['cc=max-age=0', 'MISS'], ['cc=max-age=60,s-maxage=0', 'MISS'],
+     ['cc=max-age=0,s-maxage=60', 'HIT'], ['cc=Max-Age="60"', 'HIT'],
+     ['cc=max-age=x', 'MISS'], ['cookie=1', 'MISS'], ['status=404', 'MISS'],
+     ['status=404&cc=max-age=9', 'HIT'], ['status=500&cc=max-age=9', 'MISS'],
+     ['status=301', 'HIT'], ['age=90&cc=max-age=60', 'MISS'],
+     ['age=30&cc=max-age=60', 'HIT'],
+     ['expires=Thu,%2001%20Jan%201970%2000:00:00%20GMT', 'MISS'],
+     ['expires=Thu,%2001%20Jan%202037%2000:00:00%20GMT', 'HIT'],
+     ['vary=*', 'MISS'], ['big=5000', 'HIT'])
+{
+    is(stored("/rfc?$_->[0]"), $_->[1], "$_->[0]: $_->[1]");
+}
+
+like($b->get('/rfc?age=30&cc=max-age=60')->header('age'), qr/^3\d$/,
+     'Age counts from the origin');
+
+my $auth = { Authorization => 'Basic ' . 'dTpw' };
+is(stored('/auth?cc=max-age=60', headers => $auth), 'MISS',
+   'Authorization: not for others');
+is(stored('/auth?cc=public,max-age=60', headers => $auth), 'HIT',
+   'public: it is');
+is(stored('/user?k=1&cc=max-age=60', headers => $auth), 'HIT',
+   'a key with the user in it');
+is(word($b, '/user?k=1&cc=max-age=60'), 'MISS', 'is for that user');
+is(stored('/ns?cc=max-age=60', headers => { 'Cache-Control' => 'no-store' }),
+   'MISS', 'the client does not want it stored');
+
+
+# --- Vary ---
+
+my @lang = map { { 'Accept-Language' => $_ } } qw(en de);
+my %body;
+for (0, 1) {
+    $body{$_} = $a->get('/v?vary=Accept-Language&cc=max-age=60',
+                        headers => $lang[$_])->body;
+    sleep 0.05;
+}
+isnt($body{0}, $body{1}, 'two variants');
+for (0, 1, 0) {
+    my $res = $b->get('/v?vary=Accept-Language&cc=max-age=60',
+                      headers => $lang[$_]);
+    is($res->header('x-cache'), 'HIT', 'a variant');
+    is($res->body, $body{$_}, 'the right one');
+}
+is(word($b, '/v?vary=Accept-Language&cc=max-age=60'), 'MISS',
+   'none for others');
+
+
+# --- large ones ---
+
+is(stored('/small?big=100'), 'HIT', 'a small one');
+is(stored('/small?big=2000'), 'MISS', 'max=: a larger one passes');
+is($b->get('/small?big=200000')->body =~ s/^body \d+ //r, 'x' x 200_000,
+   'as a whole');
+
+
+# --- purge ---
+
+sub purge { return $a->request('DELETE', "/api/cache/pages?$_[0]")->status }
+
+is(stored('/key?k=p1&cc=max-age=60'), 'HIT', 'before a purge');
+is(purge('key=p1'), 200, 'purge by key');
+is(word($b, '/key?k=p1&cc=max-age=60'), 'MISS', 'it is gone on all nodes');
+sleep 0.1;
+$a->get('/key?k=p1&cc=max-age=60');
+sleep 0.1;
+is(word($b, '/key?k=p1&cc=max-age=60'), 'HIT', 'and stored anew');
+
+is(stored("/key?k=t$_&cc=max-age=60&tags=news%20item$_"), 'HIT', 'tagged')
+    for 1, 2;
+is(purge('tag=item1'), 200, 'purge by tag');
+is(word($b, '/key?k=t1&cc=max-age=60&tags=news%20item1'), 'MISS', 'its page');
+is(word($b, '/key?k=t2&cc=max-age=60&tags=news%20item2'), 'HIT', 'no other');
+is(purge('tag=news'), 200, 'purge by a tag of several');
+is(word($b, '/key?k=t2&cc=max-age=60&tags=news%20item2'), 'MISS', 'all of it');
+is(purge('x=1'), 400, 'neither key nor tag');
+is($a->request('DELETE', '/api/cache/none?key=1')->status, 404, 'no zone');
+
+for ('key=slow', 'tag=slow') {
+    my $c = $a->connect;
+    $c->send("GET /key?k=slow&delay=0.5&cc=max-age=60&tags=slow HTTP/1.1\r\n"
+             . "Host: x\r\n\r\n");
+    sleep 0.2;
+    is(purge($_), 200, "a purge while it is filled: $_");
+    like($c->response('GET', 5)->body, qr/^body/, 'the client has its page');
+    sleep 0.1;
+    is(word($b, '/key?k=slow&cc=max-age=60'), 'MISS',
+       'the old page does not come back');
+    $r->command('FLUSHALL');
+}
+
+
+# --- stale ---
+
+$a->get('/stale?k=s');
+sleep 0.05;
+is(word($b, '/stale?k=s'), 'HIT', 'fresh');
+sleep 1.2;
+my $c = $a->connect;
+$c->send("GET /stale?k=s&delay=0.6 HTTP/1.1\r\nHost: x\r\n\r\n");
+sleep 0.2;
+is(word($b, '/stale?k=s'), 'UPDATING', 'stale while another one asks');
+my $res = $c->response('GET', 5);
+is($res->header('x-cache'), 'EXPIRED', 'who asks the origin');
+sleep 0.05;
+is($b->get('/stale?k=s')->body, $res->body, 'and all have its answer');
+sleep 1.2;
+$res = $b->get('/stale?k=s&status=503');
+is($res->status, 200, 'stale if the origin fails');
+is($res->header('x-cache'), 'STALE', 'its status');
+like($res->body, qr/^body \d+ $/, 'its body');
+like($res->header('age'), qr/^\d+$/, 'its Age');
+
+
+# --- lock ---
+
+my @all = $t->parallel([ map { $_->req('/lock?k=l&delay=0.4&cc=max-age=60') }
+                         ($a, $b) x 10 ]);
+is($origin->count('/lock'), 1, 'lock: one request of 20 goes to the origin');
+is(scalar(grep { $_->body eq $all[0]->body } @all), 20,
+   'and all have its page');
+
+
+# --- memory ---
+
+$a->get('/mem?cc=max-age=60');
+is(word($a, '/mem?cc=max-age=60'), 'HIT', 'memory');
+is(word($b, '/mem?cc=max-age=60'), 'MISS', 'of one node');
+
+
+# --- bad records ---
+
+is(stored('/bad?cc=max-age=60'), 'HIT', 'a good one');
+my ($key) = grep { /:r$/ && $r->command(GET => $_) =~ m{/bad} || 1 }
+            @{$r->command(KEYS => 'coord:ca:pages:*')};
+for my $k (@{$r->command(KEYS => 'coord:ca:pages:*:r')}) {
+    my $blob = $r->command(GET => $k);
+    substr($blob, -3, 1) ^= "\1";
+    $r->command(SET => $k, $blob);
+}
+is(word($b, '/bad?cc=max-age=60'), 'MISS', 'a changed one is a miss');
+ok($b->wait_log(qr/is damaged, it is not used/), 'and told');
+
+$redis->stop('KILL');
+$res = $a->get('/down?cc=max-age=60');
+is($res->status, 200, 'without Redis requests go on');
+is($res->header('x-cache'), 'BYPASS', 'past the cache');
+
+
+# --- configuration ---
+
+for (['coord_cache k;', 'must have "zone" parameter'],
+     ['coord_cache k zone=none;', 'none'],
+     ['coord_cache k zone=z valid=x;', 'invalid parameter'],
+     ['coord_cache k zone=z max=9m;', 'invalid parameter'],
+     ['coord_cache k zone=z; coord_cache k zone=z;', 'duplicate'])
+{
+    like($t->conf_error(http => "coord_cache_zone zone=z; server { listen "
+                                . "127.0.0.1:%%PORT%%; $_->[0] }"),
+         qr/\Q$_->[1]\E/, "configuration: $_->[0]");
+}
+
+done_testing();
