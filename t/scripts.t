@@ -684,7 +684,7 @@ for my $limit (1, 3) {
     ttl_at_least('coord:ev:{c}', 50_000);
     cmp_ok($admin->command('XLEN', 'coord:ev:{c}'), '<', 300,
            'event: a stream ends');
-    is(run('event_publish', channel => 'coord:c', text => 'x'), 0,
+    is(run('event_publish', channel => 'coord:c', text => 'x')->[0], 0,
        'event: nobody listens');
 
     my $reply = run('event_read', k => 'coord:ev:{c}', n => 10,
@@ -701,7 +701,7 @@ for my $limit (1, 3) {
 
 {
     clear();
-    is(run('cache_put', r => '{k}:r', record => 'page', ttl => 60_000), 'OK',
+    is(run('cache_put', r => '{k}:r', record => 'page', ttl => 60_000)->[0], 'OK',
        'cache: stored');
     ttl_at_least('{k}:r', 50_000);
     is_deeply([ @{ run('cache_get', r => '{k}:r', p => '{k}:p') } ],
