@@ -12,6 +12,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
+use Coord::Events;
 use Coord::Util qw(slurp spew);
 
 use JSON::PP;
@@ -287,6 +288,20 @@ SKIP: {
     cmp_ok($two->get('/send?chat_id=8')->header('Retry-After'), '>', 50,
            'egress: for as long as was said');
     is($two->get('/send?chat_id=9')->status, 200, 'egress: others go on');
+}
+
+{
+    my $n = $t->node(name => 'dashboard', conf => example('dashboard.conf'))
+              ->start;
+    my $es = Coord::Events->new($n, '/events');
+
+    like($n->get('/')->body, qr/new EventSource/, 'dashboard: a page');
+    $n->get('/shop/cart');
+
+    my $event = $es->next || {};
+    like($event->{data}, qr{^GET /shop/cart 200 \d}, 'dashboard: an event');
+    like($event->{id}, qr/^\d+-\d+$/, 'dashboard: with an id');
+    $es->close;
 }
 
 
