@@ -24,6 +24,11 @@ my $origin = $t->origin(routes => {
     '/payments' => { body => 'paid', status => 201 },
     '/import' => { delay => 2, body => 'imported' },
     '/capture' => { body => 'captured' },
+    '/directory' => { body => 'Acme Ltd.' },
+    '/api/' => sub {
+        return { body => join ' ', map { $_[0]{headers}{$_}[0] }
+                                   qw(x-tenant-name x-backend) };
+    },
     '/upload' => { delay => 2, body => 'stored' },
     '/login' => sub { { status => $_[0]{body} =~ /password=right/ ? 200
                                                                   : 401 } },
@@ -212,6 +217,23 @@ SKIP: {
     }
 
     is(scalar keys %seen, 1, 'agents: a conversation stays with its agent');
+}
+
+{
+    my $r = $redis->connect;
+    my $n = $t->node(name => 'tenants', conf => example('tenants.conf'))
+              ->start;
+    my $get = sub { $n->get('/api/', headers => { 'X-Tenant' => 'acme' }) };
+
+    is($get->()->body, 'Acme Ltd. green', 'tenants: loaded, and the default');
+
+    $r->command('HSET', 'tenant:acme', 'rate', '1r/h', 'backend', 'blue');
+    ok($t->wait_for(sub { $get->()->body =~ /blue/ }, 5),
+       'tenants: another backend');
+    ok($t->wait_for(sub { $get->()->status == 429 }, 5),
+       'tenants: and another rate');
+    is($n->request('DELETE', '/coord/lookups/name%3Aacme')->status, 200,
+       'tenants: a key is dropped');
 }
 
 

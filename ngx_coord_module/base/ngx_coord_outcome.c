@@ -34,5 +34,11 @@ const ngx_coord_outcome_t  ngx_coord_outcomes[NGX_COORD_OUTCOME_MAX] = {
     { ngx_string("MISMATCH_PASSED"), ngx_string("mismatch_passed"), 0 },
     { ngx_string("MISMATCH_DRY_RUN"), ngx_string("mismatch_dry_run"), 0 },
     { ngx_string("MISSING_DRY_RUN"), ngx_string("missing_dry_run"), 0 },
-    { ngx_string("REVOKED_DRY_RUN"), ngx_string("revoked_dry_run"), 0 }
+    { ngx_string("REVOKED_DRY_RUN"), ngx_string("revoked_dry_run"), 0 },
+    { ngx_string("HIT"), ngx_string("hit"), 0 },
+    { ngx_string("MISS"), ngx_string("miss"), 0 },
+    { ngx_string("STALE"), ngx_string("stale"), 0 },
+    { ngx_string("EXPIRED"), ngx_string("expired"), 0 },
+    { ngx_string("UPDATING"), ngx_string("updating"), 0 },
+    { ngx_string("BYPASS"), ngx_string("bypass"), 0 }
 };

@@ -46,6 +46,12 @@ typedef enum {
     NGX_COORD_OUTCOME_MISMATCH_DRY_RUN,
     NGX_COORD_OUTCOME_MISSING_DRY_RUN,
     NGX_COORD_OUTCOME_REVOKED_DRY_RUN,
+    NGX_COORD_OUTCOME_HIT,
+    NGX_COORD_OUTCOME_MISS,
+    NGX_COORD_OUTCOME_STALE,
+    NGX_COORD_OUTCOME_EXPIRED,
+    NGX_COORD_OUTCOME_UPDATING,
+    NGX_COORD_OUTCOME_BYPASS,        /* what is not for the cache */
     NGX_COORD_OUTCOME_MAX
 } ngx_coord_outcome_e;
 
@@ -61,7 +67,8 @@ extern const ngx_coord_outcome_t  ngx_coord_outcomes[NGX_COORD_OUTCOME_MAX];
 
 
 /* for ngx_coord_kind_t.outcomes */
-#define ngx_coord_outcome_bit(name)  (1 << NGX_COORD_OUTCOME_##name)
+#define ngx_coord_outcome_bit(name)                                           \
+    ((uint64_t) 1 << NGX_COORD_OUTCOME_##name)
 
 /* those of a limit */
 #define NGX_COORD_OUTCOMES_LIMIT                                              \
@@ -91,7 +98,7 @@ typedef enum {
 typedef struct {
     ngx_str_t                  name;         /* of the feature: "limit_req" */
     ngx_str_t                  type;         /* of its zones: "rl" */
-    uint32_t                   outcomes;     /* bits: what may become of it */
+    uint64_t                   outcomes;     /* bits: what may become of it */
     uint32_t                   gauges;       /* bits */
     unsigned                   keys:1;       /* no secrets, may be shown */
 } ngx_coord_kind_t;

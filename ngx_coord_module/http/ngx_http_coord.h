@@ -109,6 +109,33 @@ struct ngx_http_coord_feature_s {
 };
 
 
+/*
+ * Who has values that the features evaluate in begin() and that may have to be
+ * fetched before.
+ *
+ * open: the features begin; what they evaluate from now on is void if
+ *     something is missing.  NGX_ERROR: no memory.
+ * fetch: something was missing (ctx->missing), nothing of this stage has been
+ *     asked.  NGX_OK: it is there now; NGX_AGAIN: ngx_http_coord_resume()
+ *     follows; then all features begin anew.  NGX_ERROR: 500.
+ */
+typedef struct {
+    ngx_int_t                (*open)(ngx_http_request_t *r,
+                                     ngx_http_coord_ctx_t *ctx);
+    ngx_int_t                (*fetch)(ngx_http_request_t *r,
+                                      ngx_http_coord_ctx_t *ctx);
+} ngx_http_coord_supply_t;
+
+
+/* what a stage had before its features began */
+typedef struct {
+    ngx_uint_t                 decided;
+    ngx_uint_t                 nreports;
+    ngx_uint_t                 nfields;
+    time_t                     retry_after;
+} ngx_http_coord_mark_t;
+
+
 /* one limit as the RateLimit fields tell it */
 typedef struct {
     ngx_str_t                  policy;        /* zone name */
@@ -169,9 +196,11 @@ struct ngx_http_coord_ctx_s {
     ngx_uint_t                 limit_headers;
     time_t                     retry_after;   /* seconds; 0: no field */
     ngx_array_t               *fields;        /* of ngx_keyval_t, to add */
+    ngx_http_coord_mark_t      mark;
 
     unsigned                   waiting:1;     /* out of the phases */
     unsigned                   again:1;       /* others are yet to begin */
+    unsigned                   missing:1;     /* values: see the supply */
     unsigned                   headers_done:1;
 };
 
@@ -186,6 +215,7 @@ typedef struct {
     ngx_array_t                steps[NGX_HTTP_COORD_STAGES];   /* in order */
     ngx_uint_t                 answers[NGX_HTTP_COORD_STAGES]; /* bits */
     ngx_uint_t                 used;          /* bits: 1 << slot, anywhere */
+    const ngx_http_coord_supply_t  *supply;   /* NULL: none */
 } ngx_http_coord_main_conf_t;
 
 

@@ -142,9 +142,18 @@ void
 ngx_http_coord_limiter_invalid(ngx_http_request_t *r, const char *what,
     ngx_str_t *value, ngx_coord_zone_t *zone)
 {
-    u_char      buf[NGX_COORD_LOG_TEXT];
-    ngx_str_t   text;
-    ngx_uint_t  n;
+    u_char                 buf[NGX_COORD_LOG_TEXT];
+    ngx_str_t              text;
+    ngx_uint_t             n;
+    ngx_http_coord_ctx_t  *ctx;
+
+    /* a part of it may be yet to be fetched */
+
+    ctx = ngx_http_coord_get_ctx(r);
+
+    if (ctx && ctx->missing) {
+        return;
+    }
 
     /* it may be the client's, with every request */
 

@@ -15,6 +15,7 @@
 #include "ngx_coord_fleet.h"
 #include "ngx_coord_probe.h"
 #include "ngx_coord_lease.h"
+#include "ngx_coord_near.h"
 #include "ngx_coord_prefetch.h"
 
 
@@ -443,14 +444,18 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
 
     ngx_coord_prefetch_init(cycle);
 
-    if (ngx_coord_store_init(mcf->local, cycle) != NGX_OK) {
+    if (ngx_coord_store_init(mcf->local, cycle) != NGX_OK
+        || ngx_coord_near_start(mcf->local, cycle) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
     stores = mcf->stores.elts;
 
     for (i = 0; i < mcf->stores.nelts; i++) {
-        if (ngx_coord_store_init(stores[i], cycle) != NGX_OK) {
+        if (ngx_coord_store_init(stores[i], cycle) != NGX_OK
+            || ngx_coord_near_start(stores[i], cycle) != NGX_OK)
+        {
             return NGX_ERROR;
         }
     }
@@ -499,6 +504,7 @@ ngx_http_coord_exit_process(ngx_cycle_t *cycle)
 
     for (i = 0; i < mcf->stores.nelts; i++) {
         ngx_coord_bus_exit(stores[i]);
+        ngx_coord_near_stop(stores[i]);
         ngx_coord_store_exit(stores[i]);
     }
 

@@ -14,6 +14,10 @@ static ngx_int_t ngx_http_coord_walk(ngx_http_request_t *r,
     ngx_http_coord_stage_e stage, ngx_uint_t used);
 static ngx_int_t ngx_http_coord_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_uint_t used);
+static ngx_int_t ngx_http_coord_open(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_fetch(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_ask(ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
@@ -95,7 +99,8 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
             rc = ngx_http_coord_begin(r, ctx, used);
 
             if (rc == NGX_OK) {
-                rc = ngx_http_coord_ask(ctx);
+                rc = ctx->missing ? ngx_http_coord_fetch(r, ctx)
+                                  : ngx_http_coord_ask(ctx);
             }
 
             break;
@@ -199,6 +204,12 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
     mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
 
+    if (mcf->supply && ctx->next == 0
+        && ngx_http_coord_open(r, ctx) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     steps = &mcf->steps[ctx->stage];
     features = steps->elts;
 
@@ -241,6 +252,11 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
             continue;
         }
 
+        if (ctx->missing && rc != NGX_AGAIN) {
+            /* it begins anew, and others may miss more */
+            continue;
+        }
+
         if (rc == NGX_AGAIN) {
             ctx->ending |= bit;
 
@@ -252,6 +268,58 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     }
 
     return NGX_OK;
+}
+
+
+/* the features of the stage begin: notes what is to be as it was then */
+
+static ngx_int_t
+ngx_http_coord_open(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_main_conf_t  *mcf;
+
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+
+    ctx->missing = 0;
+
+    ctx->mark.decided = ctx->decided[ctx->stage];
+    ctx->mark.nreports = ctx->reports ? ctx->reports->nelts : 0;
+    ctx->mark.nfields = ctx->fields ? ctx->fields->nelts : 0;
+    ctx->mark.retry_after = ctx->retry_after;
+
+    return mcf->supply->open(r, ctx);
+}
+
+
+/* values are missing: nothing was asked, and nothing of it has happened */
+
+static ngx_int_t
+ngx_http_coord_fetch(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_main_conf_t  *mcf;
+
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+
+    ngx_http_coord_drop_batches(ctx);
+
+    ctx->next = 0;
+    ctx->begun = 0;
+    ctx->again = 0;
+    ctx->missing = 0;
+    ctx->respond = NULL;
+
+    ctx->decided[ctx->stage] = ctx->mark.decided;
+    ctx->retry_after = ctx->mark.retry_after;
+
+    if (ctx->reports) {
+        ctx->reports->nelts = ctx->mark.nreports;
+    }
+
+    if (ctx->fields) {
+        ctx->fields->nelts = ctx->mark.nfields;
+    }
+
+    return mcf->supply->fetch(r, ctx);
 }
 
 

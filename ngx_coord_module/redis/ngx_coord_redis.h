@@ -25,6 +25,7 @@
  *   ngx_coord_redis_reply.c   error-reply classes, checking a transaction
  *   ngx_coord_redis_sub.c     the subscriber connection
  *   ngx_coord_redis_channel.c its channels that come and go
+ *   ngx_coord_redis_track.c   key tracking
  */
 
 
@@ -132,6 +133,14 @@ typedef enum {
 } ngx_coord_call_form_e;
 
 
+/* how long what a call reads is true, as it is known when it is encoded */
+typedef enum {
+    NGX_COORD_TRUST_NONE = 0,    /* nobody would tell of a change */
+    NGX_COORD_TRUST_TRACKED,     /* if CLIENT CACHING YES stands before it */
+    NGX_COORD_TRUST_TTL          /* keys are not tracked here */
+} ngx_coord_redis_trust_e;
+
+
 /*
  *     IDLE -> WAITING -> SENT -> IDLE
  *      |         |       ^ |      ^
@@ -175,6 +184,9 @@ struct ngx_coord_redis_call_s {
     ngx_coord_call_form_e      form;
     ngx_coord_lane_e           lane;
 
+    /* what is refused is no trouble of the server: keys of others */
+    unsigned                   foreign:1;
+
     /* the command of ngx_coord_redis_command() */
     const ngx_str_t           *command;
 
@@ -200,6 +212,8 @@ struct ngx_coord_redis_call_s {
     /* the client's */
     ngx_coord_call_state_e     state;
     ngx_coord_fail_e           failure;
+    ngx_coord_redis_trust_e    trust;    /* from size() on, which may set
+                                          * ncommands by it */
     unsigned                   sent:1;   /* the server may have done it */
     unsigned                   ask:1;    /* behind ASKING */
     unsigned                   stray:1;  /* its deadline may be out of order */
@@ -272,6 +286,32 @@ void ngx_coord_redis_command(ngx_coord_redis_call_t *call,
  * will be something to send, whose time shall not begin with that.
  */
 void ngx_coord_redis_open_bulk(ngx_coord_redis_t *redis, ngx_uint_t slot);
+
+/*
+ * What is to be told of keys that were read with trust TRACKED.  Both run
+ * inside the client: they record, and must not resume a request.
+ */
+
+typedef struct {
+    ngx_str_t                  channel;       /* where others name keys */
+
+    /* key was written; NULL: all of them may have been */
+    void                     (*changed)(void *data, ngx_str_t *key);
+
+    /* changes may have gone untold: what was read before is not known */
+    void                     (*lost)(void *data);
+
+    void                      *data;
+    unsigned                   told:1;        /* in the log, that it cannot */
+} ngx_coord_redis_tracking_t;
+
+
+/*
+ * Has the server tell of keys that are written, from init_process; tracking
+ * must outlive the client.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_coord_redis_track(ngx_coord_redis_t *redis,
+    ngx_coord_redis_tracking_t *tracking);
 
 /*
  * The clock of the server of a slot: CLOCK_MONOTONIC plus the offset of the

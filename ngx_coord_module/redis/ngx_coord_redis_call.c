@@ -61,6 +61,8 @@ ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
     ngx_coord_fail_e         failure;
     ngx_coord_redis_call_t  *first;
 
+    call->trust = node->trust;
+
     p = ngx_coord_redis_conn_room(node->conn,
                                   call->size(call) + NGX_COORD_CALL_OVERHEAD,
                                   &failure);

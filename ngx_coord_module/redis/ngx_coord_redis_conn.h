@@ -31,6 +31,7 @@ typedef struct ngx_coord_redis_node_s   ngx_coord_redis_node_t;
 typedef struct ngx_coord_redis_sub_s    ngx_coord_redis_sub_t;
 typedef struct ngx_coord_redis_cluster_s  ngx_coord_redis_cluster_t;
 typedef struct ngx_coord_redis_sentinel_s  ngx_coord_redis_sentinel_t;
+typedef struct ngx_coord_redis_track_s  ngx_coord_redis_track_t;
 
 
 typedef enum {
@@ -214,6 +215,8 @@ struct ngx_coord_redis_node_s {
     unsigned                   was_ready:1;
 
     ngx_coord_redis_clock_t    clock;
+    ngx_coord_redis_track_t   *track;         /* NULL: keys are not tracked */
+    ngx_coord_redis_trust_e    trust;         /* of what is read now */
 };
 
 
@@ -252,6 +255,7 @@ struct ngx_coord_redis_s {
     ngx_coord_conn_handler_pt  find;          /* conn_found() will be called */
     ngx_coord_conn_handler_pt  distrust;      /* it is no master */
     time_t                     switched;      /* at last; 0: never */
+    ngx_coord_redis_tracking_t  *tracking;    /* NULL: nobody asks for it */
 };
 
 
@@ -596,6 +600,18 @@ void ngx_coord_redis_sentinel_distrust(ngx_coord_redis_conn_t *conn);
 /* the master, as far as is known; or NULL */
 ngx_coord_endpoint_t *ngx_coord_redis_sentinel_endpoint(
     ngx_coord_redis_sentinel_t *sentinel);
+/* ngx_coord_redis_track.c */
+
+/*
+ * Has keys of a node tracked, as redis->tracking says, by a connection of its
+ * own to the same server; and ends that.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_coord_redis_track_node(ngx_coord_redis_node_t *node);
+void ngx_coord_redis_track_free(ngx_coord_redis_node_t *node);
+
+/* the connection of the node's calls is ready, what waited is sent; is lost */
+void ngx_coord_redis_track_begin(ngx_coord_redis_node_t *node);
+void ngx_coord_redis_track_end(ngx_coord_redis_node_t *node);
 
 
 /* ngx_coord_redis_sub.c */

@@ -125,6 +125,8 @@ ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node)
     if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
         (void) ngx_atomic_fetch_add(&node->stats->breaker_open, -1);
     }
+
+    ngx_coord_redis_track_free(node);
 }
 
 
@@ -333,6 +335,7 @@ ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
     }
 
     ngx_coord_redis_send_gated(node);
+    ngx_coord_redis_track_begin(node);
 }
 
 
@@ -504,7 +507,9 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
 
     e = ngx_coord_redis_error(&error->str);
 
-    if (!e->slot || node->redis->routing == NULL) {
+    if ((!e->slot || node->redis->routing == NULL)
+        && (!call->foreign || e->close))
+    {
         ngx_coord_redis_node_error(node, error);
     }
 
@@ -588,6 +593,8 @@ ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
 
     node = conn->data;
     node->open = NULL;
+
+    ngx_coord_redis_track_end(node);
 
     if (ready) {
         ngx_coord_redis_node_up(node, -1);

@@ -280,7 +280,7 @@ ngx_http_coord_status_outcome(ngx_coord_zone_t *zone, ngx_uint_t outcome,
 {
     *count = ngx_coord_counts_outcome(zone->counts, outcome);
 
-    return *count || (zone->kind->outcomes & (1 << outcome));
+    return *count || ((zone->kind->outcomes >> outcome) & 1);
 }
 
 

@@ -147,8 +147,10 @@ struct ngx_coord_store_s {
     ngx_coord_zone_t          *denying;      /* the first of zones with it */
 
     void                      *bus;          /* ngx_coord_bus.h; or NULL */
+    ngx_array_t               *near;         /* of ngx_coord_near_t * */
 
     /* of this worker, set in init_process: */
+    struct ngx_coord_near_worker_s  *nearby; /* NULL: nothing is kept */
     ngx_coord_outage_t         outage;
     ngx_queue_t                completed;    /* of ngx_coord_batch_t */
     ngx_event_t                done;         /* posted: runs the handlers */

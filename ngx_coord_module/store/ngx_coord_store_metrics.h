@@ -62,6 +62,9 @@ struct ngx_coord_store_counts_s {
     ngx_coord_store_sample_t   samples[NGX_COORD_STORE_SAMPLES];
     ngx_atomic_t               nsamples;     /* ever taken */
 
+    /* what a worker has read is true while its word stands: ngx_coord_near.h */
+    ngx_atomic_t               epochs[NGX_COORD_METRICS_PROCS];
+
     ngx_atomic_t               asked;        /* second of the last INFO */
     ngx_atomic_t               version;      /* odd: info is being written */
     ngx_coord_store_info_t     info;

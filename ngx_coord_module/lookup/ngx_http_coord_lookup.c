@@ -1,0 +1,538 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * A look-up is a variable that is read from shared memory.  What is not there
+ * is noted while the features of a stage evaluate their keys and rates; then
+ * it is fetched and they evaluate anew.  So the look-ups of a location are
+ * those that its limits use, and one whose key holds another one follows by
+ * itself.  Before the content all that the configuration refers to are read in
+ * the same way.
+ */
+
+
+#include "ngx_http_coord_lookup.h"
+
+
+/* look-ups whose keys hold look-ups whose keys hold .. */
+#define NGX_HTTP_COORD_LOOKUP_ROUNDS  8
+
+
+static ngx_int_t ngx_http_coord_lookup_default(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, ngx_http_coord_lookup_t *lookup);
+static void ngx_http_coord_lookup_value(ngx_http_variable_value_t *v,
+    ngx_str_t *value);
+static ngx_http_coord_lookup_state_t *ngx_http_coord_lookup_collecting(
+    ngx_http_coord_ctx_t *ctx);
+static ngx_http_coord_lookup_want_t *ngx_http_coord_lookup_find(
+    ngx_http_coord_lookup_state_t *state, ngx_http_coord_lookup_t *lookup,
+    ngx_str_t *key);
+static ngx_int_t ngx_http_coord_lookup_miss(ngx_http_request_t *r,
+    ngx_http_coord_lookup_state_t *state, ngx_coord_near_item_t *item,
+    ngx_http_coord_lookup_t *lookup);
+static void ngx_http_coord_lookup_count(ngx_http_coord_lookup_t *lookup,
+    ngx_coord_near_e state, ngx_uint_t near);
+static ngx_int_t ngx_http_coord_lookup_open(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_lookup_fetch(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_lookup_void(ngx_http_request_t *r,
+    ngx_http_coord_lookup_state_t *state);
+static void ngx_http_coord_lookup_told(ngx_coord_near_wait_t *wait,
+    ngx_coord_near_answer_t *answer);
+static void ngx_http_coord_lookup_unanswered(ngx_http_request_t *r,
+    ngx_http_coord_lookup_want_t *want);
+static ngx_int_t ngx_http_coord_lookup_begin(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_lookup_decide(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_lookup_end(ngx_http_coord_ctx_t *ctx, void *data);
+
+
+const ngx_http_coord_supply_t  ngx_http_coord_lookup_supply = {
+    ngx_http_coord_lookup_open,
+    ngx_http_coord_lookup_fetch
+};
+
+
+ngx_http_coord_feature_t  ngx_http_coord_lookup_feature = {
+
+    { ngx_string("lookup"),
+      ngx_string("lu"),
+      ngx_coord_outcome_bit(HIT)
+      | ngx_coord_outcome_bit(MISS)
+      | ngx_coord_outcome_bit(NONE)
+      | ngx_coord_outcome_bit(INVALID)
+      | ngx_coord_outcome_bit(STALE)
+      | ngx_coord_outcome_bit(BYPASSED),
+      0,
+      0 },
+
+    {
+        ngx_http_coord_no_step,            /* preaccess: by the supply */
+
+        { 5,                               /* precontent: before all */
+          ngx_http_coord_lookup_begin,
+          ngx_http_coord_lookup_decide,
+          NULL,
+          0 }
+    },
+
+    ngx_http_coord_lookup_end,
+    NULL,
+    ngx_http_coord_lookup_routes,
+    0
+};
+
+
+ngx_int_t
+ngx_http_coord_lookup_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_coord_lookup_t *lookup = (ngx_http_coord_lookup_t *) data;
+
+    ngx_int_t                       rc;
+    ngx_uint_t                      missing;
+    ngx_http_coord_ctx_t           *ctx;
+    ngx_coord_near_item_t           item;
+    ngx_coord_near_answer_t         answer;
+    ngx_http_coord_lookup_want_t   *want;
+    ngx_http_coord_lookup_state_t  *state;
+
+    ctx = ngx_http_coord_get_ctx(r);
+    state = ngx_http_coord_lookup_collecting(ctx);
+    missing = state ? state->missing : 0;
+
+    v->no_cacheable = 0;
+
+    if (ngx_http_complex_value(r, lookup->key, &item.key) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (state && state->missing != missing) {
+
+        /* its key is yet to be known */
+
+        v->no_cacheable = 1;
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    if (item.key.len == 0) {
+        return ngx_http_coord_lookup_default(r, v, lookup);
+    }
+
+    want = ctx ? ngx_http_coord_lookup_find(
+                        ctx->state[ngx_http_coord_lookup_feature.slot],
+                        lookup, &item.key)
+               : NULL;
+
+    if (want && want->done) {
+        answer = want->answer;
+        rc = NGX_OK;
+
+    } else {
+        item.near = lookup->near;
+        item.field = lookup->field;
+        item.ttl = lookup->ttl;
+        item.negative_ttl = lookup->negative_ttl;
+        item.made = (lookup->load != NULL);
+
+        rc = ngx_coord_near_get(&item, r->pool, &answer);
+
+        if (rc == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+
+        if (rc == NGX_AGAIN && state) {
+            v->no_cacheable = 1;
+            v->not_found = 1;
+
+            return ngx_http_coord_lookup_miss(r, state, &item, lookup);
+        }
+
+        if (rc == NGX_OK) {
+            ngx_http_coord_lookup_count(lookup, answer.state, 1);
+        }
+    }
+
+    /* too early to be asked for: another time it may be there */
+
+    v->no_cacheable = (rc == NGX_AGAIN);
+
+    if (answer.state == NGX_COORD_NEAR_VALUE) {
+        ngx_http_coord_lookup_value(v, &answer.value);
+        return NGX_OK;
+    }
+
+    return ngx_http_coord_lookup_default(r, v, lookup);
+}
+
+
+static ngx_int_t
+ngx_http_coord_lookup_default(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, ngx_http_coord_lookup_t *lookup)
+{
+    ngx_str_t  value;
+
+    if (lookup->value == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    if (ngx_http_complex_value(r, lookup->value, &value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_lookup_value(v, &value);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_lookup_value(ngx_http_variable_value_t *v, ngx_str_t *value)
+{
+    v->valid = 1;
+    v->not_found = 0;
+    v->len = value->len;
+    v->data = value->data;
+}
+
+
+/* NULL: what is missing now is not fetched */
+
+static ngx_http_coord_lookup_state_t *
+ngx_http_coord_lookup_collecting(ngx_http_coord_ctx_t *ctx)
+{
+    ngx_http_coord_lookup_state_t  *state;
+
+    if (ctx == NULL || ctx->walk != NGX_HTTP_COORD_WALK_BEGIN) {
+        return NULL;
+    }
+
+    state = ctx->state[ngx_http_coord_lookup_feature.slot];
+
+    if (state == NULL || state->waiting
+        || state->rounds == NGX_HTTP_COORD_LOOKUP_ROUNDS)
+    {
+        return NULL;
+    }
+
+    return state;
+}
+
+
+static ngx_http_coord_lookup_want_t *
+ngx_http_coord_lookup_find(ngx_http_coord_lookup_state_t *state,
+    ngx_http_coord_lookup_t *lookup, ngx_str_t *key)
+{
+    ngx_http_coord_lookup_want_t  *want;
+
+    if (state == NULL) {
+        return NULL;
+    }
+
+    for (want = state->wants; want; want = want->next) {
+        if (want->lookup == lookup
+            && want->item.key.len == key->len
+            && ngx_memcmp(want->item.key.data, key->data, key->len) == 0)
+        {
+            return want;
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_int_t
+ngx_http_coord_lookup_miss(ngx_http_request_t *r,
+    ngx_http_coord_lookup_state_t *state, ngx_coord_near_item_t *item,
+    ngx_http_coord_lookup_t *lookup)
+{
+    ngx_http_coord_lookup_want_t  *want;
+
+    state->missing++;
+    state->ctx->missing = 1;
+
+    if (ngx_http_coord_lookup_find(state, lookup, &item->key)) {
+        return NGX_OK;
+    }
+
+    want = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_lookup_want_t));
+    if (want == NULL) {
+        return NGX_ERROR;
+    }
+
+    want->state = state;
+    want->lookup = lookup;
+    want->item = *item;
+
+    want->item.key.data = ngx_pstrdup(r->pool, &item->key);
+    if (want->item.key.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    want->next = state->wants;
+    state->wants = want;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_lookup_count(ngx_http_coord_lookup_t *lookup,
+    ngx_coord_near_e state, ngx_uint_t near)
+{
+    ngx_coord_outcome_e  outcome;
+
+    switch (state) {
+
+    case NGX_COORD_NEAR_VALUE:
+        outcome = near ? NGX_COORD_OUTCOME_HIT : NGX_COORD_OUTCOME_MISS;
+        break;
+
+    case NGX_COORD_NEAR_BAD:
+        outcome = NGX_COORD_OUTCOME_INVALID;
+        break;
+
+    default: /* NGX_COORD_NEAR_NONE */
+        outcome = NGX_COORD_OUTCOME_NONE;
+        break;
+    }
+
+    ngx_coord_metrics_decision(lookup->near->zone, outcome);
+}
+
+
+/*
+ * Variables that the features evaluate from now on may hold what is missing,
+ * through a map or another variable, and nginx keeps them for the request:
+ * those are evaluated anew with the features.
+ */
+
+static ngx_int_t
+ngx_http_coord_lookup_open(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t                       i, n, slot;
+    ngx_http_core_main_conf_t       *cmcf;
+    ngx_http_coord_lookup_state_t   *state;
+
+    cmcf = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+
+    n = cmcf->variables.nelts;
+    slot = ngx_http_coord_lookup_feature.slot;
+    state = ctx->state[slot];
+
+    if (state == NULL) {
+        state = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_lookup_state_t)
+                                     + n);
+        if (state == NULL) {
+            return NGX_ERROR;
+        }
+
+        state->ctx = ctx;
+        state->valid = (u_char *) (state + 1);
+
+        ctx->state[slot] = state;
+    }
+
+    for (i = 0; i < n; i++) {
+        state->valid[i] = r->variables[i].valid | r->variables[i].not_found;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_lookup_void(ngx_http_request_t *r,
+    ngx_http_coord_lookup_state_t *state)
+{
+    ngx_uint_t                  i;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+
+    for (i = 0; i < cmcf->variables.nelts; i++) {
+        if (!state->valid[i]) {
+            r->variables[i].valid = 0;
+            r->variables[i].not_found = 0;
+        }
+    }
+}
+
+
+static ngx_int_t
+ngx_http_coord_lookup_fetch(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t                      slot;
+    ngx_http_coord_lookup_want_t   *want;
+    ngx_http_coord_lookup_state_t  *state;
+
+    slot = ngx_http_coord_lookup_feature.slot;
+    state = ctx->state[slot];
+
+    state->rounds++;
+
+    ngx_http_coord_lookup_void(r, state);
+
+    ctx->ending |= 1 << slot;
+
+    for (want = state->wants; want; want = want->next) {
+
+        if (want->asked) {
+            continue;
+        }
+
+        want->asked = 1;
+        want->wait.handler = ngx_http_coord_lookup_told;
+        want->wait.data = want;
+
+        if (ngx_coord_near_fetch(&want->item, &want->wait) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        state->waiting++;
+    }
+
+    return state->waiting ? NGX_AGAIN : NGX_OK;
+}
+
+
+static void
+ngx_http_coord_lookup_told(ngx_coord_near_wait_t *wait,
+    ngx_coord_near_answer_t *answer)
+{
+    ngx_http_coord_lookup_want_t *want = wait->data;
+
+    if (answer->state == NGX_COORD_NEAR_NONE
+        && want->lookup->load
+        && ngx_http_coord_lookup_load(want) == NGX_OK)
+    {
+        return;
+    }
+
+    ngx_http_coord_lookup_answered(want, answer);
+}
+
+
+void
+ngx_http_coord_lookup_answered(ngx_http_coord_lookup_want_t *want,
+    ngx_coord_near_answer_t *answer)
+{
+    ngx_http_request_t             *r;
+    ngx_http_coord_lookup_state_t  *state;
+
+    state = want->state;
+    r = state->ctx->request;
+
+    want->done = 1;
+    want->answer.state = answer->state;
+
+    if (answer->state == NGX_COORD_NEAR_UNKNOWN) {
+        ngx_http_coord_lookup_unanswered(r, want);
+
+    } else {
+        ngx_http_coord_lookup_count(want->lookup, answer->state, 0);
+    }
+
+    if (answer->state == NGX_COORD_NEAR_VALUE) {
+        want->answer.value.len = answer->value.len;
+        want->answer.value.data = ngx_pstrdup(r->pool, &answer->value);
+
+        if (want->answer.value.data == NULL) {
+            want->answer.state = NGX_COORD_NEAR_UNKNOWN;
+        }
+    }
+
+    if (--state->waiting == 0) {
+        ngx_http_coord_resume(state->ctx);
+    }
+}
+
+
+/* the last value, however old, or the default */
+
+static void
+ngx_http_coord_lookup_unanswered(ngx_http_request_t *r,
+    ngx_http_coord_lookup_want_t *want)
+{
+    u_char               buf[NGX_COORD_LOG_TEXT];
+    ngx_int_t            rc;
+    ngx_str_t            key;
+    ngx_uint_t           n, last;
+    ngx_coord_zone_t    *zone;
+
+    zone = want->lookup->near->zone;
+
+    rc = ngx_coord_near_get(&want->item, r->pool, &want->answer);
+    last = (rc != NGX_ERROR && want->answer.state != NGX_COORD_NEAR_UNKNOWN);
+
+    ngx_coord_metrics_decision(zone, last ? NGX_COORD_OUTCOME_STALE
+                                          : NGX_COORD_OUTCOME_BYPASSED);
+
+    n = ngx_coord_log_due(&zone->unanswered, NGX_COORD_LOG_INTERVAL);
+
+    if (n == 0) {
+        return;
+    }
+
+    key = ngx_coord_log_text(buf, &want->item.key);
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "no answer for look-up \"$%V\" of \"%V\", the %s is used, "
+                  "%ui requests, store: %V",
+                  &want->lookup->name, &key,
+                  last ? "last value" : "default", n, &zone->store->name);
+}
+
+
+/* before the content: all that the configuration refers to */
+
+static ngx_int_t
+ngx_http_coord_lookup_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t                           i;
+    ngx_http_coord_lookup_t            **lookups;
+    ngx_http_coord_lookup_main_conf_t   *lmcf;
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_lookup_module);
+
+    lookups = lmcf->lookups.elts;
+
+    for (i = 0; i < lmcf->lookups.nelts; i++) {
+
+        if (lookups[i]->index == -1) {
+            continue;
+        }
+
+        (void) ngx_http_get_flushed_variable(r, lookups[i]->index);
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/* never called: it adds nothing to a stage */
+
+static ngx_int_t
+ngx_http_coord_lookup_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    return NGX_DECLINED;
+}
+
+
+static void
+ngx_http_coord_lookup_end(ngx_http_coord_ctx_t *ctx, void *data)
+{
+    ngx_http_coord_lookup_state_t *state = data;
+
+    ngx_http_coord_lookup_want_t  *want;
+
+    for (want = state->wants; want; want = want->next) {
+        ngx_coord_near_leave(&want->wait);
+        ngx_http_coord_lookup_load_leave(want);
+    }
+}

@@ -1,0 +1,451 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * The memory of near caches.  An entry has a tag for each field of a hash, so
+ * that all of a key are found.  payload[0]: fresh until, on the clock of the
+ * node; payload[1]: the word of the worker that has read it.  Blob: the state,
+ * then the value.
+ *
+ * A word is a number that no other time of any worker has, and its slot.  It
+ * stands in shared memory while that worker hears of changes; when it stands
+ * there no more, all that was read under it is not fresh at once.
+ */
+
+
+#include "ngx_coord_near_worker.h"
+#include "ngx_coord_store_metrics.h"
+
+
+/* a last value is kept so long */
+#define NGX_COORD_NEAR_KEEP    (86400 * NGX_COORD_NSEC_PER_SEC)
+
+#define ngx_coord_near_slot(epoch)  ((epoch) & (NGX_COORD_METRICS_PROCS - 1))
+
+
+static ngx_coord_table_t *ngx_coord_near_enter(ngx_coord_zone_t *zone);
+static void ngx_coord_near_leave_table(ngx_coord_zone_t *zone);
+static ngx_uint_t ngx_coord_near_trusted(ngx_coord_store_t *store,
+    ngx_atomic_uint_t epoch);
+
+
+ngx_coord_near_t *
+ngx_coord_near_create(ngx_pool_t *pool, ngx_coord_zone_t *zone)
+{
+    ngx_str_t         *field;
+    ngx_coord_near_t  *near;
+
+    near = ngx_pcalloc(pool, sizeof(ngx_coord_near_t));
+    if (near == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&near->fields, pool, 4, sizeof(ngx_str_t)) != NGX_OK) {
+        return NULL;
+    }
+
+    field = ngx_array_push(&near->fields);
+    if (field == NULL) {
+        return NULL;
+    }
+
+    ngx_str_null(field);
+
+    near->zone = zone;
+
+    return near;
+}
+
+
+ngx_int_t
+ngx_coord_near_field(ngx_coord_near_t *near, ngx_str_t *name)
+{
+    ngx_str_t   *field;
+    ngx_uint_t   i;
+
+    field = near->fields.elts;
+
+    for (i = 0; i < near->fields.nelts; i++) {
+        if (field[i].len == name->len
+            && ngx_memcmp(field[i].data, name->data, name->len) == 0)
+        {
+            return i;
+        }
+    }
+
+    if (i == NGX_COORD_NEAR_FIELDS) {
+        return NGX_ERROR;
+    }
+
+    field = ngx_array_push(&near->fields);
+    if (field == NULL) {
+        return NGX_ERROR;
+    }
+
+    *field = *name;
+
+    return i;
+}
+
+
+ngx_int_t
+ngx_coord_near_add(ngx_pool_t *pool, ngx_coord_near_t *near)
+{
+    ngx_coord_near_t   **p;
+    ngx_coord_store_t   *store;
+
+    store = near->zone->store;
+
+    if (store->near == NULL) {
+        store->near = ngx_array_create(pool, 2, sizeof(ngx_coord_near_t *));
+        if (store->near == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    p = ngx_array_push(store->near);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    *p = near;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_coord_near_stop(ngx_coord_store_t *store)
+{
+    if (store->nearby
+        && store->nearby->epoch != NGX_COORD_NEAR_ALWAYS
+        && store->counts)
+    {
+        store->counts->epochs[store->stats - store->counts->procs] = 0;
+    }
+}
+
+
+void
+ngx_coord_near_renew(ngx_coord_near_worker_t *worker)
+{
+    ngx_uint_t                 slot;
+    ngx_atomic_uint_t          epoch;
+    ngx_coord_store_counts_t  *counts;
+
+    counts = worker->store->counts;
+
+    if (counts == NULL) {
+        return;
+    }
+
+    slot = worker->store->stats - counts->procs;
+
+    epoch = (ngx_atomic_uint_t) (ngx_coord_monotonic()
+                                 / NGX_COORD_NSEC_PER_USEC);
+    epoch = epoch * NGX_COORD_METRICS_PROCS + slot;
+
+    if (epoch == worker->epoch || epoch <= NGX_COORD_NEAR_ALWAYS) {
+        epoch += NGX_COORD_METRICS_PROCS;
+    }
+
+    worker->epoch = epoch;
+    counts->epochs[slot] = epoch;
+}
+
+
+static ngx_uint_t
+ngx_coord_near_trusted(ngx_coord_store_t *store, ngx_atomic_uint_t epoch)
+{
+    if (epoch == NGX_COORD_NEAR_ALWAYS) {
+        return 1;
+    }
+
+    return epoch != 0
+           && store->counts != NULL
+           && store->counts->epochs[ngx_coord_near_slot(epoch)] == epoch;
+}
+
+
+/* NULL: there is no memory; otherwise the caller holds the lock */
+
+static ngx_coord_table_t *
+ngx_coord_near_enter(ngx_coord_zone_t *zone)
+{
+    ngx_slab_pool_t  *shpool;
+
+    if (zone->table == NULL) {
+        return NULL;
+    }
+
+    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    (void) ngx_coord_table_enter(zone->table);
+
+    return zone->table;
+}
+
+
+static void
+ngx_coord_near_leave_table(ngx_coord_zone_t *zone)
+{
+    ngx_slab_pool_t  *shpool;
+
+    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
+
+    ngx_coord_table_leave(zone->table);
+
+    ngx_shmtx_unlock(&shpool->mutex);
+}
+
+
+ngx_int_t
+ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
+    ngx_coord_near_answer_t *answer)
+{
+    size_t              len;
+    u_char              state, key[NGX_COORD_KEY_LEN];
+    ngx_int_t           rc;
+    ngx_coord_nsec_t    now;
+    ngx_coord_zone_t   *zone;
+    ngx_coord_table_t  *table;
+    ngx_coord_entry_t  *entry;
+
+    answer->state = NGX_COORD_NEAR_UNKNOWN;
+    ngx_str_null(&answer->value);
+
+    zone = item->near->zone;
+
+    len = ngx_coord_key_encode(key, &item->key);
+
+    if (len == 0) {
+        return NGX_AGAIN;
+    }
+
+    table = ngx_coord_near_enter(zone);
+
+    if (table == NULL) {
+        return NGX_AGAIN;
+    }
+
+    rc = NGX_AGAIN;
+    now = ngx_coord_monotonic();
+
+    entry = ngx_coord_table_find(table, NGX_COORD_NEAR_TAG + item->field,
+                                 key, len, now);
+
+    if (entry && ngx_coord_table_read(table, entry, &state, 0, 1) == 1) {
+
+        answer->state = state;
+
+        if (now < (ngx_coord_nsec_t) entry->payload[0]
+            && ngx_coord_near_trusted(zone->store, entry->payload[1]))
+        {
+            rc = NGX_OK;
+        }
+
+        if (state == NGX_COORD_NEAR_VALUE && entry->length > 1) {
+            answer->value.len = entry->length - 1;
+            answer->value.data = ngx_pnalloc(pool, answer->value.len);
+
+            if (answer->value.data == NULL) {
+                rc = NGX_ERROR;
+
+            } else {
+                answer->value.len = ngx_coord_table_read(table, entry,
+                                                         answer->value.data, 1,
+                                                         answer->value.len);
+            }
+        }
+    }
+
+    ngx_coord_near_leave_table(zone);
+
+    return rc;
+}
+
+
+void
+ngx_coord_near_keep(ngx_coord_near_item_t *item,
+    ngx_coord_near_answer_t *answer, ngx_atomic_uint_t epoch)
+{
+    size_t              len;
+    u_char             *p, key[NGX_COORD_KEY_LEN];
+    uint64_t            payload[2];
+    ngx_uint_t          tag;
+    ngx_msec_t          ttl;
+    ngx_coord_nsec_t    now, expires;
+    ngx_coord_zone_t   *zone;
+    ngx_coord_table_t  *table;
+    ngx_coord_entry_t  *entry;
+
+    zone = item->near->zone;
+    tag = NGX_COORD_NEAR_TAG + item->field;
+
+    len = ngx_coord_key_encode(key, &item->key);
+
+    if (len == 0) {
+        return;
+    }
+
+    p = ngx_alloc(1 + answer->value.len, ngx_cycle->log);
+    if (p == NULL) {
+        return;
+    }
+
+    p[0] = (u_char) answer->state;
+    ngx_memcpy(p + 1, answer->value.data, answer->value.len);
+
+    ttl = (answer->state == NGX_COORD_NEAR_VALUE) ? item->ttl
+                                                  : item->negative_ttl;
+
+    table = ngx_coord_near_enter(zone);
+
+    if (table == NULL) {
+        ngx_free(p);
+        return;
+    }
+
+    now = ngx_coord_monotonic();
+    expires = now + (ngx_coord_nsec_t) ttl * NGX_COORD_NSEC_PER_MSEC;
+
+    payload[0] = epoch ? (uint64_t) expires : 0;
+    payload[1] = epoch;
+
+    entry = ngx_coord_table_find(table, tag, key, len, now);
+
+    if (entry) {
+        ngx_coord_table_remove(table, entry);
+    }
+
+    entry = ngx_coord_table_insert(table, tag, NGX_COORD_ENTRY_EVICT, key, len,
+                                   payload, expires + NGX_COORD_NEAR_KEEP,
+                                   now);
+    if (entry) {
+        (void) ngx_coord_table_write(table, entry, p, 1 + answer->value.len,
+                                     now);
+    }
+
+    ngx_coord_near_leave_table(zone);
+
+    ngx_free(p);
+}
+
+
+void
+ngx_coord_near_changed(ngx_coord_near_worker_t *worker, ngx_str_t *key)
+{
+    size_t               len;
+    u_char               encoded[NGX_COORD_KEY_LEN];
+    ngx_uint_t           i, n;
+    ngx_coord_near_t   **near;
+    ngx_coord_table_t   *table;
+    ngx_coord_entry_t   *entry;
+    ngx_coord_nsec_t     now;
+
+    len = key ? ngx_coord_key_encode(encoded, key) : 0;
+
+    /* all, or one that cannot be named */
+
+    if (len == 0) {
+
+        if (worker->epoch != NGX_COORD_NEAR_ALWAYS) {
+            ngx_coord_near_renew(worker);
+        }
+
+        return;
+    }
+
+    near = worker->store->near->elts;
+    now = ngx_coord_monotonic();
+
+    for (i = 0; i < worker->store->near->nelts; i++) {
+
+        table = ngx_coord_near_enter(near[i]->zone);
+
+        if (table == NULL) {
+            continue;
+        }
+
+        for (n = 0; n < near[i]->fields.nelts; n++) {
+            entry = ngx_coord_table_find(table, NGX_COORD_NEAR_TAG + n,
+                                         encoded, len, now);
+            if (entry) {
+                entry->payload[0] = 0;
+            }
+        }
+
+        ngx_coord_near_leave_table(near[i]->zone);
+    }
+}
+
+
+ngx_uint_t
+ngx_coord_near_forget(ngx_coord_near_t *near, ngx_str_t *key)
+{
+    size_t              len;
+    u_char              encoded[NGX_COORD_KEY_LEN];
+    ngx_uint_t          n, found;
+    ngx_coord_nsec_t    now;
+    ngx_coord_table_t  *table;
+    ngx_coord_entry_t  *entry;
+
+    len = ngx_coord_key_encode(encoded, key);
+    table = len ? ngx_coord_near_enter(near->zone) : NULL;
+
+    if (table == NULL) {
+        return 0;
+    }
+
+    found = 0;
+    now = ngx_coord_monotonic();
+
+    for (n = 0; n < near->fields.nelts; n++) {
+        entry = ngx_coord_table_find(table, NGX_COORD_NEAR_TAG + n, encoded,
+                                     len, now);
+        if (entry) {
+            ngx_coord_table_remove(table, entry);
+            found = 1;
+        }
+    }
+
+    ngx_coord_near_leave_table(near->zone);
+
+    return found;
+}
+
+
+ngx_str_t
+ngx_coord_near_tag(ngx_str_t *key)
+{
+    u_char     *p, *end, *last;
+    ngx_str_t   tag;
+
+    last = key->data + key->len;
+
+    p = ngx_strlchr(key->data, last, '{');
+    end = p ? ngx_strlchr(p, last, '}') : NULL;
+
+    if (end == NULL || end == p + 1) {
+        return *key;
+    }
+
+    tag.data = p + 1;
+    tag.len = end - tag.data;
+
+    return tag;
+}
+
+
+void
+ngx_coord_near_absent(ngx_coord_near_item_t *item)
+{
+    ngx_coord_near_answer_t  answer;
+
+    answer.state = NGX_COORD_NEAR_NONE;
+    ngx_str_null(&answer.value);
+
+    ngx_coord_near_keep(item, &answer, item->near->zone->store->nearby->epoch);
+}

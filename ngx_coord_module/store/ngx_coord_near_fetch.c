@@ -1,0 +1,574 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Reading what a near cache has not.  Several who ask for the same wait for
+ * one call.  A call outlives its deadline, and those who waited for it.
+ *
+ *   ASKED ----- reply -----> ANSWERED -- all waiters told --> freed
+ *     |                         ^
+ *     +-- deadline --> LATE ----+ reply, before they are told
+ *                        |
+ *                        +-- all told --> TOLD -- reply --> freed
+ */
+
+
+#include "ngx_coord_near_worker.h"
+#include "ngx_coord_store_redis.h"
+
+
+#define NGX_COORD_NEAR_CACHING                                                \
+    "*3" CRLF "$6" CRLF "CLIENT" CRLF "$7" CRLF "CACHING" CRLF                \
+    "$3" CRLF "YES" CRLF
+#define NGX_COORD_NEAR_GET   "*2" CRLF "$3" CRLF "GET" CRLF
+#define NGX_COORD_NEAR_HGET  "*3" CRLF "$4" CRLF "HGET" CRLF
+
+#define NGX_COORD_NEAR_BULK  (sizeof("$" CRLF CRLF) - 1 + NGX_SIZE_T_LEN)
+
+
+typedef enum {
+    NGX_COORD_NEAR_ASKED = 0,
+    NGX_COORD_NEAR_LATE,
+    NGX_COORD_NEAR_TOLD,
+    NGX_COORD_NEAR_ANSWERED
+} ngx_coord_near_fetch_e;
+
+
+struct ngx_coord_near_fetch_s {
+    ngx_coord_near_fetch_e     state;
+    ngx_queue_t                queue;         /* fetches, or done */
+    ngx_queue_t                waits;
+    ngx_coord_near_worker_t   *worker;
+    ngx_coord_near_item_t      item;          /* with a key of its own */
+    ngx_coord_near_answer_t    answer;        /* the value: on the heap */
+    ngx_coord_redis_call_t     call;
+    ngx_atomic_uint_t          epoch;         /* when it was sent; 0: none */
+};
+
+
+static void ngx_coord_near_told(void *data, ngx_str_t *key);
+static void ngx_coord_near_lost(void *data);
+static void ngx_coord_near_taint(ngx_coord_near_worker_t *worker,
+    ngx_str_t *key);
+static ngx_coord_near_fetch_t *ngx_coord_near_find(
+    ngx_coord_near_worker_t *worker, ngx_coord_near_item_t *item);
+static ngx_coord_near_fetch_t *ngx_coord_near_ask(
+    ngx_coord_near_worker_t *worker, ngx_coord_near_item_t *item);
+static size_t ngx_coord_near_size(ngx_coord_redis_call_t *call);
+static u_char *ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p);
+static u_char *ngx_coord_near_bulk(u_char *p, ngx_str_t *s);
+static void ngx_coord_near_expired(ngx_coord_redis_call_t *call);
+static void ngx_coord_near_answered(ngx_coord_redis_call_t *call,
+    ngx_int_t rc, ngx_coord_resp_value_t *reply);
+static void ngx_coord_near_read(ngx_coord_near_fetch_t *fetch,
+    ngx_coord_resp_value_t *value);
+static ngx_uint_t ngx_coord_near_text(ngx_str_t *value);
+static void ngx_coord_near_bad(ngx_coord_near_fetch_t *fetch,
+    const char *reason);
+static void ngx_coord_near_post(ngx_coord_near_fetch_t *fetch);
+static void ngx_coord_near_tell(ngx_event_t *ev);
+static void ngx_coord_near_free(ngx_coord_near_fetch_t *fetch);
+
+
+ngx_int_t
+ngx_coord_near_start(ngx_coord_store_t *store, ngx_cycle_t *cycle)
+{
+    u_char                   *p;
+    ngx_coord_near_worker_t  *worker;
+
+    static const char  name[] = "invalidate";
+
+    store->nearby = NULL;
+
+    if (store->near == NULL) {
+        return NGX_OK;
+    }
+
+    worker = ngx_pcalloc(cycle->pool, sizeof(ngx_coord_near_worker_t));
+    if (worker == NULL) {
+        return NGX_ERROR;
+    }
+
+    worker->store = store;
+    store->nearby = worker;
+
+    ngx_queue_init(&worker->fetches);
+    ngx_queue_init(&worker->done);
+
+    worker->event.handler = ngx_coord_near_tell;
+    worker->event.data = worker;
+    worker->event.log = cycle->log;
+
+    if (ngx_coord_store_is_memory(store)) {
+        worker->epoch = NGX_COORD_NEAR_ALWAYS;
+        return NGX_OK;
+    }
+
+    ngx_coord_near_renew(worker);
+
+    p = ngx_pnalloc(cycle->pool, store->key_prefix.len + sizeof(name) - 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    worker->tracking.channel.data = p;
+    p = ngx_cpymem(p, store->key_prefix.data, store->key_prefix.len);
+    p = ngx_cpymem(p, name, sizeof(name) - 1);
+    worker->tracking.channel.len = p - worker->tracking.channel.data;
+
+    worker->tracking.changed = ngx_coord_near_told;
+    worker->tracking.lost = ngx_coord_near_lost;
+    worker->tracking.data = worker;
+
+    return ngx_coord_redis_track(ngx_coord_store_redis(store)->client,
+                                 &worker->tracking);
+}
+
+
+static void
+ngx_coord_near_told(void *data, ngx_str_t *key)
+{
+    ngx_coord_near_taint(data, key);
+    ngx_coord_near_changed(data, key);
+}
+
+
+static void
+ngx_coord_near_lost(void *data)
+{
+    ngx_coord_near_worker_t *worker = data;
+
+    ngx_coord_near_taint(worker, NULL);
+    ngx_coord_near_renew(worker);
+}
+
+
+ngx_int_t
+ngx_coord_near_fetch(ngx_coord_near_item_t *item, ngx_coord_near_wait_t *wait)
+{
+    ngx_coord_near_fetch_t   *fetch;
+    ngx_coord_near_worker_t  *worker;
+
+    worker = item->near->zone->store->nearby;
+
+    fetch = ngx_coord_near_find(worker, item);
+
+    if (fetch == NULL) {
+        fetch = ngx_coord_near_ask(worker, item);
+
+        if (fetch == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    ngx_queue_insert_tail(&fetch->waits, &wait->queue);
+    wait->fetch = fetch;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_coord_near_leave(ngx_coord_near_wait_t *wait)
+{
+    if (wait->fetch) {
+        ngx_queue_remove(&wait->queue);
+        wait->fetch = NULL;
+    }
+}
+
+
+static ngx_coord_near_fetch_t *
+ngx_coord_near_find(ngx_coord_near_worker_t *worker,
+    ngx_coord_near_item_t *item)
+{
+    ngx_queue_t             *q;
+    ngx_coord_near_fetch_t  *fetch;
+
+    for (q = ngx_queue_head(&worker->fetches);
+         q != ngx_queue_sentinel(&worker->fetches);
+         q = ngx_queue_next(q))
+    {
+        fetch = ngx_queue_data(q, ngx_coord_near_fetch_t, queue);
+
+        if (fetch->item.near == item->near
+            && fetch->item.field == item->field
+            && fetch->item.key.len == item->key.len
+            && ngx_memcmp(fetch->item.key.data, item->key.data, item->key.len)
+               == 0)
+        {
+            return fetch;
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_coord_near_fetch_t *
+ngx_coord_near_ask(ngx_coord_near_worker_t *worker,
+    ngx_coord_near_item_t *item)
+{
+    ngx_str_t                tag;
+    ngx_coord_redis_t       *client;
+    ngx_coord_near_fetch_t  *fetch;
+
+    fetch = ngx_calloc(sizeof(ngx_coord_near_fetch_t) + item->key.len,
+                       ngx_cycle->log);
+    if (fetch == NULL) {
+        return NULL;
+    }
+
+    fetch->worker = worker;
+    fetch->item = *item;
+    fetch->item.key.data = (u_char *) (fetch + 1);
+
+    ngx_memcpy(fetch->item.key.data, item->key.data, item->key.len);
+
+    ngx_queue_init(&fetch->waits);
+    ngx_queue_insert_tail(&worker->fetches, &fetch->queue);
+
+    if (ngx_coord_store_is_memory(worker->store)) {
+
+        /* there is nothing but what is near */
+
+        fetch->state = NGX_COORD_NEAR_ANSWERED;
+        fetch->answer.state = NGX_COORD_NEAR_NONE;
+        ngx_coord_near_post(fetch);
+
+        return fetch;
+    }
+
+    fetch->call.size = ngx_coord_near_size;
+    fetch->call.encode = ngx_coord_near_encode;
+    fetch->call.expired = ngx_coord_near_expired;
+    fetch->call.handler = ngx_coord_near_answered;
+    fetch->call.data = fetch;
+    fetch->call.ncommands = 1;
+    fetch->call.form = NGX_COORD_CALL_PLAIN;
+    fetch->call.foreign = 1;
+
+    client = ngx_coord_store_redis(worker->store)->client;
+
+    if (client) {
+        tag = ngx_coord_near_tag(&fetch->item.key);
+        fetch->call.slot = ngx_coord_redis_slot(client, &tag);
+    }
+
+    if (client == NULL
+        || ngx_coord_redis_send(client, &fetch->call) == NGX_ERROR)
+    {
+        fetch->state = NGX_COORD_NEAR_ANSWERED;
+        ngx_coord_near_post(fetch);
+    }
+
+    return fetch;
+}
+
+
+static size_t
+ngx_coord_near_size(ngx_coord_redis_call_t *call)
+{
+    ngx_str_t               *field;
+    ngx_coord_near_fetch_t  *fetch;
+
+    fetch = call->data;
+    field = fetch->item.near->fields.elts;
+
+    call->ncommands = (call->trust == NGX_COORD_TRUST_TRACKED) ? 2 : 1;
+
+    return sizeof(NGX_COORD_NEAR_CACHING) + sizeof(NGX_COORD_NEAR_HGET)
+           + 2 * NGX_COORD_NEAR_BULK + fetch->item.key.len
+           + field[fetch->item.field].len;
+}
+
+
+static u_char *
+ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p)
+{
+    ngx_str_t               *field;
+    ngx_coord_near_fetch_t  *fetch;
+
+    fetch = call->data;
+    field = fetch->item.near->fields.elts;
+
+    if (call->trust != NGX_COORD_TRUST_NONE) {
+        fetch->epoch = fetch->worker->epoch;
+    }
+
+    if (call->trust == NGX_COORD_TRUST_TRACKED) {
+        p = ngx_cpymem(p, NGX_COORD_NEAR_CACHING,
+                       sizeof(NGX_COORD_NEAR_CACHING) - 1);
+    }
+
+    if (fetch->item.field == 0) {
+        p = ngx_cpymem(p, NGX_COORD_NEAR_GET, sizeof(NGX_COORD_NEAR_GET) - 1);
+        return ngx_coord_near_bulk(p, &fetch->item.key);
+    }
+
+    p = ngx_cpymem(p, NGX_COORD_NEAR_HGET, sizeof(NGX_COORD_NEAR_HGET) - 1);
+    p = ngx_coord_near_bulk(p, &fetch->item.key);
+
+    return ngx_coord_near_bulk(p, &field[fetch->item.field]);
+}
+
+
+static u_char *
+ngx_coord_near_bulk(u_char *p, ngx_str_t *s)
+{
+    p = ngx_sprintf(p, "$%uz" CRLF, s->len);
+    p = ngx_cpymem(p, s->data, s->len);
+
+    return ngx_cpymem(p, CRLF, sizeof(CRLF) - 1);
+}
+
+
+static void
+ngx_coord_near_expired(ngx_coord_redis_call_t *call)
+{
+    ngx_coord_near_fetch_t  *fetch;
+
+    fetch = call->data;
+
+    fetch->state = NGX_COORD_NEAR_LATE;
+    ngx_coord_near_post(fetch);
+}
+
+
+static void
+ngx_coord_near_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
+    ngx_coord_resp_value_t *reply)
+{
+    ngx_coord_near_fetch_e   state;
+    ngx_coord_near_fetch_t  *fetch;
+    ngx_coord_resp_value_t  *value;
+
+    fetch = call->data;
+    state = fetch->state;
+
+    /* a change that was told meanwhile was not noted for a late one */
+
+    if (state != NGX_COORD_NEAR_ASKED) {
+        fetch->epoch = 0;
+    }
+
+    if (rc == NGX_OK) {
+        value = reply;
+
+        if (call->ncommands == 2) {
+
+            if (reply->type == NGX_COORD_RESP_ERROR) {
+                /* it is not tracked */
+                fetch->epoch = 0;
+            }
+
+            value += value->next;
+        }
+
+        ngx_coord_near_read(fetch, value);
+    }
+
+    switch (state) {
+
+    case NGX_COORD_NEAR_ASKED:
+        fetch->state = NGX_COORD_NEAR_ANSWERED;
+        ngx_coord_near_post(fetch);
+        break;
+
+    case NGX_COORD_NEAR_LATE:
+        fetch->state = NGX_COORD_NEAR_ANSWERED;
+        break;
+
+    default: /* NGX_COORD_NEAR_TOLD */
+        ngx_coord_near_free(fetch);
+        break;
+    }
+}
+
+
+static void
+ngx_coord_near_read(ngx_coord_near_fetch_t *fetch,
+    ngx_coord_resp_value_t *value)
+{
+    ngx_coord_near_answer_t  *answer;
+
+    answer = &fetch->answer;
+
+    switch (value->type) {
+
+    case NGX_COORD_RESP_NIL:
+        answer->state = NGX_COORD_NEAR_NONE;
+        break;
+
+    case NGX_COORD_RESP_STRING:
+
+        if (value->str.len > NGX_COORD_NEAR_VALUE_MAX) {
+            ngx_coord_near_bad(fetch, "it is too large");
+            break;
+        }
+
+        if (!ngx_coord_near_text(&value->str)) {
+            ngx_coord_near_bad(fetch, "it is no text");
+            break;
+        }
+
+        answer->value.data = ngx_alloc(value->str.len + 1, ngx_cycle->log);
+
+        if (answer->value.data == NULL) {
+            return;
+        }
+
+        answer->state = NGX_COORD_NEAR_VALUE;
+        answer->value.len = value->str.len;
+        ngx_memcpy(answer->value.data, value->str.data, value->str.len);
+        break;
+
+    case NGX_COORD_RESP_ERROR:
+
+        if (value->str.len < sizeof("WRONGTYPE") - 1
+            || ngx_strncmp(value->str.data, "WRONGTYPE",
+                           sizeof("WRONGTYPE") - 1)
+               != 0)
+        {
+            return;
+        }
+
+        ngx_coord_near_bad(fetch, "it is of another type");
+        break;
+
+    default:
+        return;
+    }
+
+    if (answer->state != NGX_COORD_NEAR_NONE || !fetch->item.made) {
+        ngx_coord_near_keep(&fetch->item, answer, fetch->epoch);
+    }
+}
+
+
+/* a value may become a field of a request: no line ends in it */
+
+static ngx_uint_t
+ngx_coord_near_text(ngx_str_t *value)
+{
+    size_t  i;
+
+    for (i = 0; i < value->len; i++) {
+        if ((value->data[i] < 0x20 && value->data[i] != '\t')
+            || value->data[i] == 0x7f)
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+static void
+ngx_coord_near_bad(ngx_coord_near_fetch_t *fetch, const char *reason)
+{
+    u_char      buf[NGX_COORD_LOG_TEXT];
+    ngx_str_t   key;
+    ngx_uint_t  n;
+
+    fetch->answer.state = NGX_COORD_NEAR_BAD;
+
+    n = ngx_coord_log_due(&fetch->worker->bad, NGX_COORD_LOG_INTERVAL);
+
+    if (n == 0) {
+        return;
+    }
+
+    key = ngx_coord_log_text(buf, &fetch->item.key);
+
+    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                  "coord store \"%V\": the value of \"%V\" is not used, %s "
+                  "(%ui times)",
+                  &fetch->worker->store->name, &key, reason, n);
+}
+
+
+/* what is on its way was changed meanwhile; NULL: whatever it is */
+
+static void
+ngx_coord_near_taint(ngx_coord_near_worker_t *worker, ngx_str_t *key)
+{
+    ngx_queue_t             *q;
+    ngx_coord_near_fetch_t  *fetch;
+
+    for (q = ngx_queue_head(&worker->fetches);
+         q != ngx_queue_sentinel(&worker->fetches);
+         q = ngx_queue_next(q))
+    {
+        fetch = ngx_queue_data(q, ngx_coord_near_fetch_t, queue);
+
+        if (key == NULL
+            || (fetch->item.key.len == key->len
+                && ngx_memcmp(fetch->item.key.data, key->data, key->len) == 0))
+        {
+            fetch->epoch = 0;
+        }
+    }
+}
+
+
+/* nobody may join any more */
+
+static void
+ngx_coord_near_post(ngx_coord_near_fetch_t *fetch)
+{
+    ngx_queue_remove(&fetch->queue);
+    ngx_queue_insert_tail(&fetch->worker->done, &fetch->queue);
+
+    ngx_post_event(&fetch->worker->event, &ngx_posted_events);
+}
+
+
+static void
+ngx_coord_near_tell(ngx_event_t *ev)
+{
+    ngx_coord_near_worker_t *worker = ev->data;
+
+    ngx_queue_t              *q;
+    ngx_coord_near_wait_t    *wait;
+    ngx_coord_near_fetch_t   *fetch;
+    ngx_coord_near_answer_t   none;
+
+    ngx_memzero(&none, sizeof(ngx_coord_near_answer_t));
+
+    while (!ngx_queue_empty(&worker->done)) {
+        q = ngx_queue_head(&worker->done);
+        fetch = ngx_queue_data(q, ngx_coord_near_fetch_t, queue);
+
+        while (!ngx_queue_empty(&fetch->waits)) {
+            q = ngx_queue_head(&fetch->waits);
+            wait = ngx_queue_data(q, ngx_coord_near_wait_t, queue);
+
+            ngx_coord_near_leave(wait);
+
+            wait->handler(wait, fetch->state == NGX_COORD_NEAR_ANSWERED
+                                ? &fetch->answer : &none);
+        }
+
+        ngx_queue_remove(&fetch->queue);
+
+        if (fetch->state == NGX_COORD_NEAR_ANSWERED) {
+            ngx_coord_near_free(fetch);
+
+        } else {
+            fetch->state = NGX_COORD_NEAR_TOLD;
+        }
+    }
+}
+
+
+static void
+ngx_coord_near_free(ngx_coord_near_fetch_t *fetch)
+{
+    if (fetch->answer.value.data) {
+        ngx_free(fetch->answer.value.data);
+    }
+
+    ngx_free(fetch);
+}

@@ -1,0 +1,34 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * What a worker knows of the near caches of a store; private to them.
+ */
+
+
+#ifndef _NGX_COORD_NEAR_WORKER_H_INCLUDED_
+#define _NGX_COORD_NEAR_WORKER_H_INCLUDED_
+
+
+#include "ngx_coord_near.h"
+#include "ngx_coord_redis.h"
+
+
+/* of a store with near caches, in a worker */
+struct ngx_coord_near_worker_s {
+    ngx_coord_store_t         *store;
+    ngx_atomic_uint_t          epoch;         /* its word; 0: none */
+    ngx_queue_t                fetches;       /* that may be joined */
+    ngx_queue_t                done;          /* whose waiters are to hear */
+    ngx_event_t                event;         /* posted */
+    ngx_coord_log_limit_t      bad;
+    ngx_coord_log_limit_t      unanswered;
+    ngx_coord_redis_tracking_t  tracking;
+};
+
+
+/* what decides the slot of a key of others: between its first braces, or all */
+ngx_str_t ngx_coord_near_tag(ngx_str_t *key);
+
+
+#endif /* _NGX_COORD_NEAR_WORKER_H_INCLUDED_ */

@@ -1,0 +1,185 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# coord_lookup: strings and fields, chains, one round trip, what is no good,
+# the last value while Redis is away, one fetch for many.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Time::HiRes qw(sleep time);
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $r = $redis->connect;
+
+my $http = <<'EOF';
+    coord_store main { server %%REDIS%%; timeout 2s;
+                       breaker failures=50 cooldown=100ms; }
+
+    coord_lookup $rate rate:$arg_t default=1000r/s;
+    coord_lookup $number number:$arg_n default=7 ttl=300ms negative_ttl=200ms;
+    coord_lookup $plain plain:$arg_k zone=other:1m;
+    coord_lookup $color thing:$arg_k field=color zone=other default=grey;
+    coord_lookup $shape thing:$arg_k field=shape zone=other;
+
+    # user -> plan -> rate
+
+    coord_lookup $plan user:$arg_u field=plan default=free;
+    coord_lookup $planrate plan:$plan field=rate default=1r/m;
+    map $planrate $mapped { default $planrate; }
+
+    coord_lookup $backend route:$arg_b default=no;
+
+    coord_limit_req_zone $arg_t zone=t:1m rate=$rate;
+    coord_limit_req_zone $arg_n zone=n:1m rate=${number}r/m;
+    coord_limit_req_zone $arg_u zone=u:1m rate=$mapped;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Values "$plain|$color|$shape" always;
+        add_header X-Plan "$plan|$planrate" always;
+
+        location = /t { coord_limit_req zone=t burst=5 nodelay; empty_gif; }
+        location = /n { coord_limit_req zone=n; empty_gif; }
+        location = /u { coord_limit_req zone=u; empty_gif; }
+        location = /v { empty_gif; }
+        location = /route { proxy_pass http://%%ORIGIN%%/$backend; }
+        location = /status { coord_status; }
+    }
+EOF
+
+my $origin = $t->origin(routes => {
+    '/blue' => { body => 'blue' }, '/no' => { body => 'no' },
+});
+
+my $a = $t->node(name => 'a', workers => 2, http => $http)->start;
+
+# strings and fields, present and absent
+
+$r->command('SET', 'plain:x', 'a value');
+$r->command('HSET', 'thing:x', 'color', 'red', 'shape', '');
+
+is($a->get('/v?k=x')->header('x-values'), 'a value|red|',
+   'a string, a field, an empty field');
+is($a->get('/v?k=none')->header('x-values'), '|grey|',
+   'nothing: the default, or nothing');
+is($a->get('/v')->header('x-values'), '|grey|', 'keys that end nowhere');
+
+# the content is chosen by a look-up
+
+$r->command('SET', 'route:1', 'blue');
+is($a->get('/route?b=1')->body, 'blue', 'proxy_pass to what was looked up');
+is($a->get('/route?b=2')->body, 'no', 'and to the default');
+
+# a rate
+
+$r->command('SET', 'rate:one', '1r/h');
+is(join(' ', map { $a->get('/t?t=one')->status } 1 .. 8),
+   '200 200 200 200 200 200 429 429', 'the first request knows the rate');
+is(join(' ', map { $a->get('/t?t=two')->status } 1 .. 8),
+   join(' ', (200) x 8), 'another one has the default');
+
+# a chain, through a map
+
+$r->command('HSET', 'user:ann', 'plan', 'gold');
+$r->command('HSET', 'plan:gold', 'rate', '1000r/s');
+$r->command('HSET', 'plan:free', 'rate', '1r/h');
+
+my $res = $a->get('/u?u=ann');
+is($res->header('x-plan'), 'gold|1000r/s', 'a look-up of a look-up');
+is($res->status, 200, 'admitted');
+sleep 0.01;
+is($a->get('/u?u=ann')->status, 200, 'by the rate of its plan');
+
+is($a->get('/u?u=bob')->header('x-plan'), 'free|1r/h',
+   'the default names the next key');
+is($a->get('/u?u=bob')->status, 429, 'and that rate holds');
+
+# values that are no good: told once a second, the default counts
+
+$r->command('SET', 'number:text', 'many');
+$r->command('SET', 'number:line', "5\r\nX-Evil: 1");
+$r->command('SET', 'number:large', 'x' x (10 * 1024 * 1024));
+$r->command('LPUSH', 'number:list', 1);
+$r->command('SET', 'number:five', '5');
+
+is($a->get('/n?n=five')->status, 200, 'a number');
+is($a->get("/n?n=$_")->status, 200, "$_: goes on")
+    for qw(line large list text);
+is($a->get('/n?n=line')->status, 429, 'the limit by the default holds');
+
+ok($a->wait_log(qr/the value of "number:line" is not used, it is no text/, 3),
+   'it is told');
+is($a->get('/n?n=none')->status, 200, 'the worker lives');
+ok(!$a->log_lines(qr/^X-Evil: 1/), 'no line end of a value in the log');
+
+# many at once ask once (two workers: twice at most)
+
+$r->command('SET', 'plain:hot', 'hot');
+$r->command('HSET', 'thing:hot', 'color', 'red', 'shape', 'o');
+$a->get('/v') for 1 .. 4;
+$r->command('CONFIG', 'RESETSTAT');
+my @all = $a->parallel(100, '/v?k=hot');
+is(scalar(grep { $_->header('x-values') eq 'hot|red|o' } @all), 100,
+   'all have the values');
+
+my ($calls) = $r->command('INFO', 'commandstats')
+              =~ /cmdstat_hget:calls=(\d+)/;
+ok($calls <= 4, 'each is asked for once by a worker') or diag($calls);
+
+# cached: not asked again
+
+$r->command('CONFIG', 'RESETSTAT');
+$a->get('/v?k=hot') for 1 .. 10;
+unlike($r->command('INFO', 'commandstats'), qr/cmdstat_hget:/,
+       'what is cached is not asked for');
+
+# counted
+
+like($a->get('/status?format=prometheus')->body,
+     qr/coord_decisions_total\{feature="lookup",zone="other",outcome="hit"\} \d/,
+     'hits are counted');
+
+# Redis away: the last value past its ttl, else the default
+
+$r->command('SET', 'number:old', '5');
+is($a->get('/n?n=old')->status, 200, 'read');
+$redis->stop('KILL');
+sleep 0.5;
+
+is($a->get('/v?k=hot')->header('x-values'), 'hot|red|o',
+   'Redis away: the last values');
+is($a->get('/v?k=new')->header('x-values'), '|grey|', 'else the default');
+ok($a->wait_log(qr/no answer for look-up/, 5), 'told');
+
+$redis->run;
+ok($t->wait_for(sub {
+       $redis->connect->command('SET', 'plain:hot', 'new');
+       ($a->get('/v?k=hot')->header('x-values') || '') =~ /^new/;
+   }, 15), 'Redis is back');
+
+# the configuration
+
+sub error { $t->conf_error(http => "$_[0]\n server { listen 127.0.0.1:1; }") }
+
+like(error('coord_lookup name key;'), qr/invalid variable name "name"/,
+     'a variable');
+like(error('coord_lookup $a key bad=1;'), qr/invalid parameter "bad=1"/,
+     'parameters');
+like(error('coord_lookup $a key ttl=0;'), qr/invalid value "ttl=0"/, 'a ttl');
+like(error('coord_lookup $a k store=none;'), qr/unknown store "none"/,
+     'a store');
+like(error('coord_lookup $a k; coord_lookup $a j;'),
+     qr/duplicate "a" variable/, 'one of a name');
+is(error('coord_lookup $a k; coord_lookup $b k zone=z:64k;'
+         . 'coord_lookup $c k field=f zone=z;'), '', 'all is good');
+
+$a->allow(qr/coord redis/);
+
+done_testing();

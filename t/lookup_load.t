@@ -1,0 +1,151 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# load= of coord_lookup: what Redis has not is asked of a location, once for
+# all nodes; and lookups/<key> of coord_api.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Time::HiRes qw(sleep time);
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $r = $redis->connect;
+my $version = 1;
+
+my $origin = $t->origin(routes => {
+    '/load' => sub {
+        my ($req) = @_;
+        my ($k) = $req->{uri} =~ /k=(\w*)/;
+        return { status => 404, body => 'none' } if $k =~ /^absent/;
+        return { status => 500, body => 'oops' } if $k =~ /^broken/;
+        return { delay => 30 } if $k eq 'hang';
+        return { delay => 0.4, body => "\n slow $k \n" } if $k =~ /^slow/;
+        return { body => "line\r\nend" } if $k eq 'lines';
+        return { body => "value $k\n" };
+    },
+    '/content' => sub { return { body => $_[0]->{headers}{'x-value'}[0] } },
+});
+
+my $http = <<'EOF';
+    coord_store main { server %%REDIS%%; timeout 2s; }
+    map $arg_k $vkey { '' ''; default val:$arg_k; }
+    map $arg_m $mkey { '' ''; default mem:$arg_m; }
+    coord_lookup $value $vkey load=/load?k=$arg_k ttl=20s
+                 negative_ttl=400ms default=none;
+    coord_lookup $near $mkey load=/load?k=$arg_m store=local ttl=300ms;
+    coord_limit_req_zone $arg_l$arg_n zone=l:1m rate=1000r/s;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Value $value always;
+        add_header X-Near $near always;
+        location = /load { internal; proxy_pass http://%%ORIGIN%%;
+                           proxy_read_timeout 60s; }
+        location = /v { empty_gif; }
+        location = /content { proxy_set_header X-Value $value;
+                              proxy_pass http://%%ORIGIN%%; }
+        location /coord/ { coord_api write; }
+    }
+EOF
+
+my ($a, $b) = map {
+    $t->node(name => $_, workers => 2, http => $http)->start
+} qw(a b);
+
+# what is loaded is stored, and not loaded again
+
+is($a->get('/v?k=one')->header('x-value'), 'value one', 'loaded, trimmed');
+is($r->command('GET', 'val:one'), 'value one', 'stored under the key');
+my $ttl = $r->command('PTTL', 'val:one');
+ok($ttl > 15000 && $ttl <= 20000, 'for the ttl') or diag($ttl);
+is($b->get('/v?k=one')->header('x-value'), 'value one', 'another node has it');
+is(scalar($origin->requests), 1, 'asked once')
+    or diag(join "\n", map { $_->{uri} } $origin->requests);
+
+# a value that stands there is never replaced
+
+$r->command('SET', 'val:two', 'by hand');
+is($a->get('/v?k=two')->header('x-value'), 'by hand', 'there is one');
+
+# many requests, four workers: one load
+
+$origin->reset_counters;
+my @all = $t->parallel([map { ($a->req('/v?k=slow1'), $b->req('/v?k=slow1')) }
+                        1 .. 20], timeout => 20);
+is(scalar(grep { ($_->header('x-value') || '') eq 'slow slow1' } @all), 40,
+   'all have the value') or diag(join ' ', map { $_->header('x-value') } @all);
+is($origin->count('/load'), 1, 'one load for all nodes');
+
+# 404 is remembered for negative_ttl, anything else is not
+
+$origin->reset_counters;
+is($a->get('/v?k=absent1')->header('x-value'), 'none', '404: the default');
+is($a->get('/v?k=absent1')->header('x-value'), 'none', 'again');
+is($origin->count('/load'), 1, 'asked once');
+ok($t->wait_for(sub { $a->get('/v?k=absent1');
+                      $origin->count('/load') > 1 }, 3),
+   'asked again after negative_ttl');
+is($r->command('EXISTS', 'val:absent1'), 0, 'nothing is stored');
+
+$origin->reset_counters;
+is($a->get('/v?k=broken1')->header('x-value'), 'none', '500: the default');
+is($a->get('/v?k=broken1')->header('x-value'), 'none', 'again');
+is($origin->count('/load'), 2, 'asked again at once');
+is($a->get('/v?k=lines')->header('x-value'), 'none', 'no text: the default');
+is($r->command('EXISTS', 'val:lines'), 0, 'nothing is stored');
+
+# in a request with a body
+
+my $res = $a->post('/content?k=body', 'x' x 100000);
+is($res->body, 'value body', 'a request with a body');
+
+# a client that leaves while its request loads
+
+my $c = $a->connect;
+$c->send("GET /v?k=hang HTTP/1.1\r\nHost: a\r\n\r\n");
+ok($t->wait_for(sub { $origin->count('/load') }, 5), 'it loads');
+$c->close;
+$origin->reset_counters;
+ok($t->wait_for(sub {
+       my @keys = $r->command('KEYS', 'coord:lu:*');
+       return !grep { /hang/ } map { ref $_ ? @$_ : $_ } @keys;
+   }, 5), 'its lease is free');
+
+# the memory store has what is loaded, too
+
+$origin->reset_counters;
+my %seen = map { $_ => 1 } map { $a->get('/v?m=x')->header('x-near') } 1 .. 5;
+is(join(' ', keys %seen), 'value x', 'memory store: loaded');
+is($origin->count('/load'), 1, 'once');
+ok($t->wait_for(sub { $a->get('/v?m=x'); $origin->count('/load') > 1 }, 3),
+   'until its ttl is over');
+
+# coord_api drops a key on all nodes
+
+$r->command('SET', 'val:api', 'old');
+is($_->get('/v?k=api')->header('x-value'), 'old', 'cached') for $a, $b;
+$res = $a->request('DELETE', '/coord/lookups/val%3Aapi');
+is($res->status, 200, 'dropped') or diag($res->body);
+like($res->body, qr/"deleted":true/, 'it was there');
+$r->command('CONFIG', 'RESETSTAT');
+ok($t->wait_for(sub {
+       $_->get('/v?k=api') for $a, $b;
+       my ($n) = $r->command('INFO', 'commandstats')
+                 =~ /cmdstat_get:calls=(\d+)/;
+       ($n || 0) >= 2;
+   }, 3), 'both nodes have asked again');
+like($a->request('DELETE', '/coord/lookups/val%3Anothing')->body,
+     qr/"deleted":false/, 'one that is not known');
+
+like($t->conf_error(http => 'coord_lookup $a k field=f load=/x;'
+                            . 'server { listen 127.0.0.1:1; }'),
+     qr/cannot have both "field=" and "load="/, 'a field is not loaded');
+
+done_testing();

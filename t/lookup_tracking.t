@@ -1,0 +1,189 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# Look-ups on two nodes with two workers each: who writes a key changes it
+# everywhere at once, also over reconnects, after FLUSHALL, and, where tracking
+# is forbidden, by messages.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Time::HiRes qw(sleep time);
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $r = $redis->connect;
+
+my $http = <<'EOF';
+    coord_store main { server %%SERVER%%; timeout 2s; }
+    coord_lookup $tenant_rate rate:$arg_t ttl=1h negative_ttl=1h default=no;
+    coord_limit_req_zone $arg_t$arg_n zone=t:1m rate=$limit;
+
+    map $tenant_rate $limit { no ''; default $tenant_rate; }
+
+    server {
+        listen 127.0.0.1:%%PORT%% reuseport;
+        keepalive_timeout 0;
+        add_header X-Rate $tenant_rate always;
+        add_header X-Pid $pid always;
+        location / { coord_limit_req zone=t; empty_gif; }
+    }
+EOF
+
+$t->set(SERVER => "redis://127.0.0.1:$redis->{port}");
+
+my @nodes = map {
+    $t->node(name => $_, workers => 2, http => $http)->start
+} qw(a b);
+
+
+# what all workers of all nodes say
+
+sub rates {
+    my ($tenant, @of) = @_;
+
+    my %rates;
+
+    for my $node (@of ? @of : @nodes) {
+        my %seen;
+        for (1 .. 60) {
+            my $res = $node->get("/?t=$tenant&n=" . rand());
+            next if !$res->status;
+            $seen{$res->header('x-pid')} = 1;
+            $rates{$res->header('x-rate') || ''} = 1;
+            last if keys %seen == 2 && $_ >= 8;
+        }
+    }
+
+    return join(' ', sort keys %rates);
+}
+
+
+sub within {
+    my ($tenant, $rate, $name, $seconds, @of) = @_;
+
+    my $start = time();
+    my $is;
+
+    do {
+        $is = rates($tenant, @of);
+        sleep 0.02;
+    } while $is ne $rate && time() - $start < ($seconds || 1);
+
+    is($is, $rate, $name);
+}
+
+
+sub tracked {
+    return scalar(grep { / flags=\w*t/ }
+                  split /\n/, $r->command('CLIENT', 'LIST'));
+}
+
+
+ok($t->wait_for(sub { tracked() == 4 }, 10), 'four connections are tracked');
+
+is(rates('x'), 'no', 'nothing is there');
+$r->command('SET', 'rate:x', '1000r/s');
+within('x', '1000r/s', 'what is written is there');
+$r->command('SET', 'rate:x', '5r/s');
+within('x', '5r/s', 'what is changed, too');
+$r->command('DEL', 'rate:x');
+within('x', 'no', 'what is removed');
+
+# the limit follows
+
+$r->command('SET', 'rate:y', '1r/h');
+within('y', '1r/h', 'a slow rate');
+is($nodes[0]->get('/?t=y&n=1')->status, 200, 'the first');
+is($nodes[1]->get('/?t=y&n=1')->status, 429, 'the second, on another node');
+$r->command('SET', 'rate:y', '1000r/s');
+within('y', '1000r/s', 'a fast one');
+is($nodes[1]->get('/?t=y&n=2')->status, 200, 'has effect');
+sleep 0.01;
+is($nodes[0]->get('/?t=y&n=2')->status, 200, 'on each request');
+
+# nothing is asked in between
+
+$r->command('CONFIG', 'RESETSTAT');
+rates('y');
+unlike($r->command('INFO', 'commandstats'), qr/cmdstat_get:/,
+       'what nobody writes is not asked for');
+
+$r->command('SET', 'rate:z', '9r/s');
+within('z', '9r/s', 'there before');
+$r->command('FLUSHALL');
+within('z', 'no', 'FLUSHALL');
+
+# expiry is a change
+
+$r->command('SET', 'rate:e', '3r/s', 'PX', 500);
+is($nodes[0]->get('/?t=e')->header('x-rate'), '3r/s', 'with a life');
+within('e', 'no', 'it is over', 3);
+
+# connections that are killed, of calls and of trackers
+
+for my $type (qw(normal pubsub)) {
+    $r->command('SET', "rate:$type", '1r/s');
+    within($type, '1r/s', "$type: cached");
+
+    $r->command('CLIENT', 'KILL', 'TYPE', $type, 'SKIPME', 'yes');
+    $r->command('SET', "rate:$type", '2r/s');
+    within($type, '2r/s', "$type connections killed: what was written then",
+           3);
+    ok($t->wait_for(sub { tracked() == 4 }, 10), 'tracked again');
+
+    $r->command('SET', "rate:$type", '3r/s');
+    within($type, '3r/s', 'and told again');
+}
+
+# a worker that is killed
+
+$r->command('SET', 'rate:k', '1r/s');
+within('k', '1r/s', 'cached');
+my ($pid) = $nodes[0]->workers;
+$nodes[0]->kill_worker('KILL', $pid);
+$r->command('SET', 'rate:k', '2r/s');
+within('k', '2r/s', 'what a killed worker has read is not trusted', 3);
+
+# a reload
+
+$nodes[0]->reload;
+$r->command('SET', 'rate:k', '3r/s');
+within('k', '3r/s', 'after a reload', 3);
+
+# where tracking is forbidden: ttl and messages
+
+$r->command('ACL', 'SETUSER', 'app', 'on', '>pw', '~*', '&*', '+@all',
+            '-client|tracking', '-client|caching');
+$t->set(SERVER => "redis://app:pw\@127.0.0.1:$redis->{port}");
+my $c = $t->node(name => 'c', workers => 2, http => $http)->start;
+
+within('k', '3r/s', 'without tracking: read', 3, $c);
+ok($c->wait_log(qr/keys are not tracked, .* "coord:invalidate"/, 5), 'told');
+$r->command('SET', 'rate:k', '4r/s');
+sleep 0.3;
+is(rates('k', $c), '3r/s', 'nobody tells of it');
+$r->command('PUBLISH', 'coord:invalidate', 'rate:k');
+within('k', '4r/s', 'a message does', 1, $c);
+
+my @told = $c->log_lines(qr/keys are not tracked/);
+ok(@told <= 2, 'told once by a worker') or diag(scalar @told);
+ok(!$c->log_lines(qr/breaker/), 'the breaker has not opened');
+
+# keys that the user may not read
+
+$r->command('ACL', 'SETUSER', 'app', 'on', '>pw', 'resetkeys', '~coord:*',
+            '&*', '+@all');
+my $d = $t->node(name => 'd', workers => 1, http => $http)->start;
+is($d->get("/?t=k&n=$_")->header('x-rate'), 'no',
+   'a key that may not be read: the default') for 1 .. 8;
+ok(!$d->log_lines(qr/breaker/), 'no trouble of the server');
+
+$_->allow(qr/coord redis|exited on signal 9/) for @nodes, $c, $d;
+
+done_testing();
