@@ -5,6 +5,7 @@
  * coord_lookup: variables whose values stand in keys of the application.
  *
  *   ngx_http_coord_lookup.c        the variable, what is missing, fetching it
+ *   ngx_http_coord_lookup_want.c   what was answered
  *   ngx_http_coord_lookup_conf.c   the directive
  *   ngx_http_coord_lookup_load.c   load=: asking a location for a value
  *   ngx_http_coord_lookup_api.c    lookups/<key> of coord_api
@@ -81,6 +82,10 @@ extern const ngx_http_coord_route_t   ngx_http_coord_lookup_routes[];
 /* the handler of the variables; data: an ngx_http_coord_lookup_t * */
 ngx_int_t ngx_http_coord_lookup_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+
+/* counts what a look-up was; near: it was in shared memory */
+void ngx_http_coord_lookup_count(ngx_http_coord_lookup_t *lookup,
+    ngx_coord_near_e state, ngx_uint_t near);
 
 /* an answer has come, whoever gave it; resumes the request after the last */
 void ngx_http_coord_lookup_answered(ngx_http_coord_lookup_want_t *want,
