@@ -88,6 +88,12 @@ ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
 
     ngx_coord_redis_health_init(node);
 
+    /* a server of a cluster, that was found by now */
+
+    if (redis->tracking && lane == NGX_COORD_LANE_DECISIONS) {
+        return ngx_coord_redis_track_node(node);
+    }
+
     return NGX_OK;
 }
 

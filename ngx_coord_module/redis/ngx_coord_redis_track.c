@@ -117,6 +117,11 @@ ngx_coord_redis_track(ngx_coord_redis_t *redis,
 {
     redis->tracking = tracking;
 
+    if (redis->cluster) {
+        /* with each server that is found */
+        return NGX_OK;
+    }
+
     return ngx_coord_redis_track_node(
                                   &redis->nodes[NGX_COORD_LANE_DECISIONS]);
 }
@@ -171,6 +176,11 @@ ngx_coord_redis_track_free(ngx_coord_redis_node_t *node)
     }
 
     node->track = NULL;
+    node->trust = NGX_COORD_TRUST_NONE;
+
+    /* keys of a server that is left are tracked elsewhere from now on */
+
+    track->tracking->lost(track->tracking->data);
 
     ngx_coord_timer_stop(&track->ping);
     ngx_coord_redis_conn_destroy(track->conn);

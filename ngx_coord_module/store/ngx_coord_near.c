@@ -123,6 +123,8 @@ ngx_coord_near_stop(ngx_coord_store_t *store)
     {
         store->counts->epochs[store->stats - store->counts->procs] = 0;
     }
+
+    store->nearby = NULL;
 }
 
 

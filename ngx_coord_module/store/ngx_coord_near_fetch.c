@@ -138,6 +138,11 @@ ngx_coord_near_lost(void *data)
 {
     ngx_coord_near_worker_t *worker = data;
 
+    if (worker->store->nearby == NULL) {
+        /* the worker exits */
+        return;
+    }
+
     ngx_coord_near_taint(worker, NULL);
     ngx_coord_near_renew(worker);
 }
@@ -275,6 +280,11 @@ ngx_coord_near_size(ngx_coord_redis_call_t *call)
     fetch = call->data;
     field = fetch->item.near->fields.elts;
 
+    if (call->ask) {
+        /* the server is about to get the key: ASKING is for one command */
+        call->trust = NGX_COORD_TRUST_NONE;
+    }
+
     call->ncommands = (call->trust == NGX_COORD_TRUST_TRACKED) ? 2 : 1;
 
     return sizeof(NGX_COORD_NEAR_CACHING) + sizeof(NGX_COORD_NEAR_HGET)
@@ -292,9 +302,8 @@ ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p)
     fetch = call->data;
     field = fetch->item.near->fields.elts;
 
-    if (call->trust != NGX_COORD_TRUST_NONE) {
-        fetch->epoch = fetch->worker->epoch;
-    }
+    fetch->epoch = (call->trust == NGX_COORD_TRUST_NONE)
+                   ? 0 : fetch->worker->epoch;
 
     if (call->trust == NGX_COORD_TRUST_TRACKED) {
         p = ngx_cpymem(p, NGX_COORD_NEAR_CACHING,
