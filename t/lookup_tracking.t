@@ -184,6 +184,39 @@ is($d->get("/?t=k&n=$_")->header('x-rate'), 'no',
    'a key that may not be read: the default') for 1 .. 8;
 ok(!$d->log_lines(qr/breaker/), 'no trouble of the server');
 
-$_->allow(qr/coord redis|exited on signal 9/) for @nodes, $c, $d;
+# a server that does not know the connection of the tracker: another one
+
+my $fake = $t->fake_redis(upstream => $redis->{port});
+$fake->fault(action => 'replace', cmd => 'CLIENT', match => '^TRACKING',
+             data => "-ERR The client ID you want redirect to does not "
+                     . "exist\r\n");
+$t->set(SERVER => '%%FAKE%%');
+my $e = $t->node(name => 'e', workers => 1, http => $http)->start;
+
+ok($t->wait_for(sub {
+       my @on = grep { $_->[2] eq 'TRACKING' } $fake->commands('CLIENT');
+       @on >= 2;
+   }, 10), 'it is asked for again');
+$r->command('SET', 'rate:e', '1r/s');
+within('e', '1r/s', 'read', 3, $e);
+$r->command('SET', 'rate:e', '2r/s');
+within('e', '2r/s', 'tracked', 1, $e);
+ok(!$e->log_lines(qr/keys are not tracked/), 'not given up');
+
+# a change that comes before the value that was read is not lost
+
+$r->command('SET', 'rate:race', 'old');
+$fake->fault(action => 'delay', delay => 0.5, cmd => 'GET', match => 'race');
+my $slow = $e->connect;
+$slow->send("GET /?t=race HTTP/1.1\r\nHost: e\r\n\r\n");
+ok($t->wait_for(sub { grep { $_->[2] =~ /race/ } $fake->commands('GET') }, 5),
+   'a value is on its way');
+sleep 0.1;
+$r->command('SET', 'rate:race', 'new');
+like($slow->response->header('x-rate'), qr/^(?:old|new)$/,
+     'who asked has it');
+is($e->get('/?t=race')->header('x-rate'), 'new', 'the next one the new one');
+
+$_->allow(qr/coord redis|exited on signal 9/) for @nodes, $c, $d, $e;
 
 done_testing();

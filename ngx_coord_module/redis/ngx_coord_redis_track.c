@@ -92,6 +92,7 @@ static u_char *ngx_coord_redis_track_encode(ngx_coord_redis_call_t *call,
     u_char *p);
 static void ngx_coord_redis_track_answered(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
+static ngx_uint_t ngx_coord_redis_track_elsewhere(ngx_str_t *text);
 static void ngx_coord_redis_track_refused(ngx_coord_redis_track_t *track,
     ngx_str_t *text);
 static void ngx_coord_redis_track_lost(ngx_coord_redis_track_t *track,
@@ -404,6 +405,12 @@ ngx_coord_redis_track_closed(ngx_coord_redis_conn_t *conn,
     if (track->state != NGX_COORD_TRACK_OFF) {
         ngx_coord_redis_track_lost(track, NGX_COORD_TRACK_OFF);
     }
+
+    /* where the calls go now */
+
+    if (track->node->conn && conn->endpoint != track->node->conn->endpoint) {
+        ngx_coord_redis_conn_move(conn, track->node->conn->endpoint);
+    }
 }
 
 
@@ -521,6 +528,13 @@ ngx_coord_redis_track_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
     for (i = 0, v = reply; i < 2; i++, v += v->next) {
 
         if (v->type == NGX_COORD_RESP_ERROR) {
+
+            if (ngx_coord_redis_track_elsewhere(&v->str)) {
+                ngx_coord_redis_conn_close(track->conn,
+                                           NGX_COORD_FAIL_CONNECT);
+                return;
+            }
+
             ngx_coord_redis_track_refused(track, &v->str);
             ngx_coord_redis_track_set(track, NGX_COORD_TRACK_REFUSED);
             return;
@@ -531,6 +545,18 @@ ngx_coord_redis_track_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
 
     ngx_log_debug0(NGX_LOG_DEBUG_CORE, &track->conn->log, 0,
                    "coord redis: keys are tracked");
+}
+
+
+/* the connection is to another server, which has taken over or is about to */
+
+static ngx_uint_t
+ngx_coord_redis_track_elsewhere(ngx_str_t *text)
+{
+    static const char  start[] = "ERR The client ID";
+
+    return text->len >= sizeof(start) - 1
+           && ngx_strncmp(text->data, start, sizeof(start) - 1) == 0;
 }
 
 
