@@ -67,7 +67,9 @@ typedef struct {
  *     is given back by the walk.  May be NULL.  state: that of its slot.
  * flags: ANSWERS: decide() may answer the request from what is stored;
  *     LATE: not asked before such a one has decided, as what is asked is
- *     taken, and a stored answer takes nothing.
+ *     taken, and a stored answer takes nothing;
+ *     FIRST: evaluates what the others may be in need of, which begin when
+ *     that is there.
  */
 typedef struct {
     ngx_uint_t                 order;
@@ -83,6 +85,7 @@ typedef struct {
 
 #define NGX_HTTP_COORD_STEP_ANSWERS  0x0001
 #define NGX_HTTP_COORD_STEP_LATE     0x0002
+#define NGX_HTTP_COORD_STEP_FIRST    0x0004
 
 #define ngx_http_coord_no_step       { 0, NULL, NULL, NULL, 0 }
 

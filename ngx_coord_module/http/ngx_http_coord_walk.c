@@ -242,6 +242,10 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
         ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                        "coord %V begin: %i", &feature->kind.name, rc);
 
+        if (ctx->missing && (step->flags & NGX_HTTP_COORD_STEP_FIRST)) {
+            break;
+        }
+
         if (rc == NGX_DECLINED) {
             continue;
         }

@@ -71,7 +71,7 @@ ngx_http_coord_feature_t  ngx_http_coord_lookup_feature = {
           ngx_http_coord_lookup_begin,
           ngx_http_coord_lookup_decide,
           NULL,
-          0 }
+          NGX_HTTP_COORD_STEP_FIRST }
     },
 
     ngx_http_coord_lookup_end,
@@ -115,6 +115,11 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
     }
 
     if (item.key.len == 0) {
+
+        /* the body, say, is yet to be read */
+
+        v->no_cacheable = 1;
+
         return ngx_http_coord_lookup_default(r, v, lookup);
     }
 

@@ -1,0 +1,94 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# Look-ups in the values of all features of one location: the first request
+# fetches them, and each feature has begun once.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use JSON::PP;
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $r = $redis->connect;
+my $origin = $t->origin(routes => { '/all' => { body => 'done' } });
+
+my $a = $t->node(name => 'a', workers => 1, http => <<'EOF')->start;
+    coord_store main { server %%REDIS%%; timeout 2s; }
+
+    coord_lookup $tenant tenant:$arg_u;
+    coord_lookup $conns conns:$tenant default=1;
+    coord_lookup $rate rate:$tenant default=1r/h;
+    coord_lookup $device device:$arg_u;
+
+    coord_limit_req_zone $tenant zone=rl:1m rate=$rate;
+    coord_limit_conn_zone $tenant zone=cc:1m;
+    coord_lock_zone lock:$tenant zone=lk:1m;
+    coord_session_zone $coord_session_id zone=ss:1m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+
+        location = /all {
+            coord_limit_req zone=rl;
+            coord_limit_conn cc $conns;
+            coord_lock zone=lk;
+            coord_session_cookie sid;
+            coord_session zone=ss bind=$device;
+            coord_idempotency on;
+            coord_idempotency_scope $tenant;
+            add_header X-Session $coord_session_status always;
+            add_header X-Lock $coord_lock_status always;
+            add_header X-Idempotency $coord_idempotency_status always;
+            add_header X-Rate $coord_limit_req_limit always;
+            proxy_pass http://%%ORIGIN%%;
+        }
+
+        location /status { coord_status; }
+    }
+EOF
+
+$r->command('SET', 'tenant:ann', 'acme');
+$r->command('SET', 'conns:acme', 5);
+$r->command('SET', 'rate:acme', '1000r/s');
+$r->command('SET', 'device:ann', 'phone');
+
+my $res = $a->post('/all?u=ann', 'body',
+                   headers => { 'Idempotency-Key' => 'k1' });
+
+is($res->status, 200, 'the first request');
+is($res->body, 'done', 'its body');
+is($res->header('x-lock'), 'ACQUIRED', 'locked');
+is($res->header('x-idempotency'), 'NEW', 'protected, by a looked-up scope');
+is($res->header('x-rate'), 1000, 'limited by a looked-up rate');
+is($res->header('x-session'), 'NEW', 'a session');
+is(scalar(@{ $res->{headers}{'set-cookie'} || [] }), 1, 'one cookie');
+
+my ($cookie) = $res->header('set-cookie') =~ /^(sid=[^;]*)/;
+
+$res = $a->post('/all?u=ann', 'body', headers => {
+    'Idempotency-Key' => 'k1', Cookie => $cookie });
+is($res->header('x-idempotency'), 'REPLAYED', 'replayed');
+is($res->header('x-session'), 'BOUND', 'bound to what was looked up');
+
+$r->command('SET', 'device:ann', 'tablet');
+ok($t->wait_for(sub {
+       $a->post('/all?u=ann', 'body', headers => {
+           'Idempotency-Key' => 'k2', Cookie => $cookie })->status == 403;
+   }, 3), 'another value is a mismatch');
+
+is($origin->count('/all'), 1, 'the origin was asked once');
+
+ok($t->wait_for(sub {
+       my $json = decode_json($a->get('/status?format=json')->body);
+       my ($lock) = grep { $_->{name} eq 'lk' } @{$json->{zones}};
+       $lock && !$r->command('EXISTS', 'coord:lk:lk:{lock:acme}');
+   }, 5), 'nothing is held') or diag(join ' ', $r->command('KEYS', '*'));
+
+done_testing();
