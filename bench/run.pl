@@ -133,16 +133,24 @@ my @rows = (
               . "$coord rate=1000000r/s;"
               . server("coord_limit_req $plenty") },
 
+    { name => 'coord_limit_req, prefetch', base => 2, reach => 0.95,
+      redis => $redis,
+      http => 'coord_store main { server %%REDIS%%; timeout 1s;'
+              . ' key_prefix prefetch:; }'
+              . "$coord rate=100000r/s prefetch=4000;"
+              . server("coord_limit_req $plenty") },
+
     { name => 'stock limit_req, refusing', plain => 1, refused => 1,
       http => "$stock rate=1r/m; limit_req_status 429; $level"
               . server('limit_req zone=one;') },
 
-    { name => 'coord_limit_req, memory, refusing', base => 5, refused => 1,
+    { name => 'coord_limit_req, memory, refusing', refused => 1,
+      base => 'stock limit_req, refusing',
       http => "$coord rate=1r/m; coord_$level"
               . server('coord_limit_req zone=one;') },
 
-    { name => 'coord_limit_req, Redis, refusing', base => 5, refused => 1,
-      redis => $redis,
+    { name => 'coord_limit_req, Redis, refusing', refused => 1,
+      base => 'stock limit_req, refusing', reach => 0.95, redis => $redis,
       http => 'coord_store main { server %%REDIS%%; timeout 1s;'
               . ' key_prefix refusing:; }'
               . "$coord rate=1r/m; coord_$level"
@@ -238,6 +246,7 @@ kill 'CONT', $frozen->{pid};
 
 print "\n\n";
 report();
+scripts();
 memory();
 
 my ($late, $bad) = $t->finish;
@@ -347,6 +356,124 @@ sub report {
                1e6 * $row->{cpu} / $row->{decisions},
                $row->{cpu} > 0 ? $row->{decisions} / $row->{cpu} : 0;
     }
+}
+
+
+# Redis CPU of a decision and of a lease, beside a Lua script that does the same,
+# at one pipeline depth: 64 operations, the nonce of a turn behind them
+
+sub scripts {
+    my ($depth, $turns) = (64, 400);
+    my $c = $redis->connect(die => 1);
+    my $gcra = $c->command('SCRIPT', 'LOAD', <<'END');
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local interval = tonumber(ARGV[1])
+local burst = tonumber(ARGV[2]) * interval
+local tat = tonumber(redis.call('GET', KEYS[1]) or now)
+if tat < now then tat = now end
+if tat - now > burst then return {0, tat - now - burst, tat - now} end
+tat = tat + interval
+redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX',
+           math.ceil((tat - now) / 1000) + 1)
+return {1, 0, tat - now}
+END
+    my $lease = $c->command('SCRIPT', 'LOAD', <<'END');
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('ZADD', KEYS[1], now + ARGV[3] * 1000, ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+END
+    my @k = map { "s:{key$_}" } 0 .. 63;
+    my $max = 9223372036854775807;
+    my ($n, $at) = (0, (957 << 51) + 2 ** 47);
+
+    $c->command('BITFIELD', $_, 'SET', 'u16', 96, 7, 'SET', 'u63', 0, $at)
+        for @k;
+
+    my $take = command_of('gcra_take');
+    my @acquire = commands_of('lease_acquire');
+    my @release = commands_of('lease_release');
+
+    my %kind = (
+        'a bucket' => sub {
+            my ($k) = @_;
+            $at += 10;
+            return fill($take, k => $k, stamp => 7, from => 2 ** 50 - $at,
+                        open => $max - 10 ** 9, at => $at,
+                        close => 10 ** 9 + 1000 - $max);
+        },
+        'a bucket, EVALSHA' => sub {
+            return ['EVALSHA', $gcra, 1, "l$_[0]", 1000, 1000000];
+        },
+        'a lease' => sub {
+            my ($k, $id) = ("c$_[0]", ++$n);
+            my %v = (k => $k, tmp => "$k:tmp", now => 10 ** 15, id => $id,
+                     expiry => 2 * 10 ** 15, limit => 1000, ttl => 60000);
+
+            return (['MULTI'], (map { fill($_, %v) } @acquire), ['EXEC'],
+                    map { fill($_, %v) } @release);
+        },
+        'a lease, EVALSHA' => sub {
+            my ($k, $id) = ("z$_[0]", ++$n);
+
+            return (['EVALSHA', $lease, 1, $k, $id, 1000, 60000],
+                    ['ZREM', $k, $id]);
+        },
+    );
+
+    my %cpu;
+
+    for my $round (1 .. 3) {
+        for my $name (sort keys %kind) {
+            my $before = info($redis)->{cpu};
+
+            for my $turn (1 .. $turns) {
+                my @commands = map { $kind{$name}->($_) } @k;
+
+                my @replies = $c->pipeline(@commands,
+                                           ['ECHO', '0123456789abcdef']);
+                my ($bad) = grep { !ref && defined && /^[A-Z]+ / } @replies;
+                die "bench: $name: $bad\n" if $bad;
+            }
+
+            push @{$cpu{$name}}, (info($redis)->{cpu} - $before)
+                                 / ($depth * $turns) * 1e6;
+        }
+    }
+
+    print "\n";
+
+    for my $what ('a bucket', 'a lease') {
+        my ($own, $lua) = map { median(@{$cpu{$_}}) } $what, "$what, EVALSHA";
+
+        printf "%s: %.1f us of Redis CPU, by EVALSHA %.1f us, %.2f of it,"
+               . " reach %s\n", $what, $own, $lua, $own / $lua,
+               $what eq 'a lease' ? '1.3' : '0.5';
+    }
+}
+
+
+# the commands of a script, as lists of tokens, without MULTI and EXEC
+
+sub commands_of {
+    my ($name) = @_;
+
+    return map { [split] } grep { !/^(?:#|MULTI$|EXEC$)/ }
+           split /\n/, slurp("$FindBin::Bin/../lua-free-scripts/$name.redis");
+}
+
+
+sub command_of { return (commands_of(@_))[0] }
+
+
+sub fill {
+    my ($command, %value) = @_;
+
+    return [map { /^\{(.+)\}$/ ? $value{$1} : $_ } @$command];
 }
 
 

@@ -113,14 +113,13 @@ ngx_coord_prefetch_size(ngx_coord_zone_t *zone, uint64_t *payload,
                ? (ngx_uint_t) gap + 1 : 0;
     }
 
-    if (used == size || used >= NGX_COORD_PREFETCH_WORTH) {
-        size = 2 * size + 1;
+    /* a block may lapse on its way, where Redis is far or the node is busy */
 
-    } else if (used < 2) {
-        size = 0;
+    if (size >= zone->prefetch && used < 2) {
+        return 0;
     }
 
-    return ngx_min(size, zone->prefetch);
+    return ngx_min(2 * size + 1, zone->prefetch);
 }
 
 
