@@ -15,8 +15,8 @@
  *
  * A block is as large as the demand: none for a key that comes once; then so
  * large that some requests come before it has lapsed, or none if that would be
- * more than zone->prefetch, the most; then twice as large as the last one, until
- * the largest is of no use.
+ * more than zone->prefetch, the most; then twice as large as the last one,
+ * until the largest is of no use.
  */
 
 
