@@ -13,7 +13,7 @@
 # make matrix [CELLS=..]  the same in minimal chroots of Debian releases and for
 #                      nginx source trees, see .ci/matrix
 # make demo            two nodes, one Redis, until Ctrl-C; DEMO_ONCE=1: a check;
-#                      TOPOLOGY=cluster: with a Redis Cluster
+#                      TOPOLOGY=tls, sentinel or cluster: such a Redis
 # make bench           ratios against stock nginx in the same run
 # make fuzz            the decoder of stored records, a minute (clang)
 # make deb             build/deb/libnginx-mod-http-coord_*.deb, for the nginx of
@@ -182,7 +182,8 @@ matrix:
 demo:
 	@.ci/install-deps demo
 	@$(submake) module
-	@$(test_env) DEMO_ONCE=$(DEMO_ONCE) perl -I t/lib examples/demo.pl
+	@$(test_env) DEMO_ONCE=$(DEMO_ONCE) TOPOLOGY=$(TOPOLOGY) \
+	    perl -I t/lib examples/demo.pl
 
 bench:
 	@.ci/install-deps bench

@@ -3,8 +3,10 @@
 # Copyright (C) ngx_coord_module contributors
 
 # "make demo": two stock nginx nodes, one Redis and an origin on loopback, until
-# Ctrl-C.  TOPOLOGY=cluster: three masters in place of it.  With DEMO_ONCE=1 it runs the curl lines that it prints, checks what
-# they say, and does the same on one node without a coord_store.
+# Ctrl-C.  With DEMO_ONCE=1 it runs the curl lines that it prints, checks what
+# they say, and does the same on one node without a coord_store.  TOPOLOGY=tls
+# speaks TLS to Redis, TOPOLOGY=cluster has three masters, TOPOLOGY=sentinel a
+# master, a replica and three sentinels: DEMO_ONCE=1 then loses the master.
 
 use strict;
 use warnings;
@@ -13,7 +15,7 @@ use FindBin;
 use lib "$FindBin::Bin/../t/lib";
 
 use Coord;
-use Coord::Util qw(slurp);
+use Coord::Util qw(free_port slurp);
 use IO::Socket::INET;
 
 $| = 1;
@@ -26,16 +28,40 @@ $SIG{INT} = $SIG{TERM} = sub { exit 0 } if !$once;
 
 my $conf = slurp("$FindBin::Bin/demo.conf");
 
-my @redis;
+my $topology = $ENV{TOPOLOGY} || 'one';
+my (@redis, $sentinels);
 
-if (($ENV{TOPOLOGY} || '') eq 'cluster') {
+if ($topology eq 'cluster') {
     require Coord::Cluster;
 
     @redis = @{Coord::Cluster->start($t, masters => 3)->{servers}};
     $conf =~ s/server +%%REDIS%%;/mode cluster; %%CLUSTER%%/;
 
-} else {
+} elsif ($topology eq 'sentinel') {
+    require Coord::Sentinel;
+
+    $sentinels = Coord::Sentinel->start($t);
+    @redis = @{$sentinels->{servers}};
+    my $lines = $sentinels->lines . ' mode sentinel=mymaster;';
+    $conf =~ s/server +%%REDIS%%;/$lines/ or die 'demo.conf has no store';
+
+} elsif ($topology eq 'tls') {
+    require Coord::TLS;
+
+    my $tls = Coord::TLS->new($t->dir);
+    my $port = free_port();
+
+    $tls->cert('redis', san => 'IP:127.0.0.1');
+    @redis = $t->redis($tls->redis('redis', $port, 'tls-auth-clients no'));
+    my $lines = "server rediss://127.0.0.1:$port; ssl_trusted_certificate "
+        . $tls->file('ca.pem') . ';';
+    $conf =~ s/server +%%REDIS%%;/$lines/ or die 'demo.conf has no store';
+
+} elsif ($topology eq 'one') {
     @redis = $t->redis;
+
+} else {
+    die "TOPOLOGY is one, tls, sentinel or cluster\n";
 }
 
 $t->origin(default => sub {
@@ -110,6 +136,8 @@ sub interactive {
 sub once {
     check(@$_) for @lines;
 
+    lose_master() if $sentinels;
+
     # the same configuration on one node's memory
 
     (my $local = $conf) =~ s/^    coord_store .*?^    \}\n//ms
@@ -134,6 +162,30 @@ sub once {
     }
 
     print $failed ? "demo: failed\n" : "demo: ok\n";
+}
+
+
+sub decides {
+    my ($n) = @_;
+
+    return defined $n->get('/', headers => { 'X-Api-Key' => rand })
+                     ->header('RateLimit');
+}
+
+
+# the replica takes over, and both nodes follow
+
+sub lose_master {
+    $sentinels->master->stop('KILL');
+
+    my $ok = $sentinels->failed_over(20) && $t->wait_for(sub {
+        decides($n1) && decides($n2)
+    }, 5);
+
+    print "# the master is killed, its replica is promoted\n",
+          $ok ? "both nodes decide there\n\n" : "not ok\n\n";
+
+    $failed = 1 if !$ok;
 }
 
 

@@ -13,7 +13,9 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 use Coord::Events;
-use Coord::Util qw(slurp spew);
+use Coord::Sentinel;
+use Coord::TLS;
+use Coord::Util qw(free_port slurp spew);
 
 use JSON::PP;
 
@@ -126,6 +128,49 @@ for my $file (grep { slurp($_) =~ /^load_module/m }
     # stdout of a test may be something that cannot be opened
     $out = `$command 2>&1 | cat`;
     like($out, qr/test is successful/, "examples/$name") or diag($out);
+}
+
+
+# Redis with TLS, and behind sentinels
+
+{
+    my $tls = Coord::TLS->new($t->dir . '/prefix-redis_tls.conf');
+    my $port = free_port();
+
+    $tls->cert($_, san => 'DNS:redis.example.com') for qw(server client);
+
+    my $with = eval { $t->redis($tls->redis('server', $port)) };
+    my $text = slurp("$root/examples/redis_tls.conf");
+
+    $text =~ s{^load_module.*\n}{}m;
+    $text =~ s{127\.0\.0\.1:6380}{127.0.0.1:$port};
+    $text =~ s{127\.0\.0\.1:8080}{127.0.0.1:%%PORT%%}g;
+    $text =~ s{#(ssl_\w+\s+)redis-(\S+)\.(pem|key);}
+              {"$1" . $tls->file("$2.$3") . ';'}ge;
+
+    my $n = $t->node(name => 'redis_tls', conf => $text);
+
+  SKIP: {
+        skip 'redis-server without TLS', 1 unless $with;
+        $n->start;
+        ok($t->wait_for(sub { defined $n->get('/')->header('RateLimit') }, 10),
+           'redis_tls.conf: a decision');
+    }
+}
+
+{
+    my $s = Coord::Sentinel->start($t);
+    my $text = slurp("$root/examples/redis_sentinel.conf");
+
+    $text =~ s{^load_module.*\n}{}m;
+    $text =~ s{127\.0\.0\.1:8080}{127.0.0.1:%%PORT%%}g;
+    $text =~ s{127\.0\.0\.1:2638(\d)|127\.0\.0\.1:26379}
+              {'127.0.0.1:' . $s->{sentinels}[defined $1 ? $1 + 1 : 0]{port}}ge;
+
+    my $n = $t->node(name => 'redis_sentinel', conf => $text)->start;
+
+    ok($t->wait_for(sub { defined $n->get('/')->header('RateLimit') }, 10),
+       'redis_sentinel.conf: a decision');
 }
 
 

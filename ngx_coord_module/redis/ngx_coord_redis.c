@@ -153,6 +153,33 @@ ngx_coord_redis_ready(ngx_coord_redis_t *redis)
 
 
 void
+ngx_coord_redis_where(ngx_coord_redis_t *redis,
+    ngx_coord_redis_where_t *where)
+{
+    ngx_str_t               *name;
+    ngx_coord_redis_conn_t  *conn;
+
+    ngx_memzero(where, sizeof(ngx_coord_redis_where_t));
+
+    conn = redis->nodes[NGX_COORD_LANE_DECISIONS].conn;
+
+    if (conn != NULL && conn->state == NGX_COORD_CONN_READY) {
+        where->address = *conn->peer.name;
+    }
+
+    if (redis->sentinel != NULL) {
+        name = ngx_coord_redis_sentinel_asked(redis->sentinel);
+
+        if (name != NULL) {
+            where->sentinel = *name;
+        }
+
+        where->switched = redis->switched;
+    }
+}
+
+
+void
 ngx_coord_redis_push(ngx_coord_redis_t *redis)
 {
     if (redis->cluster) {

@@ -347,6 +347,16 @@ void ngx_coord_redis_push(ngx_coord_redis_t *redis);
 ngx_int_t ngx_coord_redis_topology(ngx_coord_redis_t *redis, ngx_pool_t *pool,
     ngx_coord_topology_t *topology);
 
+typedef struct {
+    ngx_str_t                  address;       /* empty: none at the moment */
+    ngx_str_t                  sentinel;      /* the one that was asked last */
+    time_t                     switched;      /* to another master; 0: never */
+} ngx_coord_redis_where_t;
+
+/* tells which server is used, and who has named it; valid in this turn */
+void ngx_coord_redis_where(ngx_coord_redis_t *redis,
+    ngx_coord_redis_where_t *where);
+
 /* 1 if the connection is ready and the breaker closed */
 ngx_uint_t ngx_coord_redis_ready(ngx_coord_redis_t *redis);
 

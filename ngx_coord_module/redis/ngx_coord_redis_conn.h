@@ -597,8 +597,8 @@ void ngx_coord_redis_sentinel_find(ngx_coord_redis_conn_t *conn);
 /* the server that was named is no master: another sentinel is asked next */
 void ngx_coord_redis_sentinel_distrust(ngx_coord_redis_conn_t *conn);
 
-/* the master, as far as is known; or NULL */
-ngx_coord_endpoint_t *ngx_coord_redis_sentinel_endpoint(
+/* the address of the sentinel that was asked last; NULL: none was */
+ngx_str_t *ngx_coord_redis_sentinel_asked(
     ngx_coord_redis_sentinel_t *sentinel);
 /* ngx_coord_redis_track.c */
 

@@ -55,11 +55,14 @@ struct ngx_coord_redis_sentinel_s {
     unsigned                   asking:1;
     unsigned                   asked:1;       /* and the question is sent */
     unsigned                   refused:1;     /* this one was no use */
+    unsigned                   again:1;       /* a switch was told meanwhile */
 };
 
 
 static ngx_coord_endpoint_t *ngx_coord_redis_sentinel_at(
     ngx_coord_redis_sentinel_t *sentinel, ngx_uint_t n);
+static void ngx_coord_redis_sentinel_turn(
+    ngx_coord_redis_sentinel_t *sentinel);
 static void ngx_coord_redis_sentinel_question(
     ngx_coord_redis_sentinel_t *sentinel);
 static void ngx_coord_redis_sentinel_send(
@@ -86,7 +89,6 @@ static void ngx_coord_redis_ask_closed(ngx_coord_redis_conn_t *conn,
 
 static void ngx_coord_redis_hear_ready(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value, ngx_coord_nsec_t start);
-static ngx_uint_t ngx_coord_redis_hear_expect(ngx_coord_redis_conn_t *conn);
 static ngx_coord_fail_e ngx_coord_redis_hear_reply(
     ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
 static ngx_uint_t ngx_coord_redis_hear_is_ours(
@@ -105,7 +107,7 @@ static const ngx_coord_conn_actions_t  ngx_coord_redis_ask_actions = {
 
 static const ngx_coord_conn_actions_t  ngx_coord_redis_hear_actions = {
     ngx_coord_redis_hear_ready,
-    ngx_coord_redis_hear_expect,
+    ngx_coord_redis_ask_expect,
     ngx_coord_redis_hear_reply,
     ngx_coord_redis_hear_closed
 };
@@ -142,7 +144,8 @@ ngx_coord_redis_sentinel_create(ngx_coord_redis_t *redis)
                         &ngx_coord_redis_ask_actions, sentinel);
 
     sentinel->hear = ngx_coord_redis_conn_create(redis,
-                         ngx_coord_redis_sentinel_at(sentinel, 0),
+                         ngx_coord_redis_sentinel_at(sentinel,
+                                                     sentinel->heard),
                          &ngx_coord_redis_hear_actions, sentinel);
 
     if (sentinel->ask == NULL || sentinel->hear == NULL) {
@@ -246,6 +249,32 @@ ngx_coord_redis_sentinel_distrust(ngx_coord_redis_conn_t *conn)
 }
 
 
+/* who tells of a switch is asked: others may not know of it yet */
+
+static void
+ngx_coord_redis_sentinel_turn(ngx_coord_redis_sentinel_t *sentinel)
+{
+    ngx_coord_redis_conn_t  *ask;
+
+    if (sentinel->asking) {
+        sentinel->again = 1;
+        return;
+    }
+
+    ask = sentinel->ask;
+
+    if (ask->state == NGX_COORD_CONN_READY
+        && ask->endpoint != sentinel->hear->endpoint)
+    {
+        ngx_coord_redis_conn_close(ask, NGX_COORD_FAIL_UNAVAILABLE);
+    }
+
+    sentinel->current = sentinel->heard;
+
+    ngx_coord_redis_sentinel_question(sentinel);
+}
+
+
 /* begins a round */
 
 static void
@@ -259,7 +288,7 @@ ngx_coord_redis_sentinel_question(ngx_coord_redis_sentinel_t *sentinel)
 }
 
 
-/* asks one sentinel: the question is the end of the handshake, too */
+/* asks one: the question is the end of the handshake, too */
 
 static void
 ngx_coord_redis_sentinel_send(ngx_coord_redis_sentinel_t *sentinel)
@@ -284,8 +313,6 @@ ngx_coord_redis_sentinel_send(ngx_coord_redis_sentinel_t *sentinel)
     p = ngx_coord_redis_conn_room(ask,
                               ngx_coord_redis_question_size(ask), &failure);
 
-    /* without memory the answer is overdue */
-
     if (p != NULL) {
         sentinel->asked = 1;
         ngx_coord_redis_conn_queue(ask, ngx_coord_redis_question(ask, p));
@@ -298,6 +325,12 @@ ngx_coord_redis_sentinel_overdue(ngx_event_t *ev)
 {
     ngx_coord_redis_sentinel_t  *sentinel = ngx_coord_timer_data(ev);
 
+    if (!sentinel->asking) {
+
+        ngx_coord_redis_sentinel_turn(sentinel);
+        return;
+    }
+
     if (!sentinel->refused) {
         ngx_coord_redis_conn_log(sentinel->ask, NGX_COORD_FAIL_TIMEOUT,
                                  NGX_ETIMEDOUT, "a sentinel does not answer",
@@ -307,8 +340,6 @@ ngx_coord_redis_sentinel_overdue(ngx_event_t *ev)
     ngx_coord_redis_conn_close(sentinel->ask, NGX_COORD_FAIL_TIMEOUT);
 }
 
-
-/* this one was no use */
 
 static void
 ngx_coord_redis_sentinel_next(ngx_coord_redis_sentinel_t *sentinel)
@@ -343,8 +374,6 @@ ngx_coord_redis_sentinel_next(ngx_coord_redis_sentinel_t *sentinel)
 }
 
 
-/* the end of a round */
-
 static void
 ngx_coord_redis_sentinel_done(ngx_coord_redis_sentinel_t *sentinel,
     ngx_int_t rc)
@@ -374,10 +403,13 @@ ngx_coord_redis_sentinel_done(ngx_coord_redis_sentinel_t *sentinel,
         ngx_coord_redis_conn_found(conn, rc == NGX_OK
                                          ? &sentinel->master->endpoint : NULL);
     }
+
+    if (sentinel->again) {
+        sentinel->again = 0;
+        ngx_coord_timer_start(&sentinel->timer, 1);
+    }
 }
 
-
-/* NGX_DECLINED: it is no address */
 
 static ngx_int_t
 ngx_coord_redis_sentinel_learn(ngx_coord_redis_sentinel_t *sentinel,
@@ -525,10 +557,10 @@ ngx_coord_redis_sentinel_switch(ngx_coord_redis_sentinel_t *sentinel,
 }
 
 
-ngx_coord_endpoint_t *
-ngx_coord_redis_sentinel_endpoint(ngx_coord_redis_sentinel_t *sentinel)
+ngx_str_t *
+ngx_coord_redis_sentinel_asked(ngx_coord_redis_sentinel_t *sentinel)
 {
-    return sentinel->master ? &sentinel->master->endpoint : NULL;
+    return sentinel->ask->peer.name;
 }
 
 
@@ -547,8 +579,6 @@ ngx_coord_redis_ask_ready(ngx_coord_redis_conn_t *conn,
         return;
     }
 
-    /* the connection cannot be closed here */
-
     sentinel->unknown++;
     sentinel->refused = 1;
     ngx_coord_timer_start(&sentinel->timer, 1);
@@ -560,7 +590,9 @@ ngx_coord_redis_ask_expect(ngx_coord_redis_conn_t *conn)
 {
     ngx_coord_redis_sentinel_t  *sentinel = conn->data;
 
-    return sentinel->asked ? 1 : 0;
+    /* what is heard comes unasked */
+
+    return conn == sentinel->hear || sentinel->asked;
 }
 
 
@@ -614,13 +646,6 @@ ngx_coord_redis_hear_ready(ngx_coord_redis_conn_t *conn,
 }
 
 
-static ngx_uint_t
-ngx_coord_redis_hear_expect(ngx_coord_redis_conn_t *conn)
-{
-    return 1;
-}
-
-
 static ngx_coord_fail_e
 ngx_coord_redis_hear_reply(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value)
@@ -634,8 +659,8 @@ ngx_coord_redis_hear_reply(ngx_coord_redis_conn_t *conn,
         return ngx_coord_redis_failure(value);
     }
 
-    if (!sentinel->asking && ngx_coord_redis_hear_is_ours(sentinel, value)) {
-        ngx_coord_redis_sentinel_question(sentinel);
+    if (ngx_coord_redis_hear_is_ours(sentinel, value)) {
+        ngx_coord_redis_sentinel_turn(sentinel);
     }
 
     return NGX_COORD_FAIL_NONE;

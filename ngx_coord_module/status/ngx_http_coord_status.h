@@ -5,6 +5,7 @@
  * The status page: one look at the metrics in three forms.
  *
  *   ngx_http_coord_status.c        directives, which form, health
+ *   ngx_http_coord_status_replication.c  servers, replicas, sentinels
  *   ngx_http_coord_status_view.c   what there is to show
  *   ngx_http_coord_status_*.c      the forms
  */
@@ -119,6 +120,12 @@ ngx_int_t ngx_http_coord_status_html(ngx_http_coord_status_t *st,
 ngx_int_t ngx_http_coord_status_fleet_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
 ngx_int_t ngx_http_coord_status_fleet_html(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out);
+
+/* ngx_http_coord_status_replication.c: of the server of a store */
+void ngx_http_coord_status_json_replication(ngx_coord_store_info_t *info,
+    ngx_http_coord_out_t *out);
+void ngx_http_coord_status_html_replication(ngx_coord_store_info_t *info,
     ngx_http_coord_out_t *out);
 
 /* the members of one store, also for coord_health */

@@ -307,6 +307,8 @@ ngx_http_coord_status_html_server(ngx_http_coord_status_store_t *s,
     ngx_http_coord_out_html(out, &text);
     ngx_http_coord_out_text(out, "</dd>");
 
+    ngx_http_coord_status_html_replication(info, out);
+
     mib = info->used_memory * 10 / 1048576;
 
     ngx_http_coord_status_html_row(out, "memory",

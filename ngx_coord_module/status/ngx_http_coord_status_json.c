@@ -413,6 +413,8 @@ ngx_http_coord_status_json_server(ngx_http_coord_status_store_t *s,
     text.len = info->role.len;
     ngx_http_coord_json_string(out, "role", &text);
 
+    ngx_http_coord_status_json_replication(info, out);
+
     ngx_http_coord_json_seconds(out, "rtt_seconds", info->rtt_usec);
     ngx_http_coord_json_number(out, "used_memory", info->used_memory);
     ngx_http_coord_json_number(out, "max_memory", info->max_memory);

@@ -52,6 +52,16 @@ static void ngx_coord_probe_handler(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
 static void ngx_coord_probe_failed(ngx_coord_probe_t *probe,
     ngx_coord_fail_e failure);
+static void ngx_coord_probe_replica(ngx_coord_store_info_t *info,
+    u_char *line, size_t len);
+static ngx_int_t ngx_coord_probe_part(u_char *line, size_t len,
+    const char *name, ngx_str_t *value);
+static void ngx_coord_probe_topology(ngx_coord_probe_t *probe,
+    ngx_coord_store_info_t *info);
+static void ngx_coord_probe_address(ngx_coord_info_addr_t *addr,
+    ngx_str_t *text);
+static void ngx_coord_probe_policy(ngx_coord_probe_t *probe,
+    ngx_coord_store_info_t *info);
 static void ngx_coord_probe_publish(ngx_coord_store_counts_t *counts,
     ngx_coord_store_info_t *info);
 static void ngx_coord_probe_parse(ngx_coord_store_info_t *info,
@@ -68,6 +78,8 @@ static void ngx_coord_probe_value(ngx_coord_store_info_t *info,
 static const ngx_coord_probe_field_t  ngx_coord_probe_fields[] = {
     { ngx_string("redis_version"), ngx_coord_info(version), 1 },
     { ngx_string("role"), ngx_coord_info(role), 1 },
+    { ngx_string("maxmemory_policy"), ngx_coord_info(policy), 1 },
+    { ngx_string("master_repl_offset"), ngx_coord_info(offset), 0 },
     { ngx_string("used_memory"), ngx_coord_info(used_memory), 0 },
     { ngx_string("maxmemory"), ngx_coord_info(max_memory), 0 },
     { ngx_string("connected_clients"), ngx_coord_info(clients), 0 },
@@ -262,6 +274,8 @@ ngx_coord_probe_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     ngx_memzero(&info, sizeof(ngx_coord_store_info_t));
 
     ngx_coord_probe_parse(&info, &text);
+    ngx_coord_probe_topology(probe, &info);
+    ngx_coord_probe_policy(probe, &info);
 
     info.rtt_usec = (ngx_coord_monotonic() - call->start)
                     / NGX_COORD_NSEC_PER_USEC;
@@ -296,6 +310,159 @@ ngx_coord_probe_failed(ngx_coord_probe_t *probe, ngx_coord_fail_e failure)
     info.failed = ngx_current_msec;
 
     ngx_coord_probe_publish(probe->store->counts, &info);
+}
+
+
+/* "slave0:ip=127.0.0.1,port=6380,state=online,offset=42,lag=1" */
+
+static void
+ngx_coord_probe_replica(ngx_coord_store_info_t *info, u_char *line,
+    size_t len)
+{
+    u_char                    *last;
+    off_t                      n;
+    ngx_str_t                  ip, port, state, value;
+    ngx_coord_info_replica_t  *replica;
+
+    if (info->nreplicas == NGX_COORD_INFO_REPLICAS) {
+        return;
+    }
+
+    if (ngx_coord_probe_part(line, len, "ip=", &ip) != NGX_OK
+        || ngx_coord_probe_part(line, len, "port=", &port) != NGX_OK
+        || ngx_coord_probe_part(line, len, "state=", &state) != NGX_OK)
+    {
+        return;
+    }
+
+    replica = &info->replicas[info->nreplicas++];
+
+    last = ngx_snprintf(replica->address.data, NGX_COORD_INFO_ADDR, "%V:%V",
+                        &ip, &port);
+    replica->address.len = last - replica->address.data;
+    replica->online = (state.len == 6
+                       && ngx_memcmp(state.data, "online", 6) == 0);
+
+    if (ngx_coord_probe_part(line, len, "lag=", &value) == NGX_OK) {
+        n = ngx_atoof(value.data, value.len);
+        replica->lag = n > 0 ? n : 0;
+    }
+
+    if (ngx_coord_probe_part(line, len, "offset=", &value) == NGX_OK) {
+        n = ngx_atoof(value.data, value.len);
+        replica->behind = n > 0 ? n : 0;
+    }
+}
+
+
+/* the value behind name in a list with commas */
+
+static ngx_int_t
+ngx_coord_probe_part(u_char *line, size_t len, const char *name,
+    ngx_str_t *value)
+{
+    u_char  *p, *last;
+    size_t   n;
+
+    n = ngx_strlen(name);
+    last = line + len;
+
+    for (p = line; (size_t) (last - p) > n; p++) {
+
+        if (p != line && p[-1] != ',' && p[-1] != ':') {
+            continue;
+        }
+
+        if (ngx_memcmp(p, name, n) == 0) {
+            value->data = p + n;
+            p = ngx_strlchr(value->data, last, ',');
+            value->len = (p ? p : last) - value->data;
+
+            return NGX_OK;
+        }
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/* what is not in INFO: who was asked, and how it was found */
+
+static void
+ngx_coord_probe_topology(ngx_coord_probe_t *probe,
+    ngx_coord_store_info_t *info)
+{
+    ngx_uint_t                i;
+    ngx_coord_redis_conf_t   *conf;
+    ngx_coord_redis_where_t   where;
+
+    conf = ngx_coord_store_conf(probe->store);
+
+    ngx_coord_redis_where(ngx_coord_store_redis(probe->store)->client, &where);
+
+    ngx_coord_probe_address(&info->address, &where.address);
+
+    for (i = 0; i < info->nreplicas; i++) {
+        info->replicas[i].behind = info->offset > info->replicas[i].behind
+                                   ? info->offset - info->replicas[i].behind
+                                   : 0;
+    }
+
+    if (conf->mode == NGX_COORD_MODE_SENTINEL) {
+        ngx_coord_probe_address(&info->master, &conf->master);
+        info->sentinels = conf->servers->nelts;
+        info->switched = where.switched;
+
+        ngx_coord_probe_address(&info->sentinel, &where.sentinel);
+    }
+
+    /* another worker may have seen it */
+
+    info->switched = ngx_max(info->switched,
+                             probe->store->counts->info.switched);
+}
+
+
+static void
+ngx_coord_probe_address(ngx_coord_info_addr_t *addr, ngx_str_t *text)
+{
+    addr->len = ngx_min(text->len, NGX_COORD_INFO_ADDR);
+
+    ngx_memcpy(addr->data, text->data, addr->len);
+}
+
+
+/* a server that drops what it has promised to keep is told of once */
+
+static void
+ngx_coord_probe_policy(ngx_coord_probe_t *probe, ngx_coord_store_info_t *info)
+{
+    u_char                 buf[NGX_COORD_LOG_TEXT];
+    ngx_str_t              text;
+    ngx_coord_info_str_t  *last;
+
+    text.data = info->policy.data;
+    text.len = info->policy.len;
+    last = &probe->store->counts->info.policy;
+
+    if (text.len == 0
+        || (text.len == last->len
+            && ngx_memcmp(text.data, last->data, text.len) == 0)
+        || (text.len == sizeof("noeviction") - 1
+            && ngx_memcmp(text.data, "noeviction", text.len) == 0)
+        || (text.len == sizeof("volatile-ttl") - 1
+            && ngx_memcmp(text.data, "volatile-ttl", text.len) == 0))
+    {
+        return;
+    }
+
+    text = ngx_coord_log_text(buf, &text);
+
+    ngx_log_error(NGX_LOG_WARN, probe->store->cycle->log, 0,
+                  "coord store \"%V\": the server has \"maxmemory-policy "
+                  "%V\", under which limits, leases and sessions may be "
+                  "evicted, \"noeviction\" or \"volatile-ttl\" is advised",
+                  &probe->store->name, &text);
 }
 
 
@@ -346,6 +513,13 @@ static void
 ngx_coord_probe_line(ngx_coord_store_info_t *info, u_char *line, size_t len)
 {
     const ngx_coord_probe_field_t  *field;
+
+    if (len > 6 && ngx_memcmp(line, "slave", 5) == 0
+        && line[5] >= '0' && line[5] <= '9')
+    {
+        ngx_coord_probe_replica(info, line, len);
+        return;
+    }
 
     for (field = ngx_coord_probe_fields; field->name.len; field++) {
         if (len > field->name.len

@@ -17,7 +17,9 @@
 #include "ngx_coord_metrics.h"
 
 
-#define NGX_COORD_INFO_STR  32
+#define NGX_COORD_INFO_STR       32
+#define NGX_COORD_INFO_ADDR      64
+#define NGX_COORD_INFO_REPLICAS  8
 
 
 typedef struct {
@@ -26,10 +28,34 @@ typedef struct {
 } ngx_coord_info_str_t;
 
 
+typedef struct {
+    size_t                     len;
+    u_char                     data[NGX_COORD_INFO_ADDR];
+} ngx_coord_info_addr_t;
+
+
+/* a replica, as its master sees it */
+typedef struct {
+    ngx_coord_info_addr_t      address;
+    ngx_uint_t                 online;       /* or still being filled */
+    uint64_t                   lag;          /* seconds since it was heard */
+    uint64_t                   behind;       /* bytes */
+} ngx_coord_info_replica_t;
+
+
 /* what a Redis server last said of itself */
 typedef struct {
     ngx_coord_info_str_t       version;
     ngx_coord_info_str_t       role;
+    ngx_coord_info_str_t       policy;       /* maxmemory-policy */
+    ngx_coord_info_addr_t      address;      /* of the connection */
+    uint64_t                   offset;       /* of its replication stream */
+    ngx_uint_t                 nreplicas;
+    ngx_coord_info_replica_t   replicas[NGX_COORD_INFO_REPLICAS];
+    ngx_coord_info_addr_t      master;       /* as sentinels call it, or "" */
+    ngx_uint_t                 sentinels;    /* of the configuration */
+    ngx_coord_info_addr_t      sentinel;     /* who was asked last */
+    time_t                     switched;     /* to another master; 0: never */
     uint64_t                   used_memory;
     uint64_t                   max_memory;
     uint64_t                   clients;

@@ -1,0 +1,107 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# A server that answers, but not as it should: full, busy, without room for
+# clients, frozen.  Requests go by on_failure, the log has the server's words,
+# and all is well again by itself.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Time::HiRes qw(sleep time);
+
+my $t = Coord->new;
+my $redis = $t->redis('maxmemory-policy allkeys-lru', 'lua-time-limit 5');
+my $admin = $redis->connect;
+
+my $n = $t->node(name => 'n', http => <<'EOF')->start;
+    coord_store main { server %%REDIS%%; timeout 100ms;
+                       breaker failures=5 cooldown=200ms; }
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { coord_limit_req zone=one; empty_gif; }
+        location /closed { coord_limit_req zone=one on_failure=closed;
+                           empty_gif; }
+        location /status { coord_status; }
+    }
+EOF
+
+sub decides { return defined $n->get('/?k=' . rand)->header('RateLimit') }
+
+sub counted {
+    my ($result) = @_;
+
+    my ($count) = $n->get('/status?format=prometheus')->body
+        =~ /^coord_store_operations_total\{[^}]*result="$result"[^}]*\} (\d+)/m;
+
+    return $count || 0;
+}
+
+sub trouble {
+    my ($name, $words, $class, $begin, $end) = @_;
+
+    my $before = counted($class);
+
+    $begin->();
+    ok($t->wait_for(sub { !decides() }, 5), "$name: by on_failure");
+    my $began = time;
+    my $status = $n->get('/closed?k=' . rand)->status;
+    is($status, 503, "$name: closed");
+    ok($n->wait_log(qr/\[error\][^\n]*coord redis: [^\n]*$words/, 5),
+       "$name: the words of the server");
+
+    for (1 .. 100) {
+        last if time - $began > 1.5;
+        $n->get('/?k=' . rand);
+        sleep 0.01;
+    }
+
+    my $lines = () = $n->log =~ /coord redis: [^\n]*$words/g;
+    cmp_ok($lines, '<=', 3 + (time - $began), "$name: once a second");
+    cmp_ok(counted($class), '>', $before, "$name: counted");
+
+    $end->();
+    ok($t->wait_for(\&decides, 10), "$name: recovered");
+}
+
+ok($t->wait_for(\&decides, 5), 'all is well');
+
+
+# a policy that forgets
+
+ok($n->wait_log(qr/\[warn\].*coord store "main".*maxmemory-policy allkeys-lru/,
+                5), 'maxmemory-policy is told');
+sleep 2.2;
+is(scalar(() = $n->log =~ /maxmemory-policy/g), 1, 'once');
+$admin->command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction');
+
+
+trouble('full', qr/OOM command not allowed/, 'unavailable',
+        sub { $admin->command('CONFIG', 'SET', 'maxmemory', '1') },
+        sub { $admin->command('CONFIG', 'SET', 'maxmemory', '0') });
+
+my $lua = $redis->connect;
+
+trouble('busy', qr/BUSY/, 'unavailable',
+        sub { $lua->send([ 'EVAL', 'while true do end', '0' ]) },
+        sub { $t->wait_for(sub {
+                  $admin->command('SCRIPT', 'KILL') eq 'OK' }, 5) });
+
+trouble('clients', qr/max number of clients/, 'connect',
+        sub { $admin->command('CONFIG', 'SET', 'maxclients', '2');
+              $admin->command('CLIENT', 'KILL', 'SKIPME', 'yes', 'TYPE',
+                              'normal');
+              push @{$t->{held}}, $redis->connect for 1 .. 2; },
+        sub { $admin->command('CONFIG', 'SET', 'maxclients', '1000') });
+
+trouble('frozen', qr/no reply in time/, 'timeout',
+        sub { kill 'STOP', $redis->{pid} },
+        sub { kill 'CONT', $redis->{pid} });
+
+done_testing();
