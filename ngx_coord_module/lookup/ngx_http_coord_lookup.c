@@ -99,27 +99,20 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
     state = ngx_http_coord_lookup_collecting(ctx);
     missing = state ? state->missing : 0;
 
-    v->no_cacheable = 0;
+    /* too early, or its key is yet to be known: not for the whole request */
+
+    v->no_cacheable = 1;
 
     if (ngx_http_complex_value(r, lookup->key, &item.key) != NGX_OK) {
         return NGX_ERROR;
     }
 
     if (state && state->missing != missing) {
-
-        /* its key is yet to be known */
-
-        v->no_cacheable = 1;
         v->not_found = 1;
         return NGX_OK;
     }
 
     if (item.key.len == 0) {
-
-        /* the body, say, is yet to be read */
-
-        v->no_cacheable = 1;
-
         return ngx_http_coord_lookup_default(r, v, lookup);
     }
 
@@ -146,7 +139,6 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
         }
 
         if (rc == NGX_AGAIN && state) {
-            v->no_cacheable = 1;
             v->not_found = 1;
 
             return ngx_http_coord_lookup_miss(r, state, &item, lookup);
@@ -156,8 +148,6 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
             ngx_http_coord_lookup_count(lookup, answer.state, 1);
         }
     }
-
-    /* too early to be asked for: another time it may be there */
 
     v->no_cacheable = (rc == NGX_AGAIN);
 
