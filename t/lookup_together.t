@@ -30,9 +30,17 @@ my $a = $t->node(name => 'a', workers => 1, http => <<'EOF')->start;
     coord_limit_conn_zone $tenant zone=cc:1m;
     coord_lock_zone lock:$tenant zone=lk:1m;
     coord_session_zone $arg_u zone=ss:1m;
+    coord_session_zone $coord_session_id zone=id:1m;
 
     server {
         listen 127.0.0.1:%%PORT%%;
+
+        location = /cookie {
+            coord_limit_req zone=rl;
+            coord_session_cookie sid;
+            coord_session zone=id;
+            empty_gif;
+        }
 
         location = /all {
             coord_limit_req zone=rl;
@@ -54,6 +62,11 @@ $r->command('SET', 'tenant:ann', 'acme');
 $r->command('SET', 'conns:acme', 5);
 $r->command('SET', 'rate:acme', '1000r/s');
 $r->command('SET', 'device:ann', 'phone');
+
+$r->command('SET', 'tenant:bob', 'other');
+my @cookies = @{ $a->get('/cookie?u=bob')->{headers}{'set-cookie'} || [] };
+is(scalar(@cookies), 1, 'a session is named once')
+    or diag(join ' ', @cookies);
 
 my $res = $a->post('/all?u=ann', 'body',
                    headers => { 'Idempotency-Key' => 'k1' });

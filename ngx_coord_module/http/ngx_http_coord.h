@@ -134,7 +134,6 @@ typedef struct {
 typedef struct {
     ngx_uint_t                 decided;
     ngx_uint_t                 nreports;
-    ngx_uint_t                 nfields;
     time_t                     retry_after;
 } ngx_http_coord_mark_t;
 

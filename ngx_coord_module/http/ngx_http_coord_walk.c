@@ -288,7 +288,6 @@ ngx_http_coord_open(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
     ctx->mark.decided = ctx->decided[ctx->stage];
     ctx->mark.nreports = ctx->reports ? ctx->reports->nelts : 0;
-    ctx->mark.nfields = ctx->fields ? ctx->fields->nelts : 0;
     ctx->mark.retry_after = ctx->retry_after;
 
     return mcf->supply->open(r, ctx);
@@ -312,15 +311,13 @@ ngx_http_coord_fetch(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     ctx->missing = 0;
     ctx->respond = NULL;
 
+    /* ctx->fields stay: an id that was issued is not issued again */
+
     ctx->decided[ctx->stage] = ctx->mark.decided;
     ctx->retry_after = ctx->mark.retry_after;
 
     if (ctx->reports) {
         ctx->reports->nelts = ctx->mark.nreports;
-    }
-
-    if (ctx->fields) {
-        ctx->fields->nelts = ctx->mark.nfields;
     }
 
     return mcf->supply->fetch(r, ctx);
