@@ -90,6 +90,13 @@ ngx_coord_batch_done(ngx_coord_batch_t *batch)
 }
 
 
+void
+ngx_coord_op_undo(ngx_coord_op_t *op)
+{
+    /* nothing is prefetched */
+}
+
+
 ngx_int_t
 ngx_coord_id(u_char *id)
 {

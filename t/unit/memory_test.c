@@ -16,6 +16,7 @@
 #include "ngx_coord_store.h"
 #include "ngx_coord_rate.h"
 #include "ngx_coord_table.h"
+#include "ngx_coord_wake.h"
 
 
 #define KEYS    12
@@ -48,6 +49,13 @@ static ngx_coord_store_t  memory = {
 };
 
 static ngx_coord_store_t  redis;
+
+
+void
+ngx_coord_wake(ngx_coord_zone_t *z, u_char *key, size_t len)
+{
+    /* nobody waits */
+}
 
 
 ngx_int_t
