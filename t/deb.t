@@ -67,13 +67,16 @@ my $headers = `readelf -lWd $module 2>&1`;
 like($headers, qr/GNU_RELRO/, 'hardened: relro');
 like($headers, qr/BIND_NOW|\bNOW\b/, 'hardened: bindnow');
 
-my $a = $t->node(name => 'packaged', plain => 1, main => "load_module $module;",
-                 http => <<'EOF')->start;
+my $a = $t->node(name => 'packaged', conf => "load_module $module;\n"
+                                           . <<'EOF')->start;
+events { }
+http {
     coord_limit_req_zone $arg_k zone=one:1m rate=1r/m;
     server {
         listen 127.0.0.1:%%PORT%%;
         location / { coord_limit_req zone=one; empty_gif; }
     }
+}
 EOF
 
 is($a->get('/?k=1')->status, 200, 'its module admits');
