@@ -124,7 +124,13 @@ is($sent, 200, 'the quick one has all of 20 MB');
 is(metric('coord_events_cut_total'), 1, 'the slow one is cut off');
 ok($a->wait_log(qr/a client of coord_subscribe is too slow/), 'and told');
 is(listeners('slow'), 1, 'it is gone');
-cmp_ok(rss($worker) - $rss, '<', 12_000, 'nothing was kept for it');
+
+SKIP: {
+    skip 'what is freed stays in the quarantine of ASan', 1
+        if $ENV{TEST_SANITIZE};
+
+    cmp_ok(rss($worker) - $rss, '<', 12_000, 'nothing was kept for it');
+}
 
 # --- the end of a worker ---
 
