@@ -112,9 +112,9 @@ for my $s (qw(redis memory)) {
 
     # one holds, one waits
 
-    my $held = $origin->connections;
+    my $held = () = $origin->requests('/hold');
     my @hold = map { open_request("/$s/hold?k=$_") } 1 .. 4;
-    ok($t->wait_for(sub { $origin->connections == $held + 4 }, 10),
+    ok($t->wait_for(sub { (() = $origin->requests('/hold')) == $held + 4 }, 10),
        'places and locks are held');
 
     my @wait = map { open_request("/$s/conn?k=$_"),

@@ -37,7 +37,10 @@ for my $n (0, 10, 20, 30, 40) {
     } qw(plain loaded used);
 
     is($said{loaded}, $said{plain}, "$n map variables: no new warning");
-    is($said{used}, $said{plain}, "$n map variables: nor when it is used");
+
+    # the hash grows when it is used: there may be one warning less
+    ok($said{used} eq '' || $said{used} eq $said{plain},
+       "$n map variables: nor when it is used") or diag($said{used});
 }
 
 my $n = $t->node(name => 'n', http => <<'EOF')->start;

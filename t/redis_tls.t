@@ -16,6 +16,7 @@ use Coord::TLS;
 use Coord::Util qw(free_port slurp spew);
 use IO::Socket::INET;
 
+my $debug = ($ENV{TEST_LOG_LEVEL} // '') eq 'debug';
 my $t = Coord->new;
 my $tls = Coord::TLS->new($t->dir);
 my $o = $t->origin(default => { body => 'x' x 400_000 });
@@ -175,13 +176,16 @@ for my $name (sort keys %refused) {
 
     ok($n->wait_log($line, 10), "$name: a line");
     my ($said) = grep { /$line/ } $n->log_lines(qr/coord redis/);
+
+    # at the debug level nginx tells it, in lines of its own
     like($said, qr/coord redis: [^\n]*$refused{$name}|$refused{$name}/,
-         "$name: says why");
+         "$name: says why") if !$debug;
     is($n->get("/$name?k=1")->status, 503, "$name: on_failure");
 }
 
 is(scalar(() = $n->log =~ /^(?![^\n]*coord redis)[^\n]*SSL_/mg), 0,
-   'nginx logs none of its own beside it');
+   'nginx logs none of its own beside it') if !$debug;
+$n->allow(qr/SSL_\w+\(\) failed/) if $debug;
 
 
 # nothing was said to the wrong ones
