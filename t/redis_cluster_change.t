@@ -178,6 +178,11 @@ my $found = 0;
 ok($t->wait_for(sub {
     my @responses = $t->parallel([ map { ($_->req("/strict?k=$key")) x 12 }
                                        $a, $b ]);
+
+    # who takes connections that come one by one is not always among those
+
+    push @responses, map { $_->get("/strict?k=$key") } ($a, $b) x 6;
+
     $found = (grep { $_->status == 503 } @responses) ? 0 : $found + 1;
 
     return $found == 3;
