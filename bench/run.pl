@@ -126,7 +126,7 @@ my @rows = (
     { name => 'coord_limit_req, memory', base => 2,
       http => "$coord rate=1000000r/s;" . server("coord_limit_req $plenty") },
 
-    { name => 'coord_limit_req, Redis', base => 2, reach => 0.5,
+    { name => 'coord_limit_req, Redis', base => 2, reach => 0.65,
       redis => $redis,
       http => 'coord_store main { server %%REDIS%%; timeout 1s;'
               . ' key_prefix passing:; }'
@@ -172,7 +172,7 @@ my @rows = (
               . server('coord_limit_conn c 1000;') },
 
     { name => 'coord_limit_conn, Redis', base => 'stock limit_conn',
-      reach => 0.4, redis => $redis,
+      reach => 0.5, redis => $redis,
       http => 'coord_store main { server %%REDIS%%; timeout 1s;'
               . ' key_prefix conn:; }'
               . 'coord_limit_conn_zone $binary_remote_addr zone=c:1m;'
@@ -193,7 +193,7 @@ my @rows = (
                     'coord_session_zone $remote_port zone=s:1m;') },
 
     { name => 'session, sticky, Redis', base => 'plain proxy_pass',
-      reach => 0.7, redis => $redis,
+      reach => 0.75, redis => $redis,
       http => proxy('coord_session zone=s learn=$upstream_addr;',
                     'coord_sticky $coord_session_value;',
                     'coord_store main { server %%REDIS%%; timeout 1s;'
@@ -208,7 +208,7 @@ my @rows = (
       http => stored('', $replay) },
 
     { name => 'replay, 1 KiB, Redis', base => 'proxy_cache HIT, 1 KiB',
-      reach => 0.7, redis => $redis,
+      reach => 1.0, redis => $redis,
       http => stored('coord_store main { server %%REDIS%%; timeout 1s;'
                      . ' key_prefix replay:; }', $replay) },
 );
