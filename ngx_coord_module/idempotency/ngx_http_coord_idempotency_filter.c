@@ -408,7 +408,8 @@ ngx_http_coord_idempotency_grpc_status(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
-    return (NGX_HTTP_COORD_GRPC_KEPT & (1 << status)) ? NGX_OK : NGX_DECLINED;
+    return (NGX_HTTP_COORD_GRPC_KEPT & ((uint32_t) 1 << status))
+           ? NGX_OK : NGX_DECLINED;
 }
 
 
