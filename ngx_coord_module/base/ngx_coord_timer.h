@@ -59,6 +59,12 @@ ngx_coord_timer_init(ngx_coord_timer_t *timer, ngx_event_handler_pt handler,
 static ngx_inline void
 ngx_coord_timer_start(ngx_coord_timer_t *timer, ngx_msec_t delay)
 {
+    /* ngx_add_timer() leaves one that is to fire about then where it is */
+
+    if (timer->event.timer_set) {
+        ngx_del_timer(&timer->event);
+    }
+
     ngx_add_timer(&timer->event, delay);
 }
 
