@@ -207,6 +207,7 @@ problem('GET', $_, 404) for '/api/', '/api/limits', '/api/limits/',
 problem('GET', '/api/limits/leaky/' . 'x' x 5000, 414);
 problem('GET', '/api/limits/var/x', 400);
 problem('GET', '/api/limits/leaky/x?rate=fast', 400);
+problem('GET', "/api/limits/$_/x?rate=0r/s", 400) for qw(leaky fixed sliding log);
 problem('GET', '/api/limits/leaky/x?burst=-1', 400);
 is($n->get('/api/limits/var/x?rate=5r/s')->status, 200, 'with a rate');
 is($n->request('DELETE', '/api/limits/var/x')->status, 200,

@@ -105,7 +105,9 @@ ngx_http_coord_limit_req_api_quota(ngx_http_coord_api_t *api,
 
     if (ngx_http_arg(r, (u_char *) "rate", 4, &value) == NGX_OK) {
 
-        if (ngx_coord_parse_rate(&value, quota) != NGX_OK) {
+        if (ngx_coord_parse_rate(&value, quota) != NGX_OK
+            || quota->count == 0)
+        {
             api->detail = "The argument rate is invalid.";
             return NGX_HTTP_BAD_REQUEST;
         }
