@@ -40,6 +40,10 @@ sub conf {
                              algorithm=fixed_window;
         coord_limit_conn_zone \$login zone=conn:1m;
 
+        coord_lookup \$plan plan:\$login default=1r/h;
+        coord_limit_req_zone \$login zone=plan:1m rate=\$plan
+                             algorithm=fixed_window;
+
         add_header X-Status \$coord_limit_req_status:\$coord_idempotency_status
                    always;
         client_body_buffer_size 1k;
@@ -64,6 +68,10 @@ sub conf {
             }
             location /charge {
                 coord_limit_req zone=price cost=\$price charge=after after_body;
+                proxy_pass http://%%ORIGIN%%;
+            }
+            location /plan {
+                coord_limit_req zone=plan after_body;
                 proxy_pass http://%%ORIGIN%%;
             }
             location /unbuffered {
@@ -115,6 +123,10 @@ sub chunked {
     return $r;
 }
 
+
+my $admin = $redis->connect(die => 1);
+
+$admin->command('SET', "plan:${_}redis", '2r/h') for qw(gold large);
 
 for my $store (sort keys %node) {
     my ($one, $two) = @{$node{$store}}[0, -1];
@@ -173,6 +185,16 @@ for my $store (sort keys %node) {
     $t->wait_for(sub { ($left) = $two->get('/coord/limits/price/2')->body
                                  =~ /"remaining": ?(\d+)/; $left == 1 }, 3);
     is($left, 1, "$store: as the body says");
+
+    # a rate that is looked up by it
+
+    for my $body ("user=gold$store", "$pad&user=large$store") {
+        my ($user) = $body =~ /user=(.*)/;
+        my @s = map { $_->post('/plan', $body)->status } $one, $two, $one;
+
+        is("@s", $store eq 'redis' ? '200 200 429' : '200 429 429',
+           "$store: a rate by the user of the body");
+    }
 
     # requests at a time
 

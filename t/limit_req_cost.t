@@ -101,6 +101,10 @@ EOF
         $store
         $zones
         coord_limit_req_zone \$arg_k zone=none:1m rate=\$arg_none;
+        coord_limit_req_zone \$arg_k zone=entries:1m rate=5000r/h
+                             algorithm=sliding_log;
+        coord_limit_req_zone \$arg_k zone=asked:1m rate=\$arg_rate
+                             algorithm=sliding_log;
         coord_limit_req_zone \$arg_k zone=bytes:1m rate=1000r/h
                              algorithm=fixed_window;
 
@@ -114,6 +118,14 @@ EOF
             location /bytes {
                 coord_limit_req zone=bytes charge=after cost=\$body_bytes_sent;
                 proxy_pass http://%%ORIGIN%%;
+            }
+            location /entries {
+                coord_limit_req zone=entries cost=\$arg_c on_failure=closed;
+                empty_gif;
+            }
+            location /asked {
+                coord_limit_req zone=asked cost=\$arg_c on_failure=closed;
+                empty_gif;
             }
             location \@failed { return 403; }
             location /coord/ { coord_api write; }
@@ -271,6 +283,15 @@ for my $store (sort keys %node) {
     is($r->status . ':' . r($r), '200:600', "$store: what was sent counts");
     sleep 0.2;
     is($two->get('/bytes?k=x')->status, 429, "$store: until it is used up");
+
+    # a log makes so many entries at once
+
+    for my $log ('/entries?', '/asked?rate=5000r/h&') {
+        is($one->get("${log}k=x&c=1001")->status, 429,
+           "$store: $log: more entries than one command makes");
+        is($one->get("${log}k=x&c=1000")->status, 200,
+           "$store: $log: as many as it makes");
+    }
 }
 
 my @ttl = map { $admin->command('PTTL', $_) } @{$admin->command('KEYS', '*')};

@@ -239,6 +239,7 @@ typedef struct {
     ngx_uint_t                 net;           /* bits of coord_client_net */
     ngx_uint_t                 net6;
     unsigned                   exempt:1;      /* from what is inherited */
+    unsigned                   body:1;        /* "after_body" is used */
 } ngx_http_coord_loc_conf_t;
 
 
@@ -263,6 +264,12 @@ ngx_int_t ngx_http_coord_feature_add(ngx_conf_t *cf,
 void ngx_http_coord_feature_enable(ngx_conf_t *cf,
     ngx_http_coord_feature_t *feature, ngx_http_coord_stage_e stage,
     ngx_uint_t inherited);
+
+/*
+ * For the same: the body is read, and $request_body holds it, before any
+ * feature of the stage behind the access phase begins.
+ */
+void ngx_http_coord_feature_body(ngx_conf_t *cf, ngx_uint_t inherited);
 
 /* for the directive of such a location */
 void ngx_http_coord_exempt(ngx_conf_t *cf);

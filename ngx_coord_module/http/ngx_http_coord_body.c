@@ -144,25 +144,6 @@ ngx_http_coord_body_show(ngx_http_request_t *r,
 }
 
 
-ngx_int_t
-ngx_http_coord_body_begin(ngx_http_request_t *r,
-    ngx_http_coord_body_shown_t *shown)
-{
-    ngx_int_t  rc;
-
-    rc = ngx_http_coord_body_read(r);
-
-    if (rc == NGX_DECLINED) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "\"after_body\": the body was sent to an upstream "
-                      "without buffering, nothing is left of it");
-        return NGX_ERROR;
-    }
-
-    return (rc == NGX_OK) ? ngx_http_coord_body_show(r, shown) : rc;
-}
-
-
 void
 ngx_http_coord_body_hide(ngx_http_request_t *r,
     ngx_http_coord_body_shown_t *shown)

@@ -68,13 +68,6 @@ ngx_int_t ngx_http_coord_body_value(ngx_http_request_t *r,
 ngx_int_t ngx_http_coord_body_digest(ngx_http_request_t *r,
     ngx_http_coord_body_t *body, off_t bytes);
 
-/*
- * For begin() of a limit with "after_body": reads the body and shows it, and
- * notes that in *shown.  NGX_OK, or what begin() has to return.
- */
-ngx_int_t ngx_http_coord_body_begin(ngx_http_request_t *r,
-    ngx_http_coord_body_shown_t *shown);
-
 /* releases a digest that is not wanted any more */
 void ngx_http_coord_body_free(ngx_http_coord_body_t *body);
 

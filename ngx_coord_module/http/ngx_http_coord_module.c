@@ -192,6 +192,19 @@ ngx_http_coord_feature_enable(ngx_conf_t *cf,
 
 
 void
+ngx_http_coord_feature_body(ngx_conf_t *cf, ngx_uint_t inherited)
+{
+    ngx_http_coord_loc_conf_t  *lcf;
+
+    lcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_coord_module);
+
+    if (!inherited || !lcf->exempt) {
+        lcf->body = 1;
+    }
+}
+
+
+void
 ngx_http_coord_exempt(ngx_conf_t *cf)
 {
     ngx_http_coord_loc_conf_t  *lcf;

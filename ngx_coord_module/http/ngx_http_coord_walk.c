@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_coord.h"
+#include "ngx_http_coord_body.h"
 
 
 static ngx_int_t ngx_http_coord_walk(ngx_http_request_t *r,
@@ -23,6 +24,11 @@ static ngx_int_t ngx_http_coord_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_end_stage(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_int_t rc);
+static ngx_int_t ngx_http_coord_walk_start(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_http_coord_stage_e stage,
+    ngx_uint_t used);
+static ngx_int_t ngx_http_coord_begin_shown(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_uint_t used);
 static void ngx_http_coord_undo_passed(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_wait(ngx_http_request_t *r,
@@ -63,6 +69,74 @@ ngx_http_coord_precontent_handler(ngx_http_request_t *r)
 }
 
 
+/*
+ * With "after_body" the body is there before any feature begins: values that
+ * one evaluates may be cached for all.  NGX_OK, or what the handler returns.
+ */
+
+static ngx_int_t
+ngx_http_coord_walk_start(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_stage_e stage, ngx_uint_t used)
+{
+    ngx_int_t                   rc;
+    ngx_http_coord_loc_conf_t  *lcf;
+
+    if ((used & ~ctx->decided[stage]) == 0) {
+        return NGX_DECLINED;
+    }
+
+    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+
+    if (lcf->body && stage == NGX_HTTP_COORD_PRECONTENT) {
+        rc = ngx_http_coord_body_read(r);
+
+        if (rc == NGX_DECLINED) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "\"after_body\": the body was sent to an upstream "
+                          "without buffering, nothing is left of it");
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    ctx->request = r;
+    ctx->stage = stage;
+    ctx->walk = NGX_HTTP_COORD_WALK_BEGIN;
+    ctx->next = 0;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_begin_shown(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_uint_t used)
+{
+    ngx_int_t                    rc;
+    ngx_http_coord_loc_conf_t   *lcf;
+    ngx_http_coord_body_shown_t  shown;
+
+    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+
+    if (!lcf->body || ctx->stage != NGX_HTTP_COORD_PRECONTENT) {
+        return ngx_http_coord_begin(r, ctx, used);
+    }
+
+    if (ngx_http_coord_body_show(r, &shown) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_http_coord_begin(r, ctx, used);
+
+    ngx_http_coord_body_hide(r, &shown);
+
+    return rc;
+}
+
+
 static ngx_int_t
 ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
     ngx_uint_t used)
@@ -76,15 +150,11 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
     }
 
     if (ctx->walk == NGX_HTTP_COORD_WALK_IDLE) {
+        rc = ngx_http_coord_walk_start(r, ctx, stage, used);
 
-        if ((used & ~ctx->decided[stage]) == 0) {
-            return NGX_DECLINED;
+        if (rc != NGX_OK) {
+            return rc;
         }
-
-        ctx->request = r;
-        ctx->stage = stage;
-        ctx->walk = NGX_HTTP_COORD_WALK_BEGIN;
-        ctx->next = 0;
 
     } else if (ctx->request != r) {
         /* a parallel subrequest: the client request is being decided */
@@ -96,7 +166,7 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
         switch (ctx->walk) {
 
         case NGX_HTTP_COORD_WALK_BEGIN:
-            rc = ngx_http_coord_begin(r, ctx, used);
+            rc = ngx_http_coord_begin_shown(r, ctx, used);
 
             if (rc == NGX_OK) {
                 rc = ctx->missing ? ngx_http_coord_fetch(r, ctx)

@@ -115,22 +115,10 @@ static ngx_int_t
 ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
-    ngx_int_t                           rc;
-    ngx_http_coord_body_shown_t         shown;
     ngx_http_coord_limit_conn_conf_t   *lccf;
     ngx_http_coord_limit_conn_state_t  *state;
 
     lccf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_conn_module);
-
-    shown.shown = 0;
-
-    if (lccf->body && ctx->stage == NGX_HTTP_COORD_PRECONTENT) {
-        rc = ngx_http_coord_body_begin(r, &shown);
-
-        if (rc != NGX_OK) {
-            return rc;
-        }
-    }
 
     state = ngx_http_coord_limiter_create(r, ctx, &lccf->limiter,
                                     sizeof(ngx_http_coord_limit_conn_state_t));
@@ -149,11 +137,7 @@ ngx_http_coord_limit_conn_begin(ngx_http_request_t *r,
     state->leases.lost = ngx_http_coord_limit_conn_lost;
     state->leases.nowait = lccf->limiter.dry_run;
 
-    rc = ngx_http_coord_limit_conn_ask_all(r, state, &lccf->limits);
-
-    ngx_http_coord_body_hide(r, &shown);
-
-    return rc;
+    return ngx_http_coord_limit_conn_ask_all(r, state, &lccf->limits);
 }
 
 

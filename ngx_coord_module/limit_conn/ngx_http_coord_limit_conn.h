@@ -26,7 +26,6 @@ typedef struct {
 typedef struct {
     ngx_http_coord_limiter_conf_t      limiter;
     ngx_array_t                        limits;
-    unsigned                           body:1;        /* a limit needs it */
 } ngx_http_coord_limit_conn_conf_t;
 
 

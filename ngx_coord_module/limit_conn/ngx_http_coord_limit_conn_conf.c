@@ -136,10 +136,12 @@ ngx_http_coord_limit_conn_merge_conf(ngx_conf_t *cf, void *parent,
     limits = conf->limits.elts;
 
     for (i = 0; i < conf->limits.nelts; i++) {
-        conf->body |= limits[i].body;
-
         ngx_http_coord_feature_enable(cf, &ngx_http_coord_limit_conn_feature,
                                       limits[i].stage, inherited);
+
+        if (limits[i].body) {
+            ngx_http_coord_feature_body(cf, inherited);
+        }
     }
 
     return NGX_CONF_OK;

@@ -84,7 +84,6 @@ typedef struct {
     ngx_http_coord_limiter_conf_t      limiter;
     ngx_array_t                        limits;
     ngx_array_t                        holds;
-    unsigned                           body:1;   /* a limit needs it */
 } ngx_http_coord_limit_req_conf_t;
 
 

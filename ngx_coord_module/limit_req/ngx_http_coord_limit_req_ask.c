@@ -33,22 +33,10 @@ ngx_int_t
 ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
-    ngx_int_t                          rc;
-    ngx_http_coord_body_shown_t        shown;
     ngx_http_coord_limit_req_conf_t   *lrcf;
     ngx_http_coord_limit_req_state_t  *state;
 
     lrcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_req_module);
-
-    shown.shown = 0;
-
-    if (lrcf->body && ctx->stage == NGX_HTTP_COORD_PRECONTENT) {
-        rc = ngx_http_coord_body_begin(r, &shown);
-
-        if (rc != NGX_OK) {
-            return rc;
-        }
-    }
 
     state = ngx_http_coord_limiter_create(r, ctx, &lrcf->limiter,
                                      sizeof(ngx_http_coord_limit_req_state_t));
@@ -63,11 +51,7 @@ ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    rc = ngx_http_coord_limit_req_ask_all(r, state, &lrcf->limits);
-
-    ngx_http_coord_body_hide(r, &shown);
-
-    return rc;
+    return ngx_http_coord_limit_req_ask_all(r, state, &lrcf->limits);
 }
 
 
@@ -293,9 +277,8 @@ static ngx_int_t
 ngx_http_coord_limit_req_before(ngx_http_request_t *r,
     ngx_http_coord_limit_req_limit_t *limit, ngx_uint_t *n)
 {
-    ngx_int_t                         rc;
-    ngx_http_coord_cost_t            *cost;
-    ngx_http_coord_limit_req_zone_t  *lrz;
+    ngx_int_t               rc;
+    ngx_http_coord_cost_t  *cost;
 
     if (limit->charge == NGX_HTTP_COORD_CHARGE_AFTER) {
         return NGX_OK;
@@ -305,20 +288,6 @@ ngx_http_coord_limit_req_before(ngx_http_request_t *r,
                                                             : &limit->cost;
 
     rc = ngx_http_coord_limit_req_cost(r, cost, limit->zone, n);
-
-    lrz = limit->zone->data;
-
-    if (rc == NGX_OK
-        && lrz->op == &ngx_coord_op_log_take
-        && *n > NGX_COORD_LOG_COST
-        && *n <= lrz->quota.count)
-    {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "a cost of %ui in zone \"%V\": a \"sliding_log\" takes "
-                      "at most %d places at once",
-                      *n, &limit->zone->name, NGX_COORD_LOG_COST);
-        return NGX_ABORT;
-    }
 
     return (rc == NGX_DECLINED) ? NGX_OK : rc;
 }
@@ -368,6 +337,13 @@ static ngx_uint_t
 ngx_http_coord_limit_req_capacity(ngx_coord_rate_t *rate,
     ngx_http_coord_limit_req_zone_t *lrz)
 {
+    if (lrz->op == &ngx_coord_op_log_take) {
+
+        /* so many entries are made by one command */
+
+        return ngx_min(rate->limit, NGX_COORD_LOG_COST);
+    }
+
     return (lrz->op == &ngx_coord_op_bucket_take)
            ? (ngx_uint_t) ngx_coord_bucket_capacity(rate) : rate->limit;
 }

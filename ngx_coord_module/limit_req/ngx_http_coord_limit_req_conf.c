@@ -178,7 +178,9 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
             return NGX_CONF_ERROR;
         }
 
-        conf->body |= limits[i].body;
+        if (limits[i].body) {
+            ngx_http_coord_feature_body(cf, inherited);
+        }
 
         if (!inherited) {
             ngx_http_coord_limit_req_lint(cf, &limits[i]);
