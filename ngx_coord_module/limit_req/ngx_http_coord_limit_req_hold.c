@@ -124,7 +124,9 @@ ngx_http_coord_limit_req_hold_time(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    hold->length = (ngx_coord_nsec_t) ms * NGX_COORD_NSEC_PER_MSEC;
+    hold->length = (ngx_coord_nsec_t) ngx_min(ms, NGX_COORD_RATE_SPAN
+                                                  / NGX_COORD_NSEC_PER_MSEC)
+                   * NGX_COORD_NSEC_PER_MSEC;
 
     return NGX_OK;
 }
@@ -268,7 +270,9 @@ ngx_http_coord_limit_req_hold_parse(ngx_str_t *value,
     date = ngx_parse_http_time(value->data, value->len);
 
     if (date != NGX_ERROR) {
-        *length = (ngx_coord_nsec_t) ngx_min(date - ngx_time(),
+        date = ngx_max(date - ngx_time(), 0);
+
+        *length = (ngx_coord_nsec_t) ngx_min(date,
                                              NGX_COORD_RATE_SPAN
                                              / NGX_COORD_NSEC_PER_SEC)
                   * NGX_COORD_NSEC_PER_SEC;
