@@ -14,6 +14,7 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 use Digest::MD5 qw(md5_hex);
+use IO::Uncompress::Gunzip;
 use Time::HiRes qw(time sleep);
 
 my $t = Coord->new;
@@ -41,6 +42,13 @@ my $origin = $t->origin(default => sub {
              (map { $_ => $req->{args}{$_} } grep { $req->{args}{$_} }
                   qw(chunked until_close)) };
 });
+
+sub gunzip {
+    my ($in) = @_;
+
+    IO::Uncompress::Gunzip::gunzip(\$in => \my $out);
+    return $out;
+}
 
 my $pem = $t->file('gate.pem');
 my $tls = !system("openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=gate"
@@ -117,6 +125,14 @@ my $conf = <<'EOF';
             coord_session zone=z create=$arg_id bind=fixed;
             root %%NODEDIR%%;
         }
+        location /zip {
+            coord_session zone=z create=$arg_id bind=fixed;
+            sendfile on;
+            gzip on;
+            gzip_types text/plain;
+            default_type text/plain;
+            alias %%NODEDIR%%/local/file;
+        }
         location /quick {
             coord_session zone=quick create=$upstream_http_x_id bind=fixed
                           on_failure=closed missing=pass;
@@ -172,6 +188,11 @@ is($n->get('/cache')->header('X-Cache'), 'HIT', 'cache: stored meanwhile');
     my $r = $n->get('/gzip?id=gz', headers => { 'Accept-Encoding' => 'gzip' });
     is($r->header('Content-Encoding'), 'gzip', 'gzip');
     cmp_ok(length $r->body, '>', 100_000, 'gzip: a body');
+
+    $admin->command(qw(CLIENT PAUSE 300 WRITE));
+    $r = $n->get('/zip?id=zip', headers => { 'Accept-Encoding' => 'gzip' });
+    is($r->header('Content-Encoding'), 'gzip', 'gzip of a file');
+    is(gunzip($r->body), $big, 'gzip of a file: the body');
 
     $admin->command(qw(CLIENT PAUSE 300 WRITE));
     $r = $n->get('/ranges?id=range', headers => { Range => 'bytes=5-9' });

@@ -53,6 +53,9 @@ ngx_http_coord_hold_keep(ngx_http_request_t *r, ngx_http_coord_hold_t *hold)
 
     r->allow_ranges = 0;
 
+    /* they cannot tell the copy filter any more */
+    r->filter_need_in_memory = 1;
+
     r->buffered |= NGX_HTTP_COORD_BUFFERED;
     r->connection->write->delayed = 1;
 }
