@@ -352,6 +352,9 @@ ngx_http_coord_leases_deadline(ngx_event_t *ev)
     leases->timedout = 1;
     leases->refused = leases->turn;
 
+    /* it may have been granted while the others were asked: too late */
+    leases->turn->op.rc = NGX_BUSY;
+
     (void) ngx_http_coord_leases_go(leases, NGX_HTTP_COORD_LEASES_SETTLED);
 
     ngx_http_coord_resume(leases->ctx);
