@@ -144,15 +144,6 @@ ngx_http_coord_problem(ngx_http_request_t *r,
 
     r->expect_tested = 1;
 
-    /* nginx has no words for these */
-
-    if (problem->status == 422) {
-        ngx_str_set(&r->headers_out.status_line, "422 Unprocessable Content");
-
-    } else if (problem->status == 423) {
-        ngx_str_set(&r->headers_out.status_line, "423 Locked");
-    }
-
     /* the connection may go on if the rest of the request is discarded */
 
     return ngx_http_send_response(r, problem->status, &type, &cv);
