@@ -40,6 +40,12 @@ like($said, qr/write the address of the server, like "redis:/,
      'what to write in its place');
 unlike(told('redis://backend'), qr/upstream/, 'not where there is none');
 
+for my $line ('mode cluster;', 'mode sentinel=m;', 'ssl_verify off;') {
+    like($t->conf_error(http => "coord_store s { $line }"),
+         qr/store "s" has "mode" or "ssl_..." but no "server" in \S+:\d+$/m,
+         "$line, without a server");
+}
+
 my $node = $t->node(name => 'resolver', http => <<'EOC');
     resolver 127.0.0.1:1;
     upstream backend { server 127.0.0.1:1; }

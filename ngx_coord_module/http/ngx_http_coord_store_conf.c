@@ -222,6 +222,15 @@ ngx_http_coord_store_finish(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
 
     if (scf->servers.nelts == 0) {
 
+        if (scf->redis.conf.mode != NGX_COORD_MODE_STANDALONE
+            || scf->tls.used)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "store \"%V\" has \"mode\" or \"ssl_...\" "
+                               "but no \"server\"", &store->name);
+            return NGX_CONF_ERROR;
+        }
+
         if (scf->auth.username.len || scf->auth.password.len) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "store \"%V\" has a user but no \"server\"",
