@@ -206,6 +206,26 @@ for my $error ('TRYAGAIN Multiple keys request during rehashing of slot',
 }
 
 
+# the time, which has no slot: it is not followed to another server
+
+{
+    my $from = $one->commands;
+
+    $one->fault(action => 'replace', cmd => 'TIME', times => 0,
+                data => "-MOVED 1 127.0.0.1:$port[1]\r\n");
+    my $before = grep { $_->[1] eq 'TIME' } $two->commands;
+
+    ok($t->wait_for(sub {
+        my @all = $one->commands;
+        return 3 <= grep { $_->[1] eq 'TIME' } @all[$from .. $#all];
+    }, 30), 'the time is asked for');
+
+    my ($k) = key(0, 8191);
+    is($n->get("/rate?k=$k")->status, 200, 'a key of that server');
+    map_is($map);
+}
+
+
 # maps that are none leave the old one
 
 for my $bad ("*0\r\n", "+OK\r\n", "-ERR unknown\r\n", "*1\r\n:1\r\n",

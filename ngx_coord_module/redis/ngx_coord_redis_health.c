@@ -41,6 +41,9 @@ ngx_coord_redis_health_init(ngx_coord_redis_node_t *node)
 
     ngx_coord_redis_command(call, &ngx_coord_redis_ask_time);
 
+    /* it is for this server, whatever it says of slots */
+    call->slot = (ngx_uint_t) -1;
+
     call->expired = ngx_coord_redis_clock_expired;
     call->handler = ngx_coord_redis_clock_handler;
     call->data = node;
@@ -182,6 +185,11 @@ ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     ngx_coord_redis_node_t  *node = call->data;
 
     ngx_coord_nsec_t         time;
+
+    if (node->conn == NULL) {
+        /* the node goes */
+        return;
+    }
 
     if (rc == NGX_OK
         && ngx_coord_redis_time(reply, &time) == NGX_OK)

@@ -447,6 +447,8 @@ ngx_coord_redis_track_ask(ngx_coord_redis_track_t *track)
 
     ngx_memzero(call, sizeof(ngx_coord_redis_call_t));
 
+    /* it is for this server, whatever it says of slots */
+    call->slot = (ngx_uint_t) -1;
     call->size = ngx_coord_redis_track_size;
     call->encode = ngx_coord_redis_track_encode;
     call->handler = ngx_coord_redis_track_answered;
