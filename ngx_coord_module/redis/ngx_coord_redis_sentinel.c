@@ -18,6 +18,7 @@
 
 
 #include "ngx_coord_redis_conn.h"
+#include "ngx_coord_slot.h"
 
 
 #define NGX_COORD_SWITCH_MASTER                                               \
@@ -432,11 +433,9 @@ ngx_coord_redis_sentinel_learn(ngx_coord_redis_sentinel_t *sentinel,
 
     n = ngx_atoi(port.data, port.len);
 
-    if (n < 1 || n > 65535 || host.len == 0 || host.len > 255) {
-        return NGX_DECLINED;
-    }
-
-    master = ngx_coord_redis_sentinel_master(sentinel, &host, (in_port_t) n);
+    master = (n < 1 || n > 65535 || host.len == 0
+              || !ngx_coord_slot_host_good(&host)) ? NULL
+             : ngx_coord_redis_sentinel_master(sentinel, &host, (in_port_t) n);
 
     if (master == NULL) {
         return NGX_DECLINED;

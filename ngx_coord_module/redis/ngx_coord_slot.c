@@ -12,7 +12,6 @@ static ngx_int_t ngx_coord_slot_meta(ngx_coord_resp_value_t *v,
     ngx_coord_slot_node_t *node);
 static ngx_int_t ngx_coord_slot_host(ngx_coord_resp_value_t *v,
     ngx_str_t *host);
-static ngx_uint_t ngx_coord_slot_host_good(ngx_str_t *host);
 
 
 /* CRC-16/XMODEM: polynomial 0x1021, by nibbles */
@@ -189,7 +188,9 @@ ngx_coord_slot_meta(ngx_coord_resp_value_t *v, ngx_coord_slot_node_t *node)
     ngx_str_t                name, *value;
     ngx_coord_resp_value_t  *e;
 
-    if (v->type != NGX_COORD_RESP_ARRAY) {
+    /* looked for element by element: none has so many */
+
+    if (v->type != NGX_COORD_RESP_ARRAY || v->integer > 64) {
         return NGX_OK;
     }
 
@@ -246,7 +247,7 @@ ngx_coord_slot_host(ngx_coord_resp_value_t *v, ngx_str_t *host)
 }
 
 
-static ngx_uint_t
+ngx_uint_t
 ngx_coord_slot_host_good(ngx_str_t *host)
 {
     size_t  i;

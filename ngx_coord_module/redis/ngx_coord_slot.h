@@ -67,6 +67,9 @@ ngx_int_t ngx_coord_slot_range(ngx_coord_resp_value_t *v,
 ngx_int_t ngx_coord_slot_node(ngx_coord_resp_value_t *v,
     ngx_coord_slot_node_t *node);
 
+/* 1 if a name from a server is fit for a host: short, and of its characters */
+ngx_uint_t ngx_coord_slot_host_good(ngx_str_t *host);
+
 /* NGX_OK: the text is a MOVED or an ASK; NGX_DECLINED: it is not */
 ngx_int_t ngx_coord_slot_moved(ngx_str_t *text,
     ngx_coord_slot_moved_t *moved);
