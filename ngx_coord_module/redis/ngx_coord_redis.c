@@ -93,6 +93,7 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 
     for (i = 0; i < redis->conf->servers->nelts; i++) {
         ngx_coord_redis_tls_forget(endpoints[i]);
+        ngx_coord_auth_forget(endpoints[i]->auth);
     }
 
     ngx_coord_auth_forget(redis->conf->auth);

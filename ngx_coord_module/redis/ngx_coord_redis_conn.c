@@ -180,7 +180,6 @@ ngx_coord_redis_conn_timer(ngx_event_t *ev)
         text = "TLS handshake failed";
         break;
 
-    case NGX_COORD_CONN_RESOLVING:
     case NGX_COORD_CONN_CONNECTING:
         text = "connect() failed";
         break;

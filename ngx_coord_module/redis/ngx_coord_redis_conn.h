@@ -39,8 +39,8 @@ typedef enum {
     NGX_COORD_CONN_DISCONNECTED,      /* the timer starts the next attempt */
     NGX_COORD_CONN_STARTING,          /* it does so at once */
     NGX_COORD_CONN_FINDING,           /* sentinels are asked for the master */
-    NGX_COORD_CONN_RESOLVING,         /* the timer ends the attempt ... */
-    NGX_COORD_CONN_CONNECTING,
+    NGX_COORD_CONN_RESOLVING,         /* as long as the resolver takes */
+    NGX_COORD_CONN_CONNECTING,        /* the timer ends the attempt ... */
     NGX_COORD_CONN_SECURING,          /* TLS: nothing of ours is sent */
     NGX_COORD_CONN_HANDSHAKE,
     NGX_COORD_CONN_READY              /* ... no timer */

@@ -67,7 +67,6 @@ ngx_coord_redis_cluster_servers(ngx_coord_redis_cluster_t *cluster,
         server = ngx_queue_data(q, ngx_coord_redis_server_t, queue);
 
         server->known = 0;
-        server->nslots = 0;
     }
 
     found = 0;
@@ -108,6 +107,14 @@ ngx_coord_redis_cluster_assign(ngx_coord_redis_cluster_t *cluster,
     ngx_coord_redis_server_t  *server, *before;
 
     ngx_memzero(named, sizeof(named));
+
+    for (q = ngx_queue_head(&cluster->servers);
+         q != ngx_queue_sentinel(&cluster->servers);
+         q = ngx_queue_next(q))
+    {
+        server = ngx_queue_data(q, ngx_coord_redis_server_t, queue);
+        server->nslots = 0;
+    }
 
     lost = 0;
     v = reply + 1;

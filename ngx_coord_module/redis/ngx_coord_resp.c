@@ -10,7 +10,6 @@
 
 #include "ngx_coord_resp.h"
 
-#include <math.h>
 #include <hiredis/hiredis.h>
 
 
