@@ -24,28 +24,6 @@ static ngx_int_t ngx_http_coord_leases_news(ngx_coord_waiter_t *waiter);
 static void ngx_http_coord_leases_deadline(ngx_event_t *ev);
 
 
-#define edge(state)  ngx_coord_edge(NGX_HTTP_COORD_LEASES_##state)
-
-static const ngx_coord_edges_t  ngx_http_coord_leases_edges[] = {
-    /* ASKED */          edge(CHOOSE) | edge(SETTLED) | edge(FAILED),
-    /* CHOOSE */         edge(LINE) | edge(SETTLED),
-    /* LINE */           edge(TURN) | edge(SETTLED) | edge(FAILED),
-    /* TURN */           edge(TURN_ASKED) | edge(TURN_ANSWERED) | edge(FAILED),
-    /* TURN_ASKED */     edge(TURN_ANSWERED) | edge(SETTLED),
-    /* TURN_ANSWERED */  edge(TURN) | edge(WAITING) | edge(REST)
-                         | edge(SETTLED) | edge(FAILED),
-    /* WAITING */        edge(TURN) | edge(SETTLED),
-    /* REST */           edge(REST_ASKED) | edge(REST_ANSWERED) | edge(SETTLED)
-                         | edge(FAILED),
-    /* REST_ASKED */     edge(REST_ANSWERED) | edge(SETTLED),
-    /* REST_ANSWERED */  edge(CHOOSE) | edge(FAILED),
-    /* SETTLED */        edge(SETTLED),
-    /* FAILED */         edge(SETTLED)
-};
-
-#undef edge
-
-
 /* NULL: waits for an event, or has come to the end */
 
 static const ngx_http_coord_leases_step_pt  ngx_http_coord_leases_steps[] = {

@@ -13,6 +13,7 @@
 
 #include "ngx_http_coord.h"
 #include "ngx_coord_lease.h"
+#include "ngx_http_coord_lease_state.h"
 #include "ngx_coord_timer.h"
 #include "ngx_coord_wake.h"
 
@@ -47,36 +48,6 @@ struct ngx_http_coord_lease_s {
     int64_t                        token;
     ngx_coord_held_t              *held;
 };
-
-
-/*
- *   ASKED -> CHOOSE -> SETTLED
- *              |  ^
- *              v  +----------------------------------+
- *            LINE -> TURN -> TURN_ASKED -> TURN_ANSWERED -> REST
- *                     ^                      |               |
- *                     +------ WAITING <------+    REST_ASKED, REST_ANSWERED
- *                                                            |
- *                                                            v
- *                                                          CHOOSE
- *
- * and from each of them FAILED, for the lack of memory.
- */
-
-typedef enum {
-    NGX_HTTP_COORD_LEASES_ASKED = 0,      /* by the walk, and answered */
-    NGX_HTTP_COORD_LEASES_CHOOSE,         /* all have answered */
-    NGX_HTTP_COORD_LEASES_LINE,           /* gives back, stands in line */
-    NGX_HTTP_COORD_LEASES_TURN,           /* asks whether its turn has come */
-    NGX_HTTP_COORD_LEASES_TURN_ASKED,     /* in flight */
-    NGX_HTTP_COORD_LEASES_TURN_ANSWERED,
-    NGX_HTTP_COORD_LEASES_WAITING,        /* in line, for news */
-    NGX_HTTP_COORD_LEASES_REST,           /* has it, asks for the others */
-    NGX_HTTP_COORD_LEASES_REST_ASKED,     /* in flight */
-    NGX_HTTP_COORD_LEASES_REST_ANSWERED,
-    NGX_HTTP_COORD_LEASES_SETTLED,
-    NGX_HTTP_COORD_LEASES_FAILED          /* no memory */
-} ngx_http_coord_leases_e;
 
 
 /* those of a request: all or none of them */
