@@ -47,8 +47,10 @@ ngx_http_coord_capture_start(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    capture->state = capture->watch ? NGX_HTTP_COORD_CAPTURE_WATCHING
-                                    : NGX_HTTP_COORD_CAPTURE_COPYING;
+    ngx_http_coord_capture_set(&capture->state,
+                               capture->watch ? NGX_HTTP_COORD_CAPTURE_WATCHING
+                                            : NGX_HTTP_COORD_CAPTURE_COPYING);
+
     capture->upstream = ngx_http_coord_capture_live(r);
     capture->trailers = capture->upstream && r->upstream->conf->pass_trailers;
     capture->expected = ho->content_length_n;

@@ -5,10 +5,6 @@
  * A response that is kept while it goes to its client, and one that is sent
  * again.  Who wants it, and under which key, is for the caller: his are the
  * filters, in front of add_header, gzip and the like.
- *
- *   NONE -> COPYING -> PASSING -> WHOLE, CUT      too large to be kept
- *   NONE -> COPYING -> WHOLE, CUT
- *   NONE -> WATCHING -> WHOLE, CUT                nobody wants the bytes
  */
 
 
@@ -20,16 +16,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_coord_record.h"
-
-
-typedef enum {
-    NGX_HTTP_COORD_CAPTURE_NONE = 0,
-    NGX_HTTP_COORD_CAPTURE_COPYING,
-    NGX_HTTP_COORD_CAPTURE_PASSING,
-    NGX_HTTP_COORD_CAPTURE_WATCHING,
-    NGX_HTTP_COORD_CAPTURE_WHOLE,             /* its end has been seen */
-    NGX_HTTP_COORD_CAPTURE_CUT                /* it ended before its end */
-} ngx_http_coord_capture_e;
+#include "ngx_http_coord_capture_state.h"
 
 
 /* 1 if a field of the response is to be kept */

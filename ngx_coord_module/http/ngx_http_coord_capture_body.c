@@ -56,23 +56,25 @@ static void
 ngx_http_coord_capture_seen(ngx_http_coord_capture_t *capture,
     ngx_uint_t last)
 {
-    if (capture->state >= NGX_HTTP_COORD_CAPTURE_WHOLE) {
+    if (ngx_http_coord_capture_over(capture->state)) {
         return;
     }
 
     if (capture->received == capture->expected) {
 
         if (last || !capture->trailers) {
-            capture->state = NGX_HTTP_COORD_CAPTURE_WHOLE;
+            ngx_http_coord_capture_set(&capture->state,
+                                       NGX_HTTP_COORD_CAPTURE_WHOLE);
         }
 
         return;
     }
 
     if (last) {
-        capture->state = (capture->expected == -1)
-                         ? NGX_HTTP_COORD_CAPTURE_WHOLE
-                         : NGX_HTTP_COORD_CAPTURE_CUT;
+        ngx_http_coord_capture_set(&capture->state,
+                                   (capture->expected == -1)
+                                   ? NGX_HTTP_COORD_CAPTURE_WHOLE
+                                   : NGX_HTTP_COORD_CAPTURE_CUT);
     }
 }
 
@@ -113,7 +115,8 @@ ngx_http_coord_capture_body(ngx_http_request_t *r,
         if (capture->state == NGX_HTTP_COORD_CAPTURE_COPYING
             && capture->received > (off_t) capture->max)
         {
-            capture->state = NGX_HTTP_COORD_CAPTURE_PASSING;
+            ngx_http_coord_capture_set(&capture->state,
+                                       NGX_HTTP_COORD_CAPTURE_PASSING);
             capture->record.omitted = 1;
         }
 

@@ -2,7 +2,8 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The states of a request with its leases, walked.
+ * The states of a request with its leases, and of a response that is captured,
+ * walked.
  */
 
 
@@ -13,16 +14,19 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include "ngx_http_coord_capture_state.c"
 #include "ngx_http_coord_lease_state.c"
 
 
 #define bit(state)  ngx_coord_edge(NGX_HTTP_COORD_LEASES_##state)
+#define seen(state)  ngx_coord_edge(NGX_HTTP_COORD_CAPTURE_##state)
 
 
 /* all that can be reached from a set of states without one of those barred */
 
 static ngx_coord_edges_t
-reached(ngx_coord_edges_t set, ngx_coord_edges_t barred)
+walked(const ngx_coord_edges_t *edges, ngx_uint_t n, ngx_coord_edges_t set,
+    ngx_coord_edges_t barred)
 {
     ngx_uint_t         i;
     ngx_coord_edges_t  before;
@@ -30,16 +34,32 @@ reached(ngx_coord_edges_t set, ngx_coord_edges_t barred)
     do {
         before = set;
 
-        for (i = 0; i < NGX_HTTP_COORD_LEASES_STATES; i++) {
+        for (i = 0; i < n; i++) {
 
             if (set & ngx_coord_edge(i)) {
-                set |= ngx_http_coord_leases_edges[i] & ~barred;
+                set |= edges[i] & ~barred;
             }
         }
 
     } while (set != before);
 
     return set;
+}
+
+
+static ngx_coord_edges_t
+reached(ngx_coord_edges_t set, ngx_coord_edges_t barred)
+{
+    return walked(ngx_http_coord_leases_edges, NGX_HTTP_COORD_LEASES_STATES,
+                  set, barred);
+}
+
+
+static ngx_coord_edges_t
+captured(ngx_coord_edges_t set)
+{
+    return walked(ngx_http_coord_capture_edges, NGX_HTTP_COORD_CAPTURE_STATES,
+                  set, 0);
 }
 
 
@@ -91,6 +111,29 @@ the_end_is_the_end(void **state)
 }
 
 
+/* what has an end, whole or cut, has one; what passes is not copied again */
+
+static void
+a_response_ends_once(void **state)
+{
+    ngx_uint_t  i, over;
+
+    assert_int_equal(captured(seen(NONE)),
+                     ngx_coord_edge(NGX_HTTP_COORD_CAPTURE_STATES) - 1);
+    assert_int_equal(captured(seen(PASSING)),
+                     seen(PASSING) | seen(WHOLE) | seen(CUT));
+    assert_int_equal(captured(seen(WATCHING)),
+                     seen(WATCHING) | seen(WHOLE) | seen(CUT));
+
+    for (i = 0; i < NGX_HTTP_COORD_CAPTURE_STATES; i++) {
+        over = (i == NGX_HTTP_COORD_CAPTURE_WHOLE
+                || i == NGX_HTTP_COORD_CAPTURE_CUT);
+
+        assert_int_equal(ngx_http_coord_capture_over(i), over);
+    }
+}
+
+
 int
 main(void)
 {
@@ -98,7 +141,8 @@ main(void)
         cmocka_unit_test(each_is_reached_and_ends),
         cmocka_unit_test(who_has_asked_waits_for_the_answer),
         cmocka_unit_test(who_waits_has_stood_in_line),
-        cmocka_unit_test(the_end_is_the_end)
+        cmocka_unit_test(the_end_is_the_end),
+        cmocka_unit_test(a_response_ends_once)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
