@@ -16,7 +16,9 @@ use FindBin;
 use lib "$FindBin::Bin/../t/lib";
 
 use Coord;
-use Coord::Util qw(slurp);
+use Coord::Cluster;
+use Coord::TLS;
+use Coord::Util qw(free_port slurp);
 
 $| = 1;
 
@@ -33,6 +35,19 @@ die "bench: build the module first\n" if !$t->module;
 
 my $redis = $t->redis;
 my $frozen = $t->redis;
+my $cluster = Coord::Cluster->start($t, masters => 3);
+
+# the same server by TLS; undef: Debian's redis-server has it, others may not
+
+my $tls = Coord::TLS->new($t->dir);
+my $tls_port = free_port();
+my $secure = eval {
+    $tls->cert('redis', san => 'IP:127.0.0.1');
+    $t->redis($tls->redis('redis', $tls_port), 'tls-auth-clients no');
+};
+
+$t->set(TLS => "server rediss://127.0.0.1:$tls_port;"
+               . ' ssl_trusted_certificate ' . $tls->file('ca.pem') . ';');
 
 # a server block that serves a 43 byte picture through all phases; "return"
 # would answer before the limits run
@@ -112,7 +127,29 @@ my $replay = 'coord_idempotency on; coord_idempotency_key bench;'
 my $plenty = 'zone=one burst=1000000 nodelay;';
 my $stock = 'limit_req_zone $binary_remote_addr zone=one:1m';
 my $coord = 'coord_limit_req_zone $binary_remote_addr zone=one:1m';
+my $keys = 'coord_limit_req_zone $connection zone=one:1m';
 my $level = 'limit_req_log_level info;';
+
+# a limit, and with it requests at a time, a lock, a session and the key of an
+# operation that is executed
+
+sub several {
+    my ($more) = @_;
+
+    $more = 'coord_limit_conn c 1000; coord_lock zone=l;'
+            . ' coord_session zone=s bind=$server_port;'
+            . ' coord_idempotency on; coord_idempotency_scope off;'
+            . ' coord_idempotency_methods GET;'
+            . ' coord_idempotency_key $request_id;' if $more;
+
+    return 'coord_store main { server %%REDIS%%; timeout 1s;'
+           . ' key_prefix several:; }'
+           . 'coord_limit_conn_zone $binary_remote_addr zone=c:1m;'
+           . 'coord_lock_zone $connection zone=l:1m;'
+           . 'coord_session_zone $connection zone=s:1m;'
+           . "$coord rate=1000000r/s;"
+           . server("coord_limit_req $plenty " . ($more || ''));
+}
 
 my @rows = (
     { name => 'no module, no limit', plain => 1, http => server('') },
@@ -132,6 +169,37 @@ my @rows = (
               . ' key_prefix passing:; }'
               . "$coord rate=1000000r/s;"
               . server("coord_limit_req $plenty") },
+
+    # the master threads of Redis do the same work; what is added is nginx's
+
+    { name => 'coord_limit_req, Redis by TLS', base => 'coord_limit_req, Redis',
+      reach => 0.85, redis => $secure,
+      http => 'coord_store main { %%TLS%% timeout 1s;'
+              . ' key_prefix passing:; }'
+              . "$coord rate=1000000r/s;"
+              . server("coord_limit_req $plenty") },
+
+    { name => 'coord_limit_req, 64 keys', base => 2, redis => $redis,
+      http => 'coord_store main { server %%REDIS%%; timeout 1s;'
+              . ' key_prefix keys:; }'
+              . "$keys rate=1000000r/s;"
+              . server("coord_limit_req $plenty") },
+
+    { name => 'coord_limit_req, 64 keys, cluster',
+      base => 'coord_limit_req, 64 keys', redis => $cluster,
+      http => 'coord_store main { mode cluster; %%CLUSTER%% timeout 1s;'
+              . ' key_prefix keys:; }'
+              . "$keys rate=1000000r/s;"
+              . server("coord_limit_req $plenty") },
+
+    { name => 'one feature, one connection', connections => 1,
+      redis => $redis, http => several(0) },
+
+    # requests one after the other: the inverse of 1.3 times the time
+
+    { name => 'five features, one connection', connections => 1,
+      base => 'one feature, one connection', reach => 0.77,
+      redis => $redis, http => several(1) },
 
     { name => 'coord_limit_req, prefetch', base => 2, reach => 0.95,
       redis => $redis,
@@ -200,6 +268,14 @@ my @rows = (
                     . ' key_prefix session:; }'
                     . 'coord_session_zone $remote_port zone=s:1m;') },
 
+    { name => 'idempotency, executions, Redis', base => 'plain proxy_pass',
+      redis => $redis,
+      http => proxy('coord_idempotency on; coord_idempotency_scope off;'
+                    . ' coord_idempotency_methods GET;'
+                    . ' coord_idempotency_key $request_id;', '',
+                    'coord_store main { server %%REDIS%%; timeout 1s;'
+                    . ' key_prefix once:; }') },
+
     { name => 'proxy_cache HIT, 1 KiB', plain => 1,
       http => stored('proxy_cache_path %%NODEDIR%%/cache keys_zone=c:1m;',
                      'proxy_cache c; proxy_cache_valid 200 1h;') },
@@ -216,7 +292,8 @@ my @rows = (
 for my $i (0 .. $#rows) {
     my $row = $rows[$i];
 
-    $row->{skip} = $only && $row->{name} !~ /$only/;
+    $row->{skip} = $only && $row->{name} !~ /$only/
+                   || exists $row->{redis} && !$row->{redis};
     next if $row->{skip};
 
     $row->{node} = $t->node(name => "row$i", plain => $row->{plain},
@@ -258,7 +335,8 @@ exit(@$late || @$bad ? 1 : 0);
 sub wrk {
     my ($row, $duration) = @_;
 
-    my $out = `wrk -t 1 -c $connections -d ${duration}s --latency @{[
+    my $c = $row->{connections} || $connections;
+    my $out = `wrk -t 1 -c $c -d ${duration}s --latency @{[
                    $row->{node}->url ]} 2>&1`;
 
     my ($rps) = $out =~ /^Requests\/sec:\s+([\d.]+)/m
@@ -277,7 +355,7 @@ sub wrk {
 sub measure {
     my ($row) = @_;
 
-    my $before = $row->{redis} && info($row->{redis});
+    my $before = info($row);
     my ($rps, $total, $other, $p99) = wrk($row, $seconds);
 
     # a row whose requests fare otherwise than its name says measures nothing
@@ -291,26 +369,51 @@ sub measure {
     push @{$row->{rps}}, $rps;
     push @{$row->{p99}}, $p99;
 
-    return if !$before;
-
-    my $after = info($row->{redis});
+    my $after = info($row);
 
     $row->{decisions} += $total;
-    $row->{commands} += $after->{commands} - $before->{commands} - 1;
+    $row->{commands} += $after->{commands} - $before->{commands}
+                        - $after->{servers};         # INFO itself
     $row->{cpu} += $after->{cpu} - $before->{cpu};
+    $row->{nginx} += $after->{nginx} - $before->{nginx};
 }
 
 
+# commands and CPU seconds of the servers of a row, and of its worker
+
 sub info {
-    my ($server) = @_;
+    my ($row) = @_;
 
-    my $text = $server->connect->command('INFO', 'everything');
+    my $redis = $row->{redis};
+    my @servers = !$redis ? ()
+                  : $redis->isa('Coord::Cluster') ? @{$redis->{servers}}
+                  : $redis;
+    my %sum = (cpu => 0, commands => 0, nginx => 0, servers => scalar @servers);
 
-    my ($cpu) = $text =~ /^used_cpu_user_main_thread:([\d.]+)/m;
-    my ($sys) = $text =~ /^used_cpu_sys_main_thread:([\d.]+)/m;
-    my ($commands) = $text =~ /^total_commands_processed:(\d+)/m;
+    for my $server (@servers) {
+        my $info = $server->connect->command('INFO', 'everything');
 
-    return { cpu => $cpu + $sys, commands => $commands };
+        $sum{cpu} += used($info);
+        $info =~ /^total_commands_processed:(\d+)/m;
+        $sum{commands} += $1;
+    }
+
+    for my $worker ($row->{node}->workers) {
+        my ($ns) = slurp("/proc/$worker/schedstat") =~ /^(\d+)/;
+        $sum{nginx} += $ns / 1e9;
+    }
+
+    return \%sum;
+}
+
+
+sub used {
+    my ($info) = @_;
+
+    my ($user) = $info =~ /^used_cpu_user_main_thread:([\d.]+)/m;
+    my ($sys) = $info =~ /^used_cpu_sys_main_thread:([\d.]+)/m;
+
+    return $user + $sys;
 }
 
 
@@ -349,18 +452,48 @@ sub report {
 
     print "\n";
 
-    for my $row (grep { $_->{decisions} } @rows) {
-        printf "%-34s %.2f Redis commands and %.1f us of Redis CPU a request,"
-               . " %.0f requests per Redis CPU second\n",
-               $row->{name}, $row->{commands} / $row->{decisions},
-               1e6 * $row->{cpu} / $row->{decisions},
-               $row->{cpu} > 0 ? $row->{decisions} / $row->{cpu} : 0;
+    for my $row (grep { $_->{decisions} && $_->{redis} } @rows) {
+        printf "%-34s %.2f Redis commands, %.1f us of Redis CPU and %.1f us"
+               . " of nginx a request\n",
+               $row->{name}, map { $_ / $row->{decisions} }
+               $row->{commands}, 1e6 * $row->{cpu}, 1e6 * $row->{nginx};
+    }
+
+    print "\n";
+
+    my ($one, $three, $plain, $once) = map {
+        my $name = $_;
+        my ($row) = grep { $_->{name} eq $name && $_->{decisions} } @rows;
+        $row;
+    } 'coord_limit_req, 64 keys', 'coord_limit_req, 64 keys, cluster',
+      'plain proxy_pass', 'idempotency, executions, Redis';
+
+    if ($one && $three) {
+        printf "CPU of a decision, Redis and nginx, cluster of three: %.2f of"
+               . " that of one Redis, reach 1.15\n",
+               spent($three, qw(cpu nginx)) / spent($one, qw(cpu nginx));
+    }
+
+    if ($plain && $once) {
+        printf "an execution under a key adds %.2f of the worker's time of a"
+               . " proxied request, reach 1.5\n",
+               spent($once, 'nginx') / spent($plain, 'nginx') - 1;
     }
 }
 
 
-# Redis CPU of a decision and of a lease, beside a Lua script that does the same,
-# at one pipeline depth: 64 operations, the nonce of a turn behind them
+sub spent {
+    my ($row, @what) = @_;
+    my $sum = 0;
+
+    $sum += $row->{$_} / $row->{decisions} for @what;
+
+    return $sum;
+}
+
+
+# Redis CPU of a decision and of a lease, beside a Lua script that does the
+# same, at one pipeline depth: 64 operations, the nonce of a turn behind them
 
 sub scripts {
     my ($depth, $turns) = (64, 400);
@@ -429,7 +562,7 @@ END
 
     for my $round (1 .. 3) {
         for my $name (sort keys %kind) {
-            my $before = info($redis)->{cpu};
+            my $before = used($c->command('INFO', 'everything'));
 
             for my $turn (1 .. $turns) {
                 my @commands = map { $kind{$name}->($_) } @k;
@@ -440,8 +573,8 @@ END
                 die "bench: $name: $bad\n" if $bad;
             }
 
-            push @{$cpu{$name}}, (info($redis)->{cpu} - $before)
-                                 / ($depth * $turns) * 1e6;
+            push @{$cpu{$name}}, (used($c->command('INFO', 'everything'))
+                                  - $before) / ($depth * $turns) * 1e6;
         }
     }
 
