@@ -337,6 +337,8 @@ struct ngx_coord_op_s {
     unsigned                   sent:1;    /* it asks, */
     unsigned                   gone:1;    /* the server may have done it, */
     unsigned                   doubt:1;   /* and may have granted it */
+    unsigned                   begun:1;   /* one of its questions was answered,
+                                           * others are left */
     unsigned                   part:16;   /* of the batch, that it is in */
     const ngx_coord_op_type_t  *asked;    /* whose script was sent */
 };

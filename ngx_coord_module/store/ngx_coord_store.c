@@ -429,7 +429,17 @@ ngx_coord_op_lost(ngx_coord_op_t *op, ngx_coord_fail_e failure)
         return;
     }
 
-    switch (op->gone ? failure : NGX_COORD_FAIL_NONE) {
+    if (op->begun) {
+
+        /* what its first question has left is to be mended in any case */
+
+        failure = NGX_COORD_FAIL_TIMEOUT;
+
+    } else if (!op->gone) {
+        failure = NGX_COORD_FAIL_NONE;
+    }
+
+    switch (failure) {
 
     case NGX_COORD_FAIL_TIMEOUT:
     case NGX_COORD_FAIL_CONNECT:

@@ -142,6 +142,7 @@ ngx_coord_part_answered(ngx_coord_part_t *part, ngx_coord_resp_value_t *reply)
         if (op->rc == NGX_AGAIN) {
             op->sent = 1;
             op->gone = 0;
+            op->begun = 1;
         }
     }
 }

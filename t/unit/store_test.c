@@ -209,6 +209,43 @@ deliver(void)
 }
 
 
+/* a call that has left, or not, and has no answer */
+
+static void
+fail_one(ngx_coord_fail_e failure, ngx_uint_t left)
+{
+    pending_t          p;
+    ngx_coord_part_t  *part;
+
+    p = pending[0];
+    npending--;
+    memmove(pending, pending + 1, npending * sizeof(pending_t));
+
+    part = p.call->data;
+    part->batch->ops[0].gone = left;
+
+    p.call->failure = failure;
+    p.call->handler(p.call, NGX_ERROR, NULL);
+    free(p.data);
+}
+
+
+/* all that is to be given back, with the questions that it takes */
+
+static void
+settle(void)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < 8; i++) {
+        ngx_stub_pass(100);
+        ngx_stub_run_posted();
+        deliver();
+        ngx_stub_run_posted();
+    }
+}
+
+
 static void
 expire(void)
 {
@@ -547,6 +584,59 @@ a_key_that_is_gone_is_made_anew(void **state)
         ngx_stub_run_posted();
 
         assert_true(raw("PTTL t:rl:z:{l}")->integer > 0);
+    }
+}
+
+
+/* what is left to ask does not leave, or is refused */
+
+static void
+a_take_that_has_begun_is_mended(void **state)
+{
+    ngx_uint_t          when;
+    ngx_coord_batch_t  *batch;
+
+    for (when = 0; when < 4; when++) {
+        flush();
+        (void) take(&ngx_coord_op_bucket_take, &zone, "m");
+        raw("FLUSHALL");
+
+        batch = batch_of(&zone);
+        add(batch, &ngx_coord_op_bucket_take, &zone, "m");
+        assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+        deliver();
+
+        assert_int_equal(batch->ops[0].rc, NGX_AGAIN);
+        assert_int_equal(raw("PTTL t:rl:z:{m}")->integer, -1);
+
+        if (when == 0) {
+            refuse = 1;
+            ngx_stub_run_posted();
+            refuse = 0;
+
+        } else {
+            ngx_stub_run_posted();
+            assert_int_equal(npending, 1);
+
+            if (when == 1) {
+                fail_one(NGX_COORD_FAIL_CONNECT, 0);
+
+            } else if (when == 2) {
+                fail_one(NGX_COORD_FAIL_TIMEOUT, 0);
+
+            } else {
+                fail_one(NGX_COORD_FAIL_ERROR, 1);
+            }
+
+            ngx_stub_run_posted();
+        }
+
+        assert_int_equal(batch->ops[0].rc, NGX_ERROR);
+        ngx_coord_batch_done(batch);
+
+        settle();
+
+        assert_true(raw("PTTL t:rl:z:{m}")->integer > 0);
     }
 }
 
@@ -953,6 +1043,8 @@ main(void)
                                    a_late_lease_goes_back_a_late_place_stays,
                                    setup, teardown),
         cmocka_unit_test_setup_teardown(a_key_that_is_gone_is_made_anew,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(a_take_that_has_begun_is_mended,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_batch_gives_all_back,
                                         setup, teardown),
