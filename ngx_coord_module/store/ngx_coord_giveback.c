@@ -533,6 +533,11 @@ ngx_coord_giveback_answer(ngx_coord_giveback_t *gb,
 {
     if (op->rc == NGX_ERROR) {
 
+        /* of several questions those that were answered are not asked again */
+
+        entry->op.type = op->type;
+        entry->op.u = op->u;
+
         /* it may have been done */
 
         if (op->gone && !(op->type->flags & NGX_COORD_OP_TWICE)) {

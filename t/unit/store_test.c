@@ -17,6 +17,7 @@
 
 #include "test_redis.h"
 #include "ngx_coord_batch.h"
+#include "ngx_coord_giveback.h"
 #include "ngx_coord_lives.h"
 #include "ngx_coord_store_redis.h"
 #include "ngx_coord_channel.h"
@@ -641,6 +642,90 @@ a_take_that_has_begun_is_mended(void **state)
 }
 
 
+/* what stands in a bucket of ten places */
+
+static ngx_int_t
+places(const char *key)
+{
+    ngx_coord_op_t     *op;
+    ngx_uint_t          free;
+    ngx_coord_batch_t  *batch;
+
+    batch = batch_of(&zone);
+    op = add(batch, &ngx_coord_op_bucket_peek, &zone, key);
+    op->u.rate.burst = 9;
+
+    assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+    deliver();
+    ngx_stub_run_posted();
+
+    assert_int_equal(batch->ops[0].rc, NGX_OK);
+    free = batch->ops[0].u.rate.remaining;
+    ngx_coord_batch_done(batch);
+
+    return 10 - free;
+}
+
+
+/* the last question, the life of the key, is not answered */
+
+static void
+a_place_is_given_back_once(void **state)
+{
+    ngx_uint_t          when, i;
+    ngx_coord_op_t     *op, one;
+    ngx_coord_batch_t  *batch;
+
+    for (when = 0; when < 4; when++) {
+        flush();
+
+        for (i = 0; i < 4; i++) {
+            batch = batch_of(&zone);
+            op = add(batch, &ngx_coord_op_bucket_take, &zone, "o");
+            op->u.rate.burst = 9;
+            assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+            deliver();
+            ngx_stub_run_posted();
+            assert_int_equal(batch->ops[0].rc, NGX_OK);
+            one = batch->ops[0];
+            ngx_coord_batch_done(batch);
+        }
+
+        assert_true(raw("PTTL t:rl:z:{o}")->integer > 15000);
+
+        /* by a caller who knows of a smaller burst: a give, or a charge */
+
+        one.u.rate.burst = 2;
+
+        if (when < 2) {
+            ngx_coord_op_undo(&one);
+
+        } else {
+            one.u.rate.force = 1;
+            one.u.rate.life = 0;
+            ngx_coord_giveback_op(&one, 10 * SEC);
+        }
+
+        ngx_stub_run_posted();
+        assert_int_equal(npending, 1);
+        deliver_one();
+
+        i = places("o");
+        assert_int_equal(i, when < 2 ? 3 : 5);
+        assert_true(raw("PTTL t:rl:z:{o}")->integer < 15000);
+
+        ngx_stub_run_posted();
+        assert_int_equal(npending, 1);
+        fail_one(NGX_COORD_FAIL_CONNECT, when & 1);
+
+        settle();
+
+        assert_int_equal(places("o"), i);
+        assert_true(raw("PTTL t:rl:z:{o}")->integer > 15000);
+    }
+}
+
+
 static void
 a_cancelled_batch_gives_all_back(void **state)
 {
@@ -1045,6 +1130,8 @@ main(void)
         cmocka_unit_test_setup_teardown(a_key_that_is_gone_is_made_anew,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_take_that_has_begun_is_mended,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(a_place_is_given_back_once,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_batch_gives_all_back,
                                         setup, teardown),
