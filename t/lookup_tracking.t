@@ -152,9 +152,35 @@ within('k', '2r/s', 'what a killed worker has read is not trusted', 3);
 
 # a reload
 
-$nodes[0]->reload;
+my @old = $nodes[0]->reload;
 $r->command('SET', 'rate:k', '3r/s');
 within('k', '3r/s', 'after a reload', 3);
+
+# its workers are killed, and their successors are others than those before it
+
+ok($nodes[0]->wait_gone(20, @old), 'those from before the reload have gone');
+ok($t->wait_for(sub { tracked() == 4 }, 10), 'four are tracked');
+$nodes[0]->kill_worker('KILL', $_) for $nodes[0]->workers;
+ok($t->wait_for(sub { tracked() == 4 }, 10), 'and their successors');
+$r->command('SET', 'rate:k', '5r/s');
+within('k', '5r/s', 'what they have read is not trusted', 1);
+$r->command('SET', 'rate:k', '3r/s');
+within('k', '3r/s', 'what their successors read is', 1);
+
+# those that are killed while they exit have none
+
+$r->command('SET', 'rate:q', '1r/s');
+within('q', '1r/s', 'read');
+my @open = map { $nodes[0]->connect } 1 .. 40;
+$_->send("GET /?t=q") for @open;
+@old = $nodes[0]->reload;
+is(rates('q'), '1r/s', 'still known after a reload');
+is(scalar(grep { kill 0, $_ } @old), 2, 'two workers exit');
+kill 'KILL', @old;
+ok($nodes[0]->wait_gone(10, @old), 'and are killed');
+$r->command('SET', 'rate:q', '2r/s');
+within('q', '2r/s', 'what they have read is not trusted', 3);
+$_->close for @open;
 
 # where tracking is forbidden: ttl and messages
 

@@ -26,8 +26,9 @@ static void ngx_coord_metrics_clear_slot(ngx_coord_metrics_shm_t *shm);
 static void ngx_coord_metrics_tick(ngx_atomic_t *ring);
 
 
-/* the slot of this process */
-static ngx_uint_t  ngx_coord_metrics_slot;
+/* the slot of this process, and those of all */
+static ngx_uint_t     ngx_coord_metrics_slot;
+static ngx_atomic_t  *ngx_coord_metrics_procs;
 
 
 ngx_coord_metrics_shm_t *
@@ -171,6 +172,7 @@ ngx_coord_metrics_enter(ngx_coord_metrics_shm_t *shm)
     }
 
     ngx_coord_metrics_slot = i;
+    ngx_coord_metrics_procs = shm->procs;
     ngx_coord_metrics_clear_slot(shm);
 
     return i;
@@ -211,6 +213,14 @@ ngx_coord_metrics_leave(ngx_coord_metrics_shm_t *shm)
 {
     (void) ngx_atomic_cmp_set(&shm->procs[ngx_coord_metrics_slot],
                               (ngx_atomic_uint_t) ngx_pid, 0);
+}
+
+
+ngx_uint_t
+ngx_coord_metrics_living(ngx_uint_t slot)
+{
+    return ngx_coord_metrics_procs
+           && ngx_coord_alive((ngx_pid_t) ngx_coord_metrics_procs[slot]);
 }
 
 

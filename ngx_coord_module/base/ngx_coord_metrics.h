@@ -114,6 +114,9 @@ void *ngx_coord_metrics_block(ngx_shm_zone_t *shm_zone,
 ngx_uint_t ngx_coord_metrics_enter(ngx_coord_metrics_shm_t *shm);
 void ngx_coord_metrics_leave(ngx_coord_metrics_shm_t *shm);
 
+/* 1 if the process that has a slot lives; behind the start of this worker */
+ngx_uint_t ngx_coord_metrics_living(ngx_uint_t slot);
+
 /*
  * Counts a decision, and its second.  No lock, no look-up; counts may be NULL.
  */

@@ -124,7 +124,36 @@ ngx_coord_near_stop(ngx_coord_store_t *store)
         store->counts->epochs[store->stats - store->counts->procs] = 0;
     }
 
+    if (store->nearby) {
+        ngx_coord_timer_stop(&store->nearby->timer);
+    }
+
     store->nearby = NULL;
+}
+
+
+void
+ngx_coord_near_bury(ngx_coord_store_t *store)
+{
+    ngx_uint_t         slot;
+    ngx_atomic_t      *epochs;
+    ngx_atomic_uint_t  epoch;
+
+    if (store->counts == NULL) {
+        return;
+    }
+
+    epochs = store->counts->epochs;
+
+    for (slot = 0; slot < NGX_COORD_METRICS_PROCS; slot++) {
+        epoch = epochs[slot];
+
+        /* a word that is new since then is that of a successor */
+
+        if (epoch && !ngx_coord_metrics_living(slot)) {
+            (void) ngx_atomic_cmp_set(&epochs[slot], epoch, 0);
+        }
+    }
 }
 
 

@@ -23,6 +23,9 @@
 #define NGX_COORD_NEAR_GET   "*2" CRLF "$3" CRLF "GET" CRLF
 #define NGX_COORD_NEAR_HGET  "*3" CRLF "$4" CRLF "HGET" CRLF
 
+/* milliseconds: it is looked for workers that have died */
+#define NGX_COORD_NEAR_LOOK  1000
+
 #define NGX_COORD_NEAR_BULK  (sizeof("$" CRLF CRLF) - 1 + NGX_SIZE_T_LEN)
 
 
@@ -46,6 +49,7 @@ struct ngx_coord_near_fetch_s {
 };
 
 
+static void ngx_coord_near_look(ngx_event_t *ev);
 static void ngx_coord_near_told(void *data, ngx_str_t *key);
 static void ngx_coord_near_lost(void *data);
 static void ngx_coord_near_taint(ngx_coord_near_worker_t *worker,
@@ -105,6 +109,13 @@ ngx_coord_near_start(ngx_coord_store_t *store, ngx_cycle_t *cycle)
     }
 
     ngx_coord_near_renew(worker);
+    ngx_coord_near_bury(store);
+
+    ngx_coord_timer_init(&worker->timer, ngx_coord_near_look, worker,
+                         cycle->log);
+    worker->timer.event.cancelable = 1;
+
+    ngx_coord_timer_start(&worker->timer, NGX_COORD_NEAR_LOOK);
 
     p = ngx_pnalloc(cycle->pool, store->key_prefix.len + sizeof(name) - 1);
     if (p == NULL) {
@@ -122,6 +133,18 @@ ngx_coord_near_start(ngx_coord_store_t *store, ngx_cycle_t *cycle)
 
     return ngx_coord_redis_track(ngx_coord_store_redis(store)->client,
                                  &worker->tracking);
+}
+
+
+/* one that dies while it exits has no successor that would do it */
+
+static void
+ngx_coord_near_look(ngx_event_t *ev)
+{
+    ngx_coord_near_worker_t *worker = ngx_coord_timer_data(ev);
+
+    ngx_coord_near_bury(worker->store);
+    ngx_coord_timer_start(&worker->timer, NGX_COORD_NEAR_LOOK);
 }
 
 

@@ -12,6 +12,7 @@
 
 #include "ngx_coord_near.h"
 #include "ngx_coord_redis.h"
+#include "ngx_coord_timer.h"
 
 
 /* of a store with near caches, in a worker */
@@ -21,11 +22,14 @@ struct ngx_coord_near_worker_s {
     ngx_queue_t                fetches;       /* that may be joined */
     ngx_queue_t                done;          /* whose waiters are to hear */
     ngx_event_t                event;         /* posted */
+    ngx_coord_timer_t          timer;         /* who has died */
     ngx_coord_log_limit_t      bad;
-    ngx_coord_log_limit_t      unanswered;
     ngx_coord_redis_tracking_t  tracking;
 };
 
+
+/* what dead workers have read is not fresh: nobody hears of its changes */
+void ngx_coord_near_bury(ngx_coord_store_t *store);
 
 /* what decides the slot of a key of others: between its first braces, or all */
 ngx_str_t ngx_coord_near_tag(ngx_str_t *key);

@@ -178,6 +178,10 @@ ngx_coord_metrics_start_store(ngx_coord_store_t *store, ngx_uint_t slot)
     stats->rtt_usec = 0;
     stats->event_listeners = 0;
 
+    /* whoever had the slot before hears of nothing any more */
+
+    store->counts->epochs[slot] = 0;
+
     store->stats = stats;
 }
 
