@@ -16,7 +16,7 @@ use Coord;
 use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
-my $redis = $t->redis;
+my $redis = $t->redis('enable-debug-command yes');
 my $r = $redis->connect;
 
 my $http = <<'EOF';
@@ -125,6 +125,21 @@ $r->command('SET', 'rate:e', '3r/s', 'PX', 500);
 is($nodes[0]->get('/?t=e')->header('x-rate'), '3r/s', 'with a life');
 within('e', 'no', 'it is over', 3);
 
+# which the server tells when it removes the key, and it does not haste
+
+my $lazy = $r->command('DEBUG', 'SET-ACTIVE-EXPIRE', '0');
+is($lazy, 'OK', 'keys that have expired are not removed');
+$r->command('SET', 'rate:lazy', '4r/s', 'PX', 700);
+within('lazy', '4r/s', 'with a life');
+within('lazy', 'no', 'no longer than that', 2);
+$r->command('SET', 'rate:lazy', '4r/s', 'PX', 600000);
+within('lazy', '4r/s', 'with a longer one');
+$r->command('CONFIG', 'RESETSTAT');
+rates('lazy');
+unlike($r->command('INFO', 'commandstats'), qr/cmdstat_get:/,
+       'is kept meanwhile');
+$r->command('DEBUG', 'SET-ACTIVE-EXPIRE', '1');
+
 # connections that are killed, of calls and of trackers
 
 for my $type (qw(normal pubsub)) {
@@ -196,6 +211,11 @@ sleep 0.3;
 is(rates('k', $c), '3r/s', 'nobody tells of it');
 $r->command('PUBLISH', 'coord:invalidate', 'rate:k');
 within('k', '4r/s', 'a message does', 1, $c);
+$r->command('DEBUG', 'SET-ACTIVE-EXPIRE', '0');
+$r->command('SET', 'rate:f', '4r/s', 'PX', 700);
+within('f', '4r/s', 'with a life', 1, $c);
+within('f', 'no', 'no longer than that', 2, $c);
+$r->command('DEBUG', 'SET-ACTIVE-EXPIRE', '1');
 
 my @told = $c->log_lines(qr/keys are not tracked/);
 ok(@told <= 2, 'told once by a worker') or diag(scalar @told);

@@ -22,6 +22,7 @@
     "$3" CRLF "YES" CRLF
 #define NGX_COORD_NEAR_GET   "*2" CRLF "$3" CRLF "GET" CRLF
 #define NGX_COORD_NEAR_HGET  "*3" CRLF "$4" CRLF "HGET" CRLF
+#define NGX_COORD_NEAR_PTTL  "*2" CRLF "$4" CRLF "PTTL" CRLF
 
 /* milliseconds: it is looked for workers that have died */
 #define NGX_COORD_NEAR_LOOK  1000
@@ -46,6 +47,7 @@ struct ngx_coord_near_fetch_s {
     ngx_coord_near_answer_t    answer;        /* the value: on the heap */
     ngx_coord_redis_call_t     call;
     ngx_atomic_uint_t          epoch;         /* when it was sent; 0: none */
+    ngx_coord_nsec_t           sent;          /* monotonic */
 };
 
 
@@ -64,6 +66,8 @@ static u_char *ngx_coord_near_bulk(u_char *p, ngx_str_t *s);
 static void ngx_coord_near_expired(ngx_coord_redis_call_t *call);
 static void ngx_coord_near_answered(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
+static void ngx_coord_near_expires(ngx_coord_near_fetch_t *fetch,
+    ngx_coord_resp_value_t *left);
 static void ngx_coord_near_read(ngx_coord_near_fetch_t *fetch,
     ngx_coord_resp_value_t *value);
 static ngx_uint_t ngx_coord_near_text(ngx_str_t *value);
@@ -308,10 +312,24 @@ ngx_coord_near_size(ngx_coord_redis_call_t *call)
         call->trust = NGX_COORD_TRUST_NONE;
     }
 
-    call->ncommands = (call->trust == NGX_COORD_TRUST_TRACKED) ? 2 : 1;
+    switch (call->trust) {
+
+    case NGX_COORD_TRUST_TRACKED:
+        call->ncommands = 3;
+        break;
+
+    case NGX_COORD_TRUST_NONE:
+        call->ncommands = 1;
+        break;
+
+    default: /* NGX_COORD_TRUST_TTL */
+        call->ncommands = 2;
+        break;
+    }
 
     return sizeof(NGX_COORD_NEAR_CACHING) + sizeof(NGX_COORD_NEAR_HGET)
-           + 2 * NGX_COORD_NEAR_BULK + fetch->item.key.len
+           + sizeof(NGX_COORD_NEAR_PTTL)
+           + 3 * NGX_COORD_NEAR_BULK + 2 * fetch->item.key.len
            + field[fetch->item.field].len;
 }
 
@@ -335,13 +353,26 @@ ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p)
 
     if (fetch->item.field == 0) {
         p = ngx_cpymem(p, NGX_COORD_NEAR_GET, sizeof(NGX_COORD_NEAR_GET) - 1);
-        return ngx_coord_near_bulk(p, &fetch->item.key);
+        p = ngx_coord_near_bulk(p, &fetch->item.key);
+
+    } else {
+        p = ngx_cpymem(p, NGX_COORD_NEAR_HGET,
+                       sizeof(NGX_COORD_NEAR_HGET) - 1);
+        p = ngx_coord_near_bulk(p, &fetch->item.key);
+        p = ngx_coord_near_bulk(p, &field[fetch->item.field]);
     }
 
-    p = ngx_cpymem(p, NGX_COORD_NEAR_HGET, sizeof(NGX_COORD_NEAR_HGET) - 1);
-    p = ngx_coord_near_bulk(p, &fetch->item.key);
+    if (call->ncommands == 1) {
+        return p;
+    }
 
-    return ngx_coord_near_bulk(p, &field[fetch->item.field]);
+    /* the server tells of an expired key when it removes it, which is later */
+
+    fetch->sent = ngx_coord_monotonic();
+
+    p = ngx_cpymem(p, NGX_COORD_NEAR_PTTL, sizeof(NGX_COORD_NEAR_PTTL) - 1);
+
+    return ngx_coord_near_bulk(p, &fetch->item.key);
 }
 
 
@@ -387,7 +418,7 @@ ngx_coord_near_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
     if (rc == NGX_OK) {
         value = reply;
 
-        if (call->ncommands == 2) {
+        if (call->trust == NGX_COORD_TRUST_TRACKED) {
 
             if (reply->type == NGX_COORD_RESP_ERROR) {
                 /* it is not tracked */
@@ -395,6 +426,10 @@ ngx_coord_near_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
             }
 
             value += value->next;
+        }
+
+        if (call->ncommands > 1) {
+            ngx_coord_near_expires(fetch, value + value->next);
         }
 
         ngx_coord_near_read(fetch, value);
@@ -414,6 +449,35 @@ ngx_coord_near_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
     default: /* NGX_COORD_NEAR_TOLD */
         ngx_coord_near_free(fetch);
         break;
+    }
+}
+
+
+/* no longer than the key: it was there so long when the call was sent */
+
+static void
+ngx_coord_near_expires(ngx_coord_near_fetch_t *fetch,
+    ngx_coord_resp_value_t *left)
+{
+    int64_t  msec;
+
+    if (left->type != NGX_COORD_RESP_INTEGER) {
+        fetch->epoch = 0;
+        return;
+    }
+
+    if (left->integer == -1) {
+        return;
+    }
+
+    /* -2: it has gone since it was read */
+
+    msec = left->integer - (ngx_coord_monotonic() - fetch->sent)
+                           / NGX_COORD_NSEC_PER_MSEC - 1;
+    msec = ngx_max(msec, 0);
+
+    if (msec < (int64_t) fetch->item.ttl) {
+        fetch->item.ttl = (ngx_msec_t) msec;
     }
 }
 
