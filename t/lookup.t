@@ -158,6 +158,18 @@ is($a->get('/v?k=hot')->header('x-values'), 'hot|red|o',
 is($a->get('/v?k=new')->header('x-values'), '|grey|', 'else the default');
 ok($a->wait_log(qr/no answer for look-up/, 5), 'told');
 
+# a reload in another order: a field is not taken for another one
+
+(my $swapped = $http) =~ s/^(.*field=color.*\n)(.*field=shape.*\n)/$2$1/m;
+isnt($swapped, $http, 'in another order');
+my @old = $a->conf(http => $swapped)->reload;
+ok($a->wait_gone(20, @old), 'the workers are new');
+is($a->get('/v?k=hot')->header('x-values'), 'hot|grey|',
+   'the last value of a field is that of this field');
+@old = $a->conf(http => $http)->reload;
+ok($a->wait_gone(20, @old), 'in the old order again');
+is($a->get('/v?k=hot')->header('x-values'), 'hot|red|o', 'as before');
+
 $redis->run;
 ok($t->wait_for(sub {
        $redis->connect->command('SET', 'plain:hot', 'new');

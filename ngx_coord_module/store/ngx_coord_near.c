@@ -5,6 +5,7 @@
  * The memory of near caches.  An entry has a tag for each field of a hash, so
  * that all of a key are found.  payload[0]: fresh until, on the clock of the
  * node; payload[1]: the word of the worker that has read it.  Blob: the state,
+ * a sum of the name of the field, which may have another tag after a reload,
  * then the value.
  *
  * A word is a number that no other time of any worker has, and its slot.  It
@@ -20,11 +21,18 @@
 /* a last value is kept so long */
 #define NGX_COORD_NEAR_KEEP    (86400 * NGX_COORD_NSEC_PER_SEC)
 
+/* what stands before a value: the state and the sum */
+#define NGX_COORD_NEAR_HEAD    (1 + sizeof(uint32_t))
+
 #define ngx_coord_near_slot(epoch)  ((epoch) & (NGX_COORD_METRICS_PROCS - 1))
 
 
 static ngx_coord_table_t *ngx_coord_near_enter(ngx_coord_zone_t *zone);
 static void ngx_coord_near_leave_table(ngx_coord_zone_t *zone);
+static void ngx_coord_near_head(ngx_coord_near_item_t *item,
+    ngx_coord_near_e state, u_char *head);
+static ngx_coord_entry_t *ngx_coord_near_entry(ngx_coord_near_item_t *item,
+    u_char *key, size_t len, ngx_coord_nsec_t now, ngx_coord_near_e *state);
 static ngx_uint_t ngx_coord_near_trusted(ngx_coord_store_t *store,
     ngx_atomic_uint_t epoch);
 
@@ -232,13 +240,61 @@ ngx_coord_near_leave_table(ngx_coord_zone_t *zone)
 }
 
 
+static void
+ngx_coord_near_head(ngx_coord_near_item_t *item, ngx_coord_near_e state,
+    u_char *head)
+{
+    uint32_t    sum;
+    ngx_str_t  *field;
+
+    field = item->near->fields.elts;
+    field += item->field;
+
+    sum = ngx_crc32_long(field->data, field->len);
+
+    head[0] = (u_char) state;
+    ngx_memcpy(&head[1], &sum, sizeof(uint32_t));
+}
+
+
+/* the entry of an item and its state; NULL: none, or one of another field */
+
+static ngx_coord_entry_t *
+ngx_coord_near_entry(ngx_coord_near_item_t *item, u_char *key, size_t len,
+    ngx_coord_nsec_t now, ngx_coord_near_e *state)
+{
+    u_char              is[NGX_COORD_NEAR_HEAD], own[NGX_COORD_NEAR_HEAD];
+    ngx_coord_table_t  *table;
+    ngx_coord_entry_t  *entry;
+
+    table = item->near->zone->table;
+
+    entry = ngx_coord_table_find(table, NGX_COORD_NEAR_TAG + item->field, key,
+                                 len, now);
+
+    if (entry == NULL
+        || ngx_coord_table_read(table, entry, is, 0, NGX_COORD_NEAR_HEAD)
+           != NGX_COORD_NEAR_HEAD)
+    {
+        return NULL;
+    }
+
+    *state = is[0];
+
+    ngx_coord_near_head(item, *state, own);
+
+    return ngx_memcmp(is, own, NGX_COORD_NEAR_HEAD) == 0 ? entry : NULL;
+}
+
+
 ngx_int_t
 ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
     ngx_coord_near_answer_t *answer)
 {
     size_t              len;
-    u_char              state, key[NGX_COORD_KEY_LEN];
+    u_char              key[NGX_COORD_KEY_LEN];
     ngx_int_t           rc;
+    ngx_coord_near_e    state;
     ngx_coord_nsec_t    now;
     ngx_coord_zone_t   *zone;
     ngx_coord_table_t  *table;
@@ -264,11 +320,9 @@ ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
     rc = NGX_AGAIN;
     now = ngx_coord_monotonic();
 
-    entry = ngx_coord_table_find(table, NGX_COORD_NEAR_TAG + item->field,
-                                 key, len, now);
+    entry = ngx_coord_near_entry(item, key, len, now, &state);
 
-    if (entry && ngx_coord_table_read(table, entry, &state, 0, 1) == 1) {
-
+    if (entry) {
         answer->state = state;
 
         if (now < (ngx_coord_nsec_t) entry->payload[0]
@@ -277,8 +331,10 @@ ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
             rc = NGX_OK;
         }
 
-        if (state == NGX_COORD_NEAR_VALUE && entry->length > 1) {
-            answer->value.len = entry->length - 1;
+        if (state == NGX_COORD_NEAR_VALUE
+            && entry->length > NGX_COORD_NEAR_HEAD)
+        {
+            answer->value.len = entry->length - NGX_COORD_NEAR_HEAD;
             answer->value.data = ngx_pnalloc(pool, answer->value.len);
 
             if (answer->value.data == NULL) {
@@ -286,7 +342,8 @@ ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
 
             } else {
                 answer->value.len = ngx_coord_table_read(table, entry,
-                                                         answer->value.data, 1,
+                                                         answer->value.data,
+                                                         NGX_COORD_NEAR_HEAD,
                                                          answer->value.len);
             }
         }
@@ -321,13 +378,14 @@ ngx_coord_near_keep(ngx_coord_near_item_t *item,
         return;
     }
 
-    p = ngx_alloc(1 + answer->value.len, ngx_cycle->log);
+    p = ngx_alloc(NGX_COORD_NEAR_HEAD + answer->value.len, ngx_cycle->log);
     if (p == NULL) {
         return;
     }
 
-    p[0] = (u_char) answer->state;
-    ngx_memcpy(p + 1, answer->value.data, answer->value.len);
+    ngx_coord_near_head(item, answer->state, p);
+    ngx_memcpy(p + NGX_COORD_NEAR_HEAD, answer->value.data,
+               answer->value.len);
 
     ttl = (answer->state == NGX_COORD_NEAR_VALUE) ? item->ttl
                                                   : item->negative_ttl;
@@ -355,7 +413,8 @@ ngx_coord_near_keep(ngx_coord_near_item_t *item,
                                    payload, expires + NGX_COORD_NEAR_KEEP,
                                    now);
     if (entry) {
-        (void) ngx_coord_table_write(table, entry, p, 1 + answer->value.len,
+        (void) ngx_coord_table_write(table, entry, p,
+                                     NGX_COORD_NEAR_HEAD + answer->value.len,
                                      now);
     }
 
