@@ -333,9 +333,14 @@ ngx_coord_batch_undo(ngx_coord_batch_t *batch, ngx_uint_t first,
 
         } else if (op->rc == NGX_AGAIN) {
 
-            /* it was to be asked once more */
+            /* what is in flight ends by its answer, or without one */
 
-            ngx_coord_giveback(op, NGX_COORD_GIVEBACK_LOST);
+            if (op->begun && !op->gone) {
+
+                /* it was to be asked once more */
+
+                ngx_coord_giveback(op, NGX_COORD_GIVEBACK_LOST);
+            }
 
         } else if (!op->doubt) {
             ngx_coord_journal_remove(op);

@@ -772,6 +772,44 @@ a_cancelled_batch_gives_all_back(void **state)
 }
 
 
+/* and it does so once, when there is an answer */
+
+static void
+a_cancelled_batch_costs_one_release(void **state)
+{
+    ngx_uint_t          i;
+    ngx_coord_batch_t  *batch;
+
+    for (i = 0; i < 2; i++) {
+        batch = batch_of(&zone);
+        add(batch, &ngx_coord_op_lease_acquire, &zone, "r");
+
+        assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+        ngx_coord_batch_done(batch);
+
+        if (i == 0) {
+            deliver();
+
+        } else {
+            fail_one(NGX_COORD_FAIL_CONNECT, 0);    /* it has not left */
+        }
+
+        ngx_stub_run_posted();
+
+        assert_int_equal(npending, 1 - i);
+        deliver();
+        ngx_stub_run_posted();
+        assert_int_equal(raw("EXISTS t:rl:z:{r}")->integer, 0);
+
+        /* nothing is left to be done */
+
+        ngx_stub_pass(100);
+        assert_int_equal(npending, 0);
+        assert_int_equal(ngx_stub_ntimers, 0);
+    }
+}
+
+
 /* what is in other slots is another call, but of the same batch */
 
 static void
@@ -1134,6 +1172,8 @@ main(void)
         cmocka_unit_test_setup_teardown(a_place_is_given_back_once,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_batch_gives_all_back,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(a_cancelled_batch_costs_one_release,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(the_parts_of_a_batch_end_together,
                                         setup, teardown),
