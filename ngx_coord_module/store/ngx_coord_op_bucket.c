@@ -15,6 +15,7 @@
 
 
 #include "ngx_coord_deny.h"
+#include "ngx_coord_giveback.h"
 #include "ngx_coord_lives.h"
 #include "ngx_coord_op_bucket.h"
 #include "ngx_coord_prefetch.h"
@@ -74,6 +75,7 @@ static void ngx_coord_bucket_open_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static void ngx_coord_bucket_relive(ngx_coord_op_t *op, int64_t left);
 static ngx_int_t ngx_coord_bucket_read(ngx_coord_resp_value_t *v,
     ngx_uint_t first, ngx_coord_bucket_found_t *found);
 static ngx_int_t ngx_coord_bucket_decide(ngx_coord_rate_t *rate,
@@ -584,6 +586,7 @@ ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
     rc = ngx_coord_bucket_block(op, &found, rc, now);
 
     if (rc == NGX_AGAIN) {
+        ngx_coord_bucket_relive(op, ngx_coord_reply(GCRA_OPEN, LEFT)->integer);
         return NGX_AGAIN;
     }
 
@@ -607,6 +610,22 @@ ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
     }
 
     return op->type == &ngx_coord_op_bucket_life ? NGX_AGAIN : rc;
+}
+
+
+/* what asks once more for something else does not mend the life itself */
+
+static void
+ngx_coord_bucket_relive(ngx_coord_op_t *op, int64_t left)
+{
+    ngx_coord_op_t  mend;
+
+    mend = *op;
+    mend.type = &ngx_coord_op_bucket_mend;
+
+    if (ngx_coord_bucket_shortened(&mend.u.rate, left)) {
+        ngx_coord_giveback_op(&mend, mend.u.rate.life);
+    }
 }
 
 

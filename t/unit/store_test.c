@@ -642,6 +642,65 @@ a_take_that_has_begun_is_mended(void **state)
 }
 
 
+/* one place of a bucket, waited for */
+
+static ngx_int_t
+take_of(const char *key, ngx_uint_t burst)
+{
+    ngx_int_t           rc;
+    ngx_coord_op_t     *op;
+    ngx_coord_batch_t  *batch;
+
+    batch = batch_of(&zone);
+    op = add(batch, &ngx_coord_op_bucket_take, &zone, key);
+    op->u.rate.burst = burst;
+
+    assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+
+    do {
+        deliver();
+        ngx_stub_run_posted();
+    } while (batch->ops[0].rc == NGX_AGAIN);
+
+    rc = batch->ops[0].rc;
+    ngx_coord_batch_done(batch);
+
+    return rc;
+}
+
+
+/* a block does not fit, the request itself does */
+
+static void
+a_block_that_does_not_fit_shortens_no_life(void **state)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(take_of("s", 9), NGX_OK);
+    }
+
+    zone.deny = 1;
+    zone.prefetch = 50;
+
+    assert_int_equal(take_of("s", 5), NGX_OK);
+    assert_true(raw("PTTL t:rl:z:{s}")->integer > 15000);
+
+    ngx_coord_lives_reset();
+    ngx_stub_clock += SEC / 4;
+
+    raw("CONFIG RESETSTAT");
+    assert_int_equal(take_of("s", 5), NGX_OK);
+
+    /* with the block and without it, and the life in between */
+
+    assert_non_null(strstr((char *) raw("INFO commandstats")->str.data,
+                           "cmdstat_bitfield:calls=2,"));
+    settle();
+    assert_true(raw("PTTL t:rl:z:{s}")->integer > 15000);
+}
+
+
 /* what stands in a bucket of ten places */
 
 static ngx_int_t
@@ -679,17 +738,19 @@ a_place_is_given_back_once(void **state)
     for (when = 0; when < 4; when++) {
         flush();
 
-        for (i = 0; i < 4; i++) {
-            batch = batch_of(&zone);
-            op = add(batch, &ngx_coord_op_bucket_take, &zone, "o");
-            op->u.rate.burst = 9;
-            assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
-            deliver();
-            ngx_stub_run_posted();
-            assert_int_equal(batch->ops[0].rc, NGX_OK);
-            one = batch->ops[0];
-            ngx_coord_batch_done(batch);
+        for (i = 0; i < 3; i++) {
+            assert_int_equal(take_of("o", 9), NGX_OK);
         }
+
+        batch = batch_of(&zone);
+        op = add(batch, &ngx_coord_op_bucket_take, &zone, "o");
+        op->u.rate.burst = 9;
+        assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+        deliver();
+        ngx_stub_run_posted();
+        assert_int_equal(batch->ops[0].rc, NGX_OK);
+        one = batch->ops[0];
+        ngx_coord_batch_done(batch);
 
         assert_true(raw("PTTL t:rl:z:{o}")->integer > 15000);
 
@@ -1169,6 +1230,9 @@ main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_take_that_has_begun_is_mended,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(
+                                   a_block_that_does_not_fit_shortens_no_life,
+                                   setup, teardown),
         cmocka_unit_test_setup_teardown(a_place_is_given_back_once,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_batch_gives_all_back,
