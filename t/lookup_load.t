@@ -24,6 +24,7 @@ my $origin = $t->origin(routes => {
         my ($req) = @_;
         my ($k) = $req->{uri} =~ /k=(\w*)/;
         return { status => 404, body => 'none' } if $k =~ /^absent/;
+        return { delay => 0.5, status => 404, body => 'none' } if $k =~ /^late/;
         return { status => 500, body => 'oops' } if $k =~ /^broken/;
         return { delay => 30 } if $k eq 'hang';
         return { delay => 0.4, body => "\n slow $k \n" } if $k =~ /^slow/;
@@ -39,6 +40,9 @@ my $http = <<'EOF';
     map $arg_m $mkey { '' ''; default mem:$arg_m; }
     coord_lookup $value $vkey load=/load?k=$arg_k ttl=20s
                  negative_ttl=400ms default=none;
+    map $arg_g $gkey { '' ''; default val:$arg_g; }
+    coord_lookup $long $gkey load=/load?k=$arg_g ttl=20s negative_ttl=20s
+                 default=none;
     coord_lookup $near $mkey load=/load?k=$arg_m store=local ttl=300ms;
     coord_limit_req_zone $arg_l$arg_n zone=l:1m rate=1000r/s;
 
@@ -46,6 +50,7 @@ my $http = <<'EOF';
         listen 127.0.0.1:%%PORT%%;
         add_header X-Value $value always;
         add_header X-Near $near always;
+        add_header X-Long $long always;
         location = /load { internal; proxy_pass http://%%ORIGIN%%;
                            proxy_read_timeout 60s; }
         location = /v { empty_gif; }
@@ -58,6 +63,10 @@ EOF
 my ($a, $b) = map {
     $t->node(name => $_, workers => 2, http => $http)->start
 } qw(a b);
+
+ok($t->wait_for(sub {
+       4 == grep { / flags=\w*t/ } split /\n/, $r->command('CLIENT', 'LIST');
+   }, 10), 'all workers hear of changes');
 
 # what is loaded is stored, and not loaded again
 
@@ -100,6 +109,28 @@ is($a->get('/v?k=broken1')->header('x-value'), 'none', 'again');
 is($origin->count('/load'), 2, 'asked again at once');
 is($a->get('/v?k=lines')->header('x-value'), 'none', 'no text: the default');
 is($r->command('EXISTS', 'val:lines'), 0, 'nothing is stored');
+
+# a key that is written while it is loaded
+
+$origin->reset_counters;
+my $late = $a->connect;
+$late->send("GET /v?g=late1 HTTP/1.1\r\nHost: a\r\n\r\n");
+ok($t->wait_for(sub { $origin->count('/load') }, 5), 'it loads');
+$r->command('SET', 'val:late1', 'by hand');
+is($late->response->header('x-long'), 'none', 'a 404 comes');
+$late->close;
+is(join(' ', map { $_->get('/v?g=late1')->header('x-long') } ($a) x 8, $b),
+   join(' ', ('by hand') x 9), 'which is not remembered');
+
+$origin->reset_counters;
+is(join(' ', map { $a->get('/v?g=late2')->header('x-long') } 1 .. 8),
+   join(' ', ('none') x 8), 'one that is not written');
+is($origin->count('/load'), 1, 'is, for all workers');
+$r->command('SET', 'val:late2', 'by hand');
+ok($t->wait_for(sub {
+       !grep { ($_->get('/v?g=late2')->header('x-long') || '') ne 'by hand' }
+       ($a) x 8, $b;
+   }, 1), 'until it is written');
 
 # in a request with a body
 

@@ -33,6 +33,10 @@ static void ngx_coord_near_head(ngx_coord_near_item_t *item,
     ngx_coord_near_e state, u_char *head);
 static ngx_coord_entry_t *ngx_coord_near_entry(ngx_coord_near_item_t *item,
     u_char *key, size_t len, ngx_coord_nsec_t now, ngx_coord_near_e *state);
+static void ngx_coord_near_put(ngx_coord_near_item_t *item, u_char *key,
+    size_t len, u_char *blob, size_t size, ngx_atomic_uint_t epoch);
+static void ngx_coord_near_drop_note(ngx_coord_table_t *table, u_char *key,
+    size_t len, ngx_coord_nsec_t now);
 static ngx_uint_t ngx_coord_near_trusted(ngx_coord_store_t *store,
     ngx_atomic_uint_t epoch);
 
@@ -359,18 +363,8 @@ void
 ngx_coord_near_keep(ngx_coord_near_item_t *item,
     ngx_coord_near_answer_t *answer, ngx_atomic_uint_t epoch)
 {
-    size_t              len;
-    u_char             *p, key[NGX_COORD_KEY_LEN];
-    uint64_t            payload[2];
-    ngx_uint_t          tag;
-    ngx_msec_t          ttl;
-    ngx_coord_nsec_t    now, expires;
-    ngx_coord_zone_t   *zone;
-    ngx_coord_table_t  *table;
-    ngx_coord_entry_t  *entry;
-
-    zone = item->near->zone;
-    tag = NGX_COORD_NEAR_TAG + item->field;
+    size_t   len, size;
+    u_char  *p, key[NGX_COORD_KEY_LEN];
 
     len = ngx_coord_key_encode(key, &item->key);
 
@@ -378,7 +372,9 @@ ngx_coord_near_keep(ngx_coord_near_item_t *item,
         return;
     }
 
-    p = ngx_alloc(NGX_COORD_NEAR_HEAD + answer->value.len, ngx_cycle->log);
+    size = NGX_COORD_NEAR_HEAD + answer->value.len;
+
+    p = ngx_alloc(size, ngx_cycle->log);
     if (p == NULL) {
         return;
     }
@@ -387,15 +383,33 @@ ngx_coord_near_keep(ngx_coord_near_item_t *item,
     ngx_memcpy(p + NGX_COORD_NEAR_HEAD, answer->value.data,
                answer->value.len);
 
-    ttl = (answer->state == NGX_COORD_NEAR_VALUE) ? item->ttl
-                                                  : item->negative_ttl;
+    if (ngx_coord_near_enter(item->near->zone)) {
 
-    table = ngx_coord_near_enter(zone);
-
-    if (table == NULL) {
-        ngx_free(p);
-        return;
+        ngx_coord_near_put(item, key, len, p, size, epoch);
+        ngx_coord_near_leave_table(item->near->zone);
     }
+
+    ngx_free(p);
+}
+
+
+/* in a table that is entered: blob has the head and the value */
+
+static void
+ngx_coord_near_put(ngx_coord_near_item_t *item, u_char *key, size_t len,
+    u_char *blob, size_t size, ngx_atomic_uint_t epoch)
+{
+    uint64_t            payload[2];
+    ngx_uint_t          tag;
+    ngx_msec_t          ttl;
+    ngx_coord_nsec_t    now, expires;
+    ngx_coord_table_t  *table;
+    ngx_coord_entry_t  *entry;
+
+    table = item->near->zone->table;
+    tag = NGX_COORD_NEAR_TAG + item->field;
+
+    ttl = (blob[0] == NGX_COORD_NEAR_VALUE) ? item->ttl : item->negative_ttl;
 
     now = ngx_coord_monotonic();
     expires = now + (ngx_coord_nsec_t) ttl * NGX_COORD_NSEC_PER_MSEC;
@@ -413,14 +427,45 @@ ngx_coord_near_keep(ngx_coord_near_item_t *item,
                                    payload, expires + NGX_COORD_NEAR_KEEP,
                                    now);
     if (entry) {
-        (void) ngx_coord_table_write(table, entry, p,
-                                     NGX_COORD_NEAR_HEAD + answer->value.len,
-                                     now);
+        (void) ngx_coord_table_write(table, entry, blob, size, now);
+    }
+}
+
+
+void
+ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch)
+{
+    size_t              len;
+    u_char              key[NGX_COORD_KEY_LEN];
+    uint64_t            payload[2];
+    ngx_coord_nsec_t    now;
+    ngx_coord_table_t  *table;
+    ngx_coord_entry_t  *entry;
+
+    len = ngx_coord_key_encode(key, &item->key);
+    table = len ? ngx_coord_near_enter(item->near->zone) : NULL;
+
+    if (table == NULL) {
+        return;
     }
 
-    ngx_coord_near_leave_table(zone);
+    now = ngx_coord_monotonic();
 
-    ngx_free(p);
+    entry = ngx_coord_table_find(table, NGX_COORD_NEAR_NOTE, key, len, now);
+
+    if (entry) {
+        entry->payload[1] = epoch;
+
+    } else {
+        payload[0] = 0;
+        payload[1] = epoch;
+
+        (void) ngx_coord_table_insert(table, NGX_COORD_NEAR_NOTE,
+                                      NGX_COORD_ENTRY_EVICT, key, len, payload,
+                                      now + NGX_COORD_NEAR_KEEP, now);
+    }
+
+    ngx_coord_near_leave_table(item->near->zone);
 }
 
 
@@ -467,7 +512,23 @@ ngx_coord_near_changed(ngx_coord_near_worker_t *worker, ngx_str_t *key)
             }
         }
 
+        ngx_coord_near_drop_note(table, encoded, len, now);
+
         ngx_coord_near_leave_table(near[i]->zone);
+    }
+}
+
+
+static void
+ngx_coord_near_drop_note(ngx_coord_table_t *table, u_char *key, size_t len,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_entry_t  *entry;
+
+    entry = ngx_coord_table_find(table, NGX_COORD_NEAR_NOTE, key, len, now);
+
+    if (entry) {
+        ngx_coord_table_remove(table, entry);
     }
 }
 
@@ -501,6 +562,8 @@ ngx_coord_near_forget(ngx_coord_near_t *near, ngx_str_t *key)
         }
     }
 
+    ngx_coord_near_drop_note(table, encoded, len, now);
+
     ngx_coord_near_leave_table(near->zone);
 
     return found;
@@ -532,10 +595,35 @@ ngx_coord_near_tag(ngx_str_t *key)
 void
 ngx_coord_near_absent(ngx_coord_near_item_t *item)
 {
-    ngx_coord_near_answer_t  answer;
+    size_t              len;
+    u_char              key[NGX_COORD_KEY_LEN], head[NGX_COORD_NEAR_HEAD];
+    ngx_coord_store_t  *store;
+    ngx_atomic_uint_t   epoch;
+    ngx_coord_table_t  *table;
+    ngx_coord_entry_t  *entry;
 
-    answer.state = NGX_COORD_NEAR_NONE;
-    ngx_str_null(&answer.value);
+    store = item->near->zone->store;
+    epoch = ngx_coord_store_is_memory(store) ? NGX_COORD_NEAR_ALWAYS : 0;
 
-    ngx_coord_near_keep(item, &answer, item->near->zone->store->nearby->epoch);
+    len = ngx_coord_key_encode(key, &item->key);
+    table = len ? ngx_coord_near_enter(item->near->zone) : NULL;
+
+    if (table == NULL) {
+        return;
+    }
+
+    entry = ngx_coord_table_find(table, NGX_COORD_NEAR_NOTE, key, len,
+                                 ngx_coord_monotonic());
+
+    if (entry) {
+        epoch = entry->payload[1];
+        ngx_coord_table_remove(table, entry);
+    }
+
+    if (ngx_coord_near_trusted(store, epoch)) {
+        ngx_coord_near_head(item, NGX_COORD_NEAR_NONE, head);
+        ngx_coord_near_put(item, key, len, head, sizeof(head), epoch);
+    }
+
+    ngx_coord_near_leave_table(item->near->zone);
 }

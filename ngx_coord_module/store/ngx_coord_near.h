@@ -27,6 +27,9 @@
 /* tags of entries, above those of operations: one for each field */
 #define NGX_COORD_NEAR_TAG        64
 
+/* of the note that there was no such key, which is about to be made */
+#define NGX_COORD_NEAR_NOTE       (NGX_COORD_NEAR_TAG + NGX_COORD_NEAR_FIELDS)
+
 /* the word of what nobody else can change: a memory store's */
 #define NGX_COORD_NEAR_ALWAYS     1
 
@@ -47,7 +50,7 @@ typedef struct {
     ngx_msec_t                 ttl;           /* of a value */
     ngx_msec_t                 negative_ttl;  /* of anything else */
     unsigned                   made:1;        /* what is absent will be made:
-                                               * that it is is not kept */
+                                               * that it is is only noted */
 } ngx_coord_near_item_t;
 
 
@@ -146,7 +149,10 @@ ngx_int_t ngx_coord_near_fetch(ngx_coord_near_item_t *item,
  */
 void ngx_coord_near_write(ngx_coord_near_item_t *item, ngx_str_t *value);
 
-/* keeps for item->negative_ttl that there is no such key */
+/*
+ * That there is no such key is known for item->negative_ttl, if it was noted
+ * when the key was read, and nobody has written the key since then.
+ */
 void ngx_coord_near_absent(ngx_coord_near_item_t *item);
 
 /* tells all nodes that a key has changed; it is copied */

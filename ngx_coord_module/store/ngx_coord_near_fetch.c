@@ -536,9 +536,12 @@ ngx_coord_near_read(ngx_coord_near_fetch_t *fetch,
         return;
     }
 
-    if (answer->state != NGX_COORD_NEAR_NONE || !fetch->item.made) {
-        ngx_coord_near_keep(&fetch->item, answer, fetch->epoch);
+    if (answer->state == NGX_COORD_NEAR_NONE && fetch->item.made) {
+        ngx_coord_near_note(&fetch->item, fetch->epoch);
+        return;
     }
+
+    ngx_coord_near_keep(&fetch->item, answer, fetch->epoch);
 }
 
 

@@ -28,6 +28,12 @@ struct ngx_coord_near_worker_s {
 };
 
 
+/*
+ * Notes that there was no such key when it was read, under epoch; what is known
+ * of it stays as it is.
+ */
+void ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch);
+
 /* what dead workers have read is not fresh: nobody hears of its changes */
 void ngx_coord_near_bury(ngx_coord_store_t *store);
 
