@@ -396,7 +396,7 @@ ngx_coord_prefetch_init(ngx_cycle_t *cycle)
 }
 
 
-/* what other workers of the node use, or lapses */
+/* nobody else knows when what is left is to be given back */
 
 void
 ngx_coord_prefetch_exit(void)
@@ -416,6 +416,9 @@ ngx_coord_prefetch_exit(void)
         kept = ngx_queue_data(q, ngx_coord_prefetch_kept_t, queue);
 
         ngx_queue_remove(q);
+
+        ngx_coord_prefetch_give(&kept->op);
+
         ngx_free(kept);
     }
 }

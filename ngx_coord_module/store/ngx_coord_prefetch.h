@@ -46,7 +46,10 @@ ngx_int_t ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
 void ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind,
     ngx_coord_nsec_t now, ngx_coord_nsec_t mark, ngx_uint_t extra);
 
-/* at the start of a worker, and at its end */
+/*
+ * At the start of a worker, and at its end, while the stores still run: what it
+ * would have given back later is given back now.
+ */
 void ngx_coord_prefetch_init(ngx_cycle_t *cycle);
 void ngx_coord_prefetch_exit(void);
 

@@ -91,6 +91,9 @@ struct ngx_coord_store_counts_s {
     /* what a worker has read is true while its word stands: ngx_coord_near.h */
     ngx_atomic_t               epochs[NGX_COORD_METRICS_PROCS];
 
+    /* 1: a worker has subscribed; it tells when it may have missed messages */
+    ngx_atomic_t               hears[NGX_COORD_METRICS_PROCS];
+
     ngx_atomic_t               asked;        /* second of the last INFO */
     ngx_atomic_t               version;      /* odd: info is being written */
     ngx_coord_store_info_t     info;
