@@ -22,7 +22,9 @@ my $redis = $t->redis;
 my $admin = $redis->connect(die => 1);
 my $origin = $t->origin(default => sub {
     my ($req) = @_;
-    return { headers => [ 'X-Seen' => $req->{headers}{'x-value'}[0] // '' ],
+    return { headers => [ 'X-Seen' => $req->{headers}{'x-value'}[0] // '',
+                          $req->{args}{sid} ? ('X-Sid' => $req->{args}{sid})
+                                            : () ],
              status => $req->{args}{status} || 200,
              parts => [ [ 0, 'begin ' ], [ $req->{args}{long} || 0, 'end' ] ],
              chunked => 1 };
@@ -35,6 +37,7 @@ my $conf = <<'EOF';
     coord_session_zone $arg_k zone=stream:1m ttl=1s;
     coord_session_zone $arg_k zone=learn:1m ttl=1s;
     coord_session_zone $arg_k zone=count:1m;
+    coord_session_zone $sid zone=late:1m ttl=400ms;
 
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -71,6 +74,22 @@ my $conf = <<'EOF';
         location = /who {
             internal;
             proxy_pass http://%%ORIGIN%%/who?status=403;
+        }
+        location /late {
+            auth_request /sid;
+            auth_request_set $sid $upstream_http_x_sid;
+            coord_session zone=late bind=$arg_v;
+            proxy_intercept_errors on;
+            error_page 404 = @late;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location @late {
+            coord_session zone=late bind=$arg_v;
+            empty_gif;
+        }
+        location = /sid {
+            internal;
+            proxy_pass http://%%ORIGIN%%/?sid=late;
         }
         location /off {
             coord_session off;
@@ -243,6 +262,24 @@ is(told($_, '/learn?k=err&status=404'), '404 NEW', 'learn: not from a 404')
     for $a, $m;
 like(told($_, '/learn?k=err'), qr/^200 NEW 127/, 'learn: from what comes then')
     for $a, $m;
+
+
+# a session that the access phase has named is decided once: the page of an
+# error does not begin another one, and nothing of it outlives the request
+
+for my $node ($a, $m) {
+    my @pids = sort $node->workers;
+    my @told = map { told($node, '/late?status=404&v=1') } 1 .. 30;
+
+    is($told[0], '200 NEW 1', 'named late: the page of an error');
+    is(join(' ', grep { $_ ne '200 BOUND 1' } @told[1 .. 29]), '',
+       'named late: again');
+
+    sleep 0.5;
+
+    told($node, '/late?status=404&v=1') for 1 .. 30;
+    is(join(' ', sort $node->workers), "@pids", 'named late: workers live');
+}
 
 
 # what stands in Redis is checked

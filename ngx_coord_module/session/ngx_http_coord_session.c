@@ -141,6 +141,14 @@ ngx_http_coord_session_lookup_begin(ngx_http_request_t *r,
                ? NGX_DECLINED : NGX_ERROR;
     }
 
+    if (ctx->decided[NGX_HTTP_COORD_PRECONTENT]
+        & (1 << ngx_http_coord_session_feature.slot))
+    {
+        /* an internal redirect: the access phase had named the session */
+
+        return NGX_DECLINED;
+    }
+
     sz = use->zone->data;
 
     if (ngx_http_coord_zone_key(r, scf->use->zone, sz->key, &key) != NGX_OK) {
@@ -213,6 +221,10 @@ ngx_http_coord_session_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     state->use = scf->use;
     state->on_failure = (scf->use->on_failure == NGX_CONF_UNSET_UINT)
                         ? lcf->on_failure : scf->use->on_failure;
+
+    if (client->state) {
+        ngx_coord_timer_stop(&client->state->timer);
+    }
 
     client->state = state;
 

@@ -224,8 +224,6 @@ ngx_http_coord_session_named(ngx_http_request_t *r,
 
     old = client->state;
 
-    ngx_coord_timer_stop(&old->timer);
-
     state = ngx_http_coord_session_create(r, old->ctx, old->conf);
 
     if (state == NULL || ngx_http_coord_session_name(state, key) != NGX_OK) {
