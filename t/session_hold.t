@@ -20,6 +20,7 @@ use Time::HiRes qw(time sleep);
 my $t = Coord->new;
 my $redis = $t->redis;
 my $admin = $redis->connect(die => 1);
+my $fake = $t->fake_redis(upstream => $redis->{port});
 my $big = join '', map { md5_hex($_) } 1 .. 60_000;
 my $count = 0;
 
@@ -31,6 +32,10 @@ my $origin = $t->origin(default => sub {
     return { raw => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n"
                     . "Connection: upgrade\r\nX-Id: $id\r\n\r\nhello" }
         if $req->{path} eq '/upgrade';
+
+    return { parts => [ [ 0, 'begin ' ], [ $req->{args}{part}, 'end' ] ],
+             headers => [ 'X-Id' => $id ] }
+        if $req->{args}{part};
 
     my $body = $req->{args}{small} ? 'small' : $big;
 
@@ -57,7 +62,9 @@ my $tls = !system("openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=gate"
 my $conf = <<'EOF';
     coord_store main { server %%REDIS%%; timeout 5s; }
     coord_store quick { server %%REDIS%%; timeout 200ms; }
+    coord_store late { server %%FAKE%%; timeout 5s; connect_timeout 2s; }
     coord_session_zone $http_x_id zone=z:1m ttl=1h;
+    coord_session_zone $http_x_id zone=late:1m store=late;
     coord_session_zone $http_x_id zone=quick:1m store=quick;
     coord_session_zone $coord_session_id zone=app:1m store=quick;
     proxy_cache_path %%NODEDIR%%/cache keys_zone=c:1m;
@@ -108,6 +115,21 @@ my $conf = <<'EOF';
             coord_idempotency on;
             coord_idempotency_scope off;
             coord_idempotency_max_response 8m;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /lost {
+            postpone_output 0;
+            coord_session zone=late create=$upstream_http_x_id bind=fixed;
+            coord_idempotency on;
+            coord_idempotency_scope off;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /lostoff {
+            postpone_output 0;
+            coord_session zone=late create=$upstream_http_x_id bind=fixed;
+            coord_idempotency on;
+            coord_idempotency_scope off;
+            proxy_buffering off;
             proxy_pass http://%%ORIGIN%%;
         }
         location /upgrade {
@@ -239,6 +261,38 @@ SKIP: {
          // '') eq 'true' }, 10), 'idempotency: replayed');
     is($n->post('/once?id=once', '{}', @key)->header('X-N'),
        $first->header('X-N'), 'idempotency: once');
+}
+
+
+# and when its client goes away while the header waits, before or after the
+# end of its body: what is learned of that comes when the header is to be sent
+
+for my $path ('/lost', '/lostoff') {
+    for my $part (0.01, 1.5) {
+        my $uri = "$path/$part?id=lost&part=$part";
+        my @key = ('Idempotency-Key' => "lost$path$part");
+
+        $n->get("$path/first?small=1&id=first");   # the one before is over
+        $fake->fault(action => 'delay', delay => 0.8, cmd => 'HSETNX');
+        my $fired = $fake->fired('delay');
+
+        my $c = $n->connect;
+        $c->send("POST $uri HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+                 . "$key[0]: $key[1]\r\n\r\n{}");
+        ok($t->wait_for(sub { $fake->fired('delay') > $fired }, 5),
+           "lost $path $part: waits");
+        $c->reset;
+
+        my $r;
+        $t->wait_for(sub {
+            $r = $n->post($uri, '{}', headers => { @key });
+            return $r->status != 409 }, 10);
+
+        is($r->status . ' ' . ($r->header('Idempotency-Replayed') // ''),
+           '200 true', "lost $path $part: its result is kept");
+        is($r->body, 'begin end', "lost $path $part: whole");
+        is($origin->count("$path/$part"), 1, "lost $path $part: once");
+    }
 }
 
 

@@ -117,12 +117,15 @@ ngx_http_coord_hold_release(ngx_http_coord_hold_t *hold)
 
     ngx_http_coord_hold_end(hold, NGX_HTTP_COORD_HOLD_SENT);
 
-    if (ngx_http_coord_hold_send(hold) == NGX_OK) {
-        r->write_event_handler(r);
+    if (ngx_http_coord_hold_send(hold) != NGX_OK) {
 
-    } else {
-        ngx_http_finalize_request(r, NGX_ERROR);
+        /* who sends the response, or reads it on, learns that it is lost */
+
+        c->error = 1;
+        ngx_post_event(c->read, &ngx_posted_events);
     }
+
+    r->write_event_handler(r);
 
     ngx_http_run_posted_requests(c);
 }
