@@ -26,7 +26,9 @@ my $origin = $t->origin(default => sub {
                   map { /^(\w+)=(.*)/s ? ($1, $2) : () }
                   split /&/, $req->{uri} =~ /\?(.*)/s ? $1 : '';
         my %headers = ('Content-Type' => 'text/plain',
-                       ETag => '"e"', 'X-Count' => ++$n);
+                       ETag => '"e"', 'X-Count' => ++$n,
+                       'X-Seen' => join ' ', grep { /^(?:range|if-)/ }
+                                                  sort keys %{$req->{headers}});
 
         $headers{'Cache-Control'} = $arg{cc} if $arg{cc};
         $headers{Vary} = $arg{vary} if $arg{vary};
@@ -115,6 +117,23 @@ my $range = $a->get('/ranged', headers => { Range => 'bytes=0-3' });
 is($range->status, 200, 'what fills the cache is whole');
 sleep 0.05;
 is(word($b, '/ranged'), 'HIT', 'and stored');
+
+for my $pair ([ 'If-Modified-Since' => 'Mon, 28 Sep 2037 06:00:00 GMT',
+                'If-None-Match' => '"e"' ],
+              [ 'If-Range' => '"e"', Range => 'bytes=0-3' ])
+{
+    my @other = ('X-A' => 1);
+    my $path = "/asked/$pair->[0]";
+
+    for my $order ([ @$pair ], [ @$pair[2, 3, 0, 1] ]) {
+        is($a->get($path .= 'x', headers => [ @$_ ])->header('x-seen') // '',
+           '', "what is asked of it stays here: @$_")
+            for [ @$order, @other ];
+        is($a->get($path .= 'x', headers => [ @$_ ])->header('x-seen') // '',
+           '', "what is asked of it stays here: @$_")
+            for [ @other, @$order ];
+    }
+}
 
 ok($t->wait_for(sub { word($b, '/one') eq 'MISS' }), 'valid= ends');
 

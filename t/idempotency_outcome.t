@@ -359,6 +359,39 @@ sub parts {
            "@{[1 .. 30]} range", "without a key all do, $at");
     }
 
+    # several that go, in front, behind, between, apart
+
+    my %value = ('Range' => 'bytes=1-2', 'If-Range' => '"e"',
+                 'If-Modified-Since' => 'Mon, 28 Sep 2037 06:00:00 GMT',
+                 'If-None-Match' => '"e"');
+
+    for my $order ([qw(If-Modified-Since If-None-Match)],
+                   [qw(If-None-Match If-Modified-Since)],
+                   [qw(Range If-Range)], [qw(If-Range Range)],
+                   [qw(If-Range If-Modified-Since Range If-None-Match)])
+    {
+        my @more = map { ($_ => $value{$_}) } @$order;
+        my $seen = join ' ', sort map { lc } @$order;
+
+        is($n->get('/get/whole', headers => [ @more, key() ])->body,
+           'seen: ', "@$order: gone");
+        is($n->get('/get/whole', headers => [ key(), @more ])->body,
+           'seen: ', "@$order: gone behind the key");
+        is($n->get('/get/whole', headers => \@more)->body,
+           "seen: $seen", "@$order: without a key all are seen");
+
+        for my $at ([0, 0], [18, 0], [19, 0], [30, 0], [0, 30], [15, 1]) {
+            my @h = @many;
+            splice @h, 2 * $at->[0], 0, @more[0, 1];
+            splice @h, 2 * ($at->[0] + $at->[1] + 1), 0, @more[2 .. $#more];
+
+            is($n->get('/get/whole', headers => [ @h, key() ])->body,
+               'seen: ', "@$order: gone, @$at");
+            is($n->get('/get/fields', headers => [ @h, key() ])->body,
+               "@{[1 .. 30]}", "@$order: the other fields stay, @$at");
+        }
+    }
+
     # an upstream that sends a part by itself has not said what became of it
 
     for my $status (206, 304) {

@@ -14,6 +14,8 @@ static void ngx_http_coord_capture_remove(ngx_http_request_t *r,
     const char *name);
 static void ngx_http_coord_capture_cut(ngx_http_request_t *r,
     ngx_list_part_t *part, ngx_uint_t i);
+static void ngx_http_coord_capture_unlink(ngx_list_t *headers,
+    ngx_list_part_t *prev, ngx_list_part_t *part);
 
 
 void
@@ -53,10 +55,11 @@ ngx_http_coord_capture_remove(ngx_http_request_t *r, const char *name)
 {
     size_t            len;
     ngx_uint_t        i;
-    ngx_list_part_t  *part;
+    ngx_list_part_t  *part, *prev;
     ngx_table_elt_t  *h;
 
     len = ngx_strlen(name);
+    prev = NULL;
 
     for (part = &r->headers_in.headers.part; part; part = part->next) {
         h = part->elts;
@@ -68,6 +71,13 @@ ngx_http_coord_capture_remove(ngx_http_request_t *r, const char *name)
             {
                 ngx_http_coord_capture_cut(r, part, i);
             }
+        }
+
+        if (part->nelts == 0 && prev) {
+            ngx_http_coord_capture_unlink(&r->headers_in.headers, prev, part);
+
+        } else {
+            prev = part;
         }
     }
 }
@@ -106,5 +116,20 @@ ngx_http_coord_capture_cut(ngx_http_request_t *r, ngx_list_part_t *part,
     if (headers->last == part) {
         headers->last = rest;
         headers->nalloc -= i + 1;
+    }
+}
+
+
+/* who walks a list takes any part but the first one for one with elements */
+
+static void
+ngx_http_coord_capture_unlink(ngx_list_t *headers, ngx_list_part_t *prev,
+    ngx_list_part_t *part)
+{
+    prev->next = part->next;
+
+    if (headers->last == part) {
+        headers->last = prev;
+        headers->nalloc = ngx_max(prev->nelts, 1);
     }
 }
