@@ -33,6 +33,10 @@ my $origin = $t->origin(default => sub {
                     . "Connection: upgrade\r\nX-Id: $id\r\n\r\nhello" }
         if $req->{path} eq '/upgrade';
 
+    return { status => 101, headers => [ Upgrade => 'echo', 'X-Id' => $id ],
+             parts => [ [ 0, 'hello' ], [ 3, 'bye' ] ], until_close => 1 }
+        if $req->{path} eq '/app/upgrade';
+
     return { parts => [ [ 0, 'begin ' ], [ $req->{args}{part}, 'end' ] ],
              headers => [ 'X-Id' => $id ] }
         if $req->{args}{part};
@@ -163,6 +167,8 @@ my $conf = <<'EOF';
         location /app {
             coord_session_cookie sid rotate=$upstream_http_x_id;
             coord_session zone=app bind=fixed;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
             proxy_pass http://%%ORIGIN%%;
         }
     }
@@ -299,20 +305,24 @@ for my $path ('/lost', '/lostoff') {
 # an upgraded connection does not wait; its session is known all the same
 
 {
-    my $c = $n->connect;
-    $c->send("GET /upgrade?id=up HTTP/1.1\r\nHost: x\r\nUpgrade: echo\r\n"
-             . "Connection: upgrade\r\n\r\n");
-    my $in = '';
-    my $end = time + 5;
-    while ($in !~ /hello/ && time < $end) {
-        my $bytes = $c->read(1);
-        $in .= $bytes if defined $bytes;
-        last if defined $bytes && $bytes eq '';
-    }
+    my ($in) = upgraded('/upgrade?id=up');
+
     like($in, qr/^HTTP\/1\.1 101 .*hello$/s, 'upgraded');
     ok($t->wait_for(sub { $n->get('/?small=1', headers => { 'X-Id' => 'up' })
                           ->header('X-Status') eq 'BOUND' }, 5),
        'upgraded: known');
+
+    # nor could it tell the client that its session has moved
+
+    my ($id) = $n->get('/app?small=1')->header('Set-Cookie') =~ /sid=(\w+)/;
+
+    ($in, my $c) = upgraded('/app/upgrade?id=in', "Cookie: sid=$id\r\n");
+    like($in, qr/^HTTP\/1\.1 101 .*hello$/s, 'upgraded: a log-in');
+    ($id) = $in =~ /sid=(\w+)/ if $in =~ /^Set-Cookie/mi;
+    my @as = map { sleep 0.1;
+                   $n->get('/app?small=1', headers => { Cookie => "sid=$id" })
+                   ->header('X-Status') } 1 .. 5;
+    is("@as", 'BOUND ' x 4 . 'BOUND', 'upgraded: keeps the id that it has');
 }
 
 
@@ -353,6 +363,26 @@ is($n->get('/page?id=page&status=500')->body, 'error', 'error_page');
 }
 
 done_testing();
+
+
+# all that comes when a connection is upgraded
+
+sub upgraded {
+    my ($path, $fields) = (@_, '');
+
+    my $c = $n->connect;
+    $c->send("GET $path HTTP/1.1\r\nHost: x\r\nUpgrade: echo\r\n${fields}"
+             . "Connection: upgrade\r\n\r\n");
+    my $in = '';
+    my $end = time + 5;
+    while ($in !~ /hello/ && time < $end) {
+        my $bytes = $c->read(1);
+        $in .= $bytes if defined $bytes;
+        last if defined $bytes && $bytes eq '';
+    }
+
+    return ($in, $c);
+}
 
 
 # seconds that the worker has used

@@ -159,6 +159,15 @@ ngx_http_coord_session_next(ngx_http_request_t *r,
         return rc;
     }
 
+    if (!ngx_http_coord_hold_can(r)
+        && !ngx_coord_store_is_memory(state->use->zone->store))
+    {
+        /* the header would be gone before it is known to have moved */
+
+        ngx_str_null(next);
+        return NGX_OK;
+    }
+
     key->len = state->text.len;
     key->data = ngx_pstrdup(r->pool, &state->text);
 
