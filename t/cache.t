@@ -67,10 +67,30 @@ my $http = <<'EOT';
                          proxy_pass http://%%ORIGIN%%; }
         location /mem { coord_cache $uri?$args zone=mem;
                         proxy_pass http://%%ORIGIN%%; }
+        location /page {
+            coord_cache $uri?$arg_k zone=pages valid=1s stale=60s;
+            location /page/named { %%PAGE%% error_page 502 = @sorry; }
+            location /page/set { %%PAGE%% error_page 502 =200 /sorry; }
+            location /page/kept { %%PAGE%% error_page 502 /sorry; }
+            location /page/twice { %%PAGE%% error_page 502 = @sorry;
+                                   recursive_error_pages on; }
+            location /page/404 { %%PAGE%% error_page 404 = @sorry; }
+        }
+        location @sorry { rewrite ^ /sorry?cc=max-age=60? break;
+                          proxy_pass http://%%ORIGIN%%; }
+        location /sorry { rewrite ^ /sorry?cc=max-age=60? break;
+                          proxy_pass http://%%ORIGIN%%; }
+        location /fallback { error_page 404 = @cached; empty_gif;
+                             if ($uri) { return 404; } }
+        location @cached { coord_cache $uri zone=pages valid=1m;
+                           proxy_pass http://%%ORIGIN%%; }
         location /off { coord_cache off; proxy_pass http://%%ORIGIN%%; }
         location /api/ { coord_api write; }
     }
 EOT
+
+my $page = 'proxy_pass http://%%ORIGIN%%; proxy_intercept_errors on;';
+$http =~ s/%%PAGE%%/$page/g;
 
 my $a = $t->node(name => 'a', workers => 2, http => $http)->start;
 my $b = $t->node(name => 'b', workers => 2, http => $http)->start;
@@ -254,6 +274,37 @@ is($res->status, 200, 'stale if the origin fails');
 is($res->header('x-cache'), 'STALE', 'its status');
 like($res->body, qr/^body \d+ $/, 'its body');
 like($res->header('age'), qr/^\d+$/, 'its Age');
+
+
+# --- error pages ---
+
+for (['named', 502, 200], ['set', 502, 200], ['kept', 502, 502],
+     ['twice', 502, 200], ['404', 404, 200])
+{
+    my ($where, $error, $status) = @$_;
+    my $uri = "/page/$where?k=$where";
+    my $res = $a->get("$uri&status=$error");
+    is($res->status, $status, "error_page, $where");
+    sleep 0.05;
+    is(word($b, $uri), 'MISS', 'the page of the error is not stored');
+    my $kept = $b->get($uri);
+    is($kept->header('x-cache'), 'HIT', 'that of the origin is');
+    sleep 1.2;
+
+    $res = $b->get("$uri&status=$error");
+
+    if ($error == 404) {
+        is($res->header('x-cache'), 'EXPIRED', 'no stale one for a 404');
+        next;
+    }
+
+    is($res->header('x-cache'), 'STALE', 'stale instead of the page');
+    is($res->status, 200, 'its status');
+    is($res->header('x-count'), $kept->header('x-count'), 'its fields');
+    is($res->body, $kept->body, 'its body');
+}
+
+is(stored('/fallback'), 'HIT', 'a location that is an error page caches');
 
 
 # --- lock ---

@@ -88,6 +88,8 @@ ngx_http_coord_cache_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     cache->conf = ccf;
     cache->on_failure = lcf->on_failure;
 
+    ngx_http_coord_cache_arrived(r, cache);
+
     ngx_coord_timer_init(&cache->timer, ngx_http_coord_cache_timer, cache,
                          r->connection->log);
 

@@ -8,6 +8,7 @@
  *   ngx_http_coord_cache_conf.c     directives, variable
  *   ngx_http_coord_cache_filter.c   a response on its way is kept
  *   ngx_http_coord_cache_rules.c    what may be kept, and how long
+ *   ngx_http_coord_cache_error.c    what is the page of an error
  *   ngx_http_coord_cache_fields.c   fields, directives and tags
  *   ngx_http_coord_cache_stored.c   a stored response with its times
  *   ngx_http_coord_cache_api.c      the route of coord_api
@@ -114,8 +115,13 @@ typedef struct {
     ngx_http_coord_stored_t    stored;       /* of blob; unless it is empty */
     ngx_coord_nsec_t           old;          /* its age */
 
+    /* when it began, for what an error page is */
+    ngx_uint_t                 err_status;
+    ngx_uint_t                 nstates;      /* of upstreams */
+
     ngx_coord_op_t             claim;        /* a lease */
     unsigned                   claimed:1;
+    unsigned                   error_page:1;
     unsigned                   serving:1;    /* stale, in place of an error */
 
     ngx_http_coord_capture_t   capture;
@@ -164,6 +170,24 @@ ngx_int_t ngx_http_coord_cache_filter_init(ngx_conf_t *cf);
  * cache->fill and cache->meta.  NGX_DECLINED: it may not; NGX_ERROR: no memory.
  */
 ngx_int_t ngx_http_coord_cache_rules(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+
+
+/* --- ngx_http_coord_cache_error.c --- */
+
+/* notes what error has brought r here, if any, before the cache is asked */
+void ngx_http_coord_cache_arrived(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+
+/*
+ * The status of the response of r, or, if that is the page of an error since
+ * then, of the error; 0: that is not known.
+ */
+ngx_uint_t ngx_http_coord_cache_failure(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+
+/* 1: the response of r is the page of an error that came since then */
+ngx_uint_t ngx_http_coord_cache_error_page(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 
 

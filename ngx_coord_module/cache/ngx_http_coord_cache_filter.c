@@ -145,11 +145,18 @@ static ngx_uint_t
 ngx_http_coord_cache_replaces(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
-    return cache->blob.len
-           && (r->headers_out.status == NGX_HTTP_INTERNAL_SERVER_ERROR
-               || r->headers_out.status == NGX_HTTP_BAD_GATEWAY
-               || r->headers_out.status == NGX_HTTP_SERVICE_UNAVAILABLE
-               || r->headers_out.status == NGX_HTTP_GATEWAY_TIME_OUT);
+    ngx_uint_t  status;
+
+    if (cache->blob.len == 0) {
+        return 0;
+    }
+
+    status = ngx_http_coord_cache_failure(r, cache);
+
+    return status == NGX_HTTP_INTERNAL_SERVER_ERROR
+           || status == NGX_HTTP_BAD_GATEWAY
+           || status == NGX_HTTP_SERVICE_UNAVAILABLE
+           || status == NGX_HTTP_GATEWAY_TIME_OUT;
 }
 
 
@@ -165,6 +172,10 @@ ngx_http_coord_cache_replace(ngx_http_request_t *r,
     cache->status = NGX_HTTP_COORD_CACHE_STALE;
 
     ngx_http_clean_header(r);
+
+    /* $status is that of what is sent */
+
+    r->err_status = 0;
 
     if (ngx_http_coord_cache_age(r, cache, &mark) != NGX_OK
         || ngx_http_coord_replay_header(r, &cache->stored.record, &mark)

@@ -108,6 +108,12 @@ ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
     in = &r->headers_in.headers;
     out = &r->headers_out.headers;
 
+    /* it stands under the key of another page */
+
+    if (ngx_http_coord_cache_error_page(r, cache)) {
+        return 1;
+    }
+
     i = 0;
 
     if (ngx_http_coord_cache_directive(in, "no-store", &value)
