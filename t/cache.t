@@ -57,6 +57,10 @@ my $http = <<'EOT';
         }
         location /user { coord_cache $uri:$remote_user:$arg_k zone=pages;
                          proxy_pass http://%%ORIGIN%%; }
+        location /whole { coord_cache $uri:${http_authorization}:$arg_k
+                          zone=pages; proxy_pass http://%%ORIGIN%%; }
+        location /like { coord_cache $uri:$http_authorization_x:$arg_k
+                         zone=pages; proxy_pass http://%%ORIGIN%%; }
         location /key { coord_cache $arg_k zone=pages;
                         proxy_pass http://%%ORIGIN%%; }
         location /small { coord_cache $uri?$args zone=pages max=1k;
@@ -186,6 +190,27 @@ is(stored('/auth?cc=public,max-age=60', headers => $auth), 'HIT',
 is(stored('/user?k=1&cc=max-age=60', headers => $auth), 'HIT',
    'a key with the user in it');
 is(word($b, '/user?k=1&cc=max-age=60'), 'MISS', 'is for that user');
+
+my ($wrong, @token) = map { { Authorization => $_ } }
+                      'Basic ' . 'dTp4', 'Bearer one', 'Bearer two';
+is(word($b, '/user?k=1&cc=max-age=60', headers => $wrong), 'MISS',
+   'not for who only says that he is that user');
+is(word($b, '/user?k=1&cc=max-age=60', headers => $auth), 'HIT',
+   'he himself still has it');
+is(stored('/user?k=2&cc=max-age=60', headers => $token[0]), 'HIT',
+   'credentials without a name');
+is(word($b, '/user?k=2&cc=max-age=60', headers => $token[1]), 'MISS',
+   'are not those of another one');
+is(stored('/whole?k=1&cc=max-age=60', headers => $auth), 'HIT',
+   'a key with the credentials in it');
+is(word($b, '/whole?k=1&cc=max-age=60', headers => $wrong), 'MISS',
+   'is for these');
+is(stored('/like?k=1&cc=max-age=60', headers => $auth), 'MISS',
+   'a field of a like name is not Authorization');
+is($a->request('DELETE', '/api/cache/pages?key=/user:u:1')->status, 200,
+   'purged by its key');
+is(word($b, '/user?k=1&cc=max-age=60', headers => $auth), 'MISS',
+   'with all credentials');
 is(stored('/ns?cc=max-age=60', headers => { 'Cache-Control' => 'no-store' }),
    'MISS', 'the client does not want it stored');
 

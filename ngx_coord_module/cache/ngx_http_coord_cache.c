@@ -247,7 +247,8 @@ ngx_http_coord_cache_matches(ngx_http_coord_cache_t *cache)
     n = ngx_http_coord_stored_field(&stored->record, "Vary", lines,
                                     NGX_HTTP_COORD_CACHE_TAGS);
 
-    rc = ngx_http_coord_cache_variant(cache->request, lines, n, digest);
+    rc = ngx_http_coord_cache_variant(cache->request, cache->conf, lines, n,
+                                      digest);
 
     if (rc == NGX_OK
         && ngx_memcmp(digest, stored->variant, NGX_COORD_DIGEST_LEN) != 0)

@@ -46,7 +46,8 @@ typedef struct {
     ngx_coord_nsec_t           stale;
     size_t                     max;          /* bytes of a body */
     unsigned                   lock:1;
-    unsigned                   user:1;       /* the key names a user */
+    unsigned                   user:1;       /* the key names a user, */
+    unsigned                   credentials:1;  /* ... or proves it */
     unsigned                   off:1;
 } ngx_http_coord_cache_conf_t;
 
@@ -214,11 +215,14 @@ ngx_uint_t ngx_http_coord_cache_directive(ngx_list_t *headers,
 time_t ngx_http_coord_cache_seconds(ngx_list_t *headers, const char *name);
 
 /*
- * Digests what of the request the response names in Vary.  NGX_DECLINED: there
- * is no such field; NGX_BUSY: it is "*", or too long; NGX_ERROR: OpenSSL.
+ * Digests what of the request the response names in Vary, whose lines are
+ * names[0 .. n - 1], and its credentials where the key has no more than the
+ * name of a user.  NGX_DECLINED: there are none of them; NGX_BUSY: Vary is "*",
+ * or too long; NGX_ERROR: OpenSSL, or the name of a field is too long.
  */
 ngx_int_t ngx_http_coord_cache_variant(ngx_http_request_t *r,
-    ngx_str_t *names, ngx_uint_t n, u_char *digest);
+    ngx_http_coord_cache_conf_t *ccf, ngx_str_t *names, ngx_uint_t n,
+    u_char *digest);
 
 /*
  * Writes the tags of a response at p, each with LF behind it, before last.

@@ -23,6 +23,8 @@ static char *ngx_http_coord_cache_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static ngx_uint_t ngx_http_coord_cache_names(ngx_str_t *value,
+    const char *name);
 static ngx_int_t ngx_http_coord_cache_param(ngx_conf_t *cf,
     ngx_http_coord_cache_conf_t *ccf, ngx_str_t *value);
 static ngx_int_t ngx_http_coord_cache_time(ngx_str_t *value,
@@ -266,12 +268,9 @@ ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ccf->valid = NGX_HTTP_COORD_CACHE_VALID;
     ccf->max = NGX_HTTP_COORD_CACHE_MAX;
 
-    /* such a key is not that of another user */
-
-    ccf->user = (ngx_strstr(value[1].data, "$remote_user")
-                 || ngx_strstr(value[1].data, "${remote_user}")
-                 || ngx_strstr(value[1].data, "$http_authorization")
-                 || ngx_strstr(value[1].data, "${http_authorization}"));
+    ccf->user = ngx_http_coord_cache_names(&value[1], "remote_user");
+    ccf->credentials = ngx_http_coord_cache_names(&value[1],
+                                                  "http_authorization");
 
     for (i = 2; i < cf->args->nelts; i++) {
 
@@ -285,6 +284,49 @@ ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* whether a value has a variable of this name in it */
+
+static ngx_uint_t
+ngx_http_coord_cache_names(ngx_str_t *value, const char *name)
+{
+    u_char  *p, *last, c;
+    size_t   len;
+
+    p = value->data;
+    last = p + value->len;
+    len = ngx_strlen(name);
+
+    for ( ;; ) {
+        p = ngx_strlchr(p, last, '$');
+
+        if (p == NULL) {
+            return 0;
+        }
+
+        p++;
+        p += (p < last && *p == '{');
+
+        if ((size_t) (last - p) < len
+            || ngx_strncasecmp(p, (u_char *) name, len) != 0)
+        {
+            continue;
+        }
+
+        c = (size_t) (last - p) == len ? '\0' : p[len];
+
+        if (c == '_' || (c >= '0' && c <= '9')) {
+            continue;
+        }
+
+        c |= 0x20;
+
+        if (c < 'a' || c > 'z') {
+            return 1;
+        }
+    }
 }
 
 

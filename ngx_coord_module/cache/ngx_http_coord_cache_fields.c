@@ -177,15 +177,16 @@ ngx_http_coord_cache_seconds(ngx_list_t *headers, const char *name)
 
 
 ngx_int_t
-ngx_http_coord_cache_variant(ngx_http_request_t *r, ngx_str_t *lines,
-    ngx_uint_t nlines, u_char *digest)
+ngx_http_coord_cache_variant(ngx_http_request_t *r,
+    ngx_http_coord_cache_conf_t *ccf, ngx_str_t *lines, ngx_uint_t nlines,
+    u_char *digest)
 {
     ngx_str_t   left, name;
     ngx_uint_t  i, n;
 
     n = 0;
 
-    if (nlines == 0) {
+    if (nlines == 0 && !ccf->user) {
         return NGX_DECLINED;
     }
 
@@ -208,6 +209,15 @@ ngx_http_coord_cache_variant(ngx_http_request_t *r, ngx_str_t *lines,
                 return NGX_ERROR;
             }
         }
+    }
+
+    /* a name is no proof: only the same credentials are those of the user */
+
+    if (ccf->user) {
+        ngx_str_set(&name, "Authorization");
+
+        return ngx_http_coord_cache_vary_by(r, &name) == NGX_OK
+               ? ngx_coord_digest_final(digest) : NGX_ERROR;
     }
 
     if (n == 0) {

@@ -129,6 +129,7 @@ ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
 
     return r->headers_in.authorization
            && !cache->conf->user
+           && !cache->conf->credentials
            && !ngx_http_coord_cache_directive(out, "public", &value)
            && !ngx_http_coord_cache_directive(out, "s-maxage", &value)
            && !ngx_http_coord_cache_directive(out, "must-revalidate", &value);
@@ -246,7 +247,8 @@ ngx_http_coord_cache_varies(ngx_http_request_t *r,
         lines[n] = *line;
     }
 
-    rc = ngx_http_coord_cache_variant(r, lines, n, cache->fill.variant);
+    rc = ngx_http_coord_cache_variant(r, cache->conf, lines, n,
+                                      cache->fill.variant);
 
     if (rc == NGX_DECLINED) {
         return NGX_OK;
