@@ -26,6 +26,13 @@ my $origin = $t->origin(routes => {
         return { status => 404, body => 'none' } if $k =~ /^absent/;
         return { delay => 0.5, status => 404, body => 'none' } if $k =~ /^late/;
         return { status => 500, body => 'oops' } if $k =~ /^broken/;
+        my ($name) = grep { $req->{headers}{$_} }
+                     map { lc } qw(Range If-Range If-Match If-None-Match
+                                   If-Modified-Since If-Unmodified-Since
+                                   Accept-Encoding);
+        return { status => 304 } if $name;
+        return { body => join '+', @{$req->{headers}{'x-many'} || []} }
+            if $k eq 'many';
         return { delay => 30 } if $k eq 'hang';
         return { delay => 0.4, body => "\n slow $k \n" } if $k =~ /^slow/;
         return { body => "line\r\nend" } if $k eq 'lines';
@@ -130,7 +137,25 @@ $r->command('SET', 'val:late2', 'by hand');
 ok($t->wait_for(sub {
        !grep { ($_->get('/v?g=late2')->header('x-long') || '') ne 'by hand' }
        ($a) x 8, $b;
-   }, 1), 'until it is written');
+   }, 10), 'until it is written');
+
+
+# what a client wants of the response to its own request
+
+my $date = 'Thu, 01 Jan 2037 00:00:00 GMT';
+for (['Range', 'bytes=0-1'], ['If-None-Match', '"x"'], ['If-Match', '*'],
+     ['If-Modified-Since', $date], ['If-Unmodified-Since', $date],
+     ['If-Range', '"x"'], ['Accept-Encoding', 'gzip'])
+{
+    my $k = lc $_->[0] =~ s/\W//gr;
+    my $res = $a->get("/v?k=$k", headers => { @$_ });
+    is($res->header('x-value'), "value $k",
+       "is not asked of the location: $_->[0]");
+}
+
+my $many = $a->get('/v?k=many', headers =>
+                   [map({ ("X-Many" => $_, "X-Other-$_" => $_) } 1 .. 30)]);
+is($many->header('x-value'), join('+', 1 .. 30), 'all other fields are');
 
 # in a request with a body
 

@@ -8,6 +8,7 @@
  *   ngx_http_coord_lookup_want.c   what was answered
  *   ngx_http_coord_lookup_conf.c   the directive
  *   ngx_http_coord_lookup_load.c   load=: asking a location for a value
+ *   ngx_http_coord_lookup_subrequest.c  how it is asked
  *   ngx_http_coord_lookup_api.c    lookups/<key> of coord_api
  */
 
@@ -99,6 +100,16 @@ ngx_int_t ngx_http_coord_lookup_load(ngx_http_coord_lookup_want_t *want);
 
 /* the request is over and does not wait for a value that is made */
 void ngx_http_coord_lookup_load_leave(ngx_http_coord_lookup_want_t *want);
+
+/*
+ * Asks the location of load for r, by a subrequest in memory without a body,
+ * conditions, ranges and codings; handler(sr, data, ..) is called at its end.
+ * NGX_ERROR: no memory, or the value of load cannot be had; it may be called
+ * still.
+ */
+ngx_int_t ngx_http_coord_lookup_subrequest(ngx_http_request_t *r,
+    ngx_http_complex_value_t *load, ngx_http_post_subrequest_pt handler,
+    void *data);
 
 
 #endif /* _NGX_HTTP_COORD_LOOKUP_H_INCLUDED_ */

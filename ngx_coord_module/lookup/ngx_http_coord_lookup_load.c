@@ -65,8 +65,6 @@ static void ngx_http_coord_lookup_load_told(ngx_coord_near_wait_t *wait,
 static void ngx_http_coord_lookup_load_timer(ngx_event_t *ev);
 static void ngx_http_coord_lookup_load_ask(
     ngx_http_coord_lookup_load_t *load);
-static ngx_int_t ngx_http_coord_lookup_load_subrequest(
-    ngx_http_coord_lookup_load_t *load, ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_lookup_load_done(ngx_http_request_t *sr,
     void *data, ngx_int_t rc);
 static void ngx_http_coord_lookup_load_body(
@@ -351,67 +349,17 @@ ngx_http_coord_lookup_load_ask(ngx_http_coord_lookup_load_t *load)
 
     load->state = NGX_HTTP_COORD_LOAD_SUBREQUEST;
 
-    if (ngx_http_coord_lookup_load_subrequest(load, r) != NGX_OK) {
+    if (ngx_http_coord_lookup_subrequest(r, load->lookup->load,
+                                         ngx_http_coord_lookup_load_done,
+                                         load)
+        != NGX_OK)
+    {
         ngx_memzero(&none, sizeof(ngx_coord_near_answer_t));
         ngx_http_coord_lookup_load_finish(load, &none);
         return;
     }
 
     ngx_http_run_posted_requests(c);
-}
-
-
-static ngx_int_t
-ngx_http_coord_lookup_load_subrequest(ngx_http_coord_lookup_load_t *load,
-    ngx_http_request_t *r)
-{
-    u_char                      *p;
-    ngx_str_t                    uri, args;
-    ngx_http_request_t          *sr;
-    ngx_http_post_subrequest_t  *ps;
-
-    ps = ngx_palloc(r->pool, sizeof(ngx_http_post_subrequest_t));
-
-    if (ps == NULL
-        || ngx_http_complex_value(r, load->lookup->load, &uri) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    ps->handler = ngx_http_coord_lookup_load_done;
-    ps->data = load;
-
-    ngx_str_null(&args);
-
-    p = (u_char *) ngx_strlchr(uri.data, uri.data + uri.len, '?');
-
-    if (p) {
-        args.data = p + 1;
-        args.len = uri.data + uri.len - args.data;
-        uri.len = p - uri.data;
-    }
-
-    if (ngx_http_subrequest(r, &uri, &args, &sr, ps,
-                            NGX_HTTP_SUBREQUEST_IN_MEMORY
-                            |NGX_HTTP_SUBREQUEST_WAITED)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    /* it has no body, and that of the request stays where it is */
-
-    sr->request_body = ngx_pcalloc(r->pool, sizeof(ngx_http_request_body_t));
-
-    if (sr->request_body == NULL) {
-        return NGX_ERROR;
-    }
-
-    sr->headers_in.content_length_n = -1;
-    sr->headers_in.content_length = NULL;
-    sr->headers_in.chunked = 0;
-
-    return NGX_OK;
 }
 
 
