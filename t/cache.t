@@ -341,6 +341,23 @@ is(scalar(grep { $_->body eq $all[0]->body } @all), 20,
    'and all have its page');
 
 
+# a client that does not read what nobody else gets
+
+for (['private', 'big=9000000&cc=private'], ['large', 'big=9000000'],
+     ['length unknown', 'big=9000000&chunked=1'])
+{
+    my ($what, $args) = @$_;
+    my $slow = $a->connect;
+    $slow->send("GET /lock?k=slow&$args HTTP/1.1\r\nHost: x\r\n\r\n");
+    $origin->reset_counters;
+    ok($t->wait_for(sub { $origin->count('/lock') }, 5), "$what: on its way");
+    my $began = time;
+    is($b->get("/lock?k=slow&$args")->status, 200, 'another one');
+    cmp_ok(time - $began, '<', 3, 'does not wait for its end');
+    $slow->close;
+}
+
+
 # --- memory ---
 
 $a->get('/mem?cc=max-age=60');

@@ -11,8 +11,7 @@
 #include "ngx_http_coord_cache.h"
 
 
-#define NGX_HTTP_COORD_CACHE_LEASE  30000    /* milliseconds: of a fill */
-#define NGX_HTTP_COORD_CACHE_POLL   100      /* for what another one fills */
+#define NGX_HTTP_COORD_CACHE_POLL   100      /* ms: for what another fills */
 #define NGX_HTTP_COORD_CACHE_WAIT   5000
 
 
@@ -32,14 +31,6 @@ static ngx_int_t ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
 static ngx_int_t ngx_http_coord_cache_fill(ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_failed(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *op);
-static ngx_int_t ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
-    ngx_http_coord_cache_e state);
-static ngx_int_t ngx_http_coord_cache_ask_get(ngx_http_coord_cache_t *cache,
-    u_char *key, size_t len);
-static ngx_int_t ngx_http_coord_cache_ask_tags(ngx_http_coord_cache_t *cache);
-static ngx_int_t ngx_http_coord_cache_ask_claim(
-    ngx_http_coord_cache_t *cache);
-static void ngx_http_coord_cache_answered(ngx_coord_batch_t *batch);
 static void ngx_http_coord_cache_timer(ngx_event_t *ev);
 static ngx_int_t ngx_http_coord_cache_respond(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
@@ -458,117 +449,6 @@ ngx_http_coord_cache_failed(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
 }
 
 
-/* NGX_OK: the answers are there; NGX_AGAIN: decide() is called again */
-
-static ngx_int_t
-ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
-    ngx_http_coord_cache_e state)
-{
-    cache->state = state;
-
-    cache->batch->handler = ngx_http_coord_cache_answered;
-    cache->batch->data = cache;
-
-    return ngx_coord_batch_send(cache->batch) == NGX_OK ? NGX_OK : NGX_AGAIN;
-}
-
-
-static ngx_int_t
-ngx_http_coord_cache_ask_get(ngx_http_coord_cache_t *cache, u_char *key,
-    size_t len)
-{
-    ngx_coord_op_t  *op;
-
-    cache->batch = ngx_coord_batch_create(cache->conf->zone->store);
-    if (cache->batch == NULL) {
-        return NGX_ERROR;
-    }
-
-    op = ngx_coord_batch_add(cache->batch, &ngx_coord_op_cache_get,
-                             cache->conf->zone, key, len);
-
-    return op ? NGX_OK : NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_http_coord_cache_ask_tags(ngx_http_coord_cache_t *cache)
-{
-    u_char      *p, *last, *end, key[NGX_COORD_KEY_LEN];
-    size_t       len;
-    ngx_str_t    tag;
-    ngx_uint_t   n;
-
-    cache->batch = ngx_coord_batch_create(cache->conf->zone->store);
-    if (cache->batch == NULL) {
-        return NGX_ERROR;
-    }
-
-    p = cache->stored.tags.data;
-    last = p + cache->stored.tags.len;
-
-    for (n = 0; p < last && n < NGX_HTTP_COORD_CACHE_TAGS; n++) {
-        end = ngx_strlchr(p, last, LF);
-
-        if (end == NULL) {
-            break;
-        }
-
-        tag.data = p;
-        tag.len = end - p;
-
-        len = ngx_http_coord_cache_tag_key(key, &tag);
-
-        if (len == 0
-            || ngx_coord_batch_add(cache->batch, &ngx_coord_op_cache_get,
-                                   cache->conf->zone, key, len)
-               == NULL)
-        {
-            return NGX_ERROR;
-        }
-
-        p = end + 1;
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_coord_cache_ask_claim(ngx_http_coord_cache_t *cache)
-{
-    ngx_coord_op_t  *op;
-
-    cache->batch = ngx_coord_batch_create(cache->conf->zone->store);
-    if (cache->batch == NULL) {
-        return NGX_ERROR;
-    }
-
-    op = ngx_coord_batch_add(cache->batch, &ngx_coord_op_lease_acquire,
-                             cache->conf->zone, cache->key, cache->key_len);
-
-    if (op == NULL || ngx_coord_id(op->id) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    op->u.lease.limit = 1;
-    op->u.lease.lease = NGX_HTTP_COORD_CACHE_LEASE * NGX_COORD_NSEC_PER_MSEC;
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_http_coord_cache_answered(ngx_coord_batch_t *batch)
-{
-    ngx_http_coord_cache_t  *cache;
-
-    cache = batch->data;
-
-    ngx_http_coord_resume(cache->ctx);
-}
-
-
 static void
 ngx_http_coord_cache_timer(ngx_event_t *ev)
 {
@@ -670,6 +550,15 @@ ngx_http_coord_cache_end(ngx_http_coord_ctx_t *ctx, void *data)
         ngx_coord_batch_done(cache->batch);
         cache->batch = NULL;
     }
+
+    ngx_http_coord_cache_settle(cache);
+}
+
+
+void
+ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache)
+{
+    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
 
     if (cache->claimed) {
         cache->claimed = 0;

@@ -4,7 +4,8 @@
  *
  * coord_cache, private to its folder: responses that nodes share.
  *
- *   ngx_http_coord_cache.c          the feature: asking, waiting, answering
+ *   ngx_http_coord_cache.c          the feature: deciding, waiting, answering
+ *   ngx_http_coord_cache_ask.c      what it asks the store
  *   ngx_http_coord_cache_conf.c     directives, variable
  *   ngx_http_coord_cache_filter.c   a response on its way is kept
  *   ngx_http_coord_cache_rules.c    what may be kept, and how long
@@ -144,6 +145,12 @@ ngx_int_t ngx_http_coord_cache_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 void ngx_http_coord_cache_end(ngx_http_coord_ctx_t *ctx, void *data);
 
+/*
+ * Nothing more will be stored by this request: others that wait for it need not
+ * wait for its end.
+ */
+void ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache);
+
 /* the state of a request, or NULL */
 ngx_http_coord_cache_t *ngx_http_coord_cache_get(ngx_http_request_t *r);
 
@@ -157,6 +164,26 @@ ngx_int_t ngx_http_coord_cache_age(ngx_http_request_t *r,
 /* writes the key of a variant, encoded; 0: OpenSSL failed */
 size_t ngx_http_coord_cache_variant_key(u_char *dst,
     ngx_http_coord_cache_t *cache, u_char *variant);
+
+
+/* --- ngx_http_coord_cache_ask.c --- */
+
+/*
+ * Make cache->batch, which asks for a response by its encoded key, for the
+ * times when its tags were purged, and for the claim of a fill.  NGX_ERROR: no
+ * memory; the batch, if there is one, is for the end of the request.
+ */
+ngx_int_t ngx_http_coord_cache_ask_get(ngx_http_coord_cache_t *cache,
+    u_char *key, size_t len);
+ngx_int_t ngx_http_coord_cache_ask_tags(ngx_http_coord_cache_t *cache);
+ngx_int_t ngx_http_coord_cache_ask_claim(ngx_http_coord_cache_t *cache);
+
+/*
+ * Sends it, in this state.  NGX_OK: the answers are there; NGX_AGAIN: decide()
+ * is called when they are.
+ */
+ngx_int_t ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
+    ngx_http_coord_cache_e state);
 
 
 /* --- ngx_http_coord_cache_filter.c --- */

@@ -93,27 +93,31 @@ ngx_http_coord_cache_header_filter(ngx_http_request_t *r)
         return ngx_http_coord_cache_replace(r, cache);
     }
 
-    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
-
     rc = ngx_http_coord_cache_rules(r, cache);
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_coord_cache_capture(r, cache);
+    }
 
     if (rc == NGX_ERROR) {
         return NGX_ERROR;
     }
 
-    if (rc == NGX_OK && ngx_http_coord_cache_capture(r, cache) != NGX_OK) {
-        return NGX_ERROR;
+    if (rc == NGX_DECLINED) {
+        ngx_http_coord_cache_settle(cache);
     }
 
     rc = ngx_http_next_header_filter(r);
 
-    if (r->header_only && cache->state == NGX_HTTP_COORD_CACHE_KEEPING) {
-        cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+    if (r->header_only) {
+        ngx_http_coord_cache_settle(cache);
     }
 
     return rc;
 }
 
+
+/* NGX_DECLINED: it is too large */
 
 static ngx_int_t
 ngx_http_coord_cache_capture(ngx_http_request_t *r,
@@ -124,7 +128,7 @@ ngx_http_coord_cache_capture(ngx_http_request_t *r,
     capture = &cache->capture;
 
     if (r->headers_out.content_length_n > (off_t) cache->conf->max) {
-        return NGX_OK;
+        return NGX_DECLINED;
     }
 
     ngx_memzero(capture, sizeof(ngx_http_coord_capture_t));
@@ -168,7 +172,7 @@ ngx_http_coord_cache_replace(ngx_http_request_t *r,
 {
     ngx_keyval_t  mark;
 
-    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+    ngx_http_coord_cache_settle(cache);
     cache->status = NGX_HTTP_COORD_CACHE_STALE;
 
     ngx_http_clean_header(r);
@@ -285,17 +289,16 @@ ngx_http_coord_cache_seen(ngx_http_request_t *r,
     switch (cache->capture.state) {
 
     case NGX_HTTP_COORD_CAPTURE_WHOLE:
-        cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
 
         if (!cache->capture.record.omitted) {
             ngx_http_coord_cache_store(r, cache);
         }
 
-        return;
+        /* fall through */
 
     case NGX_HTTP_COORD_CAPTURE_PASSING:
     case NGX_HTTP_COORD_CAPTURE_CUT:
-        cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+        ngx_http_coord_cache_settle(cache);
         return;
 
     default:
