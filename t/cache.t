@@ -46,6 +46,7 @@ my $http = <<'EOT';
     coord_store main { server %%REDIS%%; timeout 2s; }
     coord_cache_zone zone=pages:4m;
     coord_cache_zone zone=mem:4m store=local;
+    map $remote_user $who { default $remote_user; }
 
     server {
         listen 127.0.0.1:%%PORT%% backlog=1024;
@@ -59,6 +60,8 @@ my $http = <<'EOT';
                          proxy_pass http://%%ORIGIN%%; }
         location /whole { coord_cache $uri:${http_authorization}:$arg_k
                           zone=pages; proxy_pass http://%%ORIGIN%%; }
+        location /mapped { coord_cache /user:$who:$arg_k zone=pages;
+                           proxy_pass http://%%ORIGIN%%; }
         location /like { coord_cache $uri:$http_authorization_x:$arg_k
                          zone=pages; proxy_pass http://%%ORIGIN%%; }
         location /key { coord_cache $arg_k zone=pages;
@@ -197,6 +200,12 @@ is(word($b, '/user?k=1&cc=max-age=60', headers => $wrong), 'MISS',
    'not for who only says that he is that user');
 is(word($b, '/user?k=1&cc=max-age=60', headers => $auth), 'HIT',
    'he himself still has it');
+is(word($b, '/mapped?k=1&cc=public,max-age=60', headers => $wrong), 'MISS',
+   'nor where the same key is another expression');
+sleep 0.05;
+$wrong = { Authorization => 'Basic dTp5' };
+is(word($b, '/user?k=1&cc=max-age=60', headers => $wrong), 'MISS',
+   'nor the other way round');
 is(stored('/user?k=2&cc=max-age=60', headers => $token[0]), 'HIT',
    'credentials without a name');
 is(word($b, '/user?k=2&cc=max-age=60', headers => $token[1]), 'MISS',

@@ -242,7 +242,8 @@ ngx_http_coord_cache_matches(ngx_http_coord_cache_t *cache)
                                       digest);
 
     if (rc == NGX_OK
-        && ngx_memcmp(digest, stored->variant, NGX_COORD_DIGEST_LEN) != 0)
+        && (!stored->varies
+            || ngx_memcmp(digest, stored->variant, NGX_COORD_DIGEST_LEN) != 0))
     {
         ngx_http_coord_cache_drop(cache);
 
@@ -259,6 +260,13 @@ ngx_http_coord_cache_matches(ngx_http_coord_cache_t *cache)
         }
 
         return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_VARIANT);
+    }
+
+    /* it cannot be told, or another location has it for some only */
+
+    if (rc != NGX_OK && (rc != NGX_DECLINED || stored->varies)) {
+        ngx_http_coord_cache_drop(cache);
+        return ngx_http_coord_cache_miss(cache);
     }
 
     if (stored->tags.len) {
