@@ -181,6 +181,20 @@ my $long = Coord::Events->new($a, '/events?c=long', last => 0);
 in_turn([$long->data($n)], 1 .. $n, 'a long history, in pages');
 $long->close;
 
+# so that large messages are not in memory all at once
+
+my $text = 'x' x 120_000;
+$r->pipeline(map { [XADD => 'coord:ev:{heavy}', '*', 'm', "$_-$text"] }
+             1 .. 64);
+$r->command(qw(CONFIG RESETSTAT));
+my $heavy = Coord::Events->new($a, '/events?c=heavy', last => 0);
+in_turn([map { s/-\Q$text\E\z//r } $heavy->data(64, 10)], 1 .. 64,
+        'a history of large messages');
+$heavy->close;
+my ($calls) = $r->command(qw(INFO commandstats))
+              =~ /cmdstat_xrange:calls=(\d+)/;
+cmp_ok($calls, '>=', 4, 'in pages of 2 megabytes at most');
+
 
 # --- while all goes on: a client moves from node to node ---
 

@@ -18,7 +18,7 @@
 
 #define NGX_COORD_BUS_CHANNEL  255
 #define NGX_COORD_BUS_TEXT     131072     /* bytes of a message at most */
-#define NGX_COORD_BUS_PAGE     100        /* messages of one read */
+#define NGX_COORD_BUS_PAGE     16         /* messages of one read: some 2M */
 
 
 /*
