@@ -45,6 +45,7 @@ my $http = <<'EOT';
         location /inherits { empty_gif; }
 
         location /events { coord_subscribe room; }
+        location /shut { coord_subscribe room; coord_on_failure closed; }
         location /both { coord_subscribe one two; }
         location /room/ { coord_subscribe $arg_room heartbeat=200ms; }
         location /mem { coord_subscribe room heartbeat=off store=local; }
@@ -250,22 +251,35 @@ like($a->get('/status?format=prometheus')->body,
 
 # --- the Redis client comes back ---
 
+# clients of both workers of one node, and no other subscriber
+
+undef $plain;
+close $curl;
+my @more;
+push @more, Coord::Events->new($a, '/events')
+    while @more < 50 && numsub('room') < 2;
+ok($t->wait_for(sub { numsub('room') == 2 }), 'both workers listen');
+
 $redis->stop('KILL');
 ok($t->wait_for(sub { $a->log =~ /connection closed by the server/ }),
    'Redis is gone');
+ok($t->wait_for(sub { $a->get('/shut')->status == 503 }),
+   'closed: no stream begins without it');
+is(scalar(grep { $a->get('/shut')->status != 503 } 1 .. 6), 0,
+   'by no worker, though it has clients of the channel');
 my $new = Coord::Events->new($a, '/events');
 is($new->status, 200, 'a stream begins without it');
 $redis->run;
 $r = $redis->connect;
 
-# both clients may be those of one worker
-
-ok($t->wait_for(sub { numsub('room') >= 1 }, 20), 'subscribed again');
+ok($t->wait_for(sub { numsub('room') == 2 }, 20), 'subscribed again');
 ok($t->wait_for(sub {
     $r->command(PUBLISH => 'room', 'again');
     return $es->next(0.2);
 }, 10), 'the same client hears again');
 ok($new->next, 'and the one that came meanwhile');
+ok($_->next, 'and those of the other worker') for @more;
+is(Coord::Events->new($a, '/shut')->status, 200, 'closed: a stream begins');
 
 
 # --- configuration ---
@@ -291,8 +305,7 @@ for (['coord_publish a;', 'needs a channel and a message'],
 is($t->conf_error(server => 'location / { coord_publish a b; }'), '',
    'no store at all');
 
-$_->close for $es, $both, $every, $hb, $gone, $new, @mem, $other;
-close $curl;
+$_->close for $es, $both, $every, $hb, $gone, $new, @mem, $other, @more;
 
 done_testing();
 

@@ -66,6 +66,9 @@ struct ngx_coord_redis_listener_s {
 
     /* messages come from now on, those before may be missing; each time */
     void                     (*heard)(ngx_coord_redis_listener_t *listener);
+
+    /* no more until heard(), after which it is called only; listens on */
+    void                     (*lost)(ngx_coord_redis_listener_t *listener);
     void                      *data;
 
     /* the client's */

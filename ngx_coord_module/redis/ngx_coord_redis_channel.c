@@ -53,6 +53,7 @@ static ngx_coord_redis_channel_t *ngx_coord_redis_channel_answered(
     ngx_coord_redis_channels_t *channels);
 static void ngx_coord_redis_channel_heard(
     ngx_coord_redis_channels_t *channels, ngx_coord_redis_channel_t *channel);
+static void ngx_coord_redis_channel_lost(ngx_coord_redis_channel_t *channel);
 static void ngx_coord_redis_channels_pump(
     ngx_coord_redis_channels_t *channels);
 static ngx_int_t ngx_coord_redis_channel_ask(
@@ -272,7 +273,28 @@ ngx_coord_redis_channels_closed(ngx_coord_redis_channels_t *channels)
             continue;
         }
 
+        ngx_coord_redis_channel_lost(channel);
         ngx_coord_redis_channel_want(channels, channel);
+    }
+}
+
+
+static void
+ngx_coord_redis_channel_lost(ngx_coord_redis_channel_t *channel)
+{
+    ngx_queue_t                 *q;
+    ngx_coord_redis_listener_t  *listener;
+
+    if (channel->state != NGX_COORD_CHANNEL_HEARD) {
+        return;
+    }
+
+    for (q = ngx_queue_head(&channel->listeners);
+         q != ngx_queue_sentinel(&channel->listeners);
+         q = ngx_queue_next(q))
+    {
+        listener = ngx_queue_data(q, ngx_coord_redis_listener_t, queue);
+        listener->lost(listener);
     }
 }
 

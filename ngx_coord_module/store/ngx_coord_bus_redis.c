@@ -40,11 +40,13 @@ typedef struct {
 
 
 static void ngx_coord_bus_heard(ngx_coord_redis_listener_t *listener);
+static void ngx_coord_bus_channel_lost(ngx_coord_redis_listener_t *listener);
 static void ngx_coord_bus_message(ngx_coord_redis_listener_t *listener,
     ngx_str_t *text);
 static ngx_uint_t ngx_coord_bus_marked(ngx_coord_bus_link_t *link,
     ngx_str_t *text);
 static void ngx_coord_bus_stream_heard(ngx_coord_redis_listener_t *listener);
+static void ngx_coord_bus_stream_lost(ngx_coord_redis_listener_t *listener);
 static void ngx_coord_bus_stream_mark(ngx_coord_redis_listener_t *listener,
     ngx_str_t *text);
 static void ngx_coord_bus_check_ready(ngx_coord_bus_link_t *link);
@@ -88,6 +90,7 @@ ngx_coord_bus_redis_listen(ngx_coord_bus_t *bus,
     link->channel.channel = listener->channel;
     link->channel.message = ngx_coord_bus_message;
     link->channel.heard = ngx_coord_bus_heard;
+    link->channel.lost = ngx_coord_bus_channel_lost;
     link->channel.data = link;
 
     rc = ngx_coord_redis_listen(client, &link->channel);
@@ -139,6 +142,7 @@ ngx_coord_bus_redis_follow(ngx_coord_bus_t *bus,
 
     link->stream.message = ngx_coord_bus_stream_mark;
     link->stream.heard = ngx_coord_bus_stream_heard;
+    link->stream.lost = ngx_coord_bus_stream_lost;
     link->stream.data = link;
 
     rc = client ? ngx_coord_redis_listen(client, &link->stream) : NGX_ERROR;
@@ -200,6 +204,19 @@ ngx_coord_bus_heard(ngx_coord_redis_listener_t *listener)
     link->heard = 1;
 
     ngx_coord_bus_check_ready(link);
+}
+
+
+/* those who come now wait; those who are there hear again by themselves */
+
+static void
+ngx_coord_bus_channel_lost(ngx_coord_redis_listener_t *listener)
+{
+    ngx_coord_bus_link_t *link = listener->data;
+
+    link->heard = 0;
+    link->tell = 0;
+    link->owner->heard = 0;
 }
 
 
@@ -274,6 +291,19 @@ ngx_coord_bus_stream_heard(ngx_coord_redis_listener_t *listener)
     link->news = 1;
 
     ngx_post_event(&link->post, &ngx_posted_events);
+
+    ngx_coord_bus_check_ready(link);
+}
+
+
+static void
+ngx_coord_bus_stream_lost(ngx_coord_redis_listener_t *listener)
+{
+    ngx_coord_bus_link_t *link = listener->data;
+
+    link->marked = 0;
+    link->tell = 0;
+    link->owner->heard = 0;
 }
 
 
