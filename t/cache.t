@@ -272,6 +272,8 @@ is(word($b, '/key?k=t2&cc=max-age=60&tags=news%20item2'), 'HIT', 'no other');
 is(purge('tag=news'), 200, 'purge by a tag of several');
 is(word($b, '/key?k=t2&cc=max-age=60&tags=news%20item2'), 'MISS', 'all of it');
 is(purge('x=1'), 400, 'neither key nor tag');
+is(purge('tag=' . 'x' x 128), 200, 'a tag of 128 bytes');
+is(purge('tag=' . 'x' x 129), 400, 'a longer one, which no page has');
 is($a->request('DELETE', '/api/cache/none?key=1')->status, 404, 'no zone');
 
 for ('key=slow', 'tag=slow') {

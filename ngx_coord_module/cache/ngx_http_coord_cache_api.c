@@ -33,11 +33,12 @@ ngx_http_coord_cache_api_ask(ngx_http_coord_api_t *api)
     ngx_str_t        value;
     ngx_coord_op_t  *op;
 
-    api->detail = "Ask for cache/<zone>?key=<key> or ?tag=<tag>.";
+    api->detail = "Ask for cache/<zone>?key=<key>, or ?tag=<tag> of up to "
+                  "128 bytes.";
 
     rc = ngx_http_coord_api_arg(api, "tag", &value);
 
-    if (rc == NGX_OK && value.len) {
+    if (rc == NGX_OK && value.len && value.len <= NGX_HTTP_COORD_CACHE_TAG) {
         len = ngx_http_coord_cache_tag_key(key, &value);
 
     } else if (rc == NGX_DECLINED) {
