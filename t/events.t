@@ -30,6 +30,7 @@ my $http = <<'EOT';
         listen 127.0.0.1:%%PORT_2%% http2;
 
         coord_publish all $uri;
+        log_subrequest on;
 
         location /pub { coord_publish $arg_c $arg_m if=$only; empty_gif; }
         location /two {
@@ -111,6 +112,14 @@ $a->get('/pub?c=room&m=1');
 $a->get('/inherits?2');
 is($every->next->{data}, '/inherits', '"off", and lines of its own instead');
 is($es->next->{data}, 1, 'the line of its own');
+
+open(my $page, '>', $a->dir . '/parts') or die $!;
+print $page '<!--#include virtual="/inherits?part" -->';
+close $page;
+$a->get('/sub/parts');
+$a->get('/inherits');
+is(join(' ', $every->data(2)), '/sub/parts /inherits',
+   'once for a request, whatever it is made of');
 
 $a->get('/pub?c=room&m=never&no=1');
 $a->get('/pub?c=room&m=then');

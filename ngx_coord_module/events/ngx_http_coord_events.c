@@ -130,7 +130,9 @@ ngx_http_coord_events_log_handler(ngx_http_request_t *r)
 
     conf = ngx_http_get_module_loc_conf(r, ngx_http_coord_events_module);
 
-    if (conf->publish == NULL) {
+    /* with "log_subrequest on" subrequests come here, too */
+
+    if (conf->publish == NULL || r != r->main) {
         return NGX_OK;
     }
 
