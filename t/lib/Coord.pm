@@ -60,6 +60,9 @@ is checked at exit and makes the test file fail.
     $t->parallel(\@requests, timeout => 30)   over several nodes; a request
                            is $node->req($path, %opt)
     $t->wait_for(sub {..}, $seconds)
+    $t->ran                seconds by a clock that stands still while the
+                           machine does (Coord::Clock): for what is to be done
+                           within a time; wait_for and the timeouts go by it
     $t->at_end(sub {..})   called before the log check
     $t->track($pid)        a process of the test, stopped at the end
 
@@ -84,7 +87,7 @@ is checked at exit and makes the test file fail.
     h2($path, @curl_args)  HTTP/2; Coord::HTTP2 for streams by hand
 
 Response: status, body, header(name), headers (hash of arrays, lower case),
-head (bytes), time, complete, error ('' if none); status is 0 without a reply.
+head (bytes), time and ran (seconds), complete, error ('' if none); status is 0 without a reply.
 
 Connection: send(bytes), response(method, timeout), request(%opt) (keeps
 alive), read($seconds) (undef: nothing, '': closed), closed($seconds), close,
@@ -113,6 +116,7 @@ use File::Temp qw(tempdir);
 use Test::More ();
 use Time::HiRes ();
 
+use Coord::Clock;
 use Coord::FakeRedis;
 use Coord::Gateway;
 use Coord::HTTP;
@@ -169,6 +173,8 @@ sub new {
 
     push @tests, $self;
 
+    Coord::Clock::start("$self->{dir}/clock") if @tests == 1;
+
     $SIG{$_} = sub { exit 1 } for qw(INT TERM HUP);
     $SIG{PIPE} = 'IGNORE';
     $SIG{ALRM} = sub {
@@ -187,6 +193,7 @@ sub binary { $_[0]{binary} }
 sub module { $_[0]{module} }
 sub vars { $_[0]{vars} }
 sub wait_for { shift; return Coord::Util::wait_for(@_) }
+sub ran { return Coord::Clock::ran() }
 sub at_end { push @{$_[0]{at_end}}, $_[1] }
 sub track { my $self = shift; push @{$self->{pids}}, @_ }
 
@@ -371,6 +378,8 @@ END {
                 print STDERR "# $_\n" for @$late, @$bad;
                 $status ||= 1;
             }
+
+            Coord::Clock::stop();
 
             my $failed = $status || !Test::More->builder->is_passing;
             my $keep = $ENV{TEST_KEEP} || '';

@@ -19,7 +19,8 @@ use warnings;
 
 use IO::Select;
 use IO::Socket::INET;
-use Time::HiRes qw(time);
+
+use Coord::Clock qw(ran);
 
 
 sub new {
@@ -43,10 +44,10 @@ sub new {
     $self->{sock}->blocking(0);
 
     # the header comes when the channels are heard
-    my $end = time + ($opt{timeout} // 5);
+    my $end = ran() + ($opt{timeout} // 30);
 
-    while (!defined $self->{head} && !$self->{eof} && time < $end) {
-        $self->fill($end - time);
+    while (!defined $self->{head} && !$self->{eof} && ran() < $end) {
+        $self->fill($end - ran());
     }
 
     return $self;
@@ -143,10 +144,10 @@ sub take {
 sub next {
     my ($self, $seconds) = @_;
 
-    my $end = time + ($seconds // 5);
+    my $end = ran() + ($seconds // 30);
 
-    while (!@{$self->{events}} && !$self->{eof} && time < $end) {
-        $self->fill($end - time);
+    while (!@{$self->{events}} && !$self->{eof} && ran() < $end) {
+        $self->fill($end - ran());
     }
 
     my $event = shift @{$self->{events}};
@@ -174,10 +175,10 @@ sub data {
 sub wait_text {
     my ($self, $re, $seconds) = @_;
 
-    my $end = time + ($seconds // 5);
+    my $end = ran() + ($seconds // 30);
 
-    while ($self->{text} !~ $re && !$self->{eof} && time < $end) {
-        $self->fill($end - time);
+    while ($self->{text} !~ $re && !$self->{eof} && ran() < $end) {
+        $self->fill($end - ran());
     }
 
     return $self->{text} =~ $re;
@@ -187,10 +188,10 @@ sub wait_text {
 sub ended {
     my ($self, $seconds) = @_;
 
-    my $end = time + ($seconds // 5);
+    my $end = ran() + ($seconds // 30);
 
-    while (!$self->{ended} && !$self->{eof} && time < $end) {
-        $self->fill($end - time);
+    while (!$self->{ended} && !$self->{eof} && ran() < $end) {
+        $self->fill($end - ran());
     }
 
     return $self->{ended} || $self->{eof} ? 1 : 0;

@@ -14,6 +14,8 @@ use IO::Socket::INET;
 use IO::Socket::UNIX;
 use Time::HiRes qw(time);
 
+use Coord::Clock qw(ran);
+
 
 # format(%request): the bytes of a request.  Members: method (GET), path (/),
 # headers (hash, or array of pairs where names repeat), body, host, keepalive.
@@ -76,7 +78,7 @@ sub open_socket {
 sub parallel {
     my ($requests, %opt) = @_;
 
-    my $end = time() + ($opt{timeout} || 30);
+    my $end = ran() + ($opt{timeout} || 30);
     my (%job, @result);
     my ($rsel, $wsel) = (IO::Select->new, IO::Select->new);
 
@@ -94,15 +96,16 @@ sub parallel {
         }
 
         $response->{start} = time();
+        $response->{start_ran} = ran();
         $job{fileno $sock} = { out => Coord::HTTP::format(%r),
                                res => $response };
         $rsel->add($sock);
         $wsel->add($sock);
     }
 
-    while ($rsel->count && time() < $end) {
+    while ($rsel->count && (my $left = $end - ran()) > 0) {
         my ($can_read, $can_write) =
-            IO::Select->select($rsel, $wsel, undef, $end - time());
+            IO::Select->select($rsel, $wsel, undef, $left);
 
         for my $sock (@{$can_write || []}) {
             my $j = $job{fileno $sock};
@@ -137,6 +140,7 @@ sub parallel {
             }
 
             $res->{time} = time() - $res->{start};
+            $res->{ran} = ran() - $res->{start_ran};
             $rsel->remove($sock);
             $wsel->remove($sock);
             close $sock;
@@ -328,6 +332,8 @@ use IO::Select;
 use Socket qw(IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY);
 use Time::HiRes qw(time);
 
+use Coord::Clock qw(ran);
+
 
 sub new {
     my ($class, %r) = @_;
@@ -345,11 +351,11 @@ sub new {
 sub send {
     my ($self, $bytes, $timeout) = @_;
 
-    my $end = time() + ($timeout || 10);
+    my $end = ran() + ($timeout || 10);
     my $sel = IO::Select->new($self->{sock});
 
-    while (length $bytes && time() < $end) {
-        next if !$sel->can_write($end - time());
+    while (length $bytes && (my $left = $end - ran()) > 0) {
+        next if !$sel->can_write($left);
 
         my $n = syswrite($self->{sock}, $bytes);
 
@@ -371,15 +377,15 @@ sub send {
 sub response {
     my ($self, %opt) = @_;
 
-    my $start = time();
-    my $end = $start + ($opt{timeout} || 10);
+    my ($start, $ran) = (time(), ran());
+    my $end = $ran + ($opt{timeout} || 30);
     my $res = Coord::HTTP::Response->new($opt{method});
 
     my $in = $self->{in};
     $self->{in} = '';
 
     while (!$res->feed($in)) {
-        $in = $self->read($end - time());
+        $in = $self->read($end - ran());
 
         if (!defined $in) {
             $res->{error} = 'timeout';
@@ -393,6 +399,7 @@ sub response {
     }
 
     $res->{time} = time() - $start;
+    $res->{ran} = ran() - $ran;
     $self->{in} = $res->rest;
 
     return $res;
@@ -415,12 +422,16 @@ sub request {
 sub read {
     my ($self, $timeout) = @_;
 
-    my $end = time() + (defined $timeout ? $timeout : 10);
+    my $end = ran() + (defined $timeout ? $timeout : 10);
     my $sel = IO::Select->new($self->{sock});
 
     for ( ;; ) {
-        my $left = $end - time();
-        return if $left < 0 || !$sel->can_read($left);
+        my $left = $end - ran();
+
+        if (!$sel->can_read($left > 0 ? $left : 0)) {
+            return if ran() >= $end;
+            next;
+        }
 
         my $n = sysread($self->{sock}, my $buf, 65536);
 
@@ -435,10 +446,10 @@ sub read {
 sub closed {
     my ($self, $timeout) = @_;
 
-    my $end = time() + (defined $timeout ? $timeout : 10);
+    my $end = ran() + (defined $timeout ? $timeout : 10);
 
     for ( ;; ) {
-        my $buf = $self->read($end - time());
+        my $buf = $self->read($end - ran());
 
         return 0 if !defined $buf;
         return 1 if $buf eq '';

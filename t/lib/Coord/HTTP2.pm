@@ -22,8 +22,7 @@ package Coord::HTTP2;
 use strict;
 use warnings;
 
-use Time::HiRes qw(time);
-
+use Coord::Clock qw(ran);
 use Coord::HTTP;
 
 use constant {
@@ -149,13 +148,13 @@ sub close { $_[0]{conn}->close }
 sub wait {
     my ($self, $code, $timeout) = @_;
 
-    my $end = time() + (defined $timeout ? $timeout : 10);
+    my $end = ran() + (defined $timeout ? $timeout : 10);
 
     for ( ;; ) {
         my $rc = $code->();
         return $rc if $rc;
 
-        return if $self->{closed} || time() > $end;
+        return if $self->{closed} || ran() > $end;
 
         my $bytes = $self->{conn}->read(0.05);
         next if !defined $bytes;

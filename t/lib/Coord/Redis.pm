@@ -215,7 +215,7 @@ sub run {
 
     $self->{pid} = $pid;
 
-    for (1 .. 300) {
+    for (1 .. 600) {
         return if eval { $self->connect->command('PING') !~ /^LOADING/ };
         last if waitpid($pid, WNOHANG) == $pid;
         Time::HiRes::sleep(0.05);
@@ -244,7 +244,7 @@ sub stop {
     kill 'CONT', $pid;
     kill $signal || 'TERM', $pid;
 
-    for (1 .. 100) {
+    for (1 .. 400) {
         return if waitpid($pid, WNOHANG) != 0;
         Time::HiRes::sleep(0.05);
     }

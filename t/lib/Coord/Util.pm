@@ -10,7 +10,9 @@ use warnings;
 use Exporter qw(import);
 use Fcntl qw(LOCK_EX LOCK_NB O_CREAT O_RDWR);
 use IO::Socket::INET;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(sleep);
+
+use Coord::Clock qw(ran);
 
 our @EXPORT_OK = qw(free_port wait_for slurp spew alive stopped wait_dead
                     kill_and_wait children);
@@ -50,18 +52,19 @@ sub free_port {
 
 
 # wait_for($code, $seconds): calls $code until it returns true; returns that,
-# or nothing when the time is over.
+# or nothing when the time is over, by a clock that stands still with the
+# machine (Coord::Clock).
 
 sub wait_for {
     my ($code, $timeout) = @_;
 
-    my $end = time() + (defined $timeout ? $timeout : 10);
+    my $end = ran() + (defined $timeout ? $timeout : 30);
 
     for ( ;; ) {
         my $rc = $code->();
         return $rc if $rc;
 
-        return if time() > $end;
+        return if ran() > $end;
         sleep 0.02;
     }
 }
