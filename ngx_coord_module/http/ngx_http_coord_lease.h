@@ -47,6 +47,7 @@ struct ngx_http_coord_lease_s {
     ngx_coord_op_t                 op;        /* as last answered */
     int64_t                        token;
     ngx_coord_held_t              *held;
+    unsigned                       rest:1;    /* to be asked for again */
 };
 
 

@@ -20,10 +20,10 @@ const ngx_coord_edges_t
     /* TURN_ANSWERED */  edge(TURN) | edge(WAITING) | edge(REST)
                          | edge(SETTLED) | edge(FAILED),
     /* WAITING */        edge(TURN) | edge(SETTLED),
-    /* REST */           edge(REST_ASKED) | edge(REST_ANSWERED) | edge(SETTLED)
+    /* REST */           edge(REST_ASKED) | edge(REST_ANSWERED) | edge(CHOOSE)
                          | edge(FAILED),
     /* REST_ASKED */     edge(REST_ANSWERED) | edge(SETTLED),
-    /* REST_ANSWERED */  edge(CHOOSE) | edge(FAILED),
+    /* REST_ANSWERED */  edge(REST) | edge(FAILED),
     /* SETTLED */        edge(SETTLED),
     /* FAILED */         edge(SETTLED)
 };

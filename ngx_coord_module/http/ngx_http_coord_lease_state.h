@@ -17,13 +17,12 @@
 /*
  *   ASKED -> CHOOSE -> SETTLED
  *              |  ^
- *              v  +----------------------------------+
- *            LINE -> TURN -> TURN_ASKED -> TURN_ANSWERED -> REST
- *                     ^                      |               |
- *                     +------ WAITING <------+    REST_ASKED, REST_ANSWERED
- *                                                            |
- *                                                            v
- *                                                          CHOOSE
+ *              v  +---------------------------------------------+
+ *            LINE -> TURN -> TURN_ASKED -> TURN_ANSWERED ---> REST <----+
+ *                     ^                      |                  |       |
+ *                     +------ WAITING <------+              REST_ASKED  |
+ *                                                               |       |
+ *                                                         REST_ANSWERED +
  *
  * and from each of them FAILED, for the lack of memory.
  */
@@ -36,8 +35,8 @@ typedef enum {
     NGX_HTTP_COORD_LEASES_TURN_ASKED,     /* in flight */
     NGX_HTTP_COORD_LEASES_TURN_ANSWERED,
     NGX_HTTP_COORD_LEASES_WAITING,        /* in line, for news */
-    NGX_HTTP_COORD_LEASES_REST,           /* has it, asks for the others */
-    NGX_HTTP_COORD_LEASES_REST_ASKED,     /* in flight */
+    NGX_HTTP_COORD_LEASES_REST,           /* has it, asks for the others, */
+    NGX_HTTP_COORD_LEASES_REST_ASKED,     /* those of a store in flight */
     NGX_HTTP_COORD_LEASES_REST_ANSWERED,
     NGX_HTTP_COORD_LEASES_SETTLED,
     NGX_HTTP_COORD_LEASES_FAILED,         /* no memory */

@@ -42,15 +42,22 @@ static void ngx_http_coord_leases_lost(void *data);
 ngx_http_coord_leases_e
 ngx_http_coord_leases_line(ngx_http_coord_leases_t *leases)
 {
+    ngx_uint_t               i;
     ngx_msec_t               poll;
     ngx_coord_op_t          *op;
-    ngx_http_coord_lease_t  *turn;
+    ngx_http_coord_lease_t  *turn, *lease;
 
     turn = leases->turn;
     op = &turn->op;
 
     ngx_http_coord_leases_give(leases);
     ngx_coord_giveback_flush(op->zone->store);
+
+    lease = leases->items.elts;
+
+    for (i = 0; i < leases->items.nelts; i++) {
+        lease[i].rest = (&lease[i] != turn);
+    }
 
     /* a place in line, in turn after turn, is that of the first arrival */
 
@@ -292,7 +299,7 @@ ngx_http_coord_leases_turn_failed(ngx_http_coord_leases_t *leases)
 }
 
 
-/* its turn has come; other leases are asked for again */
+/* its turn has come; others are asked for again, store after store */
 
 ngx_http_coord_leases_e
 ngx_http_coord_leases_rest(ngx_http_coord_leases_t *leases)
@@ -303,14 +310,14 @@ ngx_http_coord_leases_rest(ngx_http_coord_leases_t *leases)
 
     ngx_http_coord_leases_leave(leases);
 
-    if (leases->items.nelts == 1) {
-        return NGX_HTTP_COORD_LEASES_SETTLED;
-    }
-
     lease = leases->items.elts;
 
     for (i = 0; i < leases->items.nelts; i++) {
-        if (&lease[i] == leases->turn) {
+
+        if (!lease[i].rest
+            || (leases->batch
+                && leases->batch->store != lease[i].op.zone->store))
+        {
             continue;
         }
 
@@ -319,6 +326,12 @@ ngx_http_coord_leases_rest(ngx_http_coord_leases_t *leases)
         if (op == NULL || ngx_coord_lease_name(op) != NGX_OK) {
             return NGX_HTTP_COORD_LEASES_FAILED;
         }
+
+        lease[i].rest = 0;
+    }
+
+    if (leases->batch == NULL) {
+        return NGX_HTTP_COORD_LEASES_CHOOSE;
     }
 
     return ngx_http_coord_leases_send(leases,
@@ -334,7 +347,7 @@ ngx_http_coord_leases_rest_answered(ngx_http_coord_leases_t *leases)
         return NGX_HTTP_COORD_LEASES_FAILED;
     }
 
-    return NGX_HTTP_COORD_LEASES_CHOOSE;
+    return NGX_HTTP_COORD_LEASES_REST;
 }
 
 
