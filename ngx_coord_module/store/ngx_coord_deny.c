@@ -7,6 +7,14 @@
 #include "ngx_coord_deny.h"
 
 
+/* cells that are looked at while the lock is held */
+#define NGX_COORD_DENY_CELLS  1024
+
+
+static void ngx_coord_deny_void(ngx_coord_table_t *table, uint32_t first,
+    uint32_t last);
+
+
 ngx_coord_table_t *
 ngx_coord_zone_lock(ngx_coord_zone_t *zone)
 {
@@ -161,13 +169,15 @@ ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len,
 }
 
 
-/* entries end with the number that says whether there are any */
+/*
+ * Entries end with the number that says whether there are any.  What is noted
+ * from now on may stay, or go as well.
+ */
 
 void
 ngx_coord_deny_drop_all(ngx_coord_zone_t *zone)
 {
-    uint32_t            i;
-    ngx_coord_cell_t   *cells;
+    uint32_t            cell, ncells;
     ngx_coord_table_t  *table;
 
     table = zone->table;
@@ -177,24 +187,46 @@ ngx_coord_deny_drop_all(ngx_coord_zone_t *zone)
     }
 
     table = ngx_coord_zone_lock(zone);
-    cells = ngx_coord_table_cells(table);
-
-    for (i = 1; i <= table->nused; i++) {
-
-        if (cells[i].head.state == NGX_COORD_CELL_HEAD
-            && cells[i].head.tag == NGX_COORD_KIND_DENY)
-        {
-            cells[i].head.payload[1] = 0;
-        }
-
-        if (cells[i].head.state == NGX_COORD_CELL_HEAD
-            && cells[i].head.tag == NGX_COORD_KIND_BLOCK)
-        {
-            cells[i].head.payload[0] = 0;
-        }
-    }
 
     table->denied = 0;
+    ncells = table->nused;
+
+    for (cell = 1; cell <= ncells; cell += NGX_COORD_DENY_CELLS) {
+
+        if (cell > 1) {
+
+            /* others of the node have work to do */
+
+            ngx_coord_zone_unlock(zone);
+            table = ngx_coord_zone_lock(zone);
+        }
+
+        ngx_coord_deny_void(table, cell,
+                            ngx_min(ncells, cell + NGX_COORD_DENY_CELLS - 1));
+    }
 
     ngx_coord_zone_unlock(zone);
+}
+
+
+static void
+ngx_coord_deny_void(ngx_coord_table_t *table, uint32_t first, uint32_t last)
+{
+    uint32_t            i;
+    ngx_coord_entry_t  *entry;
+
+    for (i = first; i <= last; i++) {
+        entry = &ngx_coord_table_cells(table)[i].head;
+
+        if (entry->state != NGX_COORD_CELL_HEAD) {
+            continue;
+        }
+
+        if (entry->tag == NGX_COORD_KIND_DENY) {
+            entry->payload[1] = 0;
+
+        } else if (entry->tag == NGX_COORD_KIND_BLOCK) {
+            entry->payload[0] = 0;
+        }
+    }
 }

@@ -36,6 +36,7 @@ ngx_uint_t  ngx_stub_ntimers;
 ngx_uint_t  ngx_stub_logged;
 char        ngx_stub_line[512];
 int         ngx_stub_locked;
+ngx_uint_t  ngx_stub_locks;
 int64_t     ngx_stub_clock;
 
 
@@ -73,6 +74,8 @@ ngx_shmtx_lock(ngx_shmtx_t *mtx)
     if (ngx_stub_locked++) {
         abort();
     }
+
+    ngx_stub_locks++;
 }
 
 

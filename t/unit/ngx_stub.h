@@ -22,6 +22,9 @@ extern char        ngx_stub_line[512];
 /* mutexes held: 0 outside of the code under test */
 extern int         ngx_stub_locked;
 
+/* how often one was locked */
+extern ngx_uint_t  ngx_stub_locks;
+
 /* nanoseconds that clock_gettime() tells; 0: the real clock */
 extern int64_t     ngx_stub_clock;
 

@@ -17,6 +17,7 @@
 
 #include "test_redis.h"
 #include "ngx_coord_batch.h"
+#include "ngx_coord_deny.h"
 #include "ngx_coord_giveback.h"
 #include "ngx_coord_lives.h"
 #include "ngx_coord_store_redis.h"
@@ -1032,6 +1033,46 @@ many_operations_and_no_handler(void **state)
 }
 
 
+/* what is known of many refused keys is dropped without holding others up */
+
+static void
+all_refusals_are_dropped_in_steps(void **state)
+{
+    char             key[16];
+    ngx_uint_t       i, locks;
+    ngx_coord_op_t   op;
+
+    ngx_memzero(&op, sizeof(op));
+    op.zone = &zone;
+    ngx_str_set(&redis.deny, "t:deny");
+
+    for (i = 0; i < 3000; i++) {
+        op.key_len = sprintf(key, "n%d", (int) i);
+        ngx_memcpy(op.key, key, op.key_len);
+        ngx_coord_deny_keep(&op, 7, ngx_stub_clock, 60 * SEC);
+        assert_int_equal(ngx_coord_deny_find(&op, ngx_stub_clock), 7);
+    }
+
+    locks = ngx_stub_locks;
+    ngx_coord_deny_drop_all(&zone);
+    assert_int_equal(ngx_stub_locks - locks, 3);
+
+    /* one that comes later is found, and no other with it */
+
+    for (i = 3000; i > 0; i--) {
+        op.key_len = sprintf(key, "n%d", (int) i);
+        ngx_memcpy(op.key, key, op.key_len);
+
+        if (i == 3000) {
+            ngx_coord_deny_keep(&op, 8, ngx_stub_clock, 60 * SEC);
+        }
+
+        assert_int_equal(ngx_coord_deny_find(&op, ngx_stub_clock),
+                         i == 3000 ? 8 : 0);
+    }
+}
+
+
 /* every way that a batch goes is one of the table, and no other is */
 
 static void
@@ -1245,6 +1286,8 @@ main(void)
                                     a_wrong_key_only_fails_its_own_operation,
                                     setup, teardown),
         cmocka_unit_test_setup_teardown(many_operations_and_no_handler,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(all_refusals_are_dropped_in_steps,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(both_stores_answer_the_same,
                                         setup, teardown)
