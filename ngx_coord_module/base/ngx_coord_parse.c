@@ -94,3 +94,40 @@ ngx_coord_parse_count(ngx_str_t *value, ngx_uint_t min, ngx_uint_t *count)
 
     return NGX_OK;
 }
+
+
+ngx_int_t
+ngx_coord_parse_variable(ngx_str_t *text, ngx_str_t *name)
+{
+    u_char  *p, *last;
+
+    last = text->data + text->len;
+
+    p = ngx_strlchr(text->data, last, '$');
+
+    if (p == NULL) {
+        return NGX_DECLINED;
+    }
+
+    p++;
+
+    if (p < last && *p == '{') {
+        p++;
+    }
+
+    name->data = p;
+
+    while (p < last
+           && ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z')
+               || (*p >= '0' && *p <= '9') || *p == '_'))
+    {
+        p++;
+    }
+
+    name->len = p - name->data;
+
+    text->data = p;
+    text->len = last - p;
+
+    return NGX_OK;
+}

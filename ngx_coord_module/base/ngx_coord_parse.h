@@ -36,5 +36,12 @@ ngx_int_t ngx_coord_parse_rate(ngx_str_t *value, ngx_coord_quota_t *quota);
 ngx_int_t ngx_coord_parse_count(ngx_str_t *value, ngx_uint_t min,
     ngx_uint_t *count);
 
+/*
+ * Finds the next variable of a text of nginx.conf, as in "$name" or "${name}":
+ * name points into the text, which begins behind it afterwards.  NGX_DECLINED:
+ * there is none.
+ */
+ngx_int_t ngx_coord_parse_variable(ngx_str_t *text, ngx_str_t *name);
+
 
 #endif /* _NGX_COORD_PARSE_H_INCLUDED_ */

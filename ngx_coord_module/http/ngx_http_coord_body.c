@@ -7,6 +7,7 @@
 
 
 #include "ngx_http_coord_body.h"
+#include "ngx_coord_parse.h"
 
 
 #define NGX_HTTP_COORD_BODY_CHUNK  16384
@@ -17,7 +18,7 @@ static ngx_int_t ngx_http_coord_body_load(ngx_http_request_t *r,
     ngx_buf_t *b);
 static ngx_int_t ngx_http_coord_body_file(ngx_http_coord_body_t *body,
     ngx_buf_t *b, off_t *left);
-static ngx_uint_t ngx_http_coord_body_plain(u_char *name, size_t len);
+static ngx_uint_t ngx_http_coord_body_plain(ngx_str_t *name);
 
 
 /* variables, and beginnings of names, that have nothing of the body */
@@ -308,31 +309,12 @@ ngx_http_coord_body_free(ngx_http_coord_body_t *body)
 ngx_uint_t
 ngx_http_coord_body_used(ngx_str_t *text)
 {
-    u_char  *p, *last, *name;
+    ngx_str_t  rest, name;
 
-    p = text->data;
-    last = text->data + text->len;
+    rest = *text;
 
-    while (p < last) {
-
-        if (*p++ != '$') {
-            continue;
-        }
-
-        if (p < last && *p == '{') {
-            p++;
-        }
-
-        name = p;
-
-        while (p < last
-               && ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z')
-                   || (*p >= '0' && *p <= '9') || *p == '_'))
-        {
-            p++;
-        }
-
-        if (!ngx_http_coord_body_plain(name, p - name)) {
+    while (ngx_coord_parse_variable(&rest, &name) == NGX_OK) {
+        if (!ngx_http_coord_body_plain(&name)) {
             return 1;
         }
     }
@@ -342,18 +324,22 @@ ngx_http_coord_body_used(ngx_str_t *text)
 
 
 static ngx_uint_t
-ngx_http_coord_body_plain(u_char *name, size_t len)
+ngx_http_coord_body_plain(ngx_str_t *name)
 {
     const ngx_str_t  *s;
 
     for (s = ngx_http_coord_body_free_names; s->len; s++) {
-        if (s->len == len && ngx_strncasecmp(s->data, name, len) == 0) {
+        if (s->len == name->len
+            && ngx_strncasecmp(s->data, name->data, s->len) == 0)
+        {
             return 1;
         }
     }
 
     for (s = ngx_http_coord_body_free_prefixes; s->len; s++) {
-        if (s->len < len && ngx_strncasecmp(s->data, name, s->len) == 0) {
+        if (s->len < name->len
+            && ngx_strncasecmp(s->data, name->data, s->len) == 0)
+        {
             return 1;
         }
     }

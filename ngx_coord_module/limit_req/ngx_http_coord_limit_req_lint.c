@@ -127,38 +127,17 @@ ngx_http_coord_limit_req_lint(ngx_conf_t *cf,
 static ngx_str_t *
 ngx_http_coord_limit_req_names(ngx_str_t *text, ngx_str_t *names)
 {
-    u_char     *p, *last, *start;
-    size_t      len;
-    ngx_str_t  *name;
+    ngx_str_t  *name, rest, var;
 
-    p = text->data;
-    last = text->data + text->len;
+    rest = *text;
 
-    while (p < last) {
-
-        if (*p++ != '$') {
-            continue;
-        }
-
-        if (p < last && *p == '{') {
-            p++;
-        }
-
-        for (start = p; p < last; p++) {
-            if (*p != '_'
-                && (*p < '0' || *p > '9')
-                && ((*p | 0x20) < 'a' || (*p | 0x20) > 'z'))
-            {
-                break;
-            }
-        }
-
-        len = p - start;
+    while (ngx_coord_parse_variable(&rest, &var) == NGX_OK) {
 
         for (name = names; name->len; name++) {
-            if (len >= name->len
-                && ngx_strncasecmp(start, name->data, name->len) == 0
-                && (len == name->len || name->data[name->len - 1] == '_'))
+            if (var.len >= name->len
+                && ngx_strncasecmp(var.data, name->data, name->len) == 0
+                && (var.len == name->len
+                    || name->data[name->len - 1] == '_'))
             {
                 return name;
             }

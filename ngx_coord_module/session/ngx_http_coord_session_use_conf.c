@@ -280,24 +280,15 @@ ngx_http_coord_session_bind_param(ngx_conf_t *cf, ngx_str_t *value)
 ngx_uint_t
 ngx_http_coord_session_names(ngx_str_t *text, const char *name)
 {
-    u_char  *p, *last;
-    size_t   len;
+    size_t     len;
+    ngx_str_t  rest, var;
 
     len = ngx_strlen(name);
-    last = text->data + text->len;
+    rest = *text;
 
-    for (p = text->data; p < last; p++) {
-
-        if (*p != '$') {
-            continue;
-        }
-
-        if (p + 1 < last && p[1] == '{') {
-            p++;
-        }
-
-        if ((size_t) (last - p - 1) >= len
-            && ngx_strncasecmp(p + 1, (u_char *) name, len) == 0)
+    while (ngx_coord_parse_variable(&rest, &var) == NGX_OK) {
+        if (var.len >= len
+            && ngx_strncasecmp(var.data, (u_char *) name, len) == 0)
         {
             return 1;
         }
