@@ -267,6 +267,38 @@ my @ttl = map { $admin->command('PTTL', $_) } @{$admin->command('KEYS', '*')};
 is(scalar(grep { $_ < 0 } @ttl), 0, 'every key has a life');
 
 
+# what is inherited does not hold in locations of ours
+
+my $http_level = $t->node(name => 'i', http => <<'EOF')->start;
+    coord_limit_req_zone $arg_k zone=all:1m rate=100r/s;
+    coord_limit_req_hold zone=all for=1h;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /any { coord_limit_req zone=all burst=99 nodelay; empty_gif; }
+        location = /status { coord_status; }
+        location = /health { coord_health; }
+        location /coord/ { coord_api write; }
+        location /coord/own/ {
+            coord_limit_req_hold zone=all for=1h;
+            coord_api write;
+        }
+    }
+EOF
+
+for my $path ('/status', '/health', '/coord/', '/coord/limits/all/keys') {
+    $http_level->get("$path?k=k" . length $path);
+    ok(!held($http_level, 'all', 'k' . length $path),
+       "$path: an inherited hold is not for it");
+}
+
+$http_level->get('/coord/own/?k=own');
+ok($t->wait_for(sub { held($http_level, 'all', 'own') }, 5),
+   'one of its own is');
+is($http_level->get('/any?k=any')->status, 200, 'elsewhere it is inherited');
+ok($t->wait_for(sub { held($http_level, 'all', 'any') }, 5), 'and holds');
+
+
 # a client that leaves takes the hold not with him
 
 my $c = $n->connect;

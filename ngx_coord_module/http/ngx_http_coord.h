@@ -274,6 +274,9 @@ void ngx_http_coord_feature_body(ngx_conf_t *cf, ngx_uint_t inherited);
 /* for the directive of such a location */
 void ngx_http_coord_exempt(ngx_conf_t *cf);
 
+/* 1 if the location being merged is such a one */
+ngx_uint_t ngx_http_coord_is_exempt(ngx_conf_t *cf);
+
 /*
  * For a postconfiguration: a handler that runs before the others of its phase
  * that are there, or behind all of them (last), whenever and from wherever

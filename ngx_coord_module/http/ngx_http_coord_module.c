@@ -215,6 +215,17 @@ ngx_http_coord_exempt(ngx_conf_t *cf)
 }
 
 
+ngx_uint_t
+ngx_http_coord_is_exempt(ngx_conf_t *cf)
+{
+    ngx_http_coord_loc_conf_t  *lcf;
+
+    lcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_coord_module);
+
+    return lcf->exempt;
+}
+
+
 static void *
 ngx_http_coord_create_main_conf(ngx_conf_t *cf)
 {

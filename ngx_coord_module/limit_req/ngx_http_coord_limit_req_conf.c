@@ -187,7 +187,7 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
         }
     }
 
-    if (conf->holds.elts == NULL) {
+    if (conf->holds.elts == NULL && !ngx_http_coord_is_exempt(cf)) {
         conf->holds = prev->holds;
     }
 
