@@ -16,7 +16,8 @@ use Coord;
 
 my $t = Coord->new;
 my $redis = $t->redis;
-my $origin = $t->origin(default => { body => 'x' });
+my $origin = $t->origin(default => { body => 'x',
+                                     headers => ['X-Used' => 2] });
 
 
 sub conf {
@@ -226,6 +227,55 @@ SKIP: {
         http://127.0.0.1:$port/login` } qw(h2 h2 h3);
 
     is("@s", '200 429 200', 'over HTTP/2');
+}
+
+
+# when the request is over the body is read once, if a cost is of it
+
+my $debug = $t->node(name => 'd', log_level => 'debug', http => <<'EOF')->start;
+    map $request_body $price { ~"limit":\s*(?<n>\d+) $n; }
+    coord_limit_req_zone $arg_k zone=price:1m rate=10r/h algorithm=fixed_window;
+    coord_limit_req_zone $arg_k zone=other:1m rate=10r/h algorithm=fixed_window;
+    client_body_buffer_size 1k;
+    sendfile on;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /twice {
+            coord_limit_req zone=price cost=$price charge=after after_body;
+            coord_limit_req zone=other cost=$price charge=after after_body;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /answer {
+            coord_limit_req zone=price cost=$upstream_http_x_used
+                            charge=after after_body;
+            coord_limit_req zone=other cost=1 charge=after after_body;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /coord/ { coord_api; }
+    }
+EOF
+
+SKIP: {
+    $debug->get('/coord/');
+    skip 'nginx without --with-debug', 4
+        if !$t->wait_for(sub { $debug->log_lines(qr/\[debug\]/) }, 1);
+
+    my $body = '{"limit": 3, "x": "' . 'z' x 90_000 . '"}';
+
+    for (['/twice', 2, '7'], ['/answer', 1, '8']) {
+        my ($path, $reads, $left) = @$_;
+
+        $debug->post("$path?k=$path", $body);
+        ok($t->wait_for(sub {
+            $debug->get("/coord/limits/price/%2F" . substr($path, 1))->body
+            =~ /"remaining": ?$left/
+        }, 3), "$path: is charged");
+        is(scalar($debug->log_lines(qr/read: \d+, \S+ @{[length $body]}, 0/)),
+           $reads, "$path: reads of all of the body");
+
+        $body .= ' ';
+    }
 }
 
 

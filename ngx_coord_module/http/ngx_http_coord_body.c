@@ -26,6 +26,8 @@ static ngx_uint_t ngx_http_coord_body_plain(ngx_str_t *name);
 static const ngx_str_t  ngx_http_coord_body_free_names[] = {
     ngx_string("args"),
     ngx_string("binary_remote_addr"),
+    ngx_string("body_bytes_sent"),
+    ngx_string("bytes_sent"),
     ngx_string("content_length"),
     ngx_string("content_type"),
     ngx_string("document_uri"),
@@ -38,6 +40,7 @@ static const ngx_str_t  ngx_http_coord_body_free_names[] = {
     ngx_string("request_method"),
     ngx_string("request_uri"),
     ngx_string("scheme"),
+    ngx_string("status"),
     ngx_string("uri"),
     ngx_null_string
 };
@@ -49,8 +52,10 @@ static const ngx_str_t  ngx_http_coord_body_free_prefixes[] = {
     ngx_string("http_"),
     ngx_string("proxy_protocol_"),
     ngx_string("remote_"),
+    ngx_string("sent_http_"),
     ngx_string("server_"),
     ngx_string("ssl_"),
+    ngx_string("upstream_"),
     ngx_null_string
 };
 

@@ -66,6 +66,7 @@ typedef struct {
     unsigned                           has_delay:1;
     unsigned                           bytes:1;  /* qu="content-bytes" */
     unsigned                           body:1;   /* after_body */
+    unsigned                           cost_body:1;  /* the cost may be of it */
     u_char                            *file;
     ngx_uint_t                         line;
 } ngx_http_coord_limit_req_limit_t;

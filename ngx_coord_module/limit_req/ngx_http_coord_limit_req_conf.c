@@ -531,6 +531,9 @@ ngx_http_coord_limit_req_charge(ngx_conf_t *cf,
         limit->charge = NGX_HTTP_COORD_CHARGE_RESERVE;
     }
 
+    limit->cost_body = limit->body
+                       && ngx_http_coord_body_used(&limit->cost.text);
+
     if (limit->charge != NGX_HTTP_COORD_CHARGE_BEFORE) {
         ngx_http_coord_limit_req_logs = 1;
     }

@@ -14,6 +14,10 @@
 #define NGX_HTTP_COORD_CHARGE_LIFE  (60 * NGX_COORD_NSEC_PER_SEC)
 
 
+static void ngx_http_coord_limit_req_settle_all(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state);
+static ngx_uint_t ngx_http_coord_limit_req_body_due(
+    ngx_http_coord_limit_req_state_t *state);
 static void ngx_http_coord_limit_req_settle(ngx_http_request_t *r,
     ngx_http_coord_limit_req_item_t *item);
 static void ngx_http_coord_limit_req_charged(
@@ -23,10 +27,8 @@ static void ngx_http_coord_limit_req_charged(
 ngx_int_t
 ngx_http_coord_limit_req_log(ngx_http_request_t *r)
 {
-    ngx_uint_t                         i;
     ngx_http_coord_ctx_t              *ctx;
     ngx_http_coord_limiter_t          *limiter;
-    ngx_http_coord_limit_req_item_t   *item;
     ngx_http_coord_limit_req_conf_t   *lrcf, *conf;
     ngx_http_coord_limit_req_state_t  *state;
 
@@ -54,6 +56,30 @@ ngx_http_coord_limit_req_log(ngx_http_request_t *r)
         }
     }
 
+    ngx_http_coord_limit_req_settle_all(r, state);
+
+    return NGX_OK;
+}
+
+
+/* all that is due of a request, in each of its stages */
+
+static void
+ngx_http_coord_limit_req_settle_all(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state)
+{
+    ngx_uint_t                        i;
+    ngx_http_coord_body_shown_t       shown;
+    ngx_http_coord_limit_req_item_t  *item;
+
+    shown.shown = 0;
+
+    if (ngx_http_coord_limit_req_body_due(state)
+        && ngx_http_coord_body_show(r, &shown) != NGX_OK)
+    {
+        return;
+    }
+
     for ( /* void */ ;
          state;
          state = (ngx_http_coord_limit_req_state_t *) state->limiter.previous)
@@ -68,7 +94,32 @@ ngx_http_coord_limit_req_log(ngx_http_request_t *r)
         }
     }
 
-    return NGX_OK;
+    ngx_http_coord_body_hide(r, &shown);
+}
+
+
+/* 1 if a cost that is due may be of the body */
+
+static ngx_uint_t
+ngx_http_coord_limit_req_body_due(ngx_http_coord_limit_req_state_t *state)
+{
+    ngx_uint_t                        i;
+    ngx_http_coord_limit_req_item_t  *item;
+
+    for ( /* void */ ;
+         state;
+         state = (ngx_http_coord_limit_req_state_t *) state->limiter.previous)
+    {
+        item = state->items.elts;
+
+        for (i = 0; i < state->items.nelts; i++) {
+            if (item[i].due && item[i].limit->cost_body) {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
 }
 
 
@@ -81,20 +132,11 @@ ngx_http_coord_limit_req_settle(ngx_http_request_t *r,
     ngx_int_t                          rc;
     ngx_uint_t                         n;
     ngx_coord_op_t                     op;
-    ngx_http_coord_body_shown_t        shown;
     ngx_http_coord_limit_req_limit_t  *limit;
 
     limit = item->limit;
 
-    shown.shown = 0;
-
-    if (limit->body && ngx_http_coord_body_show(r, &shown) != NGX_OK) {
-        return;
-    }
-
     rc = ngx_http_coord_limit_req_cost(r, &limit->cost, limit->zone, &n);
-
-    ngx_http_coord_body_hide(r, &shown);
 
     if (limit->charge == NGX_HTTP_COORD_CHARGE_AFTER) {
 
