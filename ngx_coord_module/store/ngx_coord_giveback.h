@@ -46,10 +46,13 @@ typedef enum {
 void ngx_coord_giveback(ngx_coord_op_t *op, ngx_coord_giveback_e how);
 
 /*
- * The same for any operation that does no harm when it is done twice, such as
- * the release of a claim: a copy of op is sent, and again until it is
- * answered, for as long as life (nanoseconds) from now on.  op has neither a
- * blob nor a record.
+ * Sends any operation that nobody waits for in the same way: a release, a hold,
+ * a charge.  A copy of op is sent at the end of the turn and, where the store
+ * has no answer, again, for as long as life (nanoseconds) from now on.  What
+ * does harm when it is done twice, an op whose type has not NGX_COORD_OP_TWICE,
+ * is not sent again once the server may have done it: a charge may be lost so,
+ * and is never made twice.  op has neither a blob nor a record; one with the
+ * source MEMORY or FALLBACK runs in the zone's memory at once.
  */
 void ngx_coord_giveback_op(ngx_coord_op_t *op, ngx_coord_nsec_t life);
 
