@@ -9,6 +9,8 @@
 #include "ngx_http_coord_limiter.h"
 
 
+static void ngx_http_coord_limiter_undo_earlier(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_violated(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter, ngx_http_coord_problem_t *problem);
 
@@ -90,6 +92,7 @@ ngx_http_coord_limiter_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     limiter->ctx = ctx;
     limiter->conf = conf;
     limiter->previous = previous;
+    limiter->stage = ctx->stage;
 
     ctx->state[ctx->slot] = limiter;
 
@@ -208,6 +211,8 @@ ngx_http_coord_limiter_refuse(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
+    ngx_http_coord_limiter_undo_earlier(r, limiter->ctx);
+
     if (limiter->status == NGX_COORD_OUTCOME_UNAVAILABLE) {
         return ngx_http_coord_refuse_unavailable(r, limiter->ctx);
     }
@@ -225,6 +230,38 @@ ngx_http_coord_limiter_refuse(ngx_http_request_t *r,
     }
 
     return ngx_http_coord_refuse(r, limiter->ctx, &p);
+}
+
+
+/* who has passed a request in a stage before the one that refuses it */
+
+static void
+ngx_http_coord_limiter_undo_earlier(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t                    i;
+    ngx_http_coord_step_t        *step;
+    ngx_http_coord_limiter_t     *limiter;
+    ngx_http_coord_feature_t    **features;
+    ngx_http_coord_main_conf_t   *mcf;
+
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+
+    features = mcf->features.elts;
+
+    for (i = 0; i < mcf->features.nelts; i++) {
+        step = &features[i]->steps[NGX_HTTP_COORD_PREACCESS];
+
+        if (step->undo == NULL) {
+            continue;
+        }
+
+        for (limiter = ctx->state[i]; limiter; limiter = limiter->previous) {
+            if (limiter->stage < ctx->stage) {
+                step->undo(ctx, limiter);
+            }
+        }
+    }
 }
 
 

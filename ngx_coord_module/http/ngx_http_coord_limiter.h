@@ -58,6 +58,7 @@ struct ngx_http_coord_limiter_s {
     ngx_http_coord_ctx_t           *ctx;
     ngx_http_coord_limiter_conf_t  *conf;
     ngx_http_coord_limiter_t       *previous; /* of an earlier stage */
+    ngx_http_coord_stage_e          stage;
 
     ngx_coord_outcome_e             status;
     ngx_str_t                       zone;     /* that decided; or empty */
@@ -140,8 +141,9 @@ void ngx_http_coord_limiter_log_failure(ngx_http_request_t *r,
  * Refuses with a problem document, whose status is the one configured if it
  * has none; it tells the policies that were violated, and the client to come
  * back when all of them admit it again, if it has a retry_after.  What
- * decide() has to return: in dry run NGX_DECLINED, if limiter->status is
- * UNAVAILABLE a 503.
+ * limiters of an earlier stage let the request have is given back by their
+ * undo(): steps of that stage that have one are limiters'.  What decide() has
+ * to return: in dry run NGX_DECLINED, if limiter->status is UNAVAILABLE a 503.
  */
 ngx_int_t ngx_http_coord_limiter_refuse(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter,

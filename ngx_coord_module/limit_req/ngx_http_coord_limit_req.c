@@ -313,26 +313,16 @@ ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item)
 {
-    u_char                         cost[sizeof("cost: ") + NGX_INT_T_LEN];
-    ngx_uint_t                     excess;
-    ngx_http_coord_limiter_t      *limiter, *earlier;
-    ngx_http_coord_log_fields_t    fields;
+    u_char                        cost[sizeof("cost: ") + NGX_INT_T_LEN];
+    ngx_uint_t                    excess;
+    ngx_http_coord_limiter_t     *limiter;
+    ngx_http_coord_log_fields_t   fields;
 
     limiter = &state->limiter;
     limiter->status = ngx_http_coord_limiter_refused(limiter, &item->op);
 
     ngx_http_coord_limit_req_give(state);
     ngx_http_coord_limit_req_count(state, 1);
-
-    /* and what it passed in an earlier stage, if it is really refused */
-
-    for (earlier = limiter->previous;
-         earlier && !limiter->conf->dry_run;
-         earlier = earlier->previous)
-    {
-        ngx_http_coord_limit_req_give(
-                               (ngx_http_coord_limit_req_state_t *) earlier);
-    }
 
     ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
 
