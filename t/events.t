@@ -323,8 +323,6 @@ is($t->conf_error(server => 'location / { coord_publish a b; }'), '',
    'no store at all');
 
 $_->close for $es, $both, $every, $hb, $gone, $new, @mem, $other, @more;
-kill 'TERM', $pid;
-close $curl;
 
 done_testing();
 
