@@ -67,6 +67,7 @@ for my $i (0 .. 2) {
     my $last = $es[0]{last};
     $_->close for @es;
     $b->get("/pub?c=$channel&m=$_") for 21 .. 30;
+    is(join(',', $now->data(10)), join(',', 21 .. 30), 'on the bus');
     my $back = Coord::Events->new($b, "/events?c=$channel", last => $last);
     is(join(',', $back->data(10)), join(',', 21 .. 30), 'what was missed');
     $b->get("/plain?c=$channel&m=31");

@@ -73,11 +73,19 @@ sub cert {
                  $self->file("$ca.key"), '-CAcreateserial');
     }
 
-    # "openssl x509" of OpenSSL 3 takes negative days, "-not_before" does not
+    my @ask = ('x509', '-req', '-in', $self->file("$name.csr"), @sign,
+               '-extfile', $self->file("$name.ext"),
+               '-out', $self->file("$name.pem"));
+    my $days = $opt{days} || 10;
 
-    $self->openssl('x509', '-req', '-in', $self->file("$name.csr"), @sign,
-                   '-extfile', $self->file("$name.ext"),
-                   '-days', $opt{days} || 10, '-out', $self->file("$name.pem"));
+    # a time that is over: from OpenSSL 3.4 on so, before by negative days
+
+    if ($days > 0
+        || !eval { $self->openssl(@ask, '-not_before', '20200101000000Z',
+                                  '-not_after', '20200102000000Z') })
+    {
+        $self->openssl(@ask, '-days', $days);
+    }
 
     return $self;
 }
@@ -111,6 +119,8 @@ sub openssl {
 
     waitpid($pid, 0);
     die "openssl @args:\n" . Coord::Util::slurp($out) if $?;
+
+    return 1;
 }
 
 
