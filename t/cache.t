@@ -359,8 +359,8 @@ for (['private', 'big=9000000&cc=private'], ['large', 'big=9000000'],
 {
     my ($what, $args) = @$_;
     my $slow = $a->connect;
-    $slow->send("GET /lock?k=slow&$args HTTP/1.1\r\nHost: x\r\n\r\n");
     $origin->reset_counters;
+    $slow->send("GET /lock?k=slow&$args HTTP/1.1\r\nHost: x\r\n\r\n");
     ok($t->wait_for(sub { $origin->count('/lock') }, 5), "$what: on its way");
     my $began = time;
     is($b->get("/lock?k=slow&$args")->status, 200, 'another one');

@@ -158,6 +158,13 @@ sub start {
     is($r[1]->status, 504, 'on_unknown conflict: timeout');
     is($r[2]->status, 200, 'an error page in its place');
 
+    # a worker tells the store that nobody knows when its request has ended
+
+    ok($t->wait_for(sub {
+        $n->post('/strict/hang', 'b', headers => $strict)->body
+            =~ /without a known outcome/;
+    }, 10), 'on_unknown conflict: marked');
+
     @r = $ask->();
     is($r[0]->status, 504, 'on_unknown run: again');
     is($r[1]->status, 409, 'on_unknown conflict');

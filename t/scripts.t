@@ -60,7 +60,7 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
     is(run('gcra_open', opened(0))->[1][3], 6, 'bucket: the largest capacity');
     is(dump_of('{k}'), $before, 'bucket: a refused caller leaves no trace');
 
-    run('gcra_give', k => '{k}', minus_refund => -$u, ttl => 60);
+    run('gcra_give', k => '{k}', minus_refund => -$u, ttl => 60_000);
     ok(run('gcra_take', bucket(5))->[0][3], 'bucket: a place given back');
     ok(!run('gcra_take', bucket(5))->[0][3], 'bucket: and only one');
     ok(run('gcra_take', bucket(7))->[0][3], 'bucket: a larger burst');
