@@ -170,6 +170,20 @@ is(scalar(grep { $_->{self} } @{ decode_json($r->body)->{fleet}{nodes} }), 1,
 kill 'CONT', $redis->{pid};
 
 
+# the list is written with its life, or not at all
+
+my $fake = $t->fake_redis(upstream => $redis->{port});
+(my $through = $http) =~ s/%%REDIS%%/%%FAKE%%/;
+$t->node(name => 'f', workers => 1, http => $through)->start;
+
+ok($t->wait_for(sub { $fake->commands('ZRANGE') }, 20), 'a node asks');
+
+my ($conn) = map { $_->[0] } $fake->commands('ZADD');
+like(join(' ', map { $_->[1] } grep { $_->[0] == $conn } $fake->commands),
+     qr/MULTI ZADD ZREMRANGEBYSCORE PEXPIRE ZRANGE ECHO EXEC/,
+     'in one transaction');
+
+
 # without Redis there is no fleet
 
 {

@@ -276,7 +276,8 @@ ngx_coord_fleet_send(ngx_coord_fleet_ask_t *ask)
     call->size = ngx_coord_fleet_size;
     call->encode = ngx_coord_fleet_encode;
     call->ncommands = ask->script->ncommands;
-    call->form = NGX_COORD_CALL_PLAIN;
+    call->form = (call->ncommands > 1) ? NGX_COORD_CALL_ALONE
+                                       : NGX_COORD_CALL_PLAIN;
     call->data = ask;
 
     client = ngx_coord_store_redis(ngx_coord_fleet.store)->client;
