@@ -388,25 +388,3 @@ ngx_coord_fleet_copy(ngx_coord_fleet_slot_t *slot,
 
     return NGX_OK;
 }
-
-
-ngx_uint_t
-ngx_coord_fleet_nodes(ngx_coord_metrics_t *metrics)
-{
-    ngx_uint_t               i, n;
-    ngx_coord_fleet_slot_t  *slot;
-
-    n = 1;
-
-    for (i = 0; metrics->fleet && i < NGX_COORD_FLEET_NODES; i++) {
-        slot = &metrics->fleet->slots[i];
-
-        if (ngx_coord_fleet_lives(slot)
-            && ngx_current_msec - slot->heard < NGX_COORD_FLEET_SILENT)
-        {
-            n++;
-        }
-    }
-
-    return n;
-}

@@ -54,11 +54,5 @@ void ngx_coord_fleet_stop(void);
 ngx_int_t ngx_coord_fleet_node(ngx_coord_metrics_t *metrics, ngx_uint_t n,
     ngx_coord_fleet_node_t *node);
 
-/*
- * How many nodes were heard of lately, this one included: 1 where there is no
- * fleet, or nothing was heard since the start.
- */
-ngx_uint_t ngx_coord_fleet_nodes(ngx_coord_metrics_t *metrics);
-
 
 #endif /* _NGX_COORD_FLEET_H_INCLUDED_ */

@@ -58,10 +58,11 @@ void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
 int64_t ngx_coord_ttl(ngx_coord_nsec_t ns);
 
 
-/* the parse of what has nothing to tell: whatever it was, it is done */
 /* of one whose first reply is how many were removed: NGX_OK or NGX_DECLINED */
 ngx_int_t ngx_coord_removed_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+
+/* the parse of what has nothing to tell: whatever it was, it is done */
 ngx_int_t ngx_coord_give_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 

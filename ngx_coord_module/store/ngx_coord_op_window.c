@@ -60,7 +60,7 @@ const ngx_coord_op_type_t  ngx_coord_op_window_take = {
 };
 
 
-/* behind a take: the window that it has found cannot last so long */
+/* behind a take in any case, which was more than can be counted */
 
 static const ngx_coord_op_type_t  ngx_coord_op_window_fill = {
     ngx_string("window_fill"),
@@ -77,6 +77,8 @@ static const ngx_coord_op_type_t  ngx_coord_op_window_fill = {
     NULL
 };
 
+
+/* behind a take: the window that it has found cannot last so long */
 
 static const ngx_coord_op_type_t  ngx_coord_op_window_cut = {
     ngx_string("window_cut"),
