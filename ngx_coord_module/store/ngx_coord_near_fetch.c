@@ -14,6 +14,7 @@
 
 
 #include "ngx_coord_near_worker.h"
+#include "ngx_coord_script.h"
 #include "ngx_coord_store_redis.h"
 
 
@@ -26,8 +27,6 @@
 
 /* milliseconds: it is looked for workers that have died */
 #define NGX_COORD_NEAR_LOOK  1000
-
-#define NGX_COORD_NEAR_BULK  (sizeof("$" CRLF CRLF) - 1 + NGX_SIZE_T_LEN)
 
 
 typedef enum {
@@ -62,7 +61,6 @@ static ngx_coord_near_fetch_t *ngx_coord_near_ask(
     ngx_coord_near_worker_t *worker, ngx_coord_near_item_t *item);
 static size_t ngx_coord_near_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p);
-static u_char *ngx_coord_near_bulk(u_char *p, ngx_str_t *s);
 static void ngx_coord_near_expired(ngx_coord_redis_call_t *call);
 static void ngx_coord_near_answered(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
@@ -337,11 +335,13 @@ ngx_coord_near_size(ngx_coord_redis_call_t *call)
 static u_char *
 ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p)
 {
-    ngx_str_t               *field;
+    ngx_str_t               *key, *field;
     ngx_coord_near_fetch_t  *fetch;
 
     fetch = call->data;
+    key = &fetch->item.key;
     field = fetch->item.near->fields.elts;
+    field += fetch->item.field;
 
     fetch->epoch = (call->trust == NGX_COORD_TRUST_NONE)
                    ? 0 : fetch->worker->epoch;
@@ -353,13 +353,13 @@ ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p)
 
     if (fetch->item.field == 0) {
         p = ngx_cpymem(p, NGX_COORD_NEAR_GET, sizeof(NGX_COORD_NEAR_GET) - 1);
-        p = ngx_coord_near_bulk(p, &fetch->item.key);
+        p = ngx_coord_script_string(p, key->data, key->len);
 
     } else {
         p = ngx_cpymem(p, NGX_COORD_NEAR_HGET,
                        sizeof(NGX_COORD_NEAR_HGET) - 1);
-        p = ngx_coord_near_bulk(p, &fetch->item.key);
-        p = ngx_coord_near_bulk(p, &field[fetch->item.field]);
+        p = ngx_coord_script_string(p, key->data, key->len);
+        p = ngx_coord_script_string(p, field->data, field->len);
     }
 
     if (call->ncommands == 1) {
@@ -372,17 +372,7 @@ ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p)
 
     p = ngx_cpymem(p, NGX_COORD_NEAR_PTTL, sizeof(NGX_COORD_NEAR_PTTL) - 1);
 
-    return ngx_coord_near_bulk(p, &fetch->item.key);
-}
-
-
-static u_char *
-ngx_coord_near_bulk(u_char *p, ngx_str_t *s)
-{
-    p = ngx_sprintf(p, "$%uz" CRLF, s->len);
-    p = ngx_cpymem(p, s->data, s->len);
-
-    return ngx_cpymem(p, CRLF, sizeof(CRLF) - 1);
+    return ngx_coord_script_string(p, key->data, key->len);
 }
 
 

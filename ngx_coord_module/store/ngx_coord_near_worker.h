@@ -15,6 +15,10 @@
 #include "ngx_coord_timer.h"
 
 
+/* what stands around a string in a command */
+#define NGX_COORD_NEAR_BULK  (sizeof("$" CRLF CRLF) - 1 + NGX_SIZE_T_LEN)
+
+
 /* of a store with near caches, in a worker */
 struct ngx_coord_near_worker_s {
     ngx_coord_store_t         *store;

@@ -8,6 +8,7 @@
 
 
 #include "ngx_coord_near_worker.h"
+#include "ngx_coord_script.h"
 #include "ngx_coord_store_redis.h"
 
 
@@ -16,8 +17,6 @@
 #define NGX_COORD_NEAR_NX   "$2" CRLF "NX" CRLF
 
 #define NGX_COORD_NEAR_PUBLISH  "*3" CRLF "$7" CRLF "PUBLISH" CRLF
-
-#define NGX_COORD_NEAR_BULK  (sizeof("$" CRLF CRLF) - 1 + NGX_SIZE_T_LEN)
 
 
 typedef struct {
@@ -34,7 +33,6 @@ static void ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *channel,
 static size_t ngx_coord_near_write_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_near_write_encode(ngx_coord_redis_call_t *call,
     u_char *p);
-static u_char *ngx_coord_near_write_bulk(u_char *p, ngx_str_t *s);
 static void ngx_coord_near_written(ngx_coord_redis_call_t *call, ngx_int_t rc,
     ngx_coord_resp_value_t *reply);
 
@@ -151,30 +149,20 @@ ngx_coord_near_write_encode(ngx_coord_redis_call_t *call, u_char *p)
     if (w->channel) {
         p = ngx_cpymem(p, NGX_COORD_NEAR_PUBLISH,
                        sizeof(NGX_COORD_NEAR_PUBLISH) - 1);
-        p = ngx_coord_near_write_bulk(p, w->channel);
-        return ngx_coord_near_write_bulk(p, &w->key);
+        p = ngx_coord_script_string(p, w->channel->data, w->channel->len);
+        return ngx_coord_script_string(p, w->key.data, w->key.len);
     }
 
     ttl.data = buf;
     ttl.len = ngx_sprintf(buf, "%M", w->ttl) - buf;
 
     p = ngx_cpymem(p, NGX_COORD_NEAR_SET, sizeof(NGX_COORD_NEAR_SET) - 1);
-    p = ngx_coord_near_write_bulk(p, &w->key);
-    p = ngx_coord_near_write_bulk(p, &w->value);
+    p = ngx_coord_script_string(p, w->key.data, w->key.len);
+    p = ngx_coord_script_string(p, w->value.data, w->value.len);
     p = ngx_cpymem(p, NGX_COORD_NEAR_PX, sizeof(NGX_COORD_NEAR_PX) - 1);
-    p = ngx_coord_near_write_bulk(p, &ttl);
+    p = ngx_coord_script_string(p, ttl.data, ttl.len);
 
     return ngx_cpymem(p, NGX_COORD_NEAR_NX, sizeof(NGX_COORD_NEAR_NX) - 1);
-}
-
-
-static u_char *
-ngx_coord_near_write_bulk(u_char *p, ngx_str_t *s)
-{
-    p = ngx_sprintf(p, "$%uz" CRLF, s->len);
-    p = ngx_cpymem(p, s->data, s->len);
-
-    return ngx_cpymem(p, CRLF, sizeof(CRLF) - 1);
 }
 
 
