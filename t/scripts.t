@@ -413,6 +413,26 @@ for my $n (1, 3, 40) {
     is(run('user_seat', seat('late', 32, 5))->[3], 1, 'seat: one is free');
     is(run('user_seat', seat('later', 200, 5), old => us(100))->[3], 1,
        'seat: of those that expired');
+
+    # one is given back only as it was taken
+
+    my %back = (i => '{k}', id => 'later', at => us(200), taken => -us(200));
+
+    run('user_seat', seat('later', 201, 5), old => us(100));
+    is(run('user_unseat', %back, at => us(199), taken => -us(199))->[1], 0,
+       'seat: not that of another time');
+    is(run('user_check', i => '{k}', id => 'later')->[0], us(200),
+       'seat: it stays as it was');
+    is(run('user_unseat', %back)->[1], 1, 'seat: given back');
+    is(run('user_unseat', %back)->[1], 0, 'seat: once');
+    is(run('user_check', i => '{k}', id => 'later')->[0], undef,
+       'seat: it is not there');
+
+    run('user_seat', seat('later', 200, 5), old => us(100));
+    run('user_seen', i => '{k}', now => us(202), id => 'later', ttl => 60_000);
+    is(run('user_unseat', %back)->[1], 0, 'seat: not when it was used since');
+    is(run('user_check', i => '{k}', id => 'later')->[0], us(202),
+       'seat: which stays as well');
 }
 
 

@@ -62,6 +62,7 @@ typedef enum {
     NGX_COORD_SCRIPT_USER_REVOKE,
     NGX_COORD_SCRIPT_USER_SEAT,
     NGX_COORD_SCRIPT_USER_SEEN,
+    NGX_COORD_SCRIPT_USER_UNSEAT,
     NGX_COORD_SCRIPT_WAIT_CLEAR,
     NGX_COORD_SCRIPT_WAIT_ENTER,
     NGX_COORD_SCRIPT_WAIT_LEAVE,
@@ -892,6 +893,24 @@ enum {
 };
 
 #define NGX_COORD_USER_SEEN_NARGS  4
+
+
+/* user_unseat.redis */
+
+enum {
+    NGX_COORD_USER_UNSEAT_I = 0,
+    NGX_COORD_USER_UNSEAT_TAKEN,
+    NGX_COORD_USER_UNSEAT_ID,
+    NGX_COORD_USER_UNSEAT_AT
+};
+
+#define NGX_COORD_USER_UNSEAT_NARGS  4
+
+/* its replies */
+
+enum {
+    NGX_COORD_USER_UNSEAT_DROPPED_REPLY = 1
+};
 
 
 /* wait_clear.redis */
@@ -2637,11 +2656,11 @@ static const ngx_coord_script_part_t
       27, NGX_COORD_USER_SEAT_I },
     { "$4\r\n-inf\r\n",
       10, NGX_COORD_USER_SEAT_OLD },
-    { "*4\r\n"
+    { "*5\r\n"
       "$4\r\nZADD\r\n",
       14, NGX_COORD_USER_SEAT_I },
-    { "",
-      0, NGX_COORD_USER_SEAT_NOW },
+    { "$2\r\nNX\r\n",
+      8, NGX_COORD_USER_SEAT_NOW },
     { "",
       0, NGX_COORD_USER_SEAT_ID },
     { "*5\r\n"
@@ -2713,6 +2732,40 @@ static const ngx_coord_script_part_t
 static const u_char  ngx_coord_user_seen_replies[] = {
     NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_user_unseat_parts[] = {
+
+    { "*6\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_USER_UNSEAT_I },
+    { "$2\r\nXX\r\n"
+      "$4\r\nINCR\r\n",
+      18, NGX_COORD_USER_UNSEAT_TAKEN },
+    { "",
+      0, NGX_COORD_USER_UNSEAT_ID },
+    { "*4\r\n"
+      "$16\r\nZREMRANGEBYSCORE\r\n",
+      27, NGX_COORD_USER_UNSEAT_I },
+    { "$1\r\n0\r\n"
+      "$1\r\n0\r\n"
+      "*6\r\n"
+      "$4\r\nZADD\r\n",
+      28, NGX_COORD_USER_UNSEAT_I },
+    { "$2\r\nXX\r\n"
+      "$4\r\nINCR\r\n",
+      18, NGX_COORD_USER_UNSEAT_AT },
+    { "",
+      0, NGX_COORD_USER_UNSEAT_ID },
+};
+
+
+static const u_char  ngx_coord_user_unseat_replies[] = {
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
 };
 
 
@@ -3203,7 +3256,7 @@ const ngx_coord_script_t
       2, ngx_coord_user_revoke_parts },
 
     { ngx_string("user_seat"),
-      NGX_COORD_USER_SEAT_NARGS, 8, 2, 11, 1049,
+      NGX_COORD_USER_SEAT_NARGS, 8, 2, 11, 1057,
       ngx_coord_user_seat_replies,
       18, ngx_coord_user_seat_parts },
 
@@ -3211,6 +3264,11 @@ const ngx_coord_script_t
       NGX_COORD_USER_SEEN_NARGS, 2, 1, 2, 431,
       ngx_coord_user_seen_replies,
       5, ngx_coord_user_seen_parts },
+
+    { ngx_string("user_unseat"),
+      NGX_COORD_USER_UNSEAT_NARGS, 3, 1, 3, 617,
+      ngx_coord_user_unseat_replies,
+      7, ngx_coord_user_unseat_parts },
 
     { ngx_string("wait_clear"),
       NGX_COORD_WAIT_CLEAR_NARGS, 2, 2, 2, 161,

@@ -321,7 +321,9 @@ ngx_http_coord_session_tell_user(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    if (!state->seated
+    /* one that is seated is bound now: its seat is not given back any more */
+
+    if ((!state->seated || state->use->over == NGX_HTTP_COORD_SESSION_REJECT)
         && ngx_http_coord_session_tell_add(r, state) != NGX_OK)
     {
         return NGX_ERROR;
@@ -358,13 +360,17 @@ static ngx_int_t
 ngx_http_coord_session_tell_add(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
+    ngx_uint_t       max;
     ngx_coord_op_t  *op;
+
+    max = (state->use->over == NGX_HTTP_COORD_SESSION_REJECT)
+          ? 0 : state->use->max_per_user;
 
     op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_add,
                                         state->user.key, state->user.len,
                                         &state->add);
     if (op == NULL
-        || (state->use->max_per_user
+        || (max
             && ngx_coord_op_blob(op, NGX_COORD_SESSION_LIST
                                      * sizeof(ngx_coord_session_item_t))
                != NGX_OK))
@@ -372,7 +378,7 @@ ngx_http_coord_session_tell_add(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    op->u.session.max = state->use->max_per_user;
+    op->u.session.max = max;
 
     return NGX_OK;
 }
@@ -534,6 +540,7 @@ ngx_http_coord_session_was_seated(ngx_http_coord_session_state_t *state)
     ngx_http_coord_session_evicted(state);
 
     state->seated = (add->rc == NGX_OK);
+    state->seated_at = add->u.session.seated;
 
     return ngx_http_coord_session_step(state, state->seated
                                               ? NGX_COORD_SESSION_SEATED
@@ -555,8 +562,10 @@ ngx_http_coord_session_was_told(ngx_http_request_t *r,
 
     if (get && get->rc != NGX_OK) {
 
-        if (state->seated) {
-            ngx_http_coord_session_withdraw(state);
+        /* one that may have been bound would have ended by that */
+
+        if (state->seated_at && !get->gone) {
+            ngx_http_coord_session_unseat(state);
         }
 
         return ngx_http_coord_session_failed(state, get);

@@ -18,6 +18,8 @@
 static void ngx_http_coord_session_memory_op(ngx_coord_op_t *op,
     ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
     u_char *blob);
+static void ngx_http_coord_session_give_up(
+    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type);
 static void ngx_http_coord_session_mark_id(ngx_coord_zone_t *zone, u_char *id,
     ngx_uint_t moved);
 
@@ -205,6 +207,21 @@ ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
 void
 ngx_http_coord_session_withdraw(ngx_http_coord_session_state_t *state)
 {
+    ngx_http_coord_session_give_up(state, &ngx_coord_op_user_drop);
+}
+
+
+void
+ngx_http_coord_session_unseat(ngx_http_coord_session_state_t *state)
+{
+    ngx_http_coord_session_give_up(state, &ngx_coord_op_user_unseat);
+}
+
+
+static void
+ngx_http_coord_session_give_up(ngx_http_coord_session_state_t *state,
+    const ngx_coord_op_type_t *type)
+{
     ngx_coord_op_t                  op;
     ngx_http_coord_session_zone_t  *sz;
 
@@ -212,9 +229,10 @@ ngx_http_coord_session_withdraw(ngx_http_coord_session_state_t *state)
 
     ngx_memzero(&op, sizeof(ngx_coord_op_t));
 
-    op.type = &ngx_coord_op_user_drop;
+    op.type = type;
     op.zone = state->use->zone;
     op.u.session.ttl = sz->ttl;
+    op.u.session.seated = state->seated_at;
     op.key_len = state->user.len;
 
     ngx_memcpy(op.key, state->user.key, state->user.len);

@@ -72,6 +72,7 @@ struct ngx_http_coord_session_state_s {
     unsigned                          named:1;
 
     unsigned                          seated:1;  /* its user has a place */
+    int64_t                           seated_at; /* over=reject: us, since */
 };
 
 
@@ -208,6 +209,9 @@ void ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
 
 /* takes the session from the index of the request's user; nobody waits */
 void ngx_http_coord_session_withdraw(ngx_http_coord_session_state_t *state);
+
+/* gives its seat back, unless it has been bound since; nobody waits */
+void ngx_http_coord_session_unseat(ngx_http_coord_session_state_t *state);
 
 /*
  * Has the store remember that the session has ended, until it does; nobody

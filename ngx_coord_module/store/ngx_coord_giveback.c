@@ -171,6 +171,9 @@ ngx_coord_giveback_life(ngx_coord_op_t *op)
     case NGX_COORD_KIND_CLAIM:
         return op->u.claim.lease + (op->u.claim.keep ? op->u.claim.ttl : 0);
 
+    case NGX_COORD_KIND_USER:
+        return op->u.session.ttl;
+
     default: /* a rate */
         return ngx_max(op->u.rate.reset, op->u.rate.life);
     }

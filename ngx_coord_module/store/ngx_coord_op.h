@@ -188,7 +188,8 @@ typedef struct {
  * CHECK: found if the session is one of the user's.  ADD: makes it one, and
  * ends the least recently active beyond max, where max is not 0: count and the
  * blob, as of LIST, tell the newest of them.  SEAT: makes it one, if there are
- * less than max; NGX_BUSY: there are not.  SEEN: it was active.  DROP:
+ * less than max; NGX_BUSY: there are not.  UNSEAT: undoes that of seated, if
+ * nothing has become of it since.  SEEN: it was active.  DROP:
  * ends it.  LIST: its newest sessions; count: all of them.  REVOKE: ends all.
  * KEEP: copies an answer of GET or BIND into the memory of the zone, as it
  * stands in the operation; left may become longer, where the life was slid
@@ -198,6 +199,7 @@ typedef struct {
 typedef struct {
     ngx_coord_nsec_t           ttl;       /* asked: life from now on */
     ngx_uint_t                 max;       /* asked: ADD; 0: any number */
+    int64_t                    seated;    /* us, told by SEAT: when it was */
 
     size_t                     value_len; /* asked and answered */
     size_t                     user_len;
@@ -411,6 +413,7 @@ extern const ngx_coord_op_type_t  ngx_coord_op_session_keep;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_check;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_add;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_seat;
+extern const ngx_coord_op_type_t  ngx_coord_op_user_unseat;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_seen;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_drop;
 extern const ngx_coord_op_type_t  ngx_coord_op_user_list;

@@ -26,6 +26,12 @@ static ngx_int_t ngx_coord_user_seat_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_user_seat_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_user_unseat_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_user_unseat_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_user_unseat_run(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
 const ngx_coord_op_type_t  ngx_coord_op_user_add = {
@@ -46,13 +52,29 @@ const ngx_coord_op_type_t  ngx_coord_op_user_add = {
 
 const ngx_coord_op_type_t  ngx_coord_op_user_seat = {
     ngx_string("user_seat"),
-    NGX_COORD_OP_JOINS,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS,
     NGX_COORD_KIND_USER,
     NGX_COORD_SCRIPT_USER_SEAT,
     ngx_coord_user_seat_build,
     ngx_coord_user_seat_parse,
     NULL,
     ngx_coord_user_seat_run,
+    &ngx_coord_op_user_unseat,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+const ngx_coord_op_type_t  ngx_coord_op_user_unseat = {
+    ngx_string("user_unseat"),
+    NGX_COORD_OP_JOINS|NGX_COORD_OP_TWICE,
+    NGX_COORD_KIND_USER,
+    NGX_COORD_SCRIPT_USER_UNSEAT,
+    ngx_coord_user_unseat_build,
+    ngx_coord_user_unseat_parse,
+    NULL,
+    ngx_coord_user_unseat_run,
     NULL,
     NULL,
     NULL,
@@ -206,11 +228,12 @@ ngx_coord_user_seat_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     a = cmd->args;
     ttl = ngx_coord_user_ttl(op);
 
+    op->u.session.seated = now / NGX_COORD_NSEC_PER_USEC;
+
     ngx_coord_arg_user(cmd, NGX_COORD_USER_SEAT_I, op, "}");
     ngx_coord_arg_user(cmd, NGX_COORD_USER_SEAT_TMP, op, "}:t");
     ngx_coord_arg_id(cmd, NGX_COORD_USER_SEAT_ID, op);
-    ngx_coord_arg_num(&a[NGX_COORD_USER_SEAT_NOW],
-                      now / NGX_COORD_NSEC_PER_USEC);
+    ngx_coord_arg_num(&a[NGX_COORD_USER_SEAT_NOW], op->u.session.seated);
     ngx_coord_arg_num(&a[NGX_COORD_USER_SEAT_OLD],
                       now / NGX_COORD_NSEC_PER_USEC - ttl * 1000);
     ngx_coord_arg_num(&a[NGX_COORD_USER_SEAT_LIMIT],
@@ -235,9 +258,59 @@ ngx_coord_user_seat_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     (void) ngx_coord_user_slots(table, op, &slots, now);
 
-    if (slots.own == NULL && slots.used >= op->u.session.max) {
+    op->u.session.seated = now / NGX_COORD_NSEC_PER_USEC;
+
+    if (slots.own) {
+        return NGX_OK;
+    }
+
+    if (slots.used >= op->u.session.max) {
         return NGX_BUSY;
     }
 
     return ngx_coord_user_add_run(table, op, now);
+}
+
+
+static void
+ngx_coord_user_unseat_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t  *a;
+
+    a = cmd->args;
+
+    ngx_coord_arg_user(cmd, NGX_COORD_USER_UNSEAT_I, op, "}");
+    ngx_coord_arg_id(cmd, NGX_COORD_USER_UNSEAT_ID, op);
+    ngx_coord_arg_num(&a[NGX_COORD_USER_UNSEAT_AT], op->u.session.seated);
+    ngx_coord_arg_num(&a[NGX_COORD_USER_UNSEAT_TAKEN], -op->u.session.seated);
+}
+
+
+static ngx_int_t
+ngx_coord_user_unseat_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    return ngx_coord_reply(USER_UNSEAT, DROPPED)->integer ? NGX_OK
+                                                          : NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_coord_user_unseat_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_slots_t  slots;
+
+    (void) ngx_coord_user_slots(table, op, &slots, now);
+
+    if (slots.own == NULL
+        || slots.own->at / NGX_COORD_NSEC_PER_USEC != op->u.session.seated)
+    {
+        return NGX_DECLINED;
+    }
+
+    slots.own->at = 0;
+
+    return NGX_OK;
 }

@@ -238,7 +238,9 @@ both(ngx_coord_op_t *op, char *answer)
     ngx_coord_near_run(&copy);
     assert_int_equal(copy.rc, op->rc);
 
-    if (op->type != &ngx_coord_op_user_seat) {
+    if (op->type != &ngx_coord_op_user_seat
+        && op->type != &ngx_coord_op_user_unseat)
+    {
         assert_int_equal(op->rc, NGX_OK);
     }
 
@@ -734,6 +736,62 @@ those_who_sit_stay(void **state)
 }
 
 
+/* a seat is given back as it was taken, and not when it was used since */
+
+static void
+what_was_used_is_not_given_back(void **state)
+{
+    int64_t         at;
+    ngx_uint_t      i;
+    ngx_coord_op_t  op;
+
+    static const struct {
+        const ngx_coord_op_type_t  *between;
+        ngx_uint_t                  late;    /* us */
+        ngx_int_t                   rc;
+    } seats[] = {
+        { NULL, 1, NGX_DECLINED },
+        { NULL, 0, NGX_OK },
+        { NULL, 0, NGX_OK },
+        { &ngx_coord_op_user_check, 0, NGX_OK },
+        { &ngx_coord_op_user_seat, 0, NGX_OK },
+        { &ngx_coord_op_user_seen, 0, NGX_DECLINED },
+        { &ngx_coord_op_user_add, 0, NGX_DECLINED },
+        { &ngx_coord_op_user_drop, 0, NGX_DECLINED }
+    };
+
+    for (i = 0; i < sizeof(seats) / sizeof(seats[0]); i++) {
+        ngx_stub_clock += SEC;
+
+        make(&op, &ngx_coord_op_user_revoke, 0, 1);
+        both(&op, NULL);
+
+        make(&op, &ngx_coord_op_user_seat, 1, 1);
+        op.u.session.max = 2;
+        both(&op, NULL);
+        at = op.u.session.seated;
+        assert_int_equal(at, ngx_stub_clock / 1000);
+
+        ngx_stub_clock += SEC;
+
+        if (seats[i].between) {
+            make(&op, seats[i].between, 1, 1);
+            op.u.session.max = 2;
+            both(&op, NULL);
+        }
+
+        make(&op, &ngx_coord_op_user_unseat, 1, 1);
+        op.u.session.seated = at + seats[i].late;
+        both(&op, NULL);
+        assert_int_equal(op.rc, seats[i].rc);
+
+        make(&op, &ngx_coord_op_user_list, 0, 1);
+        both(&op, NULL);
+        assert_int_equal(op.u.session.count, i == 0 || i == 5 || i == 6);
+    }
+}
+
+
 /* who wrote it there is not known: it is not used, and that is told */
 
 static void
@@ -828,6 +886,8 @@ main(void)
         cmocka_unit_test_setup_teardown(no_reply_is_trusted, setup, teardown),
         cmocka_unit_test_setup_teardown(an_end_may_be_a_move, setup, teardown),
         cmocka_unit_test_setup_teardown(those_who_sit_stay, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_used_is_not_given_back, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(what_is_no_good_is_absent,
                                         setup, teardown)
     };
