@@ -32,6 +32,7 @@ my $origin = $t->origin(default => sub {
 my $conf = <<'EOF';
     %%STORE%%
     coord_session_zone $coord_session_id zone=app:1m ttl=1h absolute=12h;
+    coord_session_zone $coord_session_id zone=only:1m ttl=1h;
     coord_session_zone $arg_k zone=seat:1m ttl=1s;
     coord_session_zone $http_x_id zone=made:1m ttl=1h;
 
@@ -71,6 +72,20 @@ my $conf = <<'EOF';
                 proxy_pass http://%%ORIGIN%%;
             }
         }
+        location /only {
+            coord_session_cookie sid rotate=$upstream_http_x_login;
+            coord_session zone=only bind=$arg_v user=$upstream_http_x_user
+                          max_per_user=1;
+            proxy_pass http://%%ORIGIN%%;
+
+            location /only/seat {
+                coord_session_cookie sid rotate=$upstream_http_x_login;
+                coord_session zone=only bind=$arg_v
+                              user=$upstream_http_x_user
+                              max_per_user=1 over=reject;
+                proxy_pass http://%%ORIGIN%%;
+            }
+        }
         location /alone {
             coord_session_cookie sid rotate=$upstream_http_x_login;
             proxy_pass http://%%ORIGIN%%;
@@ -98,6 +113,11 @@ EOF
 my %store = (STORE => 'coord_store main { server %%REDIS%%; timeout 5s; }');
 my ($a, $b) = map { $t->node(name => $_, workers => 2, http => $conf,
                              vars => { %store })->start } 'a', 'b';
+my $fake = $t->fake_redis(upstream => $redis->{port});
+my $f = $t->node(name => 'f', workers => 1, http => $conf,
+                 vars => { STORE => 'coord_store main { server %%FAKE%%; '
+                           . 'timeout 200ms; connect_timeout 2s; }' })->start;
+$f->allow(qr/coord store/);
 my $m = $t->node(name => 'm', workers => 2, http => $conf,
                  vars => { STORE => '' })->start;
 
@@ -230,6 +250,39 @@ for ([ $a, $b, 'redis' ], [ $m, $m, 'memory' ]) {
     cmp_ok(time - $since, '>=', 0.2, 'the header waits');
     is(told(with($b, issued($r), '/?v=1')), '200 BOUND 1 0', 'and is known');
     is(told(with($b, $id, '/?v=1')), '403 REVOKED', 'as is the end');
+}
+
+# and when the answer comes too late: the session that it had is untouched, and
+# has the only place of its user, as before
+
+{
+    for my $path ('/only', '/only/seat') {
+        for my $cmd ('ZADD', 'HSETNX') {
+            my $user = "hal$path$cmd" =~ s!/!_!gr;
+            my $id = issued($f->get("$path?v=1&user=$user"));
+
+            is(told(with($f, $id, "$path?v=1")), '200 BOUND 1 0',
+               "$path, $cmd: logged in");
+
+            $fake->fault(action => 'delay', delay => 0.6, cmd => $cmd,
+                         match => $cmd eq 'ZADD' ? 'us:only' : 'ss:only');
+            my $r = with($f, $id, "$path?v=1&login=1");
+            is($r->status . ' ' . issued($r), '200 ',
+               "$path, $cmd: keeps its id");
+            sleep 1;
+            is(told(with($a, $id, "$path?v=1")) =~ s/ \d+$//r,
+               '200 BOUND 1', "$path, $cmd: which is good");
+
+            $r = with($a, $id, "$path?v=1&login=2");
+            is(told(with($a, issued($r), "$path?v=1")) =~ s/ \d+$//r,
+               '200 BOUND 1', "$path, $cmd: and moves then");
+            is(told(with($a, $id, "$path?v=1")), '403 REVOKED',
+               "$path, $cmd: the old id");
+            ok($t->wait_for(sub { $a->get("/api/users/only/$user")->body
+                                  =~ /"count": ?1\b/ }, 5),
+               "$path, $cmd: one session");
+        }
+    }
 }
 
 is(join(' ', grep { $admin->command('PTTL', $_) < 0 }

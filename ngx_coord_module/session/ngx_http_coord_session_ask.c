@@ -18,9 +18,9 @@ static void ngx_http_coord_session_unasked(
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_read(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
-static ngx_int_t ngx_http_coord_session_tell_gone(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state);
 static ngx_uint_t ngx_http_coord_session_to_seat(
+    ngx_http_coord_session_state_t *state);
+static ngx_uint_t ngx_http_coord_session_places(
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_tell_seat(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
@@ -190,10 +190,6 @@ ngx_http_coord_session_tell(ngx_http_request_t *r,
 
     ngx_http_coord_session_unasked(state);
 
-    if (ngx_http_coord_session_tell_gone(r, state) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
     if (ngx_http_coord_session_to_seat(state)) {
         return ngx_http_coord_session_tell_seat(r, state);
     }
@@ -222,35 +218,6 @@ ngx_http_coord_session_tell(ngx_http_request_t *r,
 }
 
 
-/* what the session was before is not one of its user's any more */
-
-static ngx_int_t
-ngx_http_coord_session_tell_gone(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state)
-{
-    ngx_coord_op_t                  *op;
-    ngx_http_coord_ref_t             ref;
-    ngx_http_coord_session_state_t  *from;
-
-    from = state->from;
-
-    if (from == NULL || from->record.user_len == 0) {
-        return NGX_OK;
-    }
-
-    op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_drop,
-                                        from->record.user,
-                                        from->record.user_len, &ref);
-    if (op == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_memcpy(op->id, from->id, NGX_COORD_ID_LEN);
-
-    return NGX_OK;
-}
-
-
 /*
  * 1 if its user may have no place for it, or may not be told of it although it
  * is written: he is asked before.
@@ -269,6 +236,25 @@ ngx_http_coord_session_to_seat(ngx_http_coord_session_state_t *state)
 }
 
 
+/* one that moves has its old place as well until it is told that it has */
+
+static ngx_uint_t
+ngx_http_coord_session_places(ngx_http_coord_session_state_t *state)
+{
+    ngx_coord_session_t  *old;
+
+    if (state->from == NULL || state->use->max_per_user == 0) {
+        return state->use->max_per_user;
+    }
+
+    old = &state->from->record;
+
+    return state->use->max_per_user
+           + (old->user_len == state->user.len
+              && ngx_memcmp(old->user, state->user.key, old->user_len) == 0);
+}
+
+
 static ngx_int_t
 ngx_http_coord_session_tell_seat(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
@@ -283,7 +269,7 @@ ngx_http_coord_session_tell_seat(ngx_http_request_t *r,
             return NGX_ERROR;
         }
 
-        op->u.session.max = state->use->max_per_user;
+        op->u.session.max = ngx_http_coord_session_places(state);
 
     } else if (ngx_http_coord_session_tell_add(r, state) != NGX_OK) {
         return NGX_ERROR;
@@ -364,7 +350,7 @@ ngx_http_coord_session_tell_add(ngx_http_request_t *r,
     ngx_coord_op_t  *op;
 
     max = (state->use->over == NGX_HTTP_COORD_SESSION_REJECT)
-          ? 0 : state->use->max_per_user;
+          ? 0 : ngx_http_coord_session_places(state);
 
     op = ngx_http_coord_session_user_op(r, state, &ngx_coord_op_user_add,
                                         state->user.key, state->user.len,

@@ -19,7 +19,8 @@ static void ngx_http_coord_session_memory_op(ngx_coord_op_t *op,
     ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
     u_char *blob);
 static void ngx_http_coord_session_give_up(
-    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type);
+    ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
+    u_char *user, size_t len);
 static void ngx_http_coord_session_mark_id(ngx_coord_zone_t *zone, u_char *id,
     ngx_uint_t moved);
 
@@ -207,20 +208,22 @@ ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
 void
 ngx_http_coord_session_withdraw(ngx_http_coord_session_state_t *state)
 {
-    ngx_http_coord_session_give_up(state, &ngx_coord_op_user_drop);
+    ngx_http_coord_session_give_up(state, &ngx_coord_op_user_drop,
+                                   state->user.key, state->user.len);
 }
 
 
 void
 ngx_http_coord_session_unseat(ngx_http_coord_session_state_t *state)
 {
-    ngx_http_coord_session_give_up(state, &ngx_coord_op_user_unseat);
+    ngx_http_coord_session_give_up(state, &ngx_coord_op_user_unseat,
+                                   state->user.key, state->user.len);
 }
 
 
 static void
 ngx_http_coord_session_give_up(ngx_http_coord_session_state_t *state,
-    const ngx_coord_op_type_t *type)
+    const ngx_coord_op_type_t *type, u_char *user, size_t len)
 {
     ngx_coord_op_t                  op;
     ngx_http_coord_session_zone_t  *sz;
@@ -233,9 +236,9 @@ ngx_http_coord_session_give_up(ngx_http_coord_session_state_t *state,
     op.zone = state->use->zone;
     op.u.session.ttl = sz->ttl;
     op.u.session.seated = state->seated_at;
-    op.key_len = state->user.len;
+    op.key_len = len;
 
-    ngx_memcpy(op.key, state->user.key, state->user.len);
+    ngx_memcpy(op.key, user, len);
     ngx_memcpy(op.id, state->id, NGX_COORD_ID_LEN);
 
     if (ngx_coord_store_is_memory(op.zone->store)) {
@@ -258,6 +261,12 @@ void
 ngx_http_coord_session_mark_moved(ngx_http_coord_session_state_t *state)
 {
     ngx_http_coord_session_mark_id(state->use->zone, state->id, 1);
+
+    if (state->record.user_len) {
+        ngx_http_coord_session_give_up(state, &ngx_coord_op_user_drop,
+                                       state->record.user,
+                                       state->record.user_len);
+    }
 }
 
 

@@ -458,7 +458,15 @@ ngx_http_coord_session_stands(ngx_http_request_t *r,
         state->outcome = NGX_COORD_OUTCOME_BYPASSED;
         state->value = state->bind;
 
-        if (state->bind.len) {
+        if (state->from) {
+
+            /* nobody is told of its new id */
+
+            if (state->user.len) {
+                ngx_http_coord_session_withdraw(state);
+            }
+
+        } else if (state->bind.len) {
             ngx_http_coord_session_write(state, &state->bind);
         }
 

@@ -219,7 +219,10 @@ void ngx_http_coord_session_unseat(ngx_http_coord_session_state_t *state);
  */
 void ngx_http_coord_session_mark(ngx_http_coord_session_state_t *state);
 
-/* the same of one that lives on under another id */
+/*
+ * The same of one that lives on under another id; it is not one of its user's
+ * any more.
+ */
 void ngx_http_coord_session_mark_moved(ngx_http_coord_session_state_t *state);
 
 /* the same for n sessions that an index of the zone gave up */
