@@ -38,6 +38,9 @@ my $conf = <<'EOF';
     coord_session_zone $arg_k zone=learn:1m ttl=1s;
     coord_session_zone $arg_k zone=count:1m;
     coord_session_zone $sid zone=late:1m ttl=400ms;
+    coord_session_zone $arg_k zone=looked:1m;
+    coord_lookup $plan plan:$request_body default=none;
+    coord_limit_req_zone $plan zone=plans:1m rate=1000r/s;
 
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -86,6 +89,17 @@ my $conf = <<'EOF';
         location @late {
             coord_session zone=late bind=$arg_v;
             empty_gif;
+        }
+        location /looked {
+            coord_session zone=looked bind=$arg_v;
+            coord_limit_req zone=plans burst=1000 nodelay after_body;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /looked/seat {
+            coord_session zone=looked bind=$arg_v user=$arg_k
+                          max_per_user=1 over=reject;
+            coord_limit_req zone=plans burst=1000 nodelay after_body;
+            proxy_pass http://%%ORIGIN%%;
         }
         location = /sid {
             internal;
@@ -279,6 +293,25 @@ for my $node ($a, $m) {
 
     told($node, '/late?status=404&v=1') for 1 .. 30;
     is(join(' ', sort $node->workers), "@pids", 'named late: workers live');
+}
+
+
+# a limit behind it whose key is fetched when the body is read: all of that
+# phase begins anew, and the session is bound
+
+for my $path ('/looked', '/looked/seat') {
+    for my $k (1 .. 5) {
+        my $n = 0;
+        my @told = map {
+            my $r = $_->[0]->post("$path?k=$path$k&v=$_->[1]",
+                                  "$path $k " . $n++);
+            join ' ', $r->status, grep { defined } map { $r->header($_) }
+                                       'X-Status', 'X-Value';
+        } [ $a, 1 ], [ $b, 1 ], [ $b, 2 ];
+
+        is(join(', ', @told), '200 NEW 1, 200 BOUND 1, 403 MISMATCH',
+           "$path, $k: bound");
+    }
 }
 
 

@@ -300,9 +300,13 @@ ngx_http_coord_session_looked_up(ngx_http_coord_ctx_t *ctx,
 
     state = ngx_http_coord_session_state(ctx);
 
+    /* of a stage that begins anew nothing was asked */
+
     if (state == NULL
         || state->conf != scf
         || state->step == NGX_COORD_SESSION_READING
+        || state->step == NGX_COORD_SESSION_SEATING
+        || state->step == NGX_COORD_SESSION_WRITING
         || state->text.len != key->len
         || ngx_memcmp(state->text.data, key->data, key->len) != 0)
     {
