@@ -41,8 +41,10 @@ typedef struct {
 
 
 /*
- * 1 if the response of r can be kept back: not so what ends HTTP, after whose
- * header the upstream writes to the connection itself.
+ * 1 if the response of r can be kept back, asked by a header filter.  Not so
+ * what ends HTTP, after whose header the upstream writes to the connection
+ * itself; a 1xx that nginx takes for a response; one whose header has left; and
+ * that of a subrequest or of post_action, which has no header of its own.
  */
 ngx_uint_t ngx_http_coord_hold_can(ngx_http_request_t *r);
 
