@@ -45,6 +45,7 @@ my $origin = $t->origin(default => sub {
 my $http = <<'EOT';
     coord_store main { server %%REDIS%%; timeout 2s; }
     coord_cache_zone zone=pages:4m;
+    coord_cache_zone zone=old:4m;
     coord_cache_zone zone=mem:4m store=local;
     map $remote_user $who { default $remote_user; }
 
@@ -68,7 +69,7 @@ my $http = <<'EOT';
                         proxy_pass http://%%ORIGIN%%; }
         location /small { coord_cache $uri?$args zone=pages max=1k;
                           proxy_pass http://%%ORIGIN%%; }
-        location /stale { coord_cache $arg_k zone=pages valid=1s stale=60s;
+        location /stale { coord_cache $arg_k zone=old valid=1s stale=60s;
                           proxy_pass http://%%ORIGIN%%; }
         location /lock { coord_cache $arg_k zone=pages lock;
                          proxy_pass http://%%ORIGIN%%; }
@@ -93,6 +94,7 @@ my $http = <<'EOT';
                            proxy_pass http://%%ORIGIN%%; }
         location /off { coord_cache off; proxy_pass http://%%ORIGIN%%; }
         location /api/ { coord_api write; }
+        location /status { coord_status; }
     }
 EOT
 
@@ -311,6 +313,23 @@ is($res->header('x-cache'), 'STALE', 'its status');
 like($res->body, qr/^body \d+ $/, 'its body');
 like($res->header('age'), qr/^\d+$/, 'its Age');
 
+# each request once, by what has become of it
+
+sub outcomes {
+    my ($zone, %n) = @_;
+
+    for (map { $_->get('/status?format=prometheus')->body } $a, $b) {
+        $n{$1} += $2
+            while /^coord_decisions_total\{feature="cache",
+                   zone="$zone",outcome="(\w+)"\}\ (\d+)/gmx;
+    }
+
+    return join ' ', map { "$_=$n{$_}" } grep { $n{$_} } sort keys %n;
+}
+
+is(outcomes('old'), 'expired=1 hit=2 miss=1 stale=1 updating=1',
+   'metrics, in the words of the variable');
+
 
 # --- error pages ---
 
@@ -393,6 +412,7 @@ $redis->stop('KILL');
 $res = $a->get('/down?cc=max-age=60');
 is($res->status, 200, 'without Redis requests go on');
 is($res->header('x-cache'), 'BYPASS', 'past the cache');
+like(outcomes('pages'), qr/^bypassed=1 /, 'metrics: as with other features');
 
 
 # --- configuration ---

@@ -51,7 +51,7 @@ typedef enum {
     NGX_COORD_OUTCOME_STALE,
     NGX_COORD_OUTCOME_EXPIRED,
     NGX_COORD_OUTCOME_UPDATING,
-    NGX_COORD_OUTCOME_BYPASS,        /* what is not for the cache */
+    NGX_COORD_OUTCOME_BYPASS,        /* BYPASSED, of a cache */
     NGX_COORD_OUTCOME_MAX
 } ngx_coord_outcome_e;
 

@@ -24,7 +24,7 @@ static ngx_int_t ngx_http_coord_cache_tagged(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *ops, ngx_uint_t n);
 static ngx_int_t ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_hit(ngx_http_coord_cache_t *cache,
-    ngx_http_coord_cache_status_e status);
+    ngx_coord_outcome_e status);
 static ngx_int_t ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *op);
@@ -141,7 +141,7 @@ ngx_http_coord_cache_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     }
 
     if (rc == NGX_ERROR) {
-        cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+        ngx_http_coord_cache_settle(cache);
     }
 
     return rc;
@@ -324,7 +324,7 @@ ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
     cache->old = stored->age + ngx_max(cache->old, 0);
 
     if (cache->old < stored->fresh) {
-        return ngx_http_coord_cache_hit(cache, NGX_HTTP_COORD_CACHE_HIT);
+        return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_HIT);
     }
 
     if (cache->old >= stored->fresh + stored->stale) {
@@ -344,13 +344,11 @@ ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
 
 static ngx_int_t
 ngx_http_coord_cache_hit(ngx_http_coord_cache_t *cache,
-    ngx_http_coord_cache_status_e status)
+    ngx_coord_outcome_e status)
 {
-    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
     cache->status = status;
 
-    ngx_coord_metrics_decision(cache->conf->zone,
-                               NGX_COORD_OUTCOME_REPLAYED);
+    ngx_http_coord_cache_settle(cache);
 
     cache->ctx->respond = ngx_http_coord_cache_respond;
 
@@ -393,8 +391,7 @@ ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
     }
 
     if (cache->blob.data) {
-        return ngx_http_coord_cache_hit(cache,
-                                        NGX_HTTP_COORD_CACHE_UPDATING);
+        return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_UPDATING);
     }
 
     cache->state = NGX_HTTP_COORD_CACHE_WAITING;
@@ -414,13 +411,11 @@ ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
 static ngx_int_t
 ngx_http_coord_cache_fill(ngx_http_coord_cache_t *cache)
 {
-    cache->status = cache->blob.data ? NGX_HTTP_COORD_CACHE_EXPIRED
-                                     : NGX_HTTP_COORD_CACHE_MISS;
-
-    ngx_coord_metrics_decision(cache->conf->zone, NGX_COORD_OUTCOME_NEW);
+    cache->status = cache->blob.data ? NGX_COORD_OUTCOME_EXPIRED
+                                     : NGX_COORD_OUTCOME_MISS;
 
     if (cache->request->method != NGX_HTTP_GET) {
-        cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+        ngx_http_coord_cache_settle(cache);
         return NGX_DECLINED;
     }
 
@@ -439,10 +434,9 @@ ngx_http_coord_cache_failed(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
 {
     ngx_http_coord_log_fields_t  fields;
 
-    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
-    cache->status = NGX_HTTP_COORD_CACHE_BYPASS;
+    cache->status = NGX_COORD_OUTCOME_BYPASS;
 
-    ngx_coord_metrics_decision(cache->conf->zone, NGX_COORD_OUTCOME_BYPASSED);
+    ngx_http_coord_cache_settle(cache);
 
     ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
 
@@ -566,7 +560,21 @@ ngx_http_coord_cache_end(ngx_http_coord_ctx_t *ctx, void *data)
 void
 ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache)
 {
+    if (cache->state == NGX_HTTP_COORD_CACHE_SETTLED) {
+        return;
+    }
+
     cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+
+    /* the words of proxy_cache are those of the others but for one */
+
+    if (cache->status == NGX_COORD_OUTCOME_BYPASS) {
+        ngx_coord_metrics_decision(cache->conf->zone,
+                                   NGX_COORD_OUTCOME_BYPASSED);
+
+    } else if (cache->status != NGX_COORD_OUTCOME_UNDECIDED) {
+        ngx_coord_metrics_decision(cache->conf->zone, cache->status);
+    }
 
     if (cache->claimed) {
         cache->claimed = 0;

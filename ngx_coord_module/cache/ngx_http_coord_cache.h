@@ -80,25 +80,13 @@ typedef enum {
 } ngx_http_coord_cache_e;
 
 
-/* in the words of proxy_cache */
-typedef enum {
-    NGX_HTTP_COORD_CACHE_NONE = 0,
-    NGX_HTTP_COORD_CACHE_MISS,
-    NGX_HTTP_COORD_CACHE_BYPASS,             /* the store did not answer */
-    NGX_HTTP_COORD_CACHE_EXPIRED,
-    NGX_HTTP_COORD_CACHE_STALE,              /* the origin failed */
-    NGX_HTTP_COORD_CACHE_UPDATING,           /* stale, another one asks */
-    NGX_HTTP_COORD_CACHE_HIT
-} ngx_http_coord_cache_status_e;
-
-
 /* of a request; in its pool */
 typedef struct {
     ngx_http_request_t        *request;
     ngx_http_coord_ctx_t      *ctx;
     ngx_http_coord_cache_conf_t  *conf;
     ngx_http_coord_cache_e     state;
-    ngx_http_coord_cache_status_e  status;
+    ngx_coord_outcome_e        status;       /* HIT, MISS, EXPIRED, ... */
     ngx_http_coord_ref_t       ref;
 
     size_t                     key_len;      /* encoded */
@@ -147,7 +135,7 @@ void ngx_http_coord_cache_end(ngx_http_coord_ctx_t *ctx, void *data);
 
 /*
  * Nothing more will be stored by this request: others that wait for it need not
- * wait for its end.
+ * wait for its end.  Counts what has become of it.
  */
 void ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache);
 

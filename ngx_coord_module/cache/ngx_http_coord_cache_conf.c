@@ -47,8 +47,9 @@ ngx_http_coord_feature_t  ngx_http_coord_cache_feature = {
 
     { ngx_string("cache"),
       ngx_string("ca"),
-      ngx_coord_outcome_bit(REPLAYED) | ngx_coord_outcome_bit(NEW)
-      | ngx_coord_outcome_bit(BYPASSED),
+      ngx_coord_outcome_bit(HIT) | ngx_coord_outcome_bit(MISS)
+      | ngx_coord_outcome_bit(EXPIRED) | ngx_coord_outcome_bit(STALE)
+      | ngx_coord_outcome_bit(UPDATING) | ngx_coord_outcome_bit(BYPASSED),
       0,
       0 },
 
@@ -117,17 +118,6 @@ ngx_module_t  ngx_http_coord_cache_module = {
     NULL,                                  /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
-};
-
-
-static const ngx_str_t  ngx_http_coord_cache_words[] = {
-    ngx_null_string,
-    ngx_string("MISS"),
-    ngx_string("BYPASS"),
-    ngx_string("EXPIRED"),
-    ngx_string("STALE"),
-    ngx_string("UPDATING"),
-    ngx_string("HIT")
 };
 
 
@@ -397,12 +387,12 @@ ngx_http_coord_cache_variable(ngx_http_request_t *r,
 
     cache = ngx_http_coord_cache_get(r);
 
-    if (cache == NULL || cache->status == NGX_HTTP_COORD_CACHE_NONE) {
+    if (cache == NULL || cache->status == NGX_COORD_OUTCOME_UNDECIDED) {
         v->not_found = 1;
         return NGX_OK;
     }
 
-    word = &ngx_http_coord_cache_words[cache->status];
+    word = &ngx_coord_outcomes[cache->status].status;
 
     v->len = word->len;
     v->data = word->data;

@@ -172,8 +172,9 @@ ngx_http_coord_cache_replace(ngx_http_request_t *r,
 {
     ngx_keyval_t  mark;
 
+    cache->status = NGX_COORD_OUTCOME_STALE;
+
     ngx_http_coord_cache_settle(cache);
-    cache->status = NGX_HTTP_COORD_CACHE_STALE;
 
     ngx_http_clean_header(r);
 
