@@ -51,16 +51,20 @@ my $http = <<'EOF';
     coord_lookup $long $gkey load=/load?k=$arg_g ttl=20s negative_ttl=20s
                  default=none;
     coord_lookup $near $mkey load=/load?k=$arg_m store=local ttl=300ms;
+    coord_lookup $some $some_key load=/load?k=some;
     coord_limit_req_zone $arg_l$arg_n zone=l:1m rate=1000r/s;
 
     server {
         listen 127.0.0.1:%%PORT%%;
         add_header X-Value $value always;
+        set $some_key "";
         add_header X-Near $near always;
         add_header X-Long $long always;
         location = /load { internal; proxy_pass http://%%ORIGIN%%;
                            proxy_read_timeout 60s; }
         location = /v { empty_gif; }
+        location = /some { set $some_key val:some; empty_gif;
+                           add_header X-Some $some; }
         location = /content { proxy_set_header X-Value $value;
                               proxy_pass http://%%ORIGIN%%; }
         location /coord/ { coord_api write; }
@@ -173,6 +177,13 @@ ok($t->wait_for(sub {
        my @keys = $r->command('KEYS', 'coord:lu:*');
        return !grep { /hang/ } map { ref $_ ? @$_ : $_ } @keys;
    }, 5), 'its lease is free');
+
+# a look-up that one location uses
+
+$origin->reset_counters;
+$a->get('/v');
+is($origin->count('/load'), 0, 'a key that another location sets');
+is($a->get('/some')->header('x-some'), 'value some', 'is loaded there');
 
 # the memory store has what is loaded, too
 
