@@ -64,7 +64,7 @@ my $http = <<'EOF';
                            proxy_read_timeout 60s; }
         location = /v { empty_gif; }
         location = /some { set $some_key val:some; empty_gif;
-                           add_header X-Some $some; }
+                           add_header X-Some "$some for $some_key"; }
         location = /content { proxy_set_header X-Value $value;
                               proxy_pass http://%%ORIGIN%%; }
         location /coord/ { coord_api write; }
@@ -183,7 +183,8 @@ ok($t->wait_for(sub {
 $origin->reset_counters;
 $a->get('/v');
 is($origin->count('/load'), 0, 'a key that another location sets');
-is($a->get('/some')->header('x-some'), 'value some', 'is loaded there');
+is($a->get('/some')->header('x-some'), 'value some for val:some',
+   'is loaded there, and what the server sets for each request stays apart');
 
 # the memory store has what is loaded, too
 

@@ -10,6 +10,8 @@
 #include "ngx_http_coord_lookup.h"
 
 
+static ngx_int_t ngx_http_coord_lookup_subrequest_variables(
+    ngx_http_request_t *sr);
 static ngx_int_t ngx_http_coord_lookup_subrequest_headers(
     ngx_http_request_t *sr);
 static ngx_uint_t ngx_http_coord_lookup_subrequest_hides(ngx_table_elt_t *h);
@@ -79,7 +81,37 @@ ngx_http_coord_lookup_subrequest(ngx_http_request_t *r,
     sr->headers_in.content_length = NULL;
     sr->headers_in.chunked = 0;
 
+    if (ngx_http_coord_lookup_subrequest_variables(sr) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     return ngx_http_coord_lookup_subrequest_headers(sr);
+}
+
+
+/* what "set" of the server or of its location sets is for itself */
+
+static ngx_int_t
+ngx_http_coord_lookup_subrequest_variables(ngx_http_request_t *sr)
+{
+    size_t                      size;
+    ngx_http_core_main_conf_t  *cmcf;
+    ngx_http_variable_value_t  *variables;
+
+    cmcf = ngx_http_get_module_main_conf(sr, ngx_http_core_module);
+
+    size = cmcf->variables.nelts * sizeof(ngx_http_variable_value_t);
+
+    variables = ngx_palloc(sr->pool, size);
+    if (variables == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(variables, sr->variables, size);
+
+    sr->variables = variables;
+
+    return NGX_OK;
 }
 
 
