@@ -239,6 +239,38 @@ is($es->next(0.3), undef, 'memory: nor another store');
 is(listeners($a, 'room'), 10, 'the API counts those of all stores');
 
 
+# they are told: a worker whose clients hear nothing does not look for it
+
+my $m = $t->node(name => 'm', workers => 2, http => <<'EOT')->start;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /mem { coord_subscribe room heartbeat=off; }
+        location /mempub { coord_publish $arg_c $arg_m; empty_gif; }
+    }
+EOT
+
+my @quiet = map { Coord::Events->new($m, '/mem') } 1 .. 8;
+my @pids = $m->workers;
+my $woken = woken(@pids);
+sleep 2;
+cmp_ok(woken(@pids) - $woken, '<', 60, 'memory: idle workers sleep');
+$m->get('/mempub?c=room&m=1');
+is(join(' ', map { $_->data(1) } @quiet), join(' ', (1) x 8),
+   'and are told of a message');
+
+my @old = $m->reload;
+my @next = map { Coord::Events->new($m, '/mem') } 1 .. 8;
+$m->get('/mempub?c=room&m=2');
+is(join(' ', map { $_->data(1) } @next), join(' ', (2) x 8),
+   'after a reload, too');
+$m->kill_worker;
+push @next, map { Coord::Events->new($m, '/mem') } 1 .. 8;
+$m->get('/mempub?c=room&m=3');
+is(join(' ', map { $_->data(1) } @next[8 .. 15]), join(' ', (3) x 8),
+   'and after the death of a worker');
+$_->close for @quiet, @next;
+
+
 # --- counted ---
 
 my $prom = $a->get('/status?format=prometheus')->body;
@@ -325,6 +357,20 @@ is($t->conf_error(server => 'location / { coord_publish a b; }'), '',
 $_->close for $es, $both, $every, $hb, $gone, $new, @mem, $other, @more;
 
 done_testing();
+
+
+# how often processes were woken, ever
+
+sub woken {
+    my $n = 0;
+
+    for my $pid (@_) {
+        open(my $fh, '<', "/proc/$pid/status") or die $!;
+        $n += $1 if join('', <$fh>) =~ /^voluntary_ctxt_switches:\s+(\d+)/m;
+    }
+
+    return $n;
+}
 
 
 sub numsub {

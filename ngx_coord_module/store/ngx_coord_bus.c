@@ -48,6 +48,8 @@ ngx_coord_bus_add(ngx_conf_t *cf, ngx_coord_store_t *store, void *tag)
     }
 
     bus->store = store;
+    bus->pool = cf->pool;
+    bus->bell = -1;
 
     bus->shm_zone = ngx_shared_memory_add(cf, &name, size, tag);
     if (bus->shm_zone == NULL) {
@@ -274,6 +276,7 @@ ngx_coord_bus_exit(ngx_coord_store_t *store)
     }
 
     ngx_coord_timer_stop(&bus->poll);
+    ngx_coord_bus_bell_leave(bus);
 
     ngx_coord_bus_publish_exit(bus);
 }

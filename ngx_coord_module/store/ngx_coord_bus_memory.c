@@ -3,8 +3,8 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * Messages of a memory store: a ring in shared memory that the workers of a
- * node read.  A worker that listens looks at it several times a second; what
- * it is late for is gone, as is the oldest of what was kept.
+ * node read when they are told, or several times a second where they cannot be.
+ * What a worker is late for is gone, as is the oldest of what was kept.
  */
 
 
@@ -133,6 +133,8 @@ ngx_coord_bus_memory_publish(ngx_coord_bus_t *bus, ngx_str_t *channel,
     if (bus->nlisteners) {
         ngx_post_event(&bus->poll.event, &ngx_posted_events);
     }
+
+    ngx_coord_bus_bell_ring(bus);
 }
 
 
@@ -202,7 +204,10 @@ ngx_coord_bus_memory_listen(ngx_coord_bus_t *bus,
 {
     if (bus->nlisteners++ == 0) {
         bus->position = bus->shm->head;
-        ngx_coord_timer_start(&bus->poll, NGX_COORD_BUS_POLL);
+
+        if (ngx_coord_bus_bell_watch(bus) != NGX_OK) {
+            ngx_coord_timer_start(&bus->poll, NGX_COORD_BUS_POLL);
+        }
     }
 
     listener->node.str = listener->channel;
@@ -249,6 +254,7 @@ ngx_coord_bus_memory_leave(ngx_coord_bus_t *bus,
 
     if (--bus->nlisteners == 0) {
         ngx_coord_timer_stop(&bus->poll);
+        ngx_coord_bus_bell_leave(bus);
     }
 }
 
@@ -298,7 +304,10 @@ ngx_coord_bus_memory_poll(ngx_event_t *ev)
         }
     }
 
-    if (bus->nlisteners && !ev->timer_set) {
+    if (bus->nlisteners
+        && !ev->timer_set
+        && (bus->watch == NULL || bus->position != bus->shm->head))
+    {
         ngx_add_timer(ev, NGX_COORD_BUS_POLL);
     }
 }

@@ -26,6 +26,12 @@ ngx_coord_bus_shm_init(ngx_shm_zone_t *shm_zone, void *data)
 
     shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
 
+    if (ngx_coord_store_is_memory(bus->store)
+        && ngx_coord_bus_bell_init(bus, obus) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     if (obus) {
         bus->shm = obus->shm;
         return NGX_OK;

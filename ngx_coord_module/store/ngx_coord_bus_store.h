@@ -7,6 +7,7 @@
  *   ngx_coord_bus.c          configuration, and which part answers
  *   ngx_coord_bus_shm.c      shared memory: who listens, names
  *   ngx_coord_bus_memory.c   messages of a memory store
+ *   ngx_coord_bus_bell.c     which tells the workers of them
  *   ngx_coord_bus_publish.c  messages on their way to Redis
  *   ngx_coord_bus_read.c     a look back
  *   ngx_coord_bus_redis.c    listening to channels and streams of Redis
@@ -55,6 +56,8 @@ typedef struct {
     ngx_coord_store_t         *store;
     ngx_shm_zone_t            *shm_zone;
     ngx_coord_bus_shm_t       *shm;
+    ngx_pool_t                *pool;          /* of the cycle */
+    int                        bell;          /* eventfd; -1: there is none */
 
     /* of this worker */
 
@@ -63,6 +66,7 @@ typedef struct {
     ngx_uint_t                 nlisteners;
     ngx_atomic_uint_t          position;      /* in the ring */
     ngx_coord_timer_t          poll;
+    ngx_connection_t          *watch;         /* of the bell */
 
     ngx_queue_t                messages;      /* with the client, or kept */
     ngx_queue_t                kept;          /* to be sent again, in order */
@@ -120,6 +124,28 @@ void ngx_coord_bus_memory_leave(ngx_coord_bus_t *bus,
 /* calls read->event() for a page and returns what done() is to be told */
 ngx_int_t ngx_coord_bus_memory_read(ngx_coord_bus_t *bus,
     ngx_coord_bus_read_t *read);
+
+
+/* --- ngx_coord_bus_bell.c --- */
+
+/*
+ * Before the workers are made: the bell is that of the bus before a reload, or
+ * a new one, closed with bus->pool.  NGX_ERROR: no memory, or descriptor.
+ */
+ngx_int_t ngx_coord_bus_bell_init(ngx_coord_bus_t *bus,
+    ngx_coord_bus_t *obus);
+
+/*
+ * In a worker: has bus->poll posted when somebody rings.  NGX_DECLINED: it is
+ * not to be had, with other methods than epoll.
+ */
+ngx_int_t ngx_coord_bus_bell_watch(ngx_coord_bus_t *bus);
+
+/* ends that; does nothing without */
+void ngx_coord_bus_bell_leave(ngx_coord_bus_t *bus);
+
+/* tells all workers that watch */
+void ngx_coord_bus_bell_ring(ngx_coord_bus_t *bus);
 
 
 /* --- ngx_coord_bus_publish.c --- */
