@@ -10,21 +10,21 @@ use strict;
 use warnings;
 
 use FindBin;
-use Time::HiRes qw(sleep time);
 use lib "$FindBin::Bin/lib";
 
 use Coord;
 
-my $t = Coord->new(time_limit => 120);
+my $t = Coord->new;
 my $redis = $t->redis;
 my $r = $redis->connect;
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 5s; }
-    coord_limit_req_zone $arg_k zone=hot:1m rate=200r/s prefetch=200;
+    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_limit_req_zone $arg_k zone=hot:1m rate=20r/s prefetch=200;
     coord_limit_req_zone $arg_k zone=slow:1m rate=6r/m prefetch=50;
     coord_limit_req_zone $arg_k zone=big:1m rate=1r/h prefetch=64;
     coord_limit_req_zone $arg_k zone=lazy:1m rate=1r/h prefetch=16;
+    coord_limit_req_zone $arg_k zone=cost:1m rate=1r/h prefetch=64;
     add_header X-Source $coord_limit_req_source always;
     add_header X-Remaining $coord_limit_req_remaining always;
     server {
@@ -37,6 +37,8 @@ my $http = <<'EOF';
                         empty_gif; }
         location /lazy { coord_limit_req zone=lazy burst=99 nodelay;
                          empty_gif; }
+        location /cost { coord_limit_req zone=cost burst=99 nodelay
+                                         cost=$arg_c; empty_gif; }
         location /api { coord_api write; }
         location /status { coord_status; }
     }
@@ -44,6 +46,11 @@ EOF
 
 my $n = $t->node(name => 'n', workers => 2, http => $http)->start;
 my $m = $t->node(name => 'm', workers => 2, http => $http)->start;
+
+
+sub listeners { $r->command('PUBSUB', 'NUMSUB', 'coord:deny')->[1] }
+
+ok($t->wait_for(sub { listeners() == 4 }), 'all hear of resets');
 
 
 sub asked {
@@ -76,61 +83,120 @@ my ($zone) = $n->get('/status?format=prometheus')->body
 is($zone, $source{prefetch}, 'and the metrics say so');
 
 
+# places that are left, as Redis knows
+
+sub left {
+    my ($node, $zone, $key) = @_;
+
+    my ($n) = $node->get("/api/limits/$zone/$key")->body
+              =~ /"remaining": ?(\d+)/;
+
+    return $n // -1;
+}
+
+
+# what is not used comes back within ten seconds, and then somebody has it
+
+sub all_in_the_end {
+    my ($key, $let, $name) = @_;
+
+    cmp_ok($let, '<=', 300, "$name: no more than the bucket: $let");
+    ok($t->wait_for(sub { left($n, 'big', $key) == 300 - $let }, 11),
+       "$name: what was not used is there again");
+
+    my @nodes = ($n, $m);
+
+    while (@nodes && $let <= 300) {
+        if ($nodes[0]->get("/big?k=$key")->status == 200) {
+            $let++;
+
+        } else {
+            shift @nodes;
+        }
+    }
+
+    is($let, 300, "$name: all of them, in the end");
+    is($_->get("/big?k=$key")->status, 429, 'not one more') for $n, $m;
+}
+
+
 # --- never more than there are: two nodes, all at once, no drain ---
 
 my @got = $t->parallel([map { ($n, $m)[$_ % 2]->req('/big?k=b') } 1 .. 500]);
-my $let = grep { $_->status == 200 } @got;
 
-cmp_ok($let, '<=', 300, "no more than the bucket: $let");
-
-# what is left in the blocks of a node is used there, or comes back
-
-my $until = time + 15;
-
-while (time < $until && $let < 300) {
-    $let += grep { $_->get('/big?k=b')->status == 200 } $n, $m;
-    sleep 0.05;
-}
-
-is($let, 300, 'and all of them, in the end');
-is($_->get('/big?k=b')->status, 429, 'not one more') for $n, $m;
+is((grep { $_->status !~ /^(?:200|429)$/ } @got), 0, 'all are answered');
+all_in_the_end('b', scalar(grep { $_->status == 200 } @got), 'two nodes');
 
 
 # --- a worker is killed while its node has a block ---
 
 my @live = $n->workers;
+my $let = 0;
 
-$let = 0;
+$n->allow(qr/exited on signal 9/);
 
 for my $round (1 .. 8) {
     my @r = $t->parallel([map { ($n, $m)[$_ % 2]->req('/big?k=killed') }
                           1 .. 60]);
-    $let += grep { $_ && $_->status == 200 } @r;
+    is((grep { $_->status !~ /^(?:200|429)$/ } @r), 0,
+       "round $round: all are answered");
+    $let += grep { $_->status == 200 } @r;
 
-    if ($round == 3) {
-        kill 'KILL', $live[0];
-        $n->allow(qr/exited on signal 9/);
-    }
+    kill 'KILL', $live[0] if $round == 3;
 }
 
-# a response of the killed worker may be lost, a place may not be given twice
+all_in_the_end('killed', $let, 'killed');
 
-cmp_ok($let, '<=', 300, "killed: no more than the bucket: $let");
-cmp_ok($let, '>=', 200, 'and not many less');
+
+# --- a bucket is full, and a block of it is not used up ---
+
+is($n->get('/cost?k=f&c=1')->status, 200, 'a block') for 1 .. 12;
+my $free = left($n, 'cost', 'f');
+cmp_ok($free, '<', 88, "is left: $free of 88");
+is($m->get("/cost?k=f&c=$free")->status, 200, 'others take the rest');
+is($n->get('/cost?k=f&c=50')->header('X-Source'), 'redis', 'full, says Redis');
+is($n->get('/cost?k=f&c=50')->header('X-Source'), 'deny_cache',
+   'and the node knows');
+is($n->get('/cost?k=f&c=1')->header('X-Source'), 'prefetch', 'of the block')
+    for 1 .. 88 - $free;
+is($n->get('/cost?k=f&c=1')->status, 429, 'it is used up');
+
+
+# --- a block that is too small for a request does not get lost ---
+
+is($n->get('/cost?k=s&c=1')->status, 200, 'a block') for 1 .. 12;
+cmp_ok(left($n, 'cost', 's'), '<', 88, 'is left');
+is($n->get('/cost?k=s&c=40')->header('X-Source'), 'redis', 'not enough');
+ok($t->wait_for(sub { left($m, 'cost', 's') == 48 }, 11),
+   'and all that was not used is there again');
 
 
 # --- what is not used comes back: within ten seconds, for other nodes ---
 
-is($n->get('/lazy?k=l')->status, 200, 'used for a moment') for 1 .. 12;
+for (['n', $n], ['m', $m]) {
+    my ($key, $node) = @$_;
+    is($node->get("/lazy?k=$key")->status, 200, 'used for a moment')
+        for 1 .. 12;
+    cmp_ok(left($node, 'lazy', $key), '<', 88, 'and more was taken');
+}
 
-my $left = 88;
+# one after the other: while nobody of a node hears of resets, blocks are void
 
-ok($t->wait_for(sub {
-       my $peek = $m->get('/api/limits/lazy/l')->body;
-       my ($remaining) = $peek =~ /"remaining": ?(\d+)/;
+for ($m->workers) {
+    $m->kill_worker('KILL', $_);
+    ok($t->wait_for(sub { listeners() == 4 }), 'a successor listens');
+}
 
-       return $remaining == $left;
-   }, 11), 'what was not used is there again');
+ok($t->wait_for(sub { left($m, 'lazy', 'n') == 88 }, 11),
+   'what was not used is there again');
+ok($t->wait_for(sub { left($n, 'lazy', 'm') == 88 }, 11),
+   'by the successors of killed workers, too');
+
+is($m->get('/lazy?k=r')->status, 200, 'used for a moment') for 1 .. 12;
+cmp_ok(left($m, 'lazy', 'r'), '<', 88, 'and more was taken');
+$m->wait_gone(30, $m->reload);
+ok($t->wait_for(sub { left($n, 'lazy', 'r') == 88 }, 5),
+   'and at once when the workers end');
 
 
 # --- also when the worker that took them exits before that ---

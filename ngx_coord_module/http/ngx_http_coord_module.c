@@ -490,6 +490,10 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
         if (zones[i]->zone.journal) {
             ngx_coord_lease_watch(&zones[i]->zone);
         }
+
+        if (zones[i]->zone.prefetch) {
+            ngx_coord_prefetch_watch(&zones[i]->zone);
+        }
     }
 
     if (mcf->metrics.status

@@ -9,12 +9,14 @@
 #include "ngx_coord_deny.h"
 #include "ngx_coord_channel.h"
 #include "ngx_coord_store_metrics.h"
+#include "ngx_coord_store_redis.h"
 
 
 static void ngx_coord_deny_message(void *data, ngx_str_t *channel,
     ngx_str_t *message);
 static void ngx_coord_deny_subscribed(void *data);
-static ngx_uint_t ngx_coord_deny_begins(ngx_coord_store_t *store);
+static ngx_uint_t ngx_coord_deny_heard(ngx_coord_store_t *store);
+static ngx_atomic_uint_t ngx_coord_deny_where(ngx_coord_store_t *store);
 
 
 ngx_int_t
@@ -33,37 +35,6 @@ ngx_coord_deny_zone(ngx_pool_t *pool, ngx_coord_zone_t *zone)
 
     return ngx_coord_channel_add(pool, store, "deny", ngx_coord_deny_message,
                                  ngx_coord_deny_subscribed, &store->deny);
-}
-
-
-/* 1 if it is the first time, and another worker has heard all until now */
-
-static ngx_uint_t
-ngx_coord_deny_begins(ngx_coord_store_t *store)
-{
-    ngx_uint_t     i, slot;
-    ngx_atomic_t  *hears;
-
-    if (store->counts == NULL) {
-        return 0;
-    }
-
-    hears = store->counts->hears;
-    slot = store->stats - store->counts->procs;
-
-    if (hears[slot]) {
-        return 0;
-    }
-
-    hears[slot] = 1;
-
-    for (i = 0; i < NGX_COORD_METRICS_PROCS; i++) {
-        if (i != slot && hears[i] && ngx_coord_metrics_living(i)) {
-            return 1;
-        }
-    }
-
-    return 0;
 }
 
 
@@ -90,10 +61,7 @@ ngx_coord_deny_message(void *data, ngx_str_t *channel, ngx_str_t *message)
 }
 
 
-/*
- * What was told meanwhile is not known.  A worker that has just begun may have
- * missed what others of the node have heard: the memory is that of all.
- */
+/* what was told meanwhile is not known, unless others of the node have heard */
 
 static void
 ngx_coord_deny_subscribed(void *data)
@@ -102,11 +70,84 @@ ngx_coord_deny_subscribed(void *data)
 
     ngx_coord_zone_t  *zone;
 
-    if (ngx_coord_deny_begins(store)) {
+    if (ngx_coord_deny_heard(store)) {
         return;
     }
 
     for (zone = store->denying; zone; zone = zone->denies) {
         ngx_coord_deny_drop_all(zone);
     }
+}
+
+
+/*
+ * 1 if this process has only begun to listen, and another one of this node did
+ * before, to the same.  What that one may have missed without knowing it, it
+ * forgets when it listens again.
+ */
+
+static ngx_uint_t
+ngx_coord_deny_heard(ngx_coord_store_t *store)
+{
+    ngx_uint_t                 i, heard, again;
+    ngx_atomic_uint_t          where;
+    ngx_coord_store_hearer_t  *h, *own;
+
+    if (store->counts == NULL) {
+        return 0;
+    }
+
+    heard = 0;
+    where = ngx_coord_deny_where(store);
+
+    h = store->counts->hearers;
+    own = &h[store->stats - store->counts->procs];
+
+    for (i = 0; i < NGX_COORD_METRICS_PROCS; i++) {
+        if (h[i].pid
+            && h[i].pid != (ngx_atomic_uint_t) ngx_pid
+            && h[i].where == where
+            && ngx_coord_alive((ngx_pid_t) h[i].pid))
+        {
+            heard = 1;
+            break;
+        }
+    }
+
+    again = (own->pid == (ngx_atomic_uint_t) ngx_pid);
+
+    own->where = where;
+    own->pid = (ngx_atomic_uint_t) ngx_pid;
+
+    return heard && !again;
+}
+
+
+/* a reload may have a store of this name speak to others */
+
+static ngx_atomic_uint_t
+ngx_coord_deny_where(ngx_coord_store_t *store)
+{
+    uint32_t                  crc;
+    ngx_uint_t                i;
+    ngx_coord_endpoint_t    **server;
+    ngx_coord_redis_conf_t   *conf;
+
+    conf = &ngx_coord_store_redis(store)->conf;
+    server = conf->servers->elts;
+
+    ngx_crc32_init(crc);
+
+    ngx_crc32_update(&crc, store->deny.data, store->deny.len);
+    ngx_crc32_update(&crc, (u_char *) &conf->db, sizeof(conf->db));
+    ngx_crc32_update(&crc, conf->master.data, conf->master.len);
+
+    for (i = 0; i < conf->servers->nelts; i++) {
+        ngx_crc32_update(&crc, server[i]->host.data, server[i]->host.len);
+        ngx_crc32_update(&crc, (u_char *) &server[i]->port, sizeof(in_port_t));
+    }
+
+    ngx_crc32_final(crc);
+
+    return crc;
 }

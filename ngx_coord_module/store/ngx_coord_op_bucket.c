@@ -55,10 +55,13 @@ typedef struct {
 
 static ngx_int_t ngx_coord_bucket_take_known(ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
-static ngx_uint_t ngx_coord_bucket_denied(ngx_coord_op_t *op,
+static ngx_coord_nsec_t ngx_coord_bucket_denied(ngx_coord_op_t *op,
     const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now);
 static ngx_uint_t ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
-    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now);
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now, ngx_uint_t ask);
+static void ngx_coord_bucket_refuse(ngx_coord_op_t *op,
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now,
+    ngx_coord_nsec_t held);
 static ngx_int_t ngx_coord_bucket_block(ngx_coord_op_t *op,
     const ngx_coord_bucket_found_t *found, ngx_int_t rc, ngx_coord_nsec_t now);
 static void ngx_coord_bucket_deny(ngx_coord_op_t *op, ngx_coord_nsec_t now);
@@ -144,6 +147,7 @@ ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
     uint32_t             cap;
     ngx_coord_rate_t    *rate;
+    ngx_coord_nsec_t     denied;
     ngx_coord_bucket_t   bucket;
 
     rate = &op->u.rate;
@@ -152,12 +156,19 @@ ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
         return ngx_coord_rate_never(rate);
     }
 
-    if (ngx_coord_bucket_denied(op, &bucket, now)) {
-        return NGX_BUSY;
+    denied = ngx_coord_bucket_denied(op, &bucket, now);
+
+    /* what stands in a block is in the bucket, be that full */
+
+    if (op->zone->prefetch
+        && ngx_coord_bucket_prefetched(op, &bucket, now, denied == 0))
+    {
+        return NGX_OK;
     }
 
-    if (op->zone->prefetch && ngx_coord_bucket_prefetched(op, &bucket, now)) {
-        return NGX_OK;
+    if (denied) {
+        ngx_coord_bucket_refuse(op, &bucket, now, denied);
+        return NGX_BUSY;
     }
 
     if (!rate->force
@@ -171,16 +182,15 @@ ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 }
 
 
-/* 1 if more is in the bucket, as far as is known, than the caller may find */
+/* what is known to be in the bucket if the caller may not find as much, or 0 */
 
-static ngx_uint_t
+static ngx_coord_nsec_t
 ngx_coord_bucket_denied(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
     ngx_coord_nsec_t now)
 {
     int64_t             number;
     ngx_coord_rate_t   *rate;
     ngx_coord_nsec_t    held;
-    ngx_coord_table_t  *table;
 
     rate = &op->u.rate;
     number = ngx_coord_deny_find(op, now);
@@ -195,9 +205,18 @@ ngx_coord_bucket_denied(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
     held = ngx_coord_tat_backlog(number, bucket->interval,
                                  ngx_coord_bucket_clock(now), 0);
 
-    if (held <= bucket->limit) {
-        return 0;
-    }
+    return (held > bucket->limit) ? held : 0;
+}
+
+
+static void
+ngx_coord_bucket_refuse(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
+    ngx_coord_nsec_t now, ngx_coord_nsec_t held)
+{
+    ngx_coord_rate_t   *rate;
+    ngx_coord_table_t  *table;
+
+    rate = &op->u.rate;
 
     (void) ngx_coord_bucket_answer(bucket, rate, held);
 
@@ -207,24 +226,24 @@ ngx_coord_bucket_denied(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
     table = op->zone->table;
 
     (void) ngx_atomic_fetch_add(&table->near[0], 1);
-
-    return 1;
 }
 
 
 /*
- * 1 if the block of the key grants what op takes.  Where it does not, op may
- * be made to take the next one along, unless so many never fit.
+ * 1 if the block of the key grants what op takes.  Where it does not and op is
+ * going to ask, it may be made to take the next one along, unless so many never
+ * fit.
  */
 
 static ngx_uint_t
 ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
-    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now)
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now, ngx_uint_t ask)
 {
     ngx_uint_t         extra;
     ngx_coord_rate_t  *rate;
     ngx_coord_nsec_t   held;
 
+    extra = 0;
     rate = &op->u.rate;
 
     if (rate->cost == 0 || rate->look || rate->force || rate->tries
@@ -234,7 +253,7 @@ ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
     }
 
     if (ngx_coord_prefetch_take(op, ngx_coord_bucket_kind(rate), now, &held,
-                                &extra)
+                                ask ? &extra : NULL)
         == NGX_OK)
     {
         if (ngx_coord_bucket_answer(bucket, rate, held) != NGX_OK) {

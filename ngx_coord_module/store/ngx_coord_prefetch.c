@@ -40,6 +40,16 @@
 /* a first block shall let in so many requests as are expected meanwhile */
 #define NGX_COORD_PREFETCH_WORTH  8
 
+/* cells that are looked at while the lock is held */
+#define NGX_COORD_PREFETCH_CELLS  1024
+
+
+/* the blob of a block: what giving it back needs to know of its caller */
+typedef struct {
+    ngx_coord_nsec_t           interval;
+    ngx_uint_t                 burst;
+} ngx_coord_prefetch_rate_t;
+
 
 /* a block that takes long to lapse */
 typedef struct {
@@ -55,10 +65,17 @@ static ngx_uint_t ngx_coord_prefetch_size(ngx_coord_zone_t *zone,
     uint64_t *payload, ngx_coord_nsec_t interval, ngx_coord_nsec_t now);
 static ngx_uint_t ngx_coord_prefetch_ask(ngx_coord_op_t *op,
     ngx_coord_entry_t *entry, uint32_t kind, ngx_coord_nsec_t now);
-static void ngx_coord_prefetch_keep(ngx_coord_op_t *op,
-    ngx_coord_nsec_t mark);
+static ngx_coord_entry_t *ngx_coord_prefetch_write(ngx_coord_table_t *table,
+    ngx_coord_entry_t *entry, ngx_coord_op_t *op, const uint64_t *payload,
+    ngx_coord_nsec_t clock);
+static void ngx_coord_prefetch_adopt(ngx_coord_table_t *table,
+    ngx_coord_entry_t *entry, ngx_coord_zone_t *zone);
+static void ngx_coord_prefetch_keep(ngx_coord_op_t *op, ngx_coord_nsec_t mark,
+    ngx_coord_nsec_t expires);
 static void ngx_coord_prefetch_tick(ngx_event_t *ev);
 static void ngx_coord_prefetch_give(ngx_coord_op_t *op);
+static void ngx_coord_prefetch_return(ngx_coord_op_t *op,
+    ngx_coord_nsec_t mark, ngx_uint_t left);
 
 
 static ngx_queue_t        ngx_coord_prefetch_kept;
@@ -129,15 +146,22 @@ static ngx_uint_t
 ngx_coord_prefetch_ask(ngx_coord_op_t *op, ngx_coord_entry_t *entry,
     uint32_t kind, ngx_coord_nsec_t now)
 {
-    ngx_uint_t  size;
+    ngx_uint_t  size, usable;
 
     if (entry->payload[1] & NGX_COORD_BLOCK_ASKED) {
         return 0;
     }
 
+    /* less than this request needs, and not less than another one may */
+
+    usable = ngx_coord_prefetch_usable(entry->payload, op->u.rate.interval,
+                                       now);
+
     /* should the answer be lost, all begins anew */
 
-    entry->expires = ngx_coord_monotonic() + NGX_COORD_NSEC_PER_SEC;
+    if (usable == 0) {
+        entry->expires = ngx_coord_monotonic() + NGX_COORD_NSEC_PER_SEC;
+    }
 
     size = ngx_coord_prefetch_size(op->zone, entry->payload,
                                    op->u.rate.interval, now);
@@ -145,6 +169,10 @@ ngx_coord_prefetch_ask(ngx_coord_op_t *op, ngx_coord_entry_t *entry,
     if (size) {
         entry->payload[1] |= NGX_COORD_BLOCK_ASKED;
         return size;
+    }
+
+    if (usable) {
+        return 0;
     }
 
     entry->payload[1] = ngx_coord_block_word(kind, 0, 0, 0);
@@ -167,8 +195,6 @@ ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
     ngx_coord_entry_t  *entry;
     ngx_coord_table_t  *table;
 
-    *extra = 0;
-
     rate = &op->u.rate;
     table = ngx_coord_zone_lock(op->zone);
 
@@ -180,6 +206,11 @@ ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
 
     entry = ngx_coord_table_find(table, NGX_COORD_KIND_BLOCK, op->key,
                                  op->key_len, clock);
+
+    if (entry == NULL && extra == NULL) {
+        ngx_coord_zone_unlock(op->zone);
+        return NGX_AGAIN;
+    }
 
     if (entry == NULL) {
 
@@ -223,7 +254,9 @@ ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
         return NGX_OK;
     }
 
-    *extra = ngx_coord_prefetch_ask(op, entry, kind, now);
+    if (extra) {
+        *extra = ngx_coord_prefetch_ask(op, entry, kind, now);
+    }
 
     ngx_coord_zone_unlock(op->zone);
 
@@ -236,7 +269,8 @@ ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind, ngx_coord_nsec_t now,
     ngx_coord_nsec_t mark, ngx_uint_t extra)
 {
     uint64_t            payload[2];
-    ngx_coord_nsec_t    clock, expires;
+    ngx_uint_t          left;
+    ngx_coord_nsec_t    clock, old;
     ngx_coord_entry_t  *entry;
     ngx_coord_table_t  *table;
 
@@ -246,8 +280,9 @@ ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind, ngx_coord_nsec_t now,
         return;
     }
 
+    old = 0;
+    left = 0;
     clock = ngx_coord_monotonic();
-    expires = clock + NGX_COORD_PREFETCH_LIFE;
 
     /* where there was no room the next one is half as large */
 
@@ -258,37 +293,171 @@ ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind, ngx_coord_nsec_t now,
     entry = ngx_coord_table_find(table, NGX_COORD_KIND_BLOCK, op->key,
                                  op->key_len, clock);
     if (entry) {
-        entry->payload[1] = ngx_coord_block_word(kind, 0, 0, 0);
-        ngx_coord_table_commit();
-
-        entry->payload[0] = payload[0];
-        entry->expires = expires;
-        ngx_coord_table_commit();
-
-        entry->payload[1] = payload[1];
-
-    } else {
-        entry = ngx_coord_table_insert(table, NGX_COORD_KIND_BLOCK,
-                                       NGX_COORD_ENTRY_EVICT, op->key,
-                                       op->key_len, payload, expires, clock);
+        old = (ngx_coord_nsec_t) entry->payload[0];
+        left = ngx_coord_prefetch_usable(entry->payload, op->u.rate.interval,
+                                         now);
     }
 
-    if (entry && table->denied < (uint64_t) expires) {
-        table->denied = (uint64_t) expires;
+    if (left && mark == 0) {
+        entry->payload[1] &= ~NGX_COORD_BLOCK_ASKED;
+
+        ngx_coord_zone_unlock(op->zone);
+        return;
     }
+
+    entry = ngx_coord_prefetch_write(table, entry, op, payload, clock);
 
     ngx_coord_zone_unlock(op->zone);
 
-    if (entry && mark - now > NGX_COORD_PREFETCH_LIFE) {
-        ngx_coord_prefetch_keep(op, mark);
+    if (left) {
+        ngx_coord_prefetch_return(op, old, left);
+    }
+
+    if (mark == 0) {
+        return;
+    }
+
+    if (entry == NULL) {
+        ngx_coord_prefetch_return(op, mark, extra);
+
+    } else if (mark - now > NGX_COORD_PREFETCH_LIFE) {
+        ngx_coord_prefetch_keep(op, mark, clock + NGX_COORD_PREFETCH_LIFE);
     }
 }
 
 
-static void
-ngx_coord_prefetch_keep(ngx_coord_op_t *op, ngx_coord_nsec_t mark)
+/* NULL: there is no room for it, and no entry any more */
+
+static ngx_coord_entry_t *
+ngx_coord_prefetch_write(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
+    ngx_coord_op_t *op, const uint64_t *payload, ngx_coord_nsec_t clock)
 {
-    ngx_coord_prefetch_kept_t  *kept;
+    ngx_coord_nsec_t           expires;
+    ngx_coord_prefetch_rate_t  rate;
+
+    expires = clock + NGX_COORD_PREFETCH_LIFE;
+
+    rate.interval = op->u.rate.interval;
+    rate.burst = op->u.rate.burst;
+
+    if (entry) {
+        entry->payload[1] &= ~(uint64_t) NGX_COORD_BLOCK_MASK;
+        ngx_coord_table_commit();
+
+        entry->payload[0] = payload[0];
+        entry->expires = expires;
+
+    } else {
+        entry = ngx_coord_table_insert(table, NGX_COORD_KIND_BLOCK,
+                                       NGX_COORD_ENTRY_EVICT, op->key,
+                                       op->key_len, NULL, expires, clock);
+        if (entry == NULL) {
+            return NULL;
+        }
+
+        entry->payload[0] = payload[0];
+    }
+
+    if (ngx_coord_table_write(table, entry, (u_char *) &rate, sizeof(rate),
+                              clock)
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    ngx_coord_table_commit();
+
+    entry->payload[1] = payload[1];
+
+    if (table->denied < (uint64_t) expires) {
+        table->denied = (uint64_t) expires;
+    }
+
+    return entry;
+}
+
+
+void
+ngx_coord_prefetch_watch(ngx_coord_zone_t *zone)
+{
+    uint32_t            cell, last, ncells;
+    ngx_coord_nsec_t    now;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *table;
+
+    cell = 0;
+
+    do {
+        table = ngx_coord_zone_lock(zone);
+
+        if (table == NULL) {
+            return;
+        }
+
+        now = ngx_coord_monotonic();
+        ncells = table->nused;
+        last = ngx_min(ncells, cell + NGX_COORD_PREFETCH_CELLS);
+
+        while (cell < last) {
+
+            entry = &ngx_coord_table_cells(table)[++cell].head;
+
+            if (entry->state == NGX_COORD_CELL_HEAD
+                && entry->tag == NGX_COORD_KIND_BLOCK
+                && entry->expires > now
+                && ngx_coord_block_left(entry->payload[1]))
+            {
+                ngx_coord_prefetch_adopt(table, entry, zone);
+            }
+        }
+
+        ngx_coord_zone_unlock(zone);
+
+    } while (cell < ncells);
+}
+
+
+static void
+ngx_coord_prefetch_adopt(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
+    ngx_coord_zone_t *zone)
+{
+    ngx_coord_op_t             op;
+    ngx_coord_bucket_t         bucket;
+    ngx_coord_prefetch_rate_t  rate;
+
+    if (ngx_coord_table_read(table, entry, (u_char *) &rate, 0, sizeof(rate))
+        != sizeof(rate))
+    {
+        return;
+    }
+
+    ngx_memzero(&op, sizeof(ngx_coord_op_t));
+
+    op.type = &ngx_coord_op_bucket_take;
+    op.zone = zone;
+    op.key_len = entry->key_len;
+    op.u.rate.interval = rate.interval;
+    op.u.rate.burst = rate.burst;
+
+    ngx_memcpy(op.key, entry->key, op.key_len);
+
+    (void) ngx_coord_bucket_init(&bucket, &op.u.rate);
+
+    op.u.rate.reset = bucket.total;
+
+    ngx_coord_prefetch_keep(&op, (ngx_coord_nsec_t) entry->payload[0],
+                            entry->expires);
+}
+
+
+/* to be given back before it expires; they stand in this order */
+
+static void
+ngx_coord_prefetch_keep(ngx_coord_op_t *op, ngx_coord_nsec_t mark,
+    ngx_coord_nsec_t expires)
+{
+    ngx_queue_t                *q;
+    ngx_coord_prefetch_kept_t  *kept, *other;
 
     if (ngx_coord_prefetch_timer.event.handler == NULL
         || ngx_coord_prefetch_nkept >= NGX_COORD_PREFETCH_KEPT)
@@ -306,10 +475,20 @@ ngx_coord_prefetch_keep(ngx_coord_op_t *op, ngx_coord_nsec_t mark)
     kept->op.u.rate.mark = mark;
     kept->op.blob = NULL;
     kept->op.record.data = NULL;
-    kept->due = ngx_coord_monotonic() + NGX_COORD_PREFETCH_LIFE
-                - NGX_COORD_NSEC_PER_SEC;
+    kept->due = expires - NGX_COORD_NSEC_PER_SEC;
 
-    ngx_queue_insert_tail(&ngx_coord_prefetch_kept, &kept->queue);
+    for (q = ngx_queue_last(&ngx_coord_prefetch_kept);
+         q != ngx_queue_sentinel(&ngx_coord_prefetch_kept);
+         q = ngx_queue_prev(q))
+    {
+        other = ngx_queue_data(q, ngx_coord_prefetch_kept_t, queue);
+
+        if (other->due <= kept->due) {
+            break;
+        }
+    }
+
+    ngx_queue_insert_after(q, &kept->queue);
     ngx_coord_prefetch_nkept++;
 
     if (!ngx_coord_prefetch_timer.event.timer_set) {
@@ -375,12 +554,27 @@ ngx_coord_prefetch_give(ngx_coord_op_t *op)
     ngx_coord_zone_unlock(op->zone);
 
     if (left) {
-        op->rc = NGX_OK;
-        op->source = NGX_COORD_SOURCE_REDIS;
-        op->u.rate.cost = left;
-
-        ngx_coord_op_undo(op);
+        ngx_coord_prefetch_return(op, op->u.rate.mark, left);
     }
+}
+
+
+/* the last left places of those that have drained at mark */
+
+static void
+ngx_coord_prefetch_return(ngx_coord_op_t *op, ngx_coord_nsec_t mark,
+    ngx_uint_t left)
+{
+    ngx_coord_op_t  give;
+
+    give = *op;
+
+    give.rc = NGX_OK;
+    give.source = NGX_COORD_SOURCE_REDIS;
+    give.u.rate.mark = mark;
+    give.u.rate.cost = left;
+
+    ngx_coord_op_undo(&give);
 }
 
 

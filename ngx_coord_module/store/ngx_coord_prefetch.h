@@ -11,7 +11,8 @@
  * taken.  So what was let in at any time is in the bucket at that time, and
  * never more than the bucket may hold, whoever takes beside it, and whatever
  * becomes of this node.  What would take longer than ten seconds to lapse is
- * given back before.
+ * given back before, by the worker that took it or, once that has ended, by
+ * those that began after it.
  *
  * A block is as large as the demand: none for a key that comes once; then so
  * large that some requests come before it has lapsed, or none if that would be
@@ -34,14 +35,16 @@
 /*
  * Asks the block of a key for what op, a take, needs, for callers of its kind.
  * NGX_OK: it is granted, and *held is what was in the bucket before it, in
- * nanoseconds; NGX_AGAIN: ask Redis, and for *extra places more.
+ * nanoseconds; NGX_AGAIN: ask Redis, and for *extra places more.  With extra
+ * NULL it is not going to ask, and nothing is noted.
  */
 ngx_int_t ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
     ngx_coord_nsec_t now, ngx_coord_nsec_t *held, ngx_uint_t *extra);
 
 /*
  * What came of extra places: they were granted, and mark is the time when the
- * last of them has drained; or, mark 0, they were not.
+ * last of them has drained; or, mark 0, they were not.  What a block of before
+ * still has is given back where there is a new one.
  */
 void ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind,
     ngx_coord_nsec_t now, ngx_coord_nsec_t mark, ngx_uint_t extra);
@@ -52,6 +55,12 @@ void ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind,
  */
 void ngx_coord_prefetch_init(ngx_cycle_t *cycle);
 void ngx_coord_prefetch_exit(void);
+
+/*
+ * For init_process, after init(): blocks of the zone that others have taken are
+ * given back by this worker, too, whoever comes first.
+ */
+void ngx_coord_prefetch_watch(ngx_coord_zone_t *zone);
 
 
 #endif /* _NGX_COORD_PREFETCH_H_INCLUDED_ */

@@ -181,7 +181,7 @@ ngx_coord_metrics_start_store(ngx_coord_store_t *store, ngx_uint_t slot)
     /* whoever had the slot before hears of nothing any more */
 
     store->counts->epochs[slot] = 0;
-    store->counts->hears[slot] = 0;
+    store->counts->hearers[slot].pid = 0;
 
     store->stats = stats;
 }

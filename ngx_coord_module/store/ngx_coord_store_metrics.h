@@ -80,6 +80,13 @@ typedef struct {
 } ngx_coord_store_sample_t;
 
 
+/* a process that hears the channels of a store, or did when it was alive */
+typedef struct {
+    ngx_atomic_t               pid;          /* 0: nobody */
+    ngx_atomic_t               where;        /* which channel of whom */
+} ngx_coord_store_hearer_t;
+
+
 /* of a store, in shared memory */
 struct ngx_coord_store_counts_s {
     ngx_coord_store_stats_t    procs[NGX_COORD_METRICS_PROCS];
@@ -91,8 +98,8 @@ struct ngx_coord_store_counts_s {
     /* what a worker has read is true while its word stands: ngx_coord_near.h */
     ngx_atomic_t               epochs[NGX_COORD_METRICS_PROCS];
 
-    /* 1: a worker has subscribed; it tells when it may have missed messages */
-    ngx_atomic_t               hears[NGX_COORD_METRICS_PROCS];
+    /* those who hear the channels: ngx_coord_deny_news.c */
+    ngx_coord_store_hearer_t   hearers[NGX_COORD_METRICS_PROCS];
 
     ngx_atomic_t               asked;        /* second of the last INFO */
     ngx_atomic_t               version;      /* odd: info is being written */
