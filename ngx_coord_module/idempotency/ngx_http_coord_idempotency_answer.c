@@ -143,9 +143,12 @@ ngx_http_coord_idempotency_problem(ngx_http_coord_idempotency_t *run,
         return;
     }
 
-    /* as long again as the twin has run so far, within its lease */
+    /*
+     * As long again as the twin has run so far, within its lease: that is by
+     * the clock of another worker.
+     */
 
-    left = claim->remaining;
+    left = claim->remaining - NGX_COORD_RATE_SLACK;
 
     if (claim->ran) {
         left = ngx_min(left, claim->ran);
