@@ -23,7 +23,7 @@ my $r = $redis->connect;
 my $origin = $t->origin(routes => { '/hold' => { delay => 100 } });
 
 my $http = <<'EOF';
-    coord_store redis { server %%REDIS%%; timeout 500ms;
+    coord_store redis { server %%REDIS%%; timeout 2s;
                         breaker failures=3 cooldown=100ms; }
     coord_store memory { }
     proxy_read_timeout 200s;
@@ -95,6 +95,10 @@ sub waiting {
 sub answers {
     my ($node) = @_;
     ok($t->wait_for(sub {
+        $node->get('/status?format=prometheus')->body
+            =~ /^coord_store_workers\{store="redis"\} 4$/m }, 20),
+       'all workers are connected');
+    ok($t->wait_for(sub {
         20 == grep { $_->status == 200 }
               $t->parallel([map { $node->req("/redislong/lock/long?k=a$_") }
                             1 .. 20]) }, 20),
@@ -105,9 +109,9 @@ sub answers {
 
 sub queue {
     my ($node, $z, $type) = @_;
-    my $connections = $origin->connections;
+    my $held = $origin->count('/hold');
     my @c = open_request($node, "/$z/$type/hold?k=k");
-    $t->wait_for(sub { $origin->connections == $connections + 1 }, 10);
+    $t->wait_for(sub { $origin->count('/hold') == $held + 1 }, 10);
     my $waiting = waiting($node);
     push @c, map { open_request($node, "/$z/$type/wait?k=k") } 1 .. 2;
     ok($t->wait_for(sub { waiting($node) == $waiting + 2 }, 10),
@@ -124,10 +128,10 @@ for my $z (qw(redislong memorylong)) {
 
         $n{a}->kill_worker('KILL', $_) for $n{a}->workers;
 
-        my $start = time;
+        my $start = $t->ran;
         is($n{a}->get("/$z/$type/wait?k=k", timeout => 20)->status, 200,
            'all workers are killed: the next one passes');
-        cmp_ok(time - $start, '<', 1, 'at once');
+        cmp_ok($t->ran - $start, '<', 1, 'at once');
         is(line($z, $type, 'k'), 0, 'the line is empty') if $z =~ /redis/;
         is(held($z, $type, 'k'), 0, 'and nobody holds') if $z =~ /redis/;
     }
@@ -148,15 +152,15 @@ for my $type (qw(conn lock)) {
                     1e6 * time);
         held('redisshort', $type, 'k') == 0 }, 10), 'there is room');
 
-    my $start = time;
+    my $start = $t->ran;
     ok($t->wait_for(sub {
         $n{b}->get("/redisshort/$type/wait?k=k", timeout => 20)->status == 200
     }, 10), 'another node has its turn');
-    cmp_ok(time - $start, '<', 3, 'within two seconds of room');
-    $start = time;
+    cmp_ok($t->ran - $start, '<', 3, 'within two seconds of room');
+    $start = $t->ran;
     is($n{c}->get("/redisshort/$type/wait?k=k", timeout => 20)->status, 200,
        'and the next one');
-    cmp_ok(time - $start, '<', 0.5, 'without a wait');
+    cmp_ok($t->ran - $start, '<', 0.5, 'without a wait');
 
     unlink $n{a}->file('nginx.pid');
     $n{a}->start;
@@ -188,7 +192,7 @@ for my $type (qw(conn lock)) {
        'Redis is back, and they are gone');
     answers($n{$_}) for qw(a b);
 
-    my $start = time;
+    my $start = $t->ran;
 
     for my $i (1 .. 7) {
         my $status;
@@ -204,7 +208,7 @@ for my $type (qw(conn lock)) {
         is($status, 200, 'passes');
     }
 
-    cmp_ok(time - $start, '<', 2, 'and nobody has waited');
+    cmp_ok($t->ran - $start, '<', 2, 'and nobody has waited');
 }
 
 done_testing();
