@@ -20,11 +20,12 @@ my $t = Coord->new(log_level => 'debug');
 my $redis = $t->redis;
 my $origin = $t->origin(routes => {
     '/hold' => { delay => 60 }, '/slow' => { delay => 1.2 },
+    '/longer' => { delay => 3 },
     '/*' => { body => 'x' },
 });
 
 my $http = <<'EOF';
-    coord_store redis { server %%REDIS%%; timeout 300ms;
+    coord_store redis { server %%REDIS%%; timeout 2s;
                         breaker failures=2 cooldown=100ms; }
     coord_store memory { }
     coord_limit_conn_status 429;
@@ -43,7 +44,7 @@ for my $s (qw(redis memory)) {
     coord_limit_conn_zone \$arg_k zone=$s:1m lease=1s store=$s;
     coord_lock_zone \$arg_k zone=$s:1m lease=1s store=$s;
     coord_session_zone \$arg_k zone=$s:1m ttl=1m store=$s;
-    coord_session_zone \$arg_k zone=${s}_used:1m ttl=600ms store=$s;
+    coord_session_zone \$arg_k zone=${s}_used:1m ttl=2s store=$s;
 EOF
     $server .= <<"EOF";
         location = /$s/req { coord_limit_req zone=$s burst=5; empty_gif; }
@@ -54,7 +55,7 @@ EOF
         location = /$s/session { coord_session zone=$s bind=\$arg_b;
                                  empty_gif; }
         location = /$s/used { coord_session zone=${s}_used bind=\$arg_b;
-                              proxy_pass http://%%ORIGIN%%/slow; }
+                              proxy_pass http://%%ORIGIN%%/longer; }
         location = /$s/key {
             coord_idempotency required;
             coord_idempotency_scope off;

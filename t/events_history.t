@@ -19,7 +19,7 @@ my $redis = $t->redis('appendonly yes', 'appendfsync always');
 my $r = $redis->connect;
 
 my $http = <<'EOT';
-    coord_store main { server %%REDIS%%; timeout 500ms; }
+    coord_store main { server %%REDIS%%; timeout 5s; }
 
     server {
         listen 127.0.0.1:%%PORT%% backlog=1024;
@@ -37,7 +37,7 @@ my $http = <<'EOT';
                            empty_gif; }
         location /mem { coord_subscribe $arg_c history store=local; }
         location /memlong { coord_publish $arg_c $arg_m history=5000
-                            ttl=2s store=local; empty_gif; }
+                            ttl=4s store=local; empty_gif; }
         location /status { coord_status; }
     }
 EOT

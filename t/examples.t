@@ -270,7 +270,8 @@ SKIP: {
               ->start;
     my $get = sub { $n->get('/api/', headers => { 'X-Tenant' => 'acme' }) };
 
-    is($get->()->body, 'Acme Ltd. green', 'tenants: loaded, and the default');
+    ok($t->wait_for(sub { $get->()->body eq 'Acme Ltd. green' }),
+       'tenants: loaded, and the default');
 
     $r->command('HSET', 'tenant:acme', 'rate', '1r/h', 'backend', 'blue');
     ok($t->wait_for(sub { $get->()->body =~ /blue/ }, 5),

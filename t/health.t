@@ -76,9 +76,10 @@ kill 'STOP', $redis->{pid};
 my $worst = 0;
 
 ok($t->wait_for(sub {
-    my $start = time;
+    my $start = $t->ran;
     ($response, $json) = health();
-    $worst = time - $start if time - $start > $worst;
+    my $took = $t->ran - $start;
+    $worst = $took if $took > $worst;
     return $response->status == 503;
 }, 30), 'a server that hangs');
 
@@ -116,10 +117,10 @@ for my $round (1 .. 4) {
 
     my $c = $h->connect;
     kill 'STOP', $redis->{pid};
-    my $start = time;
+    my $start = $t->ran;
     $c->request(path => '/?k=1', timeout => 5) for 1 .. 3;
     $t->wait_for(sub { $h->get('/health')->status == 503 }, 15);
-    cmp_ok(time - $start, '<', 2, "round $round: down within two seconds");
+    cmp_ok($t->ran - $start, '<', 2, "round $round: down within two seconds");
 
     kill 'CONT', $redis->{pid};
     $h->reload;

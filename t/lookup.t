@@ -22,7 +22,7 @@ my $http = <<'EOF';
     coord_store main { server %%REDIS%%; timeout 2s;
                        breaker failures=50 cooldown=100ms; }
 
-    coord_lookup $rate rate:$arg_t default=1000r/s;
+    coord_lookup $rate rate:$arg_t default=100000r/s;
     coord_lookup $number number:$arg_n default=7 ttl=300ms negative_ttl=200ms;
     coord_lookup $plain plain:$arg_k zone=other:1m;
     coord_lookup $color thing:$arg_k field=color zone=other default=grey;

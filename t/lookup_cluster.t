@@ -59,13 +59,16 @@ sub values_of {
 sub within {
     my ($key, $value, $name, $seconds) = @_;
 
-    my $start = time();
-    my $is;
+    my $start = $t->ran;
+    my ($is, $began);
+
+    # who looks when it is over sees it
 
     do {
-        $is = values_of($key);
         sleep 0.02;
-    } while $is ne $value && time() - $start < ($seconds || 2);
+        $began = $t->ran;
+        $is = values_of($key);
+    } while $is ne $value && $began - $start < ($seconds || 2);
 
     is($is, $value, $name);
 }

@@ -25,7 +25,7 @@ my $redis = $t->redis;
 my $fake = $t->fake_redis(upstream => $redis->{port});
 
 my $m = $t->node(name => 'm', http => <<'EOF')->start;
-    coord_store main { server %%FAKE%%; timeout 500ms; }
+    coord_store main { server %%FAKE%%; timeout 3s; }
     coord_limit_req_zone $arg_k zone=one rate=100000r/s;
     coord_session_zone $arg_s zone=ses;
 
@@ -52,7 +52,7 @@ my ($other) = map { $_->[0] } grep { "@$_" =~ /WITHSCORES/ }
               $fake->commands('ZRANGE');
 ok($other && !$conn{$other}, 'lists have another one');
 
-for my $fault ({ action => 'delay', delay => 0.3 }, { action => 'stall' }) {
+for my $fault ({ action => 'delay', delay => 1 }, { action => 'stall' }) {
     $fake->fault(%$fault, cmd => 'EXEC', conn => $other);
 
     my @r = $t->parallel([$m->req('/api/users/ses/alice'),

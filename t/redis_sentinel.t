@@ -47,9 +47,19 @@ sub exact {
     my ($name) = @_;
 
     my %got;
-    my $k = rand;
-    $got{$_->status}++
-        for $t->parallel([ map { $n[$_ % 2]->req("/?k=$k") } 1 .. 40 ]);
+
+    # where Redis has no answer in time, requests pass without one
+
+    $t->wait_for(sub {
+        my $k = rand;
+        my @r = $t->parallel([ map { $n[$_ % 2]->req("/?k=$k") } 1 .. 40 ]);
+
+        %got = ();
+        $got{$_->status}++ for @r;
+
+        return !grep { !defined $_->header('RateLimit') } @r;
+    });
+
     is_deeply(\%got, { 200 => 10, 429 => 30 }, "$name: the limit is exact");
 }
 
@@ -68,7 +78,7 @@ sub recovers {
         }, 15);
     }
 
-    cmp_ok(time - $since, '<', $limit, "$name: decided again");
+    cmp_ok($t->ran - $since, '<', $limit, "$name: decided again");
 }
 
 ok($t->wait_for(sub { decides($_) }, 10), 'the master is found') for @n;
@@ -112,11 +122,11 @@ my $new = $s->replica;
 $old->stop('KILL');
 
 my $promoted;
-my $began = time;
-while (time - $began < 20 && !$promoted) {
+my $began = $t->ran;
+while ($t->ran - $began < 20 && !$promoted) {
     $seen{$n[$_]->get('/?k=' . rand)->status}++ for 0, 1;
     my $role = eval { $new->connect->command('ROLE')->[0] } || '';
-    $promoted = time if $role eq 'master';
+    $promoted = $t->ran if $role eq 'master';
 }
 
 ok($promoted, 'the replica is promoted');
@@ -143,12 +153,12 @@ ok($t->wait_for(sub { $s->known }, 30), 'which the sentinels know');
 exact('still on the new one');
 
 undef $promoted;
-$began = time;
-while (time - $began < 40 && !$promoted) {
+$began = $t->ran;
+while ($t->ran - $began < 40 && !$promoted) {
     $s->{sentinels}[0]->connect->command('SENTINEL', 'FAILOVER', 'mymaster');
     $seen{$n[$_]->get('/?k=' . rand)->status}++ for 0, 1;
     my $role = eval { $old->connect->command('ROLE')->[0] } || '';
-    $promoted = time if $role eq 'master';
+    $promoted = $t->ran if $role eq 'master';
 }
 ok($promoted, 'a failover by hand');
 for my $n (@n) {

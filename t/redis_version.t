@@ -31,7 +31,8 @@ sub node {
                          : '$' . length($info) . "\r\n$info\r\n");
 
     my $n = $t->node(name => $name, workers => 1, http => <<"EOF")->start;
-    coord_store main { server redis://@{[$fake->addr]}; key_prefix $name:; }
+    coord_store main { server redis://@{[$fake->addr]}; key_prefix $name:;
+                       timeout 5s; }
     coord_limit_req_zone \$arg_k zone=bucket rate=1r/h;
     coord_limit_req_zone \$arg_k zone=fixed rate=1r/h algorithm=fixed_window;
     coord_limit_req_zone \$arg_k zone=log rate=1r/h algorithm=sliding_log;
