@@ -9,6 +9,8 @@
 
 static ngx_coord_nsec_t ngx_coord_rate_span(ngx_coord_nsec_t interval,
     ngx_uint_t n);
+static ngx_uint_t ngx_coord_rate_part(ngx_uint_t whole, ngx_uint_t cost,
+    ngx_uint_t nodes);
 static ngx_uint_t ngx_coord_bucket_left(const ngx_coord_bucket_t *bucket,
     ngx_coord_nsec_t backlog);
 static ngx_coord_nsec_t ngx_coord_sliding_fits(ngx_coord_nsec_t length,
@@ -25,6 +27,35 @@ ngx_coord_rate_span(ngx_coord_nsec_t interval, ngx_uint_t n)
     }
 
     return interval * (ngx_coord_nsec_t) n;
+}
+
+
+void
+ngx_coord_rate_share(ngx_coord_rate_t *rate, ngx_uint_t nodes)
+{
+    ngx_uint_t  whole;
+
+    nodes = ngx_max(nodes, 1);
+
+    rate->interval = ngx_coord_rate_span(ngx_max(rate->interval, 1), nodes);
+
+    whole = ngx_min(rate->burst, NGX_COORD_RATE_LIMIT - 1) + 1;
+
+    rate->burst = ngx_coord_rate_part(whole, rate->cost, nodes) - 1;
+    rate->limit = ngx_coord_rate_part(rate->limit, rate->cost, nodes);
+}
+
+
+/* of places */
+
+static ngx_uint_t
+ngx_coord_rate_part(ngx_uint_t whole, ngx_uint_t cost, ngx_uint_t nodes)
+{
+    ngx_uint_t  part;
+
+    part = whole / nodes + (whole % nodes ? 1 : 0);
+
+    return (cost > part && cost <= whole) ? cost : part;
 }
 
 

@@ -134,6 +134,14 @@ ngx_coord_nsec_t ngx_coord_bucket_refund(const ngx_coord_rate_t *rate,
     ngx_coord_nsec_t now);
 
 
+/*
+ * Makes of what is asked for the share of one of so many nodes, each of which
+ * decides by itself: the rate, and so many places at once, but never less than
+ * one place, nor less than the cost where that fits into the whole.
+ */
+void ngx_coord_rate_share(ngx_coord_rate_t *rate, ngx_uint_t nodes);
+
+
 /* the parameters of a window within their bounds */
 typedef struct {
     ngx_coord_nsec_t           length;

@@ -109,6 +109,7 @@ ngx_http_coord_leases_add(ngx_http_request_t *r,
 
     lease->leases = leases;
     lease->limit = limit;
+    lease->number = number;
     lease->ref = ref;
     lease->token_ref = token;
 

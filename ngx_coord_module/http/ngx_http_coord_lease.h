@@ -44,6 +44,7 @@ struct ngx_http_coord_lease_s {
     ngx_http_coord_lease_limit_t  *limit;
     ngx_http_coord_ref_t           ref;
     ngx_http_coord_ref_t           token_ref;
+    ngx_uint_t                     number;    /* at most so many at once */
     ngx_coord_op_t                 op;        /* as last answered */
     int64_t                        token;
     ngx_coord_held_t              *held;

@@ -180,7 +180,7 @@ ngx_http_coord_leases_op(ngx_http_coord_leases_t *leases,
         return NULL;
     }
 
-    op->u.lease.limit = asked->u.lease.limit;
+    op->u.lease.limit = lease->number;
     op->u.lease.lease = asked->u.lease.lease;
     op->on_failure = asked->on_failure;
     op->data = lease;

@@ -388,3 +388,25 @@ ngx_coord_fleet_copy(ngx_coord_fleet_slot_t *slot,
 
     return NGX_OK;
 }
+
+
+void
+ngx_coord_fleet_count(ngx_coord_fleet_shm_t *shm)
+{
+    ngx_uint_t               i, n;
+    ngx_coord_fleet_slot_t  *slot;
+
+    n = 1;
+
+    for (i = 0; i < NGX_COORD_FLEET_NODES; i++) {
+        slot = &shm->slots[i];
+
+        if (ngx_coord_fleet_lives(slot)
+            && ngx_current_msec - slot->heard < NGX_COORD_FLEET_SILENT)
+        {
+            n++;
+        }
+    }
+
+    shm->nodes = n;
+}

@@ -39,7 +39,8 @@ ngx_int_t ngx_coord_fleet_add(ngx_conf_t *cf, ngx_coord_metrics_t *metrics,
 
 /*
  * Worker start, after the stores: begins to tell and to listen, in the first
- * Redis store.  NGX_ERROR: no memory.
+ * Redis store, and has that store know how many nodes share it.  NGX_ERROR: no
+ * memory.
  */
 ngx_int_t ngx_coord_fleet_start(ngx_coord_metrics_t *metrics,
     ngx_cycle_t *cycle);

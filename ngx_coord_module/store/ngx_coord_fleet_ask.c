@@ -83,6 +83,7 @@ ngx_coord_fleet_start(ngx_coord_metrics_t *metrics, ngx_cycle_t *cycle)
 
     ngx_coord_fleet.metrics = metrics;
     ngx_coord_fleet.store = ngx_coord_fleet_store(metrics);
+    ngx_coord_fleet.store->nodes = &metrics->fleet->nodes;
 
     ngx_coord_timer_init(&ngx_coord_fleet.timer, ngx_coord_fleet_tick, NULL,
                          cycle->log);
@@ -341,6 +342,8 @@ ngx_coord_fleet_listed(ngx_coord_redis_call_t *call, ngx_int_t rc,
     shm = ngx_coord_fleet.metrics->fleet;
     n = 0;
 
+    ngx_coord_fleet_count(shm);
+
     for (i = 0; n < NGX_COORD_FLEET_NODES; i++) {
         v = ngx_coord_resp_element(reply, i);
 
@@ -368,8 +371,9 @@ ngx_coord_fleet_heard(ngx_coord_redis_call_t *call, ngx_int_t rc,
 {
     ngx_coord_fleet_ask_t *ask = call->data;
 
-    ngx_str_t            text;
-    ngx_coord_summary_t  s;
+    ngx_str_t               text;
+    ngx_coord_summary_t     s;
+    ngx_coord_fleet_shm_t  *shm;
 
     ask->busy = 0;
 
@@ -383,6 +387,8 @@ ngx_coord_fleet_heard(ngx_coord_redis_call_t *call, ngx_int_t rc,
         return;
     }
 
-    ngx_coord_fleet_keep(ngx_coord_fleet.metrics->fleet, &ask->name, &text,
-                         s.time);
+    shm = ngx_coord_fleet.metrics->fleet;
+
+    ngx_coord_fleet_keep(shm, &ask->name, &text, s.time);
+    ngx_coord_fleet_count(shm);
 }

@@ -34,6 +34,8 @@ typedef struct {
 
 struct ngx_coord_fleet_shm_s {
     ngx_atomic_t               turn;         /* of the last worker at it */
+    ngx_atomic_t               nodes;        /* that were there lately, when
+                                              * the store was last heard */
     ngx_msec_t                 start;        /* of this node */
     size_t                     name_len;
     u_char                     name[NGX_COORD_SUMMARY_WORD];
@@ -56,6 +58,9 @@ size_t ngx_coord_fleet_write(ngx_coord_metrics_t *metrics, u_char *text);
  */
 void ngx_coord_fleet_keep(ngx_coord_fleet_shm_t *shm, ngx_str_t *name,
     ngx_str_t *text, uint64_t time);
+
+/* counts the nodes; for whoever has heard of the store just now */
+void ngx_coord_fleet_count(ngx_coord_fleet_shm_t *shm);
 
 
 #endif /* _NGX_COORD_FLEET_SHM_H_INCLUDED_ */

@@ -19,6 +19,7 @@
 #define NGX_COORD_BATCH_KEEP  128
 
 
+static void ngx_coord_op_share(ngx_coord_op_t *op);
 static void ngx_coord_batch_free(ngx_coord_batch_t *batch);
 static void ngx_coord_batch_destroy(ngx_coord_batch_t *batch);
 static void ngx_coord_batch_enter(ngx_coord_batch_t *batch,
@@ -414,6 +415,7 @@ ngx_coord_op_fail(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
     if (op->on_failure == NGX_COORD_FAILURE_LOCAL
         && (op->type->flags & (NGX_COORD_OP_TAKES|NGX_COORD_OP_LOOKS)))
     {
+        ngx_coord_op_share(op);
         ngx_coord_near_run(op);
 
         op->source = NGX_COORD_SOURCE_FALLBACK;
@@ -424,6 +426,38 @@ ngx_coord_op_fail(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
     op->rc = NGX_ERROR;
     op->source = NGX_COORD_SOURCE_NONE;
     op->failure = failure;
+}
+
+
+/* while each node decides by itself, it has its share of a limit */
+
+static void
+ngx_coord_op_share(ngx_coord_op_t *op)
+{
+    ngx_uint_t  nodes;
+
+    nodes = op->zone->store->nodes ? *op->zone->store->nodes : 1;
+
+    if (nodes <= 1) {
+        return;
+    }
+
+    switch (op->type->kind) {
+
+    case NGX_COORD_KIND_BUCKET:
+    case NGX_COORD_KIND_WINDOW:
+    case NGX_COORD_KIND_SLIDING:
+    case NGX_COORD_KIND_LOG:
+        ngx_coord_rate_share(&op->u.rate, nodes);
+        break;
+
+    case NGX_COORD_KIND_LEASE:
+        op->u.lease.limit = (op->u.lease.limit + nodes - 1) / nodes;
+        break;
+
+    default: /* nothing that can be shared */
+        break;
+    }
 }
 
 

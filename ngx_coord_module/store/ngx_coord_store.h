@@ -146,6 +146,8 @@ struct ngx_coord_store_s {
     ngx_str_t                  deny;         /* that of dropped buckets */
     ngx_coord_zone_t          *denying;      /* the first of zones with it */
 
+    ngx_atomic_t              *nodes;        /* in shm: how many share it, as
+                                              * far as known; NULL: not */
     void                      *bus;          /* ngx_coord_bus.h; or NULL */
     ngx_array_t               *near;         /* of ngx_coord_near_t * */
 

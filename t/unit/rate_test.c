@@ -465,6 +465,49 @@ sliding_log_answer(void **state)
 }
 
 
+static void
+a_share_is_a_part_and_never_nothing(void **state)
+{
+    size_t            i;
+    ngx_coord_rate_t  rate;
+
+    static const struct {
+        ngx_uint_t  nodes, burst, limit, cost;     /* asked */
+        ngx_uint_t  places, window;                /* of the share */
+    } cases[] = {
+        { 1, 9, 10, 1, 10, 10 },
+        { 0, 9, 10, 1, 10, 10 },
+        { 2, 9, 10, 1, 5, 5 },
+        { 3, 9, 10, 1, 4, 4 },
+        { 64, 9, 10, 1, 1, 1 },
+        { 2, 0, 1, 1, 1, 1 },
+        { 2, 9, 10, 7, 7, 7 },
+        { 2, 9, 10, 11, 5, 5 },
+        { 2, 9, 10, 0, 5, 5 }
+    };
+
+    for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        memset(&rate, 0, sizeof(rate));
+
+        rate.interval = 1000;
+        rate.burst = cases[i].burst;
+        rate.limit = cases[i].limit;
+        rate.cost = cases[i].cost;
+
+        ngx_coord_rate_share(&rate, cases[i].nodes);
+
+        assert_int_equal(rate.burst + 1, cases[i].places);
+        assert_int_equal(rate.limit, cases[i].window);
+        assert_int_equal(rate.interval,
+                         1000 * (cases[i].nodes ? cases[i].nodes : 1));
+    }
+
+    rate.interval = NGX_COORD_RATE_SPAN - 1;
+    ngx_coord_rate_share(&rate, 64);
+    assert_int_equal(rate.interval, NGX_COORD_RATE_SPAN);
+}
+
+
 int
 main(void)
 {
@@ -478,7 +521,8 @@ main(void)
         cmocka_unit_test(refund_never_over_admits),
         cmocka_unit_test(fixed_window_answer),
         cmocka_unit_test(sliding_window_holds_its_promises),
-        cmocka_unit_test(sliding_log_answer)
+        cmocka_unit_test(sliding_log_answer),
+        cmocka_unit_test(a_share_is_a_part_and_never_nothing)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
