@@ -65,6 +65,9 @@ for my $key (@keys, 'coord:st') {
     ok($ttl > 0 && $ttl <= 15000, "$key lapses by itself");
 }
 
+my $host = `uname -n` =~ s/\s+\z//r;
+like($own->{node}, qr/^\Q$host\E-[0-9a-f]{8}$/, 'the name of the host in it');
+
 is($own->{workers}, 2, 'workers');
 is($own->{total}, 4 + 3, 'decisions of this node, to the last one');
 is($own->{refused}, 1, 'refused ones');
@@ -79,11 +82,17 @@ ok($t->wait_for(sub {
 }, 20), 'a zone of both nodes, summed up on the other one')
     or diag(explain(fleet($b)));
 
+# the zones with a key: six requests, and the places of those that passed
+
+my $sum = fleet($b)->{sum};
+is("@$sum{qw(nodes workers total refused)}", '2 4 9 3',
+   'and all of both nodes');
+
 is(zone($a, 'two words')->{feature}, 'limit_conn', 'a name with a blank');
 
 my $page = $a->get('/status?format=html')->body;
 my $name = (others($a))[0]{node};
-like($page, qr{<section id="fleet"><h2>}, 'the page has the fleet');
+like($page, qr{<section id="fleet"><h2 class="title">}, 'the page has the fleet');
 like($page, qr{<td>\Q$name\E</td><td>[\d.]+</td><td>2</td>},
      'and the other node in it');
 

@@ -83,7 +83,7 @@ sub same {
 
         # INFO goes on all the time
 
-        next if $form =~ /^(rate|share|ms|mib)$/ || $path =~ /server/
+        next if $form =~ /^(rate|share|ms|mib|lasting)$/ || $path =~ /server/
              || $path =~ /^stores\.0\.(operations\.ok|pending)$/;
 
         my $want = pick($json, $path);
@@ -119,8 +119,8 @@ unlike($html, qr/(src|href)="(?!data:,)/, 'nothing to load');
 unlike($html, qr/ style="| on\w+="/, 'no inline style or handler');
 like($html, qr/<noscript><meta http-equiv="refresh"/, 'works without script');
 like($html, qr{<td>alice</td><td>3</td>}, 'keys');
-is(scalar(() = $html =~ /<polyline class="(?:all|no)" points="0,/g), 6,
-   'a chart for each zone');
+is(scalar(() = $html =~ /<polyline class="(?:all|no)(?: rest)?" points="0,/g), 8,
+   'a chart for each zone, and one of all');
 
 same(values_of($html), status(), 'without script')
     if ok(values_of($html)->{'zones.0.decisions.rejected'}[1] eq 4, 'refused');
@@ -151,7 +151,8 @@ SKIP: {
     ok($dom =~ /<body data-time="(\d{13})"/, 'the script has run')
         or diag($dom, $log);
     same(values_of($dom), status(), 'with script');
-    is(scalar(() = $dom =~ /points="0,\d/g), 6, 'charts');
+    is(scalar(() = $dom =~ /class="(?:all|no)(?: rest)?" points="0,\d/g), 8,
+       'charts');
     like($dom, qr{<td>alice</td><td>3</td>}, 'keys');
     is(join('', $log =~ /^.*CONSOLE.*$/mg), '', 'no word on the console');
     like($dom, qr{id="late" role="status"></span>}, 'updated');
@@ -240,7 +241,7 @@ is($zone->{store_state}, 'down', 'a zone tells the state of its store');
 cmp_ok($zone->{rate}{bypassed_share}, '>', 0, 'and what went on undecided');
 
 $html = $n->get('/status?format=html')->body;
-my ($list) = $html =~ m{<main><ul id="trouble" role="alert">(.*?)</ul>};
+my ($list) = $html =~ m{<main class="alone"><section id="alarm" role="alert" class=""><p id="loss">.*?<ul id="trouble">(.*?)</ul>};
 is($list =~ s/\d[\d.]*//gr,
    join('', map { "<li>$_</li>" } @{ status()->{trouble} }) =~ s/\d[\d.]*//gr,
    'the page has the same in the middle');
@@ -248,8 +249,15 @@ like($html, qr/class="bad" data-v="zones\.0\.rate\.bypassed_share">[1-9]/,
      'and the zone its share');
 
 my %first = $html =~ /<article data-o="([^"]+)" class="(\w*)">/g;
-is(join(' ', grep { $first{$_} } sort keys %first),
+is(join(' ', grep { $first{$_} eq 'first' } sort keys %first),
    'stores.0 zones.0 zones.2', 'trouble comes first');
+my $loss = status()->{unprotected};
+like($loss, qr/^\d+\.\d% of the decisions of the last minute \(\d+ of \d+\) were not made: requests passed 2 zones unprotected, store main: (?:timeout|connect)$/,
+     'what part of all passed unprotected, and why');
+($list) = $html =~ m{<p id="loss">([^<]*)</p>};
+is($list =~ s/\d[\d.]*//gr, $loss =~ s/\d[\d.]*//gr, 'on the page as well');
+is($first{'zones.1'}, 'idle', 'a zone without requests comes last');
+
 like($html, qr{data-v="stores\.0\.up">}, 'workers of a store are told');
 like($html, qr{class="zero" data-v="zones\.1\.decisions\.passed">0<},
      'what is zero is folded away');

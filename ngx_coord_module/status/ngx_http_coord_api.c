@@ -9,6 +9,7 @@
 #include "ngx_http_coord_api.h"
 #include "ngx_http_coord_api_guard.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_http_coord_status.h"
 
 
 #define NGX_HTTP_COORD_API_KEY    4096       /* bytes of a key, decoded */
@@ -19,6 +20,19 @@ typedef struct {
     ngx_flag_t                 write;
     ngx_flag_t                 public;
 } ngx_http_coord_api_conf_t;
+
+
+/* a location with coord_api */
+typedef struct {
+    ngx_http_core_srv_conf_t   *server;
+    ngx_http_core_loc_conf_t   *location;
+    ngx_http_coord_api_conf_t  *conf;
+} ngx_http_coord_api_place_t;
+
+
+typedef struct {
+    ngx_array_t                places;       /* of .._api_place_t */
+} ngx_http_coord_api_main_conf_t;
 
 
 extern ngx_module_t  ngx_http_coord_api_module;
@@ -43,6 +57,7 @@ static ngx_uint_t ngx_http_coord_api_failed(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_log(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_cleanup(void *data);
 
+static void *ngx_http_coord_api_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_coord_api_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_api(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
@@ -65,7 +80,7 @@ static ngx_http_module_t  ngx_http_coord_api_module_ctx = {
     NULL,                                  /* preconfiguration */
     NULL,                                  /* postconfiguration */
 
-    NULL,                                  /* create main configuration */
+    ngx_http_coord_api_create_main_conf,   /* create main configuration */
     NULL,                                  /* init main configuration */
 
     NULL,                                  /* create server configuration */
@@ -527,6 +542,82 @@ ngx_http_coord_api_cleanup(void *data)
 }
 
 
+ngx_int_t
+ngx_http_coord_api_place(ngx_http_request_t *r, ngx_str_t *path,
+    ngx_uint_t *write)
+{
+    ngx_uint_t                       i;
+    ngx_http_core_srv_conf_t        *cscf;
+    ngx_http_coord_api_place_t      *place;
+    ngx_http_coord_api_main_conf_t  *amcf;
+
+    amcf = ngx_http_get_module_main_conf(r, ngx_http_coord_api_module);
+    cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+
+    place = amcf->places.elts;
+
+    for (i = 0; i < amcf->places.nelts; i++) {
+
+        if (place[i].server == cscf
+            && (place[i].conf->public
+                || ngx_http_coord_api_stranger(r) == NULL))
+        {
+            *path = place[i].location->name;
+            *write = place[i].conf->write;
+            return NGX_OK;
+        }
+    }
+
+    return NGX_DECLINED;
+}
+
+
+const ngx_http_coord_route_t *
+ngx_http_coord_api_route_of(ngx_http_request_t *r, const ngx_coord_kind_t *kind)
+{
+    ngx_uint_t                      i;
+    ngx_http_coord_feature_t      **features;
+    ngx_http_coord_main_conf_t     *mcf;
+    const ngx_http_coord_route_t   *route;
+
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+    features = mcf->features.elts;
+
+    for (i = 0; i < mcf->features.nelts; i++) {
+        if (&features[i]->kind != kind) {
+            continue;
+        }
+
+        for (route = features[i]->routes; route && route->name.len; route++) {
+            if (route->any_zone == 0) {
+                return route;
+            }
+        }
+    }
+
+    return NULL;
+}
+
+
+static void *
+ngx_http_coord_api_create_main_conf(ngx_conf_t *cf)
+{
+    ngx_http_coord_api_main_conf_t  *amcf;
+
+    amcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_api_main_conf_t));
+
+    if (amcf == NULL
+        || ngx_array_init(&amcf->places, cf->pool, 1,
+                          sizeof(ngx_http_coord_api_place_t))
+           != NGX_OK)
+    {
+        return NULL;
+    }
+
+    return amcf;
+}
+
+
 static void *
 ngx_http_coord_api_create_conf(ngx_conf_t *cf)
 {
@@ -539,10 +630,13 @@ ngx_http_coord_api(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_coord_api_conf_t *acf = conf;
 
-    ngx_str_t                 *value;
-    ngx_uint_t                 i;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t                       *value;
+    ngx_uint_t                       i;
+    ngx_http_core_loc_conf_t        *clcf;
+    ngx_http_coord_api_place_t      *place;
+    ngx_http_coord_api_main_conf_t  *amcf;
 
+    amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_api_module);
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     if (clcf->handler == ngx_http_coord_api_handler) {
@@ -577,6 +671,16 @@ ngx_http_coord_api(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                            "and \"public\"", &value[i]);
         return NGX_CONF_ERROR;
     }
+
+    place = ngx_array_push(&amcf->places);
+    if (place == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    place->server = ngx_http_conf_get_module_srv_conf(cf,
+                                                      ngx_http_core_module);
+    place->location = clcf;
+    place->conf = acf;
 
     clcf->handler = ngx_http_coord_api_handler;
     ngx_http_coord_exempt(cf);

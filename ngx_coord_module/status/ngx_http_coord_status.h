@@ -7,6 +7,8 @@
  *   ngx_http_coord_status.c        directives, which form, health
  *   ngx_http_coord_status_replication.c  servers, replicas, sentinels
  *   ngx_http_coord_status_view.c   what there is to show
+ *   ngx_http_coord_status_html*.c  the page; its style and script are in
+ *                                  ngx_http_coord_status_page.h
  *   ngx_http_coord_status_*.c      the forms
  */
 
@@ -16,7 +18,9 @@
 
 
 #include "ngx_http_coord.h"
+#include "ngx_http_coord_api.h"
 #include "ngx_http_coord_out.h"
+#include "ngx_coord_summary.h"
 
 
 #define NGX_HTTP_COORD_STATUS_HISTORY  60    /* seconds */
@@ -35,6 +39,16 @@ typedef struct {
 } ngx_http_coord_status_store_t;
 
 
+/* what the nodes of the store have told */
+typedef struct {
+    ngx_array_t                    nodes;    /* of .._status_node_t */
+    ngx_array_t                    zones;    /* of .._status_shared_t */
+    ngx_coord_summary_zone_t       sum;      /* of nodes that are not silent */
+    ngx_uint_t                     alive;    /* how many those are */
+    ngx_uint_t                     workers;  /* of them */
+} ngx_http_coord_status_fleet_t;
+
+
 /* what a response is made from */
 typedef struct {
     ngx_http_request_t            *request;
@@ -43,6 +57,7 @@ typedef struct {
     ngx_http_coord_status_store_t  *stores;
     ngx_uint_t                     nstores;
     ngx_uint_t                     keys;     /* show refused keys */
+    ngx_http_coord_status_fleet_t  fleet;
 } ngx_http_coord_status_t;
 
 
@@ -104,6 +119,36 @@ ngx_int_t ngx_http_coord_status_metric(ngx_http_coord_status_t *st,
 void ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_status_rates_t *rates);
 
+/* the same of all zones together */
+void ngx_http_coord_status_all_rates(ngx_http_coord_status_t *st,
+    ngx_http_coord_status_rates_t *rates);
+
+/* 1 if a zone had nothing to decide in the last minute, and holds nothing */
+ngx_uint_t ngx_http_coord_status_idle(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_status_rates_t *rates);
+
+/*
+ * A sentence on what part of all decisions of the last minute went on without
+ * one, and of how many zones; words->len 0: there was none.  NGX_ERROR: no
+ * memory.
+ */
+ngx_int_t ngx_http_coord_status_loss(ngx_http_coord_status_t *st,
+    ngx_str_t *words);
+
+
+/* --- ngx_http_coord_api.c --- */
+
+/*
+ * The first location with coord_api of the server of a request that serves its
+ * client: its path, and whether it may write.  NGX_DECLINED: there is none.
+ */
+ngx_int_t ngx_http_coord_api_place(ngx_http_request_t *r, ngx_str_t *path,
+    ngx_uint_t *write);
+
+/* the route to a key in a zone of a kind; NULL: there is none */
+const ngx_http_coord_route_t *ngx_http_coord_api_route_of(
+    ngx_http_request_t *r, const ngx_coord_kind_t *kind);
+
 
 /*
  * The three forms; each adds all of st to out, whose memory is checked when
@@ -116,11 +161,49 @@ ngx_int_t ngx_http_coord_status_prom(ngx_http_coord_status_t *st,
 ngx_int_t ngx_http_coord_status_html(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
 
-/* the part of the fleet: the member "fleet" of the JSON, a part of the page */
-ngx_int_t ngx_http_coord_status_fleet_json(ngx_http_coord_status_t *st,
+
+/* --- ngx_http_coord_status_fleet.c --- */
+
+/* fills st->fleet, before the others are called; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_status_fleet_look(ngx_http_coord_status_t *st);
+
+/* what all nodes have of a zone; NULL: no node has told of it */
+ngx_coord_summary_zone_t *ngx_http_coord_status_fleet_of(
+    ngx_http_coord_status_t *st, ngx_coord_zone_t *zone);
+
+/* the seconds since the start of this node; 0 where there is no fleet */
+uint64_t ngx_http_coord_status_uptime(ngx_http_coord_status_t *st);
+
+/* the member "fleet" of the JSON, a part of the page */
+void ngx_http_coord_status_fleet_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
-ngx_int_t ngx_http_coord_status_fleet_html(ngx_http_coord_status_t *st,
+void ngx_http_coord_status_fleet_html(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
+
+
+/* --- ngx_http_coord_status_html*.c: parts of the page --- */
+
+/* the n-th store, the n-th zone */
+void ngx_http_coord_status_html_store(ngx_http_coord_status_store_t *s,
+    ngx_http_coord_out_t *out, ngx_uint_t n);
+void ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n);
+
+/*
+ * A chart of the last minute; path: where its seconds stand in the JSON, with
+ * "%ui" for n.
+ */
+void ngx_http_coord_status_html_chart(ngx_http_coord_out_t *out,
+    ngx_http_coord_status_rates_t *rates, const char *path, ngx_uint_t n);
+
+/* a term and its value; path as above, form as data-f, fmt as ngx_sprintf */
+void ngx_http_coord_status_html_row(ngx_http_coord_out_t *out,
+    const char *label, const char *path, const char *form, ngx_uint_t n,
+    const char *fmt, ...);
+
+/* seconds in words: "3 days" */
+void ngx_http_coord_status_html_lasting(ngx_http_coord_out_t *out,
+    uint64_t seconds);
 
 /* ngx_http_coord_status_replication.c: of the server of a store */
 void ngx_http_coord_status_json_replication(ngx_coord_store_info_t *info,

@@ -28,22 +28,20 @@ typedef struct {
 } ngx_http_coord_status_shared_t;
 
 
-typedef struct {
-    ngx_array_t                nodes;        /* of .._status_node_t */
-    ngx_array_t                zones;        /* of .._status_shared_t */
-} ngx_http_coord_status_fleet_t;
-
-
-static ngx_int_t ngx_http_coord_status_fleet_look(
-    ngx_http_coord_status_t *st, ngx_http_coord_status_fleet_t *fleet);
+static ngx_http_coord_status_shared_t *ngx_http_coord_status_fleet_find(
+    ngx_http_coord_status_fleet_t *fleet, const ngx_str_t *feature,
+    const ngx_str_t *name);
 static ngx_int_t ngx_http_coord_status_fleet_zone(
     ngx_http_coord_status_fleet_t *fleet, ngx_coord_summary_zone_t *zone);
 static void ngx_http_coord_status_fleet_add(ngx_coord_summary_zone_t *sum,
     ngx_coord_summary_zone_t *zone);
+static ngx_uint_t ngx_http_coord_status_heard(ngx_http_coord_status_t *st);
 static void ngx_http_coord_status_fleet_json_node(
     ngx_http_coord_status_node_t *n, ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_fleet_json_sum(
     ngx_coord_summary_zone_t *sum, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_fleet_html_others(
+    ngx_http_coord_status_t *st, ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_fleet_html_node(
     ngx_http_coord_status_node_t *n, ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_fleet_html_sum(
@@ -52,17 +50,19 @@ static void ngx_http_coord_status_fleet_html_sum(
 
 /* what cannot be read is left out: it may be of a later version */
 
-static ngx_int_t
-ngx_http_coord_status_fleet_look(ngx_http_coord_status_t *st,
-    ngx_http_coord_status_fleet_t *fleet)
+ngx_int_t
+ngx_http_coord_status_fleet_look(ngx_http_coord_status_t *st)
 {
-    ngx_int_t                      rc;
-    ngx_str_t                      text;
-    ngx_uint_t                     i;
-    ngx_coord_summary_t            rest;
-    ngx_coord_fleet_node_t        *node;
-    ngx_coord_summary_zone_t       zone;
-    ngx_http_coord_status_node_t  *n;
+    ngx_int_t                       rc;
+    ngx_str_t                       text;
+    ngx_uint_t                      i;
+    ngx_coord_summary_t             rest;
+    ngx_coord_fleet_node_t         *node;
+    ngx_coord_summary_zone_t        zone;
+    ngx_http_coord_status_node_t   *n;
+    ngx_http_coord_status_fleet_t  *fleet;
+
+    fleet = &st->fleet;
 
     if (ngx_array_init(&fleet->nodes, st->request->pool, 4,
                        sizeof(ngx_http_coord_status_node_t))
@@ -115,6 +115,12 @@ ngx_http_coord_status_fleet_look(ngx_http_coord_status_t *st,
                 return NGX_ERROR;
             }
         }
+
+        if (!node->silent) {
+            fleet->alive++;
+            fleet->workers += n->summary.workers;
+            ngx_http_coord_status_fleet_add(&fleet->sum, &n->sum);
+        }
     }
 }
 
@@ -123,27 +129,15 @@ static ngx_int_t
 ngx_http_coord_status_fleet_zone(ngx_http_coord_status_fleet_t *fleet,
     ngx_coord_summary_zone_t *zone)
 {
-    ngx_uint_t                       i;
     ngx_http_coord_status_shared_t  *shared;
 
-    shared = fleet->zones.elts;
+    shared = ngx_http_coord_status_fleet_find(fleet, &zone->feature,
+                                              &zone->name);
+    if (shared) {
+        shared->nodes++;
+        ngx_http_coord_status_fleet_add(&shared->sum, zone);
 
-    for (i = 0; i < fleet->zones.nelts; i++) {
-
-        if (shared[i].sum.name.len == zone->name.len
-            && shared[i].sum.feature.len == zone->feature.len
-            && ngx_memcmp(shared[i].sum.name.data, zone->name.data,
-                          zone->name.len)
-               == 0
-            && ngx_memcmp(shared[i].sum.feature.data, zone->feature.data,
-                          zone->feature.len)
-               == 0)
-        {
-            shared[i].nodes++;
-            ngx_http_coord_status_fleet_add(&shared[i].sum, zone);
-
-            return NGX_OK;
-        }
+        return NGX_OK;
     }
 
     if (fleet->zones.nelts == NGX_HTTP_COORD_FLEET_ZONES) {
@@ -162,6 +156,63 @@ ngx_http_coord_status_fleet_zone(ngx_http_coord_status_fleet_t *fleet,
 }
 
 
+static ngx_http_coord_status_shared_t *
+ngx_http_coord_status_fleet_find(ngx_http_coord_status_fleet_t *fleet,
+    const ngx_str_t *feature, const ngx_str_t *name)
+{
+    ngx_uint_t                       i;
+    ngx_coord_summary_zone_t        *sum;
+    ngx_http_coord_status_shared_t  *shared;
+
+    shared = fleet->zones.elts;
+
+    for (i = 0; i < fleet->zones.nelts; i++) {
+        sum = &shared[i].sum;
+
+        if (sum->name.len == name->len
+            && sum->feature.len == feature->len
+            && ngx_memcmp(sum->name.data, name->data, name->len) == 0
+            && ngx_memcmp(sum->feature.data, feature->data, feature->len) == 0)
+        {
+            return &shared[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_coord_summary_zone_t *
+ngx_http_coord_status_fleet_of(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone)
+{
+    ngx_http_coord_status_shared_t  *shared;
+
+    shared = ngx_http_coord_status_fleet_find(&st->fleet, &zone->kind->name,
+                                              &zone->name);
+
+    return shared ? &shared->sum : NULL;
+}
+
+
+uint64_t
+ngx_http_coord_status_uptime(ngx_http_coord_status_t *st)
+{
+    ngx_uint_t                     i;
+    ngx_http_coord_status_node_t  *nodes;
+
+    nodes = st->fleet.nodes.elts;
+
+    for (i = 0; i < st->fleet.nodes.nelts; i++) {
+        if (nodes[i].node->self) {
+            return nodes[i].summary.uptime;
+        }
+    }
+
+    return 0;
+}
+
+
 static void
 ngx_http_coord_status_fleet_add(ngx_coord_summary_zone_t *sum,
     ngx_coord_summary_zone_t *zone)
@@ -175,34 +226,55 @@ ngx_http_coord_status_fleet_add(ngx_coord_summary_zone_t *sum,
 }
 
 
-ngx_int_t
+/* by their first Redis store the nodes hear of one another */
+
+static ngx_uint_t
+ngx_http_coord_status_heard(ngx_http_coord_status_t *st)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < st->nstores; i++) {
+        if (!ngx_coord_store_is_memory(st->stores[i].store)) {
+            return st->stores[i].state != NGX_COORD_STORE_DOWN;
+        }
+    }
+
+    return 1;
+}
+
+
+void
 ngx_http_coord_status_fleet_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
     ngx_uint_t                       i;
     ngx_http_coord_status_node_t    *nodes;
-    ngx_http_coord_status_fleet_t    fleet;
     ngx_http_coord_status_shared_t  *zones;
-
-    if (ngx_http_coord_status_fleet_look(st, &fleet) != NGX_OK) {
-        return NGX_ERROR;
-    }
 
     ngx_http_coord_json_open(out, "fleet", '{');
     ngx_http_coord_json_open(out, "nodes", '[');
 
-    nodes = fleet.nodes.elts;
+    nodes = st->fleet.nodes.elts;
 
-    for (i = 0; i < fleet.nodes.nelts; i++) {
+    for (i = 0; i < st->fleet.nodes.nelts; i++) {
         ngx_http_coord_status_fleet_json_node(&nodes[i], out);
     }
 
     ngx_http_coord_json_close(out, ']');
+
+    ngx_http_coord_json_bool(out, "heard", ngx_http_coord_status_heard(st));
+
+    ngx_http_coord_json_open(out, "sum", '{');
+    ngx_http_coord_json_number(out, "nodes", st->fleet.alive);
+    ngx_http_coord_json_number(out, "workers", st->fleet.workers);
+    ngx_http_coord_status_fleet_json_sum(&st->fleet.sum, out);
+    ngx_http_coord_json_close(out, '}');
+
     ngx_http_coord_json_open(out, "zones", '[');
 
-    zones = fleet.zones.elts;
+    zones = st->fleet.zones.elts;
 
-    for (i = 0; i < fleet.zones.nelts; i++) {
+    for (i = 0; i < st->fleet.zones.nelts; i++) {
         ngx_http_coord_json_open(out, NULL, '{');
         ngx_http_coord_json_string(out, "feature", &zones[i].sum.feature);
         ngx_http_coord_json_string(out, "zone", &zones[i].sum.name);
@@ -213,8 +285,6 @@ ngx_http_coord_status_fleet_json(ngx_http_coord_status_t *st,
 
     ngx_http_coord_json_close(out, ']');
     ngx_http_coord_json_close(out, '}');
-
-    return NGX_OK;
 }
 
 
@@ -256,54 +326,92 @@ ngx_http_coord_status_fleet_json_sum(ngx_coord_summary_zone_t *sum,
 
 /* shown where there is more than one; the script writes the rows again */
 
-ngx_int_t
+void
 ngx_http_coord_status_fleet_html(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
-    ngx_uint_t                       i;
-    ngx_http_coord_status_node_t    *nodes;
-    ngx_http_coord_status_fleet_t    fleet;
-    ngx_http_coord_status_shared_t  *zones;
+    ngx_uint_t                     i;
+    ngx_http_coord_status_node_t  *nodes;
 
-    if (ngx_http_coord_status_fleet_look(st, &fleet) != NGX_OK) {
-        return NGX_ERROR;
-    }
+    ngx_http_coord_out_printf(out, "<section id=\"fleet\"%s><h2 "
+                              "class=\"title\">Fleet, last minute<small "
+                              "id=\"deaf\"%s>others are not heard while their "
+                              "store is down</small></h2>",
+                              st->fleet.nodes.nelts > 1 ? "" : " hidden",
+                              ngx_http_coord_status_heard(st) ? " hidden"
+                                                              : "");
+    ngx_http_coord_out_text(out, "<div class=\"card wide\"><table><thead>"
+                            "<tr><th>node</th><th>nginx</th><th>workers</th>"
+                            "<th>running for</th><th>a second</th>"
+                            "<th>refused</th><th>unprotected</th></tr>"
+                            "</thead><tbody id=\"nodes\">");
 
-    ngx_http_coord_out_printf(out, "<section id=\"fleet\"%s><h2>Fleet, last "
-                              "minute</h2><div class=\"wide\"><table><thead>"
-                              "<tr><th>node</th><th>nginx</th><th>workers</th>"
-                              "<th>a second</th><th>refused</th>"
-                              "<th>unprotected</th><th>trouble</th></tr>"
-                              "</thead><tbody id=\"nodes\">",
-                              fleet.nodes.nelts > 1 ? "" : " hidden");
+    nodes = st->fleet.nodes.elts;
 
-    nodes = fleet.nodes.elts;
-
-    for (i = 0; i < fleet.nodes.nelts; i++) {
+    for (i = 0; i < st->fleet.nodes.nelts; i++) {
         ngx_http_coord_status_fleet_html_node(&nodes[i], out);
     }
 
-    ngx_http_coord_out_text(out, "</tbody></table></div><div class=\"wide\">"
-                            "<table><thead><tr><th>zone, all nodes</th>"
-                            "<th>feature</th><th>nodes</th><th>a second</th>"
-                            "<th>refused</th><th>unprotected</th></tr></thead>"
-                            "<tbody id=\"shared\">");
+    ngx_http_coord_out_printf(out, "<tr class=\"sum\"><td>all that answer: "
+                              "%ui</td><td></td><td>%ui</td><td></td>",
+                              st->fleet.alive, st->fleet.workers);
+    ngx_http_coord_status_fleet_html_sum(&st->fleet.sum, out);
+    ngx_http_coord_out_text(out, "</tr></tbody></table></div>");
 
-    zones = fleet.zones.elts;
+    ngx_http_coord_status_fleet_html_others(st, out);
 
-    for (i = 0; i < fleet.zones.nelts; i++) {
-        ngx_http_coord_out_text(out, "<tr><td>");
-        ngx_http_coord_out_html(out, &zones[i].sum.name);
-        ngx_http_coord_out_text(out, "</td><td>");
-        ngx_http_coord_out_html(out, &zones[i].sum.feature);
-        ngx_http_coord_out_printf(out, "</td><td>%ui</td>", zones[i].nodes);
-        ngx_http_coord_status_fleet_html_sum(&zones[i].sum, out);
-        ngx_http_coord_out_text(out, "</tr>");
+    ngx_http_coord_out_text(out, "</section>");
+}
+
+
+/* zones that this node has not */
+
+static void
+ngx_http_coord_status_fleet_html_others(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out)
+{
+    ngx_uint_t                       i, n;
+    ngx_coord_zone_t                *zone;
+    ngx_http_coord_out_t             rows;
+    ngx_http_coord_status_shared_t  *zones;
+
+    ngx_http_coord_out_init(&rows, st->request->pool);
+
+    zones = st->fleet.zones.elts;
+
+    for (i = 0; i < st->fleet.zones.nelts; i++) {
+
+        for (n = 0; /* void */ ; n++) {
+            zone = ngx_http_coord_status_zone(st, n);
+
+            if (zone == NULL
+                || ngx_http_coord_status_fleet_of(st, zone) == &zones[i].sum)
+            {
+                break;
+            }
+        }
+
+        if (zone == NULL) {
+            ngx_http_coord_out_text(&rows, "<tr><td>");
+            ngx_http_coord_out_html(&rows, &zones[i].sum.name);
+            ngx_http_coord_out_text(&rows, "</td><td>");
+            ngx_http_coord_out_html(&rows, &zones[i].sum.feature);
+            ngx_http_coord_out_printf(&rows, "</td><td>%ui</td>",
+                                      zones[i].nodes);
+            ngx_http_coord_status_fleet_html_sum(&zones[i].sum, &rows);
+            ngx_http_coord_out_text(&rows, "</tr>");
+        }
     }
 
-    ngx_http_coord_out_text(out, "</tbody></table></div></section>");
-
-    return NGX_OK;
+    ngx_http_coord_out_printf(out, "<div id=\"elsewhere\" class=\"card "
+                              "wide\"%s>", rows.size ? "" : " hidden");
+    ngx_http_coord_out_text(out, "<table><thead><tr><th>zone of other nodes "
+                            "only</th><th>feature</th><th>nodes</th>"
+                            "<th>a second</th><th>refused</th>"
+                            "<th>unprotected</th></tr></thead>"
+                            "<tbody id=\"shared\">");
+    ngx_http_coord_out_join(out, &rows);
+    ngx_http_coord_out_text(out, "</tbody></table></div>");
 }
 
 
@@ -323,11 +431,19 @@ ngx_http_coord_status_fleet_html_node(ngx_http_coord_status_node_t *n,
                                   n->node->age / 1000);
     }
 
+    if (n->summary.trouble) {
+        ngx_http_coord_out_printf(out, " <small class=\"bad\">trouble: %ui"
+                                  "</small>", n->summary.trouble);
+    }
+
     ngx_http_coord_out_text(out, "</td><td>");
     ngx_http_coord_out_html(out, &n->summary.nginx);
-    ngx_http_coord_out_printf(out, "</td><td>%ui</td>", n->summary.workers);
+    ngx_http_coord_out_printf(out, "</td><td>%ui</td><td>",
+                              n->summary.workers);
+    ngx_http_coord_status_html_lasting(out, n->summary.uptime);
+    ngx_http_coord_out_text(out, "</td>");
     ngx_http_coord_status_fleet_html_sum(&n->sum, out);
-    ngx_http_coord_out_printf(out, "<td>%ui</td></tr>", n->summary.trouble);
+    ngx_http_coord_out_text(out, "</tr>");
 }
 
 

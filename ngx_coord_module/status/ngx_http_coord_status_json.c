@@ -12,6 +12,8 @@
 
 static void ngx_http_coord_status_json_node(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_api(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_metric(
     ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out,
     const ngx_coord_metric_t *metric);
@@ -35,8 +37,10 @@ static void ngx_http_coord_status_json_text(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_decisions(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out);
-static void ngx_http_coord_status_json_rates(ngx_coord_zone_t *zone,
-    ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_rates(
+    ngx_http_coord_status_rates_t *rates, ngx_http_coord_out_t *out);
+static void ngx_http_coord_status_json_route(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_keys(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out);
 
@@ -45,19 +49,35 @@ ngx_int_t
 ngx_http_coord_status_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
-    ngx_str_t         *words;
-    ngx_uint_t         i;
-    ngx_array_t       *trouble;
-    ngx_coord_zone_t  *zone;
+    ngx_str_t                      *words, loss;
+    ngx_uint_t                      i;
+    ngx_array_t                    *trouble;
+    ngx_coord_zone_t               *zone;
+    ngx_http_coord_status_rates_t   rates;
 
     trouble = ngx_http_coord_status_trouble(st);
-    if (trouble == NULL) {
+
+    if (trouble == NULL
+        || ngx_http_coord_status_loss(st, &loss) != NGX_OK
+        || ngx_http_coord_status_fleet_look(st) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
     ngx_http_coord_json_open(out, NULL, '{');
 
     ngx_http_coord_status_json_node(st, out);
+    ngx_http_coord_status_json_api(st, out);
+
+    ngx_http_coord_status_all_rates(st, &rates);
+    ngx_http_coord_status_json_rates(&rates, out);
+
+    if (loss.len) {
+        ngx_http_coord_json_string(out, "unprotected", &loss);
+
+    } else {
+        ngx_http_coord_json_null(out, "unprotected");
+    }
 
     ngx_http_coord_json_open(out, "trouble", '[');
 
@@ -93,9 +113,7 @@ ngx_http_coord_status_json(ngx_http_coord_status_t *st,
 
     ngx_http_coord_json_close(out, ']');
 
-    if (ngx_http_coord_status_fleet_json(st, out) != NGX_OK) {
-        return NGX_ERROR;
-    }
+    ngx_http_coord_status_fleet_json(st, out);
 
     ngx_http_coord_json_close(out, '}');
     ngx_http_coord_out_text(out, "\n");
@@ -124,6 +142,27 @@ ngx_http_coord_status_json_node(ngx_http_coord_status_t *st,
     ngx_http_coord_json_string(out, "nginx", &s);
 
     ngx_http_coord_json_number(out, "workers", st->view.workers);
+}
+
+
+/* where the page of this client may look at keys, and reset them */
+
+static void
+ngx_http_coord_status_json_api(ngx_http_coord_status_t *st,
+    ngx_http_coord_out_t *out)
+{
+    ngx_str_t   path;
+    ngx_uint_t  write;
+
+    if (ngx_http_coord_api_place(st->request, &path, &write) != NGX_OK) {
+        ngx_http_coord_json_null(out, "api");
+        return;
+    }
+
+    ngx_http_coord_json_open(out, "api", '{');
+    ngx_http_coord_json_string(out, "path", &path);
+    ngx_http_coord_json_bool(out, "write", write);
+    ngx_http_coord_json_close(out, '}');
 }
 
 
@@ -437,6 +476,7 @@ ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
     ngx_uint_t                      value;
     const ngx_coord_kind_t         *kind;
     const ngx_coord_metric_t       *metric;
+    ngx_http_coord_status_rates_t   rates;
     ngx_http_coord_status_store_t  *s;
 
     kind = zone->kind;
@@ -451,8 +491,11 @@ ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
                                &ngx_coord_store_states[s->state]);
 
     ngx_http_coord_status_json_text(zone, out);
+    ngx_http_coord_status_json_route(st, zone, out);
     ngx_http_coord_status_json_decisions(zone, out);
-    ngx_http_coord_status_json_rates(zone, out);
+
+    ngx_http_coord_status_rates(zone, &rates);
+    ngx_http_coord_status_json_rates(&rates, out);
 
     for (metric = ngx_coord_metrics_table; metric->name.len; metric++) {
         if (ngx_http_coord_status_metric(st, zone, metric, &value) != NGX_OK) {
@@ -530,45 +573,68 @@ ngx_http_coord_status_json_decisions(ngx_coord_zone_t *zone,
 /* "now" is the mean of the last five seconds */
 
 static void
-ngx_http_coord_status_json_rates(ngx_coord_zone_t *zone,
+ngx_http_coord_status_json_rates(ngx_http_coord_status_rates_t *rates,
     ngx_http_coord_out_t *out)
 {
-    ngx_uint_t                     i;
-    ngx_http_coord_status_rates_t  rates;
-
-    ngx_http_coord_status_rates(zone, &rates);
+    ngx_uint_t  i;
 
     ngx_http_coord_json_open(out, "rate", '{');
-    ngx_http_coord_json_seconds(out, "now", (uint64_t) rates.now.all * 200000);
+    ngx_http_coord_json_seconds(out, "now", (uint64_t) rates->now.all * 200000);
     ngx_http_coord_json_seconds(out, "now_refused",
-                                (uint64_t) rates.now.refused * 200000);
+                                (uint64_t) rates->now.refused * 200000);
     ngx_http_coord_json_seconds(out, "minute",
-                                (uint64_t) rates.minute.all * 1000000 / 60);
+                                (uint64_t) rates->minute.all * 1000000 / 60);
     ngx_http_coord_json_seconds(out, "minute_refused",
-                                (uint64_t) rates.minute.refused * 1000000 / 60);
+                                (uint64_t) rates->minute.refused * 1000000
+                                / 60);
     ngx_http_coord_json_seconds(out, "refused_share",
-                                (uint64_t) rates.minute.refused * 1000000
-                                / ngx_max(rates.minute.all, 1));
+                                (uint64_t) rates->minute.refused * 1000000
+                                / ngx_max(rates->minute.all, 1));
     ngx_http_coord_json_seconds(out, "now_bypassed",
-                                (uint64_t) rates.now.bypassed * 200000);
+                                (uint64_t) rates->now.bypassed * 200000);
     ngx_http_coord_json_seconds(out, "minute_bypassed",
-                                (uint64_t) rates.minute.bypassed * 1000000
+                                (uint64_t) rates->minute.bypassed * 1000000
                                 / 60);
     ngx_http_coord_json_seconds(out, "bypassed_share",
-                                (uint64_t) rates.minute.bypassed * 1000000
-                                / ngx_max(rates.minute.all, 1));
+                                (uint64_t) rates->minute.bypassed * 1000000
+                                / ngx_max(rates->minute.all, 1));
     ngx_http_coord_json_close(out, '}');
 
     ngx_http_coord_json_open(out, "history", '[');
 
     for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
         ngx_http_coord_json_open(out, NULL, '[');
-        ngx_http_coord_json_number(out, NULL, rates.seconds[i].all);
-        ngx_http_coord_json_number(out, NULL, rates.seconds[i].refused);
+        ngx_http_coord_json_number(out, NULL, rates->seconds[i].all);
+        ngx_http_coord_json_number(out, NULL, rates->seconds[i].refused);
+        ngx_http_coord_json_number(out, NULL, rates->seconds[i].bypassed);
         ngx_http_coord_json_close(out, ']');
     }
 
     ngx_http_coord_json_close(out, ']');
+}
+
+
+/* of coord_api: where a key of the zone is looked at */
+
+static void
+ngx_http_coord_status_json_route(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out)
+{
+    const ngx_http_coord_route_t  *route;
+
+    route = ngx_http_coord_api_route_of(st->request, zone->kind);
+
+    if (route == NULL) {
+        ngx_http_coord_json_null(out, "api");
+        return;
+    }
+
+    ngx_http_coord_json_open(out, "api", '{');
+    ngx_http_coord_json_string(out, "route", &route->name);
+    ngx_http_coord_json_bool(out, "look", !!(route->methods & NGX_HTTP_GET));
+    ngx_http_coord_json_bool(out, "reset",
+                             !!(route->methods & NGX_HTTP_DELETE));
+    ngx_http_coord_json_close(out, '}');
 }
 
 

@@ -22,6 +22,9 @@ static ngx_int_t ngx_http_coord_status_open(ngx_http_coord_status_t *st,
     ngx_http_coord_status_rates_t *rates);
 static ngx_str_t *ngx_http_coord_status_words(ngx_http_coord_status_t *st,
     ngx_array_t *all, size_t names, u_char **last);
+static ngx_http_coord_status_store_t *ngx_http_coord_status_culprit(
+    ngx_http_coord_status_t *st, ngx_coord_zone_t *zone,
+    ngx_http_coord_status_store_t *s);
 static void ngx_http_coord_status_sum(ngx_coord_second_t *sum,
     ngx_coord_second_t *second);
 
@@ -232,6 +235,84 @@ ngx_http_coord_status_open(ngx_http_coord_status_t *st, ngx_array_t *all,
 }
 
 
+ngx_int_t
+ngx_http_coord_status_loss(ngx_http_coord_status_t *st, ngx_str_t *words)
+{
+    size_t                          size;
+    u_char                         *p;
+    ngx_uint_t                      i, n, all, lost, share;
+    ngx_coord_zone_t               *zone;
+    ngx_http_coord_status_rates_t   rates;
+    ngx_http_coord_status_store_t  *s;
+
+    words->len = 0;
+
+    n = 0;
+    all = 0;
+    lost = 0;
+    s = NULL;
+
+    for (i = 0; /* void */ ; i++) {
+        zone = ngx_http_coord_status_zone(st, i);
+
+        if (zone == NULL) {
+            break;
+        }
+
+        ngx_http_coord_status_rates(zone, &rates);
+
+        all += rates.minute.all;
+        lost += rates.minute.bypassed;
+
+        if (rates.minute.bypassed) {
+            n++;
+            s = ngx_http_coord_status_culprit(st, zone, s);
+        }
+    }
+
+    if (n == 0) {
+        return NGX_OK;
+    }
+
+    size = s->store->name.len + NGX_HTTP_COORD_STATUS_WORDS;
+
+    words->data = ngx_pnalloc(st->request->pool, size);
+    if (words->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    share = lost * 1000 / all;
+
+    p = ngx_slprintf(words->data, words->data + size,
+                     "%ui.%ui%% of the decisions of the last minute (%ui of "
+                     "%ui) were not made: requests passed %ui zone%s "
+                     "unprotected, store %V", share / 10, share % 10, lost,
+                     all, n, n == 1 ? "" : "s", &s->store->name);
+
+    if (s->reason != NGX_COORD_FAIL_NONE) {
+        p = ngx_sprintf(p, ": %V", &ngx_coord_fail_names[s->reason]);
+    }
+
+    words->len = p - words->data;
+
+    return NGX_OK;
+}
+
+
+/* s, or the store of a zone if that is worse */
+
+static ngx_http_coord_status_store_t *
+ngx_http_coord_status_culprit(ngx_http_coord_status_t *st,
+    ngx_coord_zone_t *zone, ngx_http_coord_status_store_t *s)
+{
+    ngx_http_coord_status_store_t  *of;
+
+    of = ngx_http_coord_status_of(st, zone);
+
+    return (s && s->state <= of->state) ? s : of;
+}
+
+
 /* room for a sentence with names of so many bytes */
 
 static ngx_str_t *
@@ -337,6 +418,49 @@ ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
             ngx_http_coord_status_sum(&rates->now, second);
         }
     }
+}
+
+
+void
+ngx_http_coord_status_all_rates(ngx_http_coord_status_t *st,
+    ngx_http_coord_status_rates_t *rates)
+{
+    ngx_uint_t                      i, n;
+    ngx_coord_zone_t               *zone;
+    ngx_http_coord_status_rates_t   one;
+
+    ngx_memzero(rates, sizeof(ngx_http_coord_status_rates_t));
+
+    for (n = 0; /* void */ ; n++) {
+        zone = ngx_http_coord_status_zone(st, n);
+
+        if (zone == NULL) {
+            return;
+        }
+
+        ngx_http_coord_status_rates(zone, &one);
+
+        ngx_http_coord_status_sum(&rates->minute, &one.minute);
+        ngx_http_coord_status_sum(&rates->now, &one.now);
+
+        for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
+            ngx_http_coord_status_sum(&rates->seconds[i], &one.seconds[i]);
+        }
+    }
+}
+
+
+ngx_uint_t
+ngx_http_coord_status_idle(ngx_http_coord_status_t *st, ngx_coord_zone_t *zone,
+    ngx_http_coord_status_rates_t *rates)
+{
+    return rates->minute.all == 0
+           && ngx_coord_counts_state(zone->counts, &st->view,
+                                     NGX_COORD_GAUGE_LEASES)
+              == 0
+           && ngx_coord_counts_state(zone->counts, &st->view,
+                                     NGX_COORD_GAUGE_WAITERS)
+              == 0;
 }
 
 

@@ -13,7 +13,7 @@
 
 
 static ngx_int_t ngx_coord_fleet_init(ngx_shm_zone_t *shm_zone, void *data);
-static void ngx_coord_fleet_name(ngx_coord_fleet_shm_t *shm);
+static void ngx_coord_fleet_name(ngx_coord_fleet_shm_t *shm, ngx_str_t *host);
 static ngx_uint_t ngx_coord_fleet_away(ngx_coord_metrics_t *metrics,
     ngx_coord_metrics_view_t *view);
 static void ngx_coord_fleet_zone(ngx_coord_zone_t *zone,
@@ -46,6 +46,10 @@ ngx_coord_fleet_add(ngx_conf_t *cf, ngx_coord_metrics_t *metrics, void *tag)
         return NGX_ERROR;
     }
 
+    /* ngx_cycle has none yet when the memory is made */
+
+    metrics->host = cf->cycle->hostname;
+
     shm_zone->init = ngx_coord_fleet_init;
     shm_zone->data = metrics;
 
@@ -72,7 +76,7 @@ ngx_coord_fleet_init(ngx_shm_zone_t *shm_zone, void *data)
             return NGX_ERROR;
         }
 
-        ngx_coord_fleet_name(shm);
+        ngx_coord_fleet_name(shm, &metrics->host);
 
         shpool->data = shm;
     }
@@ -89,7 +93,7 @@ ngx_coord_fleet_init(ngx_shm_zone_t *shm_zone, void *data)
  */
 
 static void
-ngx_coord_fleet_name(ngx_coord_fleet_shm_t *shm)
+ngx_coord_fleet_name(ngx_coord_fleet_shm_t *shm, ngx_str_t *host)
 {
     u_char      *p, *last;
     ngx_uint_t   i;
@@ -97,8 +101,8 @@ ngx_coord_fleet_name(ngx_coord_fleet_shm_t *shm)
     p = shm->name;
     last = shm->name + NGX_COORD_SUMMARY_WORD - sizeof("-12345678") + 1;
 
-    for (i = 0; i < (ngx_uint_t) ngx_cycle->hostname.len && p < last; i++) {
-        *p = ngx_cycle->hostname.data[i];
+    for (i = 0; i < host->len && p < last; i++) {
+        *p = host->data[i];
 
         if (*p <= ' ' || *p > '~') {
             *p = '_';

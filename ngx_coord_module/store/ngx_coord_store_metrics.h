@@ -142,6 +142,7 @@ typedef struct {
     ngx_shm_zone_t            *shm_zone;
     ngx_coord_metrics_shm_t   *shm;
     ngx_coord_fleet_shm_t     *fleet;        /* in shm; NULL: not told */
+    ngx_str_t                  host;         /* its name */
     ngx_uint_t                 keys;         /* refused keys are to be kept */
     ngx_uint_t                 status;       /* there is a page for it */
 } ngx_coord_metrics_t;
