@@ -107,7 +107,13 @@ like($line, qr/by zone "one", client: .*, key: [0-9a-f]{8}, outcome: REJECTED, s
 
 my %metric = map { $_ => 1 } slurp("$root/docs/metrics.md")
                              =~ /^\| `(coord_\w+)` \|/mg;
+my %shown = %metric;
+my %labels = slurp("$root/docs/metrics.md")
+             =~ /^\| `(coord_\w+)` \| \w+ \| ([^|]*) \|/mg;
+
 $metric{"coord_store_latency_seconds_$_"} = 1 for qw(bucket sum count);
+$labels{coord_store_latency_seconds_bucket}
+    = $labels{coord_store_latency_seconds};
 
 my $rules = slurp("$root/examples/prometheus-alerts.yml");
 my $dashboard = slurp("$root/examples/grafana-dashboard.json");
@@ -125,6 +131,64 @@ for my $used (map { /\b(coord_\w+)/g }
 }
 
 cmp_ok(scalar @exprs, '>=', 10, 'queries of the dashboard');
+
+# each metric is on it, by labels that it has
+
+my @wrong;
+
+for my $expr (@exprs) {
+    my @used = $expr =~ /\b(coord_\w+)\{/g;
+    my %has = map { $_ => 1 } 'instance',
+              map { $labels{$_} =~ /`(\w+)`/g } @used;
+
+    delete @shown{map { s/_bucket$//r } @used};
+
+    push @wrong, map { "$_ in $expr" } grep { !$has{$_} }
+                 map { split /, / } $expr =~ /by \(([^)]*)\)/g;
+    push @wrong, map { "$_ in $expr" } grep { !$has{$_} }
+                 $expr =~ /(\w+)=~?"/g;
+}
+
+is(join(' ', @wrong), '', 'labels');
+is(join(' ', sort keys %shown), '', 'no metric is left out');
+
+# colours: single values and what has a bound; panels beside each other
+
+my @panels = grep { $_->{type} ne 'row' } @{ $panels->{panels} };
+my (@grey, %taken, @over);
+
+for my $panel (@panels) {
+    my ($x, $y, $w, $h) = @{ $panel->{gridPos} }{qw(x y w h)};
+    my $steps = $panel->{fieldConfig}{defaults}{thresholds}{steps} || [];
+    my %colour = map { $_->{color} => 1 } @$steps;
+
+    push @grey, $panel->{title} if $panel->{type} eq 'stat' && keys %colour < 2;
+
+    for my $cell (map { my $i = $_; map { "$i $_" } $y .. $y + $h - 1 }
+                  $x .. $x + $w - 1) {
+        push @over, $panel->{title} if $taken{$cell}++;
+    }
+
+    push @over, $panel->{title} if $x + $w > 24;
+}
+
+is("@grey", '', 'single values have thresholds');
+is("@over", '', 'no panel over another');
+
+for my $about ('Round trip', 'Late replies', 'Workers', 'Decisions',
+               'Unprotected') {
+    ok((grep { $_->{title} =~ /^$about.*by node/
+               && $_->{targets}[0]{expr} =~ /by \(instance\b/ } @panels),
+       "$about by node");
+}
+
+my ($outcomes) = grep { $_->{title} =~ /by outcome/ } @panels;
+my %colour = map { $_->{matcher}{options}
+                   => $_->{properties}[0]{value}{fixedColor} }
+             @{ $outcomes->{fieldConfig}{overrides} };
+
+is("@colour{qw(passed rejected bypassed)}", 'green red orange',
+   'outcomes have their colours');
 
 SKIP: {
     skip 'promtool is missing (Debian package prometheus)', 4
@@ -158,52 +222,71 @@ SKIP: {
     my $one = '{A,feature="limit_req",zone="one",outcome=';
     my $main = '{A,store="main"';
 
+    # each series goes on for half an hour and is healthy for another one
+
     my @cases = (
         [ {} ],
 
-        [ { "coord_store_up$main}" => '1 0x30',
-            "coord_store_workers$main}" => '4 0x30' },
+        [ { 'up{A}' => '1 0x29 1x30' },
+          'CoordNodeAway', 'critical', { job => 'coord', instance => 'a' },
+          'Node a does not answer' ],
+
+        [ { "coord_store_up$main}" => '1 0x29 1x30',
+            "coord_store_workers$main}" => '4 0x29 4x30' },
           'CoordStoreDown', 'critical', of('a', 'main'),
           'No worker on a reaches store main' ],
 
         # too short
-        [ { "coord_store_up$main}" => '1 1 0 1x30' } ],
+        [ { "coord_store_up$main}" => '1 1 0 1x58' } ],
 
-        [ { 'coord_store_workers{B,store="spare"}' => '4 3x30' },
+        [ { 'coord_store_workers{B,store="spare"}' => '4 3x29 4x30' },
           'CoordStoreDegraded', 'warning', of('b', 'spare'),
           'Only some workers on b reach store spare' ],
 
-        [ { "coord_breaker_open$main}" => '0 1x30' },
+        [ { "coord_breaker_open$main}" => '0 1x29 0x30' },
           'CoordBreakerOpen', 'warning', of('a', 'main'),
           'Circuit breaker to store main is open on a' ],
 
         [ { "coord_store_operations_total$main,result=\"timeout\"}"
-            => '0+12x30' },
+            => '0+12x30 360x30' },
           'CoordStoreErrors', 'warning', { instance => 'a', store => 'main' },
           'More than 1% of the operations on store main fail' ],
 
         # too few
         [ { "coord_store_operations_total$main,result=\"timeout\"}"
-            => '0+3x30' } ],
+            => '0+3x60' } ],
 
         [ { "coord_store_latency_seconds_bucket$main,le=\"0.025\"}"
-            => '0+580x30' },
+            => '0+580x30 17400+600x30' },
           'CoordStoreSlow', 'warning', { instance => 'a', store => 'main' },
           '1% of the operations on store main take over 25 ms' ],
 
-        [ { "coord_decisions_total$one\"bypassed\"}" => '0+1x30' },
+        [ { "coord_store_late_replies_total$main}" => '0+12x30 360x30' },
+          'CoordLateReplies', 'warning', { instance => 'a', store => 'main' },
+          'Replies of store main come to a after their operation has timed '
+          . 'out' ],
+
+        # too few
+        [ { "coord_store_late_replies_total$main}" => '0+5x60' } ],
+
+        [ { "coord_decisions_total$one\"bypassed\"}" => '0+1x30 30x30' },
           'CoordUnprotected', 'warning',
           { instance => 'a', feature => 'limit_req', zone => 'one' },
           'Requests pass limit_req zone one without a decision' ],
 
         [ { 'coord_zone_evictions_total{A,feature="limit_req",zone="one"}'
-            => '0+5x30' },
+            => '0+5x30 150x30' },
           'CoordZoneFull', 'warning',
           { instance => 'a', feature => 'limit_req', zone => 'one' },
           'The memory of limit_req zone one is full, keys are forgotten before '
           . 'their time' ],
 
-        [ { "coord_decisions_total$one\"rejected\"}" => '0+2500x30' },
+        [ { "coord_events_lost_total$main}" => '0+1x30 30x30' },
+          'CoordEventsLost', 'warning', { instance => 'a', store => 'main' },
+          'Messages that a publishes are not taken by store main' ],
+
+        [ { "coord_decisions_total$one\"rejected\"}"
+            => '0+2500x30 75000+60x30' },
           'CoordManyRefused', 'info',
           { feature => 'limit_req', zone => 'one' },
           'Over half of the requests of limit_req zone one are refused' ],
@@ -227,10 +310,12 @@ SKIP: {
         $text .= "    alert_rule_test:\n";
 
         for my $alert (sort keys %alerts) {
-            $text .= "      - eval_time: 28m\n"
+            my $is = @want && $want[0] eq $alert;
+
+            $text .= "      - eval_time: $_\n"
                      . "        alertname: $alert\n        exp_alerts:"
-                     . (@want && $want[0] eq $alert ? expected(@want)
-                                                    : " []\n");
+                     . ($is && $_ eq '28m' ? expected(@want) : " []\n")
+                for '28m', '58m';
         }
     }
 
@@ -242,7 +327,7 @@ SKIP: {
     print $fh $text;
     close $fh;
     $out = `promtool test rules $test 2>&1`;
-    is($?, 0, 'promtool test rules') or diag($out);
+    is($?, 0, 'promtool test rules: raised, and ended') or diag($out);
 }
 
 done_testing();
@@ -263,27 +348,29 @@ sub healthy {
     my %series;
 
     for my $node ('A', 'B') {
-        $series{"coord_workers{$node}"} = '4x30';
+        $series{"coord_workers{$node}"} = '4x60';
+        $series{"up{$node}"} = '1x60';
 
         for my $store ('main', 'spare') {
             my $labels = "$node,store=\"$store\"";
-            my %of = ('store_up' => '1x30', 'store_workers' => '4x30',
-                      'breaker_open' => '0x30');
+            my %of = ('store_up' => '1x60', 'store_workers' => '4x60',
+                      'breaker_open' => '0x60', 'events_lost_total' => '3x60',
+                      'store_late_replies_total' => '7x60');
 
             $series{"coord_$_\{$labels}"} = $of{$_} for keys %of;
             $series{"coord_store_operations_total{$labels,result=\"$_->[0]\"}"}
-                = $_->[1] for ['ok', '0+600x30'], ['timeout', '0x30'];
+                = $_->[1] for ['ok', '0+600x60'], ['timeout', '0x60'];
             $series{"coord_store_latency_seconds_bucket{$labels,le=\"$_\"}"}
-                = '0+600x30' for '0.025', '0.05', '+Inf';
+                = '0+600x60' for '0.025', '0.05', '+Inf';
         }
 
         $series{"coord_zone_evictions_total{$node,feature=\"limit_req\","
-                . "zone=\"one\"}"} = '7x30';
+                . "zone=\"one\"}"} = '7x60';
 
         $series{"coord_decisions_total{$node,feature=\"limit_req\","
                 . "zone=\"one\",outcome=\"$_->[0]\"}"} = $_->[1]
-            for ['passed', '0+600x30'], ['rejected', '0+60x30'],
-                ['bypassed', '0x30'];
+            for ['passed', '0+600x60'], ['rejected', '0+60x60'],
+                ['bypassed', '0x60'];
     }
 
     return %series;
