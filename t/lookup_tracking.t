@@ -252,6 +252,44 @@ $r->command('SET', 'rate:e', '2r/s');
 within('e', '2r/s', 'tracked', 1, $e);
 ok(!$e->log_lines(qr/keys are not tracked/), 'not given up');
 
+# the connections are to different servers, behind one name: nothing is kept,
+# though the id of the tracker is known there, too
+
+sub asked {
+    my $n = shift;
+
+    $r->command('CONFIG', 'RESETSTAT');
+    $e->get("/?t=apart&n=$_") for 1 .. $n;
+
+    my ($calls) = $r->command('INFO', 'commandstats')
+                  =~ /cmdstat_get:calls=(\d+)/;
+    return $calls || 0;
+}
+
+$r->command('SET', 'rate:apart', '1000r/s');
+is(asked(1), 1, 'read');
+is(asked(5), 0, 'kept');
+
+my $id = 'f' x 40;
+my $info = "# Server\r\nredis_version:7.0.15\r\nrun_id:$id\r\n";
+my $seen = () = $fake->commands('SUBSCRIBE');
+
+$fake->fault(action => 'replace', cmd => 'INFO', match => '^server',
+             times => 0, data => '$' . length($info) . "\r\n$info\r\n");
+
+# that of the calls stays
+
+$r->command('CLIENT', 'KILL', 'TYPE', 'pubsub');
+ok($t->wait_for(sub {
+       $e->get("/?t=apart");
+       my @now = $fake->commands('SUBSCRIBE');
+       return @now >= $seen + 6;
+   }, 20), 'a tracker elsewhere connects again and again');
+is(asked(5), 5, 'and nothing is kept');
+
+$fake->clear;
+ok($t->wait_for(sub { asked(5) < 5 }, 20), 'one server again: it is kept');
+
 # a change that comes before the value that was read is not lost
 
 $r->command('SET', 'rate:race', 'old');

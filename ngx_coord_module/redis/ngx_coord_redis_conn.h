@@ -24,6 +24,7 @@
 #define NGX_COORD_CONN_OUT_MAX       4194304 /* soft cap of unsent output */
 #define NGX_COORD_CONN_OUT_BULK      16777216   /* in the bulk lane */
 #define NGX_COORD_CONN_DEFER         2       /* of a flush, times in a turn */
+#define NGX_COORD_CONN_RUN_ID        40      /* bytes that name a process */
 
 
 typedef struct ngx_coord_redis_conn_s   ngx_coord_redis_conn_t;
@@ -139,6 +140,8 @@ struct ngx_coord_redis_conn_s {
     ngx_msec_t                 moved;         /* bytes, either way */
     ngx_coord_nsec_t           start;         /* of the handshake */
     ngx_uint_t                 version;       /* 602: 6.2; 0: not known */
+    size_t                     run_id_len;    /* of the server; 0: the same */
+    u_char                     run_id[NGX_COORD_CONN_RUN_ID];
 
     ngx_log_t                  log;           /* with store and address */
     ngx_log_t                  quiet;         /* for nginx's connect errors */

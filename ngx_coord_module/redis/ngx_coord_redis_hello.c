@@ -16,11 +16,14 @@
 #define NGX_COORD_CONN_MASTER        "*3" CRLF "$8" CRLF "SENTINEL" CRLF      \
                                      "$23" CRLF "get-master-addr-by-name" CRLF
 #define NGX_COORD_CONN_VERSION       "redis_version:"
+#define NGX_COORD_CONN_PROCESS       "\nrun_id:"
 
 
 static ngx_uint_t ngx_coord_redis_conn_is_master(
     ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
 static void ngx_coord_redis_conn_version(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value);
+static void ngx_coord_redis_conn_process(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value);
 static ngx_coord_fail_e ngx_coord_redis_conn_rejected(
     ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
@@ -164,6 +167,7 @@ ngx_coord_redis_conn_greeted(ngx_coord_redis_conn_t *conn,
 
     } else if (conn->step == NGX_COORD_STEP_VERSION) {
         ngx_coord_redis_conn_version(conn, value);
+        ngx_coord_redis_conn_process(conn, value);
 
     } else if (conn->step == NGX_COORD_STEP_ROLE) {
 
@@ -275,6 +279,39 @@ ngx_coord_redis_conn_version(ngx_coord_redis_conn_t *conn,
     if (dots) {
         conn->version = major * 100 + ngx_min(minor, 99);
     }
+}
+
+
+/* which server it is, whatever name or address has led there */
+
+static void
+ngx_coord_redis_conn_process(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value)
+{
+    u_char  *p, *last;
+    size_t   len;
+
+    if (value->type != NGX_COORD_RESP_STRING) {
+        return;
+    }
+
+    p = ngx_strnstr(value->str.data, NGX_COORD_CONN_PROCESS, value->str.len);
+    if (p == NULL) {
+        return;
+    }
+
+    last = value->str.data + value->str.len;
+    p += sizeof(NGX_COORD_CONN_PROCESS) - 1;
+
+    for (len = 0; p + len < last && p[len] > ' '; len++) {
+
+        if (len == NGX_COORD_CONN_RUN_ID) {
+            return;
+        }
+    }
+
+    ngx_memcpy(conn->run_id, p, len);
+    conn->run_id_len = len;
 }
 
 

@@ -46,6 +46,7 @@ ngx_coord_redis_conn_handshake(ngx_coord_redis_conn_t *conn)
         return;
     }
 
+    conn->run_id_len = 0;
     conn->start = ngx_coord_monotonic();
     conn->generation = conn->endpoint->auth->generation;
 

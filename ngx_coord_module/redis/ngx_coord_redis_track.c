@@ -92,6 +92,8 @@ static u_char *ngx_coord_redis_track_encode(ngx_coord_redis_call_t *call,
     u_char *p);
 static void ngx_coord_redis_track_answered(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
+static ngx_uint_t ngx_coord_redis_track_apart(
+    ngx_coord_redis_track_t *track);
 static ngx_uint_t ngx_coord_redis_track_elsewhere(ngx_str_t *text);
 static void ngx_coord_redis_track_refused(ngx_coord_redis_track_t *track,
     ngx_str_t *text);
@@ -543,10 +545,47 @@ ngx_coord_redis_track_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
         }
     }
 
+    if (ngx_coord_redis_track_apart(track)) {
+        return;
+    }
+
     ngx_coord_redis_track_set(track, NGX_COORD_TRACK_TRACKING);
 
     ngx_log_debug0(NGX_LOG_DEBUG_CORE, &track->conn->log, 0,
                    "coord redis: keys are tracked");
+}
+
+
+/*
+ * 1 if the server of the tracker is not known to be that of the calls: there
+ * the id that was told may be of anybody.
+ */
+
+static ngx_uint_t
+ngx_coord_redis_track_apart(ngx_coord_redis_track_t *track)
+{
+    ngx_coord_redis_conn_t  *a, *b;
+
+    ngx_str_t  text = ngx_string("the server does not tell its run_id");
+
+    a = track->conn;
+    b = track->node->conn;
+
+    if (a->run_id_len == 0 || b->run_id_len == 0) {
+        ngx_coord_redis_track_refused(track, &text);
+        ngx_coord_redis_track_set(track, NGX_COORD_TRACK_REFUSED);
+        return 1;
+    }
+
+    if (a->run_id_len == b->run_id_len
+        && ngx_memcmp(a->run_id, b->run_id, a->run_id_len) == 0)
+    {
+        return 0;
+    }
+
+    ngx_coord_redis_conn_close(a, NGX_COORD_FAIL_CONNECT);
+
+    return 1;
 }
 
 
