@@ -24,6 +24,7 @@ $t->set(SEED => $servers[0]{port});
 my @nodes = map { $t->node(name => $_, workers => 2, http => <<'EOF')->start }
     coord_store main { mode cluster; server redis://127.0.0.1:%%SEED%%;
                        timeout 2s; connect_timeout 2s; }
+    coord_limit_req_zone $arg_l zone=l:1m rate=1000r/s;
     coord_lookup $value $arg_k ttl=1h negative_ttl=1h default=none;
 
     server {
@@ -32,6 +33,7 @@ my @nodes = map { $t->node(name => $_, workers => 2, http => <<'EOF')->start }
         add_header X-Value $value always;
         add_header X-Pid $pid always;
         location / { empty_gif; }
+        location /l { coord_limit_req zone=l burst=99 nodelay; empty_gif; }
     }
 EOF
     qw(a b);
@@ -77,6 +79,23 @@ sub within {
 sub master_of { $cluster->master($cluster->slot($_[0]))->connect }
 
 my @keys = map { $cluster->key_on($_, 'val:', '') } @servers[0 .. 2];
+
+# who hears of the keys of a server: who has read one of them
+
+sub trackers {
+    return $_[0]->connect->command('PUBSUB', 'NUMSUB',
+                                   '__redis__:invalidate')->[1];
+}
+
+for my $l (map { $cluster->key_on($_, 'limit') } @servers) {
+    is($_->get("/l?l=$l")->status, 200, "a limit: $l") for (@nodes) x 4;
+}
+
+is(values_of($keys[0]), 'none', 'a key of the first server');
+ok($t->wait_for(sub { values_of($keys[0]); trackers($servers[0]) >= 2 }, 10),
+   'its changes are told to both nodes');
+is(join(' ', map { trackers($_) } @servers[1, 2]), '0 0',
+   'those of the others to nobody');
 
 for my $key (@keys) {
     my $r = master_of($key);

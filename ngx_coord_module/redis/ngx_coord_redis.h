@@ -190,6 +190,9 @@ struct ngx_coord_redis_call_s {
     /* what is refused is no trouble of the server: keys of others */
     unsigned                   foreign:1;
 
+    /* it reads keys whose changes are to be told, and asks for trust */
+    unsigned                   reads:1;
+
     /* the command of ngx_coord_redis_command() */
     const ngx_str_t           *command;
 

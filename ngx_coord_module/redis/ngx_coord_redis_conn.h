@@ -407,6 +407,13 @@ ngx_coord_fail_e ngx_coord_redis_conn_greeted(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value);
 
 /*
+ * Whether two connections that are ready are to one server.  NGX_DECLINED: to
+ * different ones; NGX_ERROR: they do not tell.
+ */
+ngx_int_t ngx_coord_redis_conn_same(ngx_coord_redis_conn_t *a,
+    ngx_coord_redis_conn_t *b);
+
+/*
  * What ends the handshake, for owners that ask it again: the bytes that it may
  * take, and the end of what was written at p.
  */
@@ -603,13 +610,17 @@ void ngx_coord_redis_sentinel_distrust(ngx_coord_redis_conn_t *conn);
 /* the address of the sentinel that was asked last; NULL: none was */
 ngx_str_t *ngx_coord_redis_sentinel_asked(
     ngx_coord_redis_sentinel_t *sentinel);
+
+
 /* ngx_coord_redis_track.c */
 
 /*
  * Has keys of a node tracked, as redis->tracking says, by a connection of its
- * own to the same server; and ends that.  NGX_ERROR: no memory.
+ * own to the same server, in a cluster when the first key is read from it; and
+ * ends that.  NGX_ERROR: no memory.
  */
 ngx_int_t ngx_coord_redis_track_node(ngx_coord_redis_node_t *node);
+void ngx_coord_redis_track_use(ngx_coord_redis_node_t *node);
 void ngx_coord_redis_track_free(ngx_coord_redis_node_t *node);
 
 /* the connection of the node's calls is ready, what waited is sent; is lost */

@@ -315,6 +315,19 @@ ngx_coord_redis_conn_process(ngx_coord_redis_conn_t *conn,
 }
 
 
+ngx_int_t
+ngx_coord_redis_conn_same(ngx_coord_redis_conn_t *a, ngx_coord_redis_conn_t *b)
+{
+    if (a->run_id_len == 0 || b->run_id_len == 0) {
+        return NGX_ERROR;
+    }
+
+    return a->run_id_len == b->run_id_len
+           && ngx_memcmp(a->run_id, b->run_id, a->run_id_len) == 0
+           ? NGX_OK : NGX_DECLINED;
+}
+
+
 /* an error reply in the handshake; NONE: one that does not matter */
 
 static ngx_coord_fail_e

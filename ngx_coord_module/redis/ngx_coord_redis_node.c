@@ -155,6 +155,10 @@ ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
     call->stray = 0;
     call->hops = 0;
 
+    if (call->reads) {
+        ngx_coord_redis_track_use(node);
+    }
+
     if (call->failure == NGX_COORD_FAIL_NONE
         && node->conn->state == NGX_COORD_CONN_READY
         && !node->lobby)
@@ -190,6 +194,10 @@ ngx_coord_redis_node_pass(ngx_coord_redis_node_t *node,
 
     call->state = NGX_COORD_CALL_WAITING;
     call->sent = 0;
+
+    if (call->reads) {
+        ngx_coord_redis_track_use(node);
+    }
 
     failure = ngx_coord_redis_admit(node);
 

@@ -92,8 +92,6 @@ static u_char *ngx_coord_redis_track_encode(ngx_coord_redis_call_t *call,
     u_char *p);
 static void ngx_coord_redis_track_answered(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
-static ngx_uint_t ngx_coord_redis_track_apart(
-    ngx_coord_redis_track_t *track);
 static ngx_uint_t ngx_coord_redis_track_elsewhere(ngx_str_t *text);
 static void ngx_coord_redis_track_refused(ngx_coord_redis_track_t *track,
     ngx_str_t *text);
@@ -161,9 +159,20 @@ ngx_coord_redis_track_node(ngx_coord_redis_node_t *node)
 
     node->track = track;
 
-    ngx_coord_redis_conn_start(track->conn);
+    if (node->redis->cluster == NULL) {
+        ngx_coord_redis_conn_start(track->conn);
+    }
 
     return NGX_OK;
+}
+
+
+void
+ngx_coord_redis_track_use(ngx_coord_redis_node_t *node)
+{
+    if (node->track && node->track->conn->state == NGX_COORD_CONN_UNUSED) {
+        ngx_coord_redis_conn_connect(node->track->conn);
+    }
 }
 
 
@@ -545,7 +554,22 @@ ngx_coord_redis_track_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
         }
     }
 
-    if (ngx_coord_redis_track_apart(track)) {
+    switch (ngx_coord_redis_conn_same(track->conn, track->node->conn)) {
+
+    case NGX_OK:
+        break;
+
+    case NGX_DECLINED:
+
+        /* the id that was told may be that of anybody there */
+
+        ngx_coord_redis_conn_close(track->conn, NGX_COORD_FAIL_CONNECT);
+        return;
+
+    default: /* NGX_ERROR */
+        ngx_str_set(&text, "the server does not tell its run_id");
+        ngx_coord_redis_track_refused(track, &text);
+        ngx_coord_redis_track_set(track, NGX_COORD_TRACK_REFUSED);
         return;
     }
 
@@ -553,39 +577,6 @@ ngx_coord_redis_track_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
 
     ngx_log_debug0(NGX_LOG_DEBUG_CORE, &track->conn->log, 0,
                    "coord redis: keys are tracked");
-}
-
-
-/*
- * 1 if the server of the tracker is not known to be that of the calls: there
- * the id that was told may be of anybody.
- */
-
-static ngx_uint_t
-ngx_coord_redis_track_apart(ngx_coord_redis_track_t *track)
-{
-    ngx_coord_redis_conn_t  *a, *b;
-
-    ngx_str_t  text = ngx_string("the server does not tell its run_id");
-
-    a = track->conn;
-    b = track->node->conn;
-
-    if (a->run_id_len == 0 || b->run_id_len == 0) {
-        ngx_coord_redis_track_refused(track, &text);
-        ngx_coord_redis_track_set(track, NGX_COORD_TRACK_REFUSED);
-        return 1;
-    }
-
-    if (a->run_id_len == b->run_id_len
-        && ngx_memcmp(a->run_id, b->run_id, a->run_id_len) == 0)
-    {
-        return 0;
-    }
-
-    ngx_coord_redis_conn_close(a, NGX_COORD_FAIL_CONNECT);
-
-    return 1;
 }
 
 

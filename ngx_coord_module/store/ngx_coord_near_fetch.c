@@ -277,6 +277,7 @@ ngx_coord_near_ask(ngx_coord_near_worker_t *worker,
     fetch->call.ncommands = 1;
     fetch->call.form = NGX_COORD_CALL_PLAIN;
     fetch->call.foreign = 1;
+    fetch->call.reads = 1;
 
     client = ngx_coord_store_redis(worker->store)->client;
 
