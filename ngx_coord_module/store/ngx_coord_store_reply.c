@@ -44,6 +44,7 @@ ngx_coord_part_expired(ngx_coord_redis_call_t *call)
         op = &batch->ops[i];
 
         if (op->sent && op->part == part->index) {
+            op->gone = call->sent;
             ngx_coord_op_fail(batch, op, NGX_COORD_FAIL_TIMEOUT);
         }
     }
@@ -167,6 +168,10 @@ ngx_coord_part_failed(ngx_coord_part_t *part)
         }
 
         op->sent = 0;
+
+        /* it was refused by one server, and has not left for another one */
+
+        op->gone = part->call.sent;
 
         if (batch->state == NGX_COORD_BATCH_CANCELLED) {
 

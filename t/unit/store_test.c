@@ -211,21 +211,18 @@ deliver(void)
 }
 
 
-/* a call that has left, or not, and has no answer */
+/* a call that has no answer; without left it was refused, and to be moved */
 
 static void
 fail_one(ngx_coord_fail_e failure, ngx_uint_t left)
 {
-    pending_t          p;
-    ngx_coord_part_t  *part;
+    pending_t  p;
 
     p = pending[0];
     npending--;
     memmove(pending, pending + 1, npending * sizeof(pending_t));
 
-    part = p.call->data;
-    part->batch->ops[0].gone = left;
-
+    p.call->sent = left;
     p.call->failure = failure;
     p.call->handler(p.call, NGX_ERROR, NULL);
     free(p.data);
