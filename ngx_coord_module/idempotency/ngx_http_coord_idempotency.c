@@ -87,6 +87,8 @@ static ngx_int_t
 ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
+    u_char                              key[NGX_COORD_KEY_LEN];
+    size_t                              len;
     ngx_int_t                           rc;
     ngx_coord_op_t                     *op;
     ngx_http_coord_idempotency_t       *run;
@@ -117,12 +119,20 @@ ngx_http_coord_idempotency_begin(ngx_http_request_t *r,
         ngx_http_coord_run_set(run, NGX_COORD_RUN_ASKED);
     }
 
-    if (icf->wait && !run->shadow && ngx_http_coord_run_join(run) == NGX_OK) {
+    len = ngx_coord_key_digest(key, &run->name);
+    if (len == 0) {
+        return NGX_ERROR;
+    }
+
+    if (icf->wait
+        && !run->shadow
+        && ngx_http_coord_run_join(run, key, len) == NGX_OK)
+    {
         return NGX_OK;
     }
 
-    op = ngx_http_coord_add(r, ctx, &ngx_coord_op_claim, icf->zone,
-                            &run->name, 1, icf->on_failure, &run->ref);
+    op = ngx_http_coord_add_encoded(r, ctx, &ngx_coord_op_claim, icf->zone,
+                                    key, len, icf->on_failure, &run->ref);
     if (op == NULL) {
         return NGX_ERROR;
     }

@@ -341,10 +341,11 @@ void ngx_http_coord_run_share(ngx_http_coord_idempotency_t *run);
 
 /*
  * Where others of this worker wait for the twin of the request already, what
- * they were told is the answer to its claim: NGX_OK, nobody is asked.
- * NGX_DECLINED: nobody waits.
+ * they were told is the answer to its claim: NGX_OK, nobody is asked.  The
+ * encoded key names its record.  NGX_DECLINED: nobody waits.
  */
-ngx_int_t ngx_http_coord_run_join(ngx_http_coord_idempotency_t *run);
+ngx_int_t ngx_http_coord_run_join(ngx_http_coord_idempotency_t *run,
+    u_char *key, size_t len);
 
 /*
  * Waits for the twin that is running.  NGX_AGAIN: decide() will be called

@@ -140,19 +140,12 @@ ngx_http_coord_run_share(ngx_http_coord_idempotency_t *run)
 
 
 ngx_int_t
-ngx_http_coord_run_join(ngx_http_coord_idempotency_t *run)
+ngx_http_coord_run_join(ngx_http_coord_idempotency_t *run, u_char *key,
+    size_t len)
 {
-    u_char                         key[NGX_COORD_KEY_LEN];
-    size_t                         len;
     ngx_coord_waiter_t            *waiter;
     ngx_http_coord_loc_conf_t     *lcf;
     ngx_http_coord_idempotency_t  *other;
-
-    len = ngx_coord_key_digest(key, &run->name);
-
-    if (len == 0) {
-        return NGX_DECLINED;
-    }
 
     waiter = ngx_coord_wait_first(run->conf->zone, key, len);
 
