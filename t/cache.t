@@ -20,6 +20,7 @@ my $r = $redis->connect;
 # ?cc=: Cache-Control; each answer has another number
 
 my ($n, %count) = (0);
+my $date = 'Thu, 01 Jan 1970 00:00:01 GMT';
 my $origin = $t->origin(default => sub {
         my ($req) = @_;
         my %arg = map { s/%([0-9a-f]{2})/chr hex $1/ger }
@@ -30,6 +31,17 @@ my $origin = $t->origin(default => sub {
                        'X-Seen' => join ' ', grep { /^(?:range|if-)/ }
                                                   sort keys %{$req->{headers}});
 
+        my $seen = $req->{headers};
+        my %tag = $arg{date} ? ('Last-Modified' => $date) : (ETag => '"e"');
+        my $if = $seen->{$arg{date} ? 'if-modified-since' : 'if-none-match'};
+
+        return { status => 304, body => '', headers => [%tag,
+                     'X-News' => $n, 'Content-Type' => 'x/y',
+                     $arg{cc} ? ('Cache-Control' => $arg{cc}) : ()] }
+            if $arg{same} && $if && $if->[0] eq (values %tag)[0];
+
+        delete $headers{ETag} if $arg{date};
+        $headers{'Last-Modified'} = $date if $arg{date};
         $headers{'Cache-Control'} = $arg{cc} if $arg{cc};
         $headers{Vary} = $arg{vary} if $arg{vary};
         $headers{'Set-Cookie'} = 'a=b' if $arg{cookie};
@@ -329,6 +341,50 @@ sub outcomes {
 
 is(outcomes('old'), 'expired=1 hit=2 miss=1 stale=1 updating=1',
    'metrics, in the words of the variable');
+
+
+# --- what has not changed at the origin ---
+
+sub conditions {
+    my $seen = ($origin->requests)[-1]{headers};
+
+    return map { @{$seen->{$_} || []} } qw(if-none-match if-modified-since);
+}
+
+for ('', '&date=1') {
+    my $uri = "/stale?k=re$_";
+    my $first = $a->get($uri);
+    is_deeply([conditions()], [], 'who fills the cache has no conditions');
+    sleep 1.2;
+    my $res = $b->get("$uri&same=1",
+                      headers => { 'If-None-Match' => '"other"' });
+    is_deeply([conditions()], [$_ ? $date : '"e"'],
+              'those of the stored response, not of the client');
+    is($res->header('x-cache'), 'REVALIDATED', 'a 304 of the origin');
+    is($res->status, 200, 'is none for the client');
+    is($res->body, $first->body, 'who has the stored body');
+    is($res->header('content-type'), 'text/plain', 'with its type');
+    is($res->header('content-length'), length $first->body, 'and length');
+    is($res->header('x-count'), $first->header('x-count'), 'its fields');
+    cmp_ok($res->header('x-news'), '>', $first->header('x-count'),
+           'and those of the 304');
+    is($res->header('age'), 0, 'as young as that');
+    sleep 0.05;
+    my $again = $a->get($uri);
+    is($again->header('x-cache'), 'HIT', 'it is stored anew');
+    is($again->body, $first->body, 'the same body');
+    is($again->header('x-news'), $res->header('x-news'), 'the new fields');
+    is($again->status, 200, 'the same status');
+    sleep 1.2;
+    is($b->get("$uri&same=1&cc=no-store")->header('x-cache'), 'REVALIDATED',
+       'once more');
+    sleep 0.05;
+    is(word($a, $uri), 'EXPIRED', 'if it may be stored');
+    $r->command('FLUSHALL');
+}
+
+is($a->get('/stale?k=no304&status=304')->status, 304,
+   'a 304 that nobody has asked for passes');
 
 
 # --- error pages ---

@@ -423,6 +423,12 @@ ngx_http_coord_cache_fill(ngx_http_coord_cache_t *cache)
 
     ngx_http_coord_capture_whole(cache->request);
 
+    if (cache->blob.data
+        && ngx_http_coord_cache_ask_origin(cache->request, cache) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     return NGX_DECLINED;
 }
 

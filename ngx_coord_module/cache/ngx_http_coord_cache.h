@@ -8,6 +8,7 @@
  *   ngx_http_coord_cache_ask.c      what it asks the store
  *   ngx_http_coord_cache_conf.c     directives, variable
  *   ngx_http_coord_cache_filter.c   a response on its way is kept
+ *   ngx_http_coord_cache_revalidate.c   whether it has changed
  *   ngx_http_coord_cache_rules.c    what may be kept, and how long
  *   ngx_http_coord_cache_error.c    what is the page of an error
  *   ngx_http_coord_cache_fields.c   fields, directives and tags
@@ -112,7 +113,9 @@ typedef struct {
     ngx_coord_op_t             claim;        /* a lease */
     unsigned                   claimed:1;
     unsigned                   error_page:1;
-    unsigned                   serving:1;    /* stale, in place of an error */
+    unsigned                   conditional:1;  /* the origin may say 304 */
+    unsigned                   serving:1;    /* the stored one, in place of an
+                                              * error, or of a 304 */
 
     ngx_http_coord_capture_t   capture;
     ngx_http_coord_stored_t    fill;         /* what is to be stored */
@@ -179,6 +182,25 @@ ngx_int_t ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
 ngx_int_t ngx_http_coord_cache_filter_init(ngx_conf_t *cf);
 
 
+/* --- ngx_http_coord_cache_revalidate.c --- */
+
+/*
+ * Puts the conditions of the stored response, not fresh any more, into the
+ * request, which goes to its origin; sets cache->conditional if there are any.
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_cache_ask_origin(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+
+/*
+ * The origin has said 304: makes r->headers_out that of the stored response
+ * with what is new, and the capture as if all of it had come from the origin.
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_cache_revalidate(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+
+
 /* --- ngx_http_coord_cache_rules.c --- */
 
 /*
@@ -238,6 +260,9 @@ time_t ngx_http_coord_cache_seconds(ngx_list_t *headers, const char *name);
 ngx_int_t ngx_http_coord_cache_variant(ngx_http_request_t *r,
     ngx_http_coord_cache_conf_t *ccf, ngx_str_t *names, ngx_uint_t n,
     u_char *digest);
+
+/* what is kept of a response, as ngx_http_coord_capture_keep_pt */
+ngx_uint_t ngx_http_coord_cache_keep(void *data, ngx_str_t *name);
 
 /*
  * Writes the tags of a response at p, each with LF behind it, before last.

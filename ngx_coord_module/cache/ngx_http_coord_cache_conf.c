@@ -49,7 +49,8 @@ ngx_http_coord_feature_t  ngx_http_coord_cache_feature = {
       ngx_string("ca"),
       ngx_coord_outcome_bit(HIT) | ngx_coord_outcome_bit(MISS)
       | ngx_coord_outcome_bit(EXPIRED) | ngx_coord_outcome_bit(STALE)
-      | ngx_coord_outcome_bit(UPDATING) | ngx_coord_outcome_bit(BYPASSED),
+      | ngx_coord_outcome_bit(UPDATING) | ngx_coord_outcome_bit(REVALIDATED)
+      | ngx_coord_outcome_bit(BYPASSED),
       0,
       0 },
 

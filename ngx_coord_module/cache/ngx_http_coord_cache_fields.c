@@ -21,6 +21,16 @@ static u_char *ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *p,
     u_char *last, ngx_uint_t *n);
 
 
+/* of one transfer */
+
+static const ngx_str_t  ngx_http_coord_cache_hidden[] = {
+    ngx_string("age"),
+    ngx_string("date"),
+    ngx_string("server"),
+    ngx_null_string
+};
+
+
 static ngx_uint_t
 ngx_http_coord_cache_is(ngx_str_t *s, const char *name)
 {
@@ -369,4 +379,21 @@ ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *p, u_char *last,
     *p++ = LF;
 
     return p;
+}
+
+
+ngx_uint_t
+ngx_http_coord_cache_keep(void *data, ngx_str_t *name)
+{
+    const ngx_str_t  *hidden;
+
+    for (hidden = ngx_http_coord_cache_hidden; hidden->len; hidden++) {
+        if (hidden->len == name->len
+            && ngx_strncasecmp(hidden->data, name->data, name->len) == 0)
+        {
+            return 0;
+        }
+    }
+
+    return 1;
 }

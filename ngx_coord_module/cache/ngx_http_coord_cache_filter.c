@@ -24,6 +24,10 @@ static ngx_uint_t ngx_http_coord_cache_replaces(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_replace(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_unchanged(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_serve(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static ngx_int_t ngx_http_coord_cache_swallow(ngx_http_request_t *r,
@@ -39,17 +43,6 @@ static ngx_int_t ngx_http_coord_cache_blob(ngx_http_request_t *r,
 static void ngx_http_coord_cache_put(ngx_http_coord_cache_t *cache,
     ngx_coord_batch_t *batch);
 static void ngx_http_coord_cache_put_done(ngx_coord_batch_t *batch);
-static ngx_uint_t ngx_http_coord_cache_keep(void *data, ngx_str_t *name);
-
-
-/* of one transfer */
-
-static const ngx_str_t  ngx_http_coord_cache_hidden[] = {
-    ngx_string("age"),
-    ngx_string("date"),
-    ngx_string("server"),
-    ngx_null_string
-};
 
 
 static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
@@ -91,6 +84,10 @@ ngx_http_coord_cache_header_filter(ngx_http_request_t *r)
 
     if (ngx_http_coord_cache_replaces(r, cache)) {
         return ngx_http_coord_cache_replace(r, cache);
+    }
+
+    if (r->headers_out.status == NGX_HTTP_NOT_MODIFIED && cache->conditional) {
+        return ngx_http_coord_cache_unchanged(r, cache);
     }
 
     rc = ngx_http_coord_cache_rules(r, cache);
@@ -178,16 +175,56 @@ ngx_http_coord_cache_replace(ngx_http_request_t *r,
 
     ngx_http_clean_header(r);
 
-    /* $status is that of what is sent */
-
-    r->err_status = 0;
-
     if (ngx_http_coord_cache_age(r, cache, &mark) != NGX_OK
         || ngx_http_coord_replay_header(r, &cache->stored.record, &mark)
            != NGX_OK)
     {
         return NGX_ERROR;
     }
+
+    return ngx_http_coord_cache_serve(r, cache);
+}
+
+
+/* a 304: the stored response is stored anew, and sent */
+
+static ngx_int_t
+ngx_http_coord_cache_unchanged(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    ngx_int_t  rc;
+
+    cache->status = NGX_COORD_OUTCOME_REVALIDATED;
+
+    if (ngx_http_coord_cache_revalidate(r, cache) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_http_coord_cache_rules(r, cache);
+
+    if (rc == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    if (rc == NGX_OK) {
+        ngx_http_coord_cache_store(r, cache);
+    }
+
+    ngx_http_coord_cache_settle(cache);
+
+    ngx_memzero(&cache->capture, sizeof(ngx_http_coord_capture_t));
+
+    return ngx_http_coord_cache_serve(r, cache);
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_serve(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    /* $status is that of what is sent */
+
+    r->err_status = 0;
 
     r->filter_need_in_memory = 1;
     cache->serving = 1;
@@ -446,23 +483,4 @@ ngx_http_coord_cache_put_done(ngx_coord_batch_t *batch)
     ngx_free(put);
 
     ngx_coord_batch_done(batch);
-}
-
-
-/* a ngx_http_coord_capture_keep_pt */
-
-static ngx_uint_t
-ngx_http_coord_cache_keep(void *data, ngx_str_t *name)
-{
-    const ngx_str_t  *hidden;
-
-    for (hidden = ngx_http_coord_cache_hidden; hidden->len; hidden++) {
-        if (hidden->len == name->len
-            && ngx_strncasecmp(hidden->data, name->data, name->len) == 0)
-        {
-            return 0;
-        }
-    }
-
-    return 1;
 }

@@ -143,5 +143,13 @@ ngx_int_t ngx_http_coord_replay_cached(ngx_http_request_t *r,
 ngx_int_t ngx_http_coord_replay_header(ngx_http_request_t *r,
     ngx_coord_record_t *record, ngx_keyval_t *mark);
 
+/*
+ * Fields, of ngx_keyval_t, in place of those of the same names in
+ * r->headers_out, or beside the others; their bytes must live as long as the
+ * request.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_replay_update(ngx_http_request_t *r,
+    ngx_array_t *fields);
+
 
 #endif /* _NGX_HTTP_COORD_CAPTURE_H_INCLUDED_ */

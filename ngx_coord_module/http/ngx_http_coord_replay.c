@@ -16,6 +16,8 @@ static ngx_int_t ngx_http_coord_replay_fields(ngx_http_request_t *r,
     ngx_coord_record_t *record);
 static void ngx_http_coord_replay_known(ngx_http_request_t *r,
     ngx_coord_record_t *record, ngx_table_elt_t *h);
+static void ngx_http_coord_replay_remove(ngx_http_request_t *r,
+    ngx_str_t *name);
 static ngx_int_t ngx_http_coord_replay_mark(ngx_http_request_t *r,
     ngx_keyval_t *mark);
 
@@ -283,4 +285,64 @@ ngx_http_coord_replay_mark(ngx_http_request_t *r, ngx_keyval_t *mark)
     h->value = mark->value;
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_replay_update(ngx_http_request_t *r, ngx_array_t *fields)
+{
+    ngx_uint_t           i;
+    ngx_keyval_t        *field;
+    ngx_table_elt_t     *h;
+    ngx_coord_record_t   record;
+
+    ngx_memzero(&record, sizeof(ngx_coord_record_t));
+
+    field = fields->elts;
+
+    /* all of them first: several lines may have one name */
+
+    for (i = 0; i < fields->nelts; i++) {
+        ngx_http_coord_replay_remove(r, &field[i].key);
+    }
+
+    for (i = 0; i < fields->nelts; i++) {
+
+        h = ngx_list_push(&r->headers_out.headers);
+        if (h == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_memzero(h, sizeof(ngx_table_elt_t));
+
+        h->hash = 1;
+        h->key = field[i].key;
+        h->value = field[i].value;
+
+        ngx_http_coord_replay_known(r, &record, h);
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_replay_remove(ngx_http_request_t *r, ngx_str_t *name)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    for (part = &r->headers_out.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len == name->len
+                && ngx_strncasecmp(h[i].key.data, name->data, name->len) == 0)
+            {
+                h[i].hash = 0;
+            }
+        }
+    }
 }
