@@ -7,7 +7,7 @@
 # minute of the machine hits them alike; the median of the rounds counts.
 #
 # BENCH_SECONDS (3): of one measurement; BENCH_ROUNDS (5); BENCH_ONLY: a regex
-# over the names of the rows.
+# over the names of the rows, and nothing else but "listeners".
 
 use strict;
 use warnings;
@@ -19,6 +19,8 @@ use Coord;
 use Coord::Cluster;
 use Coord::TLS;
 use Coord::Util qw(free_port slurp);
+use IO::Socket::INET;
+use Time::HiRes qw(sleep time);
 
 $| = 1;
 
@@ -283,11 +285,35 @@ my @rows = (
     { name => 'replay, 1 KiB, memory', base => 'proxy_cache HIT, 1 KiB',
       http => stored('', $replay) },
 
+    { name => 'coord_cache HIT, 1 KiB, memory',
+      base => 'proxy_cache HIT, 1 KiB', reach => 0.95,
+      http => stored('coord_cache_zone zone=c:1m;',
+                     'coord_cache k zone=c valid=1h;') },
+
+    { name => 'coord_cache HIT, 1 KiB, Redis',
+      base => 'proxy_cache HIT, 1 KiB', reach => 0.8, redis => $redis,
+      http => stored('coord_store main { server %%REDIS%%; timeout 1s;'
+                     . ' key_prefix cache:; } coord_cache_zone zone=c:1m;',
+                     'coord_cache k zone=c valid=1h;') },
+
+    { name => 'add_header of a map', plain => 1,
+      http => 'map $request_method $plan { default free; GET gold; }'
+              . server('add_header X-Plan $plan;') },
+
+    { name => 'add_header of a look-up', base => 'add_header of a map',
+      reach => 0.98, redis => $redis,
+      http => 'coord_store main { server %%REDIS%%; timeout 1s;'
+              . ' key_prefix lookup:; }'
+              . 'coord_lookup $plan bench:$request_method ttl=1h;'
+              . server('add_header X-Plan $plan;') },
+
     { name => 'replay, 1 KiB, Redis', base => 'proxy_cache HIT, 1 KiB',
       reach => 1.0, redis => $redis,
       http => stored('coord_store main { server %%REDIS%%; timeout 1s;'
                      . ' key_prefix replay:; }', $replay) },
 );
+
+$redis->connect->command(SET => 'bench:GET', 'gold');
 
 for my $i (0 .. $#rows) {
     my $row = $rows[$i];
@@ -323,8 +349,9 @@ kill 'CONT', $frozen->{pid};
 
 print "\n\n";
 report();
-scripts();
-memory();
+scripts() if !$only;
+memory() if !$only;
+listeners() if !$only || 'listeners' =~ /$only/;
 
 my ($late, $bad) = $t->finish;
 print "$_\n" for @$late, @$bad;
@@ -655,3 +682,82 @@ END
 
 
 sub bytes { $_[0]->command('MEMORY', 'USAGE', $_[1], 'SAMPLES', 0) }
+
+
+# clients of server-sent events: a message to all of them, and what they cost
+# while there is none
+
+sub listeners {
+    my $open = `sh -c 'ulimit -n'`;
+    my $n = $open < 11_000 ? int($open / 2) : 10_000;
+    my $room = int(1.2 * $n);         # nginx keeps a sixteenth of them free
+
+    my $node = $t->node(name => 'listeners', main => <<"END", http => <<'EOT');
+worker_rlimit_nofile $room;
+events { worker_connections $room; }
+END
+        coord_store main { server %%REDIS%%; timeout 2s; key_prefix e:; }
+        access_log off;
+        server {
+            listen 127.0.0.1:%%PORT%% backlog=4096;
+            location /events { coord_subscribe room heartbeat=off; }
+            location /api/ { coord_api; }
+        }
+EOT
+    $node->start;
+
+    my ($worker) = $node->workers;
+    my $admin = $redis->connect;
+    my @clients;
+
+    for my $i (1 .. $n) {
+        my $c = IO::Socket::INET->new(
+            PeerAddr => '127.0.0.1:' . $node->port) or die "bench: $!";
+        $c->syswrite("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+        push @clients, $c;
+
+        next if $i % 200;
+        heard($_, qr/\r\n\r\n/) for @clients[-200 .. -1];
+    }
+
+    my ($cpu, $time) = (cpu($worker), time);
+    sleep 5;
+    printf "\n%d listeners that hear nothing: %.2f %% of a core\n", $n,
+           100 * (cpu($worker) - $cpu) / (time - $time);
+
+    my @took;
+
+    for my $round (1 .. 5) {
+        ($cpu, $time) = (cpu($worker), time);
+        $admin->command(PUBLISH => 'room', "message $round");
+        heard($_, qr/data: message $round\n\n/) for @clients;
+        push @took, time - $time;
+        $cpu = cpu($worker) - $cpu;
+    }
+
+    printf "a message to %d listeners: %.2f s, %.2f s of one core, reach 1 s\n",
+           $n, median(@took), $cpu;
+
+    $_->close for @clients;
+}
+
+
+sub heard {
+    my ($client, $what) = @_;
+
+    my $text = '';
+
+    while ($text !~ $what) {
+        $client->sysread($text, 65536, length $text)
+            or die "bench: a listener was cut\n";
+    }
+}
+
+
+# seconds of a process
+
+sub cpu {
+    my @stat = split ' ', slurp("/proc/$_[0]/stat") =~ s/.*\) //sr;
+
+    return ($stat[11] + $stat[12]) / 100;
+}
