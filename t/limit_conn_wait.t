@@ -43,7 +43,7 @@ my $http = <<'EOF';
                            proxy_pass http://%%ORIGIN%%; }
         location = /fifo { coord_limit_conn one 1 wait=30s;
                            proxy_pass http://%%ORIGIN%%; }
-        location = /wait { coord_limit_conn one 1 wait=30s queue=1000;
+        location = /wait { coord_limit_conn one 1 wait=200s queue=1000;
                            empty_gif; }
         location = /wait3 { coord_limit_conn one 1 wait=30s queue=3;
                             empty_gif; }
@@ -278,7 +278,7 @@ my $few = commands(3);
 push @streams, map { my $h2 = $_; map { [$h2, $h2->request('/wait?k=x')] }
                                   1 .. 49 } @h2;
 push @line, map { open_request($_ % 2 ? $n1 : $n2, '/wait?k=x') } 1 .. 490;
-soon(sub { line('x') == 1000 }, 30, '1000 wait');
+soon(sub { line('x') == 1000 }, 60, '1000 wait');
 sleep 1;
 my $many = commands(3);
 cmp_ok($many, '<', 1500, "no busy loop: $many commands in 3 s");

@@ -22,8 +22,8 @@ my $admin = $redis->connect(die => 1);
 
 my $conf = <<'EOF';
     %%STORE%%
-    coord_session_zone $arg_k zone=user:1m ttl=1s absolute=12h;
-    coord_session_zone $arg_k zone=cap:1m ttl=1s absolute=2s;
+    coord_session_zone $arg_k zone=user:1m ttl=3s absolute=12h;
+    coord_session_zone $arg_k zone=cap:1m ttl=3s absolute=4s;
     coord_session_zone $arg_k zone=short:1m ttl=1s;
     coord_session_zone $arg_k zone=tiny:32k;
     coord_session_zone $coord_session_id zone=cookie:1m ttl=1h;
@@ -49,7 +49,7 @@ my $conf = <<'EOF';
             coord_session zone=short bind=$arg_v revoked=1500ms;
             empty_gif;
         }
-        location /longer { coord_session zone=short revoked=3s; empty_gif; }
+        location /longer { coord_session zone=short revoked=5s; empty_gif; }
         location /tiny { coord_session zone=tiny bind=$arg_v; empty_gif; }
         location /cookie {
             coord_session_cookie sid httponly;
@@ -110,7 +110,7 @@ for (1 .. 3) {
     told($_->[0], '/cap?k=cap&v=1') for @pairs;
 }
 
-sleep 0.6;
+sleep 3;
 
 for (@pairs) {
     my ($p, $q, $what) = @$_;
@@ -141,7 +141,7 @@ for (@pairs) {
 sleep 2;
 is(told($_->[1], '/short?k=s&v=2'), '403 REVOKED',
    "$_->[2]: the longest counts") for @pairs;
-sleep 2.5;
+sleep 4;
 is(told($_->[1], '/short?k=s&v=2'), '200 NEW 2', "$_->[2]: and is over")
     for @pairs;
 is(told($_->[1], '/cap?k=cap&v=2'), '200 NEW 2', "$_->[2]: absolute, over")
@@ -166,7 +166,7 @@ cmp_ok($admin->command('PTTL', "$key:x"), '>', 11 * 3_600_000,
 told($a, '/user?k=hand&v=1&u=cat');
 $admin->command('UNLINK', 'coord:us:user:{~' . hex_of('cat') . '}');
 is(told($b, '/user?k=hand&v=1&u=cat'), '403 REVOKED', 'by hand');
-sleep 1.5;
+sleep 3.5;
 is(told($a, '/user?k=hand&v=2'), '403 REVOKED', 'by hand: stays');
 
 
@@ -182,7 +182,7 @@ for (@pairs) {
          qr/"ended": ?130/, "$what: all are ended");
 }
 
-sleep 1.5;
+sleep 3.5;
 
 for (@pairs) {
     my ($p, $q, $what) = @$_;

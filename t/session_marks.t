@@ -26,7 +26,7 @@ my $origin = $t->origin(default => sub {
 my $conf = <<'EOF';
     coord_store main { server %%REDIS%%; timeout 2s;
                        breaker failures=1000 cooldown=100ms; }
-    coord_session_zone $arg_k zone=one:1m ttl=2s absolute=1h;
+    coord_session_zone $arg_k zone=one:1m ttl=4s absolute=1h;
     coord_session_zone $coord_session_id zone=app:1m ttl=1h;
     coord_session_zone $arg_k zone=seat:1m ttl=1h;
 
@@ -71,7 +71,7 @@ sleep 0.5;
 is(marked('one', 'k1'), 0, 'evicted: cannot be told');
 marks('+');
 ok($t->wait_for(sub { marked('one', 'k1') }, 20), 'evicted: is told');
-sleep 2.5;
+sleep 4.5;
 is(told($b, '/?k=k1'), '403 REVOKED', 'evicted: past its idle time');
 
 
@@ -84,6 +84,11 @@ is(told($a, '/?k=k3&u=bob'), '403 REVOKED', 'seen: by a node');
 $redis->stop('KILL');
 $redis->run;
 ok($t->wait_for(sub { marked('one', 'k3') }, 20), 'seen: is told');
+
+for my $n ($a, $b) {
+    ok($t->wait_for(sub { told($n, '/?k=back') =~ /NEW|BOUND/ }, 20),
+       'both have Redis again');
+}
 
 
 # an id that was replaced: the response waits for its end, and if that is lost it

@@ -60,6 +60,8 @@ is checked at exit and makes the test file fail.
     $t->parallel(\@requests, timeout => 30)   over several nodes; a request
                            is $node->req($path, %opt)
     $t->wait_for(sub {..}, $seconds)
+    $t->in_time($seconds, sub { my ($n) = @_; .. })   the result of the first
+                           call that took no longer: for what expires
     $t->ran                seconds by a clock that stands still while the
                            machine does (Coord::Clock): for what is to be done
                            within a time; wait_for and the timeouts go by it
@@ -196,6 +198,25 @@ sub wait_for { shift; return Coord::Util::wait_for(@_) }
 sub ran { return Coord::Clock::ran() }
 sub at_end { push @{$_[0]{at_end}}, $_[1] }
 sub track { my $self = shift; push @{$self->{pids}}, @_ }
+
+
+# what expires takes part in: calls $code with 1, 2, .. until that took no longer
+# than so many seconds, and returns what the last call did
+
+sub in_time {
+    my ($self, $seconds, $code) = @_;
+
+    my @got;
+
+    for my $try (1 .. 10) {
+        my $end = Time::HiRes::time() + $seconds;
+
+        @got = $code->($try);
+        last if Time::HiRes::time() <= $end;
+    }
+
+    return @got;
+}
 
 
 sub set {
