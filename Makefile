@@ -77,8 +77,8 @@ unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
 # tests wait more than they compute: several at once, the longest first; those
 # that only compute give way to the others
 
-slow_tests := $(wildcard $(foreach n,deb lint unit limit_req_align \
-                idempotency_body limit_req_cost limit_req_model storm scripts \
+slow_tests := $(wildcard $(foreach n,deb limit_req_align idempotency_body \
+                lint limit_req_cost limit_req_model storm scripts \
                 idempotency_abort idempotency_clients idempotency_failure \
                 limit_conn_nodes limit_conn_wait lifecycle lease_restart \
                 parity,t/$(n).t))
