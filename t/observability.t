@@ -96,6 +96,30 @@ is($records[3]{status}, 429, 'with what');
 is($records[4]{limit_req_status}, '', 'not met');
 
 
+# README: what stands behind each line of its tables is there
+
+{
+    my $bench = slurp("$root/bench/run.pl");
+    my @tables = slurp("$root/README.md")
+                 =~ /^(\|[^\n]*shown by \|\n.*?)\n\n/msg;
+    my (@lines, @lost);
+
+    for my $line (map { (split /\n/)[2 .. tr/\n//] } @tables) {
+        my $shown = (split /\s*\|\s*/, $line)[-1];
+        my @tests = $shown =~ /`(t\/\w+\.t)`/g;
+        my @rows = $shown =~ /"([^"]+)"/g;
+
+        push @lines, $line;
+        push @lost, $line if !@tests && !@rows;
+        push @lost, grep { !-f "$root/$_" } @tests;
+        push @lost, grep { $bench !~ /name => '\Q$_\E'/ } @rows;
+    }
+
+    cmp_ok(scalar @lines, '>=', 25, 'lines of README');
+    is(join("\n", @lost), '', 'each has a test or a row of the bench');
+}
+
+
 # decision lines in the error log
 
 my $line = ($n->log_lines(qr/limiting requests/))[0];

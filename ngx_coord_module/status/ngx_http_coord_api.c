@@ -54,6 +54,7 @@ static ngx_int_t ngx_http_coord_api_send(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_done(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_api_respond(ngx_http_coord_api_t *api);
 static ngx_uint_t ngx_http_coord_api_failed(ngx_http_coord_api_t *api);
+static size_t ngx_http_coord_api_tag(ngx_http_coord_api_t *api, u_char *tag);
 static void ngx_http_coord_api_log(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_cleanup(void *data);
 
@@ -461,8 +462,9 @@ ngx_http_coord_api_done(ngx_coord_batch_t *batch)
 static ngx_int_t
 ngx_http_coord_api_respond(ngx_http_coord_api_t *api)
 {
+    u_char                 tag[NGX_HTTP_COORD_STATUS_TAG];
     ngx_int_t              rc;
-    ngx_str_t              type;
+    ngx_str_t              type, digest;
     ngx_http_coord_out_t   out;
 
     if (ngx_http_coord_api_failed(api)) {
@@ -474,6 +476,13 @@ ngx_http_coord_api_respond(ngx_http_coord_api_t *api)
     ngx_http_coord_out_init(&out, api->request->pool);
 
     ngx_http_coord_json_open(&out, NULL, '{');
+
+    if (api->batch && api->key.len) {
+        digest.data = tag;
+        digest.len = ngx_http_coord_api_tag(api, tag);
+
+        ngx_http_coord_json_string(&out, "digest", &digest);
+    }
 
     rc = api->route->answer(api, &out);
 
@@ -509,19 +518,29 @@ ngx_http_coord_api_failed(ngx_http_coord_api_t *api)
 }
 
 
+/* the digits of the key in the log, here and in lines of decisions */
+
+static size_t
+ngx_http_coord_api_tag(ngx_http_coord_api_t *api, u_char *tag)
+{
+    ngx_str_t  key;
+
+    key.data = api->batch->ops[0].key;
+    key.len = api->batch->ops[0].key_len;
+
+    return ngx_coord_key_tag(tag, &key);
+}
+
+
 /* that somebody was here; which key only to those who know it */
 
 static void
 ngx_http_coord_api_log(ngx_http_coord_api_t *api)
 {
-    size_t      len;
-    ngx_str_t   key;
-    u_char      tag[2 * sizeof(uint64_t)];
+    size_t  len;
+    u_char  tag[NGX_HTTP_COORD_STATUS_TAG];
 
-    key.data = api->batch->ops[0].key;
-    key.len = api->batch->ops[0].key_len;
-
-    len = ngx_coord_key_tag(tag, &key);
+    len = ngx_http_coord_api_tag(api, tag);
 
     ngx_log_error(NGX_LOG_NOTICE, api->request->connection->log, 0,
                   "coord api: deleting from %V of zone \"%V\", key: %*s, "
@@ -569,33 +588,6 @@ ngx_http_coord_api_place(ngx_http_request_t *r, ngx_str_t *path,
     }
 
     return NGX_DECLINED;
-}
-
-
-const ngx_http_coord_route_t *
-ngx_http_coord_api_route_of(ngx_http_request_t *r, const ngx_coord_kind_t *kind)
-{
-    ngx_uint_t                      i;
-    ngx_http_coord_feature_t      **features;
-    ngx_http_coord_main_conf_t     *mcf;
-    const ngx_http_coord_route_t   *route;
-
-    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
-    features = mcf->features.elts;
-
-    for (i = 0; i < mcf->features.nelts; i++) {
-        if (&features[i]->kind != kind) {
-            continue;
-        }
-
-        for (route = features[i]->routes; route && route->name.len; route++) {
-            if (route->any_zone == 0) {
-                return route;
-            }
-        }
-    }
-
-    return NULL;
 }
 
 

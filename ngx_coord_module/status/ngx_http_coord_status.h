@@ -26,6 +26,7 @@
 #define NGX_HTTP_COORD_STATUS_HISTORY  60    /* seconds */
 #define NGX_HTTP_COORD_STATUS_NOW      5     /* of them are "now" */
 #define NGX_HTTP_COORD_STATUS_KEYS     10
+#define NGX_HTTP_COORD_STATUS_TAG      16    /* digits that name a key */
 
 
 /* what is known of a store */
@@ -115,6 +116,17 @@ ngx_int_t ngx_http_coord_status_metric(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, const ngx_coord_metric_t *metric,
     ngx_uint_t *value);
 
+/* the route of coord_api to a key in a zone of a kind; NULL: there is none */
+const ngx_http_coord_route_t *ngx_http_coord_status_route(
+    ngx_http_coord_status_t *st, const ngx_coord_kind_t *kind);
+
+/*
+ * The digits that name a refused key of a zone in the log, at most
+ * NGX_HTTP_COORD_STATUS_TAG at tag; returns their number.
+ */
+size_t ngx_http_coord_status_tag(ngx_coord_zone_t *zone,
+    ngx_coord_keys_entry_t *entry, u_char *tag);
+
 /* fills rates with what a zone has decided in the last minute */
 void ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_status_rates_t *rates);
@@ -144,10 +156,6 @@ ngx_int_t ngx_http_coord_status_loss(ngx_http_coord_status_t *st,
  */
 ngx_int_t ngx_http_coord_api_place(ngx_http_request_t *r, ngx_str_t *path,
     ngx_uint_t *write);
-
-/* the route to a key in a zone of a kind; NULL: there is none */
-const ngx_http_coord_route_t *ngx_http_coord_api_route_of(
-    ngx_http_request_t *r, const ngx_coord_kind_t *kind);
 
 
 /*

@@ -291,6 +291,8 @@ static void
 ngx_http_coord_status_html_keys(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out, ngx_uint_t n)
 {
+    u_char                  tag[NGX_HTTP_COORD_STATUS_TAG];
+    size_t                  len;
     ngx_str_t               key;
     ngx_uint_t              i, found;
     ngx_coord_keys_entry_t  entries[NGX_HTTP_COORD_STATUS_KEYS];
@@ -299,8 +301,8 @@ ngx_http_coord_status_html_keys(ngx_coord_zone_t *zone,
                                NGX_HTTP_COORD_STATUS_KEYS);
 
     ngx_http_coord_out_printf(out, "<table><thead><tr><th>key</th><th>refused"
-                              "</th><th></th></tr></thead><tbody "
-                              "data-k=\"zones.%ui\">", n);
+                              "</th><th>in the log</th><th></th></tr></thead>"
+                              "<tbody data-k=\"zones.%ui\">", n);
 
     for (i = 0; i < found; i++) {
         key.data = entries[i].key;
@@ -308,8 +310,11 @@ ngx_http_coord_status_html_keys(ngx_coord_zone_t *zone,
 
         ngx_http_coord_out_text(out, "<tr><td>");
         ngx_http_coord_out_html(out, &key);
-        ngx_http_coord_out_printf(out, "</td><td>%uL</td></tr>",
-                                  entries[i].count);
+
+        len = ngx_http_coord_status_tag(zone, &entries[i], tag);
+
+        ngx_http_coord_out_printf(out, "</td><td>%uL</td><td>%*s</td></tr>",
+                                  entries[i].count, len, tag);
     }
 
     ngx_http_coord_out_text(out, "</tbody></table>");

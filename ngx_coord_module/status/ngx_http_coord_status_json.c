@@ -622,7 +622,7 @@ ngx_http_coord_status_json_route(ngx_http_coord_status_t *st,
 {
     const ngx_http_coord_route_t  *route;
 
-    route = ngx_http_coord_api_route_of(st->request, zone->kind);
+    route = ngx_http_coord_status_route(st, zone->kind);
 
     if (route == NULL) {
         ngx_http_coord_json_null(out, "api");
@@ -642,7 +642,8 @@ static void
 ngx_http_coord_status_json_keys(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out)
 {
-    ngx_str_t               key;
+    u_char                  tag[NGX_HTTP_COORD_STATUS_TAG];
+    ngx_str_t               key, digest;
     ngx_uint_t              i, n;
     ngx_coord_keys_entry_t  entries[NGX_HTTP_COORD_STATUS_KEYS];
 
@@ -655,7 +656,11 @@ ngx_http_coord_status_json_keys(ngx_coord_zone_t *zone,
         key.len = entries[i].len;
 
         ngx_http_coord_json_open(out, NULL, '{');
+        digest.data = tag;
+        digest.len = ngx_http_coord_status_tag(zone, &entries[i], tag);
+
         ngx_http_coord_json_string(out, "key", &key);
+        ngx_http_coord_json_string(out, "digest", &digest);
         ngx_http_coord_json_number(out, "refused", entries[i].count);
         ngx_http_coord_json_number(out, "error", entries[i].error);
         ngx_http_coord_json_close(out, '}');

@@ -349,6 +349,7 @@ static const char  ngx_http_coord_status_script[] =
     "\n"
     "            row.insertCell().textContent = entry.key;\n"
     "            row.insertCell();\n"
+    "            row.insertCell().textContent = entry.digest;\n"
     "\n"
     "            if (writes(zone, data)) {\n"
     "                button = make('button', 'reset', row.insertCell());\n"

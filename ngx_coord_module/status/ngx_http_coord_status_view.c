@@ -397,6 +397,74 @@ ngx_http_coord_status_metric(ngx_http_coord_status_t *st,
 }
 
 
+const ngx_http_coord_route_t *
+ngx_http_coord_status_route(ngx_http_coord_status_t *st,
+    const ngx_coord_kind_t *kind)
+{
+    ngx_uint_t                      i;
+    ngx_http_coord_feature_t      **features;
+    const ngx_http_coord_route_t   *route;
+
+    features = st->conf->features.elts;
+
+    for (i = 0; i < st->conf->features.nelts; i++) {
+        if (&features[i]->kind != kind) {
+            continue;
+        }
+
+        for (route = features[i]->routes; route && route->name.len; route++) {
+            if (route->any_zone == 0) {
+                return route;
+            }
+        }
+    }
+
+    return NULL;
+}
+
+
+size_t
+ngx_http_coord_status_tag(ngx_coord_zone_t *zone,
+    ngx_coord_keys_entry_t *entry, u_char *tag)
+{
+    u_char     encoded[NGX_COORD_KEY_LEN], addr6[NGX_COORD_ADDRESS_LEN];
+    in_addr_t  addr;
+    ngx_str_t  key, binary;
+
+    key.data = entry->key;
+    key.len = entry->len;
+
+    if (!zone->address) {
+        return ngx_coord_key_tag(tag, &key);
+    }
+
+    /* what is shown is an address, the key has its bytes */
+
+    ngx_str_null(&binary);
+
+    addr = ngx_inet_addr(key.data, key.len);
+
+    if (addr != INADDR_NONE) {
+        binary.data = (u_char *) &addr;
+        binary.len = sizeof(in_addr_t);
+    }
+
+#if (NGX_HAVE_INET6)
+    if (binary.len == 0 && ngx_inet6_addr(key.data, key.len, addr6) == NGX_OK) {
+        binary.data = addr6;
+        binary.len = NGX_COORD_ADDRESS_LEN;
+    }
+#endif
+
+    if (binary.len) {
+        key.len = ngx_coord_key_encode(encoded, &binary);
+        key.data = encoded;
+    }
+
+    return ngx_coord_key_tag(tag, &key);
+}
+
+
 void
 ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_status_rates_t *rates)
