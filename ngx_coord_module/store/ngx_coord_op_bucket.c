@@ -14,11 +14,9 @@
  */
 
 
-#include "ngx_coord_deny.h"
 #include "ngx_coord_giveback.h"
 #include "ngx_coord_lives.h"
 #include "ngx_coord_op_bucket.h"
-#include "ngx_coord_prefetch.h"
 
 
 /* what the BITFIELD of each script answers: the elements that are read */
@@ -55,17 +53,6 @@ typedef struct {
 
 static ngx_int_t ngx_coord_bucket_take_known(ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
-static ngx_coord_nsec_t ngx_coord_bucket_denied(ngx_coord_op_t *op,
-    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now);
-static ngx_uint_t ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
-    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now, ngx_uint_t ask);
-static void ngx_coord_bucket_refuse(ngx_coord_op_t *op,
-    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now,
-    ngx_coord_nsec_t held);
-static ngx_int_t ngx_coord_bucket_block(ngx_coord_op_t *op,
-    const ngx_coord_bucket_found_t *found, ngx_int_t rc, ngx_coord_nsec_t now);
-static void ngx_coord_bucket_deny(ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static uint32_t ngx_coord_bucket_kind(const ngx_coord_rate_t *rate);
 static int64_t ngx_coord_bucket_charge(ngx_coord_zone_t *zone,
     const ngx_coord_bucket_t *bucket);
 static void ngx_coord_bucket_steps(ngx_coord_op_t *op, ngx_coord_nsec_t now,
@@ -146,8 +133,8 @@ static ngx_int_t
 ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
     uint32_t             cap;
+    ngx_int_t            rc;
     ngx_coord_rate_t    *rate;
-    ngx_coord_nsec_t     denied;
     ngx_coord_bucket_t   bucket;
 
     rate = &op->u.rate;
@@ -156,19 +143,10 @@ ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
         return ngx_coord_rate_never(rate);
     }
 
-    denied = ngx_coord_bucket_denied(op, &bucket, now);
+    rc = ngx_coord_bucket_known(op, &bucket, now);
 
-    /* what stands in a block is in the bucket, be that full */
-
-    if (op->zone->prefetch
-        && ngx_coord_bucket_prefetched(op, &bucket, now, denied == 0))
-    {
-        return NGX_OK;
-    }
-
-    if (denied) {
-        ngx_coord_bucket_refuse(op, &bucket, now, denied);
-        return NGX_BUSY;
+    if (rc != NGX_AGAIN) {
+        return rc;
     }
 
     if (!rate->force
@@ -179,173 +157,6 @@ ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
     }
 
     return NGX_AGAIN;
-}
-
-
-/* what is known to be in the bucket if the caller may not find as much, or 0 */
-
-static ngx_coord_nsec_t
-ngx_coord_bucket_denied(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
-    ngx_coord_nsec_t now)
-{
-    int64_t             number;
-    ngx_coord_rate_t   *rate;
-    ngx_coord_nsec_t    held;
-
-    rate = &op->u.rate;
-    number = ngx_coord_deny_find(op, now);
-
-    if (number == 0
-        || rate->force
-        || !ngx_coord_tat_fits(number, bucket->interval))
-    {
-        return 0;
-    }
-
-    held = ngx_coord_tat_backlog(number, bucket->interval,
-                                 ngx_coord_bucket_clock(now), 0);
-
-    return (held > bucket->limit) ? held : 0;
-}
-
-
-static void
-ngx_coord_bucket_refuse(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
-    ngx_coord_nsec_t now, ngx_coord_nsec_t held)
-{
-    ngx_coord_rate_t   *rate;
-    ngx_coord_table_t  *table;
-
-    rate = &op->u.rate;
-
-    (void) ngx_coord_bucket_answer(bucket, rate, held);
-
-    rate->mark = now + rate->reset;
-    op->source = NGX_COORD_SOURCE_DENY_CACHE;
-
-    table = op->zone->table;
-
-    (void) ngx_atomic_fetch_add(&table->near[0], 1);
-}
-
-
-/*
- * 1 if the block of the key grants what op takes.  Where it does not and op is
- * going to ask, it may be made to take the next one along, unless so many never
- * fit.
- */
-
-static ngx_uint_t
-ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
-    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now, ngx_uint_t ask)
-{
-    ngx_uint_t         extra;
-    ngx_coord_rate_t  *rate;
-    ngx_coord_nsec_t   held;
-
-    extra = 0;
-    rate = &op->u.rate;
-
-    if (rate->cost == 0 || rate->look || rate->force || rate->tries
-        || !op->zone->deny)
-    {
-        return 0;
-    }
-
-    if (ngx_coord_prefetch_take(op, ngx_coord_bucket_kind(rate), now, &held,
-                                ask ? &extra : NULL)
-        == NGX_OK)
-    {
-        if (ngx_coord_bucket_answer(bucket, rate, held) != NGX_OK) {
-            return 0;
-        }
-
-        rate->mark = now + rate->reset;
-        op->source = NGX_COORD_SOURCE_PREFETCH;
-
-        return 1;
-    }
-
-    rate->extra = ngx_min(extra, (ngx_uint_t)
-                                 ngx_coord_bucket_capacity(rate) - rate->cost);
-    rate->cost += rate->extra;
-
-    return 0;
-}
-
-
-/*
- * Where a block was asked for as well: puts it in its place, and answers for
- * what the request itself takes.  NGX_AGAIN: without the block it may fit.
- */
-
-static ngx_int_t
-ngx_coord_bucket_block(ngx_coord_op_t *op,
-    const ngx_coord_bucket_found_t *found, ngx_int_t rc, ngx_coord_nsec_t now)
-{
-    ngx_int_t            own;
-    ngx_uint_t           extra;
-    ngx_coord_rate_t    *rate;
-    ngx_coord_nsec_t     mark;
-    ngx_coord_bucket_t   bucket;
-
-    rate = &op->u.rate;
-    extra = rate->extra;
-
-    if (extra == 0) {
-        return rc;
-    }
-
-    mark = (rc == NGX_OK) ? rate->mark : 0;
-
-    rate->cost -= extra;
-    rate->extra = 0;
-
-    ngx_coord_prefetch_put(op, ngx_coord_bucket_kind(rate), now, mark, extra);
-
-    (void) ngx_coord_bucket_init(&bucket, rate);
-
-    own = ngx_coord_bucket_answer(&bucket, rate,
-                                  found->held * NGX_COORD_NSEC_PER_USEC);
-
-    rate->mark = now + rate->reset;
-
-    if (rc == own) {
-        return rc;
-    }
-
-    rate->tries++;
-
-    return NGX_AGAIN;
-}
-
-
-/*
- * Notes a refusal: until the caller would be let in, but not beyond one
- * interval, for places may be given back.
- */
-
-static void
-ngx_coord_bucket_deny(ngx_coord_op_t *op, ngx_coord_nsec_t now)
-{
-    ngx_coord_rate_t  *rate;
-
-    rate = &op->u.rate;
-
-    if (op->zone->deny) {
-        ngx_coord_deny_keep(op, rate->found, now,
-                            ngx_min(rate->retry, rate->interval));
-    }
-}
-
-
-/* callers of one kind need the same life of a key */
-
-static uint32_t
-ngx_coord_bucket_kind(const ngx_coord_rate_t *rate)
-{
-    return (ngx_coord_tat_empty(rate->interval, 0) >> NGX_COORD_TAT_BITS << 16)
-           | ngx_coord_tat_code(ngx_coord_bucket_capacity(rate));
 }
 
 
@@ -551,7 +362,7 @@ ngx_coord_bucket_steady_parse(ngx_coord_op_t *op,
     op->type = &ngx_coord_op_bucket_take;
 
     if (rc != NGX_ERROR) {
-        rc = ngx_coord_bucket_block(op, &found, rc, now);
+        rc = ngx_coord_bucket_block(op, found.held, rc, now);
     }
 
     if (rc == NGX_BUSY) {
@@ -602,7 +413,7 @@ ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
 
     op->type = &ngx_coord_op_bucket_take;
 
-    rc = ngx_coord_bucket_block(op, &found, rc, now);
+    rc = ngx_coord_bucket_block(op, found.held, rc, now);
 
     if (rc == NGX_AGAIN) {
         ngx_coord_bucket_relive(op, ngx_coord_reply(GCRA_OPEN, LEFT)->integer);

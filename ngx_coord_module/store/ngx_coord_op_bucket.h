@@ -63,6 +63,32 @@ ngx_coord_nsec_t ngx_coord_bucket_held(const ngx_coord_rate_t *rate,
     const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now,
     ngx_coord_nsec_t clock);
 
+/*
+ * What the node knows by itself for a take of a bucket, initialized by its
+ * rate: NGX_OK, granted from a block of prefetch=; NGX_BUSY, refused as before;
+ * NGX_AGAIN: Redis is to be asked, maybe for a block along with it, which is in
+ * rate->cost then.  Answers op as a reply does.
+ */
+ngx_int_t ngx_coord_bucket_known(ngx_coord_op_t *op,
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now);
+
+/*
+ * Where a block was asked for as well: puts it in its place, and answers for
+ * what the request itself takes.  held: microseconds that the bucket held; rc:
+ * that of both together.  NGX_AGAIN: without the block it may fit.
+ */
+ngx_int_t ngx_coord_bucket_block(ngx_coord_op_t *op, int64_t held,
+    ngx_int_t rc, ngx_coord_nsec_t now);
+
+/*
+ * Notes a refusal: until the caller would be let in, but not beyond one
+ * interval, for places may be given back.
+ */
+void ngx_coord_bucket_deny(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+/* callers of one kind need the same life of a key */
+uint32_t ngx_coord_bucket_kind(const ngx_coord_rate_t *rate);
+
 /* run() of a take, and of what a take becomes on its way */
 ngx_int_t ngx_coord_bucket_take_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
