@@ -199,21 +199,6 @@ ok($t->wait_for(sub { left($n, 'lazy', 'r') == 88 }, 5),
    'and at once when the workers end');
 
 
-# --- also when the worker that took them exits before that ---
-
-is($n->get('/lazy?k=x')->status, 200, 'used for a moment') for 1 .. 12;
-
-my @old = $n->reload;
-
-ok($n->wait_gone(20, @old), 'its workers have gone');
-ok($t->wait_for(sub {
-       my $peek = $m->get('/api/limits/lazy/x')->body;
-       my ($remaining) = $peek =~ /"remaining": ?(\d+)/;
-
-       return $remaining == $left;
-   }, 11), 'what they took and was not used is there again');
-
-
 # --- a reset voids blocks ---
 
 is($n->get('/lazy?k=v')->status, 200, 'used') for 1 .. 6;
