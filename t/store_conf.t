@@ -87,6 +87,37 @@ for my $user (':p%zz', ':p%4', ':p%', 'u%g0:p', '%:p') {
 is(told('redis://u%2f:p%25%40@127.0.0.1:1'), '', 'accepted: valid ones');
 
 
+# several lines: one user, one database
+
+for my $mode ('sentinel=m', 'cluster') {
+    my $said = sub {
+        return $t->conf_error(http => "coord_store s { mode $mode;\n"
+                                      . join('', map { "server redis://$_;\n" }
+                                             @_)
+                                      . '}');
+    };
+
+    like($said->('a:one@127.0.0.1:1', 'b:two@127.0.0.1:2'),
+         qr/"s" has one user or password in \S+:\d+ and another one in \S+:\d+/,
+         "$mode: two users");
+    like($said->('a:one@127.0.0.1:1', '127.0.0.1:3', 'a:two@127.0.0.1:2'),
+         qr/has one user or password in \S+:\d+ and another one/,
+         "$mode: two passwords");
+    unlike($said->('a:s3cret@127.0.0.1:1', 'a:t3ll@127.0.0.1:2'),
+           qr/s3cret|t3ll/, "$mode: which are not told");
+    is($said->('a:one@127.0.0.1:1', '127.0.0.1:2', 'a:one@127.0.0.1:3'), '',
+       "$mode: the same user, or none");
+    like($said->('127.0.0.1:1/0', '127.0.0.1:2', '127.0.0.1:3/4'),
+         qr/"s" has the database 0 in \S+:(\d+) and the database 4 in \S+:\d+/,
+         "$mode: two databases");
+}
+
+is($t->conf_error(http => 'coord_store s { mode sentinel=m; '
+                          . 'server redis://127.0.0.1:1; '
+                          . 'server redis://127.0.0.1:2/3; }'), '',
+   'the database of the master in one of them');
+
+
 # secrets: what is quoted in the file is quoted in what nginx -T prints
 
 for my $password ('s3cret\\"tail', 's3cret\\\\tail', '\\\\', 's3cret\\\'tail',

@@ -19,6 +19,8 @@ typedef struct {
     ngx_coord_endpoint_t       endpoint;      /* first: read as its pointer */
     u_char                    *file;
     ngx_uint_t                 line;
+    ngx_uint_t                 db;            /* of the URL, where told */
+    unsigned                   told:1;
     unsigned                   tls:1;         /* rediss:// */
     unsigned                   no_port:1;     /* that of its kind */
 } ngx_http_coord_server_conf_t;
@@ -55,6 +57,16 @@ typedef struct {
 /* the line "server" in coord_store; NGX_CONF_ERROR: logged */
 char *ngx_http_coord_store_server(ngx_conf_t *cf, ngx_coord_store_t *store,
     ngx_str_t *value, void *data);
+
+/*
+ * Sets the address of a line "server" that has one, and the port of its kind.
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_store_server_addr(ngx_conf_t *cf,
+    ngx_http_coord_server_conf_t *server, ngx_coord_store_conf_t *conf);
+
+
+/* --- ngx_http_coord_store_servers.c --- */
 
 /*
  * Settles what the lines "server" of a store mean, which depends on other

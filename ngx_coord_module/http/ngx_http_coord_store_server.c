@@ -24,8 +24,6 @@ static ngx_int_t ngx_http_coord_url_tcp(ngx_conf_t *cf,
 static ngx_int_t ngx_http_coord_url_host(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server,
     ngx_str_t *host);
-static ngx_int_t ngx_http_coord_server_addr(ngx_conf_t *cf,
-    ngx_http_coord_server_conf_t *server, ngx_coord_store_conf_t *conf);
 static ngx_int_t ngx_http_coord_resolve(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server);
 static ngx_uint_t ngx_http_coord_is_upstream(ngx_conf_t *cf, ngx_str_t *host);
@@ -36,12 +34,10 @@ static ngx_int_t ngx_http_coord_url_user(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server,
     ngx_str_t *user);
 static ngx_int_t ngx_http_coord_url_db(ngx_conf_t *cf,
-    ngx_coord_store_t *store, ngx_str_t *db);
+    ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server,
+    ngx_str_t *db);
 static ngx_int_t ngx_http_coord_unescape(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_str_t *dst, u_char *data, size_t len);
-static void ngx_http_coord_servers_auth(ngx_http_coord_store_conf_t *scf);
-static char *ngx_http_coord_servers_tls(ngx_conf_t *cf,
-    ngx_http_coord_store_conf_t *scf, ngx_uint_t n);
 static ngx_int_t ngx_http_coord_server_resolve(ngx_conf_t *cf,
     ngx_coord_store_t *store, ngx_http_coord_server_conf_t *server);
 
@@ -132,7 +128,9 @@ ngx_http_coord_url_tcp(ngx_conf_t *cf, ngx_coord_store_t *store,
         db.len = last - db.data;
         last = db.data - 1;
 
-        if (db.len && ngx_http_coord_url_db(cf, store, &db) != NGX_OK) {
+        if (db.len
+            && ngx_http_coord_url_db(cf, store, server, &db) != NGX_OK)
+        {
             return NGX_ERROR;
         }
     }
@@ -197,8 +195,8 @@ ngx_http_coord_url_host(ngx_conf_t *cf, ngx_coord_store_t *store,
 
 /* an address needs no looking up; a name may be for the resolver */
 
-static ngx_int_t
-ngx_http_coord_server_addr(ngx_conf_t *cf,
+ngx_int_t
+ngx_http_coord_store_server_addr(ngx_conf_t *cf,
     ngx_http_coord_server_conf_t *server, ngx_coord_store_conf_t *conf)
 {
     u_char                *text;
@@ -321,7 +319,7 @@ ngx_http_coord_url_unix(ngx_conf_t *cf, ngx_coord_store_t *store,
         db.len = url->data + url->len - db.data;
         u.url.len = p - url->data;
 
-        if (ngx_http_coord_url_db(cf, store, &db) != NGX_OK) {
+        if (ngx_http_coord_url_db(cf, store, server, &db) != NGX_OK) {
             return NGX_ERROR;
         }
     }
@@ -382,7 +380,8 @@ ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
 
 
 static ngx_int_t
-ngx_http_coord_url_db(ngx_conf_t *cf, ngx_coord_store_t *store, ngx_str_t *db)
+ngx_http_coord_url_db(ngx_conf_t *cf, ngx_coord_store_t *store,
+    ngx_http_coord_server_conf_t *server, ngx_str_t *db)
 {
     ngx_int_t  n;
 
@@ -395,6 +394,9 @@ ngx_http_coord_url_db(ngx_conf_t *cf, ngx_coord_store_t *store, ngx_str_t *db)
                            db, &store->name);
         return NGX_ERROR;
     }
+
+    server->db = n;
+    server->told = 1;
 
     ngx_coord_store_conf(store)->db = n;
 
@@ -430,141 +432,6 @@ ngx_http_coord_unescape(ngx_conf_t *cf, ngx_coord_store_t *store,
     dst->len = p - dst->data;
 
     return NGX_OK;
-}
-
-
-char *
-ngx_http_coord_store_servers(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
-{
-    ngx_uint_t                      i, tls;
-    ngx_coord_store_t              *store;
-    ngx_coord_store_conf_t         *conf;
-    ngx_http_coord_server_conf_t  **servers;
-
-    store = &scf->store;
-    conf = &scf->redis.conf;
-    servers = scf->servers.elts;
-
-    if (conf->mode == NGX_COORD_MODE_STANDALONE
-        && scf->servers.nelts > 1)
-    {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "store \"%V\" has a second \"server\": "
-                      "\"mode standalone\" takes one in %s:%ui",
-                      &store->name, servers[1]->file, servers[1]->line);
-        return NGX_CONF_ERROR;
-    }
-
-    if (conf->mode == NGX_COORD_MODE_CLUSTER && conf->db) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "store \"%V\" has the database %ui: in "
-                           "\"mode cluster\" there is only 0",
-                           &store->name, conf->db);
-        return NGX_CONF_ERROR;
-    }
-
-    for (i = 0, tls = 0; i < scf->servers.nelts; i++) {
-        tls += servers[i]->tls;
-
-        if (ngx_http_coord_server_addr(cf, servers[i], conf) != NGX_OK) {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    ngx_http_coord_servers_auth(scf);
-
-    if ((scf->auth.username.len && scf->auth.password.len == 0)
-        || (scf->sentinel.username.len && scf->sentinel.password.len == 0))
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "store \"%V\" has a user name but no password: "
-                           "\"password_file\" is missing", &store->name);
-        return NGX_CONF_ERROR;
-    }
-
-    conf->auth = &scf->auth;
-    conf->servers = &scf->servers;
-
-    return ngx_http_coord_servers_tls(cf, scf, tls);
-}
-
-
-/* n: of the servers are "rediss://" */
-
-static char *
-ngx_http_coord_servers_tls(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf,
-    ngx_uint_t n)
-{
-    ngx_str_t                      *name;
-    ngx_uint_t                      i;
-    ngx_coord_store_conf_t         *conf;
-    ngx_http_coord_server_conf_t  **servers;
-
-    name = &scf->store.name;
-    conf = &scf->redis.conf;
-    servers = scf->servers.elts;
-
-    if (n == 0) {
-
-        if (scf->tls.used) {
-            ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                               "store \"%V\" has \"ssl_...\" but no "
-                               "\"rediss://\": it is used without TLS", name);
-        }
-
-        return NGX_CONF_OK;
-    }
-
-    if (n != scf->servers.nelts) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the servers of store \"%V\" must all be "
-                           "\"rediss://\", or none of them", name);
-        return NGX_CONF_ERROR;
-    }
-
-    conf->tls = ngx_http_coord_store_tls(cf, scf);
-    if (conf->tls == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    for (i = 0; i < scf->servers.nelts; i++) {
-        servers[i]->endpoint.tls = conf->tls;
-    }
-
-    return NGX_CONF_OK;
-}
-
-
-/*
- * What stands in the URL holds where no line of its own says otherwise.  The
- * URL of a sentinel has the user of the sentinel.
- */
-
-static void
-ngx_http_coord_servers_auth(ngx_http_coord_store_conf_t *scf)
-{
-    ngx_uint_t                      i;
-    ngx_coord_auth_t               *auth, *own;
-    ngx_http_coord_server_conf_t  **servers;
-
-    servers = scf->servers.elts;
-
-    auth = scf->redis.conf.mode == NGX_COORD_MODE_SENTINEL ? &scf->sentinel
-                                                           : &scf->auth;
-
-    for (i = 0; i < scf->servers.nelts; i++) {
-        own = servers[i]->endpoint.auth;
-
-        if (auth->username.len == 0) {
-            auth->username = own->username;
-        }
-
-        if (auth->password.len == 0) {
-            auth->password = own->password;
-        }
-
-        servers[i]->endpoint.auth = auth;
-    }
 }
 
 
