@@ -18,22 +18,12 @@
 
 
 #include "ngx_coord_redis_conn.h"
+#include "ngx_coord_redis_master.h"
 #include "ngx_coord_slot.h"
 
 
 #define NGX_COORD_SWITCH_MASTER                                               \
     "*2" CRLF "$9" CRLF "SUBSCRIBE" CRLF "$14" CRLF "+switch-master" CRLF
-
-
-/* an address that a master had or has */
-typedef struct {
-    ngx_coord_endpoint_t       endpoint;
-    ngx_addr_t                 addr;
-    ngx_sockaddr_t             sockaddr;
-    u_char                     name[NGX_SOCKADDR_STRLEN];
-    ngx_queue_t                queue;
-    u_char                     host[1];
-} ngx_coord_redis_master_t;
 
 
 struct ngx_coord_redis_sentinel_s {
@@ -49,7 +39,7 @@ struct ngx_coord_redis_sentinel_s {
     ngx_uint_t                 heard;         /* from whom */
 
     ngx_coord_redis_master_t  *master;        /* NULL: not known yet */
-    ngx_queue_t                masters;       /* all there were */
+    ngx_queue_t                masters;       /* and who was it just now */
     ngx_queue_t                waiting;       /* conn->wait, of a round */
     ngx_queue_t                members;       /* conn->member: all */
 
@@ -75,8 +65,6 @@ static void ngx_coord_redis_sentinel_done(
     ngx_coord_redis_sentinel_t *sentinel, ngx_int_t rc);
 static ngx_int_t ngx_coord_redis_sentinel_learn(
     ngx_coord_redis_sentinel_t *sentinel, ngx_coord_resp_value_t *value);
-static ngx_coord_redis_master_t *ngx_coord_redis_sentinel_master(
-    ngx_coord_redis_sentinel_t *sentinel, ngx_str_t *host, in_port_t port);
 static void ngx_coord_redis_sentinel_switch(
     ngx_coord_redis_sentinel_t *sentinel, ngx_coord_redis_master_t *master);
 
@@ -170,9 +158,6 @@ ngx_coord_redis_sentinel_create(ngx_coord_redis_t *redis)
 void
 ngx_coord_redis_sentinel_destroy(ngx_coord_redis_sentinel_t *sentinel)
 {
-    ngx_queue_t               *q;
-    ngx_coord_redis_master_t  *master;
-
     ngx_coord_timer_stop(&sentinel->timer);
 
     if (sentinel->ask != NULL) {
@@ -183,15 +168,7 @@ ngx_coord_redis_sentinel_destroy(ngx_coord_redis_sentinel_t *sentinel)
         ngx_coord_redis_conn_destroy(sentinel->hear);
     }
 
-    while (!ngx_queue_empty(&sentinel->masters)) {
-        q = ngx_queue_head(&sentinel->masters);
-        ngx_queue_remove(q);
-
-        master = ngx_queue_data(q, ngx_coord_redis_master_t, queue);
-
-        ngx_coord_redis_tls_forget(&master->endpoint);
-        ngx_free(master);
-    }
+    ngx_coord_redis_masters_drop(&sentinel->masters, NULL, NULL);
 
     ngx_free(sentinel);
 }
@@ -405,6 +382,11 @@ ngx_coord_redis_sentinel_done(ngx_coord_redis_sentinel_t *sentinel,
                                          ? &sentinel->master->endpoint : NULL);
     }
 
+    /* connections that are to be made anew may still have an old one */
+
+    ngx_coord_redis_masters_drop(&sentinel->masters, &sentinel->members,
+                                 sentinel->master);
+
     if (sentinel->again) {
         sentinel->again = 0;
         ngx_coord_timer_start(&sentinel->timer, 1);
@@ -435,7 +417,8 @@ ngx_coord_redis_sentinel_learn(ngx_coord_redis_sentinel_t *sentinel,
 
     master = (n < 1 || n > 65535 || host.len == 0
               || !ngx_coord_slot_host_good(&host)) ? NULL
-             : ngx_coord_redis_sentinel_master(sentinel, &host, (in_port_t) n);
+             : ngx_coord_redis_master_get(&sentinel->masters, sentinel->ask,
+                                          &host, (in_port_t) n);
 
     if (master == NULL) {
         return NGX_DECLINED;
@@ -446,75 +429,6 @@ ngx_coord_redis_sentinel_learn(ngx_coord_redis_sentinel_t *sentinel,
     }
 
     return NGX_OK;
-}
-
-
-/* finds or makes the endpoint; NULL: no memory, or a name without resolver */
-
-static ngx_coord_redis_master_t *
-ngx_coord_redis_sentinel_master(ngx_coord_redis_sentinel_t *sentinel,
-    ngx_str_t *host, in_port_t port)
-{
-    ngx_log_t                 *log;
-    ngx_queue_t               *q;
-    ngx_coord_endpoint_t      *e;
-    ngx_coord_redis_conf_t    *conf;
-    ngx_coord_redis_master_t  *master;
-
-    conf = sentinel->redis->conf;
-    log = &sentinel->ask->log;
-
-    for (q = ngx_queue_head(&sentinel->masters);
-         q != ngx_queue_sentinel(&sentinel->masters);
-         q = ngx_queue_next(q))
-    {
-        master = ngx_queue_data(q, ngx_coord_redis_master_t, queue);
-        e = &master->endpoint;
-
-        if (e->port == port && e->host.len == host->len
-            && ngx_memcmp(e->host.data, host->data, host->len) == 0)
-        {
-            return master;
-        }
-    }
-
-    master = ngx_calloc(sizeof(ngx_coord_redis_master_t) + host->len, log);
-    if (master == NULL) {
-        return NULL;
-    }
-
-    e = &master->endpoint;
-
-    ngx_memcpy(master->host, host->data, host->len);
-
-    e->host.data = master->host;
-    e->host.len = host->len;
-    e->port = port;
-    e->auth = conf->auth;
-    e->tls = conf->tls;
-    e->named = 1;
-
-    master->addr.name = e->host;
-
-    if (ngx_coord_endpoint_addr(&e->host, port, &master->sockaddr,
-                                master->name, &master->addr)
-        == NGX_OK)
-    {
-        e->addrs = &master->addr;
-        e->naddrs = 1;
-        e->named = 0;
-
-    } else if (conf->resolver == NULL) {
-        ngx_coord_redis_conn_log(sentinel->ask, NGX_COORD_FAIL_UNAVAILABLE, 0,
-                                 "the master has a name, which needs a "
-                                 "\"resolver\"", NULL);
-        ngx_free(master);
-        return NULL;
-    }
-
-    ngx_queue_insert_tail(&sentinel->masters, &master->queue);
-
-    return master;
 }
 
 
