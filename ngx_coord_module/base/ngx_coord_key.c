@@ -17,6 +17,7 @@
 static ngx_int_t ngx_coord_digest_create(void);
 static ngx_uint_t ngx_coord_key_is_plain(const ngx_str_t *key);
 static ngx_int_t ngx_coord_key_sha256(u_char *digest, const ngx_str_t *key);
+static ngx_uint_t ngx_coord_nibble(u_char ch);
 
 
 /* one computation at a time in a process, so one context is enough */
@@ -263,20 +264,39 @@ ngx_coord_key_tag(u_char *dst, const ngx_str_t *key)
 ngx_int_t
 ngx_coord_unhex(u_char *dst, const u_char *src, size_t n)
 {
-    ngx_int_t  byte;
+    ngx_uint_t  high, low;
 
     while (n--) {
-        byte = ngx_hextoi((u_char *) src, 2);
+        high = ngx_coord_nibble(*src++);
+        low = ngx_coord_nibble(*src++);
 
-        if (byte == NGX_ERROR) {
+        if ((high | low) & 0x10) {
             return NGX_ERROR;
         }
 
-        *dst++ = (u_char) byte;
-        src += 2;
+        *dst++ = (u_char) (high << 4 | low);
     }
 
     return NGX_OK;
+}
+
+
+/* 16: no hex digit */
+
+static ngx_uint_t
+ngx_coord_nibble(u_char ch)
+{
+    if (ch >= '0' && ch <= '9') {
+        return ch - '0';
+    }
+
+    ch |= 0x20;
+
+    if (ch >= 'a' && ch <= 'f') {
+        return ch - 'a' + 10;
+    }
+
+    return 16;
 }
 
 
