@@ -172,6 +172,28 @@ for my $send (\&plain, \&chunked, \&h2) {
 is(plain('/shadow', $large, 'shadow')->status, 504, 'shadow: as without');
 
 
+# a body that lies in a file is digested while it comes: the file is read once,
+# for the upstream
+
+SKIP: {
+    skip 'no /proc/PID/io', 6 if !defined bytes_read();
+
+    my $size = 5_000_000;
+    my $huge = 'x' x $size;
+
+    for my $way ([ plain => \&plain ], [ chunked => \&chunked ],
+                 [ 'HTTP/2' => \&h2_unknown ])
+    {
+        my $before = bytes_read();
+        my $r = $way->[1]->('/temp', $huge, 'once' . ++$serial);
+        my $read = bytes_read() - $before;
+
+        is($r->status, 200, "$way->[0]: a large body");
+        cmp_ok($read, '<', 1.5 * $size, "$way->[0]: its file is read once");
+    }
+}
+
+
 my %length = map { $_ => 1 }
              split /\n/, Coord::Util::slurp($n->file('length.log'));
 
@@ -180,6 +202,18 @@ ok($length{"HTTP/$_ -"} && $length{"HTTP/$_ " . length $large},
     for qw(1.1 2.0);
 
 done_testing();
+
+
+# what the worker has read from files, undef if that is not to be known
+
+sub bytes_read {
+    my ($pid) = $n->workers;
+
+    open my $io, '<', "/proc/$pid/io" or return;
+    my ($bytes) = map { /^rchar: (\d+)/ ? $1 : () } <$io>;
+
+    return $bytes;
+}
 
 
 # the same body in both ways, and then another one of the same length

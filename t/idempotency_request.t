@@ -132,6 +132,19 @@ my $http = <<'EOF';
             root %%NODEDIR%%;
         }
 
+        # the body has been read before the claim
+
+        location /read/ {
+            coord_idempotency off;
+            client_max_body_size 500m;
+            mirror /copy;
+            error_page 404 = @read;
+            root %%NODEDIR%%;
+        }
+
+        location @read { root %%NODEDIR%%; }
+        location = /copy { internal; return 204; }
+
         location /many/ {
             proxy_buffer_size 64k;
             proxy_buffers 8 64k;
@@ -445,32 +458,64 @@ sub settled {
 # other requests come to their turn while it is looked at
 
 sub large {
-    my $h = key();
     my $piece = "\0" x 1_000_000;
-    my @answered;
 
-    for my $i (1 .. 2) {
-        my $conn = $n->connect;
-        my $head = Coord::HTTP::format(method => 'POST', path => '/large/x',
-                                       body => '', headers => $h);
+    for my $path ('/large/x', '/read/x') {
+        my $h = key();
 
-        $head =~ s/Content-Length: 0/Content-Length: 150000000/;
-        $conn->send($head);
-        $conn->send($piece) for 1 .. 150;
+        for my $i (1 .. 2) {
+            my $conn = $n->connect;
+            my $head = Coord::HTTP::format(method => 'POST', path => $path,
+                                           body => '', headers => $h);
 
-        my $others = 0;
+            $head =~ s/Content-Length: 0/Content-Length: 150000000/;
 
-        until (IO::Select->new($conn->{sock})->can_read(0)) {
-            is($n->get('/quiet/get')->status, 200, 'another') or last;
-            $others++;
+            my $before = bytes_read();
+            my $others = 0;
+
+            $conn->send($head);
+
+            for my $sent (1 .. 150) {
+                $conn->send($piece);
+
+                # it is digested while it comes
+
+                next if $path ne '/large/x' || $sent % 15;
+                is($n->get('/quiet/get')->status, 200, 'another') or last;
+                $others++;
+            }
+
+            # or was read before, and is digested by and by
+
+            until (IO::Select->new($conn->{sock})->can_read(0)) {
+                is($n->get('/quiet/get')->status, 200, 'another') or last;
+                $others++;
+            }
+
+            my $r = $conn->response('POST', 60);
+            is($r->status, 404, "$path: $i");
+            is(replayed($r), $i == 1 ? '' : 'true', "$path: $i");
+            cmp_ok($others, '>', 5, "$path: others come to their turn");
+
+            if ($path eq '/large/x') {
+                cmp_ok(bytes_read() - $before, '<', 50_000_000,
+                       "$path: nothing is left to be done when it has come");
+            }
         }
 
-        my $r = $conn->response('POST', 60);
-        is($r->status, 404, "large: $i");
-        is(replayed($r), $i == 1 ? '' : 'true', "large: $i");
-        cmp_ok($others, '>', 5, 'others come to their turn');
+        my $r = $n->post($path, $piece, headers => $h);
+        is($r->status, 422, "$path: mismatch");
     }
+}
 
-    my $r = $n->post('/large/x', $piece, headers => $h);
-    is($r->status, 422, 'large: mismatch');
+
+# what the worker has read from files
+
+sub bytes_read {
+    my ($pid) = $n->workers;
+
+    open my $io, '<', "/proc/$pid/io" or return 0;
+    my ($bytes) = map { /^rchar: (\d+)/ ? $1 : () } <$io>;
+
+    return $bytes;
 }

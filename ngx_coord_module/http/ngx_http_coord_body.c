@@ -16,6 +16,8 @@
 static void ngx_http_coord_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_body_load(ngx_http_request_t *r,
     ngx_buf_t *b);
+static ngx_uint_t ngx_http_coord_body_followed(ngx_http_request_t *r,
+    ngx_http_coord_body_t *body);
 static ngx_int_t ngx_http_coord_body_file(ngx_http_coord_body_t *body,
     ngx_buf_t *b, off_t *left);
 static ngx_uint_t ngx_http_coord_body_plain(ngx_str_t *name);
@@ -217,6 +219,78 @@ ngx_http_coord_body_load(ngx_http_request_t *r, ngx_buf_t *b)
 
 
 ngx_int_t
+ngx_http_coord_body_follow(ngx_http_request_t *r, ngx_http_coord_body_t *body)
+{
+    if (r->request_body || r->discard_body || body->hash || body->done) {
+        return NGX_OK;
+    }
+
+    body->hash = ngx_coord_hash_create();
+    if (body->hash == NULL) {
+        return NGX_ERROR;
+    }
+
+    body->follows = 1;
+    body->seen = 0;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_coord_body_seen(ngx_http_coord_body_t *body, ngx_chain_t *in)
+{
+    ngx_buf_t  *b;
+
+    if (!body->follows) {
+        return;
+    }
+
+    for ( /* void */ ; in; in = in->next) {
+        b = in->buf;
+
+        if (!ngx_buf_in_memory(b)) {
+            continue;
+        }
+
+        if (ngx_coord_hash_update(body->hash, b->pos, b->last - b->pos)
+            != NGX_OK)
+        {
+            /* it is digested when it has been read */
+
+            body->follows = 0;
+            ngx_http_coord_body_free(body);
+            return;
+        }
+
+        body->seen += b->last - b->pos;
+    }
+}
+
+
+/* 1 if the digest has gone along with all of the body */
+
+static ngx_uint_t
+ngx_http_coord_body_followed(ngx_http_request_t *r,
+    ngx_http_coord_body_t *body)
+{
+    off_t         size;
+    ngx_chain_t  *cl;
+
+    size = 0;
+
+    for (cl = r->request_body ? r->request_body->bufs : NULL;
+         cl;
+         cl = cl->next)
+    {
+        size += ngx_buf_size(cl->buf);
+    }
+
+    return body->seen == size;
+}
+
+
+ngx_int_t
 ngx_http_coord_body_digest(ngx_http_request_t *r, ngx_http_coord_body_t *body,
     off_t bytes)
 {
@@ -225,6 +299,14 @@ ngx_http_coord_body_digest(ngx_http_request_t *r, ngx_http_coord_body_t *body,
 
     if (body->done) {
         return NGX_OK;
+    }
+
+    if (body->follows) {
+        body->follows = 0;
+
+        if (!ngx_http_coord_body_followed(r, body)) {
+            ngx_http_coord_body_free(body);
+        }
     }
 
     if (body->hash == NULL) {

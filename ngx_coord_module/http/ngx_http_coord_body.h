@@ -22,7 +22,9 @@ typedef struct {
     ngx_coord_hash_t          *hash;
     ngx_chain_t               *cl;            /* what comes next */
     off_t                      offset;        /* within its file */
-    ngx_uint_t                 done;          /* digest is valid */
+    off_t                      seen;          /* bytes, as they came */
+    unsigned                   follows:1;     /* it is read just now */
+    unsigned                   done:1;        /* digest is valid */
     u_char                     digest[NGX_COORD_DIGEST_LEN];
 } ngx_http_coord_body_t;
 
@@ -59,6 +61,17 @@ void ngx_http_coord_body_hide(ngx_http_request_t *r,
  */
 ngx_int_t ngx_http_coord_body_value(ngx_http_request_t *r,
     ngx_http_complex_value_t *cv, ngx_str_t *value);
+
+/*
+ * Has the digest of a body that has not been read yet go along with its
+ * reading, if the caller's filter of request bodies hands on what comes.
+ * NGX_ERROR: no memory, or OpenSSL failed.
+ */
+ngx_int_t ngx_http_coord_body_follow(ngx_http_request_t *r,
+    ngx_http_coord_body_t *body);
+
+/* for that filter: what has come, if the digest goes along */
+void ngx_http_coord_body_seen(ngx_http_coord_body_t *body, ngx_chain_t *in);
 
 /*
  * Digests the body, which has been read, up to bytes of it at a time.  NGX_OK:

@@ -12,6 +12,8 @@
 
 static ngx_int_t ngx_http_coord_idempotency_header_filter(
     ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_idempotency_request_filter(
+    ngx_http_request_t *r, ngx_chain_t *in);
 static ngx_int_t ngx_http_coord_idempotency_begin_capture(
     ngx_http_request_t *r, ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_send_header(ngx_http_request_t *r,
@@ -66,6 +68,7 @@ static const ngx_uint_t  ngx_http_coord_idempotency_again[] = {
 
 static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
 static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
+static ngx_http_request_body_filter_pt   ngx_http_next_request_body_filter;
 
 
 ngx_int_t
@@ -77,7 +80,29 @@ ngx_http_coord_idempotency_filter_init(ngx_conf_t *cf)
     ngx_http_next_body_filter = ngx_http_top_body_filter;
     ngx_http_top_body_filter = ngx_http_coord_idempotency_body_filter;
 
+    ngx_http_next_request_body_filter = ngx_http_top_request_body_filter;
+    ngx_http_top_request_body_filter =
+                                    ngx_http_coord_idempotency_request_filter;
+
     return NGX_OK;
+}
+
+
+/* the body of a request is digested as it comes, not when all of it is there */
+
+static ngx_int_t
+ngx_http_coord_idempotency_request_filter(ngx_http_request_t *r,
+    ngx_chain_t *in)
+{
+    ngx_http_coord_idempotency_t  *run;
+
+    run = ngx_http_coord_run(r);
+
+    if (run) {
+        ngx_http_coord_body_seen(&run->body, in);
+    }
+
+    return ngx_http_next_request_body_filter(r, in);
 }
 
 

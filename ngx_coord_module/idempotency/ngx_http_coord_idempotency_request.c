@@ -280,7 +280,17 @@ ngx_http_coord_idempotency_body(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run)
 {
     ngx_int_t                                rc;
+    ngx_uint_t                               digest;
     ngx_http_coord_idempotency_main_conf_t  *imcf;
+
+    imcf = ngx_http_get_module_main_conf(r, ngx_http_coord_idempotency_module);
+
+    digest = (run->conf->check == NGX_HTTP_COORD_FINGERPRINT_DEFAULT
+              || imcf->digest);
+
+    if (digest && ngx_http_coord_body_follow(r, &run->body) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     rc = ngx_http_coord_body_read(r);
 
@@ -297,11 +307,7 @@ ngx_http_coord_idempotency_body(ngx_http_request_t *r,
         return rc;
     }
 
-    imcf = ngx_http_get_module_main_conf(r, ngx_http_coord_idempotency_module);
-
-    if (run->conf->check != NGX_HTTP_COORD_FINGERPRINT_DEFAULT
-        && !imcf->digest)
-    {
+    if (!digest) {
         return NGX_OK;
     }
 
