@@ -41,6 +41,7 @@ static void ngx_http_coord_cache_cleanup(void *data);
 ngx_int_t
 ngx_http_coord_cache_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
+    ngx_int_t                     rc;
     ngx_str_t                     key;
     ngx_coord_op_t               *op;
     ngx_pool_cleanup_t           *cln;
@@ -86,16 +87,24 @@ ngx_http_coord_cache_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
     ctx->state[ctx->slot] = cache;
 
-    op = ngx_http_coord_add(r, ctx, &ngx_coord_op_cache_get, ccf->zone, &key,
-                            0, NGX_COORD_FAILURE_OPEN, &cache->ref);
-    if (op == NULL) {
+    cache->key_len = ngx_coord_key_encode(cache->key, &key);
+
+    if (cache->key_len == 0) {
         return NGX_ERROR;
     }
 
-    cache->key_len = op->key_len;
-    ngx_memcpy(cache->key, op->key, op->key_len);
+    rc = ngx_http_coord_cache_ask_near(cache);
 
-    return NGX_OK;
+    if (rc != NGX_DECLINED) {
+        return rc;
+    }
+
+    cache->missed = 1;
+
+    op = ngx_http_coord_add(r, ctx, &ngx_coord_op_cache_get, ccf->zone, &key,
+                            0, NGX_COORD_FAILURE_OPEN, &cache->ref);
+
+    return op ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -194,6 +203,7 @@ ngx_http_coord_cache_got(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
     ngx_http_coord_cache_drop(cache);
 
     cache->blob = op->record;
+    cache->pooled = cache->near;
     op->record.data = NULL;
 
     stored = &cache->stored;
@@ -324,6 +334,11 @@ ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
     cache->old = stored->age + ngx_max(cache->old, 0);
 
     if (cache->old < stored->fresh) {
+
+        if (cache->missed) {
+            ngx_http_coord_cache_near_found(cache);
+        }
+
         return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_HIT);
     }
 
@@ -515,23 +530,6 @@ ngx_http_coord_cache_now(ngx_http_coord_cache_t *cache)
 }
 
 
-size_t
-ngx_http_coord_cache_variant_key(u_char *dst, ngx_http_coord_cache_t *cache,
-    u_char *variant)
-{
-    u_char     *p, buf[NGX_COORD_KEY_LEN + NGX_COORD_DIGEST_LEN];
-    ngx_str_t   name;
-
-    p = ngx_cpymem(buf, cache->key, cache->key_len);
-    p = ngx_cpymem(p, variant, NGX_COORD_DIGEST_LEN);
-
-    name.data = buf;
-    name.len = p - buf;
-
-    return ngx_coord_key_digest(dst, &name);
-}
-
-
 ngx_http_coord_cache_t *
 ngx_http_coord_cache_get(ngx_http_request_t *r)
 {
@@ -592,7 +590,7 @@ ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache)
 static void
 ngx_http_coord_cache_drop(ngx_http_coord_cache_t *cache)
 {
-    if (cache->blob.data) {
+    if (cache->blob.data && !cache->pooled) {
         ngx_free(cache->blob.data);
     }
 

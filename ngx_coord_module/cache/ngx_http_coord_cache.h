@@ -6,6 +6,7 @@
  *
  *   ngx_http_coord_cache.c          the feature: deciding, waiting, answering
  *   ngx_http_coord_cache_ask.c      what it asks the store
+ *   ngx_http_coord_cache_near.c     what is often asked for, in shared memory
  *   ngx_http_coord_cache_conf.c     directives, variable
  *   ngx_http_coord_cache_filter.c   a response on its way is kept
  *   ngx_http_coord_cache_revalidate.c   whether it has changed
@@ -24,6 +25,7 @@
 #include "ngx_http_coord_api.h"
 #include "ngx_http_coord_capture.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_coord_near.h"
 
 
 #define NGX_HTTP_COORD_CACHE_TAGS      32       /* of a response */
@@ -43,6 +45,7 @@
 
 typedef struct {
     ngx_coord_zone_t          *zone;         /* NULL: no cache */
+    ngx_coord_near_t          *near;         /* of the zone */
     ngx_http_complex_value_t  *key;
     ngx_coord_nsec_t           valid;        /* without a word of the origin */
     ngx_coord_nsec_t           stale;
@@ -102,7 +105,7 @@ typedef struct {
     ngx_coord_nsec_t           taken;        /* ... ours was this */
     ngx_coord_nsec_t           purged;       /* the key, last */
 
-    ngx_str_t                  blob;         /* on the heap */
+    ngx_str_t                  blob;         /* on the heap, unless near */
     ngx_http_coord_stored_t    stored;       /* of blob; unless it is empty */
     ngx_coord_nsec_t           old;          /* its age */
 
@@ -112,10 +115,13 @@ typedef struct {
 
     ngx_coord_op_t             claim;        /* a lease */
     unsigned                   claimed:1;
+    unsigned                   near:1;       /* last answers: from memory */
+    unsigned                   pooled:1;     /* blob is: in r->pool */
+    unsigned                   missed:1;     /* the store was asked */
     unsigned                   error_page:1;
     unsigned                   conditional:1;  /* the origin may say 304 */
-    unsigned                   serving:1;    /* the stored one, in place of an
-                                              * error, or of a 304 */
+    unsigned                   serving:1;    /* stored, in place of an error
+                                              * or a 304 */
 
     ngx_http_coord_capture_t   capture;
     ngx_http_coord_stored_t    fill;         /* what is to be stored */
@@ -152,10 +158,6 @@ ngx_coord_nsec_t ngx_http_coord_cache_now(ngx_http_coord_cache_t *cache);
 ngx_int_t ngx_http_coord_cache_age(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache, ngx_keyval_t *field);
 
-/* writes the key of a variant, encoded; 0: OpenSSL failed */
-size_t ngx_http_coord_cache_variant_key(u_char *dst,
-    ngx_http_coord_cache_t *cache, u_char *variant);
-
 
 /* --- ngx_http_coord_cache_ask.c --- */
 
@@ -170,11 +172,32 @@ ngx_int_t ngx_http_coord_cache_ask_tags(ngx_http_coord_cache_t *cache);
 ngx_int_t ngx_http_coord_cache_ask_claim(ngx_http_coord_cache_t *cache);
 
 /*
- * Sends it, in this state.  NGX_OK: the answers are there; NGX_AGAIN: decide()
- * is called when they are.
+ * The same as ngx_http_coord_cache_ask_get() for the key of the request, if
+ * shared memory has the answer: NGX_OK, it is there; NGX_DECLINED: it has not;
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_cache_ask_near(ngx_http_coord_cache_t *cache);
+
+/*
+ * Sends it, in this state, unless shared memory has all of it.  NGX_OK: the
+ * answers are there; NGX_AGAIN: decide() is called when they are.
  */
 ngx_int_t ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
     ngx_http_coord_cache_e state);
+
+
+/* --- ngx_http_coord_cache_near.c --- */
+
+/*
+ * Answers a cache_get from shared memory, as the store would; of a tag only
+ * when it was purged is asked.  The record is in the pool of the request.
+ * NGX_DECLINED: the store is to be asked.
+ */
+ngx_int_t ngx_http_coord_cache_near_get(ngx_http_coord_cache_t *cache,
+    ngx_coord_op_t *op, ngx_uint_t tag);
+
+/* the stored response was found in the store: if that is often it is copied */
+void ngx_http_coord_cache_near_found(ngx_http_coord_cache_t *cache);
 
 
 /* --- ngx_http_coord_cache_filter.c --- */
@@ -260,6 +283,10 @@ time_t ngx_http_coord_cache_seconds(ngx_list_t *headers, const char *name);
 ngx_int_t ngx_http_coord_cache_variant(ngx_http_request_t *r,
     ngx_http_coord_cache_conf_t *ccf, ngx_str_t *names, ngx_uint_t n,
     u_char *digest);
+
+/* writes the key of a variant, encoded; 0: OpenSSL failed */
+size_t ngx_http_coord_cache_variant_key(u_char *dst,
+    ngx_http_coord_cache_t *cache, u_char *variant);
 
 /* what is kept of a response, as ngx_http_coord_capture_keep_pt */
 ngx_uint_t ngx_http_coord_cache_keep(void *data, ngx_str_t *name);

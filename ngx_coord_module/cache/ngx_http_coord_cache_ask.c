@@ -12,6 +12,8 @@
 #define NGX_HTTP_COORD_CACHE_LEASE  30000    /* milliseconds: of a fill */
 
 
+static ngx_int_t ngx_http_coord_cache_answer_near(
+    ngx_http_coord_cache_t *cache);
 static void ngx_http_coord_cache_answered(ngx_coord_batch_t *batch);
 
 
@@ -21,10 +23,81 @@ ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
 {
     cache->state = state;
 
+    if (ngx_http_coord_cache_answer_near(cache) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    cache->near = 0;
+    cache->missed = 1;
+
     cache->batch->handler = ngx_http_coord_cache_answered;
     cache->batch->data = cache;
 
     return ngx_coord_batch_send(cache->batch) == NGX_OK ? NGX_OK : NGX_AGAIN;
+}
+
+
+/* all of its operations; after a wait, or for a claim, the store is asked */
+
+static ngx_int_t
+ngx_http_coord_cache_answer_near(ngx_http_coord_cache_t *cache)
+{
+    ngx_uint_t          i, tags;
+    ngx_coord_batch_t  *batch;
+
+    if (cache->state != NGX_HTTP_COORD_CACHE_VARIANT
+        && cache->state != NGX_HTTP_COORD_CACHE_TAGS_ASKED)
+    {
+        return NGX_DECLINED;
+    }
+
+    batch = cache->batch;
+    tags = (cache->state == NGX_HTTP_COORD_CACHE_TAGS_ASKED);
+
+    for (i = 0; i < batch->nops; i++) {
+        if (ngx_http_coord_cache_near_get(cache, &batch->ops[i], tags)
+            != NGX_OK)
+        {
+            return NGX_DECLINED;
+        }
+    }
+
+    cache->near = 1;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_coord_cache_ask_near(ngx_http_coord_cache_t *cache)
+{
+    ngx_coord_op_t  op, *asked;
+
+    op.zone = cache->conf->zone;
+    op.key_len = cache->key_len;
+
+    ngx_memcpy(op.key, cache->key, cache->key_len);
+
+    if (ngx_http_coord_cache_near_get(cache, &op, 0) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_http_coord_cache_ask_get(cache, cache->key, cache->key_len)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    asked = &cache->batch->ops[0];
+
+    asked->rc = op.rc;
+    asked->record = op.record;
+    asked->u.cache = op.u.cache;
+
+    cache->near = 1;
+    cache->state = NGX_HTTP_COORD_CACHE_AGAIN;
+
+    return NGX_OK;
 }
 
 

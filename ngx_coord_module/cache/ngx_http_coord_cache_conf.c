@@ -14,8 +14,14 @@
 #define NGX_HTTP_COORD_CACHE_LIMIT  (8 * 1024 * 1024)
 
 
+typedef struct {
+    ngx_array_t                nears;        /* of ngx_coord_near_t * */
+} ngx_http_coord_cache_main_conf_t;
+
+
 static ngx_int_t ngx_http_coord_cache_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_coord_cache_init(ngx_conf_t *cf);
+static void *ngx_http_coord_cache_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_coord_cache_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_cache_merge_conf(ngx_conf_t *cf, void *parent,
     void *child);
@@ -23,6 +29,8 @@ static char *ngx_http_coord_cache_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static ngx_coord_near_t *ngx_http_coord_cache_near(ngx_conf_t *cf,
+    ngx_coord_zone_t *zone);
 static ngx_uint_t ngx_http_coord_cache_names(ngx_str_t *value,
     const char *name);
 static ngx_int_t ngx_http_coord_cache_param(ngx_conf_t *cf,
@@ -95,7 +103,7 @@ static ngx_http_module_t  ngx_http_coord_cache_module_ctx = {
     ngx_http_coord_cache_preconfiguration, /* preconfiguration */
     ngx_http_coord_cache_init,             /* postconfiguration */
 
-    NULL,                                  /* create main configuration */
+    ngx_http_coord_cache_create_main_conf, /* create main configuration */
     NULL,                                  /* init main configuration */
 
     NULL,                                  /* create server configuration */
@@ -134,7 +142,10 @@ ngx_http_coord_cache_preconfiguration(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_coord_cache_init(ngx_conf_t *cf)
 {
-    ngx_http_coord_main_conf_t  *mcf;
+    ngx_uint_t                          i;
+    ngx_coord_near_t                  **near;
+    ngx_http_coord_main_conf_t         *mcf;
+    ngx_http_coord_cache_main_conf_t   *cmcf;
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
@@ -142,7 +153,36 @@ ngx_http_coord_cache_init(ngx_conf_t *cf)
         return NGX_OK;
     }
 
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_cache_module);
+    near = cmcf->nears.elts;
+
+    for (i = 0; i < cmcf->nears.nelts; i++) {
+        if (ngx_coord_near_add(cf->pool, near[i]) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
     return ngx_http_coord_cache_filter_init(cf);
+}
+
+
+static void *
+ngx_http_coord_cache_create_main_conf(ngx_conf_t *cf)
+{
+    ngx_http_coord_cache_main_conf_t  *cmcf;
+
+    cmcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_cache_main_conf_t));
+    if (cmcf == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&cmcf->nears, cf->pool, 4, sizeof(ngx_coord_near_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    return cmcf;
 }
 
 
@@ -256,6 +296,11 @@ ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    ccf->near = ngx_http_coord_cache_near(cf, ccf->zone);
+    if (ccf->near == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
     ccf->valid = NGX_HTTP_COORD_CACHE_VALID;
     ccf->max = NGX_HTTP_COORD_CACHE_MAX;
 
@@ -318,6 +363,35 @@ ngx_http_coord_cache_names(ngx_str_t *value, const char *name)
             return 1;
         }
     }
+}
+
+
+/* that of a zone, made once; NULL: no memory */
+
+static ngx_coord_near_t *
+ngx_http_coord_cache_near(ngx_conf_t *cf, ngx_coord_zone_t *zone)
+{
+    ngx_uint_t                          i;
+    ngx_coord_near_t                  **near;
+    ngx_http_coord_cache_main_conf_t   *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_cache_module);
+    near = cmcf->nears.elts;
+
+    for (i = 0; i < cmcf->nears.nelts; i++) {
+        if (near[i]->zone == zone) {
+            return near[i];
+        }
+    }
+
+    near = ngx_array_push(&cmcf->nears);
+    if (near == NULL) {
+        return NULL;
+    }
+
+    *near = ngx_coord_near_create(cf->pool, zone);
+
+    return *near;
 }
 
 

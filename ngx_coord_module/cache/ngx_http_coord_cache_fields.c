@@ -397,3 +397,20 @@ ngx_http_coord_cache_keep(void *data, ngx_str_t *name)
 
     return 1;
 }
+
+
+size_t
+ngx_http_coord_cache_variant_key(u_char *dst, ngx_http_coord_cache_t *cache,
+    u_char *variant)
+{
+    u_char     *p, buf[NGX_COORD_KEY_LEN + NGX_COORD_DIGEST_LEN];
+    ngx_str_t   name;
+
+    p = ngx_cpymem(buf, cache->key, cache->key_len);
+    p = ngx_cpymem(p, variant, NGX_COORD_DIGEST_LEN);
+
+    name.data = buf;
+    name.len = p - buf;
+
+    return ngx_coord_key_digest(dst, &name);
+}

@@ -69,6 +69,14 @@ ngx_coord_near_create(ngx_pool_t *pool, ngx_coord_zone_t *zone)
 }
 
 
+ngx_uint_t
+ngx_coord_near_useful(ngx_coord_near_t *near)
+{
+    return near->zone->table != NULL
+           && !ngx_coord_store_is_memory(near->zone->store);
+}
+
+
 ngx_int_t
 ngx_coord_near_field(ngx_coord_near_t *near, ngx_str_t *name)
 {

@@ -51,6 +51,8 @@ typedef struct {
     ngx_msec_t                 negative_ttl;  /* of anything else */
     unsigned                   made:1;        /* what is absent will be made:
                                                * that it is is only noted */
+    unsigned                   copy:1;        /* any bytes; kept only where
+                                               * changes are told */
 } ngx_coord_near_item_t;
 
 
@@ -96,6 +98,9 @@ typedef struct ngx_coord_near_worker_s  ngx_coord_near_worker_t;
  */
 ngx_coord_near_t *ngx_coord_near_create(ngx_pool_t *pool,
     ngx_coord_zone_t *zone);
+
+/* 1 if the store is elsewhere, and there is memory for what is read there */
+ngx_uint_t ngx_coord_near_useful(ngx_coord_near_t *near);
 
 /* the index of a field, empty: of strings; NGX_ERROR: no memory, too many */
 ngx_int_t ngx_coord_near_field(ngx_coord_near_t *near, ngx_str_t *name);

@@ -494,7 +494,7 @@ ngx_coord_near_read(ngx_coord_near_fetch_t *fetch,
             break;
         }
 
-        if (!ngx_coord_near_text(&value->str)) {
+        if (!fetch->item.copy && !ngx_coord_near_text(&value->str)) {
             ngx_coord_near_bad(fetch, "it is no text");
             break;
         }
@@ -524,6 +524,13 @@ ngx_coord_near_read(ngx_coord_near_fetch_t *fetch,
         break;
 
     default:
+        return;
+    }
+
+    if (fetch->item.copy
+        && (fetch->epoch == 0
+            || fetch->call.trust != NGX_COORD_TRUST_TRACKED))
+    {
         return;
     }
 

@@ -1,0 +1,182 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# coord_cache: what is often asked for is in the shared memory of the node, and
+# is what the store has.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Time::HiRes qw(sleep time);
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $r = $redis->connect;
+
+my $n = 0;
+$t->origin(default => sub {
+    my ($req) = @_;
+    my %arg = $req->{uri} =~ /[?&](\w+)=([^&]*)/g;
+
+    return { headers => [ETag => '"e"', 'Content-Type' => 'text/plain',
+                         $arg{tag} ? ('Surrogate-Key' => $arg{tag}) : (),
+                         $arg{vary} ? (Vary => $arg{vary}) : (),
+                         'Cache-Control' => 'max-age=' . ($arg{age} || 60)],
+             body => 'body ' . ++$n . ' ' . "\0\r\n" x ($arg{big} || 4) };
+});
+
+my $http = <<'EOT';
+    coord_store main { server %%REDIS%%; timeout 2s; }
+    coord_cache_zone zone=pages:4m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Cache $coord_cache_status always;
+        location / { coord_cache $arg_k zone=pages;
+                     proxy_pass http://%%ORIGIN%%; }
+        location /status { coord_status; }
+        location /api/ { coord_api write; }
+    }
+EOT
+
+my $a = $t->node(name => 'a', workers => 2, http => $http)->start;
+my $b = $t->node(name => 'b', workers => 2, http => $http)->start;
+
+# responses of a node, and how many of them Redis was asked for
+
+sub asked {
+    my ($node, $times, $uri, %opt) = @_;
+
+    $r->command(qw(CONFIG RESETSTAT));
+    my @all = map { $node->get($uri, %opt) } 1 .. $times;
+    my ($gets) = $r->command(qw(INFO commandstats))
+                 =~ /cmdstat_get:calls=(\d+)/;
+
+    return ($gets || 0, @all);
+}
+
+# near: all workers of a node answer from memory
+
+sub near {
+    my ($node, $uri, %opt) = @_;
+
+    return $t->wait_for(sub { (asked($node, 12, $uri, %opt))[0] == 0 }, 10);
+}
+
+sub words { return join ' ', map { $_->header('x-cache') // '-' } @_ }
+
+my $first = $a->get('/?k=1');
+is($first->header('x-cache'), 'MISS', 'the first one');
+sleep 0.05;
+ok(near($b, '/?k=1'), 'often asked for: Redis is not asked any more');
+my ($gets, @all) = asked($b, 8, '/?k=1');
+is($gets, 0, 'by no worker');
+is(words(@all), join(' ', ('HIT') x 8), 'all are hits');
+is(scalar(grep { $_->body eq $first->body } @all), 8, 'with the body');
+is($all[0]->header('content-type'), 'text/plain', 'and the fields');
+is($b->request('HEAD', '/?k=1')->header('x-cache'), 'HIT', 'HEAD');
+is($b->get('/?k=1', headers => { 'If-None-Match' => '"e"' })->status, 304,
+   'a condition');
+is($b->get('/?k=1', headers => { Range => 'bytes=0-3' })->body, 'body',
+   'a range');
+ok($t->wait_for(sub { ($b->get('/?k=1')->header('age') // 0) >= 1 }, 5),
+   'its age grows');
+
+sub purge {
+    is($a->request('DELETE', "/api/cache/pages?$_[0]")->status, 200,
+       "purge: $_[0]");
+}
+
+# --- purge by key ---
+
+purge('key=1');
+ok($t->wait_for(sub { $b->get('/?k=1')->body ne $first->body }, 2),
+   'a purge is heard by the other node');
+sleep 0.1;
+my %body = map { $_->get('/?k=1')->body => 1 } ($a, $b) x 6;
+ok(!$body{$first->body}, 'the old page is gone');
+
+# --- tags ---
+
+my $tagged = $a->get('/?k=2&tag=news');
+sleep 0.05;
+ok(near($b, '/?k=2'), 'one with tags');
+purge('tag=news');
+ok($t->wait_for(sub { $b->get('/?k=2')->body ne $tagged->body }, 2),
+   'a purge by tag is heard');
+is(scalar(grep { $b->get('/?k=2')->body eq $tagged->body } 1 .. 8), 0,
+   'by all workers');
+
+# --- variants ---
+
+my @lang = map { { 'Accept-Language' => $_ } } qw(en de);
+my @page = map { my $res = $a->get('/?k=3&vary=Accept-Language',
+                                   headers => $_); sleep 0.05; $res } @lang;
+ok(near($b, '/?k=3', headers => $lang[$_]), 'a variant') for 0, 1;
+for (0, 1, 0) {
+    my ($gets, $res) = asked($b, 1, '/?k=3', headers => $lang[$_]);
+    is("$gets " . $res->body, '0 ' . $page[$_]->body, 'the right one');
+}
+
+# --- the end of its life ---
+
+$a->get('/?k=4&age=3');
+sleep 0.05;
+$b->get('/?k=4&age=3') for 1 .. 12;
+ok($t->wait_for(sub { $b->get('/?k=4&age=3')->header('x-cache') eq 'MISS' },
+                6), 'it is fresh no longer than in the store');
+
+# --- Redis is flushed ---
+
+my $old = $a->get('/?k=5');
+sleep 0.05;
+ok(near($b, '/?k=5'), 'near');
+$r->command('FLUSHALL');
+ok($t->wait_for(sub { $b->get('/?k=5')->header('x-cache') eq 'MISS' }, 2),
+   'a flush is heard');
+
+# --- what cannot be heard is not trusted ---
+
+$a->get('/?k=6');
+sleep 0.05;
+ok(near($b, '/?k=6'), 'near');
+$r->command(qw(CLIENT KILL TYPE pubsub));
+ok($t->wait_for(sub { (asked($b, 4, '/?k=6'))[0] > 0 }, 2),
+   'without the connection Redis is asked');
+ok(near($b, '/?k=6'), 'and later it is near again');
+
+# --- a large one ---
+
+$a->get('/?k=7&big=40000');
+sleep 0.05;
+$b->get('/?k=7') for 1 .. 12;
+($gets, @all) = asked($b, 4, '/?k=7');
+is(words(@all), 'HIT HIT HIT HIT', 'a large one');
+cmp_ok($gets, '>=', 4, 'is asked of Redis');
+
+# --- a user who may not track ---
+
+$r->command(qw(ACL SETUSER plain on >secret ~* &* +@all -client|tracking
+               -client|caching));
+my $c = $t->node(name => 'c', workers => 1, http =>
+                 $http =~ s/server %%REDIS%%;/$& username plain;
+                            password_file %%TESTDIR%%\/pass;/r);
+open(my $fh, '>', $t->dir . '/pass') or die $!;
+print $fh "secret\n";
+close $fh;
+$c->start;
+$a->get('/?k=8');
+sleep 0.05;
+$c->get('/?k=8') for 1 .. 12;
+($gets, @all) = asked($c, 4, '/?k=8');
+is(words(@all), 'HIT HIT HIT HIT', 'without tracking');
+cmp_ok($gets, '>=', 4, 'Redis is asked');
+purge('key=8');
+is($c->get('/?k=8')->header('x-cache'), 'MISS', 'and a purge holds at once');
+
+done_testing();
