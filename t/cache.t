@@ -427,6 +427,13 @@ is(scalar(grep { $_->body eq $all[0]->body } @all), 20,
    'and all have its page');
 
 
+# those that come when it ends, too
+
+my $lock = $origin->count('/lock');
+$t->parallel([ map { $_->req("/lock?k=$$-$lock&delay=0.01&cc=max-age=60") }
+               ($a, $b) x 20 ]) && $lock++ for 1 .. 12;
+is($origin->count('/lock'), $lock, 'nor do any of 12 times 40');
+
 # a client that does not read what nobody else gets
 
 for (['private', 'big=9000000&cc=private'], ['large', 'big=9000000'],

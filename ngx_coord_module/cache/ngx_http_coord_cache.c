@@ -168,6 +168,7 @@ ngx_http_coord_cache_step(ngx_http_coord_cache_t *cache, ngx_coord_op_t *ops,
     case NGX_HTTP_COORD_CACHE_ASKED:
     case NGX_HTTP_COORD_CACHE_AGAIN:
     case NGX_HTTP_COORD_CACHE_VARIANT:
+    case NGX_HTTP_COORD_CACHE_CHECKED:
         return ngx_http_coord_cache_got(cache, &ops[0]);
 
     case NGX_HTTP_COORD_CACHE_TAGS_ASKED:
@@ -347,6 +348,10 @@ ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
         return ngx_http_coord_cache_miss(cache);
     }
 
+    if (cache->claimed) {
+        return ngx_http_coord_cache_fill(cache);
+    }
+
     /* one request asks the origin, others need not wait for it */
 
     if (ngx_http_coord_cache_ask_claim(cache) != NGX_OK) {
@@ -374,7 +379,8 @@ ngx_http_coord_cache_hit(ngx_http_coord_cache_t *cache,
 static ngx_int_t
 ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
 {
-    if (!cache->conf->lock
+    if (cache->claimed
+        || !cache->conf->lock
         || cache->request->method != NGX_HTTP_GET
         || (cache->waited
             && ngx_current_msec - cache->waited >= NGX_HTTP_COORD_CACHE_WAIT))
@@ -402,7 +408,15 @@ ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
         cache->claim = *op;
         cache->claimed = 1;
 
-        return ngx_http_coord_cache_fill(cache);
+        /* who had it may have stored a response since this one has looked */
+
+        if (ngx_http_coord_cache_ask_get(cache, cache->key, cache->key_len)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_CHECKED);
     }
 
     if (cache->blob.data) {

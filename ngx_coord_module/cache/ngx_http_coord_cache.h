@@ -77,6 +77,7 @@ typedef enum {
     NGX_HTTP_COORD_CACHE_VARIANT,            /* for another response */
     NGX_HTTP_COORD_CACHE_TAGS_ASKED,
     NGX_HTTP_COORD_CACHE_CLAIMED,            /* may this request fill it? */
+    NGX_HTTP_COORD_CACHE_CHECKED,            /* is it there by now? */
     NGX_HTTP_COORD_CACHE_WAITING,            /* another one does */
     NGX_HTTP_COORD_CACHE_FILLING,
     NGX_HTTP_COORD_CACHE_KEEPING,            /* its response is captured */
