@@ -146,7 +146,7 @@ my %node = (
 sub left {
     my ($n, $zone, $key) = @_;
 
-    my ($b) = $zone{$zone}[1] =~ /burst=(\d+)/;
+    my ($b) = ($zone{$zone}[1] || '') =~ /burst=(\d+)/;
     my $body = $n->get("/coord/limits/$zone/$key"
                      . (defined $b ? "?burst=$b" : ''))->body;
 
@@ -158,7 +158,7 @@ sub becomes {
 
     my $left;
 
-    $t->wait_for(sub { $left = left($n, $zone, $key); $left == $want }, 3);
+    $t->wait_for(sub { $left = left($n, $zone, $key); defined $left && $left == $want }, 10);
     is($left, $want, $name);
 }
 
@@ -265,10 +265,12 @@ for my $store (sort keys %node) {
 
         # a client that leaves
 
+        my $seen = $origin->count;
         my $c = $one->connect;
         $c->send("GET /$z/reserve?k=g&r=7&used=1&d=0.5 HTTP/1.1\r\n"
                . "Host: a\r\n\r\n");
-        becomes($two, $z, 'g', 3, "$name: under way");
+        ok($t->wait_for(sub { $origin->count > $seen }), "$name: under way");
+        is(left($two, $z, 'g'), 3, "$name: reserved");
         $c->close;
         sleep 0.8;
         is(left($two, $z, 'g'), 3,
@@ -278,10 +280,10 @@ for my $store (sort keys %node) {
     my $r = $one->get('/bytes?k=x&size=400');
     like($r->header('RateLimit-Policy'), qr/^"bytes";q=1000;qu="content-bytes"/,
          "$store: a quota of bytes");
-    sleep 0.2;
+    becomes($two, 'bytes', 'x', 600, "$store: what was sent is charged");
     $r = $two->get('/bytes?k=x&size=1500');
     is($r->status . ':' . r($r), '200:600', "$store: what was sent counts");
-    sleep 0.2;
+    becomes($two, 'bytes', 'x', 0, "$store: all of it");
     is($two->get('/bytes?k=x')->status, 429, "$store: until it is used up");
 
     # a log makes so many entries at once
