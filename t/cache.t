@@ -124,7 +124,7 @@ sub stored {
     my ($path, %opt) = @_;
 
     $a->get($path, %opt);
-    sleep 0.05;
+    $t->rest(0.3);
     return word($b, $path, %opt);
 }
 
@@ -156,7 +156,7 @@ cmp_ok($r->command(PTTL => $r->command(KEYS => 'coord:ca:*')->[0]), '>', 0,
 
 my $range = $a->get('/ranged', headers => { Range => 'bytes=0-3' });
 is($range->status, 200, 'what fills the cache is whole');
-sleep 0.05;
+$t->rest(0.3);
 is(word($b, '/ranged'), 'HIT', 'and stored');
 
 for my $pair ([ 'If-Modified-Since' => 'Mon, 28 Sep 2037 06:00:00 GMT',
@@ -216,7 +216,7 @@ is(word($b, '/user?k=1&cc=max-age=60', headers => $auth), 'HIT',
    'he himself still has it');
 is(word($b, '/mapped?k=1&cc=public,max-age=60', headers => $wrong), 'MISS',
    'nor where the same key is another expression');
-sleep 0.05;
+$t->rest(0.3);
 $wrong = { Authorization => 'Basic dTp5' };
 is(word($b, '/user?k=1&cc=max-age=60', headers => $wrong), 'MISS',
    'nor the other way round');
@@ -245,7 +245,7 @@ my %body;
 for (0, 1) {
     $body{$_} = $a->get('/v?vary=Accept-Language&cc=max-age=60',
                         headers => $lang[$_])->body;
-    sleep 0.05;
+    $t->rest(0.3);
 }
 isnt($body{0}, $body{1}, 'two variants');
 for (0, 1, 0) {
@@ -273,9 +273,9 @@ sub purge { return $a->request('DELETE', "/api/cache/pages?$_[0]")->status }
 is(stored('/key?k=p1&cc=max-age=60'), 'HIT', 'before a purge');
 is(purge('key=p1'), 200, 'purge by key');
 is(word($b, '/key?k=p1&cc=max-age=60'), 'MISS', 'it is gone on all nodes');
-sleep 0.1;
+$t->rest(0.3);
 $a->get('/key?k=p1&cc=max-age=60');
-sleep 0.1;
+$t->rest(0.3);
 is(word($b, '/key?k=p1&cc=max-age=60'), 'HIT', 'and stored anew');
 
 is(stored("/key?k=t$_&cc=max-age=60&tags=news%20item$_"), 'HIT', 'tagged')
@@ -292,12 +292,13 @@ is($a->request('DELETE', '/api/cache/none?key=1')->status, 404, 'no zone');
 
 for ('key=slow', 'tag=slow') {
     my $c = $a->connect;
-    $c->send("GET /key?k=slow&delay=0.5&cc=max-age=60&tags=slow HTTP/1.1\r\n"
+    my $seen = $origin->count('/key');
+    $c->send("GET /key?k=slow&delay=1&cc=max-age=60&tags=slow HTTP/1.1\r\n"
              . "Host: x\r\n\r\n");
-    sleep 0.2;
+    $t->wait_for(sub { $origin->count('/key') > $seen });
     is(purge($_), 200, "a purge while it is filled: $_");
     like($c->response('GET', 5)->body, qr/^body/, 'the client has its page');
-    sleep 0.1;
+    $t->rest(0.3);
     is(word($b, '/key?k=slow&cc=max-age=60'), 'MISS',
        'the old page does not come back');
     $r->command('FLUSHALL');
@@ -307,16 +308,17 @@ for ('key=slow', 'tag=slow') {
 # --- stale ---
 
 $a->get('/stale?k=s');
-sleep 0.05;
+$t->rest(0.1);
 is(word($b, '/stale?k=s'), 'HIT', 'fresh');
 sleep 1.2;
 my $c = $a->connect;
-$c->send("GET /stale?k=s&delay=0.6 HTTP/1.1\r\nHost: x\r\n\r\n");
-sleep 0.2;
+my $seen = $origin->count('/stale');
+$c->send("GET /stale?k=s&delay=2 HTTP/1.1\r\nHost: x\r\n\r\n");
+$t->wait_for(sub { $origin->count('/stale') > $seen });
 is(word($b, '/stale?k=s'), 'UPDATING', 'stale while another one asks');
 my $res = $c->response('GET', 5);
 is($res->header('x-cache'), 'EXPIRED', 'who asks the origin');
-sleep 0.05;
+$t->rest(0.3);
 is($b->get('/stale?k=s')->body, $res->body, 'and all have its answer');
 sleep 1.2;
 $res = $b->get('/stale?k=s&status=503');
@@ -396,7 +398,7 @@ for (['named', 502, 200], ['set', 502, 200], ['kept', 502, 502],
     my $uri = "/page/$where?k=$where";
     my $res = $a->get("$uri&status=$error");
     is($res->status, $status, "error_page, $where");
-    sleep 0.05;
+    $t->rest(0.3);
     is(word($b, $uri), 'MISS', 'the page of the error is not stored');
     my $kept = $b->get($uri);
     is($kept->header('x-cache'), 'HIT', 'that of the origin is');

@@ -60,6 +60,7 @@ is checked at exit and makes the test file fail.
     $t->parallel(\@requests, timeout => 30)   over several nodes; a request
                            is $node->req($path, %opt)
     $t->wait_for(sub {..}, $seconds)
+    $t->rest($seconds)     sleeps by that clock
     $t->in_time($seconds, sub { my ($n) = @_; .. })   the result of the first
                            call that took no longer: for what expires
     $t->ran                seconds by a clock that stands still while the
@@ -198,6 +199,16 @@ sub wait_for { shift; return Coord::Util::wait_for(@_) }
 sub ran { return Coord::Clock::ran() }
 sub at_end { push @{$_[0]{at_end}}, $_[1] }
 sub track { my $self = shift; push @{$self->{pids}}, @_ }
+
+
+# until so many seconds have passed in which the others could do something, too
+
+sub rest {
+    my ($self, $seconds) = @_;
+
+    my $end = $self->ran + $seconds;
+    Time::HiRes::sleep(0.01) while $self->ran < $end;
+}
 
 
 # what expires takes part in: calls $code with 1, 2, .. until that took no longer
