@@ -18,12 +18,22 @@ use Coord;
 my $t = Coord->new;
 my $redis = $t->redis;
 my $r = $redis->connect;
+my $origin = $t->origin(default => { delay => 0.5 });
 
 my $http = <<'EOF';
     coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 5s; }
     coord_limit_req_zone $arg_k zone=s:1m rate=1r/m;
     coord_limit_req_zone $arg_k zone=f:1m rate=2r/s;
     coord_limit_req_zone $arg_k zone=v:1m rate=$arg_r;
+    coord_limit_req_zone $arg_k zone=fixed_window:1m rate=3r/h algorithm=fixed_window;
+    coord_limit_req_zone $arg_k zone=fixed_window_rate:1m rate=$arg_r algorithm=fixed_window;
+    coord_limit_req_zone $arg_k zone=fixed_window_second:1m rate=1r/s algorithm=fixed_window;
+    coord_limit_req_zone $arg_k zone=sliding_window:1m rate=3r/h algorithm=sliding_window;
+    coord_limit_req_zone $arg_k zone=sliding_window_rate:1m rate=$arg_r algorithm=sliding_window;
+    coord_limit_req_zone $arg_k zone=sliding_window_second:1m rate=1r/s algorithm=sliding_window;
+    coord_limit_req_zone $arg_k zone=sliding_log:1m rate=3r/h algorithm=sliding_log;
+    coord_limit_req_zone $arg_k zone=sliding_log_rate:1m rate=$arg_r algorithm=sliding_log;
+    coord_limit_req_zone $arg_k zone=sliding_log_second:1m rate=1r/s algorithm=sliding_log;
     add_header X-Source $coord_limit_req_source always;
     add_header X-Worker $pid always;
     server {
@@ -32,6 +42,27 @@ my $http = <<'EOF';
         location /more { coord_limit_req zone=s burst=3 nodelay; empty_gif; }
         location /f { coord_limit_req zone=f; empty_gif; }
         location /v { coord_limit_req zone=v; empty_gif; }
+        location = /fixed_window { coord_limit_req zone=fixed_window; empty_gif; }
+        location = /fixed_window/look { coord_limit_req zone=fixed_window charge=after; empty_gif; }
+        location = /fixed_window/cost { coord_limit_req zone=fixed_window cost=$arg_c; empty_gif; }
+        location = /fixed_window/rate { coord_limit_req zone=fixed_window_rate; empty_gif; }
+        location = /fixed_window/second { coord_limit_req zone=fixed_window_second; empty_gif; }
+        location = /fixed_window/slow { coord_limit_req zone=fixed_window reserve=1 cost=0;
+                              proxy_pass http://%%ORIGIN%%; }
+        location = /sliding_window { coord_limit_req zone=sliding_window; empty_gif; }
+        location = /sliding_window/look { coord_limit_req zone=sliding_window charge=after; empty_gif; }
+        location = /sliding_window/cost { coord_limit_req zone=sliding_window cost=$arg_c; empty_gif; }
+        location = /sliding_window/rate { coord_limit_req zone=sliding_window_rate; empty_gif; }
+        location = /sliding_window/second { coord_limit_req zone=sliding_window_second; empty_gif; }
+        location = /sliding_window/slow { coord_limit_req zone=sliding_window reserve=1 cost=0;
+                              proxy_pass http://%%ORIGIN%%; }
+        location = /sliding_log { coord_limit_req zone=sliding_log; empty_gif; }
+        location = /sliding_log/look { coord_limit_req zone=sliding_log charge=after; empty_gif; }
+        location = /sliding_log/cost { coord_limit_req zone=sliding_log cost=$arg_c; empty_gif; }
+        location = /sliding_log/rate { coord_limit_req zone=sliding_log_rate; empty_gif; }
+        location = /sliding_log/second { coord_limit_req zone=sliding_log_second; empty_gif; }
+        location = /sliding_log/slow { coord_limit_req zone=sliding_log reserve=1 cost=0;
+                              proxy_pass http://%%ORIGIN%%; }
         location /api { coord_api write; }
         location /status { coord_status; }
     }
@@ -40,6 +71,15 @@ EOF
 my $n = $t->node(name => 'n', workers => 2, http => $http)->start;
 my $m = $t->node(name => 'm', http => $http)->start;
 
+
+sub commands {
+    my $info = $r->command('INFO', 'commandstats');
+    my $n = 0;
+
+    $n += $1 while $info =~ /^cmdstat_(?:bitfield|zunionstore|zrangestore):calls=(\d+)/mg;
+
+    return $n;
+}
 
 sub asked {
     my $info = $r->command('INFO', 'commandstats');
@@ -120,6 +160,86 @@ for my $round (1 .. 3) {
     cmp_ok($took, '>=', 0.49, "after half a second: $took");
     cmp_ok($ran, '<', 0.7, 'and not later');
     cmp_ok($cached, '>', 30 * $ran - 12, 'meanwhile the node has refused');
+}
+
+
+# --- windows: the next place is free at a time that is known ---
+
+my @windows = qw(fixed_window sliding_window sliding_log);
+
+for my $z (@windows) {
+    $r->command('CONFIG', 'RESETSTAT');
+
+    my @got = map { $n->get("/$z?k=w") } 1 .. 4;
+
+    is(join(' ', map { $_->status } @got), '200 200 200 429', "$z: refused");
+    is($got[3]->header('X-Source'), 'redis', "$z: by Redis");
+
+    my $before = commands();
+    my @wrong = map { $_->status . ' ' . $_->header('X-Source') . ' '
+                      . $_->header('Retry-After') . ' '
+                      . $_->header('RateLimit') }
+                grep { $_->status != 429
+                       || $_->header('X-Source') ne 'deny_cache'
+                       || abs($_->header('Retry-After')
+                              - $got[3]->header('Retry-After')) > 5
+                       || $_->header('RateLimit')
+                          ne "\"$z\";r=0;t=" . $_->header('Retry-After')
+                       || $_->header('RateLimit-Policy')
+                          ne $got[3]->header('RateLimit-Policy') }
+                map { $n->get("/$z?k=w") } 1 .. 20;
+
+    is_deeply(\@wrong, [], "$z: and then by the node, in the same words");
+    is(commands(), $before, "$z: Redis was not asked");
+
+    is($m->get("/$z?k=w")->header('X-Source'), 'redis', "$z: another node");
+    is($n->get("/$z/look?k=w")->header('X-Source'), 'deny_cache',
+       "$z: who looks is refused, too");
+    is($n->get("/$z/cost?k=w&c=2")->header('X-Source'), 'redis',
+       "$z: another cost is asked for");
+    is($n->get("/$z/cost?k=w&c=0")->status, 200, "$z: one of 0 passes");
+    is($n->get("/$z/rate?k=v&r=1r/h")->status, 200, "$z: a rate");
+    is($n->get("/$z/rate?k=v&r=1r/h")->status, 429, "$z: refused");
+    is($n->get("/$z/rate?k=v&r=1r/h")->header('X-Source'), 'deny_cache',
+       "$z: is known");
+    is($n->get("/$z/rate?k=v&r=9r/h")->status, 200, "$z: a raised one helps");
+
+    # not longer than Redis would
+
+    my ($start, $cached, $got) = (undef, 0);
+
+    $n->get("/$z/second?k=s") for 1 .. 2;
+    $start = time;
+
+    for (1 .. 300) {
+        $got = $n->get("/$z/second?k=s");
+        last if $got->status == 200;
+        $cached++ if $got->header('X-Source') eq 'deny_cache';
+        sleep 0.01;
+    }
+
+    is($got->status, 200, "$z: the next one");
+    cmp_ok(time - $start, '<', 2.3, "$z: not later than two seconds");
+    cmp_ok($cached, '>', 3, "$z: meanwhile the node has refused");
+
+    # a place that is given back, and a reset
+
+    is($n->get("/$z?k=b")->status, 200, "$z: a place") for 1 .. 2;
+    my $c = $n->connect;
+    $c->send("GET /$z/slow?k=b&none=9r/s HTTP/1.1\r\nHost: a\r\n\r\n");
+    ok($t->wait_for(sub { $n->get("/$z?k=b")->status == 429 }, 5),
+       "$z: the last one is reserved");
+    is($n->get("/$z?k=b")->header('X-Source'), 'deny_cache', "$z: known");
+    is($c->response('GET', 5)->status, 200, "$z: it has cost nothing");
+    ok($t->wait_for(sub { $n->get("/$z?k=b")->status == 200 }, 2),
+       "$z: what this node gives back is seen at once");
+
+    $_->get("/$z?k=b") for $n, $m, $n, $m;
+    is($_->get("/$z?k=b")->header('X-Source'), 'deny_cache', "$z: refused")
+        for $n, $m;
+    is($m->request('DELETE', "/api/limits/$z/b")->status, 200, "$z: reset");
+    ok($t->wait_for(sub { $n->get("/$z?k=b")->status == 200 }, 5),
+       "$z: lifted on the other node, too");
 }
 
 

@@ -185,7 +185,13 @@ for my $store (sort keys %node) {
 
     $admin->command('DEL', 'coord:rh:login:{amy}');
     if ($store eq 'redis') {
-        like($two->get('/login?k=amy')->header('RateLimit'), qr/r=95;/,
+        my $got;
+
+        ok($t->wait_for(sub {
+            $got = $two->get('/login?k=amy');
+            $got->status == 200
+        }, 10), "$store: a hold that is removed from Redis itself is over");
+        like($got->header('RateLimit'), qr/r=95;/,
              "$store: a held request consumes nothing");
     }
 
@@ -238,6 +244,39 @@ for my $store (sort keys %node) {
     $two->get('/any?k=l&t=99999999999999999999');
     ok($t->wait_for(sub { rest($one, 'any', 'l') > 3e8 }, 5),
        "$store: very long is long");
+}
+
+
+# who is known to be held is refused without Redis
+
+{
+    my $one = $node{redis}[0];
+
+    sub asked { $admin->command('INFO', 'commandstats')
+                =~ /^cmdstat_pttl:calls=(\d+)/m ? $1 : 0 }
+
+    $one->get('/any?k=cached&t=100');
+    ok($t->wait_for(sub { held($one, 'any', 'cached') }, 5), 'a hold');
+    my $first = $one->get('/any?k=cached');
+    is($first->header('X-Status'), 'REJECTED:hold', 'Redis tells of it');
+
+    my $before = asked();
+    my @r = map { $one->get('/any?k=cached') } 1 .. 30;
+
+    is(asked(), $before, 'and is not asked again');
+    is(scalar(grep { $_->status == 429
+                     && $_->header('X-Status') eq 'REJECTED:hold'
+                     && abs($_->header('Retry-After')
+                            - $first->header('Retry-After')) <= 5
+                     && $_->header('RateLimit') eq '"any";r=0;t='
+                                                 . $_->header('Retry-After')
+                     && $_->header('RateLimit-Policy')
+                        eq $first->header('RateLimit-Policy') } @r), 30,
+       'the answers are the same');
+
+    $node{redis}[1]->request('DELETE', '/coord/limits/any/cached');
+    ok($t->wait_for(sub { $one->get('/any?k=cached')->status == 200 }, 2),
+       'lifted by another node: this one knows');
 }
 
 

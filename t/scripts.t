@@ -562,6 +562,10 @@ for my $n (1, 3, 40) {
     is_deeply(run('window_peek', k => '{k}'), [ [0], -2 ], 'peek: no window');
     run('window_take', window(7)) for 1 .. 3;
     is(run('window_peek', k => '{k}')->[0][0], 3, 'peek: window');
+    is_deeply([ @{ run('window_forget', a => '{k}', b => '{k}', c => '{k}',
+                       channel => 'coord:deny', name => '{k}') } ], [ 1, 0 ],
+              'window: forgotten');
+    is($admin->command('EXISTS', '{k}'), 0, 'window: it is gone');
 
     clear();
     is_deeply(run('sliding_window_peek', cur => '{k}:2', prev => '{k}:1'),

@@ -68,6 +68,7 @@ typedef enum {
     NGX_COORD_SCRIPT_WAIT_LEAVE,
     NGX_COORD_SCRIPT_WINDOW_CUT,
     NGX_COORD_SCRIPT_WINDOW_FILL,
+    NGX_COORD_SCRIPT_WINDOW_FORGET,
     NGX_COORD_SCRIPT_WINDOW_GIVE,
     NGX_COORD_SCRIPT_WINDOW_PEEK,
     NGX_COORD_SCRIPT_WINDOW_TAKE,
@@ -977,6 +978,25 @@ enum {
 };
 
 #define NGX_COORD_WINDOW_FILL_NARGS  4
+
+
+/* window_forget.redis */
+
+enum {
+    NGX_COORD_WINDOW_FORGET_A = 0,
+    NGX_COORD_WINDOW_FORGET_B,
+    NGX_COORD_WINDOW_FORGET_C,
+    NGX_COORD_WINDOW_FORGET_CHANNEL,
+    NGX_COORD_WINDOW_FORGET_NAME
+};
+
+#define NGX_COORD_WINDOW_FORGET_NARGS  5
+
+/* its replies */
+
+enum {
+    NGX_COORD_WINDOW_FORGET_DROPPED_REPLY = 0
+};
 
 
 /* window_give.redis */
@@ -2913,6 +2933,30 @@ static const u_char  ngx_coord_window_fill_replies[] = {
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_window_forget_parts[] = {
+
+    { "*4\r\n"
+      "$6\r\nUNLINK\r\n",
+      16, NGX_COORD_WINDOW_FORGET_A },
+    { "",
+      0, NGX_COORD_WINDOW_FORGET_B },
+    { "",
+      0, NGX_COORD_WINDOW_FORGET_C },
+    { "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      17, NGX_COORD_WINDOW_FORGET_CHANNEL },
+    { "",
+      0, NGX_COORD_WINDOW_FORGET_NAME },
+};
+
+
+static const u_char  ngx_coord_window_forget_replies[] = {
+    NGX_COORD_REPLY_INTEGER,
+    NGX_COORD_REPLY_INTEGER
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_window_give_parts[] = {
 
     { "*6\r\n"
@@ -3294,6 +3338,11 @@ const ngx_coord_script_t
       NGX_COORD_WINDOW_FILL_NARGS, 2, 1, 2, 482,
       ngx_coord_window_fill_replies,
       5, ngx_coord_window_fill_parts },
+
+    { ngx_string("window_forget"),
+      NGX_COORD_WINDOW_FORGET_NARGS, 2, 3, 3, 289,
+      ngx_coord_window_forget_replies,
+      5, ngx_coord_window_forget_parts },
 
     { ngx_string("window_give"),
       NGX_COORD_WINDOW_GIVE_NARGS, 2, 1, 2, 483,

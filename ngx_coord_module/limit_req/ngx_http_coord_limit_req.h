@@ -97,7 +97,8 @@ typedef struct {
     ngx_coord_op_t                     op;        /* as answered */
     ngx_uint_t                         cost;      /* asked for */
     ngx_msec_t                         wait;      /* for its place */
-    unsigned                           known:1;   /* op was not asked */
+    unsigned                           known:1;   /* op was not asked: a rate
+                                                   * of 0, or a hold */
     unsigned                           held:1;    /* op is to give back */
     unsigned                           over:1;    /* cost never fits */
     unsigned                           due:1;     /* to be charged, settled */

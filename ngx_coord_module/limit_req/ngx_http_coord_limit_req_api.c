@@ -60,10 +60,11 @@ ngx_http_coord_limit_req_api_ask(ngx_http_coord_api_t *api)
     rate.tz = lrz->tz;
 
     if (api->write) {
-        return ngx_http_coord_api_forget(api, lrz->op, 0, &rate) == NGX_OK
-               && ngx_http_coord_api_forget(api, &ngx_coord_op_hold_put, 0,
-                                            NULL)
-                  == NGX_OK
+        /* the end of the rate is told to all nodes: the hold is gone then */
+
+        return ngx_http_coord_api_forget(api, &ngx_coord_op_hold_put, 0, NULL)
+               == NGX_OK
+               && ngx_http_coord_api_forget(api, lrz->op, 0, &rate) == NGX_OK
                ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 

@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_coord_limit_req.h"
+#include "ngx_coord_deny.h"
 
 
 static ngx_int_t ngx_http_coord_limit_req_ask_all(ngx_http_request_t *r,
@@ -15,6 +16,8 @@ static ngx_int_t ngx_http_coord_limit_req_ask_all(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_limit_t *limit);
+static ngx_int_t ngx_http_coord_limit_req_held(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_uint_t burst);
 static ngx_int_t ngx_http_coord_limit_req_add(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_uint_t burst);
@@ -141,7 +144,61 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
                                     (rc == NGX_BUSY) ? NGX_BUSY : NGX_ERROR);
     }
 
+    if (zone->holds && ngx_coord_deny_any(limit->zone)) {
+        rc = ngx_http_coord_limit_req_held(r, item, &key, burst);
+
+        if (rc != NGX_DECLINED) {
+            return rc;
+        }
+    }
+
     return ngx_http_coord_limit_req_add(r, state, item, &key, burst);
+}
+
+
+/* NGX_DECLINED: the node does not know of a hold; NGX_OK: it refuses */
+
+static ngx_int_t
+ngx_http_coord_limit_req_held(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_uint_t burst)
+{
+    ngx_coord_op_t                    *op;
+    ngx_coord_nsec_t                   left, most;
+    ngx_http_coord_limit_req_zone_t   *zone;
+    ngx_http_coord_limit_req_limit_t  *limit;
+
+    limit = item->limit;
+    zone = limit->zone->data;
+    op = &item->op;
+
+    if (ngx_http_coord_known(r, op, limit->zone, key, limit->on_failure,
+                             NGX_BUSY)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    left = ngx_coord_deny_held(op);
+
+    if (left == 0) {
+        return NGX_DECLINED;
+    }
+
+    item->known = 1;
+
+    op->type = zone->op;
+    op->source = NGX_COORD_SOURCE_HOLD;
+    op->u.rate.burst = burst;
+
+    ngx_http_coord_limit_req_rate(item, &op->u.rate);
+
+    (void) ngx_coord_window_begins(&op->u.rate, ngx_coord_store_now(op),
+                                   &most);
+
+    op->u.rate.retry = left;
+    op->u.rate.reset = left;
+
+    return NGX_OK;
 }
 
 

@@ -127,7 +127,7 @@ ngx_http_coord_limit_req_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     zone->store_name = store;
     zone->layout = lrz->layout;
     zone->prefetch = lrz->prefetch;
-    zone->deny = (lrz->op == &ngx_coord_op_bucket_take);
+    zone->deny = 1;
     zone->data = lrz;
 
     ngx_http_coord_zone_named_by(zone, &value[1]);

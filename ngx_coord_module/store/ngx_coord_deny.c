@@ -11,6 +11,13 @@
 #define NGX_COORD_DENY_CELLS  1024
 
 
+static int64_t ngx_coord_deny_get(ngx_coord_op_t *op, ngx_coord_kind_e kind,
+    ngx_coord_nsec_t *until);
+static void ngx_coord_deny_set(ngx_coord_op_t *op, ngx_coord_kind_e kind,
+    int64_t number, ngx_coord_nsec_t until, ngx_coord_nsec_t time);
+static int64_t ngx_coord_deny_rate(const ngx_coord_rate_t *rate);
+static void ngx_coord_deny_remove(ngx_coord_zone_t *zone,
+    ngx_coord_kind_e kind, u_char *key, size_t len);
 static void ngx_coord_deny_void(ngx_coord_table_t *table, uint32_t first,
     uint32_t last);
 
@@ -50,31 +57,55 @@ ngx_coord_zone_unlock(ngx_coord_zone_t *zone)
 }
 
 
+ngx_uint_t
+ngx_coord_deny_any(ngx_coord_zone_t *zone)
+{
+    ngx_coord_table_t  *table;
+
+    table = zone->table;
+
+    return table && table->denied > (uint64_t) ngx_coord_monotonic();
+}
+
+
 int64_t
 ngx_coord_deny_find(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    int64_t           number;
+    ngx_coord_nsec_t  until;
+
+    number = ngx_coord_deny_get(op, NGX_COORD_KIND_DENY, &until);
+
+    return (until > now) ? number : 0;
+}
+
+
+/* what is known of the key of op, and until when; 0: nothing */
+
+static int64_t
+ngx_coord_deny_get(ngx_coord_op_t *op, ngx_coord_kind_e kind,
+    ngx_coord_nsec_t *until)
 {
     int64_t             number;
     ngx_coord_entry_t  *entry;
     ngx_coord_table_t  *table;
 
-    table = op->zone->table;
+    *until = 0;
 
     /* the common case: nothing is refused now */
 
-    if (table == NULL
-        || table->denied <= (uint64_t) ngx_coord_monotonic())
-    {
+    if (!ngx_coord_deny_any(op->zone)) {
         return 0;
     }
 
     number = 0;
     table = ngx_coord_zone_lock(op->zone);
 
-    entry = ngx_coord_table_find(table, NGX_COORD_KIND_DENY, op->key,
-                                 op->key_len, ngx_coord_monotonic());
-
-    if (entry && (ngx_coord_nsec_t) entry->payload[1] > now) {
+    entry = ngx_coord_table_find(table, kind, op->key, op->key_len,
+                                 ngx_coord_monotonic());
+    if (entry) {
         number = (int64_t) entry->payload[0];
+        *until = (ngx_coord_nsec_t) entry->payload[1];
     }
 
     ngx_coord_zone_unlock(op->zone);
@@ -86,6 +117,16 @@ ngx_coord_deny_find(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 void
 ngx_coord_deny_keep(ngx_coord_op_t *op, int64_t number, ngx_coord_nsec_t now,
     ngx_coord_nsec_t time)
+{
+    ngx_coord_deny_set(op, NGX_COORD_KIND_DENY, number, now + time, time);
+}
+
+
+/* for a time from now on; until is what it is known to last */
+
+static void
+ngx_coord_deny_set(ngx_coord_op_t *op, ngx_coord_kind_e kind, int64_t number,
+    ngx_coord_nsec_t until, ngx_coord_nsec_t time)
 {
     uint64_t            payload[2];
     ngx_coord_nsec_t    expires, clock;
@@ -106,10 +147,10 @@ ngx_coord_deny_keep(ngx_coord_op_t *op, int64_t number, ngx_coord_nsec_t now,
     expires = clock + time;
 
     payload[0] = (uint64_t) number;
-    payload[1] = (uint64_t) (now + time);
+    payload[1] = (uint64_t) until;
 
-    entry = ngx_coord_table_find(table, NGX_COORD_KIND_DENY, op->key,
-                                 op->key_len, clock);
+    entry = ngx_coord_table_find(table, kind, op->key, op->key_len, clock);
+
     if (entry) {
         entry->payload[1] = 0;
         ngx_coord_table_commit();
@@ -121,9 +162,9 @@ ngx_coord_deny_keep(ngx_coord_op_t *op, int64_t number, ngx_coord_nsec_t now,
         entry->payload[1] = payload[1];
 
     } else {
-        entry = ngx_coord_table_insert(table, NGX_COORD_KIND_DENY,
-                                       NGX_COORD_ENTRY_EVICT, op->key,
-                                       op->key_len, payload, expires, clock);
+        entry = ngx_coord_table_insert(table, kind, NGX_COORD_ENTRY_EVICT,
+                                       op->key, op->key_len, payload, expires,
+                                       clock);
     }
 
     if (entry && table->denied < (uint64_t) expires) {
@@ -134,38 +175,150 @@ ngx_coord_deny_keep(ngx_coord_op_t *op, int64_t number, ngx_coord_nsec_t now,
 }
 
 
-void
-ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len,
-    ngx_uint_t blocks)
+/*
+ * Of which rate a refusal is: its count, its calendar and its length in
+ * seconds, of which the longest, 366 days, has 25 bits.
+ */
+
+static int64_t
+ngx_coord_deny_rate(const ngx_coord_rate_t *rate)
 {
-    ngx_coord_nsec_t    now;
-    ngx_coord_entry_t  *entry;
+    return (int64_t) ngx_min(rate->limit, NGX_COORD_RATE_LIMIT) << 28
+           | (int64_t) rate->align << 25
+           | (rate->window / NGX_COORD_NSEC_PER_SEC & 0x1ffffff);
+}
+
+
+ngx_uint_t
+ngx_coord_deny_window(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    ngx_coord_rate_t   *rate;
+    ngx_coord_nsec_t    until, most;
     ngx_coord_table_t  *table;
 
-    now = ngx_coord_monotonic();
-    table = zone->table;
+    rate = &op->u.rate;
 
-    if (table == NULL || table->denied <= (uint64_t) now) {
+    if (rate->cost != 1 || rate->force || !ngx_coord_deny_any(op->zone)) {
+        return 0;
+    }
+
+    /* of the calendar: the period that this is */
+
+    (void) ngx_coord_window_begins(rate, now, &most);
+
+    if (ngx_coord_deny_get(op, NGX_COORD_KIND_DENY, &until)
+        != ngx_coord_deny_rate(rate)
+        || until <= now)
+    {
+        return 0;
+    }
+
+    rate->excess = 0;
+    rate->remaining = 0;
+    rate->retry = until - now;
+    rate->reset = rate->retry;
+
+    op->source = NGX_COORD_SOURCE_DENY_CACHE;
+
+    table = op->zone->table;
+
+    (void) ngx_atomic_fetch_add(&table->near[0], 1);
+
+    return 1;
+}
+
+
+ngx_int_t
+ngx_coord_deny_window_keep(ngx_coord_op_t *op, ngx_int_t rc,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_rate_t  *rate;
+    ngx_coord_nsec_t   interval;
+
+    rate = &op->u.rate;
+
+    if (rc != NGX_BUSY
+        || rate->cost != 1
+        || rate->force
+        || rate->retry <= 0
+        || rate->limit == 0)
+    {
+        return rc;
+    }
+
+    interval = rate->window / (ngx_coord_nsec_t) rate->limit;
+
+    ngx_coord_deny_set(op, NGX_COORD_KIND_DENY, ngx_coord_deny_rate(rate),
+                       now + rate->retry, ngx_min(rate->retry, interval));
+    return rc;
+}
+
+
+ngx_coord_nsec_t
+ngx_coord_deny_held(ngx_coord_op_t *op)
+{
+    ngx_coord_nsec_t    left, until;
+    ngx_coord_table_t  *table;
+
+    (void) ngx_coord_deny_get(op, NGX_COORD_KIND_DENY_HOLD, &until);
+
+    left = until - ngx_coord_monotonic();
+
+    if (left <= 0) {
+        return 0;
+    }
+
+    table = op->zone->table;
+
+    (void) ngx_atomic_fetch_add(&table->near[0], 1);
+
+    return left;
+}
+
+
+void
+ngx_coord_deny_held_keep(ngx_coord_op_t *op, ngx_coord_nsec_t left)
+{
+    ngx_coord_deny_set(op, NGX_COORD_KIND_DENY_HOLD, 0,
+                       ngx_coord_monotonic() + left,
+                       ngx_min(left, NGX_COORD_DENY_HOLD));
+}
+
+
+void
+ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len,
+    ngx_uint_t all)
+{
+    if (!ngx_coord_deny_any(zone)) {
         return;
     }
 
-    table = ngx_coord_zone_lock(zone);
+    (void) ngx_coord_zone_lock(zone);
 
-    entry = ngx_coord_table_find(table, NGX_COORD_KIND_DENY, key, len, now);
+    ngx_coord_deny_remove(zone, NGX_COORD_KIND_DENY, key, len);
 
-    if (entry) {
-        ngx_coord_table_remove(table, entry);
-    }
-
-    if (blocks) {
-        entry = ngx_coord_table_find(table, NGX_COORD_KIND_BLOCK, key, len,
-                                     now);
-        if (entry) {
-            ngx_coord_table_remove(table, entry);
-        }
+    if (all) {
+        ngx_coord_deny_remove(zone, NGX_COORD_KIND_DENY_HOLD, key, len);
+        ngx_coord_deny_remove(zone, NGX_COORD_KIND_BLOCK, key, len);
     }
 
     ngx_coord_zone_unlock(zone);
+}
+
+
+/* with the table of the zone locked */
+
+static void
+ngx_coord_deny_remove(ngx_coord_zone_t *zone, ngx_coord_kind_e kind,
+    u_char *key, size_t len)
+{
+    ngx_coord_entry_t  *entry;
+
+    entry = ngx_coord_table_find(zone->table, kind, key, len,
+                                 ngx_coord_monotonic());
+    if (entry) {
+        ngx_coord_table_remove(zone->table, entry);
+    }
 }
 
 
@@ -222,7 +375,9 @@ ngx_coord_deny_void(ngx_coord_table_t *table, uint32_t first, uint32_t last)
             continue;
         }
 
-        if (entry->tag == NGX_COORD_KIND_DENY) {
+        if (entry->tag == NGX_COORD_KIND_DENY
+            || entry->tag == NGX_COORD_KIND_DENY_HOLD)
+        {
             entry->payload[1] = 0;
 
         } else if (entry->tag == NGX_COORD_KIND_BLOCK) {

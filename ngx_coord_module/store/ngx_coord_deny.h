@@ -2,12 +2,15 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Keys of buckets that Redis has refused: while what is known to be in a
- * bucket is more than a caller may find there, it is refused without asking.
- * Known is a number of ngx_coord_tat.h, which only grows while the key is
- * there, so each caller decides by its own burst and cost.  Places that were
- * given back, and a bucket that somebody removed from Redis itself, are seen
- * after one interval of the rate at the latest.
+ * Keys that Redis has refused: they are refused without asking for as long as
+ * that is certain.  Of a bucket is known what it holds at least, a number of
+ * ngx_coord_tat.h, which only grows while the key is there, so each caller
+ * decides by its own burst and cost.  Of a window is known when the next place
+ * is free, which holds for who asks for one place of the same rate.  Places
+ * that were given back, and a key that somebody removed from Redis itself, are
+ * seen after one interval of the rate at the latest.  Of a hold is known how
+ * long it lasts; one that somebody removed from Redis itself is seen to be gone
+ * after NGX_COORD_DENY_HOLD.
  *
  * It stands in the memory of the zone, for all workers of the node.  What the
  * module removes is told to all nodes on a channel of the store.
@@ -21,8 +24,11 @@
 #include "ngx_coord_store.h"
 
 
+#define NGX_COORD_DENY_HOLD    (5 * NGX_COORD_NSEC_PER_SEC)
+
+
 /*
- * At configuration, when the store of a zone of buckets is known: has it know
+ * At configuration, when the store of a zone of rates is known: has it know
  * what is refused.  Does nothing for a memory store.  NGX_ERROR: no memory.
  */
 ngx_int_t ngx_coord_deny_zone(ngx_pool_t *pool, ngx_coord_zone_t *zone);
@@ -38,12 +44,31 @@ void ngx_coord_deny_keep(ngx_coord_op_t *op, int64_t number,
     ngx_coord_nsec_t now, ngx_coord_nsec_t time);
 
 /*
- * Nothing is known of the key any more, and, with blocks set, places that were
- * taken in advance (ngx_coord_prefetch.h) are void; of the zone: the same for
- * all of its keys.
+ * For windows: 1 if op, which takes or looks, is refused, as far as is known:
+ * then it has its answer, and its source.  now is on the clock of the server.
+ */
+ngx_uint_t ngx_coord_deny_window(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+/* notes the answer rc of Redis to op if it is one that will be given again */
+ngx_int_t ngx_coord_deny_window_keep(ngx_coord_op_t *op, ngx_int_t rc,
+    ngx_coord_nsec_t now);
+
+/* for how long the key of op is held, as far as is known; 0: not known */
+ngx_coord_nsec_t ngx_coord_deny_held(ngx_coord_op_t *op);
+
+/* notes that its hold lasts for so long from now on */
+void ngx_coord_deny_held_keep(ngx_coord_op_t *op, ngx_coord_nsec_t left);
+
+/* 1 if something is known of a zone; the other functions ask that themselves */
+ngx_uint_t ngx_coord_deny_any(ngx_coord_zone_t *zone);
+
+/*
+ * No refusal is known of the key any more, and, with all set, no hold either,
+ * and places that were taken in advance (ngx_coord_prefetch.h) are void.  Of
+ * the zone: the same for all of its keys.
  */
 void ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len,
-    ngx_uint_t blocks);
+    ngx_uint_t all);
 void ngx_coord_deny_drop_all(ngx_coord_zone_t *zone);
 
 

@@ -71,10 +71,11 @@ typedef enum {
     NGX_COORD_KIND_CLAIM,
     NGX_COORD_KIND_RECORD,
     NGX_COORD_KIND_HOLD,
-    NGX_COORD_KIND_DENY,           /* copies of what Redis told of buckets: */
+    NGX_COORD_KIND_DENY,           /* copies of what Redis told of rates: */
     NGX_COORD_KIND_BLOCK,          /* places taken in advance */
     NGX_COORD_KIND_CACHED,
-    NGX_COORD_KIND_PURGED          /* when */
+    NGX_COORD_KIND_PURGED,         /* when */
+    NGX_COORD_KIND_DENY_HOLD       /* a copy of a hold that Redis told of */
 } ngx_coord_kind_e;
 
 

@@ -85,6 +85,19 @@ ngx_int_t ngx_coord_forget_parse(ngx_coord_op_t *op,
 ngx_int_t ngx_coord_forget_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 
+/*
+ * The same of a window algorithm, which is told to all nodes; its build may be
+ * followed by other keys in B and C.
+ */
+void ngx_coord_window_forget_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_window_forget_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+
+/* the parse of what gives places of a window back: refusals may be over */
+ngx_int_t ngx_coord_window_give_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+
 
 /* the entry of the kind and the key of op; NULL: none, or expired */
 ngx_coord_entry_t *ngx_coord_entry_find(ngx_coord_table_t *table,

@@ -9,6 +9,7 @@
 
 
 #include "ngx_coord_op_arg.h"
+#include "ngx_coord_deny.h"
 
 
 /* what takes the place of the layout in the name of its keys */
@@ -181,6 +182,8 @@ ngx_coord_hold_peek_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     left = ngx_min(left, NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC);
 
     op->u.rate.retry = ngx_max(left, 1) * NGX_COORD_NSEC_PER_MSEC;
+
+    ngx_coord_deny_held_keep(op, op->u.rate.retry);
 
     return NGX_BUSY;
 }

@@ -10,6 +10,7 @@
 #include "ngx_coord_op_arg.h"
 #include "ngx_coord_op_log.h"
 #include "ngx_coord_op_set.h"
+#include "ngx_coord_deny.h"
 
 
 /* a log in memory */
@@ -72,7 +73,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_give = {
     NGX_COORD_KIND_LOG,
     NGX_COORD_SCRIPT_SLIDING_LOG_GIVE,
     ngx_coord_log_give_build,
-    ngx_coord_give_parse,
+    ngx_coord_window_give_parse,
     NULL,
     ngx_coord_log_give_run,
     NULL,
@@ -120,9 +121,9 @@ const ngx_coord_op_type_t  ngx_coord_op_log_forget = {
     ngx_string("log_forget"),
     0,
     NGX_COORD_KIND_LOG,
-    NGX_COORD_SCRIPT_FORGET,
-    ngx_coord_forget_build,
-    ngx_coord_forget_parse,
+    NGX_COORD_SCRIPT_WINDOW_FORGET,
+    ngx_coord_window_forget_build,
+    ngx_coord_window_forget_parse,
     NULL,
     ngx_coord_forget_run,
     NULL,
@@ -149,8 +150,11 @@ ngx_coord_log_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
     ngx_coord_window_t  window;
 
-    return ngx_coord_window_init(&window, &op->u.rate) == NGX_OK
-           ? NGX_AGAIN : ngx_coord_rate_never(&op->u.rate);
+    if (ngx_coord_window_init(&window, &op->u.rate) != NGX_OK) {
+        return ngx_coord_rate_never(&op->u.rate);
+    }
+
+    return ngx_coord_deny_window(op, now) ? NGX_BUSY : NGX_AGAIN;
 }
 
 
@@ -210,8 +214,10 @@ ngx_coord_log_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 
     /* the newest entry is not told: now is the latest it can be */
 
-    return ngx_coord_log_answer(&window, &op->u.rate, rc, used, first, now,
-                                now);
+    rc = ngx_coord_log_answer(&window, &op->u.rate, rc, used, first, now,
+                              now);
+
+    return ngx_coord_deny_window_keep(op, rc, now);
 }
 
 
@@ -602,8 +608,9 @@ ngx_coord_log_look_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 
     rc = (used <= window.room) ? NGX_OK : NGX_BUSY;
 
-    return ngx_coord_log_answer(&window, &op->u.rate, rc, used, first, now,
-                                now);
+    rc = ngx_coord_log_answer(&window, &op->u.rate, rc, used, first, now, now);
+
+    return ngx_coord_deny_window_keep(op, rc, now);
 }
 
 

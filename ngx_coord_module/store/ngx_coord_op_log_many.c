@@ -26,7 +26,7 @@ static const ngx_coord_op_type_t  ngx_coord_op_log_back = {
     NGX_COORD_KIND_LOG,
     NGX_COORD_SCRIPT_SLIDING_LOG_BACK,
     ngx_coord_log_back_build,
-    ngx_coord_give_parse,
+    ngx_coord_window_give_parse,
     NULL,
     ngx_coord_log_give_run,
     NULL,

@@ -134,7 +134,7 @@ ngx_coord_op_bound(ngx_coord_op_t *op)
     more = op->zone->store->wake.len + op->record.len
            + ngx_coord_op_lists(op);
 
-    if (op->type->kind == NGX_COORD_KIND_BUCKET) {
+    if (op->type->kind <= NGX_COORD_KIND_LOG) {
         more += op->zone->store->deny.len + ngx_coord_op_key_len(op);
     }
 

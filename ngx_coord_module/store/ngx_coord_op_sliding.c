@@ -8,6 +8,7 @@
 
 
 #include "ngx_coord_op_arg.h"
+#include "ngx_coord_deny.h"
 
 
 /* above all that two counters, which are doubles, have exactly */
@@ -63,7 +64,7 @@ const ngx_coord_op_type_t  ngx_coord_op_sliding_give = {
     NGX_COORD_KIND_SLIDING,
     NGX_COORD_SCRIPT_SLIDING_WINDOW_GIVE,
     ngx_coord_sliding_give_build,
-    ngx_coord_give_parse,
+    ngx_coord_window_give_parse,
     ngx_coord_sliding_give_known,
     ngx_coord_sliding_give_run,
     NULL,
@@ -93,9 +94,9 @@ const ngx_coord_op_type_t  ngx_coord_op_sliding_forget = {
     ngx_string("sliding_forget"),
     0,
     NGX_COORD_KIND_SLIDING,
-    NGX_COORD_SCRIPT_FORGET,
+    NGX_COORD_SCRIPT_WINDOW_FORGET,
     ngx_coord_sliding_forget_build,
-    ngx_coord_forget_parse,
+    ngx_coord_window_forget_parse,
     NULL,
     ngx_coord_forget_run,
     NULL,
@@ -110,8 +111,11 @@ ngx_coord_sliding_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
     ngx_coord_window_t  window;
 
-    return ngx_coord_window_init(&window, &op->u.rate) == NGX_OK
-           ? NGX_AGAIN : ngx_coord_rate_never(&op->u.rate);
+    if (ngx_coord_window_init(&window, &op->u.rate) != NGX_OK) {
+        return ngx_coord_rate_never(&op->u.rate);
+    }
+
+    return ngx_coord_deny_window(op, now) ? NGX_BUSY : NGX_AGAIN;
 }
 
 
@@ -156,6 +160,7 @@ ngx_coord_sliding_take_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
     int64_t              granted, current, previous;
+    ngx_int_t            rc;
     ngx_coord_window_t   window;
     ngx_coord_sliding_t  sliding;
 
@@ -171,9 +176,11 @@ ngx_coord_sliding_take_parse(ngx_coord_op_t *op,
 
     op->u.rate.mark = sliding.index;
 
-    return ngx_coord_sliding_answer(&sliding, &window, &op->u.rate,
-                                    granted ? NGX_OK : NGX_BUSY, current,
-                                    previous);
+    rc = ngx_coord_sliding_answer(&sliding, &window, &op->u.rate,
+                                  granted ? NGX_OK : NGX_BUSY, current,
+                                  previous);
+
+    return ngx_coord_deny_window_keep(op, rc, now);
 }
 
 
@@ -403,7 +410,9 @@ ngx_coord_sliding_forget_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     (void) ngx_coord_window_init(&window, &op->u.rate);
     ngx_coord_sliding_init(&sliding, &window, now);
 
-    ngx_coord_arg_key(cmd, NGX_COORD_FORGET_A, op, "}");
-    ngx_coord_arg_window(cmd, NGX_COORD_FORGET_B, op, sliding.index);
-    ngx_coord_arg_window(cmd, NGX_COORD_FORGET_C, op, sliding.index - 1);
+    ngx_coord_window_forget_build(cmd, op, now);
+
+    ngx_coord_arg_window(cmd, NGX_COORD_WINDOW_FORGET_B, op, sliding.index);
+    ngx_coord_arg_window(cmd, NGX_COORD_WINDOW_FORGET_C, op,
+                         sliding.index - 1);
 }

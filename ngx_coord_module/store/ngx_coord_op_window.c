@@ -8,6 +8,7 @@
 
 
 #include "ngx_coord_op_arg.h"
+#include "ngx_coord_deny.h"
 
 
 /* a window that has less left may end before a give arrives */
@@ -102,7 +103,7 @@ const ngx_coord_op_type_t  ngx_coord_op_window_give = {
     NGX_COORD_KIND_WINDOW,
     NGX_COORD_SCRIPT_WINDOW_GIVE,
     ngx_coord_window_give_build,
-    ngx_coord_give_parse,
+    ngx_coord_window_give_parse,
     ngx_coord_window_give_known,
     ngx_coord_window_give_run,
     NULL,
@@ -132,9 +133,9 @@ const ngx_coord_op_type_t  ngx_coord_op_window_forget = {
     ngx_string("window_forget"),
     0,
     NGX_COORD_KIND_WINDOW,
-    NGX_COORD_SCRIPT_FORGET,
-    ngx_coord_forget_build,
-    ngx_coord_forget_parse,
+    NGX_COORD_SCRIPT_WINDOW_FORGET,
+    ngx_coord_window_forget_build,
+    ngx_coord_window_forget_parse,
     NULL,
     ngx_coord_forget_run,
     NULL,
@@ -149,8 +150,11 @@ ngx_coord_window_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
     ngx_coord_window_t  window;
 
-    return ngx_coord_window_init(&window, &op->u.rate) == NGX_OK
-           ? NGX_AGAIN : ngx_coord_rate_never(&op->u.rate);
+    if (ngx_coord_window_init(&window, &op->u.rate) != NGX_OK) {
+        return ngx_coord_rate_never(&op->u.rate);
+    }
+
+    return ngx_coord_deny_window(op, now) ? NGX_BUSY : NGX_AGAIN;
 }
 
 
@@ -184,7 +188,7 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
     int64_t                  used, pttl, sum;
-    ngx_int_t                opened;
+    ngx_int_t                rc, opened;
     ngx_coord_nsec_t         left, most;
     ngx_coord_window_t       window;
     ngx_coord_resp_value_t  *v;
@@ -238,9 +242,11 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 
     /* the key goes when its last millisecond is over */
 
-    return ngx_coord_window_answer(&window, &op->u.rate,
-                                   opened == NGX_OK ? NGX_OK : NGX_BUSY,
-                                   used, left + NGX_COORD_NSEC_PER_MSEC);
+    rc = ngx_coord_window_answer(&window, &op->u.rate,
+                                 opened == NGX_OK ? NGX_OK : NGX_BUSY,
+                                 used, left + NGX_COORD_NSEC_PER_MSEC);
+
+    return ngx_coord_deny_window_keep(op, rc, now);
 }
 
 
@@ -449,6 +455,49 @@ ngx_coord_window_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     entry->payload[1] = (uint64_t) ngx_max(used, 0);
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_coord_window_give_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    ngx_coord_deny_drop(op->zone, op->key, op->key_len, 0);
+
+    return NGX_OK;
+}
+
+
+void
+ngx_coord_window_forget_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_str_t        *channel;
+    ngx_coord_arg_t  *a;
+
+    a = cmd->args;
+    channel = &op->zone->store->deny;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_FORGET_A, op, "}");
+
+    a[NGX_COORD_WINDOW_FORGET_B] = a[NGX_COORD_WINDOW_FORGET_A];
+    a[NGX_COORD_WINDOW_FORGET_C] = a[NGX_COORD_WINDOW_FORGET_A];
+    a[NGX_COORD_WINDOW_FORGET_NAME] = a[NGX_COORD_WINDOW_FORGET_A];
+
+    ngx_coord_arg_str(&a[NGX_COORD_WINDOW_FORGET_CHANNEL],
+                      channel->len ? channel->data : (u_char *) "",
+                      channel->len);
+}
+
+
+ngx_int_t
+ngx_coord_window_forget_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    ngx_coord_deny_drop(op->zone, op->key, op->key_len, 1);
+
+    return ngx_coord_reply(WINDOW_FORGET, DROPPED)->integer ? NGX_OK
+                                                            : NGX_BUSY;
 }
 
 
