@@ -141,6 +141,14 @@ for my $nodes (\@nodes, [$memory]) {
     is_deeply(count($nodes, '/all?k=several'), { 200 => 5, 429 => 195 },
               "$where: the tightest of five limits");
 
+    my ($told, %left);
+
+    ok($t->wait_for(sub {
+        $told = $nodes->[0]->get('/all?k=several')->header('RateLimit');
+        %left = $told =~ /"(\w+)";r=(\d+)/g;
+        4 == grep { $left{$_} == 45 } qw(fixed_window sliding_log
+                                         sliding_window leaky_bucket)
+    }, 3), "$where: a refusal tells what is left of the others") or diag($told);
 
     for my $zone (qw(fixed_window sliding_log sliding_window leaky_bucket)) {
         is_deeply(count($nodes, "/$zone?k=several"),

@@ -15,7 +15,7 @@ static ngx_int_t ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
 static void ngx_http_coord_limit_req_answer(ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_limit_req_item_t *item);
 static ngx_int_t ngx_http_coord_limit_req_report(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state);
+    ngx_http_coord_limit_req_state_t *state, ngx_uint_t refused);
 static void ngx_http_coord_limit_req_policy(
     ngx_http_coord_limit_req_item_t *item, ngx_http_coord_report_t *report);
 static ngx_int_t ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
@@ -157,7 +157,8 @@ ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
         }
     }
 
-    if (ngx_http_coord_limit_req_report(r, state) != NGX_OK) {
+    if (ngx_http_coord_limit_req_report(r, state, refused != NULL) != NGX_OK)
+    {
         ngx_http_coord_limit_req_give(state);
         return NGX_ERROR;
     }
@@ -220,9 +221,11 @@ ngx_http_coord_limit_req_answer(ngx_http_coord_ctx_t *ctx,
 }
 
 
+/* refused: by one of them, and the others get back what they gave */
+
 static ngx_int_t
 ngx_http_coord_limit_req_report(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state)
+    ngx_http_coord_limit_req_state_t *state, ngx_uint_t refused)
 {
     ngx_uint_t                        i;
     ngx_http_coord_report_t          *report;
@@ -242,6 +245,10 @@ ngx_http_coord_limit_req_report(ngx_http_request_t *r,
         }
 
         ngx_http_coord_limit_req_policy(&item[i], report);
+
+        if (refused && item[i].held && !item[i].op.u.rate.look) {
+            report->remaining += item[i].op.u.rate.cost;
+        }
     }
 
     if (state->limiter.nreports == 0) {
