@@ -179,6 +179,39 @@ like($t->conf_error(http => 'coord_store s { server redis://127.0.0.1; '
                             . "password_file @{[$t->file('empty')]}; }"),
      qr/no password in the first line/, 'an empty password file');
 
+# a key of geo whose value looks like a variable, in the file of the zone
+
+my %geo = (
+    'default $binary_remote_addr;' => 1,
+    '10.0.0.0/8 "";  default "${binary_remote_addr}";' => 1,
+    "ranges; # default \$uri;\n 10.0.0.0-10.255.255.255 a\\;b; default c;" => 0,
+    'default 1; proxy 127.0.0.1; 127.0.0.0/8 2;' => 0,
+);
+
+my $nodes = 0;
+
+for my $text (sort keys %geo) {
+    for my $use ('geo $here', 'geo $arg_a $here', 'geo $there',
+                 'map $uri $here')
+    {
+        next if $use =~ /^map/ && $text !~ /^default \$/;
+
+        my $n = $t->node(name => 'geo' . ++$nodes, http => <<"EOF");
+            $use { $text }
+            map \$uri \$@{[$use =~ /there/ ? 'here' : 'there']} { default 1; }
+            coord_limit_req_zone \$here\$host zone=z:1m rate=1r/s;
+            @{["# a file of several buffers\n" x 500]}
+            server { listen 127.0.0.1:%%PORT%%; }
+EOF
+        my ($good, $out) = $n->check;
+        my $warned = $out =~ /\[warn\].* those of "\$here" that begin with "\$"/;
+
+        ok($good, "$use { $text }: allowed") or diag($out);
+        is($warned ? 1 : 0, $geo{$text} && $use =~ /^geo.*\$here/ ? 1 : 0,
+           "$use { $text }: warned of, or not") or diag($out);
+    }
+}
+
 done_testing();
 
 

@@ -10,6 +10,15 @@
 #include "ngx_http_coord_limit_req.h"
 
 
+/* a larger file is not looked at */
+#define NGX_HTTP_COORD_LINT_SIZE  (1024 * 1024)
+
+
+static void ngx_http_coord_limit_req_lint_geo(ngx_conf_t *cf, ngx_str_t *key);
+static ngx_uint_t ngx_http_coord_limit_req_geo(ngx_str_t *text,
+    ngx_str_t *name);
+static ngx_int_t ngx_http_coord_limit_req_token(ngx_str_t *text,
+    ngx_str_t *token);
 static ngx_str_t *ngx_http_coord_limit_req_names(ngx_str_t *text,
     ngx_str_t *names);
 
@@ -62,6 +71,8 @@ ngx_http_coord_limit_req_lint_key(ngx_conf_t *cf, ngx_str_t *key)
 {
     ngx_str_t  *name;
 
+    ngx_http_coord_limit_req_lint_geo(cf, key);
+
     name = ngx_http_coord_limit_req_names(key,
                                           ngx_http_coord_limit_req_client);
     if (name == NULL) {
@@ -72,6 +83,173 @@ ngx_http_coord_limit_req_lint_key(ngx_conf_t *cf, ngx_str_t *key)
                        "a client writes \"$%V\" as he likes: key by "
                        "\"$binary_remote_addr\" or \"$coord_client_net\", and "
                        "trust a proxy by \"set_real_ip_from\"", name);
+}
+
+
+/*
+ * What a "geo" has for values only it knows: those of the file of the zone are
+ * read once more.
+ */
+
+static void
+ngx_http_coord_limit_req_lint_geo(ngx_conf_t *cf, ngx_str_t *key)
+{
+    off_t        size, offset;
+    ssize_t      n;
+    ngx_str_t    text, rest, name;
+    ngx_file_t  *file;
+
+    rest = *key;
+
+    if (cf->conf_file == NULL
+        || cf->conf_file->file.fd == NGX_INVALID_FILE
+        || ngx_coord_parse_variable(&rest, &name) != NGX_OK)
+    {
+        return;
+    }
+
+    file = &cf->conf_file->file;
+    size = ngx_file_size(&file->info);
+
+    if (size > NGX_HTTP_COORD_LINT_SIZE) {
+        return;
+    }
+
+    text.data = ngx_alloc((size_t) size + 1, cf->log);
+    if (text.data == NULL) {
+        return;
+    }
+
+    /* the parser goes on where it was */
+
+    offset = file->offset;
+    n = ngx_read_file(file, text.data, (size_t) size, 0);
+    file->offset = offset;
+
+    if (n > 0) {
+        text.len = n;
+        text.data[n] = '\0';
+
+        if (ngx_http_coord_limit_req_geo(&text, &name)) {
+            ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                               "\"geo\" does not evaluate its values: those "
+                               "of \"$%V\" that begin with \"$\" are one key "
+                               "for all, use \"map\" on what it yields",
+                               &name);
+        }
+    }
+
+    ngx_free(text.data);
+}
+
+
+/* 1 if the text has a "geo" of that name with a value that is a variable */
+
+static ngx_uint_t
+ngx_http_coord_limit_req_geo(ngx_str_t *text, ngx_str_t *name)
+{
+    ngx_str_t   rest, token, first, last;
+    ngx_uint_t  n, geo;
+
+    n = 0;
+    geo = 0;
+    rest = *text;
+
+    ngx_str_null(&first);
+    ngx_str_null(&last);
+
+    while (ngx_http_coord_limit_req_token(&rest, &token) == NGX_OK) {
+
+        switch (token.data[0]) {
+
+        case '{':
+            geo = (first.len == 3
+                   && ngx_strncmp(first.data, "geo", 3) == 0
+                   && last.len == name->len + 1
+                   && ngx_strncmp(last.data + 1, name->data, name->len) == 0);
+            n = 0;
+            break;
+
+        case '}':
+            geo = 0;
+            n = 0;
+            break;
+
+        case ';':
+            if (geo && n == 2 && last.data[0] == '$') {
+                return 1;
+            }
+
+            n = 0;
+            break;
+
+        default:
+            last = token;
+
+            if (n++ == 0) {
+                first = token;
+            }
+
+            break;
+        }
+    }
+
+    return 0;
+}
+
+
+/* the next word, or one of ";{}", of a configuration; NGX_DECLINED: none */
+
+static ngx_int_t
+ngx_http_coord_limit_req_token(ngx_str_t *text, ngx_str_t *token)
+{
+    u_char  *p, *last, quote;
+
+    p = text->data;
+    last = text->data + text->len;
+
+    for ( /* void */ ; p < last; p++) {
+
+        if (*p == '#') {
+            while (p < last && *p != LF) {
+                p++;
+            }
+
+        } else if (*p > ' ') {
+            break;
+        }
+    }
+
+    if (p >= last) {
+        return NGX_DECLINED;
+    }
+
+    quote = (*p == '"' || *p == '\'') ? *p++ : '\0';
+    token->data = p;
+
+    if (!quote && ngx_strchr(";{}", *p)) {
+        p++;
+
+    } else {
+        while (p < last
+               && (quote ? *p != quote : (*p > ' ' && *p != ';' && *p != '{')))
+        {
+            p += (*p == '\\') ? 2 : 1;
+        }
+    }
+
+    p = ngx_min(p, last);
+
+    token->len = p - token->data;
+
+    if (quote && p < last) {
+        p++;
+    }
+
+    text->data = p;
+    text->len = last - p;
+
+    return NGX_OK;
 }
 
 
