@@ -279,6 +279,42 @@ SKIP: {
 }
 
 
+# members of a JSON text, where nginx takes them apart itself
+
+SKIP: {
+    my $json = 'json_set $user $request_body user.name; '
+             . 'json_set $want $request_body want[0]; ';
+
+    skip 'nginx without json_set', 3
+        if $t->conf_error(http => "$json server { listen 127.0.0.1:%%PORT%%; }")
+           ne '';
+
+    my $n = $t->node(name => 'j', http => <<"EOF")->start;
+        $json
+        coord_limit_req_zone \$user zone=user:1m rate=10r/h
+                             algorithm=fixed_window;
+        client_body_buffer_size 1k;
+        server {
+            listen 127.0.0.1:%%PORT%%;
+            location / {
+                coord_limit_req zone=user cost=\$want after_body;
+                proxy_pass http://%%ORIGIN%%;
+            }
+        }
+EOF
+    my $x = 'x' x 5000;
+    my @s = map { $n->post('/', $_)->status }
+                ('{"user": {"name": "bob"}, "want": [7]}',
+                 '{"want": [4], "user": {"name": "bob"}}',
+                 qq({"x": "$x", "user": {"name": "bob"}, "want": [4]}),
+                 qq({"x": "$x", "user": {"name": "eve"}, "want": [4]}));
+
+    is("@s[0 .. 1]", '200 429', 'json_set: a key and a cost');
+    is($s[2], 429, 'json_set: of a body in a file');
+    is($s[3], 200, 'json_set: another key');
+}
+
+
 # warnings
 
 my %warned = (
