@@ -55,7 +55,7 @@ $zones
     server {
         listen 127.0.0.1:%%PORT_2%%;
         location = /status { coord_status keys; }
-        location /look/ { coord_api; }
+        location /look { coord_api; }
     }
 
     server {
@@ -190,6 +190,12 @@ for my $size ([1280, 900], [360, 740]) {
         is($b->eval('window.innerWidth'), $size->[0], "$what: so wide");
         cmp_ok($b->eval($wide), '<=', 0, "$what: no sideways scrolling");
 
+        is($b->eval('Array.from(document.querySelectorAll("body *"))'
+                    . '.filter(function (e) { return e.scrollWidth'
+                    . ' > e.clientWidth + 1 && /auto|scroll/.test('
+                    . 'getComputedStyle(e).overflowX) }).length'), 0,
+           "$what: nor in a part of it");
+
         my ($least, $whose) = split / /, $b->eval($contrast), 2;
         cmp_ok($least, '>=', 4.5, "$what: contrast") or diag($whose);
 
@@ -266,6 +272,11 @@ is(json(headers => { 'X-Forwarded-For' => '192.0.2.1' })->{api}, undef,
 $b->open(page(2));
 ok($b->until("$tools.textContent === 'look'", 30), 'without "write": look only');
 ok($b->eval("!$button"), 'no button at a key');
+
+$b->eval("$tools.querySelector('input').value = 'bob';"
+         . " $tools.querySelector('button').click()");
+ok($b->until("/known: true/.test($tools.querySelector('pre').textContent)",
+             30), 'a location without a slash at its end');
 
 $b->open(page(3));
 ok($b->until($fresh, 30), 'a server without API');

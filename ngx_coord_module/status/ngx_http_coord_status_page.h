@@ -156,8 +156,21 @@ static const char  ngx_http_coord_status_style[] =
     ".zone[open] .terms{display:block;grid-column:1/-1}\n"
     ".zone .n{text-align:left}\n"
     ".zone .n small{display:block;font-size:.72rem}\n"
-    "#nodes td:first-child{min-width:10rem}\n"
-    ".title input{flex-basis:100%}}\n";
+    ".title input{flex-basis:100%}}\n"
+    "@media(max-width:40rem){\n"
+    "table:has(#nodes) thead,#nodes .sum td:empty{display:none}\n"
+    "#nodes tr{display:grid;grid-template-columns:repeat(3,1fr);\n"
+    "gap:0 .4rem;padding:.3rem 0;border-top:1px solid var(--line)}\n"
+    "#nodes tr:first-child,#nodes td{border:0}\n"
+    "#nodes td{text-align:left;padding:0}\n"
+    "#nodes td:first-child{grid-column:1/-1}\n"
+    "#nodes td+td::after{display:block;color:var(--dim);font-size:.72rem;\n"
+    "font-weight:400;content:'nginx'}\n"
+    "#nodes td:nth-child(3)::after{content:'workers'}\n"
+    "#nodes td:nth-child(4)::after{content:'running for'}\n"
+    "#nodes td:nth-child(5)::after{content:'a second'}\n"
+    "#nodes td:nth-child(6)::after{content:'refused'}\n"
+    "#nodes td:nth-child(7)::after{content:'unprotected'}}\n";
 
 
 static const char  ngx_http_coord_status_script[] =
@@ -311,8 +324,9 @@ static const char  ngx_http_coord_status_script[] =
     "\n"
     "function ask(zone, method, key, done) {\n"
     "    var path = [zone.api.route, zone.zone, key].map(encodeURIComponent);\n"
+    "    var place = last.api.path.replace(/[/]$/, '');\n"
     "\n"
-    "    fetch(last.api.path + path.join('/'), { method: method })\n"
+    "    fetch(place + '/' + path.join('/'), { method: method })\n"
     "    .then(function (response) {\n"
     "        return response.json();\n"
     "    })\n"

@@ -427,9 +427,12 @@ size_t
 ngx_http_coord_status_tag(ngx_coord_zone_t *zone,
     ngx_coord_keys_entry_t *entry, u_char *tag)
 {
-    u_char     encoded[NGX_COORD_KEY_LEN], addr6[NGX_COORD_ADDRESS_LEN];
+    u_char     encoded[NGX_COORD_KEY_LEN];
     in_addr_t  addr;
     ngx_str_t  key, binary;
+#if (NGX_HAVE_INET6)
+    u_char     addr6[NGX_COORD_ADDRESS_LEN];
+#endif
 
     key.data = entry->key;
     key.len = entry->len;
