@@ -173,6 +173,25 @@ ok($t->wait_for(sub { !grep { $_->{node} eq $name } others($a) }, 30),
    'and then it is gone');
 ok(!$admin->command('EXISTS', "coord:st:$name"), 'so is its summary');
 
+sub lost { grep { $_->{node} eq $name } @{ fleet($_[0])->{lost} } }
+
+my ($lost) = lost($a);
+ok($lost, 'but it is remembered');
+cmp_ok($lost->{age_ms}, '>=', 15000, 'and how long it is gone');
+like($a->get('/status?format=html')->body,
+     qr{<section id="fleet">.*<p id="lost"[^>]*>not there any more: .*\Q$name\E \(last heard of \d+ (?:s|min) ago\).*</p>}s,
+     'on the page as well');
+
+
+# who was started anew takes its place
+
+$b->start;
+ok($t->wait_for(sub {
+    others($a) == 1 && !lost($a)
+}, 60), 'another one of that host is not missed');
+$b->stop;
+$t->wait_for(sub { !others($a) }, 60);
+
 
 # a reload keeps the name; Redis frozen: the page answers, this node is on it
 

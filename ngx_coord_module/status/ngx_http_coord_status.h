@@ -43,6 +43,7 @@ typedef struct {
 /* what the nodes of the store have told */
 typedef struct {
     ngx_array_t                    nodes;    /* of .._status_node_t */
+    ngx_array_t                    lost;     /* the same, not there any more */
     ngx_array_t                    zones;    /* of .._status_shared_t */
     ngx_coord_summary_zone_t       sum;      /* of nodes that are not silent */
     ngx_uint_t                     alive;    /* how many those are */

@@ -28,6 +28,9 @@ typedef struct {
 } ngx_http_coord_status_shared_t;
 
 
+static ngx_int_t ngx_http_coord_status_fleet_lost(ngx_http_coord_status_t *st);
+static ngx_uint_t ngx_http_coord_status_fleet_anew(
+    ngx_http_coord_status_t *st, ngx_coord_summary_t *lost, ngx_msec_t age);
 static ngx_http_coord_status_shared_t *ngx_http_coord_status_fleet_find(
     ngx_http_coord_status_fleet_t *fleet, const ngx_str_t *feature,
     const ngx_str_t *name);
@@ -67,6 +70,9 @@ ngx_http_coord_status_fleet_look(ngx_http_coord_status_t *st)
     if (ngx_array_init(&fleet->nodes, st->request->pool, 4,
                        sizeof(ngx_http_coord_status_node_t))
         != NGX_OK
+        || ngx_array_init(&fleet->lost, st->request->pool, 1,
+                          sizeof(ngx_http_coord_status_node_t))
+           != NGX_OK
         || ngx_array_init(&fleet->zones, st->request->pool, 16,
                           sizeof(ngx_http_coord_status_shared_t))
            != NGX_OK)
@@ -81,7 +87,7 @@ ngx_http_coord_status_fleet_look(ngx_http_coord_status_t *st)
         }
 
         if (ngx_coord_fleet_node(&st->conf->metrics, i, node) != NGX_OK) {
-            return NGX_OK;
+            return ngx_http_coord_status_fleet_lost(st);
         }
 
         text.data = node->text;
@@ -122,6 +128,80 @@ ngx_http_coord_status_fleet_look(ngx_http_coord_status_t *st)
             ngx_http_coord_status_fleet_add(&fleet->sum, &n->sum);
         }
     }
+}
+
+
+/* who is not there any more, but for those that were started anew */
+
+static ngx_int_t
+ngx_http_coord_status_fleet_lost(ngx_http_coord_status_t *st)
+{
+    ngx_str_t                      text;
+    ngx_uint_t                     i;
+    ngx_coord_summary_t            rest;
+    ngx_coord_fleet_node_t        *node;
+    ngx_http_coord_status_node_t  *n;
+
+    for (i = 0; /* void */ ; i++) {
+        node = ngx_palloc(st->request->pool, sizeof(ngx_coord_fleet_node_t));
+        if (node == NULL) {
+            return NGX_ERROR;
+        }
+
+        if (ngx_coord_fleet_lost(&st->conf->metrics, i, node) != NGX_OK) {
+            return NGX_OK;
+        }
+
+        text.data = node->text;
+        text.len = node->len;
+
+        if (ngx_coord_summary_read(&text, &rest) != NGX_OK
+            || ngx_http_coord_status_fleet_anew(st, &rest, node->age))
+        {
+            continue;
+        }
+
+        n = ngx_array_push(&st->fleet.lost);
+        if (n == NULL) {
+            return NGX_ERROR;
+        }
+
+        n->node = node;
+        n->summary = rest;
+        ngx_memzero(&n->sum, sizeof(ngx_coord_summary_zone_t));
+    }
+}
+
+
+/* 1 if a node of the same host began after another one had its last news */
+
+static ngx_uint_t
+ngx_http_coord_status_fleet_anew(ngx_http_coord_status_t *st,
+    ngx_coord_summary_t *lost, ngx_msec_t age)
+{
+    size_t                         len;
+    ngx_uint_t                     i;
+    ngx_coord_summary_t           *s;
+    ngx_http_coord_status_node_t  *nodes;
+
+    nodes = st->fleet.nodes.elts;
+
+    for (i = 0; i < st->fleet.nodes.nelts; i++) {
+        s = &nodes[i].summary;
+
+        /* the name of the host, "-", and digits of the node */
+
+        len = lost->node.len - ngx_min(lost->node.len, 8);
+
+        if (s->node.len == lost->node.len
+            && ngx_memcmp(s->node.data, lost->node.data, len) == 0
+            && s->uptime * 1000 <= age)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -262,6 +342,19 @@ ngx_http_coord_status_fleet_json(ngx_http_coord_status_t *st,
 
     ngx_http_coord_json_close(out, ']');
 
+    ngx_http_coord_json_open(out, "lost", '[');
+
+    nodes = st->fleet.lost.elts;
+
+    for (i = 0; i < st->fleet.lost.nelts; i++) {
+        ngx_http_coord_json_open(out, NULL, '{');
+        ngx_http_coord_json_string(out, "node", &nodes[i].summary.node);
+        ngx_http_coord_json_number(out, "age_ms", nodes[i].node->age);
+        ngx_http_coord_json_close(out, '}');
+    }
+
+    ngx_http_coord_json_close(out, ']');
+
     ngx_http_coord_json_bool(out, "heard", ngx_http_coord_status_heard(st));
 
     ngx_http_coord_json_open(out, "sum", '{');
@@ -337,7 +430,8 @@ ngx_http_coord_status_fleet_html(ngx_http_coord_status_t *st,
                               "class=\"title\">Fleet, last minute<small "
                               "id=\"deaf\"%s>others are not heard while their "
                               "store is down</small></h2>",
-                              st->fleet.nodes.nelts > 1 ? "" : " hidden",
+                              st->fleet.nodes.nelts + st->fleet.lost.nelts > 1
+                              ? "" : " hidden",
                               ngx_http_coord_status_heard(st) ? " hidden"
                                                               : "");
     ngx_http_coord_out_text(out, "<div class=\"card wide\"><table><thead>"
@@ -356,7 +450,20 @@ ngx_http_coord_status_fleet_html(ngx_http_coord_status_t *st,
                               "%ui</td><td></td><td>%ui</td><td></td>",
                               st->fleet.alive, st->fleet.workers);
     ngx_http_coord_status_fleet_html_sum(&st->fleet.sum, out);
-    ngx_http_coord_out_text(out, "</tr></tbody></table></div>");
+    ngx_http_coord_out_text(out, "</tr></tbody></table>"
+                            "<p id=\"lost\" class=\"degraded\">");
+
+    nodes = st->fleet.lost.elts;
+
+    for (i = 0; i < st->fleet.lost.nelts; i++) {
+        ngx_http_coord_out_printf(out, "%s", i ? ", " : "not there any more: ");
+        ngx_http_coord_out_html(out, &nodes[i].summary.node);
+        ngx_http_coord_out_text(out, " (last heard of ");
+        ngx_http_coord_status_html_lasting(out, nodes[i].node->age / 1000);
+        ngx_http_coord_out_text(out, " ago)");
+    }
+
+    ngx_http_coord_out_text(out, "</p></div>");
 
     ngx_http_coord_status_fleet_html_others(st, out);
 

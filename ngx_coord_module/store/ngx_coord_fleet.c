@@ -286,7 +286,10 @@ ngx_coord_fleet_keep(ngx_coord_fleet_shm_t *shm, ngx_str_t *name,
 }
 
 
-/* that of the node, or one that is free; NULL: all are taken */
+/*
+ * That of the node, or one that is free, or that of who is gone for longest;
+ * NULL: all are taken.
+ */
 
 static ngx_coord_fleet_slot_t *
 ngx_coord_fleet_slot(ngx_coord_fleet_shm_t *shm, ngx_str_t *name)
@@ -305,7 +308,12 @@ ngx_coord_fleet_slot(ngx_coord_fleet_shm_t *shm, ngx_str_t *name)
             return slot;
         }
 
-        if (found == NULL && !ngx_coord_fleet_lives(slot)) {
+        if (!ngx_coord_fleet_lives(slot)
+            && (found == NULL
+                || (found->name_len
+                    && (slot->name_len == 0
+                        || (ngx_msec_int_t) (slot->heard - found->heard) < 0))))
+        {
             found = slot;
         }
     }
@@ -347,6 +355,33 @@ ngx_coord_fleet_node(ngx_coord_metrics_t *metrics, ngx_uint_t n,
         slot = &metrics->fleet->slots[i];
 
         if (ngx_coord_fleet_lives(slot) && --n == 0) {
+            return ngx_coord_fleet_copy(slot, node);
+        }
+    }
+
+    return NGX_DECLINED;
+}
+
+
+ngx_int_t
+ngx_coord_fleet_lost(ngx_coord_metrics_t *metrics, ngx_uint_t n,
+    ngx_coord_fleet_node_t *node)
+{
+    ngx_uint_t               i;
+    ngx_coord_fleet_slot_t  *slot;
+
+    if (metrics->fleet == NULL) {
+        return NGX_DECLINED;
+    }
+
+    for (i = 0; i < NGX_COORD_FLEET_NODES; i++) {
+        slot = &metrics->fleet->slots[i];
+
+        if (slot->name_len
+            && !ngx_coord_fleet_lives(slot)
+            && ngx_current_msec - slot->heard < NGX_COORD_FLEET_LOST
+            && n-- == 0)
+        {
             return ngx_coord_fleet_copy(slot, node);
         }
     }

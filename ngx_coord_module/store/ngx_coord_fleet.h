@@ -55,5 +55,12 @@ void ngx_coord_fleet_stop(void);
 ngx_int_t ngx_coord_fleet_node(ngx_coord_metrics_t *metrics, ngx_uint_t n,
     ngx_coord_fleet_node_t *node);
 
+/*
+ * The same of nodes that are not there any more, but were within the last
+ * hour.
+ */
+ngx_int_t ngx_coord_fleet_lost(ngx_coord_metrics_t *metrics, ngx_uint_t n,
+    ngx_coord_fleet_node_t *node);
+
 
 #endif /* _NGX_COORD_FLEET_H_INCLUDED_ */

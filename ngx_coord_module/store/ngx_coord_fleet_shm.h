@@ -18,6 +18,7 @@
 
 #define NGX_COORD_FLEET_SILENT  8000         /* ms without news: a mark */
 #define NGX_COORD_FLEET_GONE    15000        /* TTL: it is not there */
+#define NGX_COORD_FLEET_LOST    3600000      /* ms it is remembered */
 
 
 /* of another node, in shared memory */
