@@ -171,7 +171,8 @@ is((grep { $_->{zone} eq 'one' } @{ $fleet->{zones} })[0]{nodes}, 1,
 
 ok($t->wait_for(sub { !grep { $_->{node} eq $name } others($a) }, 30),
    'and then it is gone');
-ok(!$admin->command('EXISTS', "coord:st:$name"), 'so is its summary');
+ok($t->wait_for(sub { !$admin->command('EXISTS', "coord:st:$name") }, 10),
+   'so is its summary');
 
 sub lost { grep { $_->{node} eq $name } @{ fleet($_[0])->{lost} } }
 
