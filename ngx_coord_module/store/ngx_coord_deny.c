@@ -22,41 +22,6 @@ static void ngx_coord_deny_void(ngx_coord_table_t *table, uint32_t first,
     uint32_t last);
 
 
-ngx_coord_table_t *
-ngx_coord_zone_lock(ngx_coord_zone_t *zone)
-{
-    ngx_slab_pool_t    *shpool;
-    ngx_coord_table_t  *table;
-
-    table = zone->table;
-
-    if (table == NULL) {
-        return NULL;
-    }
-
-    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
-
-    ngx_shmtx_lock(&shpool->mutex);
-
-    (void) ngx_coord_table_enter(table);
-
-    return table;
-}
-
-
-void
-ngx_coord_zone_unlock(ngx_coord_zone_t *zone)
-{
-    ngx_slab_pool_t  *shpool;
-
-    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
-
-    ngx_coord_table_leave(zone->table);
-
-    ngx_shmtx_unlock(&shpool->mutex);
-}
-
-
 ngx_uint_t
 ngx_coord_deny_any(ngx_coord_zone_t *zone)
 {

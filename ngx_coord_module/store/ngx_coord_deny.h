@@ -72,12 +72,4 @@ void ngx_coord_deny_drop(ngx_coord_zone_t *zone, u_char *key, size_t len,
 void ngx_coord_deny_drop_all(ngx_coord_zone_t *zone);
 
 
-/*
- * Locks and enters the table of a zone; unlock() leaves it.  NULL: the zone
- * has none, and is not locked.
- */
-ngx_coord_table_t *ngx_coord_zone_lock(ngx_coord_zone_t *zone);
-void ngx_coord_zone_unlock(ngx_coord_zone_t *zone);
-
-
 #endif /* _NGX_COORD_DENY_H_INCLUDED_ */

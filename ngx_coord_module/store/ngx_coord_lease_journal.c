@@ -38,7 +38,6 @@
 
 
 static ngx_coord_table_t *ngx_coord_journal_lock(ngx_coord_zone_t *zone);
-static void ngx_coord_journal_unlock(ngx_coord_zone_t *zone);
 static ngx_uint_t ngx_coord_journal_tag(ngx_coord_op_t *op);
 static uint64_t ngx_coord_journal_what(ngx_coord_op_t *op);
 static void ngx_coord_journal_data(ngx_coord_table_t *table,
@@ -99,7 +98,7 @@ ngx_coord_journal_add(ngx_coord_op_t *op, ngx_coord_nsec_t life)
         }
     }
 
-    ngx_coord_journal_unlock(op->zone);
+    ngx_coord_zone_unlock(op->zone);
 }
 
 
@@ -126,7 +125,7 @@ ngx_coord_journal_remove(ngx_coord_op_t *op)
         ngx_coord_table_remove(table, entry);
     }
 
-    ngx_coord_journal_unlock(op->zone);
+    ngx_coord_zone_unlock(op->zone);
 }
 
 
@@ -183,7 +182,7 @@ ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
             ngx_coord_table_remove(table, entry);
         }
 
-        ngx_coord_journal_unlock(zone);
+        ngx_coord_zone_unlock(zone);
 
     } while (*cell < ncells && found < n);
 
@@ -263,36 +262,7 @@ ngx_coord_journal_read(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
 static ngx_coord_table_t *
 ngx_coord_journal_lock(ngx_coord_zone_t *zone)
 {
-    ngx_slab_pool_t  *shpool;
-
-    if (zone->table == NULL || !zone->journal) {
-        return NULL;
-    }
-
-    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
-
-    ngx_shmtx_lock(&shpool->mutex);
-
-    if (ngx_coord_table_enter(zone->table)) {
-        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
-                      "coord zone \"%V\" was left locked by a dead process "
-                      "and has been repaired", &zone->name);
-    }
-
-    return zone->table;
-}
-
-
-static void
-ngx_coord_journal_unlock(ngx_coord_zone_t *zone)
-{
-    ngx_slab_pool_t  *shpool;
-
-    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
-
-    ngx_coord_table_leave(zone->table);
-
-    ngx_shmtx_unlock(&shpool->mutex);
+    return zone->journal ? ngx_coord_zone_lock(zone) : NULL;
 }
 
 

@@ -27,8 +27,6 @@
 #define ngx_coord_near_slot(epoch)  ((epoch) & (NGX_COORD_METRICS_PROCS - 1))
 
 
-static ngx_coord_table_t *ngx_coord_near_enter(ngx_coord_zone_t *zone);
-static void ngx_coord_near_leave_table(ngx_coord_zone_t *zone);
 static void ngx_coord_near_head(ngx_coord_near_item_t *item,
     ngx_coord_near_e state, u_char *head);
 static ngx_coord_entry_t *ngx_coord_near_entry(ngx_coord_near_item_t *item,
@@ -218,40 +216,6 @@ ngx_coord_near_trusted(ngx_coord_store_t *store, ngx_atomic_uint_t epoch)
 }
 
 
-/* NULL: there is no memory; otherwise the caller holds the lock */
-
-static ngx_coord_table_t *
-ngx_coord_near_enter(ngx_coord_zone_t *zone)
-{
-    ngx_slab_pool_t  *shpool;
-
-    if (zone->table == NULL) {
-        return NULL;
-    }
-
-    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
-
-    ngx_shmtx_lock(&shpool->mutex);
-
-    (void) ngx_coord_table_enter(zone->table);
-
-    return zone->table;
-}
-
-
-static void
-ngx_coord_near_leave_table(ngx_coord_zone_t *zone)
-{
-    ngx_slab_pool_t  *shpool;
-
-    shpool = (ngx_slab_pool_t *) zone->shm_zone->shm.addr;
-
-    ngx_coord_table_leave(zone->table);
-
-    ngx_shmtx_unlock(&shpool->mutex);
-}
-
-
 static void
 ngx_coord_near_head(ngx_coord_near_item_t *item, ngx_coord_near_e state,
     u_char *head)
@@ -323,7 +287,7 @@ ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
         return NGX_AGAIN;
     }
 
-    table = ngx_coord_near_enter(zone);
+    table = ngx_coord_zone_lock(zone);
 
     if (table == NULL) {
         return NGX_AGAIN;
@@ -361,7 +325,7 @@ ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
         }
     }
 
-    ngx_coord_near_leave_table(zone);
+    ngx_coord_zone_unlock(zone);
 
     return rc;
 }
@@ -391,10 +355,10 @@ ngx_coord_near_keep(ngx_coord_near_item_t *item,
     ngx_memcpy(p + NGX_COORD_NEAR_HEAD, answer->value.data,
                answer->value.len);
 
-    if (ngx_coord_near_enter(item->near->zone)) {
+    if (ngx_coord_zone_lock(item->near->zone)) {
 
         ngx_coord_near_put(item, key, len, p, size, epoch);
-        ngx_coord_near_leave_table(item->near->zone);
+        ngx_coord_zone_unlock(item->near->zone);
     }
 
     ngx_free(p);
@@ -451,7 +415,7 @@ ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch)
     ngx_coord_entry_t  *entry;
 
     len = ngx_coord_key_encode(key, &item->key);
-    table = len ? ngx_coord_near_enter(item->near->zone) : NULL;
+    table = len ? ngx_coord_zone_lock(item->near->zone) : NULL;
 
     if (table == NULL) {
         return;
@@ -473,7 +437,7 @@ ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch)
                                       now + NGX_COORD_NEAR_KEEP, now);
     }
 
-    ngx_coord_near_leave_table(item->near->zone);
+    ngx_coord_zone_unlock(item->near->zone);
 }
 
 
@@ -506,7 +470,7 @@ ngx_coord_near_changed(ngx_coord_near_worker_t *worker, ngx_str_t *key)
 
     for (i = 0; i < worker->store->near->nelts; i++) {
 
-        table = ngx_coord_near_enter(near[i]->zone);
+        table = ngx_coord_zone_lock(near[i]->zone);
 
         if (table == NULL) {
             continue;
@@ -522,7 +486,7 @@ ngx_coord_near_changed(ngx_coord_near_worker_t *worker, ngx_str_t *key)
 
         ngx_coord_near_drop_note(table, encoded, len, now);
 
-        ngx_coord_near_leave_table(near[i]->zone);
+        ngx_coord_zone_unlock(near[i]->zone);
     }
 }
 
@@ -552,7 +516,7 @@ ngx_coord_near_forget(ngx_coord_near_t *near, ngx_str_t *key)
     ngx_coord_entry_t  *entry;
 
     len = ngx_coord_key_encode(encoded, key);
-    table = len ? ngx_coord_near_enter(near->zone) : NULL;
+    table = len ? ngx_coord_zone_lock(near->zone) : NULL;
 
     if (table == NULL) {
         return 0;
@@ -572,7 +536,7 @@ ngx_coord_near_forget(ngx_coord_near_t *near, ngx_str_t *key)
 
     ngx_coord_near_drop_note(table, encoded, len, now);
 
-    ngx_coord_near_leave_table(near->zone);
+    ngx_coord_zone_unlock(near->zone);
 
     return found;
 }
@@ -614,7 +578,7 @@ ngx_coord_near_absent(ngx_coord_near_item_t *item)
     epoch = ngx_coord_store_is_memory(store) ? NGX_COORD_NEAR_ALWAYS : 0;
 
     len = ngx_coord_key_encode(key, &item->key);
-    table = len ? ngx_coord_near_enter(item->near->zone) : NULL;
+    table = len ? ngx_coord_zone_lock(item->near->zone) : NULL;
 
     if (table == NULL) {
         return;
@@ -633,5 +597,5 @@ ngx_coord_near_absent(ngx_coord_near_item_t *item)
         ngx_coord_near_put(item, key, len, head, sizeof(head), epoch);
     }
 
-    ngx_coord_near_leave_table(item->near->zone);
+    ngx_coord_zone_unlock(item->near->zone);
 }

@@ -288,6 +288,13 @@ void ngx_coord_store_push(ngx_coord_store_t *store);
                                      : ngx_coord_monotonic())
 
 
+/*
+ * Locks and enters the table of a zone; unlock() leaves it.  NULL: the zone
+ * has none, and is not locked.
+ */
+ngx_coord_table_t *ngx_coord_zone_lock(ngx_coord_zone_t *zone);
+void ngx_coord_zone_unlock(ngx_coord_zone_t *zone);
+
 /* the initializer of a zone's shared memory, as ngx_shm_zone_init_pt */
 ngx_int_t ngx_coord_zone_init(ngx_shm_zone_t *shm_zone, void *data);
 

@@ -59,23 +59,16 @@ ngx_coord_near_run(ngx_coord_op_t *op)
 {
     uint32_t            second;
     uint64_t            evictions;
-    ngx_uint_t          repaired, full;
-    ngx_slab_pool_t    *shpool;
+    ngx_uint_t          full;
     ngx_coord_nsec_t    now;
     ngx_coord_table_t  *table;
 
-    table = op->zone->table;
+    table = ngx_coord_zone_lock(op->zone);
 
     if (table == NULL) {
         op->rc = NGX_ERROR;
         return;
     }
-
-    shpool = (ngx_slab_pool_t *) op->zone->shm_zone->shm.addr;
-
-    ngx_shmtx_lock(&shpool->mutex);
-
-    repaired = ngx_coord_table_enter(table);
 
     /* under the lock, so that the clock never runs back */
 
@@ -106,15 +99,7 @@ ngx_coord_near_run(ngx_coord_op_t *op)
         table->logged = second;
     }
 
-    ngx_coord_table_leave(table);
-
-    ngx_shmtx_unlock(&shpool->mutex);
-
-    if (repaired) {
-        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
-                      "coord zone \"%V\" was left locked by a dead process "
-                      "and has been repaired", &op->zone->name);
-    }
+    ngx_coord_zone_unlock(op->zone);
 
     if (full) {
         ngx_coord_memory_log(op);
