@@ -290,6 +290,22 @@ is(purge('tag=' . 'x' x 128), 200, 'a tag of 128 bytes');
 is(purge('tag=' . 'x' x 129), 400, 'a longer one, which no page has');
 is($a->request('DELETE', '/api/cache/none?key=1')->status, 404, 'no zone');
 
+# unsafe methods
+
+for (['POST', 200, 'MISS'], ['PUT', 204, 'MISS'], ['DELETE', 303, 'MISS'],
+     ['PURGE', 200, 'MISS'], ['POST', 409, 'HIT'], ['PATCH', 500, 'HIT'],
+     ['OPTIONS', 200, 'HIT'])
+{
+    my ($method, $status, $word) = @$_;
+    $r->command('FLUSHALL');
+    is(stored('/key?k=u&cc=max-age=60'), 'HIT', "before $method");
+    my $res = $a->request($method, "/key?k=u&status=$status");
+    is($res->status, $status, 'its status');
+    is($res->header('x-cache'), undef, 'it goes to the origin');
+    sleep 0.1;
+    is(word($b, '/key?k=u&cc=max-age=60'), $word, "and after it: $word");
+}
+
 for ('key=slow', 'tag=slow') {
     my $c = $a->connect;
     my $seen = $origin->count('/key');

@@ -43,6 +43,7 @@ ngx_http_coord_cache_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
     ngx_int_t                     rc;
     ngx_str_t                     key;
+    ngx_uint_t                    unsafe;
     ngx_coord_op_t               *op;
     ngx_pool_cleanup_t           *cln;
     ngx_http_coord_cache_t       *cache;
@@ -51,7 +52,9 @@ ngx_http_coord_cache_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
     ccf = ngx_http_get_module_loc_conf(r, ngx_http_coord_cache_module);
 
-    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
+    unsafe = ngx_http_coord_cache_unsafe(r);
+
+    if (!unsafe && !(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
         return NGX_DECLINED;
     }
 
@@ -91,6 +94,11 @@ ngx_http_coord_cache_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
     if (cache->key_len == 0) {
         return NGX_ERROR;
+    }
+
+    if (unsafe) {
+        cache->state = NGX_HTTP_COORD_CACHE_UNSAFE;
+        return NGX_DECLINED;
     }
 
     rc = ngx_http_coord_cache_ask_near(cache);

@@ -10,6 +10,7 @@
  *   ngx_http_coord_cache_conf.c     directives, variable
  *   ngx_http_coord_cache_filter.c   a response on its way is kept
  *   ngx_http_coord_cache_revalidate.c   whether it has changed
+ *   ngx_http_coord_cache_unsafe.c   requests that change it
  *   ngx_http_coord_cache_rules.c    what may be kept, and how long
  *   ngx_http_coord_cache_error.c    what is the page of an error
  *   ngx_http_coord_cache_fields.c   fields, directives and tags
@@ -81,6 +82,7 @@ typedef enum {
     NGX_HTTP_COORD_CACHE_WAITING,            /* another one does */
     NGX_HTTP_COORD_CACHE_FILLING,
     NGX_HTTP_COORD_CACHE_KEEPING,            /* its response is captured */
+    NGX_HTTP_COORD_CACHE_UNSAFE,             /* it may change what is kept */
     NGX_HTTP_COORD_CACHE_SETTLED
 } ngx_http_coord_cache_e;
 
@@ -204,6 +206,19 @@ void ngx_http_coord_cache_near_found(ngx_http_coord_cache_t *cache);
 /* --- ngx_http_coord_cache_filter.c --- */
 
 ngx_int_t ngx_http_coord_cache_filter_init(ngx_conf_t *cf);
+
+
+/* --- ngx_http_coord_cache_unsafe.c --- */
+
+/* 1 if a method may change what it is for */
+ngx_uint_t ngx_http_coord_cache_unsafe(ngx_http_request_t *r);
+
+/*
+ * The header of an unsafe request has come: if it is no error what was asked
+ * for until now under its key is not used any more.
+ */
+void ngx_http_coord_cache_changed(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
 
 
 /* --- ngx_http_coord_cache_revalidate.c --- */

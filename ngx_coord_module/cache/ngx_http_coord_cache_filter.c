@@ -74,6 +74,11 @@ ngx_http_coord_cache_header_filter(ngx_http_request_t *r)
 
     cache = ngx_http_coord_cache_get(r);
 
+    if (cache && cache->state == NGX_HTTP_COORD_CACHE_UNSAFE) {
+        ngx_http_coord_cache_changed(r, cache);
+        ngx_http_coord_cache_settle(cache);
+    }
+
     if (cache == NULL
         || cache->state != NGX_HTTP_COORD_CACHE_FILLING
         || (r->headers_out.status < 200
