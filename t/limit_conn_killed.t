@@ -68,7 +68,7 @@ sub is_whole {
             my $count = $origin->connections;
             @c = map { open_request("/hold?k=$k") } 1 .. 5;
             my $five = $t->wait_for(sub {
-                $origin->connections == $count + 5 }, 0.5);
+                $origin->connections == $count + 5 }, 2);
             $sixth = $n->get("/try?k=$k")->status;
             $_->close for @c;
             $t->wait_for(sub { $origin->connections == $count }, 10);

@@ -63,7 +63,7 @@ my $zones = <<'EOF';
 EOF
 
 my $n = $t->node(name => 'redis', http => <<"EOF")->start;
-    coord_store main { server %%REDIS%%; }
+    coord_store main { server %%REDIS%%; timeout 5s; }
 $zones
         location /pay {
             coord_idempotency on;
