@@ -192,7 +192,8 @@ my @replies;
     my %seen;
 
     for ($fake->entries(action => 'split')) {
-        last if $_->{cmd} eq 'MULTI' && $seen{MULTI};
+        next if $_->{cmd} ne 'MULTI' && !$seen{MULTI};
+        last if $seen{EXEC};
         push @replies, { cmd => $_->{cmd}, nth => ++$seen{$_->{cmd}},
                          size => $_->{size} };
     }
