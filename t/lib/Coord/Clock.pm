@@ -21,15 +21,18 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT_OK = qw(ran);
 
-my ($file, $pid, $owner);
+my ($clock, $pid, $owner);
 
 
 # start($file): from now on; the file grows by a byte with each beat
 
 sub start {
-    ($file, $owner) = ($_[0], $$);
+    my ($file) = @_;
+
+    $owner = $$;
 
     open(my $fh, '>:raw', $file) or die "cannot write $file: $!";
+    open($clock, '<:raw', $file) or die "cannot read $file: $!";
 
     $pid = fork();
     die "fork: $!" if !defined $pid;
@@ -58,11 +61,11 @@ sub stop {
 
     kill 'KILL', $pid;
     waitpid($pid, 0);
-    ($file, $pid) = ();
+    ($clock, $pid) = ();
 }
 
 
-sub ran { return $file ? (-s $file) / 100 : time }
+sub ran { return $clock ? (-s $clock || 0) / 100 : time }
 
 
 1;
