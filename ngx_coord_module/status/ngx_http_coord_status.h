@@ -40,6 +40,17 @@ typedef struct {
 } ngx_http_coord_status_store_t;
 
 
+/*
+ * Decisions on a zone in the last minute, in full seconds, the oldest first,
+ * and the sums of all and of the last NGX_HTTP_COORD_STATUS_NOW ones.
+ */
+typedef struct {
+    ngx_coord_second_t             seconds[NGX_HTTP_COORD_STATUS_HISTORY];
+    ngx_coord_second_t             minute;
+    ngx_coord_second_t             now;
+} ngx_http_coord_status_rates_t;
+
+
 /* what the nodes of the store have told */
 typedef struct {
     ngx_array_t                    nodes;    /* of .._status_node_t */
@@ -60,18 +71,11 @@ typedef struct {
     ngx_uint_t                     nstores;
     ngx_uint_t                     keys;     /* show refused keys */
     ngx_http_coord_status_fleet_t  fleet;
+
+    /* of each zone, and of all together */
+    ngx_http_coord_status_rates_t  *rates;
+    ngx_http_coord_status_rates_t  all;
 } ngx_http_coord_status_t;
-
-
-/*
- * Decisions on a zone in the last minute, in full seconds, the oldest first,
- * and the sums of all and of the last NGX_HTTP_COORD_STATUS_NOW ones.
- */
-typedef struct {
-    ngx_coord_second_t             seconds[NGX_HTTP_COORD_STATUS_HISTORY];
-    ngx_coord_second_t             minute;
-    ngx_coord_second_t             now;
-} ngx_http_coord_status_rates_t;
 
 
 extern ngx_module_t  ngx_http_coord_status_module;
@@ -128,13 +132,11 @@ const ngx_http_coord_route_t *ngx_http_coord_status_route(
 size_t ngx_http_coord_status_tag(ngx_coord_zone_t *zone,
     ngx_coord_keys_entry_t *entry, u_char *tag);
 
-/* fills rates with what a zone has decided in the last minute */
-void ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
-    ngx_http_coord_status_rates_t *rates);
-
-/* the same of all zones together */
-void ngx_http_coord_status_all_rates(ngx_http_coord_status_t *st,
-    ngx_http_coord_status_rates_t *rates);
+/*
+ * Fills st->rates and st->all, before the others are called.  NGX_ERROR: no
+ * memory.
+ */
+ngx_int_t ngx_http_coord_status_gather(ngx_http_coord_status_t *st);
 
 /* 1 if a zone had nothing to decide in the last minute, and holds nothing */
 ngx_uint_t ngx_http_coord_status_idle(ngx_http_coord_status_t *st,

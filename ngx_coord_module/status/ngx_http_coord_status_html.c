@@ -41,6 +41,7 @@ ngx_http_coord_status_html(ngx_http_coord_status_t *st,
     ngx_uint_t  i;
 
     if (ngx_http_coord_status_html_policy(st, nonce) != NGX_OK
+        || ngx_http_coord_status_gather(st) != NGX_OK
         || ngx_http_coord_status_fleet_look(st) != NGX_OK)
     {
         return NGX_ERROR;
@@ -210,28 +211,28 @@ static void
 ngx_http_coord_status_html_tiles(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
-    ngx_uint_t                     all, share;
-    ngx_http_coord_status_rates_t  rates;
+    ngx_uint_t                      all, share;
+    ngx_http_coord_status_rates_t  *rates;
 
-    ngx_http_coord_status_all_rates(st, &rates);
+    rates = &st->all;
 
-    all = ngx_max(rates.minute.all, 1);
+    all = ngx_max(rates->minute.all, 1);
 
     ngx_http_coord_out_text(out, "<section class=\"card tiles\">");
 
     ngx_http_coord_status_html_tile(out, "data-f=\"rate\" "
                                     "data-v=\"rate.now\"",
                                     "decisions a second", "%ui.%ui",
-                                    rates.now.all / 5, rates.now.all % 5 * 2);
+                                    rates->now.all / 5, rates->now.all % 5 * 2);
 
-    share = rates.minute.refused * 1000 / all;
+    share = rates->minute.refused * 1000 / all;
     ngx_http_coord_status_html_tile(out, "data-f=\"share\" "
                                     "data-v=\"rate.refused_share\"",
                                     "refused, last minute", "%ui.%ui%%",
                                     share / 10, share % 10);
 
-    share = rates.minute.bypassed * 1000 / all;
-    ngx_http_coord_status_html_tile(out, rates.minute.bypassed
+    share = rates->minute.bypassed * 1000 / all;
+    ngx_http_coord_status_html_tile(out, rates->minute.bypassed
                                     ? "data-f=\"share\" data-b=\"1\" class="
                                       "\"bad\" data-v=\"rate.bypassed_share\""
                                     : "data-f=\"share\" data-b=\"1\" "
@@ -241,7 +242,7 @@ ngx_http_coord_status_html_tiles(ngx_http_coord_status_t *st,
 
     ngx_http_coord_status_html_latency(st, out);
 
-    ngx_http_coord_status_html_chart(out, &rates, "history", 0);
+    ngx_http_coord_status_html_chart(out, rates, "history", 0);
 
     ngx_http_coord_out_text(out, "</section>");
 }
@@ -305,10 +306,9 @@ static void
 ngx_http_coord_status_html_zones(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
-    ngx_uint_t                      i, idle;
-    ngx_coord_zone_t               *zone;
-    ngx_http_coord_out_t            list;
-    ngx_http_coord_status_rates_t   rates;
+    ngx_uint_t             i, idle;
+    ngx_coord_zone_t      *zone;
+    ngx_http_coord_out_t   list;
 
     ngx_http_coord_out_init(&list, st->request->pool);
 
@@ -321,8 +321,7 @@ ngx_http_coord_status_html_zones(ngx_http_coord_status_t *st,
             break;
         }
 
-        ngx_http_coord_status_rates(zone, &rates);
-        idle += ngx_http_coord_status_idle(st, zone, &rates);
+        idle += ngx_http_coord_status_idle(st, zone, &st->rates[i]);
 
         ngx_http_coord_status_html_zone(st, zone, &list, i);
     }

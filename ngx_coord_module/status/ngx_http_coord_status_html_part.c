@@ -73,6 +73,11 @@ ngx_http_coord_status_html_line(ngx_http_coord_out_t *out, const char *class,
     ngx_http_coord_out_printf(out, "<polyline class=\"%s%s\" points=\"", class,
                               sum || offset == 0 ? "" : " rest");
 
+    if (sum == 0) {
+        ngx_http_coord_out_text(out, "0,30.0 59,30.0\"/>");
+        return;
+    }
+
     for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
         n = *(ngx_uint_t *) ((u_char *) &rates->seconds[i] + offset);
         y = 300 - n * 290 / most;

@@ -36,14 +36,14 @@ ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
     ngx_coord_zone_t *zone, ngx_http_coord_out_t *out, ngx_uint_t n)
 {
     const char                     *class;
-    ngx_http_coord_status_rates_t   rates;
+    ngx_http_coord_status_rates_t  *rates;
 
-    ngx_http_coord_status_rates(zone, &rates);
+    rates = &st->rates[n];
 
-    if (ngx_http_coord_status_idle(st, zone, &rates)) {
+    if (ngx_http_coord_status_idle(st, zone, rates)) {
         class = "idle";
 
-    } else if (rates.minute.bypassed
+    } else if (rates->minute.bypassed
                || ngx_http_coord_status_of(st, zone)->state
                   != NGX_COORD_STORE_UP)
     {
@@ -56,7 +56,7 @@ ngx_http_coord_status_html_zone(ngx_http_coord_status_t *st,
     ngx_http_coord_out_printf(out, "<article data-o=\"zones.%ui\" class=\"%s\">"
                               "<details class=\"zone\">", n, class);
 
-    ngx_http_coord_status_html_summary(st, zone, &rates, out, n);
+    ngx_http_coord_status_html_summary(st, zone, rates, out, n);
 
     ngx_http_coord_out_text(out, "<div class=\"body\">");
 

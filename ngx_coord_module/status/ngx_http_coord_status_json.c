@@ -32,7 +32,8 @@ static void ngx_http_coord_status_json_age(ngx_http_coord_out_t *out,
 static void ngx_http_coord_status_json_server(
     ngx_http_coord_status_store_t *s, ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
-    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out);
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out,
+    ngx_http_coord_status_rates_t *rates);
 static void ngx_http_coord_status_json_text(ngx_coord_zone_t *zone,
     ngx_http_coord_out_t *out);
 static void ngx_http_coord_status_json_decisions(ngx_coord_zone_t *zone,
@@ -49,11 +50,14 @@ ngx_int_t
 ngx_http_coord_status_json(ngx_http_coord_status_t *st,
     ngx_http_coord_out_t *out)
 {
-    ngx_str_t                      *words, loss;
-    ngx_uint_t                      i;
-    ngx_array_t                    *trouble;
-    ngx_coord_zone_t               *zone;
-    ngx_http_coord_status_rates_t   rates;
+    ngx_str_t         *words, loss;
+    ngx_uint_t         i;
+    ngx_array_t       *trouble;
+    ngx_coord_zone_t  *zone;
+
+    if (ngx_http_coord_status_gather(st) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     trouble = ngx_http_coord_status_trouble(st);
 
@@ -69,8 +73,7 @@ ngx_http_coord_status_json(ngx_http_coord_status_t *st,
     ngx_http_coord_status_json_node(st, out);
     ngx_http_coord_status_json_api(st, out);
 
-    ngx_http_coord_status_all_rates(st, &rates);
-    ngx_http_coord_status_json_rates(&rates, out);
+    ngx_http_coord_status_json_rates(&st->all, out);
 
     if (loss.len) {
         ngx_http_coord_json_string(out, "unprotected", &loss);
@@ -108,7 +111,7 @@ ngx_http_coord_status_json(ngx_http_coord_status_t *st,
             break;
         }
 
-        ngx_http_coord_status_json_zone(st, zone, out);
+        ngx_http_coord_status_json_zone(st, zone, out, &st->rates[i]);
     }
 
     ngx_http_coord_json_close(out, ']');
@@ -471,12 +474,12 @@ ngx_http_coord_status_json_server(ngx_http_coord_status_store_t *s,
 
 static void
 ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
-    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out)
+    ngx_coord_zone_t *zone, ngx_http_coord_out_t *out,
+    ngx_http_coord_status_rates_t *rates)
 {
     ngx_uint_t                      value;
     const ngx_coord_kind_t         *kind;
     const ngx_coord_metric_t       *metric;
-    ngx_http_coord_status_rates_t   rates;
     ngx_http_coord_status_store_t  *s;
 
     kind = zone->kind;
@@ -494,8 +497,7 @@ ngx_http_coord_status_json_zone(ngx_http_coord_status_t *st,
     ngx_http_coord_status_json_route(st, zone, out);
     ngx_http_coord_status_json_decisions(zone, out);
 
-    ngx_http_coord_status_rates(zone, &rates);
-    ngx_http_coord_status_json_rates(&rates, out);
+    ngx_http_coord_status_json_rates(rates, out);
 
     for (metric = ngx_coord_metrics_table; metric->name.len; metric++) {
         if (ngx_http_coord_status_metric(st, zone, metric, &value) != NGX_OK) {
@@ -576,7 +578,8 @@ static void
 ngx_http_coord_status_json_rates(ngx_http_coord_status_rates_t *rates,
     ngx_http_coord_out_t *out)
 {
-    ngx_uint_t  i;
+    ngx_uint_t           i;
+    ngx_coord_second_t  *second;
 
     ngx_http_coord_json_open(out, "rate", '{');
     ngx_http_coord_json_seconds(out, "now", (uint64_t) rates->now.all * 200000);
@@ -603,11 +606,21 @@ ngx_http_coord_status_json_rates(ngx_http_coord_status_rates_t *rates,
     ngx_http_coord_json_open(out, "history", '[');
 
     for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
-        ngx_http_coord_json_open(out, NULL, '[');
-        ngx_http_coord_json_number(out, NULL, rates->seconds[i].all);
-        ngx_http_coord_json_number(out, NULL, rates->seconds[i].refused);
-        ngx_http_coord_json_number(out, NULL, rates->seconds[i].bypassed);
-        ngx_http_coord_json_close(out, ']');
+        second = &rates->seconds[i];
+
+        if (i) {
+            ngx_http_coord_out_text(out, ",");
+        }
+
+        /* most of what there is */
+
+        if (second->all == 0) {
+            ngx_http_coord_out_text(out, "[0,0,0]");
+            continue;
+        }
+
+        ngx_http_coord_out_printf(out, "[%ui,%ui,%ui]", second->all,
+                                  second->refused, second->bypassed);
     }
 
     ngx_http_coord_json_close(out, ']');

@@ -25,6 +25,8 @@ static ngx_str_t *ngx_http_coord_status_words(ngx_http_coord_status_t *st,
 static ngx_http_coord_status_store_t *ngx_http_coord_status_culprit(
     ngx_http_coord_status_t *st, ngx_coord_zone_t *zone,
     ngx_http_coord_status_store_t *s);
+static void ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
+    ngx_http_coord_status_rates_t *rates);
 static void ngx_http_coord_status_sum(ngx_coord_second_t *sum,
     ngx_coord_second_t *second);
 
@@ -132,7 +134,7 @@ ngx_http_coord_status_trouble(ngx_http_coord_status_t *st)
     ngx_uint_t                      i;
     ngx_array_t                    *all;
     ngx_coord_zone_t               *zone;
-    ngx_http_coord_status_rates_t   rates;
+    ngx_http_coord_status_rates_t  *rates;
 
     all = ngx_array_create(st->request->pool, 4, sizeof(ngx_str_t));
 
@@ -151,10 +153,10 @@ ngx_http_coord_status_trouble(ngx_http_coord_status_t *st)
             break;
         }
 
-        ngx_http_coord_status_rates(zone, &rates);
+        rates = &st->rates[i];
 
-        if (rates.minute.bypassed
-            && ngx_http_coord_status_open(st, all, zone, &rates) != NGX_OK)
+        if (rates->minute.bypassed
+            && ngx_http_coord_status_open(st, all, zone, rates) != NGX_OK)
         {
             return NULL;
         }
@@ -242,14 +244,11 @@ ngx_http_coord_status_loss(ngx_http_coord_status_t *st, ngx_str_t *words)
     u_char                         *p;
     ngx_uint_t                      i, n, all, lost, share;
     ngx_coord_zone_t               *zone;
-    ngx_http_coord_status_rates_t   rates;
     ngx_http_coord_status_store_t  *s;
 
     words->len = 0;
 
     n = 0;
-    all = 0;
-    lost = 0;
     s = NULL;
 
     for (i = 0; /* void */ ; i++) {
@@ -259,12 +258,7 @@ ngx_http_coord_status_loss(ngx_http_coord_status_t *st, ngx_str_t *words)
             break;
         }
 
-        ngx_http_coord_status_rates(zone, &rates);
-
-        all += rates.minute.all;
-        lost += rates.minute.bypassed;
-
-        if (rates.minute.bypassed) {
+        if (st->rates[i].minute.bypassed) {
             n++;
             s = ngx_http_coord_status_culprit(st, zone, s);
         }
@@ -281,6 +275,8 @@ ngx_http_coord_status_loss(ngx_http_coord_status_t *st, ngx_str_t *words)
         return NGX_ERROR;
     }
 
+    all = st->all.minute.all;
+    lost = st->all.minute.bypassed;
     share = lost * 1000 / all;
 
     p = ngx_slprintf(words->data, words->data + size,
@@ -468,7 +464,44 @@ ngx_http_coord_status_tag(ngx_coord_zone_t *zone,
 }
 
 
-void
+ngx_int_t
+ngx_http_coord_status_gather(ngx_http_coord_status_t *st)
+{
+    ngx_uint_t                      i, n;
+    ngx_coord_zone_t               *zone;
+    ngx_http_coord_status_rates_t  *rates;
+
+    st->rates = ngx_palloc(st->request->pool,
+                           (st->conf->zones.nelts + 1)
+                           * sizeof(ngx_http_coord_status_rates_t));
+    if (st->rates == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (n = 0; /* void */ ; n++) {
+        zone = ngx_http_coord_status_zone(st, n);
+
+        if (zone == NULL) {
+            return NGX_OK;
+        }
+
+        rates = &st->rates[n];
+
+        ngx_http_coord_status_rates(zone, rates);
+
+        ngx_http_coord_status_sum(&st->all.minute, &rates->minute);
+        ngx_http_coord_status_sum(&st->all.now, &rates->now);
+
+        for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
+            ngx_http_coord_status_sum(&st->all.seconds[i], &rates->seconds[i]);
+        }
+    }
+}
+
+
+/* what a zone has decided in the last minute */
+
+static void
 ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
     ngx_http_coord_status_rates_t *rates)
 {
@@ -487,35 +520,6 @@ ngx_http_coord_status_rates(ngx_coord_zone_t *zone,
 
         if (i >= NGX_HTTP_COORD_STATUS_HISTORY - NGX_HTTP_COORD_STATUS_NOW) {
             ngx_http_coord_status_sum(&rates->now, second);
-        }
-    }
-}
-
-
-void
-ngx_http_coord_status_all_rates(ngx_http_coord_status_t *st,
-    ngx_http_coord_status_rates_t *rates)
-{
-    ngx_uint_t                      i, n;
-    ngx_coord_zone_t               *zone;
-    ngx_http_coord_status_rates_t   one;
-
-    ngx_memzero(rates, sizeof(ngx_http_coord_status_rates_t));
-
-    for (n = 0; /* void */ ; n++) {
-        zone = ngx_http_coord_status_zone(st, n);
-
-        if (zone == NULL) {
-            return;
-        }
-
-        ngx_http_coord_status_rates(zone, &one);
-
-        ngx_http_coord_status_sum(&rates->minute, &one.minute);
-        ngx_http_coord_status_sum(&rates->now, &one.now);
-
-        for (i = 0; i < NGX_HTTP_COORD_STATUS_HISTORY; i++) {
-            ngx_http_coord_status_sum(&rates->seconds[i], &one.seconds[i]);
         }
     }
 }
