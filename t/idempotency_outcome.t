@@ -25,6 +25,11 @@ my $origin = $t->origin(routes => {
     '/hints' => { raw => "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
                          . $final },
     '/continue' => { raw => "HTTP/1.1 100 Continue\r\n\r\n" . $final },
+    '/processing' => { raw => "HTTP/1.1 102 Processing\r\n\r\n" . $final },
+    '/all' => { raw => "HTTP/1.1 100 Continue\r\n\r\n"
+                       . "HTTP/1.1 102 Processing\r\n\r\n"
+                       . "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+                       . $final },
     '/whole' => sub {
         my ($req) = @_;
         my @seen = grep { /^(?:range|if-)/ } sort keys %{$req->{headers}};
@@ -295,7 +300,9 @@ sub grpc {
 # not yet the answer: the claim stays
 
 sub interim {
-    for my $path ('/strict/hints', '/strict/continue') {
+    for my $path ('/strict/hints', '/strict/continue', '/strict/processing',
+                  '/strict/all')
+    {
         my @k = key();
 
         $origin->reset_counters;
