@@ -81,7 +81,7 @@ my $http = <<'EOT';
                         proxy_pass http://%%ORIGIN%%; }
         location /small { coord_cache $uri?$args zone=pages max=1k;
                           proxy_pass http://%%ORIGIN%%; }
-        location /stale { coord_cache $arg_k zone=old valid=1s stale=60s;
+        location /stale { coord_cache $arg_k zone=old valid=2s stale=60s;
                           proxy_pass http://%%ORIGIN%%; }
         location /lock { coord_cache $arg_k zone=pages lock;
                          proxy_pass http://%%ORIGIN%%; }
@@ -326,7 +326,7 @@ for ('key=slow', 'tag=slow') {
 $a->get('/stale?k=s');
 $t->rest(0.1);
 is(word($b, '/stale?k=s'), 'HIT', 'fresh');
-sleep 1.2;
+sleep 2.2;
 my $c = $a->connect;
 my $seen = $origin->count('/stale');
 $c->send("GET /stale?k=s&delay=2 HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -336,7 +336,7 @@ my $res = $c->response('GET', 5);
 is($res->header('x-cache'), 'EXPIRED', 'who asks the origin');
 $t->rest(0.3);
 is($b->get('/stale?k=s')->body, $res->body, 'and all have its answer');
-sleep 1.2;
+sleep 2.2;
 $res = $b->get('/stale?k=s&status=503');
 is($res->status, 200, 'stale if the origin fails');
 is($res->header('x-cache'), 'STALE', 'its status');
@@ -373,7 +373,7 @@ for ('', '&date=1') {
     my $uri = "/stale?k=re$_";
     my $first = $a->get($uri);
     is_deeply([conditions()], [], 'who fills the cache has no conditions');
-    sleep 1.2;
+    sleep 2.2;
     my $res = $b->get("$uri&same=1",
                       headers => { 'If-None-Match' => '"other"' });
     is_deeply([conditions()], [$_ ? $date : '"e"'],
@@ -387,16 +387,16 @@ for ('', '&date=1') {
     cmp_ok($res->header('x-news'), '>', $first->header('x-count'),
            'and those of the 304');
     is($res->header('age'), 0, 'as young as that');
-    sleep 0.05;
+    $t->rest(0.3);
     my $again = $a->get($uri);
     is($again->header('x-cache'), 'HIT', 'it is stored anew');
     is($again->body, $first->body, 'the same body');
     is($again->header('x-news'), $res->header('x-news'), 'the new fields');
     is($again->status, 200, 'the same status');
-    sleep 1.2;
+    sleep 2.2;
     is($b->get("$uri&same=1&cc=no-store")->header('x-cache'), 'REVALIDATED',
        'once more');
-    sleep 0.05;
+    $t->rest(0.3);
     is(word($a, $uri), 'EXPIRED', 'if it may be stored');
     $r->command('FLUSHALL');
 }

@@ -34,8 +34,8 @@ my $conf = <<'EOF';
     %%STORE%%
     coord_session_zone $arg_k zone=one:1m;
     coord_session_zone $arg_k zone=user:1m;
-    coord_session_zone $arg_k zone=stream:1m ttl=1s;
-    coord_session_zone $arg_k zone=learn:1m ttl=1s;
+    coord_session_zone $arg_k zone=stream:1m ttl=2s;
+    coord_session_zone $arg_k zone=learn:1m ttl=2s;
     coord_session_zone $arg_k zone=count:1m;
     coord_session_zone $sid zone=late:1m ttl=400ms;
     coord_session_zone $arg_k zone=looked:1m;
@@ -255,9 +255,9 @@ for my $n ($a, $m) {
     $n->get('/learn?k=l');
 }
 
-my @r = $t->parallel([ map { $_->req('/stream?k=s&v=1&long=3'),
-                             $_->req('/learn?k=l&long=3'),
-                             $_->req('/learn?k=l2&long=3') } $a, $m ]);
+my @r = $t->parallel([ map { $_->req('/stream?k=s&v=1&long=5'),
+                             $_->req('/learn?k=l&long=5'),
+                             $_->req('/learn?k=l2&long=5') } $a, $m ]);
 is(join(' ', map { $_->body } @r), join(' ', ('begin end') x 6), 'streamed');
 
 for my $n ($a, $m) {
@@ -266,7 +266,7 @@ for my $n ($a, $m) {
         for 'l', 'l2';
 }
 
-sleep 1.5;
+sleep 2.5;
 is(told($_, '/stream?k=s&v=2'), '200 NEW 2', 'stream: over') for $a, $m;
 
 

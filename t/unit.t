@@ -12,7 +12,7 @@ use FindBin;
 use Test::More;
 
 # only computes, and others beside it measure times
-setpriority(0, 0, 19);
+setpriority(0, 0, 10);
 
 my $root = "$FindBin::Bin/..";
 my $dir = $ENV{TEST_UNIT};
