@@ -513,6 +513,11 @@ sub conf {
                : 'coord_store main { server %%REDIS%%; timeout 5s;
                                      connect_timeout 5s; }';
 
+    $text .= ' coord_limit_req_zone $arg_k zone=clock:1m rate=1000r/s;
+               server { listen 127.0.0.1:%%PORT_clock%%;
+                        coord_limit_req zone=clock; location / { empty_gif; } }'
+        if $way eq 'redis';
+
     for my $limit (qw(limit_req limit_conn)) {
         $text .= ' ' . text($way, "${limit}_status 429;", '');
         $text .= " ${limit}_status 429;" if $way ne 'stock';
@@ -567,6 +572,15 @@ for my $name (sort keys %group) {
         }
 
         $node->start;
+
+        # what is known of Redis' clock from the moment of connecting is put
+        # right by the first request after a second
+
+        if ($way eq 'redis') {
+            sleep(1.1);
+            Coord::HTTP::request(port => $node->port('clock'), path => "/?k=$_")
+                for 1 .. 3;
+        }
 
         my %way = map {
             my $zone = $_->{zone};
