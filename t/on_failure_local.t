@@ -41,6 +41,8 @@ sub conf {
         coord_store main {
             server %%REDIS%%;
             key_prefix $prefix;
+            timeout 5s;
+            connect_timeout 5s;
             breaker failures=1 cooldown=200ms;
         }
         coord_on_failure local;
@@ -119,16 +121,16 @@ for my $z (@algorithms) {
     is($a->get("/$z?k=more&c=10")->status, 429, "$z: above the limit never");
 }
 
-is(at_once($_, '/conn?k=k&d=1', 6), 2, 'two places of four on each')
+is(at_once($_, '/conn?k=k&d=2', 6), 2, 'two places of four on each')
     for $a, $b;
-is(at_once($alone, '/conn?k=k&d=1', 6), 4, 'all four on a node alone');
-is(at_once($a, '/lock?k=k&d=1', 3), 1, 'a lock is one');
+is(at_once($alone, '/conn?k=k&d=2', 6), 4, 'all four on a node alone');
+is(at_once($a, '/lock?k=k&d=2', 3), 1, 'a lock is one');
 
 my $hold = $a->connect;
 $hold->send("GET /conn?k=w&d=60 HTTP/1.1\r\nHost: a\r\n\r\n");
 $t->wait_for(sub { grep { $_->{args}{k} eq 'w' } $origin->requests('/conn') },
              5);
-is(at_once($a, '/wait?k=w&d=1', 4), 1, 'who waits asks for the share');
+is(at_once($a, '/wait?k=w&d=2', 4), 1, 'who waits asks for the share');
 $hold->close;
 
 
@@ -137,9 +139,9 @@ $hold->close;
 $redis->run;
 ok($t->wait_for(sub {
     20 == grep { ($_->header('X-Source') || '') eq 'redis' }
-               $a->parallel(20, '/fixed_window?k=y')
+               $a->parallel(20, '/fixed_window?k=y&c=0')
 }, 10), 'Redis is back');
-is(at_once($a, '/conn?k=back&d=1', 6), 4, 'all of the limit');
+is(at_once($a, '/conn?k=back&d=2', 6), 4, 'all of the limit');
 is(passes($a, '/token_bucket?k=back', 12), 9, 'all of the rate');
 
 done_testing();
