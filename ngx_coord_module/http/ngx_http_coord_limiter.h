@@ -25,8 +25,8 @@ typedef struct {
 } ngx_http_coord_limiter_conf_t;
 
 
-/* its directives <name>_log_level, <name>_status and <name>_dry_run */
-#define ngx_http_coord_limiter_commands(name)                                 \
+/* its directives <name>_log_level and <name>_dry_run; and <name>_status */
+#define ngx_http_coord_limiter_says(name)                                     \
                                                                               \
     { ngx_string(name "_log_level"),                                          \
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,  \
@@ -35,19 +35,23 @@ typedef struct {
       offsetof(ngx_http_coord_limiter_conf_t, log_level),                     \
       &ngx_http_coord_log_levels },                                           \
                                                                               \
-    { ngx_string(name "_status"),                                             \
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,  \
-      ngx_conf_set_num_slot,                                                  \
-      NGX_HTTP_LOC_CONF_OFFSET,                                               \
-      offsetof(ngx_http_coord_limiter_conf_t, status_code),                   \
-      &ngx_http_coord_status_bounds },                                        \
-                                                                              \
     { ngx_string(name "_dry_run"),                                            \
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,   \
       ngx_conf_set_flag_slot,                                                 \
       NGX_HTTP_LOC_CONF_OFFSET,                                               \
       offsetof(ngx_http_coord_limiter_conf_t, dry_run),                       \
       NULL }
+
+#define ngx_http_coord_limiter_commands(name)                                 \
+                                                                              \
+    ngx_http_coord_limiter_says(name),                                        \
+                                                                              \
+    { ngx_string(name "_status"),                                             \
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,  \
+      ngx_conf_set_num_slot,                                                  \
+      NGX_HTTP_LOC_CONF_OFFSET,                                               \
+      offsetof(ngx_http_coord_limiter_conf_t, status_code),                   \
+      &ngx_http_coord_status_bounds }
 
 
 typedef struct ngx_http_coord_limiter_s  ngx_http_coord_limiter_t;

@@ -231,7 +231,7 @@ ngx_http_coord_idempotency_configure(ngx_http_request_t *r,
 {
     run->conf = ngx_http_get_module_loc_conf(r,
                                            ngx_http_coord_idempotency_module);
-    run->shadow = run->conf->shadow || run->conf->dry_run;
+    run->shadow = run->conf->shadow || run->conf->limiter.dry_run;
 
     return run;
 }

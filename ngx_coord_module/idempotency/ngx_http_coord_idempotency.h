@@ -23,6 +23,7 @@
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_body.h"
 #include "ngx_http_coord_capture.h"
+#include "ngx_http_coord_limiter.h"
 #include "ngx_coord_record.h"
 #include "ngx_coord_run.h"
 #include "ngx_coord_timer.h"
@@ -66,35 +67,35 @@ typedef ngx_uint_t  ngx_http_coord_idempotency_code_t;
 
 
 typedef struct {
-    ngx_uint_t                 mode;
-    ngx_flag_t                 shadow;
-    ngx_flag_t                 dry_run;
-    ngx_uint_t                 on_failure;
-    ngx_http_complex_value_t  *key;
-    ngx_str_t                  header;        /* the key is this $http_ */
-    ngx_http_complex_value_t  *scope;
-    ngx_uint_t                 global;        /* coord_idempotency_scope off */
-    unsigned                   key_body:1;    /* the key may look at the */
-    unsigned                   scope_body:1;  /* body; so may the scope */
-    unsigned                   key_constant:1;
-    ngx_uint_t                 methods;
-    ngx_msec_t                 ttl;
-    ngx_msec_t                 lease;
-    ngx_msec_t                 wait;
-    size_t                     max_response;
-    ngx_array_t               *store_status;  /* of codes; NULL: default */
-    ngx_uint_t                 on_unknown;
-    ngx_uint_t                 log_level;
-    ngx_http_complex_value_t  *fingerprint;   /* in place of the default */
-    ngx_uint_t                 check;         /* of fingerprints, see below */
-    ngx_array_t               *no_store;      /* of ngx_http_complex_value_t */
-    ngx_array_t               *pass;          /* of ngx_str_t */
-    ngx_array_t               *hide;          /* of ngx_str_t */
-    ngx_str_t                  doc_url;
-    ngx_coord_zone_t          *zone;
-    size_t                     size;          /* of its memory, if given */
-    u_char                    *file;
-    ngx_uint_t                 line;
+    ngx_http_coord_limiter_conf_t  limiter;       /* first: its directives */
+
+    ngx_uint_t                     mode;
+    ngx_flag_t                     shadow;
+    ngx_uint_t                     on_failure;
+    ngx_http_complex_value_t      *key;
+    ngx_str_t                      header;        /* the key is this $http_ */
+    ngx_http_complex_value_t      *scope;
+    ngx_uint_t                     global;        /* _scope off */
+    unsigned                       key_body:1;    /* the key may look at the */
+    unsigned                       scope_body:1;  /* body; so may the scope */
+    unsigned                       key_constant:1;
+    ngx_uint_t                     methods;
+    ngx_msec_t                     ttl;
+    ngx_msec_t                     lease;
+    ngx_msec_t                     wait;
+    size_t                         max_response;
+    ngx_array_t                   *store_status;  /* of codes; NULL: default */
+    ngx_uint_t                     on_unknown;
+    ngx_http_complex_value_t      *fingerprint;   /* in place of the default */
+    ngx_uint_t                     check;         /* of fingerprints */
+    ngx_array_t                   *no_store;      /* of complex values */
+    ngx_array_t                   *pass;          /* of ngx_str_t */
+    ngx_array_t                   *hide;          /* of ngx_str_t */
+    ngx_str_t                      doc_url;
+    ngx_coord_zone_t              *zone;
+    size_t                         size;          /* of its memory, if given */
+    u_char                        *file;
+    ngx_uint_t                     line;
 } ngx_http_coord_idempotency_conf_t;
 
 

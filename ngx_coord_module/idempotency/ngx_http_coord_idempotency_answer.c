@@ -92,7 +92,7 @@ ngx_http_coord_idempotency_refuse(ngx_http_request_t *r,
 
     ngx_http_coord_run_set(run, NGX_COORD_RUN_BARRED);
     ngx_http_coord_run_outcome(run, outcome);
-    ngx_http_coord_run_log(r, run, run->conf->log_level, answer->log);
+    ngx_http_coord_run_log(r, run, run->conf->limiter.log_level, answer->log);
 
     if (run->shadow) {
         return NGX_DECLINED;

@@ -58,15 +58,6 @@ static ngx_conf_enum_t  ngx_http_coord_idempotency_on_unknown[] = {
 };
 
 
-static ngx_conf_enum_t  ngx_http_coord_idempotency_log_levels[] = {
-    { ngx_string("info"), NGX_LOG_INFO },
-    { ngx_string("notice"), NGX_LOG_NOTICE },
-    { ngx_string("warn"), NGX_LOG_WARN },
-    { ngx_string("error"), NGX_LOG_ERR },
-    { ngx_null_string, 0 }
-};
-
-
 static ngx_command_t  ngx_http_coord_idempotency_commands[] = {
 
     { ngx_string("coord_idempotency"),
@@ -160,13 +151,6 @@ static ngx_command_t  ngx_http_coord_idempotency_commands[] = {
       0,
       NULL },
 
-    { ngx_string("coord_idempotency_log_level"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_idempotency_conf_t, log_level),
-      &ngx_http_coord_idempotency_log_levels },
-
     { ngx_string("coord_idempotency_pass_header"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
       ngx_http_coord_idempotency_names,
@@ -188,12 +172,7 @@ static ngx_command_t  ngx_http_coord_idempotency_commands[] = {
       offsetof(ngx_http_coord_idempotency_conf_t, doc_url),
       NULL },
 
-    { ngx_string("coord_idempotency_dry_run"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
-      ngx_conf_set_flag_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_coord_idempotency_conf_t, dry_run),
-      NULL },
+    ngx_http_coord_limiter_says("coord_idempotency"),
 
       ngx_null_command
 };
@@ -277,9 +256,10 @@ ngx_http_coord_idempotency_create_conf(ngx_conf_t *cf)
      *     conf->zone = NULL;
      */
 
+    ngx_http_coord_limiter_conf_init(&conf->limiter);
+
     conf->mode = NGX_CONF_UNSET_UINT;
     conf->shadow = NGX_CONF_UNSET;
-    conf->dry_run = NGX_CONF_UNSET;
     conf->on_failure = NGX_CONF_UNSET_UINT;
     conf->ttl = NGX_CONF_UNSET_MSEC;
     conf->lease = NGX_CONF_UNSET_MSEC;
@@ -287,7 +267,6 @@ ngx_http_coord_idempotency_create_conf(ngx_conf_t *cf)
     conf->max_response = NGX_CONF_UNSET_SIZE;
     conf->store_status = NGX_CONF_UNSET_PTR;
     conf->on_unknown = NGX_CONF_UNSET_UINT;
-    conf->log_level = NGX_CONF_UNSET_UINT;
     conf->check = NGX_CONF_UNSET_UINT;
     conf->no_store = NGX_CONF_UNSET_PTR;
     conf->pass = NGX_CONF_UNSET_PTR;
@@ -337,6 +316,10 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
 
     ngx_uint_t  inherited;
 
+    /* a refusal has the status of what is wrong */
+
+    ngx_http_coord_limiter_conf_merge(&conf->limiter, &prev->limiter, 0);
+
     inherited = (conf->mode == NGX_CONF_UNSET_UINT);
 
     if (inherited) {
@@ -349,13 +332,11 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
     ngx_conf_merge_uint_value(conf->mode, prev->mode,
                               NGX_HTTP_COORD_IDEMPOTENCY_OFF);
     ngx_conf_merge_value(conf->shadow, conf->shadow, 0);
-    ngx_conf_merge_value(conf->dry_run, prev->dry_run, 0);
 
     ngx_http_coord_idempotency_merge_values(prev, conf);
 
     ngx_conf_merge_uint_value(conf->check, prev->check,
                               NGX_HTTP_COORD_FINGERPRINT_DEFAULT);
-    ngx_conf_merge_uint_value(conf->log_level, prev->log_level, NGX_LOG_ERR);
     ngx_conf_merge_ptr_value(conf->no_store, prev->no_store, NULL);
 
     ngx_conf_merge_bitmask_value(conf->methods, prev->methods,

@@ -233,7 +233,7 @@ ngx_http_coord_idempotency_scoped(ngx_http_request_t *r,
 
     ngx_http_coord_run_set(run, NGX_COORD_RUN_BARRED);
     ngx_http_coord_run_outcome(run, NGX_COORD_OUTCOME_UNSCOPED);
-    ngx_http_coord_run_log(r, run, icf->log_level,
+    ngx_http_coord_run_log(r, run, icf->limiter.log_level,
                            "request is not protected, its scope is empty,");
 
     return NGX_DECLINED;
