@@ -12,7 +12,6 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
-use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -60,6 +59,14 @@ sub asked {
     return ($gets || 0, @all);
 }
 
+sub stored {
+    my ($k) = @_;
+
+    ok($t->wait_for(sub {
+        $r->command(EXISTS => "coord:ca:pages:{$k}:r");
+    }, 5), "$k is stored");
+}
+
 # near: all workers of a node answer from memory
 
 sub near {
@@ -72,7 +79,7 @@ sub words { return join ' ', map { $_->header('x-cache') // '-' } @_ }
 
 my $first = $a->get('/?k=1');
 is($first->header('x-cache'), 'MISS', 'the first one');
-sleep 0.05;
+stored(1);
 ok(near($b, '/?k=1'), 'often asked for: Redis is not asked any more');
 my ($gets, @all) = asked($b, 8, '/?k=1');
 is($gets, 0, 'by no worker');
@@ -97,14 +104,15 @@ sub purge {
 purge('key=1');
 ok($t->wait_for(sub { $b->get('/?k=1')->body ne $first->body }, 2),
    'a purge is heard by the other node');
-sleep 0.1;
-my %body = map { $_->get('/?k=1')->body => 1 } ($a, $b) x 6;
-ok(!$body{$first->body}, 'the old page is gone');
+ok($t->wait_for(sub { $a->get('/?k=1')->body ne $first->body }, 2),
+   'and by all workers of the first');
+is(scalar(grep { $_->get('/?k=1')->body eq $first->body } ($a, $b) x 8), 0,
+   'the old page is gone');
 
 # --- tags ---
 
 my $tagged = $a->get('/?k=2&tag=news');
-sleep 0.05;
+stored(2);
 ok(near($b, '/?k=2'), 'one with tags');
 purge('tag=news');
 ok($t->wait_for(sub { $b->get('/?k=2')->body ne $tagged->body }, 2),
@@ -115,8 +123,13 @@ is(scalar(grep { $b->get('/?k=2')->body eq $tagged->body } 1 .. 8), 0,
 # --- variants ---
 
 my @lang = map { { 'Accept-Language' => $_ } } qw(en de);
-my @page = map { my $res = $a->get('/?k=3&vary=Accept-Language',
-                                   headers => $_); sleep 0.05; $res } @lang;
+my @page;
+for (@lang) {
+    push @page, $a->get('/?k=3&vary=Accept-Language', headers => $_);
+    ok($t->wait_for(sub {
+        @{$r->command(KEYS => 'coord:ca:pages:*:r')} >= 3 + @page;
+    }, 5), 'a variant is stored');
+}
 ok(near($b, '/?k=3', headers => $lang[$_]), 'a variant') for 0, 1;
 for (0, 1, 0) {
     my ($gets, $res) = asked($b, 1, '/?k=3', headers => $lang[$_]);
@@ -126,7 +139,7 @@ for (0, 1, 0) {
 # --- the end of its life ---
 
 $a->get('/?k=4&age=3');
-sleep 0.05;
+stored(4);
 $b->get('/?k=4&age=3') for 1 .. 12;
 ok($t->wait_for(sub { $b->get('/?k=4&age=3')->header('x-cache') eq 'MISS' },
                 6), 'it is fresh no longer than in the store');
@@ -134,7 +147,7 @@ ok($t->wait_for(sub { $b->get('/?k=4&age=3')->header('x-cache') eq 'MISS' },
 # --- Redis is flushed ---
 
 my $old = $a->get('/?k=5');
-sleep 0.05;
+stored(5);
 ok(near($b, '/?k=5'), 'near');
 $r->command('FLUSHALL');
 ok($t->wait_for(sub { $b->get('/?k=5')->header('x-cache') eq 'MISS' }, 2),
@@ -143,7 +156,7 @@ ok($t->wait_for(sub { $b->get('/?k=5')->header('x-cache') eq 'MISS' }, 2),
 # --- what cannot be heard is not trusted ---
 
 $a->get('/?k=6');
-sleep 0.05;
+stored(6);
 ok(near($b, '/?k=6'), 'near');
 $r->command(qw(CLIENT KILL TYPE pubsub));
 ok($t->wait_for(sub { (asked($b, 4, '/?k=6'))[0] > 0 }, 2),
@@ -153,7 +166,7 @@ ok(near($b, '/?k=6'), 'and later it is near again');
 # --- a large one ---
 
 $a->get('/?k=7&big=40000');
-sleep 0.05;
+stored(7);
 $b->get('/?k=7') for 1 .. 12;
 ($gets, @all) = asked($b, 4, '/?k=7');
 is(words(@all), 'HIT HIT HIT HIT', 'a large one');
@@ -171,7 +184,7 @@ print $fh "secret\n";
 close $fh;
 $c->start;
 $a->get('/?k=8');
-sleep 0.05;
+stored(8);
 $c->get('/?k=8') for 1 .. 12;
 ($gets, @all) = asked($c, 4, '/?k=8');
 is(words(@all), 'HIT HIT HIT HIT', 'without tracking');

@@ -131,6 +131,7 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
         item.ttl = lookup->ttl;
         item.negative_ttl = lookup->negative_ttl;
         item.made = (lookup->load != NULL);
+        item.copy = 0;
 
         rc = ngx_coord_near_get(&item, r->pool, &answer);
 
