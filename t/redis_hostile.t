@@ -205,6 +205,8 @@ is_deeply([@cmds[0, -1]], ['MULTI', 'EXEC'], "the replies: @cmds");
 
 # bytes that nobody asked for
 
+$t->wait_for(sub { $fake->commands('SUBSCRIBE') >= @lanes });
+
 my @unasked = ("+OK\r\n", ":1\r\n", ">2\r\n+a\r\n+b\r\n", "-ERR boo\r\n");
 
 for my $i (0 .. $#unasked) {

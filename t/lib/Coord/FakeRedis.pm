@@ -33,7 +33,8 @@ package Coord::FakeRedis;
 #   $fake->commands            every command: [conn, name, arguments..]
 #   $fake->commands('AUTH')
 #   $fake->push($bytes)        bytes that nobody asked for, on every connection;
-#                              push($bytes, $store): returns on how many
+#                              push($bytes, $store): on those of a store that
+#                              do not subscribe; returns on how many
 #   $fake->connections, refuse, accept, drop_all($rst), freeze, thaw, stop,
 #   restart, port, addr, entries (the journal)
 
@@ -196,6 +197,8 @@ sub received {
         if ($name eq 'CLIENT' && "@args" =~ /^SETNAME ngx_coord:([^:]+):/) {
             $c->{store} = $1;
         }
+
+        $c->{hears} = 1 if $name eq 'SUBSCRIBE';
 
         if ($c->{peer}) {
             CORE::push @{$c->{asked}}, [$name, @args];
@@ -383,7 +386,7 @@ sub command_push {
     my @conns = grep { $_->{id} } values %{$self->{conns}};
 
     if (defined $store) {
-        @conns = grep { ($_->{store} || '') eq $store } @conns;
+        @conns = grep { ($_->{store} || '') eq $store && !$_->{hears} } @conns;
     }
 
     for my $c (@conns) {
