@@ -138,6 +138,10 @@ $hold->close;
 
 $redis->run;
 ok($t->wait_for(sub {
+    $a->get('/status?format=prometheus')->body
+        =~ /^coord_store_workers\{store="main"\} 2$/m
+}, 30), 'all workers are connected');
+ok($t->wait_for(sub {
     20 == grep { ($_->header('X-Source') || '') eq 'redis' }
                $a->parallel(20, '/fixed_window?k=y&c=0')
 }, 10), 'Redis is back');
