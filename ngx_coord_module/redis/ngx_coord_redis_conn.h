@@ -586,9 +586,16 @@ void ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node);
 /* sends TIME, unless one is in flight */
 void ngx_coord_redis_clock_ask(ngx_coord_redis_node_t *node);
 
-/* the server's time, asked at start and received at end of our clock */
-void ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
-    ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end);
+/*
+ * A handshake told the server's time, value, maybe that of another one than
+ * before; asked at start and received at end of our clock.
+ */
+void ngx_coord_redis_clock_first(ngx_coord_redis_node_t *node,
+    ngx_coord_resp_value_t *value, ngx_coord_nsec_t start,
+    ngx_coord_nsec_t end);
+
+/* asks once more where that took long, behind the calls that waited for it */
+void ngx_coord_redis_clock_refine(ngx_coord_redis_node_t *node);
 
 
 /* ngx_coord_redis_sentinel.c */

@@ -12,11 +12,16 @@
 
 #define NGX_COORD_CLOCK_AGE          (10 * NGX_COORD_NSEC_PER_SEC)
 
+/* all decisions of a second may be off by half of a first sample this long */
+#define NGX_COORD_CLOCK_ROUGH        (5 * NGX_COORD_NSEC_PER_MSEC)
+
 
 static void ngx_coord_redis_breaker_cooldown(ngx_event_t *ev);
 static void ngx_coord_redis_clock_expired(ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
+static void ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
+    ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end);
 static ngx_coord_nsec_t ngx_coord_redis_wall_offset(void);
 
 
@@ -210,13 +215,41 @@ ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
 }
 
 
+void
+ngx_coord_redis_clock_first(ngx_coord_redis_node_t *node,
+    ngx_coord_resp_value_t *value, ngx_coord_nsec_t start,
+    ngx_coord_nsec_t end)
+{
+    ngx_coord_nsec_t  time;
+
+    /* this may be another server: samples of the last connection are void */
+
+    node->clock.sampled = 0;
+
+    if (ngx_coord_redis_time(value, &time) == NGX_OK) {
+        ngx_coord_redis_clock_sample(node, time, start, end);
+    }
+
+    node->clock.asked = ngx_current_msec;
+}
+
+
+void
+ngx_coord_redis_clock_refine(ngx_coord_redis_node_t *node)
+{
+    if (node->clock.sampled && node->clock.rtt > NGX_COORD_CLOCK_ROUGH) {
+        ngx_coord_redis_clock_ask(node);
+    }
+}
+
+
 /*
  * A sample is wrong by half its round trip at most.  The shortest one of the
  * last seconds counts, unless a newer one contradicts it: then the server's
  * clock was set.
  */
 
-void
+static void
 ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
     ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end)
 {

@@ -292,7 +292,7 @@ static void
 ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value, ngx_coord_nsec_t start)
 {
-    ngx_coord_nsec_t          time, now;
+    ngx_coord_nsec_t          now;
     ngx_coord_redis_node_t   *node;
     ngx_coord_redis_conf_t   *conf;
     ngx_coord_store_stats_t  *stats;
@@ -322,15 +322,7 @@ ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
 
     now = ngx_coord_monotonic();
 
-    /* this may be another server: samples of the last connection are void */
-
-    node->clock.sampled = 0;
-
-    if (ngx_coord_redis_time(value, &time) == NGX_OK) {
-        ngx_coord_redis_clock_sample(node, time, start, now);
-    }
-
-    node->clock.asked = ngx_current_msec;
+    ngx_coord_redis_clock_first(node, value, start, now);
 
     if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
 
@@ -349,6 +341,7 @@ ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
     }
 
     ngx_coord_redis_send_gated(node);
+    ngx_coord_redis_clock_refine(node);
     ngx_coord_redis_track_begin(node);
 }
 
