@@ -82,8 +82,10 @@ is($a->get('/route?b=2')->body, 'no', 'and to the default');
 $r->command('SET', 'rate:one', '1r/h');
 is(join(' ', map { $a->get('/t?t=one')->status } 1 .. 8),
    '200 200 200 200 200 200 429 429', 'the first request knows the rate');
-is(join(' ', map { $a->get('/t?t=two')->status } 1 .. 8),
-   join(' ', (200) x 8), 'another one has the default');
+# a burst of so high a rate is over within the error of a clock
+
+is(join(' ', map { $a->get('/t?t=two')->header('RateLimit-Policy') } 1 .. 8),
+   join(' ', ('"t";q=100000;w=1') x 8), 'another one has the default');
 
 # a chain, through a map
 
