@@ -11,7 +11,7 @@ nginx -V
 test -e /etc/nginx/modules-enabled/50-mod-http-coord.conf
 nginx -t
 
-dir=$(mktemp -d)
+dir=$(mktemp -d /tmp/coord-check-XXXXXX)
 port=$((20000 + $$ % 10000))
 
 cat > $dir/nginx.conf << END
