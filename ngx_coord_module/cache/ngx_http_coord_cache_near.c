@@ -198,14 +198,15 @@ ngx_http_coord_cache_near_found(ngx_http_coord_cache_t *cache)
 static ngx_uint_t
 ngx_http_coord_cache_near_often(ngx_http_coord_cache_t *cache)
 {
-    uint32_t                     hash;
+    uint32_t                     hash, variant;
     ngx_msec_t                   found;
     ngx_http_coord_cache_hot_t  *hot;
 
     hash = ngx_murmur_hash2(cache->key, cache->key_len);
 
     if (cache->stored.varies) {
-        hash ^= ngx_murmur_hash2(cache->stored.variant, NGX_COORD_DIGEST_LEN);
+        ngx_memcpy(&variant, cache->stored.variant, sizeof(uint32_t));
+        hash ^= variant;
     }
 
     hot = &ngx_http_coord_cache_hots[hash & (NGX_HTTP_COORD_CACHE_HOTS - 1)];
