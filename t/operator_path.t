@@ -26,7 +26,7 @@ my $redis = $t->redis;
 my $admin = $redis->connect;
 
 my $http = <<"EOF";
-    coord_store main { server %%REDIS%%; timeout 1s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 300ms; connect_timeout 5s; }
 
     coord_limit_req_zone \$arg_k              zone=plain:1m rate=1r/h;
     coord_limit_req_zone \$http_authorization zone=secret:1m rate=1r/h;

@@ -21,7 +21,8 @@ sub node {
     my ($name, $server, $more) = @_;
 
     return $t->node(name => $name, log_level => 'error', http => <<"EOC")->start;
-    coord_store main { server $server; breaker failures=1000000; timeout 1s; }
+    coord_store main { server $server; breaker failures=1000000; timeout 1s;
+                       connect_timeout 5s; }
     coord_limit_req_zone \$arg_k zone=one:1m rate=1r/h;
     map \$arg_r \$rate { "" 1r/s; default "\e[31mno rate"; }
     coord_limit_req_zone \$arg_k zone=run:1m rate=\$rate;
