@@ -52,6 +52,13 @@ my $http = <<'EOT';
         location /mem { coord_subscribe room heartbeat=off store=local; }
         location /mempub { coord_publish $arg_c $arg_m store=local;
                            empty_gif; }
+        location /cafe { coord_subscribe café history; }
+        location /cafemem { coord_subscribe café history store=local; }
+        location /cafepub {
+            coord_publish café "olé" history=5;
+            coord_publish café "olé" history=5 store=local;
+            empty_gif;
+        }
         location /prefix { coord_subscribe $arg_room; }
         location /sub { ssi on; ssi_types *; alias %%NODEDIR%%/; }
         location /slow { coord_subscribe room; limit_rate 1; }
@@ -149,6 +156,20 @@ for (["a\r\nb\rc\nd", "a\nb\nc\nd", 'lines end as they do'],
     my $e = $es->next // {};
     is($e->{data}, $out, "text: $what");
     is_deeply([sort keys %$e], ['data', 'event'], 'and no other field');
+}
+
+{
+    my @cafe = map { Coord::Events->new($a, $_) } qw(/cafe /cafemem);
+
+    $a->get('/cafepub');
+
+    for my $c (@cafe) {
+        my $e = $c->next // {};
+        is("$e->{event} $e->{data}", 'café olé', 'a name that is not ASCII');
+        like($e->{id}, qr/^\d+-\d+$/, 'and a message that is kept');
+        is($c->next(0.2), undef, 'once');
+        $c->close;
+    }
 }
 
 like($es->{text}, qr/^event: room\ndata: hello\n\nevent: room\n/,

@@ -114,7 +114,7 @@ static uint32_t
 ngx_http_coord_hub_hash(ngx_coord_store_t *store, ngx_str_t *channel)
 {
     return ngx_crc32_long(channel->data, channel->len)
-           ^ ngx_murmur_hash2((u_char *) &store, sizeof(ngx_coord_store_t *));
+           ^ (uint32_t) ((uintptr_t) store / sizeof(ngx_coord_store_t));
 }
 
 

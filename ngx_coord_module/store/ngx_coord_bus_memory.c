@@ -104,7 +104,7 @@ ngx_coord_bus_memory_publish(ngx_coord_bus_t *bus, ngx_str_t *channel,
     ngx_memzero(entry, sizeof(ngx_coord_bus_entry_t));
 
     entry->size = size;
-    entry->hash = ngx_murmur_hash2(channel->data, channel->len);
+    entry->hash = ngx_crc32_long(channel->data, channel->len);
     entry->channel_len = channel->len;
     entry->text_len = text->len;
     entry->keep = history;
@@ -211,8 +211,8 @@ ngx_coord_bus_memory_listen(ngx_coord_bus_t *bus,
     }
 
     listener->node.str = listener->channel;
-    listener->node.node.key = ngx_murmur_hash2(listener->channel.data,
-                                               listener->channel.len);
+    listener->node.node.key = ngx_crc32_long(listener->channel.data,
+                                             listener->channel.len);
     listener->heard = 1;
 
     ngx_rbtree_insert(&bus->tree, &listener->node.node);
@@ -478,7 +478,7 @@ ngx_coord_bus_memory_page(ngx_coord_bus_t *bus, ngx_coord_bus_read_t *read,
     ngx_atomic_uint_t       position;
     ngx_coord_bus_entry_t  *entry;
 
-    hash = ngx_murmur_hash2(read->channel.data, read->channel.len);
+    hash = ngx_crc32_long(read->channel.data, read->channel.len);
 
     skip = ngx_coord_bus_memory_skip(bus, read, hash);
     n = 0;

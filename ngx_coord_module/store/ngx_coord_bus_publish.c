@@ -160,8 +160,7 @@ ngx_coord_bus_message_free(ngx_coord_bus_message_t *m)
 u_char *
 ngx_coord_bus_mark(u_char *p, ngx_str_t *text)
 {
-    return ngx_sprintf(p, "%08xD",
-                       (uint32_t) ngx_murmur_hash2(text->data, text->len));
+    return ngx_sprintf(p, "%08xD", ngx_crc32_long(text->data, text->len));
 }
 
 

@@ -66,7 +66,7 @@ uint64_t
 ngx_coord_bus_name(ngx_str_t *channel)
 {
     return ((uint64_t) ngx_crc32_long(channel->data, channel->len) << 32)
-           | ngx_murmur_hash2(channel->data, channel->len);
+           | (uint32_t) ngx_hash_key(channel->data, channel->len);
 }
 
 
