@@ -145,7 +145,7 @@ ngx_http_coord_cache_init(ngx_conf_t *cf)
     ngx_uint_t                          i;
     ngx_coord_near_t                  **near;
     ngx_http_coord_main_conf_t         *mcf;
-    ngx_http_coord_cache_main_conf_t   *cmcf;
+    ngx_http_coord_cache_main_conf_t   *ccmcf;
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
@@ -153,10 +153,11 @@ ngx_http_coord_cache_init(ngx_conf_t *cf)
         return NGX_OK;
     }
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_cache_module);
-    near = cmcf->nears.elts;
+    ccmcf = ngx_http_conf_get_module_main_conf(cf,
+                                               ngx_http_coord_cache_module);
+    near = ccmcf->nears.elts;
 
-    for (i = 0; i < cmcf->nears.nelts; i++) {
+    for (i = 0; i < ccmcf->nears.nelts; i++) {
         if (ngx_coord_near_add(cf->pool, near[i]) != NGX_OK) {
             return NGX_ERROR;
         }
@@ -169,20 +170,20 @@ ngx_http_coord_cache_init(ngx_conf_t *cf)
 static void *
 ngx_http_coord_cache_create_main_conf(ngx_conf_t *cf)
 {
-    ngx_http_coord_cache_main_conf_t  *cmcf;
+    ngx_http_coord_cache_main_conf_t  *ccmcf;
 
-    cmcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_cache_main_conf_t));
-    if (cmcf == NULL) {
+    ccmcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_coord_cache_main_conf_t));
+    if (ccmcf == NULL) {
         return NULL;
     }
 
-    if (ngx_array_init(&cmcf->nears, cf->pool, 4, sizeof(ngx_coord_near_t *))
+    if (ngx_array_init(&ccmcf->nears, cf->pool, 4, sizeof(ngx_coord_near_t *))
         != NGX_OK)
     {
         return NULL;
     }
 
-    return cmcf;
+    return ccmcf;
 }
 
 
@@ -373,18 +374,19 @@ ngx_http_coord_cache_near(ngx_conf_t *cf, ngx_coord_zone_t *zone)
 {
     ngx_uint_t                          i;
     ngx_coord_near_t                  **near;
-    ngx_http_coord_cache_main_conf_t   *cmcf;
+    ngx_http_coord_cache_main_conf_t   *ccmcf;
 
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_cache_module);
-    near = cmcf->nears.elts;
+    ccmcf = ngx_http_conf_get_module_main_conf(cf,
+                                               ngx_http_coord_cache_module);
+    near = ccmcf->nears.elts;
 
-    for (i = 0; i < cmcf->nears.nelts; i++) {
+    for (i = 0; i < ccmcf->nears.nelts; i++) {
         if (near[i]->zone == zone) {
             return near[i];
         }
     }
 
-    near = ngx_array_push(&cmcf->nears);
+    near = ngx_array_push(&ccmcf->nears);
     if (near == NULL) {
         return NULL;
     }
