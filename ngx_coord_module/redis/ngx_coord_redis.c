@@ -105,8 +105,15 @@ ngx_coord_redis_destroy(ngx_coord_redis_t *redis)
 ngx_int_t
 ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_coord_redis_call_t *call)
 {
-    return ngx_coord_redis_node_send(
-               ngx_coord_redis_node(redis, call->slot, call->lane), call);
+    ngx_coord_redis_node_t  *node;
+
+    node = ngx_coord_redis_node(redis, call->slot, call->lane);
+
+    if (call->reads) {
+        ngx_coord_redis_track_use(node);
+    }
+
+    return ngx_coord_redis_node_send(node, call);
 }
 
 

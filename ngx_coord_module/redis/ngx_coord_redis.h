@@ -7,12 +7,12 @@
  * of the server; it knows nothing of rates or leases.
  *
  *   ngx_coord_redis.c         create, send, the node for a slot
- *   ngx_coord_redis_node.c    a node: admission, replies
+ *   ngx_coord_redis_node.c    a node: its connection comes and goes
  *   ngx_coord_redis_cluster.c asking for the map of a cluster, redirected calls
  *   ngx_coord_redis_map.c     the map of a cluster
  *   ngx_coord_redis_server.c  the servers of a cluster
  *   ngx_coord_redis_topology.c what is told of them
- *   ngx_coord_redis_call.c    transactions, alone or shared, deadlines
+ *   ngx_coord_redis_call.c    calls go out: admitted, grouped, written
  *   ngx_coord_redis_health.c  breaker, server clock
  *   ngx_coord_redis_conn.c    socket, states, back-off
  *   ngx_coord_redis_lookup.c  addresses of a name
@@ -22,7 +22,9 @@
  *   ngx_coord_redis_log.c     what a connection logs
  *   ngx_coord_redis_hello.c   the handshake
  *   ngx_coord_redis_io.c      reading, writing
- *   ngx_coord_redis_reply.c   error-reply classes, checking a transaction
+ *   ngx_coord_redis_reply.c   replies come back: checked, calls ended
+ *   ngx_coord_redis_deadline.c  calls that are late
+ *   ngx_coord_redis_word.c    arguments, classes of error replies
  *   ngx_coord_redis_sub.c     the subscriber connection
  *   ngx_coord_redis_channel.c its channels that come and go
  *   ngx_coord_redis_track.c   key tracking

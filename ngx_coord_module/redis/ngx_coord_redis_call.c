@@ -2,16 +2,14 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Calls: alone or in groups, and their ends and deadlines.
+ * A call on its way out: admitted, alone or in a group, written, queued.
  */
 
 
 #include "ngx_coord_redis_conn.h"
 
 
-#define NGX_COORD_STALL              4        /* times the timeout */
-#define NGX_COORD_BULK_MAX           20       /* the same: life of a call */
-#define NGX_COORD_STRAY              5        /* milliseconds between looks */
+#define NGX_COORD_CLOCK_INTERVAL     1000     /* milliseconds */
 
 #define NGX_COORD_MULTI              "*1" CRLF "$5" CRLF "MULTI" CRLF
 #define NGX_COORD_EXEC               "*1" CRLF "$4" CRLF "EXEC" CRLF
@@ -38,19 +36,135 @@
 #define NGX_COORD_CALL_SHARED_MAX    128
 
 
+static ngx_coord_fail_e ngx_coord_redis_admit(ngx_coord_redis_node_t *node);
 static ngx_coord_redis_call_t *ngx_coord_redis_join(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call);
 static ngx_uint_t ngx_coord_redis_joins(ngx_coord_redis_call_t *call,
     ngx_coord_redis_call_t *first);
-static ngx_msec_t ngx_coord_redis_due(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call);
-static void ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call);
-static void ngx_coord_redis_expire_strays(ngx_coord_redis_node_t *node);
-static void ngx_coord_redis_rearm(ngx_coord_redis_node_t *node);
 static size_t ngx_coord_redis_command_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_redis_command_encode(ngx_coord_redis_call_t *call,
     u_char *p);
+
+
+ngx_int_t
+ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_coord_redis_t  *redis;
+
+    redis = node->redis;
+
+    call->state = NGX_COORD_CALL_WAITING;
+    call->sent = 0;
+    call->start = ngx_coord_monotonic();
+    call->deadline = ngx_current_msec + redis->conf->timeout;
+
+    call->failure = ngx_coord_redis_admit(node);
+
+    call->ask = 0;
+    call->stray = 0;
+    call->hops = 0;
+
+    if (call->failure == NGX_COORD_FAIL_NONE
+        && node->conn->state == NGX_COORD_CONN_READY
+        && !node->lobby)
+    {
+        call->failure = ngx_coord_redis_encode(node, call);
+    }
+
+    if (call->failure != NGX_COORD_FAIL_NONE) {
+        call->state = NGX_COORD_CALL_IDLE;
+        (void) ngx_atomic_fetch_add(&redis->stats->failures[call->failure], 1);
+        return NGX_ERROR;
+    }
+
+    ngx_coord_redis_enqueue(node, call);
+    (void) ngx_atomic_fetch_add(&redis->stats->pending, 1);
+
+    if (call->state == NGX_COORD_CALL_SENT
+        && call->lane == NGX_COORD_LANE_DECISIONS
+        && ngx_current_msec - node->clock.asked >= NGX_COORD_CLOCK_INTERVAL)
+    {
+        ngx_coord_redis_clock_ask(node);
+    }
+
+    return NGX_AGAIN;
+}
+
+
+void
+ngx_coord_redis_node_pass(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_coord_fail_e  failure;
+
+    call->state = NGX_COORD_CALL_WAITING;
+    call->sent = 0;
+
+    failure = ngx_coord_redis_admit(node);
+
+    if (failure == NGX_COORD_FAIL_NONE
+        && node->conn->state == NGX_COORD_CONN_READY
+        && !node->lobby)
+    {
+        failure = ngx_coord_redis_encode(node, call);
+    }
+
+    if (failure != NGX_COORD_FAIL_NONE) {
+        ngx_coord_redis_node_drop(node, call, failure);
+        return;
+    }
+
+    call->stray = 1;
+    node->strays++;
+
+    ngx_coord_redis_enqueue(node, call);
+}
+
+
+void
+ngx_coord_redis_node_drop(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure)
+{
+    ngx_coord_store_stats_t  *stats;
+
+    stats = node->redis->stats;
+
+    (void) ngx_atomic_fetch_add(&stats->pending, -1);
+    (void) ngx_atomic_fetch_add(&stats->failures[failure], 1);
+
+    call->state = NGX_COORD_CALL_IDLE;
+    call->failure = failure;
+
+    call->handler(call, NGX_ERROR, NULL);
+}
+
+
+static ngx_coord_fail_e
+ngx_coord_redis_admit(ngx_coord_redis_node_t *node)
+{
+    if (node->conn == NULL) {
+        return NGX_COORD_FAIL_CONNECT;
+    }
+
+    ngx_coord_redis_conn_connect(node->conn);
+
+    if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
+        return NGX_COORD_FAIL_BREAKER;
+    }
+
+    if (node->conn->state == NGX_COORD_CONN_DISCONNECTED) {
+        return NGX_COORD_FAIL_CONNECT;
+    }
+
+    if (node->pending >= node->redis->conf->max_pending) {
+        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_OVERFLOW, 0,
+                                 "\"max_pending\" calls are in flight", NULL);
+        return NGX_COORD_FAIL_OVERFLOW;
+    }
+
+    return NGX_COORD_FAIL_NONE;
+}
 
 
 ngx_coord_fail_e
@@ -165,29 +279,6 @@ ngx_coord_redis_joins(ngx_coord_redis_call_t *call,
 }
 
 
-ngx_coord_redis_call_t *
-ngx_coord_redis_joined(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call)
-{
-    ngx_queue_t             *q;
-    ngx_coord_redis_call_t  *next;
-
-    q = ngx_queue_next(&call->queue);
-
-    if (q == ngx_queue_sentinel(&node->calls)) {
-        return NULL;
-    }
-
-    next = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
-
-    if (next->state == NGX_COORD_CALL_WAITING || next->total != 0) {
-        return NULL;
-    }
-
-    return next;
-}
-
-
 void
 ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call)
@@ -220,333 +311,6 @@ ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
     }
 
     ngx_add_timer(ev, call->deadline - ngx_current_msec);
-}
-
-
-void
-ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure)
-{
-    ngx_uint_t                n, usec;
-    ngx_coord_store_stats_t  *stats;
-
-    if (failure == NGX_COORD_FAIL_NONE && call->state != NGX_COORD_CALL_LATE) {
-        node->failures = 0;
-    }
-
-    if (call == &node->clock.call) {
-        return;
-    }
-
-    stats = node->redis->stats;
-
-    if (failure != NGX_COORD_FAIL_NONE) {
-
-        /* a late one was counted as a timeout */
-
-        if (call->state != NGX_COORD_CALL_LATE) {
-            (void) ngx_atomic_fetch_add(&stats->failures[failure], 1);
-        }
-
-        return;
-    }
-
-    (void) ngx_atomic_fetch_add(&stats->calls, 1);
-    (void) ngx_atomic_fetch_add(&stats->commands, call->ncommands);
-
-    if (call->state == NGX_COORD_CALL_LATE) {
-        (void) ngx_atomic_fetch_add(&stats->late, 1);
-    }
-
-    /* latency is that of decisions */
-
-    stats = node->stats;
-    usec = (ngx_coord_monotonic() - call->start) / NGX_COORD_NSEC_PER_USEC;
-
-    for (n = 0; n < NGX_COORD_LATENCY_BUCKETS; n++) {
-
-        if (usec <= ngx_coord_latency_bounds[n]) {
-            break;
-        }
-    }
-
-    (void) ngx_atomic_fetch_add(&stats->latency[n], 1);
-    (void) ngx_atomic_fetch_add(&stats->latency_usec, usec);
-}
-
-
-void
-ngx_coord_redis_end(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_int_t rc, ngx_coord_resp_value_t *reply)
-{
-    ngx_coord_store_stats_t  *stats;
-
-    ngx_coord_redis_take(node, call);
-
-    if (call != &node->clock.call) {
-        stats = node->redis->stats;
-
-        (void) ngx_atomic_fetch_add(&stats->pending, -1);
-
-        /* a late one was counted as a timeout */
-
-        if (rc != NGX_OK && call->state != NGX_COORD_CALL_LATE) {
-            (void) ngx_atomic_fetch_add(&stats->failures[call->failure], 1);
-        }
-    }
-
-    call->state = NGX_COORD_CALL_IDLE;
-
-    call->handler(call, rc, reply);
-}
-
-
-void
-ngx_coord_redis_take(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call)
-{
-    ngx_coord_redis_skip_live(node, call);
-
-    ngx_queue_remove(&call->queue);
-    node->pending--;
-
-    if (call->stray) {
-        call->stray = 0;
-        node->strays--;
-    }
-
-    if (node->pending == 0) {
-        node->deadline.event.cancelable = 1;
-    }
-}
-
-
-void
-ngx_coord_redis_end_all(ngx_coord_redis_node_t *node, ngx_queue_t *calls,
-    ngx_coord_fail_e failure)
-{
-    ngx_queue_t             *q;
-    ngx_coord_redis_call_t  *call;
-
-    if (ngx_queue_empty(&node->calls)) {
-        node->first_live = NULL;
-    }
-
-    while (!ngx_queue_empty(calls)) {
-        q = ngx_queue_head(calls);
-        call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
-
-        call->failure = failure;
-        ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
-    }
-}
-
-
-void
-ngx_coord_redis_skip_live(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call)
-{
-    ngx_queue_t  *q;
-
-    if (node->first_live != call) {
-        return;
-    }
-
-    q = ngx_queue_next(&call->queue);
-
-    if (q == ngx_queue_sentinel(&node->calls)) {
-        node->first_live = NULL;
-        return;
-    }
-
-    node->first_live = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
-}
-
-
-void
-ngx_coord_redis_deadline(ngx_event_t *ev)
-{
-    ngx_coord_redis_node_t  *node = ngx_coord_timer_data(ev);
-
-    ngx_msec_t               age;
-    ngx_queue_t             *q;
-    ngx_coord_redis_call_t  *call;
-
-    while (node->first_live != NULL) {
-        call = node->first_live;
-
-        if (call->state == NGX_COORD_CALL_LATE) {
-
-            /* a stray */
-
-            ngx_coord_redis_skip_live(node, call);
-            continue;
-        }
-
-        if ((ngx_msec_int_t) (ngx_coord_redis_due(node, call)
-                              - ngx_current_msec)
-            > 0)
-        {
-            break;
-        }
-
-        ngx_coord_redis_expire(node, call);
-    }
-
-    if (node->strays) {
-        ngx_coord_redis_expire_strays(node);
-    }
-
-    if (ngx_queue_empty(&node->calls)) {
-        return;
-    }
-
-    q = ngx_queue_head(&node->calls);
-    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
-
-    age = ngx_current_msec - call->deadline + node->redis->conf->timeout;
-
-    if (call->state == NGX_COORD_CALL_LATE
-        && age >= NGX_COORD_STALL * node->redis->conf->timeout)
-    {
-        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_TIMEOUT, 0,
-                                 "no reply, connection closed",
-                                 NULL);
-        ngx_coord_redis_conn_close(node->conn, NGX_COORD_FAIL_TIMEOUT);
-        return;
-    }
-
-    ngx_coord_redis_rearm(node);
-}
-
-
-/*
- * When the time of a call is over.  In the bulk lane large replies wait for
- * each other: while bytes move nothing is late, until it is very late.
- */
-
-static ngx_msec_t
-ngx_coord_redis_due(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call)
-{
-    ngx_msec_t  due, last, timeout;
-
-    if (node->lane == NGX_COORD_LANE_DECISIONS) {
-        return call->deadline;
-    }
-
-    timeout = node->redis->conf->timeout;
-
-    due = node->conn->moved + timeout;
-    last = call->deadline + (NGX_COORD_BULK_MAX - 1) * timeout;
-
-    if ((ngx_msec_int_t) (due - call->deadline) < 0) {
-        return call->deadline;
-    }
-
-    return (ngx_msec_int_t) (due - last) < 0 ? due : last;
-}
-
-
-static void
-ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call)
-{
-    ngx_uint_t                waiting;
-    ngx_coord_store_stats_t  *stats;
-
-    ngx_coord_redis_skip_live(node, call);
-
-    waiting = (call->state == NGX_COORD_CALL_WAITING);
-
-    call->state = NGX_COORD_CALL_LATE;
-    call->failure = NGX_COORD_FAIL_TIMEOUT;
-
-    if (call != &node->clock.call) {
-        stats = node->redis->stats;
-
-        (void) ngx_atomic_fetch_add(&stats->failures[NGX_COORD_FAIL_TIMEOUT],
-                                    1);
-
-        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_TIMEOUT, 0,
-                                 "no reply in time", NULL);
-        ngx_coord_redis_node_failed(node);
-    }
-
-    if (call->expired != NULL) {
-        call->expired(call);
-    }
-
-    if (waiting) {
-        ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
-    }
-}
-
-
-/* those who come from other nodes stand behind calls with more time */
-
-static void
-ngx_coord_redis_expire_strays(ngx_coord_redis_node_t *node)
-{
-    ngx_queue_t             *q, *next;
-    ngx_coord_redis_call_t  *call;
-
-    for (q = ngx_queue_head(&node->calls);
-         q != ngx_queue_sentinel(&node->calls);
-         q = next)
-    {
-        next = ngx_queue_next(q);
-        call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
-
-        if (call->stray
-            && call->state != NGX_COORD_CALL_LATE
-            && (ngx_msec_int_t) (ngx_coord_redis_due(node, call)
-                                 - ngx_current_msec)
-               <= 0)
-        {
-            ngx_coord_redis_expire(node, call);
-        }
-    }
-}
-
-
-/* for the next deadline, or for the tombstone that stalls */
-
-static void
-ngx_coord_redis_rearm(ngx_coord_redis_node_t *node)
-{
-    ngx_msec_t               when, due;
-    ngx_queue_t             *q;
-    ngx_msec_int_t           delay;
-    ngx_coord_redis_call_t  *call;
-
-    q = ngx_queue_head(&node->calls);
-    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
-
-    if (call->state == NGX_COORD_CALL_LATE) {
-        when = call->deadline
-               + (NGX_COORD_STALL - 1) * node->redis->conf->timeout;
-
-        if (node->first_live != NULL) {
-            due = ngx_coord_redis_due(node, node->first_live);
-
-            if ((ngx_msec_int_t) (due - when) < 0) {
-                when = due;
-            }
-        }
-
-    } else {
-        when = ngx_coord_redis_due(node, call);
-    }
-
-    if (node->strays) {
-        when = ngx_min(when, ngx_current_msec + NGX_COORD_STRAY);
-    }
-
-    delay = (ngx_msec_int_t) (when - ngx_current_msec);
-
-    ngx_coord_timer_stop(&node->deadline);
-    ngx_coord_timer_start(&node->deadline, ngx_max(delay, 1));
 }
 
 

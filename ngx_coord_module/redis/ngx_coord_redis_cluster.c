@@ -40,6 +40,8 @@ static ngx_int_t ngx_coord_redis_cluster_redirect(
 static ngx_coord_redis_node_t *ngx_coord_redis_cluster_target(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
     ngx_coord_slot_moved_t *moved);
+static void ngx_coord_redis_cluster_pass(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
 static ngx_coord_endpoint_t *ngx_coord_redis_cluster_any(
     ngx_coord_redis_t *redis);
 
@@ -469,7 +471,7 @@ ngx_coord_redis_cluster_told(ngx_coord_redis_cluster_t *cluster)
             ngx_coord_redis_node_drop(node, call, NGX_COORD_FAIL_UNAVAILABLE);
 
         } else {
-            ngx_coord_redis_node_pass(node, call);
+            ngx_coord_redis_cluster_pass(node, call);
         }
     }
 }
@@ -556,7 +558,7 @@ ngx_coord_redis_cluster_redirect(ngx_coord_redis_node_t *node,
     call->ask = moved.ask;
 
     ngx_coord_redis_take(node, call);
-    ngx_coord_redis_node_pass(target, call);
+    ngx_coord_redis_cluster_pass(target, call);
 
     return NGX_OK;
 }
@@ -595,6 +597,20 @@ ngx_coord_redis_cluster_target(ngx_coord_redis_node_t *node,
     }
 
     return &server->nodes[call->lane];
+}
+
+
+/* a call that comes to a node from another one */
+
+static void
+ngx_coord_redis_cluster_pass(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    if (call->reads) {
+        ngx_coord_redis_track_use(node);
+    }
+
+    ngx_coord_redis_node_pass(node, call);
 }
 
 

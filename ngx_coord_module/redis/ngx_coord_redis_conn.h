@@ -444,7 +444,7 @@ void ngx_coord_redis_conn_queue(ngx_coord_redis_conn_t *conn, u_char *last);
 void ngx_coord_redis_conn_free_out(ngx_coord_redis_conn_t *conn);
 
 
-/* ngx_coord_redis_reply.c */
+/* ngx_coord_redis_word.c */
 
 /* writes one argument as a bulk string and returns the end */
 u_char *ngx_coord_redis_bulk(u_char *p, u_char *data, size_t len);
@@ -463,19 +463,6 @@ typedef struct {
 
 /* the class of an error reply; never NULL, static */
 const ngx_coord_redis_error_t *ngx_coord_redis_error(ngx_str_t *text);
-
-/* the number of replies that a call and those who joined it have */
-ngx_uint_t ngx_coord_redis_replies(ngx_coord_redis_call_t *call);
-
-/*
- * Checks the gathered replies of a call and those who joined it.  NGX_OK:
- * *reply is the first of call->total values; NGX_DECLINED: refused, *error is
- * the first error reply and the stream is in order; NGX_ERROR: these are not
- * the replies of the call.
- */
-ngx_int_t ngx_coord_redis_check(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
-    ngx_coord_resp_value_t **error);
 
 /* writes the nonce in hex */
 u_char *ngx_coord_redis_nonce(u_char *p, uint64_t nonce);
@@ -498,21 +485,11 @@ ngx_int_t ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
 /* closes its connection and ends its calls */
 void ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node);
 
-/* as ngx_coord_redis_send(), to this very node */
-ngx_int_t ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call);
-
 /* 0 if its server is known to be older than conf->need */
 ngx_uint_t ngx_coord_redis_node_serves(ngx_coord_redis_node_t *node);
 
 /* 1 if its connection is ready and its breaker closed */
 ngx_uint_t ngx_coord_redis_node_ok(ngx_coord_redis_node_t *node);
-
-/* the same for a call that was taken from another node, and its end */
-void ngx_coord_redis_node_pass(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call);
-void ngx_coord_redis_node_drop(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure);
 
 /* closed() of a node's connection: ends its calls */
 void ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
@@ -524,6 +501,16 @@ void ngx_coord_redis_nodes_push(ngx_coord_redis_node_t *nodes);
 
 /* ngx_coord_redis_call.c */
 
+/* as ngx_coord_redis_send(), to this very node */
+ngx_int_t ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+
+/* the same for a call that was taken from another node, and its end */
+void ngx_coord_redis_node_pass(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
+void ngx_coord_redis_node_drop(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure);
+
 /* writes a call into the output; NONE, or why it cannot be sent */
 ngx_coord_fail_e ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
@@ -532,25 +519,26 @@ ngx_coord_fail_e ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
 void ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 
-/* the next call of the same group; NULL: this is the last */
-ngx_coord_redis_call_t *ngx_coord_redis_joined(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call);
+
+/* ngx_coord_redis_reply.c */
 
 /*
- * Counts a call that has its replies; failure: what they say of the server,
- * though they are in order, or NONE.
+ * expect() and reply() of a node's connection, see ngx_coord_conn_actions_t:
+ * the replies that its first call and those who joined it have, and what they
+ * are.  A stream that is in doubt is closed by what this returns.
  */
-void ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure);
-
-/* unlinks a call, which does not end */
-void ngx_coord_redis_take(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call);
+ngx_uint_t ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn);
+ngx_coord_fail_e ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value);
 
 /* unlinks a call, then tells its owner; rc NGX_ERROR: call->failure is set */
 void ngx_coord_redis_end(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call, ngx_int_t rc,
     ngx_coord_resp_value_t *reply);
+
+/* unlinks a call, which does not end */
+void ngx_coord_redis_take(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
 
 /* ends all calls of a queue that is not the node's any more */
 void ngx_coord_redis_end_all(ngx_coord_redis_node_t *node, ngx_queue_t *calls,
@@ -559,6 +547,9 @@ void ngx_coord_redis_end_all(ngx_coord_redis_node_t *node, ngx_queue_t *calls,
 /* the call is no longer among those whose deadline is ahead */
 void ngx_coord_redis_skip_live(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
+
+
+/* ngx_coord_redis_deadline.c */
 
 /* the handler of the timer of deadlines */
 void ngx_coord_redis_deadline(ngx_event_t *ev);

@@ -2,7 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * A node: what is sent to its server, and what the replies mean.
+ * A node: the connection to its server, and what it comes and goes with.
  */
 
 
@@ -11,31 +11,14 @@
 #include <openssl/rand.h>
 
 
-#define NGX_COORD_CLOCK_INTERVAL     1000     /* milliseconds */
 #define NGX_COORD_BREAKER_AUTH       10000    /* milliseconds */
 
 
 static void ngx_coord_redis_node_ready(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value, ngx_coord_nsec_t start);
-static ngx_uint_t ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn);
-static ngx_coord_fail_e ngx_coord_redis_node_reply(
-    ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
-static ngx_coord_fail_e ngx_coord_redis_node_answered(
-    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *reply);
-static ngx_coord_fail_e ngx_coord_redis_node_refused(
-    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *error);
-static void ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
-    ngx_coord_resp_value_t *error);
 static void ngx_coord_redis_node_up(ngx_coord_redis_node_t *node,
     ngx_int_t n);
 static void ngx_coord_redis_node_version(ngx_coord_redis_node_t *node);
-static ngx_uint_t ngx_coord_redis_node_redirects(
-    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *error);
-
-static ngx_coord_fail_e ngx_coord_redis_admit(ngx_coord_redis_node_t *node);
 static void ngx_coord_redis_send_gated(ngx_coord_redis_node_t *node);
 
 
@@ -133,108 +116,6 @@ ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node)
     }
 
     ngx_coord_redis_track_free(node);
-}
-
-
-ngx_int_t
-ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call)
-{
-    ngx_coord_redis_t  *redis;
-
-    redis = node->redis;
-
-    call->state = NGX_COORD_CALL_WAITING;
-    call->sent = 0;
-    call->start = ngx_coord_monotonic();
-    call->deadline = ngx_current_msec + redis->conf->timeout;
-
-    call->failure = ngx_coord_redis_admit(node);
-
-    call->ask = 0;
-    call->stray = 0;
-    call->hops = 0;
-
-    if (call->reads) {
-        ngx_coord_redis_track_use(node);
-    }
-
-    if (call->failure == NGX_COORD_FAIL_NONE
-        && node->conn->state == NGX_COORD_CONN_READY
-        && !node->lobby)
-    {
-        call->failure = ngx_coord_redis_encode(node, call);
-    }
-
-    if (call->failure != NGX_COORD_FAIL_NONE) {
-        call->state = NGX_COORD_CALL_IDLE;
-        (void) ngx_atomic_fetch_add(&redis->stats->failures[call->failure], 1);
-        return NGX_ERROR;
-    }
-
-    ngx_coord_redis_enqueue(node, call);
-    (void) ngx_atomic_fetch_add(&redis->stats->pending, 1);
-
-    if (call->state == NGX_COORD_CALL_SENT
-        && call->lane == NGX_COORD_LANE_DECISIONS
-        && ngx_current_msec - node->clock.asked >= NGX_COORD_CLOCK_INTERVAL)
-    {
-        ngx_coord_redis_clock_ask(node);
-    }
-
-    return NGX_AGAIN;
-}
-
-
-void
-ngx_coord_redis_node_pass(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call)
-{
-    ngx_coord_fail_e  failure;
-
-    call->state = NGX_COORD_CALL_WAITING;
-    call->sent = 0;
-
-    if (call->reads) {
-        ngx_coord_redis_track_use(node);
-    }
-
-    failure = ngx_coord_redis_admit(node);
-
-    if (failure == NGX_COORD_FAIL_NONE
-        && node->conn->state == NGX_COORD_CONN_READY
-        && !node->lobby)
-    {
-        failure = ngx_coord_redis_encode(node, call);
-    }
-
-    if (failure != NGX_COORD_FAIL_NONE) {
-        ngx_coord_redis_node_drop(node, call, failure);
-        return;
-    }
-
-    call->stray = 1;
-    node->strays++;
-
-    ngx_coord_redis_enqueue(node, call);
-}
-
-
-void
-ngx_coord_redis_node_drop(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure)
-{
-    ngx_coord_store_stats_t  *stats;
-
-    stats = node->redis->stats;
-
-    (void) ngx_atomic_fetch_add(&stats->pending, -1);
-    (void) ngx_atomic_fetch_add(&stats->failures[failure], 1);
-
-    call->state = NGX_COORD_CALL_IDLE;
-    call->failure = failure;
-
-    call->handler(call, NGX_ERROR, NULL);
 }
 
 
@@ -391,206 +272,6 @@ ngx_coord_redis_node_version(ngx_coord_redis_node_t *node)
 }
 
 
-static ngx_uint_t
-ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn)
-{
-    ngx_queue_t             *q;
-    ngx_coord_redis_node_t  *node;
-
-    node = conn->data;
-
-    if (ngx_queue_empty(&node->calls)) {
-        return 0;
-    }
-
-    q = ngx_queue_head(&node->calls);
-
-    return ngx_coord_redis_replies(ngx_queue_data(q, ngx_coord_redis_call_t,
-                                                  queue));
-}
-
-
-static ngx_coord_fail_e
-ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
-    ngx_coord_resp_value_t *value)
-{
-    ngx_int_t                rc;
-    ngx_queue_t             *q;
-    ngx_coord_redis_call_t  *call;
-    ngx_coord_redis_node_t  *node;
-    ngx_coord_resp_value_t  *reply, *error;
-
-    node = conn->data;
-
-    q = ngx_queue_head(&node->calls);
-    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
-
-    rc = ngx_coord_redis_check(call, value, &reply, &error);
-
-    if (rc == NGX_ERROR) {
-        ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
-                                 "a reply that is not of this call", NULL);
-        return NGX_COORD_FAIL_PROTOCOL;
-    }
-
-    if (rc == NGX_DECLINED) {
-        return ngx_coord_redis_node_refused(node, call, error);
-    }
-
-    return ngx_coord_redis_node_answered(node, call, reply);
-}
-
-
-/*
- * A command can fail by itself in a transaction that is executed: for its key,
- * or for what holds of the server, whose rules may have changed meanwhile.
- */
-
-static ngx_coord_fail_e
-ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *reply)
-{
-    ngx_uint_t               i;
-    ngx_coord_fail_e         failure, close;
-    ngx_coord_redis_call_t  *next;
-    ngx_coord_resp_value_t  *first, *error;
-
-    close = NGX_COORD_FAIL_NONE;
-
-    do {
-        next = ngx_coord_redis_joined(node, call);
-        first = reply;
-        error = NULL;
-
-        for (i = 0; i < call->ncommands; i++) {
-
-            failure = ngx_coord_redis_failure(reply);
-
-            if (failure != NGX_COORD_FAIL_NONE
-                && failure != NGX_COORD_FAIL_ERROR
-                && error == NULL)
-            {
-                error = reply;
-            }
-
-            reply += reply->next;
-        }
-
-        failure = NGX_COORD_FAIL_NONE;
-
-        if (error != NULL
-            && ngx_coord_redis_node_redirects(node, call, error))
-        {
-            call = next;
-            continue;
-        }
-
-        if (error != NULL) {
-            failure = ngx_coord_redis_failure(error);
-            ngx_coord_redis_node_error(node, error);
-
-            if (ngx_coord_redis_error(&error->str)->close) {
-                close = failure;
-            }
-        }
-
-        ngx_coord_redis_answered(node, call, failure);
-        ngx_coord_redis_end(node, call, NGX_OK, first);
-
-        call = next;
-
-    } while (call != NULL);
-
-    return close;
-}
-
-
-static ngx_coord_fail_e
-ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error)
-{
-    ngx_coord_redis_call_t         *next;
-    const ngx_coord_redis_error_t  *e;
-
-    e = ngx_coord_redis_error(&error->str);
-
-    if ((!e->slot || node->redis->routing == NULL)
-        && (!call->foreign || e->close))
-    {
-        ngx_coord_redis_node_error(node, error);
-    }
-
-    do {
-        next = ngx_coord_redis_joined(node, call);
-
-        if (ngx_coord_redis_node_redirects(node, call, error)) {
-            call = next;
-            continue;
-        }
-
-        call->failure = e->failure;
-        ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
-
-        call = next;
-
-    } while (call != NULL);
-
-    return e->close ? e->failure : NGX_COORD_FAIL_NONE;
-}
-
-
-/* 1 if another node has the call now, which was not executed here */
-
-static ngx_uint_t
-ngx_coord_redis_node_redirects(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error)
-{
-    if (node->redis->routing == NULL
-        || !ngx_coord_redis_error(&error->str)->slot)
-    {
-        return 0;
-    }
-
-    if (node->redis->routing->redirect(node, call, &error->str) == NGX_OK) {
-        return 1;
-    }
-
-    ngx_coord_redis_node_error(node, error);
-
-    return 0;
-}
-
-
-static void
-ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
-    ngx_coord_resp_value_t *error)
-{
-    u_char                          buf[NGX_COORD_LOG_TEXT];
-    ngx_str_t                       text;
-    const ngx_coord_redis_error_t  *e;
-
-    e = ngx_coord_redis_error(&error->str);
-    text = ngx_coord_redis_error_text(node->redis->conf, buf, &error->str);
-
-    ngx_coord_redis_conn_log(node->conn, e->failure, 0, "error reply", &text);
-
-    if (e->failure == NGX_COORD_FAIL_ERROR) {
-        node->failures = 0;
-
-    } else if (!e->slot) {
-        ngx_coord_redis_node_failed(node);
-    }
-
-    /* a command that is refused for what it is takes no others along again */
-
-    if (e->failure == NGX_COORD_FAIL_ERROR
-        || e->failure == NGX_COORD_FAIL_AUTH)
-    {
-        node->apart = 1;
-    }
-}
-
-
 void
 ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_uint_t ready)
@@ -632,33 +313,6 @@ ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,
     if (node->redis->routing) {
         node->redis->routing->lost(node);
     }
-}
-
-
-static ngx_coord_fail_e
-ngx_coord_redis_admit(ngx_coord_redis_node_t *node)
-{
-    if (node->conn == NULL) {
-        return NGX_COORD_FAIL_CONNECT;
-    }
-
-    ngx_coord_redis_conn_connect(node->conn);
-
-    if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
-        return NGX_COORD_FAIL_BREAKER;
-    }
-
-    if (node->conn->state == NGX_COORD_CONN_DISCONNECTED) {
-        return NGX_COORD_FAIL_CONNECT;
-    }
-
-    if (node->pending >= node->redis->conf->max_pending) {
-        ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_OVERFLOW, 0,
-                                 "\"max_pending\" calls are in flight", NULL);
-        return NGX_COORD_FAIL_OVERFLOW;
-    }
-
-    return NGX_COORD_FAIL_NONE;
 }
 
 

@@ -2,14 +2,18 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * What replies mean: classes of error replies, and whether what has arrived
- * is the answer to this very call.
+ * What comes back: whether it is the answer to this very call, what it says,
+ * and the end of the call.
  */
 
 
 #include "ngx_coord_redis_conn.h"
 
 
+static ngx_uint_t ngx_coord_redis_replies(ngx_coord_redis_call_t *call);
+static ngx_int_t ngx_coord_redis_check(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
+    ngx_coord_resp_value_t **error);
 static ngx_coord_resp_value_t *ngx_coord_redis_asked(
     ngx_coord_resp_value_t *gathered);
 static ngx_int_t ngx_coord_redis_check_multi(ngx_coord_redis_call_t *call,
@@ -23,157 +27,78 @@ static ngx_int_t ngx_coord_redis_check_bare(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t **error);
 static ngx_int_t ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *array);
-static ngx_uint_t ngx_coord_redis_tells(ngx_coord_redis_conf_t *conf,
-    ngx_str_t *text);
-static u_char *ngx_coord_redis_find(ngx_str_t *text, u_char *data,
-    size_t len);
 static ngx_uint_t ngx_coord_redis_is_nonce(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *v);
 static ngx_uint_t ngx_coord_redis_is_status(ngx_coord_resp_value_t *v,
     const char *text, size_t len);
+static ngx_coord_fail_e ngx_coord_redis_node_answered(
+    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *reply);
+static ngx_coord_fail_e ngx_coord_redis_node_refused(
+    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *error);
+static ngx_uint_t ngx_coord_redis_node_redirects(
+    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *error);
+static ngx_coord_redis_call_t *ngx_coord_redis_joined(
+    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call);
+static void ngx_coord_redis_count(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure);
+static void ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
+    ngx_coord_resp_value_t *error);
 
 
-#define NGX_COORD_EXECABORT  "EXECABORT Transaction discarded because of: "
-#define NGX_COORD_WITH_ARGS  ", with args beginning with"
-
-
-static const ngx_coord_redis_error_t  ngx_coord_redis_errors[] = {
-    { ngx_string("NOAUTH"), NGX_COORD_FAIL_AUTH, 1, 0 },
-    { ngx_string("WRONGPASS"), NGX_COORD_FAIL_AUTH, 1, 0 },
-    { ngx_string("NOPERM"), NGX_COORD_FAIL_AUTH, 0, 0 },
-    { ngx_string("READONLY"), NGX_COORD_FAIL_UNAVAILABLE, 1, 0 },
-    { ngx_string("LOADING"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("MASTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("BUSY"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("MISCONF"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("OOM"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("NOREPLICAS"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("CLUSTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
-    { ngx_string("TRYAGAIN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
-    { ngx_string("MOVED"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
-    { ngx_string("ASK"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
-    { ngx_string("ERR max number of clients"),
-      NGX_COORD_FAIL_UNAVAILABLE, 1, 0 },
-    { ngx_null_string, NGX_COORD_FAIL_ERROR, 0, 0 }
-};
-
-
-const ngx_coord_redis_error_t *
-ngx_coord_redis_error(ngx_str_t *text)
+ngx_uint_t
+ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn)
 {
-    size_t                          skip;
-    ngx_str_t                       s;
-    const ngx_coord_redis_error_t  *e;
+    ngx_queue_t             *q;
+    ngx_coord_redis_node_t  *node;
 
-    s = *text;
-    skip = sizeof(NGX_COORD_EXECABORT) - 1;
+    node = conn->data;
 
-    /* refused at EXEC, not when it was queued: the cause stands inside */
-
-    if (s.len > skip && ngx_memcmp(s.data, NGX_COORD_EXECABORT, skip) == 0) {
-        s.data += skip;
-        s.len -= skip;
+    if (ngx_queue_empty(&node->calls)) {
+        return 0;
     }
 
-    for (e = ngx_coord_redis_errors; e->word.len; e++) {
+    q = ngx_queue_head(&node->calls);
 
-        if (s.len < e->word.len
-            || ngx_memcmp(s.data, e->word.data, e->word.len) != 0)
-        {
-            continue;
-        }
-
-        if (s.len == e->word.len
-            || s.data[e->word.len] == ' '
-            || ngx_strlchr(e->word.data, e->word.data + e->word.len, ' '))
-        {
-            return e;
-        }
-    }
-
-    return e;
+    return ngx_coord_redis_replies(ngx_queue_data(q, ngx_coord_redis_call_t,
+                                                  queue));
 }
 
 
 ngx_coord_fail_e
-ngx_coord_redis_failure(ngx_coord_resp_value_t *value)
+ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
+    ngx_coord_resp_value_t *value)
 {
-    return value->type == NGX_COORD_RESP_ERROR
-           ? ngx_coord_redis_error(&value->str)->failure
-           : NGX_COORD_FAIL_NONE;
-}
+    ngx_int_t                rc;
+    ngx_queue_t             *q;
+    ngx_coord_redis_call_t  *call;
+    ngx_coord_redis_node_t  *node;
+    ngx_coord_resp_value_t  *reply, *error;
 
+    node = conn->data;
 
-ngx_str_t
-ngx_coord_redis_error_text(ngx_coord_redis_conf_t *conf, u_char *buf,
-    ngx_str_t *text)
-{
-    u_char     *p;
-    ngx_str_t   s;
+    q = ngx_queue_head(&node->calls);
+    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
 
-    s = *text;
+    rc = ngx_coord_redis_check(call, value, &reply, &error);
 
-    p = ngx_coord_redis_find(&s, (u_char *) NGX_COORD_WITH_ARGS,
-                             sizeof(NGX_COORD_WITH_ARGS) - 1);
-    if (p != NULL) {
-        s.len = p - s.data;
+    if (rc == NGX_ERROR) {
+        ngx_coord_redis_conn_log(conn, NGX_COORD_FAIL_PROTOCOL, 0,
+                                 "a reply that is not of this call", NULL);
+        return NGX_COORD_FAIL_PROTOCOL;
     }
 
-    if (ngx_coord_redis_tells(conf, &s)) {
-        for (s.len = 0; s.len < text->len; s.len++) {
-            if (s.data[s.len] < 'A' || s.data[s.len] > 'Z') {
-                break;
-            }
-        }
+    if (rc == NGX_DECLINED) {
+        return ngx_coord_redis_node_refused(node, call, error);
     }
 
-    return ngx_coord_log_text(buf, &s);
+    return ngx_coord_redis_node_answered(node, call, reply);
 }
 
-
-/* 1 if there is a password of the store in a text */
 
 static ngx_uint_t
-ngx_coord_redis_tells(ngx_coord_redis_conf_t *conf, ngx_str_t *text)
-{
-    ngx_str_t              *password;
-    ngx_uint_t              i;
-    ngx_coord_endpoint_t  **endpoints;
-
-    endpoints = conf->servers->elts;
-
-    for (i = 0; i <= conf->servers->nelts; i++) {
-
-        password = i ? &endpoints[i - 1]->auth->password
-                     : &conf->auth->password;
-
-        if (password->len
-            && ngx_coord_redis_find(text, password->data, password->len))
-        {
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
-
-static u_char *
-ngx_coord_redis_find(ngx_str_t *text, u_char *data, size_t len)
-{
-    u_char  *p;
-
-    for (p = text->data; len + (p - text->data) <= text->len; p++) {
-        if (ngx_memcmp(p, data, len) == 0) {
-            return p;
-        }
-    }
-
-    return NULL;
-}
-
-
-ngx_uint_t
 ngx_coord_redis_replies(ngx_coord_redis_call_t *call)
 {
     /* the commands and ECHO; MULTI and EXEC; ASKING */
@@ -190,7 +115,13 @@ ngx_coord_redis_replies(ngx_coord_redis_call_t *call)
 }
 
 
-ngx_int_t
+/*
+ * NGX_OK: *reply is the first of call->total values, its own and those of who
+ * joined it; NGX_DECLINED: refused, *error is the first error reply and the
+ * stream is in order; NGX_ERROR: these are not the replies of the call.
+ */
+
+static ngx_int_t
 ngx_coord_redis_check(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
     ngx_coord_resp_value_t **error)
@@ -435,49 +366,318 @@ ngx_coord_redis_is_status(ngx_coord_resp_value_t *v, const char *text,
 }
 
 
-u_char *
-ngx_coord_redis_nonce(u_char *p, uint64_t nonce)
+/*
+ * A command can fail by itself in a transaction that is executed: for its key,
+ * or for what holds of the server, whose rules may have changed meanwhile.
+ */
+
+static ngx_coord_fail_e
+ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *reply)
 {
-    return ngx_hex_dump(p, (u_char *) &nonce, sizeof(uint64_t));
+    ngx_uint_t               i;
+    ngx_coord_fail_e         failure, close;
+    ngx_coord_redis_call_t  *next;
+    ngx_coord_resp_value_t  *first, *error;
+
+    close = NGX_COORD_FAIL_NONE;
+
+    do {
+        next = ngx_coord_redis_joined(node, call);
+        first = reply;
+        error = NULL;
+
+        for (i = 0; i < call->ncommands; i++) {
+
+            failure = ngx_coord_redis_failure(reply);
+
+            if (failure != NGX_COORD_FAIL_NONE
+                && failure != NGX_COORD_FAIL_ERROR
+                && error == NULL)
+            {
+                error = reply;
+            }
+
+            reply += reply->next;
+        }
+
+        failure = NGX_COORD_FAIL_NONE;
+
+        if (error != NULL
+            && ngx_coord_redis_node_redirects(node, call, error))
+        {
+            call = next;
+            continue;
+        }
+
+        if (error != NULL) {
+            failure = ngx_coord_redis_failure(error);
+            ngx_coord_redis_node_error(node, error);
+
+            if (ngx_coord_redis_error(&error->str)->close) {
+                close = failure;
+            }
+        }
+
+        ngx_coord_redis_count(node, call, failure);
+        ngx_coord_redis_end(node, call, NGX_OK, first);
+
+        call = next;
+
+    } while (call != NULL);
+
+    return close;
 }
 
 
-ngx_int_t
-ngx_coord_redis_time(ngx_coord_resp_value_t *v, ngx_coord_nsec_t *time)
+static ngx_coord_fail_e
+ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error)
 {
-    int64_t                  sec, usec;
-    ngx_coord_resp_value_t  *s, *u;
+    ngx_coord_redis_call_t         *next;
+    const ngx_coord_redis_error_t  *e;
 
-    s = ngx_coord_resp_element(v, 0);
-    u = ngx_coord_resp_element(v, 1);
+    e = ngx_coord_redis_error(&error->str);
 
-    if (s == NULL || u == NULL
-        || ngx_coord_resp_integer(s, &sec) != NGX_OK
-        || ngx_coord_resp_integer(u, &usec) != NGX_OK)
+    if ((!e->slot || node->redis->routing == NULL)
+        && (!call->foreign || e->close))
     {
-        return NGX_ERROR;
+        ngx_coord_redis_node_error(node, error);
     }
 
-    /* no overflow of nanoseconds in 64 bits, with room for durations */
+    do {
+        next = ngx_coord_redis_joined(node, call);
 
-    if (sec < 0 || sec > 4294967295LL || usec < 0 || usec > 999999) {
-        return NGX_ERROR;
-    }
+        if (ngx_coord_redis_node_redirects(node, call, error)) {
+            call = next;
+            continue;
+        }
 
-    *time = sec * NGX_COORD_NSEC_PER_SEC + usec * NGX_COORD_NSEC_PER_USEC;
+        call->failure = e->failure;
+        ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
 
-    return NGX_OK;
+        call = next;
+
+    } while (call != NULL);
+
+    return e->close ? e->failure : NGX_COORD_FAIL_NONE;
 }
 
 
-u_char *
-ngx_coord_redis_bulk(u_char *p, u_char *data, size_t len)
+/* 1 if another node has the call now, which was not executed here */
+
+static ngx_uint_t
+ngx_coord_redis_node_redirects(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error)
 {
-    p = ngx_sprintf(p, "$%uz" CRLF, len);
-    p = ngx_cpymem(p, data, len);
+    if (node->redis->routing == NULL
+        || !ngx_coord_redis_error(&error->str)->slot)
+    {
+        return 0;
+    }
 
-    *p++ = CR;
-    *p++ = LF;
+    if (node->redis->routing->redirect(node, call, &error->str) == NGX_OK) {
+        return 1;
+    }
 
-    return p;
+    ngx_coord_redis_node_error(node, error);
+
+    return 0;
+}
+
+
+/* the next call of the same group; NULL: this is the last */
+
+static ngx_coord_redis_call_t *
+ngx_coord_redis_joined(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_queue_t             *q;
+    ngx_coord_redis_call_t  *next;
+
+    q = ngx_queue_next(&call->queue);
+
+    if (q == ngx_queue_sentinel(&node->calls)) {
+        return NULL;
+    }
+
+    next = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+    if (next->state == NGX_COORD_CALL_WAITING || next->total != 0) {
+        return NULL;
+    }
+
+    return next;
+}
+
+
+/* failure: what replies that are in order say of the server, or NONE */
+
+static void
+ngx_coord_redis_count(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure)
+{
+    ngx_uint_t                n, usec;
+    ngx_coord_store_stats_t  *stats;
+
+    if (failure == NGX_COORD_FAIL_NONE && call->state != NGX_COORD_CALL_LATE) {
+        node->failures = 0;
+    }
+
+    if (call == &node->clock.call) {
+        return;
+    }
+
+    stats = node->redis->stats;
+
+    if (failure != NGX_COORD_FAIL_NONE) {
+
+        /* a late one was counted as a timeout */
+
+        if (call->state != NGX_COORD_CALL_LATE) {
+            (void) ngx_atomic_fetch_add(&stats->failures[failure], 1);
+        }
+
+        return;
+    }
+
+    (void) ngx_atomic_fetch_add(&stats->calls, 1);
+    (void) ngx_atomic_fetch_add(&stats->commands, call->ncommands);
+
+    if (call->state == NGX_COORD_CALL_LATE) {
+        (void) ngx_atomic_fetch_add(&stats->late, 1);
+    }
+
+    /* latency is that of decisions */
+
+    stats = node->stats;
+    usec = (ngx_coord_monotonic() - call->start) / NGX_COORD_NSEC_PER_USEC;
+
+    for (n = 0; n < NGX_COORD_LATENCY_BUCKETS; n++) {
+
+        if (usec <= ngx_coord_latency_bounds[n]) {
+            break;
+        }
+    }
+
+    (void) ngx_atomic_fetch_add(&stats->latency[n], 1);
+    (void) ngx_atomic_fetch_add(&stats->latency_usec, usec);
+}
+
+
+static void
+ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
+    ngx_coord_resp_value_t *error)
+{
+    u_char                          buf[NGX_COORD_LOG_TEXT];
+    ngx_str_t                       text;
+    const ngx_coord_redis_error_t  *e;
+
+    e = ngx_coord_redis_error(&error->str);
+    text = ngx_coord_redis_error_text(node->redis->conf, buf, &error->str);
+
+    ngx_coord_redis_conn_log(node->conn, e->failure, 0, "error reply", &text);
+
+    if (e->failure == NGX_COORD_FAIL_ERROR) {
+        node->failures = 0;
+
+    } else if (!e->slot) {
+        ngx_coord_redis_node_failed(node);
+    }
+
+    /* a command that is refused for what it is takes no others along again */
+
+    if (e->failure == NGX_COORD_FAIL_ERROR
+        || e->failure == NGX_COORD_FAIL_AUTH)
+    {
+        node->apart = 1;
+    }
+}
+
+
+void
+ngx_coord_redis_end(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call, ngx_int_t rc, ngx_coord_resp_value_t *reply)
+{
+    ngx_coord_store_stats_t  *stats;
+
+    ngx_coord_redis_take(node, call);
+
+    if (call != &node->clock.call) {
+        stats = node->redis->stats;
+
+        (void) ngx_atomic_fetch_add(&stats->pending, -1);
+
+        /* a late one was counted as a timeout */
+
+        if (rc != NGX_OK && call->state != NGX_COORD_CALL_LATE) {
+            (void) ngx_atomic_fetch_add(&stats->failures[call->failure], 1);
+        }
+    }
+
+    call->state = NGX_COORD_CALL_IDLE;
+
+    call->handler(call, rc, reply);
+}
+
+
+void
+ngx_coord_redis_take(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_coord_redis_skip_live(node, call);
+
+    ngx_queue_remove(&call->queue);
+    node->pending--;
+
+    if (call->stray) {
+        call->stray = 0;
+        node->strays--;
+    }
+
+    if (node->pending == 0) {
+        node->deadline.event.cancelable = 1;
+    }
+}
+
+
+void
+ngx_coord_redis_end_all(ngx_coord_redis_node_t *node, ngx_queue_t *calls,
+    ngx_coord_fail_e failure)
+{
+    ngx_queue_t             *q;
+    ngx_coord_redis_call_t  *call;
+
+    if (ngx_queue_empty(&node->calls)) {
+        node->first_live = NULL;
+    }
+
+    while (!ngx_queue_empty(calls)) {
+        q = ngx_queue_head(calls);
+        call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
+
+        call->failure = failure;
+        ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
+    }
+}
+
+
+void
+ngx_coord_redis_skip_live(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_queue_t  *q;
+
+    if (node->first_live != call) {
+        return;
+    }
+
+    q = ngx_queue_next(&call->queue);
+
+    if (q == ngx_queue_sentinel(&node->calls)) {
+        node->first_live = NULL;
+        return;
+    }
+
+    node->first_live = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
 }

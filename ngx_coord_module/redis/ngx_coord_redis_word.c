@@ -1,0 +1,204 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * What is said to any server, and what any server says: arguments, classes of
+ * error replies, its time.
+ */
+
+
+#include "ngx_coord_redis_conn.h"
+
+
+#define NGX_COORD_EXECABORT  "EXECABORT Transaction discarded because of: "
+#define NGX_COORD_WITH_ARGS  ", with args beginning with"
+
+
+static ngx_uint_t ngx_coord_redis_tells(ngx_coord_redis_conf_t *conf,
+    ngx_str_t *text);
+static u_char *ngx_coord_redis_find(ngx_str_t *text, u_char *data,
+    size_t len);
+
+
+static const ngx_coord_redis_error_t  ngx_coord_redis_errors[] = {
+    { ngx_string("NOAUTH"), NGX_COORD_FAIL_AUTH, 1, 0 },
+    { ngx_string("WRONGPASS"), NGX_COORD_FAIL_AUTH, 1, 0 },
+    { ngx_string("NOPERM"), NGX_COORD_FAIL_AUTH, 0, 0 },
+    { ngx_string("READONLY"), NGX_COORD_FAIL_UNAVAILABLE, 1, 0 },
+    { ngx_string("LOADING"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("MASTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("BUSY"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("MISCONF"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("OOM"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("NOREPLICAS"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
+    { ngx_string("CLUSTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
+    { ngx_string("TRYAGAIN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
+    { ngx_string("MOVED"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
+    { ngx_string("ASK"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
+    { ngx_string("ERR max number of clients"),
+      NGX_COORD_FAIL_UNAVAILABLE, 1, 0 },
+    { ngx_null_string, NGX_COORD_FAIL_ERROR, 0, 0 }
+};
+
+
+const ngx_coord_redis_error_t *
+ngx_coord_redis_error(ngx_str_t *text)
+{
+    size_t                          skip;
+    ngx_str_t                       s;
+    const ngx_coord_redis_error_t  *e;
+
+    s = *text;
+    skip = sizeof(NGX_COORD_EXECABORT) - 1;
+
+    /* refused at EXEC, not when it was queued: the cause stands inside */
+
+    if (s.len > skip && ngx_memcmp(s.data, NGX_COORD_EXECABORT, skip) == 0) {
+        s.data += skip;
+        s.len -= skip;
+    }
+
+    for (e = ngx_coord_redis_errors; e->word.len; e++) {
+
+        if (s.len < e->word.len
+            || ngx_memcmp(s.data, e->word.data, e->word.len) != 0)
+        {
+            continue;
+        }
+
+        if (s.len == e->word.len
+            || s.data[e->word.len] == ' '
+            || ngx_strlchr(e->word.data, e->word.data + e->word.len, ' '))
+        {
+            return e;
+        }
+    }
+
+    return e;
+}
+
+
+ngx_coord_fail_e
+ngx_coord_redis_failure(ngx_coord_resp_value_t *value)
+{
+    return value->type == NGX_COORD_RESP_ERROR
+           ? ngx_coord_redis_error(&value->str)->failure
+           : NGX_COORD_FAIL_NONE;
+}
+
+
+ngx_str_t
+ngx_coord_redis_error_text(ngx_coord_redis_conf_t *conf, u_char *buf,
+    ngx_str_t *text)
+{
+    u_char     *p;
+    ngx_str_t   s;
+
+    s = *text;
+
+    p = ngx_coord_redis_find(&s, (u_char *) NGX_COORD_WITH_ARGS,
+                             sizeof(NGX_COORD_WITH_ARGS) - 1);
+    if (p != NULL) {
+        s.len = p - s.data;
+    }
+
+    if (ngx_coord_redis_tells(conf, &s)) {
+        for (s.len = 0; s.len < text->len; s.len++) {
+            if (s.data[s.len] < 'A' || s.data[s.len] > 'Z') {
+                break;
+            }
+        }
+    }
+
+    return ngx_coord_log_text(buf, &s);
+}
+
+
+/* 1 if there is a password of the store in a text */
+
+static ngx_uint_t
+ngx_coord_redis_tells(ngx_coord_redis_conf_t *conf, ngx_str_t *text)
+{
+    ngx_str_t              *password;
+    ngx_uint_t              i;
+    ngx_coord_endpoint_t  **endpoints;
+
+    endpoints = conf->servers->elts;
+
+    for (i = 0; i <= conf->servers->nelts; i++) {
+
+        password = i ? &endpoints[i - 1]->auth->password
+                     : &conf->auth->password;
+
+        if (password->len
+            && ngx_coord_redis_find(text, password->data, password->len))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static u_char *
+ngx_coord_redis_find(ngx_str_t *text, u_char *data, size_t len)
+{
+    u_char  *p;
+
+    for (p = text->data; len + (p - text->data) <= text->len; p++) {
+        if (ngx_memcmp(p, data, len) == 0) {
+            return p;
+        }
+    }
+
+    return NULL;
+}
+
+
+u_char *
+ngx_coord_redis_bulk(u_char *p, u_char *data, size_t len)
+{
+    p = ngx_sprintf(p, "$%uz" CRLF, len);
+    p = ngx_cpymem(p, data, len);
+
+    *p++ = CR;
+    *p++ = LF;
+
+    return p;
+}
+
+
+u_char *
+ngx_coord_redis_nonce(u_char *p, uint64_t nonce)
+{
+    return ngx_hex_dump(p, (u_char *) &nonce, sizeof(uint64_t));
+}
+
+
+ngx_int_t
+ngx_coord_redis_time(ngx_coord_resp_value_t *v, ngx_coord_nsec_t *time)
+{
+    int64_t                  sec, usec;
+    ngx_coord_resp_value_t  *s, *u;
+
+    s = ngx_coord_resp_element(v, 0);
+    u = ngx_coord_resp_element(v, 1);
+
+    if (s == NULL || u == NULL
+        || ngx_coord_resp_integer(s, &sec) != NGX_OK
+        || ngx_coord_resp_integer(u, &usec) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    /* no overflow of nanoseconds in 64 bits, with room for durations */
+
+    if (sec < 0 || sec > 4294967295LL || usec < 0 || usec > 999999) {
+        return NGX_ERROR;
+    }
+
+    *time = sec * NGX_COORD_NSEC_PER_SEC + usec * NGX_COORD_NSEC_PER_USEC;
+
+    return NGX_OK;
+}
