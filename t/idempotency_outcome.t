@@ -30,6 +30,9 @@ my $origin = $t->origin(routes => {
                        . "HTTP/1.1 102 Processing\r\n\r\n"
                        . "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
                        . $final },
+    '/socket' => { status => 101, headers => [ Upgrade => 'echo' ],
+                   parts => [ [ 0, 'hello' ], [ 30, 'bye' ] ],
+                   until_close => 1 },
     '/whole' => sub {
         my ($req) = @_;
         my @seen = grep { /^(?:range|if-)/ } sort keys %{$req->{headers}};
@@ -120,6 +123,14 @@ my $http = <<'EOF';
             proxy_pass http://%%ORIGIN%%/;
         }
 
+        location /upgrade/ {
+            coord_idempotency_scope off;
+            coord_idempotency_on_unknown conflict;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            proxy_pass http://%%ORIGIN%%/;
+        }
+
         location /get/ {
             coord_idempotency_scope off;
             coord_idempotency_methods GET;
@@ -155,6 +166,7 @@ for my $store ('redis', 'memory') {
     subtest "$store: statuses" => \&statuses;
     subtest "$store: gRPC" => \&grpc;
     subtest "$store: 1xx" => \&interim;
+    subtest "$store: upgraded connections" => \&upgrade;
     subtest "$store: parts" => \&parts;
 
     $n->stop;
@@ -311,6 +323,42 @@ sub interim {
         ok($r->status == 409 || replayed($r) eq 'true', "$path: no second run");
         is($origin->count, 1, "$path: once");
     }
+}
+
+
+# no result, and it ends with its client as without a key
+
+sub upgrade {
+    my @k = key();
+    my $gone = $origin->aborted;
+
+    $origin->reset_counters;
+
+    my @c = map {
+        my $c = $n->connect;
+
+        $c->send("POST /upgrade/socket HTTP/1.1\r\nHost: x\r\n"
+                 . "Upgrade: echo\r\nConnection: upgrade\r\n"
+                 . "Content-Length: 0\r\n$k[0]: $k[1]\r\n\r\n");
+
+        my $in = '';
+        my $end = time + 10;
+
+        while ($in !~ /hello|\}/ && time < $end) {
+            my $bytes = $c->read(1);
+            last if defined $bytes && $bytes eq '';
+            $in .= $bytes // '';
+        }
+
+        like($in, qr/^HTTP\/1\.1 101 .*hello$/s, "connection $_");
+        $c;
+    } 1, 2;
+
+    is($origin->count, 2, 'both are open');
+
+    undef @c;
+    ok($t->wait_for(sub { $origin->aborted == $gone + 2 }),
+       'the upstream hears that the clients have left');
 }
 
 

@@ -484,7 +484,7 @@ ngx_http_coord_idempotency_storable(ngx_http_coord_idempotency_conf_t *icf,
     class = 0;
 
     if (icf->store_status == NULL) {
-        class = (status < 500);
+        class = (status >= 200 && status < 500);
 
     } else {
         code = icf->store_status->elts;
