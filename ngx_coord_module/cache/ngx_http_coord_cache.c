@@ -26,6 +26,7 @@ static ngx_int_t ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_hit(ngx_http_coord_cache_t *cache,
     ngx_coord_outcome_e status);
 static ngx_int_t ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache);
+static ngx_uint_t ngx_http_coord_cache_only(ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *op);
 static ngx_int_t ngx_http_coord_cache_fill(ngx_http_coord_cache_t *cache);
@@ -356,6 +357,10 @@ ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
         return ngx_http_coord_cache_miss(cache);
     }
 
+    if (ngx_http_coord_cache_only(cache)) {
+        return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_STALE);
+    }
+
     if (cache->claimed) {
         return ngx_http_coord_cache_fill(cache);
     }
@@ -387,6 +392,13 @@ ngx_http_coord_cache_hit(ngx_http_coord_cache_t *cache,
 static ngx_int_t
 ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
 {
+    if (ngx_http_coord_cache_only(cache)) {
+        cache->status = NGX_COORD_OUTCOME_MISS;
+        ngx_http_coord_cache_settle(cache);
+
+        return NGX_HTTP_GATEWAY_TIME_OUT;
+    }
+
     if (cache->claimed
         || !cache->conf->lock
         || cache->request->method != NGX_HTTP_GET
@@ -401,6 +413,18 @@ ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
     }
 
     return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_CLAIMED);
+}
+
+
+/* 1 if the client wants nothing that is not stored (RFC 9111, 5.2.1.7) */
+
+static ngx_uint_t
+ngx_http_coord_cache_only(ngx_http_coord_cache_t *cache)
+{
+    ngx_str_t  value;
+
+    return ngx_http_coord_cache_directive(
+               &cache->request->headers_in.headers, "only-if-cached", &value);
 }
 
 
@@ -458,7 +482,7 @@ ngx_http_coord_cache_fill(ngx_http_coord_cache_t *cache)
 
     cache->state = NGX_HTTP_COORD_CACHE_FILLING;
 
-    ngx_http_coord_capture_whole(cache->request);
+    ngx_http_coord_cache_client_take(cache->request, &cache->client);
 
     if (cache->blob.data
         && ngx_http_coord_cache_ask_origin(cache->request, cache) != NGX_OK)

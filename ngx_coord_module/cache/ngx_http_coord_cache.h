@@ -9,11 +9,13 @@
  *   ngx_http_coord_cache_near.c     what is often asked for, in shared memory
  *   ngx_http_coord_cache_conf.c     directives, variable
  *   ngx_http_coord_cache_filter.c   a response on its way is kept
+ *   ngx_http_coord_cache_client.c   under what conditions a client wants it
  *   ngx_http_coord_cache_revalidate.c   whether it has changed
  *   ngx_http_coord_cache_unsafe.c   requests that change it
  *   ngx_http_coord_cache_rules.c    what may be kept, and how long
  *   ngx_http_coord_cache_error.c    what is the page of an error
- *   ngx_http_coord_cache_fields.c   fields, directives and tags
+ *   ngx_http_coord_cache_fields.c   fields and directives
+ *   ngx_http_coord_cache_tags.c     tags of a response
  *   ngx_http_coord_cache_stored.c   a stored response with its times
  *   ngx_http_coord_cache_api.c      the route of coord_api
  */
@@ -72,6 +74,13 @@ typedef struct {
 } ngx_http_coord_stored_t;
 
 
+/* conditions that the origin is not sent; empty: there is none */
+typedef struct {
+    ngx_str_t                  none_match;
+    ngx_str_t                  since;
+} ngx_http_coord_cache_client_t;
+
+
 typedef enum {
     NGX_HTTP_COORD_CACHE_ASKED = 0,          /* in the batch of the walk */
     NGX_HTTP_COORD_CACHE_AGAIN,              /* the same, after a wait */
@@ -126,6 +135,7 @@ typedef struct {
     unsigned                   serving:1;    /* stored, in place of an error
                                               * or a 304 */
 
+    ngx_http_coord_cache_client_t   client;  /* FILLING */
     ngx_http_coord_capture_t   capture;
     ngx_http_coord_stored_t    fill;         /* what is to be stored */
     u_char                    *meta;
@@ -208,6 +218,23 @@ void ngx_http_coord_cache_near_found(ngx_http_coord_cache_t *cache);
 ngx_int_t ngx_http_coord_cache_filter_init(ngx_conf_t *cf);
 
 
+/* --- ngx_http_coord_cache_client.c --- */
+
+/*
+ * Takes conditions, and Range as well, out of a request that has not run yet;
+ * the bytes are those of the request.
+ */
+void ngx_http_coord_cache_client_take(ngx_http_request_t *r,
+    ngx_http_coord_cache_client_t *client);
+
+/*
+ * Applies them to a response whose header is known, and is not sent yet.  1: it
+ * is a 304 now, the client has it and is sent no body.
+ */
+ngx_uint_t ngx_http_coord_cache_client_apply(ngx_http_request_t *r,
+    ngx_http_coord_cache_client_t *client);
+
+
 /* --- ngx_http_coord_cache_unsafe.c --- */
 
 /* 1 if a method may change what it is for */
@@ -215,7 +242,8 @@ ngx_uint_t ngx_http_coord_cache_unsafe(ngx_http_request_t *r);
 
 /*
  * The header of an unsafe request has come: if it is no error what was asked
- * for until now under its key is not used any more.
+ * for until now under its key, or is in the groups that the response names in
+ * Cache-Group-Invalidation (RFC 9875), is not used any more.
  */
 void ngx_http_coord_cache_changed(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
@@ -290,6 +318,9 @@ ngx_uint_t ngx_http_coord_cache_directive(ngx_list_t *headers,
 /* the same for an argument in seconds, at most a year; -1: there is none */
 time_t ngx_http_coord_cache_seconds(ngx_list_t *headers, const char *name);
 
+/* a number of seconds, at most a year; what is no number is 0 */
+time_t ngx_http_coord_cache_number(ngx_str_t *value);
+
 /*
  * Digests what of the request the response names in Vary, whose lines are
  * names[0 .. n - 1], and its credentials where the key has no more than the
@@ -307,12 +338,21 @@ size_t ngx_http_coord_cache_variant_key(u_char *dst,
 /* what is kept of a response, as ngx_http_coord_capture_keep_pt */
 ngx_uint_t ngx_http_coord_cache_keep(void *data, ngx_str_t *name);
 
+
+/* --- ngx_http_coord_cache_tags.c --- */
+
 /*
  * Writes the tags of a response at p, each with LF behind it, before last.
  * NULL: they are too many, too long, or not printable.
  */
 u_char *ngx_http_coord_cache_tags(ngx_list_t *headers, u_char *p,
     u_char *last);
+
+/*
+ * Makes the member of a list of groups its name: a string without quotes and
+ * escapes, in buf of NGX_HTTP_COORD_CACHE_TAG + 1 bytes.
+ */
+void ngx_http_coord_cache_group(ngx_str_t *member, u_char *buf);
 
 
 /* --- ngx_http_coord_cache_stored.c --- */

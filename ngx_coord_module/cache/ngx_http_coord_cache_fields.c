@@ -2,8 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Fields of a message: lists, directives of Cache-Control, what Vary names,
- * tags.
+ * Fields of a message: lists, directives of Cache-Control, what Vary names.
  */
 
 
@@ -17,8 +16,6 @@
 static ngx_uint_t ngx_http_coord_cache_is(ngx_str_t *s, const char *name);
 static ngx_int_t ngx_http_coord_cache_vary_by(ngx_http_request_t *r,
     ngx_str_t *name);
-static u_char *ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *p,
-    u_char *last, ngx_uint_t *n);
 
 
 /* of one transfer */
@@ -166,19 +163,27 @@ ngx_http_coord_cache_directive(ngx_list_t *headers, const char *name,
 time_t
 ngx_http_coord_cache_seconds(ngx_list_t *headers, const char *name)
 {
-    time_t     n;
     ngx_str_t  value;
 
     if (!ngx_http_coord_cache_directive(headers, name, &value)) {
         return -1;
     }
 
-    n = ngx_atotm(value.data, value.len);
+    return ngx_http_coord_cache_number(&value);
+}
 
-    /* what is no number is stale at once, what is too large is long */
+
+time_t
+ngx_http_coord_cache_number(ngx_str_t *value)
+{
+    time_t  n;
+
+    n = ngx_atotm(value->data, value->len);
+
+    /* what is no number is none, what is too large is large */
 
     if (n == NGX_ERROR) {
-        return value.len > 10 && value.data[0] > '0' && value.data[0] <= '9'
+        return value->len > 10 && value->data[0] > '0' && value->data[0] <= '9'
                ? NGX_HTTP_COORD_CACHE_YEAR : 0;
     }
 
@@ -276,109 +281,6 @@ ngx_http_coord_cache_vary_by(ngx_http_request_t *r, ngx_str_t *name)
     /* the end of the lines, which no line looks like */
 
     return ngx_coord_digest_update("\377", 1);
-}
-
-
-u_char *
-ngx_http_coord_cache_tags(ngx_list_t *headers, u_char *p, u_char *last)
-{
-    u_char      *space;
-    ngx_str_t   *line, left, tag;
-    ngx_uint_t   i, n;
-
-    n = 0;
-
-    for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(headers, "Surrogate-Key", &i);
-
-        if (line == NULL) {
-            break;
-        }
-
-        left = *line;
-
-        while (left.len) {
-            space = ngx_strlchr(left.data, left.data + left.len, ' ');
-
-            tag.data = left.data;
-            tag.len = space ? (size_t) (space - left.data) : left.len;
-
-            left.data += tag.len + (space ? 1 : 0);
-            left.len -= tag.len + (space ? 1 : 0);
-
-            p = ngx_http_coord_cache_tag(&tag, p, last, &n);
-            if (p == NULL) {
-                return NULL;
-            }
-        }
-    }
-
-    for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(headers, "Cache-Tag", &i);
-
-        if (line == NULL) {
-            break;
-        }
-
-        left = *line;
-
-        while (ngx_http_coord_cache_member(&left, &tag) == NGX_OK) {
-            p = ngx_http_coord_cache_tag(&tag, p, last, &n);
-            if (p == NULL) {
-                return NULL;
-            }
-        }
-    }
-
-    for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(headers, "Cache-Groups", &i);
-
-        if (line == NULL) {
-            break;
-        }
-
-        left = *line;
-
-        while (ngx_http_coord_cache_member(&left, &tag) == NGX_OK) {
-
-            if (tag.len >= 2 && tag.data[0] == '"'
-                && tag.data[tag.len - 1] == '"')
-            {
-                tag.data++;
-                tag.len -= 2;
-            }
-
-            p = ngx_http_coord_cache_tag(&tag, p, last, &n);
-            if (p == NULL) {
-                return NULL;
-            }
-        }
-    }
-
-    return p;
-}
-
-
-static u_char *
-ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *p, u_char *last,
-    ngx_uint_t *n)
-{
-    if (tag->len == 0) {
-        return p;
-    }
-
-    if ((*n)++ == NGX_HTTP_COORD_CACHE_TAGS
-        || tag->len > NGX_HTTP_COORD_CACHE_TAG
-        || (size_t) (last - p) < tag->len + 1
-        || !ngx_coord_record_value(tag))
-    {
-        return NULL;
-    }
-
-    p = ngx_cpymem(p, tag->data, tag->len);
-    *p++ = LF;
-
-    return p;
 }
 
 

@@ -18,6 +18,10 @@ typedef struct {
 
 
 static ngx_int_t ngx_http_coord_cache_header_filter(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_cache_send_header(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_sink(ngx_http_request_t *r,
+    ngx_chain_t *in);
 static ngx_int_t ngx_http_coord_cache_capture(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 static ngx_uint_t ngx_http_coord_cache_replaces(ngx_http_request_t *r,
@@ -109,13 +113,65 @@ ngx_http_coord_cache_header_filter(ngx_http_request_t *r)
         ngx_http_coord_cache_settle(cache);
     }
 
+    return ngx_http_coord_cache_send_header(r, cache);
+}
+
+
+/* to a client that has the response already no body is sent */
+
+static ngx_int_t
+ngx_http_coord_cache_send_header(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    ngx_int_t   rc;
+    ngx_uint_t  has;
+
+    has = ngx_http_coord_cache_client_apply(r, &cache->client);
+
     rc = ngx_http_next_header_filter(r);
 
-    if (r->header_only) {
+    if (cache->state != NGX_HTTP_COORD_CACHE_KEEPING) {
+        return rc;
+    }
+
+    if (rc == NGX_ERROR || rc > NGX_OK) {
+
+        /* what is sent in its place is another one, and not kept */
+
+        ngx_memzero(&cache->capture, sizeof(ngx_http_coord_capture_t));
         ngx_http_coord_cache_settle(cache);
+
+        return rc;
+    }
+
+    if (has) {
+
+        /* all of it is to be read nevertheless, also if the client goes */
+
+        r->header_only = 0;
+        r->read_event_handler = ngx_http_block_reading;
+        cache->capture.next = ngx_http_coord_cache_sink;
+
+    } else if (r->header_only) {
+        ngx_http_coord_capture_header_only(&cache->capture);
+        ngx_http_coord_cache_seen(r, cache);
     }
 
     return rc;
+}
+
+
+/* the body filter behind this one, for a client that is sent none */
+
+static ngx_int_t
+ngx_http_coord_cache_sink(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    for ( /* void */ ; in; in = in->next) {
+        in->buf->pos = in->buf->last;
+        in->buf->file_pos = in->buf->file_last;
+    }
+
+    return NGX_OK;
 }
 
 
@@ -230,6 +286,8 @@ ngx_http_coord_cache_serve(ngx_http_request_t *r,
     /* $status is that of what is sent */
 
     r->err_status = 0;
+
+    (void) ngx_http_coord_cache_client_apply(r, &cache->client);
 
     r->filter_need_in_memory = 1;
     cache->serving = 1;

@@ -13,31 +13,23 @@ static ngx_uint_t ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_lifetime(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
+static ngx_uint_t ngx_http_coord_cache_status(ngx_uint_t status);
+static time_t ngx_http_coord_cache_told_age(ngx_list_t *headers);
+static time_t ngx_http_coord_cache_date(ngx_http_request_t *r);
+static time_t ngx_http_coord_cache_told_life(ngx_list_t *headers, time_t date);
 static ngx_coord_nsec_t ngx_http_coord_cache_stale(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_varies(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 
 
-/* those that may be kept without a word of the origin have valid set */
+/*
+ * What may not be kept whatever the origin says: it is not whole, or an answer
+ * to one client (RFC 9110; RFC 6585).
+ */
 
-static const struct {
-    ngx_uint_t                 status;
-    ngx_uint_t                 valid;
-} ngx_http_coord_cache_statuses[] = {
-    { 200, 1 },
-    { 203, 0 },
-    { 300, 0 },
-    { 301, 1 },
-    { 302, 1 },
-    { 307, 0 },
-    { 308, 0 },
-    { 404, 0 },
-    { 405, 0 },
-    { 410, 0 },
-    { 414, 0 },
-    { 501, 0 },
-    { 0, 0 }
+static const ngx_uint_t  ngx_http_coord_cache_never[] = {
+    206, 304, 401, 407, 412, 416, 428, 429, 431, 0
 };
 
 
@@ -57,10 +49,11 @@ ngx_http_coord_cache_rules(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
-    rc = ngx_http_coord_cache_lifetime(r, cache);
+    fill->started = cache->now;
+    fill->stored = ngx_http_coord_cache_now(cache);
 
-    if (rc != NGX_OK) {
-        return rc;
+    if (ngx_http_coord_cache_lifetime(r, cache) != NGX_OK) {
+        return NGX_DECLINED;
     }
 
     rc = ngx_http_coord_cache_varies(r, cache);
@@ -69,8 +62,6 @@ ngx_http_coord_cache_rules(ngx_http_request_t *r,
         return rc;
     }
 
-    fill->started = cache->now;
-    fill->stored = ngx_http_coord_cache_now(cache);
     fill->stale = ngx_http_coord_cache_stale(r, cache);
 
     cache->meta = ngx_pnalloc(r->pool, NGX_HTTP_COORD_CACHE_META);
@@ -140,68 +131,142 @@ static ngx_int_t
 ngx_http_coord_cache_lifetime(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
-    time_t                    n, age;
-    ngx_str_t                *line;
-    ngx_uint_t                i, k;
-    ngx_list_t               *out;
+    time_t                    n, age, date;
+    ngx_uint_t                status;
     ngx_http_coord_stored_t  *fill;
 
     fill = &cache->fill;
-    out = &r->headers_out.headers;
+    status = r->headers_out.status;
 
-    for (k = 0; ngx_http_coord_cache_statuses[k].status; k++) {
-        if (ngx_http_coord_cache_statuses[k].status
-            == r->headers_out.status)
-        {
-            break;
-        }
-    }
-
-    if (ngx_http_coord_cache_statuses[k].status == 0) {
+    if (!ngx_http_coord_cache_status(status)) {
         return NGX_DECLINED;
     }
 
-    i = 0;
-    age = 0;
-    line = ngx_http_coord_cache_field(out, "Age", &i);
+    age = ngx_http_coord_cache_told_age(&r->headers_out.headers);
+    date = ngx_http_coord_cache_date(r);
 
-    if (line) {
-        age = ngx_atotm(line->data, line->len);
-        age = ngx_max(age, 0);
-    }
+    fill->age = (ngx_coord_nsec_t) ngx_max(age, 0) * NGX_COORD_NSEC_PER_SEC;
 
-    n = ngx_http_coord_cache_seconds(out, "s-maxage");
-
-    if (n == -1) {
-        n = ngx_http_coord_cache_seconds(out, "max-age");
-    }
-
-    i = 0;
-
-    if (n == -1) {
-        line = ngx_http_coord_cache_field(out, "Expires", &i);
-
-        if (line) {
-            n = ngx_parse_http_time(line->data, line->len);
-            n = (n == NGX_ERROR) ? 0 : ngx_max(n - ngx_time(), 0);
-        }
-    }
-
-    fill->age = (ngx_coord_nsec_t) age * NGX_COORD_NSEC_PER_SEC;
-    fill->fresh = (ngx_coord_nsec_t) n * NGX_COORD_NSEC_PER_SEC;
+    n = ngx_http_coord_cache_told_life(&r->headers_out.headers, date);
 
     if (n == -1) {
 
-        if (!ngx_http_coord_cache_statuses[k].valid) {
+        if (status != NGX_HTTP_OK
+            && status != NGX_HTTP_MOVED_PERMANENTLY
+            && status != NGX_HTTP_MOVED_TEMPORARILY)
+        {
             return NGX_DECLINED;
         }
 
         fill->fresh = cache->conf->valid;
+
+    } else {
+        fill->fresh = (ngx_coord_nsec_t) n * NGX_COORD_NSEC_PER_SEC;
+
+        /* it was on its way, and may have been under way before (4.2.3) */
+
+        if (age != -1) {
+            fill->age += ngx_max(fill->stored - fill->started, 0);
+        }
+
+        age = ngx_time() - date;
+        fill->age = ngx_max(fill->age, age * NGX_COORD_NSEC_PER_SEC);
     }
 
     fill->fresh = ngx_min(fill->fresh, NGX_HTTP_COORD_CACHE_LIFE / 2);
 
     return fill->fresh > fill->age ? NGX_OK : NGX_DECLINED;
+}
+
+
+/* 1 if a response with this status may be kept */
+
+static ngx_uint_t
+ngx_http_coord_cache_status(ngx_uint_t status)
+{
+    const ngx_uint_t  *never;
+
+    if (status >= NGX_HTTP_INTERNAL_SERVER_ERROR) {
+        return status == NGX_HTTP_NOT_IMPLEMENTED;
+    }
+
+    for (never = ngx_http_coord_cache_never; *never; never++) {
+        if (*never == status) {
+            return 0;
+        }
+    }
+
+    return status >= NGX_HTTP_OK;
+}
+
+
+/* the field Age, at most a year; -1: there is none */
+
+static time_t
+ngx_http_coord_cache_told_age(ngx_list_t *headers)
+{
+    ngx_str_t   *line;
+    ngx_uint_t   i;
+
+    i = 0;
+    line = ngx_http_coord_cache_field(headers, "Age", &i);
+
+    return line ? ngx_http_coord_cache_number(line) : -1;
+}
+
+
+/* when the origin made the response; now, if it does not tell */
+
+static time_t
+ngx_http_coord_cache_date(ngx_http_request_t *r)
+{
+    time_t            date;
+    ngx_uint_t        i;
+    ngx_str_t        *line;
+    ngx_table_elt_t  *h;
+
+    /* that of an upstream is not passed on, by default */
+
+    i = 0;
+    h = r->upstream ? r->upstream->headers_in.date : NULL;
+    line = h ? &h->value
+             : ngx_http_coord_cache_field(&r->headers_out.headers, "Date", &i);
+
+    date = line ? ngx_parse_http_time(line->data, line->len) : NGX_ERROR;
+
+    return date == NGX_ERROR ? ngx_time() : date;
+}
+
+
+/* the life that the origin gives, in seconds; -1: it tells of none */
+
+static time_t
+ngx_http_coord_cache_told_life(ngx_list_t *headers, time_t date)
+{
+    time_t       n;
+    ngx_str_t   *line;
+    ngx_uint_t   i;
+
+    n = ngx_http_coord_cache_seconds(headers, "s-maxage");
+
+    if (n == -1) {
+        n = ngx_http_coord_cache_seconds(headers, "max-age");
+    }
+
+    if (n != -1) {
+        return n;
+    }
+
+    i = 0;
+    line = ngx_http_coord_cache_field(headers, "Expires", &i);
+
+    if (line == NULL) {
+        return -1;
+    }
+
+    n = ngx_parse_http_time(line->data, line->len);
+
+    return n == NGX_ERROR ? 0 : ngx_max(n - date, 0);
 }
 
 

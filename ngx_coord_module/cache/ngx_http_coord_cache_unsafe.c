@@ -15,6 +15,12 @@
      |NGX_HTTP_PROPFIND)
 
 
+static ngx_int_t ngx_http_coord_cache_forget(ngx_http_coord_cache_t *cache,
+    ngx_coord_batch_t *batch, u_char *key, size_t len);
+static ngx_int_t ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, ngx_coord_batch_t *batch);
+
+
 ngx_uint_t
 ngx_http_coord_cache_unsafe(ngx_http_request_t *r)
 {
@@ -26,7 +32,6 @@ void
 ngx_http_coord_cache_changed(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
-    ngx_coord_op_t     *op;
     ngx_coord_batch_t  *batch;
 
     if (r->headers_out.status < NGX_HTTP_OK
@@ -41,16 +46,70 @@ ngx_http_coord_cache_changed(ngx_http_request_t *r,
         return;
     }
 
-    op = ngx_coord_batch_add(batch, &ngx_coord_op_cache_purge,
-                             cache->conf->zone, cache->key, cache->key_len);
-    if (op == NULL) {
+    if (ngx_http_coord_cache_forget(cache, batch, cache->key, cache->key_len)
+        != NGX_OK
+        || ngx_http_coord_cache_forget_groups(r, cache, batch) != NGX_OK)
+    {
         ngx_coord_batch_done(batch);
         return;
     }
 
-    op->u.cache.ttl = NGX_HTTP_COORD_CACHE_LIFE;
-
     /* without a handler it releases itself */
 
     (void) ngx_coord_batch_send(batch);
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_forget(ngx_http_coord_cache_t *cache,
+    ngx_coord_batch_t *batch, u_char *key, size_t len)
+{
+    ngx_coord_op_t  *op;
+
+    op = ngx_coord_batch_add(batch, &ngx_coord_op_cache_purge,
+                             cache->conf->zone, key, len);
+    if (op == NULL) {
+        return NGX_ERROR;
+    }
+
+    op->u.cache.ttl = NGX_HTTP_COORD_CACHE_LIFE;
+
+    return NGX_OK;
+}
+
+
+/* as many as a response may be in */
+
+static ngx_int_t
+ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, ngx_coord_batch_t *batch)
+{
+    u_char       buf[NGX_HTTP_COORD_CACHE_TAG + 1], key[NGX_COORD_KEY_LEN];
+    size_t       len;
+    ngx_str_t   *line, left, group;
+    ngx_uint_t   i;
+
+    for (i = 0; /* void */ ; /* void */ ) {
+        line = ngx_http_coord_cache_field(&r->headers_out.headers,
+                                          "Cache-Group-Invalidation", &i);
+        if (line == NULL) {
+            return NGX_OK;
+        }
+
+        left = *line;
+
+        while (batch->nops <= NGX_HTTP_COORD_CACHE_TAGS
+               && ngx_http_coord_cache_member(&left, &group) == NGX_OK)
+        {
+            ngx_http_coord_cache_group(&group, buf);
+            len = ngx_http_coord_cache_tag_key(key, &group);
+
+            if (len
+                && ngx_http_coord_cache_forget(cache, batch, key, len)
+                   != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+        }
+    }
 }

@@ -1,0 +1,273 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# coord_cache: RFC 9111 to the letter: how old a response is, which statuses
+# may be kept, what a client may ask for, groups of RFC 9875.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Time::HiRes qw(sleep time);
+use POSIX qw(strftime setlocale LC_TIME);
+
+setlocale(LC_TIME, 'C');
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $r = $redis->connect;
+
+# the arguments of a path tell what the origin answers; the key has none
+
+my $origin = $t->origin(default => sub {
+    my ($req) = @_;
+    my %is = (status => 200, fields => '', body => 'body');
+
+    $is{$_->[0]} = $_->[1] =~ s/%([0-9a-f]{2})/chr hex $1/ger
+        for map { [split /=/, $_, 2] } split /&/, $req->{uri} =~ s/^.*?\?//r;
+
+    my $if = join ' ', grep { /^(?:if-|range)/ } sort keys %{$req->{headers}};
+
+    return { status => $is{same} && $if ? 304 : $is{status},
+             headers => [split(/\n/, $is{fields}), 'X-Seen' => $if],
+             $is{slow} ? (parts => [[0, 'first '], [1, 'second']]) : (),
+             body => $is{large} ? 'x' x $is{large} : $is{body},
+             delay => $is{delay} || 0 };
+});
+
+sub answer {
+    my ($fields, %is) = @_;
+
+    $is{fields} = join "\n", @$fields;
+    return '?' . join '&', map { "$_=" . $is{$_} =~ s/([^\w.-])/sprintf
+                                 '%%%02x', ord $1/ger } sort keys %is;
+}
+
+my $http = <<'EOT';
+    coord_store main { server %%REDIS%%; timeout 2s; }
+    coord_cache_zone zone=pages:4m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Cache $coord_cache_status always;
+
+        location / {
+            coord_cache $uri zone=pages valid=5s;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /stale {
+            coord_cache $uri zone=pages valid=5s stale=60s;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /large {
+            coord_cache $uri zone=pages valid=60s max=1k;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /api/ { coord_api write; }
+    }
+EOT
+
+my $a = $t->node(name => 'a', workers => 2, http => $http)->start;
+my $b = $t->node(name => 'b', workers => 2, http => $http)->start;
+
+sub word { return $_[0]->get(@_[1 .. $#_])->header('x-cache') // '' }
+sub date { return strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime(time + $_[0])) }
+
+my ($n, $last) = (0);
+
+# what the other node says of a response with these fields, once it is stored
+
+sub is_stored {
+    my ($uri) = @_;
+    my ($path) = $uri =~ /^([^?]*)/;
+
+    return $t->wait_for(sub { $r->command('EXISTS', "coord:ca:pages:{$path}:r") });
+}
+
+sub kept {
+    my ($fields, $name, $status) = @_;
+
+    $last = '/k' . $n++ . answer($fields, status => $status || 200);
+    $a->get($last);
+    is_stored($last);
+    is(word($b, $last), 'HIT', $name);
+}
+
+sub passed {
+    my ($fields, $name, $status) = @_;
+
+    $last = '/k' . $n++ . answer($fields, status => $status || 200);
+    $a->get($last);
+    $t->rest(0.1);
+    is(word($b, $last), 'MISS', $name);
+}
+
+
+# --- age ---
+
+my @life = ('Cache-Control' => 'max-age=60');
+
+passed([@life, Date => date(-3600)], 'it was made long ago');
+kept([@life, Date => date(-10)], 'a while ago');
+cmp_ok($b->get($last)->header('age'), '>=', 10, 'and its Age');
+kept([@life, Date => date(3600)], 'the clock of the origin is fast');
+kept([@life, Date => 'yesterday'], 'a date that is none');
+passed([@life, Age => '9' x 20], 'an Age beyond all numbers');
+kept([@life, Age => 'old'], 'and one that is no number');
+passed([Date => date(3600), Expires => date(3600)],
+   'it expires when it is made, by the clock of the origin');
+kept([Date => date(3600), Expires => date(3660)], 'and later');
+passed([Date => date(-3600), Expires => date(-3000)],
+   'it has expired');
+kept([Expires => date(60)], 'Expires without Date');
+kept([Date => date(-3600)],
+   'valid= counts from when it came, whatever the clock of the origin');
+
+my $uri = '/slow' . answer([@life, Age => 0], delay => 2);
+$a->get($uri);
+is_stored($uri);
+cmp_ok($b->get($uri)->header('age'), '>=', 2,
+       'it was on its way for so long');
+
+
+# --- statuses ---
+
+kept([@life], "$_ with a life", $_)
+    for 203, 204, 299, 300, 303, 400, 403, 404, 409, 410, 451, 501;
+passed([@life], "$_ is never kept", $_)
+    for 206, 401, 407, 412, 416, 428, 429, 431, 500, 502, 503, 504;
+passed([], "$_ without a life", $_) for 204, 303, 403, 404;
+
+kept([@life], 'once more', 204);
+my $res = $b->get($last);
+is_deeply([$res->status, $res->body, scalar $res->header('content-length')],
+          [204, '', undef], '204 has no body');
+
+
+# --- only-if-cached ---
+
+my %only = (headers => ['Cache-Control' => 'only-if-cached']);
+
+$uri = '/only' . answer([@life]);
+$res = $a->get($uri, %only);
+is($res->status, 504, 'only-if-cached: it is not there');
+is($res->header('x-cache'), 'MISS', 'a miss');
+is($origin->count('/only'), 0, 'and the origin is not asked');
+$a->get($uri);
+is_stored($uri);
+is(word($b, $uri, %only), 'HIT', 'it is there');
+
+$uri = '/stale/only' . answer(['Cache-Control' => 'max-age=1']);
+$a->get($uri);
+sleep 1.4;
+is(word($b, $uri, %only), 'STALE', 'only-if-cached: what is stale');
+is($origin->count('/stale/only'), 1, 'the origin is not asked, either');
+
+
+# --- conditions of a client where the cache has to be filled ---
+
+my @tag = (ETag => '"e"', 'Last-Modified' => date(-86400));
+my $long = 'x' x 100_000;
+
+for (['If-None-Match', '"e"', 304], ['If-None-Match', '"a", W/"e"', 304],
+     ['If-None-Match', '*', 304], ['If-None-Match', '"a"', 200],
+     ['If-Modified-Since', $tag[3], 304],
+     ['If-Modified-Since', date(-90000), 200])
+{
+    my ($name, $value, $status) = @$_;
+
+    $uri = '/if' . $n++ . answer([@life, @tag], large => length $long);
+    $res = $a->get($uri, headers => [$name => $value]);
+    is($res->status, $status, "$name: $value at a miss");
+    is($res->body, $status == 304 ? '' : $long, 'its body');
+    is($res->header('etag'), '"e"', 'its ETag');
+    is($res->header('content-length'), $status == 304 ? undef : length $long,
+       'its length');
+    is($res->header('x-seen'), '', 'the origin has to send all of it');
+    is_stored($uri);
+    $res = $b->get($uri);
+    is($res->header('x-cache'), 'HIT', 'which is stored');
+    is($res->body, $long, 'as a whole');
+}
+
+$uri = '/if/both' . answer([@life, @tag]);
+is($a->get($uri, headers => ['If-None-Match' => '"a"',
+                                   'If-Modified-Since' => $tag[3]])->status,
+   200, 'If-None-Match goes first');
+
+# one connection: the next response is that of the next request
+
+my $c = $a->connect;
+$uri = '/if/line' . answer([@life, @tag], large => length $long);
+$c->send("GET $uri HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"e\"\r\n\r\n");
+is($c->response('GET', 5)->status, 304, 'a connection that goes on');
+$c->send("GET /only HTTP/1.1\r\nHost: x\r\n\r\n");
+is($c->response('GET', 5)->body, 'body', 'with the next response');
+
+# a client that has got its 304 may go
+
+$uri = '/if/gone' . answer([@life, @tag], slow => 1);
+$c = $a->connect;
+$c->send("GET $uri HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"e\"\r\n\r\n");
+is($c->response('GET', 5)->status, 304, 'before the body is there');
+$c->close;
+is_stored($uri);
+is($b->get($uri)->body, 'first second', 'all of it is stored');
+
+$uri = '/if/none' . answer(['Cache-Control' => 'no-store', @tag]);
+is($a->get($uri, headers => ['If-None-Match' => '"e"'])->status, 304,
+   'what is not kept');
+$uri = '/large' . answer([@tag], large => length $long);
+is($a->get($uri, headers => ['If-None-Match' => '"e"'])->status, 304,
+   'what is too large');
+
+$uri = '/stale/if' . answer(['Cache-Control' => 'max-age=1', ETag => '"e"'],
+                            same => 1);
+$a->get($uri);
+sleep 1.4;
+$res = $b->get($uri, headers => ['If-None-Match' => '"e"']);
+is($res->header('x-cache'), 'REVALIDATED', 'what has not changed');
+is($res->status, 304, 'since the client got it, either');
+$t->rest(0.2);
+is($a->get($uri)->body, 'body', 'and is stored');
+
+
+# --- groups ---
+
+sub purge { return $a->request('DELETE', "/api/cache/pages?$_[0]")->status }
+
+for (['"one", "two"', 'one'], ['"one", "two"', 'two'],
+     ['"with \"quotes\" and \\\\"', 'with%20%22quotes%22%20and%20%5C'],
+     ['"a, b"', 'a,%20b'], ['"param";x=1', 'param'])
+{
+    my ($groups, $tag) = @$_;
+
+    kept([@life, 'Cache-Groups' => $groups], "groups: $groups");
+    is(purge("tag=$tag"), 200, "purge $tag");
+    is(word($b, $last), 'MISS', 'it is gone');
+
+    # what is asked for so shortly after a purge is not used
+
+    $t->rest(0.1);
+}
+
+passed([@life, 'Cache-Groups' => '"' . 'x' x 129 . '"'],
+   'a name that is too long');
+
+for (['POST', 200, 'MISS'], ['GET', 200, 'HIT'], ['POST', 400, 'HIT']) {
+    my ($method, $status, $word) = @$_;
+
+    kept([@life, 'Cache-Groups' => '"posts"'], 'before');
+    $a->request($method, '/news' . $n
+                . answer(['Cache-Group-Invalidation', '"none", "posts";x=1'],
+                         status => $status));
+    $t->rest(0.1);
+    is(word($b, $last), $word, "$method, $status: $word after it has named "
+                               . 'the group of a page');
+}
+
+done_testing();
