@@ -37,6 +37,8 @@ my ($a, $b) = map { $t->node(name => $_, workers => 2, http => <<'EOF')->start }
                            empty_gif; }
         location /conn { coord_limit_conn conn 2;
                          proxy_pass http://%%ORIGIN%%; }
+        location /place { coord_limit_conn conn 1 on_failure=closed;
+                          empty_gif; }
         location = /health { coord_health; }
     }
 EOF
@@ -84,6 +86,7 @@ my ($to) = grep { $_->{port} != $cluster->master($slot)->{port} }
 
 is($a->get("/strict?k=$_")->status, 200, 'before the slot moves')
     for $there, $gone;
+is($_->get("/place?k=$there")->status, 200, 'a place, too') for $a, $b;
 
 my $from = $cluster->begin_move($slot, $to);
 
@@ -99,8 +102,36 @@ is_deeply(statuses(map { $_->get("/strict?k=$new") } ($a, $b) x 4),
 is($to->connect->command('CLUSTER', 'COUNTKEYSINSLOT', $slot), 2,
    'which lies where the slot goes');
 
+
+# a place takes several keys, which are not all there: once, and by on_failure
+
+$_->connect->command('CONFIG', 'RESETSTAT') for $from, $to;
+
+is($_->get("/place?k=$there")->status, 503, 'a place goes by on_failure')
+    for ($a, $b) x 2;
+ok($_->wait_log(qr/TRYAGAIN Multiple keys request/, 5), 'in its own words')
+    for $a, $b;
+
+# and nothing of it comes later
+
+sub transactions {
+    return map { $_->connect->command('INFO', 'commandstats')
+                     =~ /^cmdstat_exec:calls=(\d+)/m ? $1 : 0 } $from, $to;
+}
+
+my @before = transactions();
+$t->rest(0.5);
+my @after = transactions();
+
+is_deeply([ @before, @after ], [ 4, 4, 4, 4 ],
+          'asked once of each of the two servers');
+
+
 $cluster->move_keys($slot, $to);
 $cluster->end_move($slot, $to);
+
+is($_->get("/place?k=$there")->status, 200, 'and a place is to be had again')
+    for $a, $b;
 
 for my $k ($there, $gone, $new) {
     is_deeply(statuses(map { $_->get("/strict?k=$k") } $a, $b), { 429 => 2 },
@@ -153,6 +184,40 @@ is_deeply(statuses(map { $_->get("/strict?k=$after") } ($a, $b) x 4),
     is_deeply(statuses(@all), { 200 => 200, 429 => 120 },
               'nobody got another answer');
     is(scalar(grep { $_ == 5 } values %ok), 40, '5 of 8 for each key');
+}
+
+
+# a slot that nobody has: by default all of the server is down
+
+{
+    my $server = $servers[1];
+    my $key = $cluster->key_on($server, 'down');
+    my $slot = Coord::Cluster::slot_of($key);
+    my ($then) = keys_of($slot, 1);
+    my $other = $cluster->key_on($servers[2], 'up');
+    my $admin = $server->connect(die => 1);
+
+    is($a->get("/strict?k=$key")->status, 200, 'before the slot is lost');
+
+    $admin->command('CLUSTER', 'DELSLOTS', $slot);
+
+    ok($t->wait_for(sub { $a->get("/strict?k=$key")->status == 503
+                          && $b->get("/strict?k=$key")->status == 503 }, 5),
+       'its keys go by on_failure');
+    is($_->get("/rate?k=$key")->status, 200, 'open as well') for ($a, $b) x 6;
+    ok($_->wait_log(qr/CLUSTERDOWN (?:The cluster is down|Hash slot not)/, 5),
+       'in the words of the server') for $a, $b;
+    is_deeply(statuses(map { $_->get("/strict?k=$other") } ($a, $b) x 4),
+              { 200 => 5, 429 => 3 }, 'others are exact');
+
+    $admin->command('CLUSTER', 'ADDSLOTS', $slot);
+
+    ok($t->wait_for(sub {
+        my @got = map { $_->get("/strict?k=$key") } ($a, $b) x 8;
+        return !grep { $_->status == 503 } @got;
+    }, 10), 'until it has a server again');
+    is_deeply(statuses(map { $_->get("/strict?k=$then") } ($a, $b) x 4),
+              { 200 => 5, 429 => 3 }, 'and then they are exact');
 }
 
 

@@ -2,9 +2,10 @@
 
 # Copyright (C) ngx_coord_module contributors
 
-# A server that answers, but not as it should: full, busy, without room for
-# clients, frozen.  Requests go by on_failure, the log has the server's words,
-# and all is well again by itself.
+# A server that answers, but not as it should: full, busy, loading, demoted,
+# without its master, its replicas or a disk, without room for clients, frozen.
+# Requests go by on_failure, the log has the server's words, and all is well
+# again by itself.
 
 use strict;
 use warnings;
@@ -16,7 +17,9 @@ use Coord;
 use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
-my $redis = $t->redis('maxmemory-policy allkeys-lru', 'lua-time-limit 5');
+my $redis = $t->redis('maxmemory-policy allkeys-lru', 'lua-time-limit 5',
+                      'rdbcompression no', 'key-load-delay 5000',
+                      'loading-process-events-interval-bytes 1024');
 my $admin = $redis->connect;
 
 my $n = $t->node(name => 'n', http => <<'EOF')->start;
@@ -92,6 +95,65 @@ trouble('busy', qr/BUSY/, 'unavailable',
         sub { $lua->send([ 'EVAL', 'while true do end', '0' ]) },
         sub { $t->wait_for(sub {
                   $admin->command('SCRIPT', 'KILL') eq 'OK' }, 5) });
+
+
+
+# a replica, by somebody's command
+
+trouble('demoted', qr/READONLY You can't write against a read only replica/,
+        'unavailable',
+        sub { $admin->command('REPLICAOF', '127.0.0.1', '1') },
+        sub { $admin->command('REPLICAOF', 'NO', 'ONE') });
+
+
+# one that may be written to, and has lost its master
+
+$admin->command('CONFIG', 'SET', $_, 'no')
+    for 'replica-read-only', 'replica-serve-stale-data';
+
+trouble('without a master', qr/MASTERDOWN Link with MASTER is down/,
+        'unavailable',
+        sub { $admin->command('REPLICAOF', '127.0.0.1', '1') },
+        sub { $admin->command('REPLICAOF', 'NO', 'ONE') });
+
+
+trouble('without replicas', qr/NOREPLICAS Not enough good replicas/,
+        'unavailable',
+        sub { $admin->command('CONFIG', 'SET', 'min-replicas-to-write', '1') },
+        sub { $admin->command('CONFIG', 'SET', 'min-replicas-to-write', '0') });
+
+
+# a disk that does not take what is to be saved: there is something in its place
+
+my $dump = "$redis->{dir}/dump.rdb";
+
+trouble('without a disk', qr/MISCONF \w+ is configured to save RDB snapshots/,
+        'unavailable',
+        sub { mkdir $_ or die "mkdir: $!" for $dump, "$dump/x";
+              $admin->command('CONFIG', 'SET', 'save', '3600 1');
+              $admin->command('BGSAVE') },
+        sub { rmdir $_ or die "rmdir: $!" for "$dump/x", $dump;
+              $admin->command('BGSAVE');
+              $admin->command('CONFIG', 'SET', 'save', '') });
+
+
+# one that has been started again and reads what it had saved, for 5 ms a key
+
+for my $i (0 .. 19) {
+    $admin->pipeline(map { [ 'SET', "other:$i:$_", 'x' x 2048 ] } 1 .. 200);
+}
+
+is($admin->command('SAVE'), 'OK', 'saved');
+
+trouble('loading', qr/LOADING \w+ is loading the dataset in memory/,
+        'unavailable',
+        sub { $redis->stop('KILL');
+              $redis->run(qr/^LOADING/);
+              $admin = $redis->connect },
+        sub { $admin->command('CONFIG', 'SET', 'key-load-delay', '0') });
+
+$admin->command('FLUSHALL');
+
 
 trouble('clients', qr/max number of clients/, 'connect',
         sub { $admin->command('CONFIG', 'SET', 'maxclients', '2');

@@ -197,10 +197,13 @@ use POSIX qw(WNOHANG);
 
 
 # run(): starts the process; after stop() again, on the same port and with
-# what it has stored.  Dies if it does not answer.
+# what it has stored.  Dies if it does not answer.  run(qr//): with an answer to
+# PING that matches, while it loads.
 
 sub run {
-    my ($self) = @_;
+    my ($self, $answer) = @_;
+
+    $answer ||= qr/^(?!LOADING)/;
 
     my $pid = fork();
     die "fork: $!" if !defined $pid;
@@ -216,7 +219,7 @@ sub run {
     $self->{pid} = $pid;
 
     for (1 .. 600) {
-        return if eval { $self->connect->command('PING') !~ /^LOADING/ };
+        return if eval { $self->connect->command('PING') =~ $answer };
         last if waitpid($pid, WNOHANG) == $pid;
         Time::HiRes::sleep(0.05);
     }
