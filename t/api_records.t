@@ -16,14 +16,18 @@ use JSON::PP;
 
 my $t = Coord->new;
 my $redis = $t->redis;
+my $second = $t->redis;
 my $origin = $t->origin(routes => { '/pay' => { body => 'paid' } });
 
 for my $kind ('redis', 'memory') {
     my $server = $kind eq 'redis' ? 'server %%REDIS%%; timeout 5s; '
                                     . 'connect_timeout 5s;' : '';
 
+    (my $other = $server) =~ s/REDIS/REDIS_2/;
+
     my $conf = <<"EOF";
         coord_store main { $server }
+        coord_store other { $other }
         coord_session_zone \$arg_s zone=ses:1m ttl=1h;
 
         server {
@@ -51,6 +55,12 @@ for my $kind ('redis', 'memory') {
             location = /pay {
                 coord_idempotency on;
                 proxy_pass http://%%ORIGIN%%;
+            }
+
+            location = /other {
+                coord_idempotency on;
+                coord_idempotency_store other;
+                proxy_pass http://%%ORIGIN%%/pay;
             }
 
             location /api/ { coord_api write; }
@@ -142,6 +152,29 @@ EOF
 
     is($n->get('/api/idempotency/x')->header('Allow'), 'DELETE',
        "$kind: not shown");
+
+    # one in another store
+
+    $drop->('/api/idempotency/k%2F1?scope=Bearer%20a%20b');
+    $pay->();
+
+    my %other = (headers => { 'Idempotency-Key' => 'k/1',
+                              'Authorization' => 'Bearer a b' });
+
+    is($n->post('/other', 'x', %other)->header('Idempotency-Replayed'), undef,
+       "$kind: another store: executed");
+    is($n->post('/other', 'x', %other)->header('Idempotency-Replayed'), 'true',
+       "$kind: another store: replayed");
+    ok($drop->('/api/idempotency/k%2F1?scope=Bearer%20a%20b')->{deleted},
+       "$kind: another store: deleted");
+    is($n->post('/other', 'x', %other)->header('Idempotency-Replayed'), undef,
+       "$kind: another store: executed anew");
+    ok($drop->('/api/idempotency/k%2F1?scope=Bearer%20a%20b')->{deleted},
+       "$kind: another store: deleted alone");
+    is($n->post('/other', 'x', %other)->header('Idempotency-Replayed'), undef,
+       "$kind: another store: and executed once more");
+    is($pay->()->header('Idempotency-Replayed'), undef,
+       "$kind: another store: as is the key in the first one");
 
     unlike($n->get('/api/users/ses/alice')->body, qr/alice/,
            "$kind: no name in an answer");

@@ -66,6 +66,7 @@ struct ngx_http_coord_api_s {
     ngx_coord_session_t                session;
     ngx_str_t                          value;
     unsigned                           write:1;  /* DELETE */
+    unsigned                           deleted:1;  /* by a batch before */
 };
 
 
@@ -101,6 +102,12 @@ ngx_int_t ngx_http_coord_api_arg(ngx_http_coord_api_t *api, const char *name,
 ngx_int_t ngx_http_coord_api_forget(ngx_http_coord_api_t *api,
     const ngx_coord_op_type_t *taken, ngx_uint_t secret,
     ngx_coord_rate_t *rate);
+
+/*
+ * 1 if an operation of the batch, or of one before that has set api->deleted,
+ * found something to drop.
+ */
+ngx_uint_t ngx_http_coord_api_was_there(ngx_http_coord_api_t *api);
 
 /*
  * Writes "zone" and "deleted": what a reset answers, as a route's answer().

@@ -190,22 +190,28 @@ ngx_http_coord_api_forget(ngx_http_coord_api_t *api,
 }
 
 
+ngx_uint_t
+ngx_http_coord_api_was_there(ngx_http_coord_api_t *api)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < api->batch->nops; i++) {
+        if (api->batch->ops[i].rc == NGX_OK) {
+            return 1;
+        }
+    }
+
+    return api->deleted;
+}
+
+
 ngx_int_t
 ngx_http_coord_api_forgotten(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out)
 {
-    ngx_uint_t  i, deleted;
-
-    deleted = 0;
-
-    for (i = 0; i < api->batch->nops; i++) {
-        if (api->batch->ops[i].rc == NGX_OK) {
-            deleted = 1;
-        }
-    }
-
     ngx_http_coord_json_string(out, "zone", &api->zone->name);
-    ngx_http_coord_json_bool(out, "deleted", deleted);
+    ngx_http_coord_json_bool(out, "deleted",
+                             ngx_http_coord_api_was_there(api));
 
     return NGX_OK;
 }

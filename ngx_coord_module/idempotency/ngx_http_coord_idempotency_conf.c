@@ -21,6 +21,8 @@ static char *ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf,
 static void ngx_http_coord_idempotency_merge_values(
     ngx_http_coord_idempotency_conf_t *prev,
     ngx_http_coord_idempotency_conf_t *conf);
+static ngx_int_t ngx_http_coord_idempotency_use_zone(ngx_conf_t *cf,
+    ngx_http_coord_idempotency_conf_t *conf);
 static char *ngx_http_coord_idempotency_check(ngx_conf_t *cf,
     ngx_http_coord_idempotency_conf_t *conf, ngx_uint_t inherited);
 static void ngx_http_coord_idempotency_check_next(ngx_conf_t *cf,
@@ -380,19 +382,17 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
 }
 
 
-static char *
-ngx_http_coord_idempotency_check(ngx_conf_t *cf,
-    ngx_http_coord_idempotency_conf_t *conf, ngx_uint_t inherited)
+/* the zone of the default store, under whatever name it was asked for */
+
+static ngx_int_t
+ngx_http_coord_idempotency_use_zone(ngx_conf_t *cf,
+    ngx_http_coord_idempotency_conf_t *conf)
 {
-    size_t                                   i;
     ngx_coord_zone_t                       **zones;
     ngx_http_coord_idempotency_main_conf_t  *imcf;
 
     imcf = ngx_http_conf_get_module_main_conf(cf,
                                            ngx_http_coord_idempotency_module);
-
-    /* the zone of the default store, under whatever name it was asked for */
-
     zones = imcf->zones.elts;
 
     if (conf->zone == NULL || conf->zone->store == zones[0]->store) {
@@ -404,12 +404,26 @@ ngx_http_coord_idempotency_check(ngx_conf_t *cf,
         }
     }
 
+    conf->zone->used = 1;
+
     if (conf->wait && !conf->zone->wake) {
         conf->zone->wake = 1;
 
-        if (ngx_coord_wake_zone(cf->pool, conf->zone) != NGX_OK) {
-            return NGX_CONF_ERROR;
-        }
+        return ngx_coord_wake_zone(cf->pool, conf->zone);
+    }
+
+    return NGX_OK;
+}
+
+
+static char *
+ngx_http_coord_idempotency_check(ngx_conf_t *cf,
+    ngx_http_coord_idempotency_conf_t *conf, ngx_uint_t inherited)
+{
+    size_t  i;
+
+    if (ngx_http_coord_idempotency_use_zone(cf, conf) != NGX_OK) {
+        return NGX_CONF_ERROR;
     }
 
     if (conf->lease < 1000 || conf->ttl < 1000) {

@@ -192,6 +192,7 @@ struct ngx_coord_zone_s {
     unsigned                   address:1;    /* keys are binary addresses */
     ngx_uint_t                 prefetch;     /* places at once; 0: none */
     unsigned                   deny:1;       /* refusals may be known */
+    unsigned                   used:1;       /* by a location */
     unsigned                   wake:1;       /* its keys are waited for, */
     ngx_coord_nsec_t           wait;         /* at most so long */
 };
