@@ -114,14 +114,15 @@ ok($_->wait_log(qr/TRYAGAIN Multiple keys request/, 5), 'in its own words')
 
 # and nothing of it comes later
 
-sub transactions {
+sub refused {
     return map { $_->connect->command('INFO', 'commandstats')
-                     =~ /^cmdstat_exec:calls=(\d+)/m ? $1 : 0 } $from, $to;
+                     =~ /^cmdstat_exec:.*rejected_calls=(\d+),
+                         failed_calls=(\d+)/mx ? $1 + $2 : 0 } $from, $to;
 }
 
-my @before = transactions();
+my @before = refused();
 $t->rest(0.5);
-my @after = transactions();
+my @after = refused();
 
 is_deeply([ @before, @after ], [ 4, 4, 4, 4 ],
           'asked once of each of the two servers');
