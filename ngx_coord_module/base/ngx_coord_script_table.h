@@ -93,7 +93,8 @@ enum {
 
 enum {
     NGX_COORD_CACHE_GET_RECORD_REPLY = 0,
-    NGX_COORD_CACHE_GET_PURGED_REPLY = 1
+    NGX_COORD_CACHE_GET_PURGED_REPLY = 1,
+    NGX_COORD_CACHE_GET_TIME_REPLY = 2
 };
 
 
@@ -107,6 +108,12 @@ enum {
 };
 
 #define NGX_COORD_CACHE_PURGE_NARGS  4
+
+/* its replies */
+
+enum {
+    NGX_COORD_CACHE_PURGE_TIME_REPLY = 2
+};
 
 
 /* cache_put.redis */
@@ -1049,12 +1056,16 @@ static const ngx_coord_script_part_t
     { "*2\r\n"
       "$3\r\nGET\r\n",
       13, NGX_COORD_CACHE_GET_P },
+    { "*1\r\n"
+      "$4\r\nTIME\r\n",
+      14, -1 },
 };
 
 
 static const u_char  ngx_coord_cache_get_replies[] = {
     NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
-    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_ARRAY
 };
 
 
@@ -1071,12 +1082,16 @@ static const ngx_coord_script_part_t
       0, NGX_COORD_CACHE_PURGE_NOW },
     { "$2\r\nPX\r\n",
       8, NGX_COORD_CACHE_PURGE_TTL },
+    { "*1\r\n"
+      "$4\r\nTIME\r\n",
+      14, -1 },
 };
 
 
 static const u_char  ngx_coord_cache_purge_replies[] = {
     NGX_COORD_REPLY_INTEGER,
-    NGX_COORD_REPLY_STATUS
+    NGX_COORD_REPLY_STATUS,
+    NGX_COORD_REPLY_ARRAY
 };
 
 
@@ -3050,14 +3065,14 @@ const ngx_coord_script_t
     ngx_coord_scripts[NGX_COORD_SCRIPT_MAX] = {
 
     { ngx_string("cache_get"),
-      NGX_COORD_CACHE_GET_NARGS, 2, 2, 2, 26,
+      NGX_COORD_CACHE_GET_NARGS, 3, 2, 2, 40,
       ngx_coord_cache_get_replies,
-      2, ngx_coord_cache_get_parts },
+      3, ngx_coord_cache_get_parts },
 
     { ngx_string("cache_purge"),
-      NGX_COORD_CACHE_PURGE_NARGS, 2, 2, 2, 293,
+      NGX_COORD_CACHE_PURGE_NARGS, 3, 2, 2, 307,
       ngx_coord_cache_purge_replies,
-      4, ngx_coord_cache_purge_parts },
+      5, ngx_coord_cache_purge_parts },
 
     { ngx_string("cache_put"),
       NGX_COORD_CACHE_PUT_NARGS, 1, 1, 1, 277,

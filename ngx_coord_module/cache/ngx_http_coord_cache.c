@@ -392,6 +392,19 @@ ngx_http_coord_cache_hit(ngx_http_coord_cache_t *cache,
 static ngx_int_t
 ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
 {
+    if (cache->near) {
+
+        /* a response is stored with the time that only the store knows */
+
+        if (ngx_http_coord_cache_ask_get(cache, cache->key, cache->key_len)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_AGAIN);
+    }
+
     if (ngx_http_coord_cache_only(cache)) {
         cache->status = NGX_COORD_OUTCOME_MISS;
         ngx_http_coord_cache_settle(cache);

@@ -467,10 +467,6 @@ const ngx_coord_redis_error_t *ngx_coord_redis_error(ngx_str_t *text);
 /* writes the nonce in hex */
 u_char *ngx_coord_redis_nonce(u_char *p, uint64_t nonce);
 
-/* the reply to TIME in nanoseconds; NGX_ERROR: it is no such reply */
-ngx_int_t ngx_coord_redis_time(ngx_coord_resp_value_t *v,
-    ngx_coord_nsec_t *time);
-
 
 /* ngx_coord_redis_node.c */
 

@@ -197,7 +197,7 @@ ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     }
 
     if (rc == NGX_OK
-        && ngx_coord_redis_time(reply, &time) == NGX_OK)
+        && ngx_coord_resp_time(reply, &time) == NGX_OK)
     {
         ngx_coord_redis_clock_sample(node, time, call->start,
                                      ngx_coord_monotonic());
@@ -226,7 +226,7 @@ ngx_coord_redis_clock_first(ngx_coord_redis_node_t *node,
 
     node->clock.sampled = 0;
 
-    if (ngx_coord_redis_time(value, &time) == NGX_OK) {
+    if (ngx_coord_resp_time(value, &time) == NGX_OK) {
         ngx_coord_redis_clock_sample(node, time, start, end);
     }
 

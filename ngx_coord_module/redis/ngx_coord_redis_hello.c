@@ -177,7 +177,7 @@ ngx_coord_redis_conn_greeted(ngx_coord_redis_conn_t *conn,
 
     } else if (conn->step == NGX_COORD_STEP_TIME) {
 
-        if (!conn->sentinel && ngx_coord_redis_time(value, &time) != NGX_OK) {
+        if (!conn->sentinel && ngx_coord_resp_time(value, &time) != NGX_OK) {
             goto unexpected;
         }
 

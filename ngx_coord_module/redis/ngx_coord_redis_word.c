@@ -3,7 +3,7 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * What is said to any server, and what any server says: arguments, classes of
- * error replies, its time.
+ * error replies.
  */
 
 
@@ -173,32 +173,4 @@ u_char *
 ngx_coord_redis_nonce(u_char *p, uint64_t nonce)
 {
     return ngx_hex_dump(p, (u_char *) &nonce, sizeof(uint64_t));
-}
-
-
-ngx_int_t
-ngx_coord_redis_time(ngx_coord_resp_value_t *v, ngx_coord_nsec_t *time)
-{
-    int64_t                  sec, usec;
-    ngx_coord_resp_value_t  *s, *u;
-
-    s = ngx_coord_resp_element(v, 0);
-    u = ngx_coord_resp_element(v, 1);
-
-    if (s == NULL || u == NULL
-        || ngx_coord_resp_integer(s, &sec) != NGX_OK
-        || ngx_coord_resp_integer(u, &usec) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    /* no overflow of nanoseconds in 64 bits, with room for durations */
-
-    if (sec < 0 || sec > 4294967295LL || usec < 0 || usec > 999999) {
-        return NGX_ERROR;
-    }
-
-    *time = sec * NGX_COORD_NSEC_PER_SEC + usec * NGX_COORD_NSEC_PER_USEC;
-
-    return NGX_OK;
 }

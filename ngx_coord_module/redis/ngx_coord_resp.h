@@ -98,6 +98,10 @@ ngx_int_t ngx_coord_resp_integer(ngx_coord_resp_value_t *v, int64_t *n);
 ngx_int_t ngx_coord_resp_score(ngx_coord_resp_value_t *v, int64_t *n);
 ngx_int_t ngx_coord_resp_string(ngx_coord_resp_value_t *v, ngx_str_t *s);
 
+/* the reply to TIME in nanoseconds; NGX_ERROR: it is no such reply */
+ngx_int_t ngx_coord_resp_time(ngx_coord_resp_value_t *v,
+    ngx_coord_nsec_t *time);
+
 /* the n-th element of an array, from 0; NULL: no array or out of range */
 ngx_coord_resp_value_t *ngx_coord_resp_element(ngx_coord_resp_value_t *array,
     ngx_uint_t n);

@@ -235,3 +235,31 @@ ngx_coord_resp_parse_digits(u_char *p, u_char *last, uint64_t *value)
 
     return p;
 }
+
+
+ngx_int_t
+ngx_coord_resp_time(ngx_coord_resp_value_t *v, ngx_coord_nsec_t *time)
+{
+    int64_t                  sec, usec;
+    ngx_coord_resp_value_t  *s, *u;
+
+    s = ngx_coord_resp_element(v, 0);
+    u = ngx_coord_resp_element(v, 1);
+
+    if (s == NULL || u == NULL
+        || ngx_coord_resp_integer(s, &sec) != NGX_OK
+        || ngx_coord_resp_integer(u, &usec) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    /* no overflow of nanoseconds in 64 bits, with room for durations */
+
+    if (sec < 0 || sec > 4294967295LL || usec < 0 || usec > 999999) {
+        return NGX_ERROR;
+    }
+
+    *time = sec * NGX_COORD_NSEC_PER_SEC + usec * NGX_COORD_NSEC_PER_USEC;
+
+    return NGX_OK;
+}

@@ -271,7 +271,7 @@ typedef struct {
 typedef struct {
     ngx_coord_nsec_t           ttl;       /* asked: PUT, PURGE */
 
-    /* answered by GET, on the clock of the store */
+    /* answered by GET, on the clock of the store; PURGE: 0 at first */
     ngx_coord_nsec_t           now;
     ngx_coord_nsec_t           purged;    /* 0: never */
 } ngx_coord_cached_t;

@@ -4,11 +4,16 @@
  *
  * Stored responses.  Each has the time at which it was asked for; a purge
  * notes its own time, under the key of a response or of a tag, and what was
- * asked for before that is not used, even if it is stored later.
+ * asked for before that is not used, even if it is stored later.  Both are
+ * the server's own, for a worker knows its clock as well as the last sample.
  */
 
 
 #include "ngx_coord_op_arg.h"
+
+
+/* a purge may be noted with a time that is as far from that of the server */
+#define NGX_COORD_CACHE_EXACT  (10 * NGX_COORD_NSEC_PER_MSEC)
 
 
 static void ngx_coord_cache_get_build(ngx_coord_command_t *cmd,
@@ -25,6 +30,8 @@ static ngx_int_t ngx_coord_cache_put_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static void ngx_coord_cache_purge_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_cache_purge_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_cache_purge_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
@@ -67,7 +74,7 @@ const ngx_coord_op_type_t  ngx_coord_op_cache_purge = {
     NGX_COORD_KIND_CACHED,
     NGX_COORD_SCRIPT_CACHE_PURGE,
     ngx_coord_cache_purge_build,
-    ngx_coord_cache_done_parse,
+    ngx_coord_cache_purge_parse,
     NULL,
     ngx_coord_cache_purge_run,
     NULL,
@@ -94,7 +101,13 @@ ngx_coord_cache_get_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_int_t  rc;
     ngx_str_t  blob;
 
-    op->u.cache.now = now;
+    if (ngx_coord_resp_time(ngx_coord_reply(CACHE_GET, TIME),
+                            &op->u.cache.now)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     op->u.cache.purged = 0;
 
     rc = ngx_coord_resp_integer(ngx_coord_reply(CACHE_GET, PURGED), &purged);
@@ -106,7 +119,7 @@ ngx_coord_cache_get_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 
         /* not ours: nothing can be said of what it is about */
 
-        op->u.cache.purged = now;
+        op->u.cache.purged = op->u.cache.now;
     }
 
     rc = ngx_coord_resp_string(ngx_coord_reply(CACHE_GET, RECORD), &blob);
@@ -221,6 +234,10 @@ static void
 ngx_coord_cache_purge_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    if (op->u.cache.now) {
+        now = op->u.cache.now;
+    }
+
     ngx_coord_arg_key(cmd, NGX_COORD_CACHE_PURGE_R, op, "}:r");
     ngx_coord_arg_key(cmd, NGX_COORD_CACHE_PURGE_P, op, "}:p");
 
@@ -228,6 +245,33 @@ ngx_coord_cache_purge_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
                       now / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&cmd->args[NGX_COORD_CACHE_PURGE_TTL],
                       ngx_coord_ttl(op->u.cache.ttl));
+}
+
+
+/* once more with the time of the server, if it was another one */
+
+static ngx_int_t
+ngx_coord_cache_purge_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    ngx_coord_nsec_t  time;
+
+    if (ngx_coord_resp_time(ngx_coord_reply(CACHE_PURGE, TIME), &time)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (op->u.cache.now
+        || (time - now < NGX_COORD_CACHE_EXACT
+            && now - time < NGX_COORD_CACHE_EXACT))
+    {
+        return NGX_OK;
+    }
+
+    op->u.cache.now = time;
+
+    return NGX_AGAIN;
 }
 
 
