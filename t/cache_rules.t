@@ -33,7 +33,8 @@ my $origin = $t->origin(default => sub {
     my $if = join ' ', grep { /^(?:if-|range)/ } sort keys %{$req->{headers}};
 
     return { status => $is{same} && $if ? 304 : $is{status},
-             headers => [split(/\n/, $is{fields}), 'X-Seen' => $if],
+             headers => [split(/\n/, $is{fields}), 'X-Seen' => $if,
+                         'Content-Seen' => $if],
              $is{slow} ? (parts => [[0, 'first '], [1, 'second']]) : (),
              body => $is{large} ? 'x' x $is{large} : $is{body},
              delay => $is{delay} || 0 };
@@ -118,6 +119,10 @@ kept([@life, Date => date(3600)], 'the clock of the origin is fast');
 kept([@life, Date => 'yesterday'], 'a date that is none');
 passed([@life, Age => '9' x 20], 'an Age beyond all numbers');
 kept([@life, Age => 'old'], 'and one that is no number');
+kept([@life, Age => '5, 7200'], 'the first one of a list');
+passed([@life, Age => '7200, 5'], 'and nothing else');
+passed([Expires => date(60) =~ s/GMT/$_/r], "a time of the zone $_")
+    for 'UTC', 'AEST', '';
 passed([Date => date(3600), Expires => date(3600)],
    'it expires when it is made, by the clock of the origin');
 kept([Date => date(3600), Expires => date(3660)], 'and later');
@@ -127,11 +132,31 @@ kept([Expires => date(60)], 'Expires without Date');
 kept([Date => date(-3600)],
    'valid= counts from when it came, whatever the clock of the origin');
 
+my $made = date(-7);
+
+kept([@life, Date => $made], 'once more');
+is($b->get($last)->header('date'), $made, 'when the origin made it');
+kept([@life], 'by an origin without a clock');
+like($b->get($last)->header('date'), qr/ GMT$/, 'it has one nevertheless');
+
 my $uri = '/slow' . answer([@life, Age => 0], delay => 2);
 $a->get($uri);
 is_stored($uri);
 cmp_ok($b->get($uri)->header('age'), '>=', 2,
        'it was on its way for so long');
+
+
+# --- fields ---
+
+kept([@life, 'Connection' => 'x-hop', 'X-Hop' => 1, 'X-End' => 1], 'a hop');
+is($b->get($last)->header('x-hop'), undef, 'its field is not kept');
+is($b->get($last)->header('x-end'), 1, 'others are');
+
+kept([@life, ETag => '"e"', 'Last-Modified' => date(-100)], 'conditions');
+is($b->get($last, headers => ['If-None-Match' => $_->[0],
+                              'If-Modified-Since' => date($_->[1])])->status,
+   $_->[2], "If-None-Match goes before If-Modified-Since: $_->[2]")
+    for ['"e"', -1000, 304], ['"f"', -100, 200];
 
 
 # --- statuses ---
@@ -233,7 +258,10 @@ $res = $b->get($uri, headers => ['If-None-Match' => '"e"']);
 is($res->header('x-cache'), 'REVALIDATED', 'what has not changed');
 is($res->status, 304, 'since the client got it, either');
 $t->rest(0.2);
-is($a->get($uri)->body, 'body', 'and is stored');
+$res = $a->get($uri);
+is($res->body, 'body', 'and is stored');
+is($res->header('content-seen'), 'if-none-match', 'with its new fields');
+like($res->header('date'), qr/ GMT$/, 'and the date of these');
 
 
 # --- groups ---

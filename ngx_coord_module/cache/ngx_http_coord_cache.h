@@ -335,8 +335,18 @@ ngx_int_t ngx_http_coord_cache_variant(ngx_http_request_t *r,
 size_t ngx_http_coord_cache_variant_key(u_char *dst,
     ngx_http_coord_cache_t *cache, u_char *variant);
 
-/* what is kept of a response, as ngx_http_coord_capture_keep_pt */
+/* what is kept of a response to r, data, as ngx_http_coord_capture_keep_pt */
 ngx_uint_t ngx_http_coord_cache_keep(void *data, ngx_str_t *name);
+
+
+/* the Date of the origin of the response of r; NULL: it has told none */
+ngx_table_elt_t *ngx_http_coord_cache_dated_by(ngx_http_request_t *r);
+
+/*
+ * Gives the response of r the Date of its origin, or else of now: what is
+ * stored has one that does not change (RFC 9110, 6.6.1).  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_cache_dated(ngx_http_request_t *r);
 
 
 /* --- ngx_http_coord_cache_tags.c --- */

@@ -2,7 +2,8 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Fields of a message: lists, directives of Cache-Control, what Vary names.
+ * Fields of a message: lists, directives of Cache-Control, what Vary names, the
+ * Date.
  */
 
 
@@ -16,13 +17,14 @@
 static ngx_uint_t ngx_http_coord_cache_is(ngx_str_t *s, const char *name);
 static ngx_int_t ngx_http_coord_cache_vary_by(ngx_http_request_t *r,
     ngx_str_t *name);
+static ngx_uint_t ngx_http_coord_cache_hop(ngx_http_upstream_t *u,
+    ngx_str_t *name);
 
 
 /* of one transfer */
 
 static const ngx_str_t  ngx_http_coord_cache_hidden[] = {
     ngx_string("age"),
-    ngx_string("date"),
     ngx_string("server"),
     ngx_null_string
 };
@@ -287,6 +289,8 @@ ngx_http_coord_cache_vary_by(ngx_http_request_t *r, ngx_str_t *name)
 ngx_uint_t
 ngx_http_coord_cache_keep(void *data, ngx_str_t *name)
 {
+    ngx_http_request_t *r = data;
+
     const ngx_str_t  *hidden;
 
     for (hidden = ngx_http_coord_cache_hidden; hidden->len; hidden++) {
@@ -297,7 +301,83 @@ ngx_http_coord_cache_keep(void *data, ngx_str_t *name)
         }
     }
 
-    return 1;
+    return r->upstream == NULL || !ngx_http_coord_cache_hop(r->upstream, name);
+}
+
+
+/* 1 if the origin names a field in Connection (RFC 9111, 3.1) */
+
+static ngx_uint_t
+ngx_http_coord_cache_hop(ngx_http_upstream_t *u, ngx_str_t *name)
+{
+    ngx_str_t   *line, left, member;
+    ngx_uint_t   i;
+
+    for (i = 0; /* void */ ; /* void */ ) {
+        line = ngx_http_coord_cache_field(&u->headers_in.headers,
+                                          "Connection", &i);
+        if (line == NULL) {
+            return 0;
+        }
+
+        left = *line;
+
+        while (ngx_http_coord_cache_member(&left, &member) == NGX_OK) {
+            if (member.len == name->len
+                && ngx_strncasecmp(member.data, name->data, name->len) == 0)
+            {
+                return 1;
+            }
+        }
+    }
+}
+
+
+ngx_table_elt_t *
+ngx_http_coord_cache_dated_by(ngx_http_request_t *r)
+{
+    /* that of an upstream is not passed on, by default */
+
+    return r->headers_out.date ? r->headers_out.date
+           : r->upstream ? r->upstream->headers_in.date
+           : NULL;
+}
+
+
+ngx_int_t
+ngx_http_coord_cache_dated(ngx_http_request_t *r)
+{
+    u_char           *p;
+    ngx_str_t         value;
+    ngx_table_elt_t  *h;
+
+    if (r->headers_out.date) {
+        return NGX_OK;
+    }
+
+    h = ngx_http_coord_cache_dated_by(r);
+    value = h ? h->value : ngx_cached_http_time;
+
+    p = ngx_pstrdup(r->pool, &value);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    h = ngx_list_push(&r->headers_out.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(h, sizeof(ngx_table_elt_t));
+
+    h->hash = 1;
+    ngx_str_set(&h->key, "Date");
+    h->value.len = value.len;
+    h->value.data = p;
+
+    r->headers_out.date = h;
+
+    return NGX_OK;
 }
 
 

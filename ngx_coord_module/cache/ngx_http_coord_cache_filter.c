@@ -193,9 +193,14 @@ ngx_http_coord_cache_capture(ngx_http_request_t *r,
 
     capture->max = cache->conf->max;
     capture->keep = ngx_http_coord_cache_keep;
+    capture->data = r;
     capture->next = ngx_http_next_body_filter;
 
     cache->state = NGX_HTTP_COORD_CACHE_KEEPING;
+
+    if (ngx_http_coord_cache_dated(r) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     return ngx_http_coord_capture_start(r, capture);
 }

@@ -20,6 +20,15 @@ static ngx_int_t ngx_http_coord_cache_body(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 
 
+static const ngx_str_t  ngx_http_coord_cache_of_body[] = {
+    ngx_string("content-encoding"),
+    ngx_string("content-length"),
+    ngx_string("content-range"),
+    ngx_string("content-type"),
+    ngx_null_string
+};
+
+
 ngx_int_t
 ngx_http_coord_cache_ask_origin(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
@@ -93,7 +102,9 @@ ngx_http_coord_cache_revalidate(ngx_http_request_t *r,
     ngx_str_set(&age.key, "Age");
     ngx_str_set(&age.value, "0");
 
-    if (ngx_http_coord_cache_news(r, &fields, &age.value) != NGX_OK) {
+    if (ngx_http_coord_cache_dated(r) != NGX_OK
+        || ngx_http_coord_cache_news(r, &fields, &age.value) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -154,16 +165,22 @@ ngx_http_coord_cache_news(ngx_http_request_t *r, ngx_array_t *fields,
 }
 
 
-/* not what describes the body, which is that of the stored one */
+/* not what describes the body, which is that of the stored one (3.2) */
 
 static ngx_uint_t
 ngx_http_coord_cache_is_news(ngx_table_elt_t *h)
 {
-    return !(h->key.len > sizeof("Content-") - 1
-             && ngx_strncasecmp(h->key.data, (u_char *) "Content-",
-                                sizeof("Content-") - 1)
-                == 0)
-           && !ngx_coord_record_hop(&h->key);
+    const ngx_str_t  *body;
+
+    for (body = ngx_http_coord_cache_of_body; body->len; body++) {
+        if (body->len == h->key.len
+            && ngx_strncasecmp(body->data, h->key.data, h->key.len) == 0)
+        {
+            return 0;
+        }
+    }
+
+    return !ngx_coord_record_hop(&h->key);
 }
 
 
@@ -184,6 +201,7 @@ ngx_http_coord_cache_body(ngx_http_request_t *r,
     ngx_memzero(capture, sizeof(ngx_http_coord_capture_t));
 
     capture->keep = ngx_http_coord_cache_keep;
+    capture->data = r;
 
     if (ngx_http_coord_capture_start(r, capture) != NGX_OK) {
         return NGX_ERROR;

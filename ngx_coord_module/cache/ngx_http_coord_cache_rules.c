@@ -17,6 +17,7 @@ static ngx_uint_t ngx_http_coord_cache_status(ngx_uint_t status);
 static time_t ngx_http_coord_cache_told_age(ngx_list_t *headers);
 static time_t ngx_http_coord_cache_date(ngx_http_request_t *r);
 static time_t ngx_http_coord_cache_told_life(ngx_list_t *headers, time_t date);
+static time_t ngx_http_coord_cache_time(ngx_str_t *line);
 static ngx_coord_nsec_t ngx_http_coord_cache_stale(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_varies(ngx_http_request_t *r,
@@ -205,13 +206,23 @@ ngx_http_coord_cache_status(ngx_uint_t status)
 static time_t
 ngx_http_coord_cache_told_age(ngx_list_t *headers)
 {
-    ngx_str_t   *line;
+    ngx_str_t   *line, left, age;
     ngx_uint_t   i;
 
     i = 0;
     line = ngx_http_coord_cache_field(headers, "Age", &i);
 
-    return line ? ngx_http_coord_cache_number(line) : -1;
+    if (line == NULL) {
+        return -1;
+    }
+
+    /* of a list the first one counts (RFC 9111, 5.1) */
+
+    left = *line;
+
+    return ngx_http_coord_cache_member(&left, &age) == NGX_OK
+           ? ngx_http_coord_cache_number(&age)
+           : 0;
 }
 
 
@@ -221,18 +232,11 @@ static time_t
 ngx_http_coord_cache_date(ngx_http_request_t *r)
 {
     time_t            date;
-    ngx_uint_t        i;
-    ngx_str_t        *line;
     ngx_table_elt_t  *h;
 
-    /* that of an upstream is not passed on, by default */
+    h = ngx_http_coord_cache_dated_by(r);
 
-    i = 0;
-    h = r->upstream ? r->upstream->headers_in.date : NULL;
-    line = h ? &h->value
-             : ngx_http_coord_cache_field(&r->headers_out.headers, "Date", &i);
-
-    date = line ? ngx_parse_http_time(line->data, line->len) : NGX_ERROR;
+    date = h ? ngx_parse_http_time(h->value.data, h->value.len) : NGX_ERROR;
 
     return date == NGX_ERROR ? ngx_time() : date;
 }
@@ -264,9 +268,29 @@ ngx_http_coord_cache_told_life(ngx_list_t *headers, time_t date)
         return -1;
     }
 
-    n = ngx_parse_http_time(line->data, line->len);
+    n = ngx_http_coord_cache_time(line);
 
     return n == NGX_ERROR ? 0 : ngx_max(n - date, 0);
+}
+
+
+/* nginx reads times of any zone as GMT; NGX_ERROR: it is no HTTP-date */
+
+static time_t
+ngx_http_coord_cache_time(ngx_str_t *line)
+{
+    static const ngx_str_t  zone = ngx_string(" GMT");
+
+    if (ngx_strlchr(line->data, line->data + line->len, ',')
+        && (line->len < zone.len
+            || ngx_memcmp(line->data + line->len - zone.len, zone.data,
+                          zone.len)
+               != 0))
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_parse_http_time(line->data, line->len);
 }
 
 

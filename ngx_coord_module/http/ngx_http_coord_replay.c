@@ -112,6 +112,16 @@ ngx_http_coord_replay_cached(ngx_http_request_t *r,
 
     r->allow_ranges = 1;
 
+    /* nginx wants both to hold; only one counts (RFC 9110, 13.2.2) */
+
+    if (r->headers_in.if_none_match) {
+        r->headers_in.if_modified_since = NULL;
+    }
+
+    if (r->headers_in.if_match) {
+        r->headers_in.if_unmodified_since = NULL;
+    }
+
     return ngx_http_coord_replay_send(r, record);
 }
 
