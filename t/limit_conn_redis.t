@@ -67,6 +67,13 @@ $t->at_end(\&thaw);
 is($n->get('/try?k=0')->header('X-Status'), 'PASSED', 'Redis answers');
 
 
+# places of the dead, whom nobody has dropped
+
+$r->command('ZADD', 'coord:cc:one:{dead}', 1, 'a', 2, 'b', 3, 'c');
+is($n->get('/try?k=dead')->header('X-Status'), 'PASSED', 'they are free');
+soon(sub { held('dead') == 0 }, 5, 'and dropped');
+
+
 # a grant that comes too late
 
 my $zadds = zadds();

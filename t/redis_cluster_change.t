@@ -26,6 +26,7 @@ my ($a, $b) = map { $t->node(name => $_, workers => 2, http => <<'EOF')->start }
 
     coord_limit_req_zone $arg_k zone=rate:1m rate=5r/h;
     coord_limit_conn_zone $arg_k zone=conn:1m;
+    coord_limit_conn_zone $arg_k zone=line:1m;
     coord_session_zone $arg_s zone=session:1m;
 
     server {
@@ -35,10 +36,12 @@ my ($a, $b) = map { $t->node(name => $_, workers => 2, http => <<'EOF')->start }
         location /strict { coord_limit_req zone=rate burst=4 nodelay
                                            on_failure=closed;
                            empty_gif; }
+        location /place { coord_limit_conn conn 2 on_failure=closed;
+                          empty_gif; }
         location /conn { coord_limit_conn conn 2;
                          proxy_pass http://%%ORIGIN%%; }
-        location /place { coord_limit_conn conn 1 on_failure=closed;
-                          empty_gif; }
+        location /line { coord_limit_conn line 1 wait=1s on_failure=closed;
+                         empty_gif; }
         location = /health { coord_health; }
     }
 EOF
@@ -86,7 +89,11 @@ my ($to) = grep { $_->{port} != $cluster->master($slot)->{port} }
 
 is($a->get("/strict?k=$_")->status, 200, 'before the slot moves')
     for $there, $gone;
-is($_->get("/place?k=$there")->status, 200, 'a place, too') for $a, $b;
+is($_->get("/line?k=$there")->status, 200, 'a place, too') for $a, $b;
+
+$cluster->master($slot)->connect(die => 1)
+        ->command('ZADD', "coord:cc:conn:{$there}", 2 ** 52, 'one',
+                  2 ** 52, 'two');
 
 my $from = $cluster->begin_move($slot, $to);
 
@@ -102,12 +109,19 @@ is_deeply(statuses(map { $_->get("/strict?k=$new") } ($a, $b) x 4),
 is($to->connect->command('CLUSTER', 'COUNTKEYSINSLOT', $slot), 2,
    'which lies where the slot goes');
 
+# leases of one key and of no other
 
-# a place takes several keys, which are not all there: once, and by on_failure
+is_deeply(statuses(map { $_->get("/place?k=$there") } $a, $b), { 429 => 2 },
+          'places that are taken where the slot comes from');
+is_deeply(statuses(map { $_->get("/place?k=$new") } $a, $b), { 200 => 2 },
+          'a place that nobody had');
+
+# who may wait for a place takes several keys, which are not all there: once,
+# and by on_failure
 
 $_->connect->command('CONFIG', 'RESETSTAT') for $from, $to;
 
-is($_->get("/place?k=$there")->status, 503, 'a place goes by on_failure')
+is($_->get("/line?k=$there")->status, 503, 'a place goes by on_failure')
     for ($a, $b) x 2;
 ok($_->wait_log(qr/TRYAGAIN Multiple keys request/, 5), 'in its own words')
     for $a, $b;
@@ -127,12 +141,13 @@ my @after = refused();
 is_deeply([ @before, @after ], [ 4, 4, 4, 4 ],
           'asked once of each of the two servers');
 
-
 $cluster->move_keys($slot, $to);
 $cluster->end_move($slot, $to);
 
-is($_->get("/place?k=$there")->status, 200, 'and a place is to be had again')
+is($_->get("/line?k=$there")->status, 200, 'and a place is to be had again')
     for $a, $b;
+is_deeply(statuses(map { $_->get("/place?k=$there") } $a, $b), { 429 => 2 },
+          'places that have moved');
 
 for my $k ($there, $gone, $new) {
     is_deeply(statuses(map { $_->get("/strict?k=$k") } $a, $b), { 429 => 2 },

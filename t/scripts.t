@@ -227,43 +227,79 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
 }
 
 
-# --- leases, and the log, which share their steps ---
+# --- leases, and the log: where granted, dropped and used stand ---
 
-for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release' ],
-           [ 'log', 'sliding_log_take', \&entry, 'sliding_log_give' ])
+for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release', 2, 3, 4 ],
+           [ 'log', 'sliding_log_take', \&entry, 'sliding_log_give', 3, 0, 7 ])
 {
-    my ($what, $take, $args, $give) = @$c;
+    my ($what, $take, $args, $give, $granted, $dropped, $used) = @$c;
 
     for my $limit (1, 5) {
         clear();
 
-        my $granted = together($take, sub { $args->("id$_[0]", $limit) },
-                               sub { $_[0][3] });
-        is($granted, $limit, "$what: limit $limit admits $limit of 20");
+        is(together($take, sub { $args->("id$_[0]", $limit) },
+                    sub { $_[0][$granted] }),
+           $limit, "$what: limit $limit admits $limit of 20");
         is($admin->command('ZCARD', '{k}'), $limit, "$what: $limit held");
         ttl_at_least('{k}', 30_000);
 
         my $before = contents();
         my $reply = run($take, $args->('late', $limit));
-        is("@$reply[3,4,7]", "0 1 $limit", "$what: refused at $limit");
-        is(run($take, $args->('late', 1))->[3], 0, "$what: limit 1 refused");
+        is("@$reply[$granted,$used]", "0 $limit", "$what: refused at $limit");
+        is(run($take, $args->('late', 1))->[$granted], 0,
+           "$what: limit 1 refused");
         is(contents(), $before, "$what: refused, no trace, nobody evicted");
 
         my ($holder) = @{ $admin->command('ZRANGE', '{k}', 0, 0) };
         $reply = run($take, $args->($holder, $limit, 1000));
-        is("@$reply[3,7]", "1 $limit", "$what: a holder asks again");
+        is("@$reply[$granted,$used]", "1 $limit",
+           "$what: a holder asks again");
         isnt($admin->command('ZSCORE', '{k}', $holder), undef,
              "$what: and keeps its place");
 
         is(run($give, k => '{k}', id => 'late')->[0], 0, "$what: not held");
         is(run($give, k => '{k}', id => $holder)->[0], 1, "$what: given back");
-        is(run($take, $args->('late', $limit))->[3], 1, "$what: room again");
-        is(run($take, $args->('more', $limit + 1))->[3], 1,
+        is(run($take, $args->('late', $limit))->[$granted], 1,
+           "$what: room again");
+        is(run($take, $args->('more', $limit + 1))->[$granted], 1,
            "$what: a larger limit on the same key");
 
-        $reply = run($take, $args->('much later', $limit, 99_000_000));
-        is("@$reply[0,3,7]", ($limit + 1) . ' 1 1', "$what: time frees all");
+        # a lease is dropped behind who asks, who is dropped with it
+
+        my @later = $args->('much later', $limit, 99_000_000);
+        my $asker = $what eq 'lease' ? 1 : 0;
+        $reply = run($take, @later);
+        is($reply->[$dropped], $limit + 1 + $asker, "$what: time frees all");
+        $reply = run($take, @later) if $asker;
+        is("@$reply[$granted,$used]", '1 1', "$what: for who asks");
     }
+}
+
+for my $limit (1, 3) {
+    clear();
+
+    run('lease_acquire', lease("dead$_", $limit)) for 1 .. $limit;
+    run('lease_acquire', lease('held', $limit + 1, 20_000_000));
+
+    # as if nobody had dropped them: refused, but told to ask again
+
+    my @late = lease('late', $limit, 40_000_000);
+
+    is("@{ run('lease_acquire', @late) }[2..4]", "0 @{[ $limit + 1 ]} 1",
+       "lease: $limit that are over still have their places");
+    is("@{ run('lease_acquire', @late) }[2..4]",
+       $limit > 1 ? '1 0 2' : '0 1 1', 'lease: which are free then');
+
+    # a holder whose limit was lowered goes, others stay
+
+    run('lease_acquire', lease("more$_", 9, 40_000_000)) for 1 .. 3;
+    my @held = grep { $_ ne 'more2' }
+               @{ $admin->command('ZRANGE', '{k}', 0, -1) };
+
+    is(run('lease_acquire', lease('more2', 1, 40_000_000))->[2], 0,
+       'lease: a limit that was lowered');
+    is("@{ $admin->command('ZRANGE', '{k}', 0, -1) }", "@held",
+       'lease: ends nobody else');
 }
 
 for my $n (1, 3, 40) {
@@ -300,7 +336,7 @@ for my $n (1, 3, 40) {
     is("@$reply", '1 ' . (lease_time(50_000_000)) . ' 1', 'lease: renewed');
     is(run('lease_renew', renew('a', 50_000_000))->[1],
        lease_time(50_000_000), 'lease: renewed to the same time');
-    is(run('lease_acquire', lease('b', 1, 40_000_000))->[3], 0,
+    is(run('lease_acquire', lease('b', 1, 40_000_000))->[2], 0,
        'lease: renewed, still held');
     is(run('lease_renew', renew('b', 60_000_000))->[1], undef,
        'lease: renewal gives none');
@@ -815,8 +851,8 @@ sub lease_time { return $now / 1000 + $_[0] }
 sub lease {
     my ($id, $limit, $later) = (@_, 0);
 
-    return (k => '{k}', tmp => '{k}tmp', now => lease_time($later), id => $id,
-            expiry => lease_time($later + 30_000_000), limit => $limit,
+    return (k => '{k}', now => lease_time($later), id => $id,
+            expiry => lease_time($later + 30_000_000), from => -$limit,
             ttl => 60_000);
 }
 
@@ -824,7 +860,10 @@ sub lease {
 sub turn {
     my ($id, $limit, $later) = (@_, 0);
 
-    return (lease($id, $limit, $later), w => '{k}w', head => '{k}head',
+    my %lease = lease($id, $limit, $later);
+    delete $lease{from};
+
+    return (%lease, tmp => '{k}tmp', limit => $limit, w => '{k}w', head => '{k}head',
             old => lease_time($later - 60_000_000));
 }
 

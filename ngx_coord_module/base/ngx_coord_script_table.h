@@ -439,22 +439,22 @@ enum {
 
 enum {
     NGX_COORD_LEASE_ACQUIRE_K = 0,
-    NGX_COORD_LEASE_ACQUIRE_NOW,
-    NGX_COORD_LEASE_ACQUIRE_EXPIRY,
     NGX_COORD_LEASE_ACQUIRE_ID,
-    NGX_COORD_LEASE_ACQUIRE_TMP,
-    NGX_COORD_LEASE_ACQUIRE_LIMIT,
+    NGX_COORD_LEASE_ACQUIRE_FROM,
+    NGX_COORD_LEASE_ACQUIRE_EXPIRY,
+    NGX_COORD_LEASE_ACQUIRE_NOW,
     NGX_COORD_LEASE_ACQUIRE_TTL
 };
 
-#define NGX_COORD_LEASE_ACQUIRE_NARGS  7
+#define NGX_COORD_LEASE_ACQUIRE_NARGS  6
 
 /* its replies */
 
 enum {
-    NGX_COORD_LEASE_ACQUIRE_GRANTED_REPLY = 3,
-    NGX_COORD_LEASE_ACQUIRE_REFUSED_REPLY = 4,
-    NGX_COORD_LEASE_ACQUIRE_USED_REPLY = 7
+    NGX_COORD_LEASE_ACQUIRE_ROOM_REPLY = 1,
+    NGX_COORD_LEASE_ACQUIRE_GRANTED_REPLY = 2,
+    NGX_COORD_LEASE_ACQUIRE_DROPPED_REPLY = 3,
+    NGX_COORD_LEASE_ACQUIRE_USED_REPLY = 4
 };
 
 
@@ -729,6 +729,9 @@ enum {
 /* its replies */
 
 enum {
+    NGX_COORD_SLIDING_LOG_MANY_GRANTED_REPLY = 3,
+    NGX_COORD_SLIDING_LOG_MANY_REFUSED_REPLY = 4,
+    NGX_COORD_SLIDING_LOG_MANY_USED_REPLY = 7,
     NGX_COORD_SLIDING_LOG_MANY_LAST_REPLY = 8
 };
 
@@ -746,6 +749,15 @@ enum {
 };
 
 #define NGX_COORD_SLIDING_LOG_TAKE_NARGS  7
+
+/* its replies */
+
+enum {
+    NGX_COORD_SLIDING_LOG_TAKE_GRANTED_REPLY = 3,
+    NGX_COORD_SLIDING_LOG_TAKE_REFUSED_REPLY = 4,
+    NGX_COORD_SLIDING_LOG_TAKE_USED_REPLY = 7,
+    NGX_COORD_SLIDING_LOG_TAKE_FIRST_REPLY = 8
+};
 
 
 /* sliding_window_give.redis */
@@ -1733,44 +1745,28 @@ static const ngx_coord_script_part_t
     ngx_coord_lease_acquire_parts[] = {
 
     { "*4\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_LEASE_ACQUIRE_K },
+    { "$4\r\n-inf\r\n",
+      10, NGX_COORD_LEASE_ACQUIRE_ID },
+    { "*4\r\n"
+      "$15\r\nZREMRANGEBYRANK\r\n",
+      26, NGX_COORD_LEASE_ACQUIRE_K },
+    { "",
+      0, NGX_COORD_LEASE_ACQUIRE_FROM },
+    { "$1\r\n0\r\n"
+      "*5\r\n"
+      "$4\r\nZADD\r\n",
+      21, NGX_COORD_LEASE_ACQUIRE_K },
+    { "$2\r\nNX\r\n",
+      8, NGX_COORD_LEASE_ACQUIRE_EXPIRY },
+    { "",
+      0, NGX_COORD_LEASE_ACQUIRE_ID },
+    { "*4\r\n"
       "$16\r\nZREMRANGEBYSCORE\r\n",
       27, NGX_COORD_LEASE_ACQUIRE_K },
     { "$4\r\n-inf\r\n",
       10, NGX_COORD_LEASE_ACQUIRE_NOW },
-    { "*4\r\n"
-      "$4\r\nZADD\r\n",
-      14, NGX_COORD_LEASE_ACQUIRE_K },
-    { "",
-      0, NGX_COORD_LEASE_ACQUIRE_EXPIRY },
-    { "",
-      0, NGX_COORD_LEASE_ACQUIRE_ID },
-    { "*5\r\n"
-      "$11\r\nZRANGESTORE\r\n",
-      22, NGX_COORD_LEASE_ACQUIRE_TMP },
-    { "",
-      0, NGX_COORD_LEASE_ACQUIRE_K },
-    { "",
-      0, NGX_COORD_LEASE_ACQUIRE_LIMIT },
-    { "",
-      0, NGX_COORD_LEASE_ACQUIRE_LIMIT },
-    { "*3\r\n"
-      "$8\r\nRENAMENX\r\n",
-      18, NGX_COORD_LEASE_ACQUIRE_K },
-    { "",
-      0, NGX_COORD_LEASE_ACQUIRE_TMP },
-    { "*3\r\n"
-      "$4\r\nZREM\r\n",
-      14, NGX_COORD_LEASE_ACQUIRE_K },
-    { "",
-      0, NGX_COORD_LEASE_ACQUIRE_ID },
-    { "*3\r\n"
-      "$8\r\nRENAMENX\r\n",
-      18, NGX_COORD_LEASE_ACQUIRE_TMP },
-    { "",
-      0, NGX_COORD_LEASE_ACQUIRE_K },
-    { "*2\r\n"
-      "$3\r\nDEL\r\n",
-      13, NGX_COORD_LEASE_ACQUIRE_TMP },
     { "*2\r\n"
       "$5\r\nZCARD\r\n",
       15, NGX_COORD_LEASE_ACQUIRE_K },
@@ -1783,9 +1779,6 @@ static const ngx_coord_script_part_t
 
 
 static const u_char  ngx_coord_lease_acquire_replies[] = {
-    NGX_COORD_REPLY_INTEGER,
-    NGX_COORD_REPLY_INTEGER,
-    NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER,
@@ -3180,9 +3173,9 @@ const ngx_coord_script_t
       7, ngx_coord_idempotency_renew_parts },
 
     { ngx_string("lease_acquire"),
-      NGX_COORD_LEASE_ACQUIRE_NARGS, 9, 2, 12, 1064,
+      NGX_COORD_LEASE_ACQUIRE_NARGS, 6, 1, 6, 916,
       ngx_coord_lease_acquire_replies,
-      19, ngx_coord_lease_acquire_parts },
+      12, ngx_coord_lease_acquire_parts },
 
     { ngx_string("lease_release"),
       NGX_COORD_LEASE_RELEASE_NARGS, 1, 1, 1, 142,

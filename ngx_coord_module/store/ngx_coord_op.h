@@ -164,6 +164,8 @@ typedef struct {
     /* answered by TURN: who is first in line, unless nobody waits */
     ngx_uint_t                 waiting;
     u_char                     head[NGX_COORD_ID_LEN];
+
+    ngx_uint_t                 tries;     /* the store's: of an acquire */
 } ngx_coord_lease_t;
 
 

@@ -10,6 +10,9 @@
 #include "ngx_coord_op_set.h"
 
 
+/* what is asked again so often finds no place that ends all the time */
+#define NGX_COORD_LEASE_TRIES  8
+
 /* a fencing number is kept for a day, in milliseconds */
 #define NGX_COORD_TOKEN_TTL  86400000
 
@@ -182,15 +185,14 @@ ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     span = ngx_coord_lease_span(op);
 
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_ACQUIRE_K, op, "}");
-    ngx_coord_arg_key(cmd, NGX_COORD_LEASE_ACQUIRE_TMP, op, "}:tmp");
     ngx_coord_arg_entry(cmd, NGX_COORD_LEASE_ACQUIRE_ID, op);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_NOW],
                       now / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_EXPIRY],
                       (now + span) / NGX_COORD_NSEC_PER_USEC);
-    ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_LIMIT],
-                      (int64_t) ngx_min(op->u.lease.limit,
-                                        NGX_COORD_RATE_LIMIT));
+    ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_FROM],
+                      -(int64_t) ngx_min(op->u.lease.limit,
+                                         NGX_COORD_RATE_LIMIT));
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_TTL],
                       ngx_coord_ttl(span));
 }
@@ -200,16 +202,32 @@ static ngx_int_t
 ngx_coord_lease_acquire_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    int64_t    used;
-    ngx_int_t  rc;
+    int64_t  granted, dropped, used;
 
-    rc = ngx_coord_set_parse(values, &used);
+    granted = ngx_coord_reply(LEASE_ACQUIRE, GRANTED)->integer;
+    dropped = ngx_coord_reply(LEASE_ACQUIRE, DROPPED)->integer;
+    used = ngx_coord_reply(LEASE_ACQUIRE, USED)->integer;
 
-    if (rc != NGX_ERROR) {
-        op->u.lease.current = (ngx_uint_t) used;
+    if (granted != ngx_coord_reply(LEASE_ACQUIRE, ROOM)->integer
+        || used < granted
+        || granted + dropped < 1)
+    {
+        return NGX_ERROR;
     }
 
-    return rc;
+    op->u.lease.current = (ngx_uint_t) used;
+
+    if (granted) {
+        return NGX_OK;
+    }
+
+    if (dropped == 1) {
+        return NGX_BUSY;
+    }
+
+    /* others that were over had places, which are free now */
+
+    return ++op->u.lease.tries < NGX_COORD_LEASE_TRIES ? NGX_AGAIN : NGX_ERROR;
 }
 
 

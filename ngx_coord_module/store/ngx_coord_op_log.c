@@ -192,10 +192,12 @@ ngx_coord_log_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_window_t       window;
     ngx_coord_resp_value_t  *v;
 
-    rc = ngx_coord_set_parse(values, &used);
-    v = values[8];
+    rc = ngx_coord_set_parse(ngx_coord_reply(SLIDING_LOG_TAKE, GRANTED),
+                             ngx_coord_reply(SLIDING_LOG_TAKE, REFUSED));
+    used = ngx_coord_reply(SLIDING_LOG_TAKE, USED)->integer;
+    v = ngx_coord_reply(SLIDING_LOG_TAKE, FIRST);
 
-    if (rc == NGX_ERROR || v->type != NGX_COORD_RESP_ARRAY) {
+    if (rc == NGX_ERROR || used < 0) {
         return NGX_ERROR;
     }
 

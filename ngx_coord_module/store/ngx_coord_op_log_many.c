@@ -125,9 +125,11 @@ ngx_coord_log_many_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_window_t       window;
     ngx_coord_resp_value_t  *v;
 
-    rc = ngx_coord_set_parse(values, &used);
+    rc = ngx_coord_set_parse(ngx_coord_reply(SLIDING_LOG_MANY, GRANTED),
+                             ngx_coord_reply(SLIDING_LOG_MANY, REFUSED));
+    used = ngx_coord_reply(SLIDING_LOG_MANY, USED)->integer;
 
-    if (rc == NGX_ERROR) {
+    if (rc == NGX_ERROR || used < 0) {
         return NGX_ERROR;
     }
 

@@ -76,7 +76,11 @@ ngx_coord_op_uses(ngx_coord_op_t *op, const char *command)
     ngx_uint_t                 i;
     const ngx_coord_script_t  *script;
 
-    script = &ngx_coord_scripts[op->type->script];
+    /* leases that could not be waited for would be half of them */
+
+    script = &ngx_coord_scripts[op->type == &ngx_coord_op_lease_acquire
+                                ? ngx_coord_op_lease_turn.script
+                                : op->type->script];
 
     for (i = 0; i < script->nparts; i++) {
         if (ngx_strstr(script->parts[i].text, command)) {

@@ -28,7 +28,10 @@ const ngx_coord_script_t *ngx_coord_op_script(ngx_coord_op_t *op);
 /* the commands, and so the replies, of an operation */
 #define ngx_coord_op_ncommands(op)  ngx_coord_op_script(op)->ncommands
 
-/* 1 if a command, in capitals, is among those of an operation */
+/*
+ * 1 if a command, in capitals, is among those of an operation, or of what is
+ * asked in its place where a zone is waited for.
+ */
 ngx_uint_t ngx_coord_op_uses(ngx_coord_op_t *op, const char *command);
 
 /*

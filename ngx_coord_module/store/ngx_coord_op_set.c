@@ -11,22 +11,15 @@
 #include "ngx_coord_op_set.h"
 
 
-/* what the scripts for logs and leases have in common */
-
 ngx_int_t
-ngx_coord_set_parse(ngx_coord_resp_value_t **values, int64_t *used)
+ngx_coord_set_parse(ngx_coord_resp_value_t *granted,
+    ngx_coord_resp_value_t *refused)
 {
-    int64_t  kept, dropped;
-
-    kept = ngx_coord_reply(LEASE_ACQUIRE, GRANTED)->integer;
-    dropped = ngx_coord_reply(LEASE_ACQUIRE, REFUSED)->integer;
-    *used = ngx_coord_reply(LEASE_ACQUIRE, USED)->integer;
-
-    if ((kept != 0) == (dropped != 0) || *used < 0) {
+    if ((granted->integer != 0) == (refused->integer != 0)) {
         return NGX_ERROR;
     }
 
-    return dropped ? NGX_BUSY : NGX_OK;
+    return refused->integer ? NGX_BUSY : NGX_OK;
 }
 
 

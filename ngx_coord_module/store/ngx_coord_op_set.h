@@ -61,12 +61,16 @@ ngx_int_t ngx_coord_slot_remove(ngx_coord_table_t *table,
 
 
 /*
- * In Redis: reads what the scripts that take a place in a set answer: NGX_OK
- * or NGX_BUSY, and how many are in the set; NGX_ERROR: no such reply.
+ * In Redis: what the two replies say of which one is 0, where RENAMENX was the
+ * condition of a place in a set: NGX_OK or NGX_BUSY; NGX_ERROR: nothing.
  */
-ngx_int_t ngx_coord_set_parse(ngx_coord_resp_value_t **values, int64_t *used);
+ngx_int_t ngx_coord_set_parse(ngx_coord_resp_value_t *granted,
+    ngx_coord_resp_value_t *refused);
 
-/* the same of set_peek; first stays as it is where the set is empty */
+/*
+ * What set_peek answers, how many are in the set; first, the earliest time,
+ * stays as it is where the set is empty.  NGX_ERROR: no such reply.
+ */
 ngx_int_t ngx_coord_set_peek_parse(ngx_coord_resp_value_t **values,
     int64_t *used, ngx_coord_nsec_t *first);
 

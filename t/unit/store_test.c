@@ -439,6 +439,40 @@ results_come_from_a_posted_event(void **state)
 
 
 static void
+places_of_the_dead_are_free(void **state)
+{
+    ngx_uint_t          i;
+    ngx_coord_batch_t  *batch;
+
+    raw("ZADD t:rl:z:{f} 1 a 2 b");
+
+    assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "f"), NGX_OK);
+    assert_int_equal(take(&ngx_coord_op_lease_acquire, &zone, "f"), NGX_BUSY);
+    assert_int_equal(raw("ZCARD t:rl:z:{f}")->integer, 1);
+
+    /* its place is found to be over each time, and taken by somebody else */
+
+    raw("ZADD t:rl:z:{f} +inf other");
+
+    batch = batch_of(&zone);
+    add(batch, &ngx_coord_op_lease_acquire, &zone, "f");
+    assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+
+    for (i = 0; batch->ops[0].rc == NGX_AGAIN || i == 0; i++) {
+        assert_true(i < 20);
+        raw("ZADD t:rl:z:{f} 1 dead");
+        deliver();
+        ngx_stub_run_posted();
+    }
+
+    assert_int_equal(batch->ops[0].rc, NGX_ERROR);
+    ngx_coord_batch_done(batch);
+    settle();
+    assert_int_equal(raw("ZCARD t:rl:z:{f}")->integer, 2);
+}
+
+
+static void
 no_answer_ends_by_the_policy(void **state)
 {
     ngx_coord_op_t     *op;
@@ -1258,6 +1292,8 @@ main(void)
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(a_batch_goes_the_ways_of_the_table),
         cmocka_unit_test_setup_teardown(results_come_from_a_posted_event,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(places_of_the_dead_are_free,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(no_answer_ends_by_the_policy,
                                         setup, teardown),
