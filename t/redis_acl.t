@@ -138,7 +138,7 @@ my $http = <<'EOF';
                          coord_idempotency_wait 3s;
                          proxy_pass http://%%ORIGIN%%; }
         location /session { coord_session zone=session bind=$arg_b
-                            user=$arg_u max_per_user=1 over=evict;
+                            user=$arg_u max_per_user=1 over=evict cut;
                             proxy_pass http://%%ORIGIN%%; }
         location /seat { coord_session zone=session bind=$arg_b
                          user=$arg_u max_per_user=1 over=reject;

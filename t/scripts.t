@@ -382,7 +382,7 @@ for my $n (1, 3, 40) {
     run('session_set', k => '{k}', now => us(9), field => 'u',
         value => 'u1', ttl => 90_000);
     $r = run('session_revoke', k => '{k}', x => '{k}:x', until => us(5),
-             ttl => 60_000);
+             ttl => 60_000, channel => 'coord:w');
     is("@$r[0, 1]", 'u1 1', 'session: revoked, whose it was');
     is($r->[2], undef, 'session: not before');
     is($admin->command('EXISTS', '{k}'), 0, 'session: nothing else is left');
@@ -391,9 +391,11 @@ for my $n (1, 3, 40) {
     run('session_touch', k => '{k}', ttl => 1000);
     ttl_at_least('{k}:x', 50_000);
     is(run('session_revoke', k => '{k}', x => '{k}:x', until => us(6),
-           ttl => 60_000)->[2], us(5), 'session: revoked twice');
+           ttl => 60_000, channel => 'coord:w')->[2],
+       us(5), 'session: revoked twice');
     is(run('session_revoke', k => '{new}', x => '{new}:x', until => us(5),
-           ttl => 60_000)->[1], 0, 'session: revoke of none');
+           ttl => 60_000, channel => 'coord:w')->[1],
+       0, 'session: revoke of none');
     ttl_at_least('{new}:x', 50_000);
 }
 

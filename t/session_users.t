@@ -130,7 +130,7 @@ ok($t->wait_for(sub { $admin->command('ZSCORE', user_key('three', 'eve'),
 
 script('session_revoke', k => session_key('one', 'k1'),
        x => session_key('one', 'k1') . ':x', until => us() + 3_600_000_000,
-       ttl => 3_600_000);
+       ttl => 3_600_000, channel => 'coord:wake');
 script('user_drop', i => $ann, id => id('k1'));
 
 for my $x ($a, $b) {

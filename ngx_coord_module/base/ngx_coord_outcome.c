@@ -41,5 +41,6 @@ const ngx_coord_outcome_t  ngx_coord_outcomes[NGX_COORD_OUTCOME_MAX] = {
     { ngx_string("EXPIRED"), ngx_string("expired"), 0 },
     { ngx_string("UPDATING"), ngx_string("updating"), 0 },
     { ngx_string("BYPASS"), ngx_string("bypassed"), 0 },
-    { ngx_string("REVALIDATED"), ngx_string("revalidated"), 0 }
+    { ngx_string("REVALIDATED"), ngx_string("revalidated"), 0 },
+    { ngx_string("REVOKED"), ngx_string("cut"), 1 }
 };

@@ -53,6 +53,7 @@ typedef enum {
     NGX_COORD_OUTCOME_UPDATING,
     NGX_COORD_OUTCOME_BYPASS,        /* BYPASSED, of a cache */
     NGX_COORD_OUTCOME_REVALIDATED,   /* EXPIRED, and has not changed */
+    NGX_COORD_OUTCOME_CUT,           /* REVOKED, while it was under way */
     NGX_COORD_OUTCOME_MAX
 } ngx_coord_outcome_e;
 

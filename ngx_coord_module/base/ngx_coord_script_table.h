@@ -637,10 +637,11 @@ enum {
     NGX_COORD_SESSION_REVOKE_K = 0,
     NGX_COORD_SESSION_REVOKE_X,
     NGX_COORD_SESSION_REVOKE_UNTIL,
-    NGX_COORD_SESSION_REVOKE_TTL
+    NGX_COORD_SESSION_REVOKE_TTL,
+    NGX_COORD_SESSION_REVOKE_CHANNEL
 };
 
-#define NGX_COORD_SESSION_REVOKE_NARGS  4
+#define NGX_COORD_SESSION_REVOKE_NARGS  5
 
 /* its replies */
 
@@ -2164,15 +2165,20 @@ static const ngx_coord_script_part_t
       0, NGX_COORD_SESSION_REVOKE_UNTIL },
     { "$2\r\nPX\r\n",
       8, NGX_COORD_SESSION_REVOKE_TTL },
-    { "$3\r\nGET\r\n",
-      9, -1 },
+    { "$3\r\nGET\r\n"
+      "*3\r\n"
+      "$7\r\nPUBLISH\r\n",
+      26, NGX_COORD_SESSION_REVOKE_CHANNEL },
+    { "",
+      0, NGX_COORD_SESSION_REVOKE_K },
 };
 
 
 static const u_char  ngx_coord_session_revoke_replies[] = {
     NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
     NGX_COORD_REPLY_INTEGER,
-    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_INTEGER
 };
 
 
@@ -3228,9 +3234,9 @@ const ngx_coord_script_t
       3, ngx_coord_session_get_parts },
 
     { ngx_string("session_revoke"),
-      NGX_COORD_SESSION_REVOKE_NARGS, 3, 2, 3, 323,
+      NGX_COORD_SESSION_REVOKE_NARGS, 4, 2, 4, 468,
       ngx_coord_session_revoke_replies,
-      6, ngx_coord_session_revoke_parts },
+      7, ngx_coord_session_revoke_parts },
 
     { ngx_string("session_set"),
       NGX_COORD_SESSION_SET_NARGS, 3, 1, 3, 566,

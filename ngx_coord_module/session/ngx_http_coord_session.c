@@ -11,10 +11,6 @@
 #include "ngx_http_coord_session_state.h"
 
 
-/* requests with an id that has been replaced are on their way for so long */
-#define NGX_HTTP_COORD_SESSION_FLIGHT  (60 * NGX_COORD_NSEC_PER_SEC)
-
-
 static ngx_int_t ngx_http_coord_session_lookup_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_session_lookup_decide(ngx_http_request_t *r,
@@ -41,8 +37,6 @@ static ngx_int_t ngx_http_coord_session_verdict(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
 static ngx_int_t ngx_http_coord_session_refuse(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state, ngx_http_coord_session_why_e why);
-static ngx_uint_t ngx_http_coord_session_in_flight(
-    ngx_http_coord_session_state_t *state);
 
 
 ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
@@ -53,7 +47,7 @@ ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
       | ngx_coord_outcome_bit(NONE) | ngx_coord_outcome_bit(MISMATCH)
       | ngx_coord_outcome_bit(MISMATCH_PASSED)
       | ngx_coord_outcome_bit(MISMATCH_DRY_RUN)
-      | ngx_coord_outcome_bit(REVOKED)
+      | ngx_coord_outcome_bit(REVOKED) | ngx_coord_outcome_bit(CUT)
       | ngx_coord_outcome_bit(REVOKED_DRY_RUN)
       | ngx_coord_outcome_bit(MISSING)
       | ngx_coord_outcome_bit(MISSING_DRY_RUN)
@@ -82,34 +76,6 @@ ngx_http_coord_feature_t  ngx_http_coord_session_feature = {
     ngx_http_coord_session_vars,
     ngx_http_coord_session_routes,
     0
-};
-
-
-static const struct {
-    ngx_str_t            code;
-    ngx_str_t            what;
-    ngx_coord_outcome_e  refused;
-    ngx_coord_outcome_e  dry_run;
-
-} ngx_http_coord_session_whys[] = {
-
-    { ngx_string("missing-session"), ngx_string("missing"),
-      NGX_COORD_OUTCOME_MISSING, NGX_COORD_OUTCOME_MISSING_DRY_RUN },
-
-    { ngx_string("unknown-session"), ngx_string("unknown"),
-      NGX_COORD_OUTCOME_MISSING, NGX_COORD_OUTCOME_MISSING_DRY_RUN },
-
-    { ngx_string("session-mismatch"), ngx_string("mismatch"),
-      NGX_COORD_OUTCOME_MISMATCH, NGX_COORD_OUTCOME_MISMATCH_DRY_RUN },
-
-    { ngx_string("session-revoked"), ngx_string("revoked"),
-      NGX_COORD_OUTCOME_REVOKED, NGX_COORD_OUTCOME_REVOKED_DRY_RUN },
-
-    { ngx_string("too-many-sessions"), ngx_string("over max_per_user"),
-      NGX_COORD_OUTCOME_REJECTED, NGX_COORD_OUTCOME_REJECTED_DRY_RUN },
-
-    { ngx_string("store-unavailable"), ngx_string("unavailable"),
-      NGX_COORD_OUTCOME_UNAVAILABLE, NGX_COORD_OUTCOME_BYPASSED }
 };
 
 
@@ -224,6 +190,7 @@ ngx_http_coord_session_create(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
     if (client->state) {
         ngx_coord_timer_stop(&client->state->timer);
+        ngx_http_coord_session_unwatch(client->state);
     }
 
     client->state = state;
@@ -593,7 +560,8 @@ ngx_http_coord_session_refuse(ngx_http_request_t *r,
     }
 
     if (why == NGX_HTTP_COORD_SESSION_ENDED
-        && !ngx_http_coord_session_in_flight(state)
+        && ngx_http_coord_session_flight(state->use->zone->data, &state->record)
+           == 0
         && ngx_http_coord_session_cookie_replace(r, &state->text) != NGX_OK)
     {
         return NGX_ERROR;
@@ -611,57 +579,6 @@ ngx_http_coord_session_refuse(ngx_http_request_t *r,
 }
 
 
-/*
- * 1 if the request may have been on its way while another one of its client
- * was answered with a new id, which another cookie would undo.
- */
-
-static ngx_uint_t
-ngx_http_coord_session_in_flight(ngx_http_coord_session_state_t *state)
-{
-    ngx_coord_nsec_t  since;
-
-    since = ngx_http_coord_session_revoked(state->use->zone->data)
-            - state->record.left;
-
-    return state->record.moved && since < NGX_HTTP_COORD_SESSION_FLIGHT;
-}
-
-
-void
-ngx_http_coord_session_log(ngx_http_request_t *r,
-    ngx_http_coord_session_state_t *state, ngx_http_coord_session_why_e why)
-{
-    ngx_coord_op_t               op;
-    ngx_http_coord_log_fields_t  fields;
-
-    if (state->conf->limiter.log_level > r->connection->log->log_level) {
-        return;
-    }
-
-    ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
-    ngx_memzero(&op, sizeof(ngx_coord_op_t));
-
-    op.zone = state->use->zone;
-    op.source = state->source;
-    op.failure = state->failure;
-
-    if (state->text.len) {
-        op.key_len = NGX_COORD_DIGEST_HEX_LEN;
-        ngx_memcpy(op.key, state->key, NGX_COORD_DIGEST_HEX_LEN);
-    }
-
-    fields.op = &op;
-    fields.outcome = state->outcome;
-
-    ngx_http_coord_log(r, state->conf->limiter.log_level, &fields,
-                       "session %V%s, by zone \"%V\"",
-                       &ngx_http_coord_session_whys[why].what,
-                       state->conf->limiter.dry_run ? ", dry run" : "",
-                       &state->use->zone->name);
-}
-
-
 static void
 ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx, void *data)
 {
@@ -676,6 +593,7 @@ ngx_http_coord_session_end(ngx_http_coord_ctx_t *ctx, void *data)
     }
 
     ngx_coord_timer_stop(&state->timer);
+    ngx_http_coord_session_unwatch(state);
 
     client->hold.state = NGX_HTTP_COORD_HOLD_NONE;
 

@@ -56,6 +56,7 @@ typedef struct {
     unsigned                          learn_addr:1; /* a list of peers */
     unsigned                          client_cert:1; /* bind: $ssl_client_ */
     unsigned                          user_late:1; /* user: $upstream_ */
+    unsigned                          cut:1;     /* when it ends */
     unsigned                          checked:1; /* warned of, if need be */
 } ngx_http_coord_session_use_t;
 

@@ -9,10 +9,11 @@
 
 #include "ngx_http_coord_api.h"
 #include "ngx_http_coord_session.h"
+#include "ngx_coord_wake.h"
 
 
 /* sessions that are ended in one batch: one transaction has 256 replies */
-#define NGX_HTTP_COORD_SESSION_PAGE    50
+#define NGX_HTTP_COORD_SESSION_PAGE    40
 
 
 static ngx_int_t ngx_http_coord_session_api_ask(ngx_http_coord_api_t *api);
@@ -88,6 +89,14 @@ ngx_http_coord_session_api_op(ngx_http_coord_api_t *api,
 
         if (i == 1) {
             op->source = NGX_COORD_SOURCE_MEMORY;
+        }
+
+        if (type == &ngx_coord_op_session_revoke
+            && ngx_coord_store_is_memory(api->zone->store))
+        {
+            /* who is told hears of it when this has been done */
+
+            ngx_coord_wake(api->zone, op->key, op->key_len);
         }
 
         if (type == &ngx_coord_op_user_check

@@ -9,6 +9,7 @@
 
 #include "ngx_http_coord_session_state.h"
 #include "ngx_coord_giveback.h"
+#include "ngx_coord_wake.h"
 
 
 /* the life is slid when this part of it has passed */
@@ -306,9 +307,12 @@ ngx_http_coord_session_mark_id(ngx_coord_zone_t *zone, u_char *id,
     memory = op;
     ngx_coord_near_run(&memory);
 
-    if (!ngx_coord_store_is_memory(zone->store)) {
-        ngx_coord_giveback_op(&op, op.u.session.ttl);
+    if (ngx_coord_store_is_memory(zone->store)) {
+        ngx_coord_wake(zone, op.key, op.key_len);
+        return;
     }
+
+    ngx_coord_giveback_op(&op, op.u.session.ttl);
 }
 
 

@@ -12,6 +12,9 @@
 
 #define NGX_HTTP_COORD_SESSION_DIGEST    "sha256:"
 
+/* requests with an id that has been replaced are on their way for so long */
+#define NGX_HTTP_COORD_SESSION_FLIGHT  (60 * NGX_COORD_NSEC_PER_SEC)
+
 /* how long an end is remembered where nothing says so */
 #define NGX_HTTP_COORD_SESSION_REMEMBER  (86400 * NGX_COORD_NSEC_PER_SEC)
 
@@ -51,6 +54,27 @@ ngx_http_coord_session_revoked(ngx_http_coord_session_zone_t *sz)
     }
 
     return sz->absolute ? sz->absolute : NGX_HTTP_COORD_SESSION_REMEMBER;
+}
+
+
+/*
+ * Such a request was on its way while another one of its client was answered
+ * with a new id, which another cookie would undo.
+ */
+
+ngx_coord_nsec_t
+ngx_http_coord_session_flight(ngx_http_coord_session_zone_t *sz,
+    ngx_coord_session_t *session)
+{
+    ngx_coord_nsec_t  since;
+
+    if (!session->moved) {
+        return 0;
+    }
+
+    since = ngx_http_coord_session_revoked(sz) - session->left;
+
+    return ngx_max(NGX_HTTP_COORD_SESSION_FLIGHT - since, 0);
 }
 
 

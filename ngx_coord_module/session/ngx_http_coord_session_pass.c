@@ -38,6 +38,9 @@ ngx_http_coord_session_pass(ngx_http_request_t *r,
 
     if (from == NGX_COORD_SESSION_ENDED) {
         ngx_str_null(&state->value);
+
+    } else if (from != NGX_COORD_SESSION_FULL) {
+        ngx_http_coord_session_watch(r, state);
     }
 
     if (ngx_http_coord_session_cookie_roll(r) != NGX_OK) {

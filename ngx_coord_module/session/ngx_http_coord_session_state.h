@@ -10,6 +10,8 @@
  *   _ask.c   what is asked before the decision, and the answers
  *   _pass.c  what becomes of a request that goes on
  *   _response.c  what the response tells, and its header that waits for that
+ *   _why.c   why it is refused, and the line for it
+ *   _cut.c   what becomes of a request whose session ends
  */
 
 
@@ -21,6 +23,9 @@
 #include "ngx_http_coord_session.h"
 #include "ngx_coord_session_step.h"
 #include "ngx_coord_timer.h"
+
+
+typedef struct ngx_http_coord_session_watch_s  ngx_http_coord_session_watch_t;
 
 
 /* a user as evaluated: the text, and its encoded form */
@@ -64,6 +69,7 @@ struct ngx_http_coord_session_state_s {
     ngx_coord_outcome_e               outcome;   /* as the variable says */
 
     ngx_coord_timer_t                 timer;     /* while it is in use */
+    ngx_http_coord_session_watch_t   *watch;     /* NULL: it is not cut */
 
     /* of one that the response names, or moves to another id */
     ngx_http_coord_session_state_t   *from;      /* to be ended; NULL: none */
@@ -84,6 +90,13 @@ struct ngx_http_coord_session_state_s {
  */
 ngx_int_t ngx_http_coord_session_step(ngx_http_coord_session_state_t *state,
     ngx_coord_session_step_e to);
+
+/*
+ * For how long requests are still on their way with an ended session that lives
+ * on under another id; 0: they are not, or it does not.
+ */
+ngx_coord_nsec_t ngx_http_coord_session_flight(
+    ngx_http_coord_session_zone_t *sz, ngx_coord_session_t *session);
 
 /*
  * Names the session: its digest and id from the text of its key.  NGX_ERROR:
@@ -157,7 +170,7 @@ ngx_uint_t ngx_http_coord_session_other_user(
     ngx_http_coord_session_state_t *state);
 
 
-/* --- ngx_http_coord_session.c --- */
+/* --- ngx_http_coord_session_why.c --- */
 
 /* why a session is refused */
 typedef enum {
@@ -166,12 +179,28 @@ typedef enum {
     NGX_HTTP_COORD_SESSION_MISMATCH,
     NGX_HTTP_COORD_SESSION_ENDED,
     NGX_HTTP_COORD_SESSION_TOO_MANY,
-    NGX_HTTP_COORD_SESSION_NO_ANSWER
+    NGX_HTTP_COORD_SESSION_NO_ANSWER,
+    NGX_HTTP_COORD_SESSION_CUT
 } ngx_http_coord_session_why_e;
+
+/* a row of ngx_http_coord_session_whys[] */
+typedef struct {
+    ngx_str_t                         code;      /* of the problem document */
+    ngx_str_t                         what;      /* in the log */
+    ngx_coord_outcome_e               refused;   /* for the metrics */
+    ngx_coord_outcome_e               dry_run;
+} ngx_http_coord_session_reason_t;
+
+
+extern const ngx_http_coord_session_reason_t  ngx_http_coord_session_whys[];
+
 
 /* the line for it, at the level of the location */
 void ngx_http_coord_session_log(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state, ngx_http_coord_session_why_e why);
+
+
+/* --- ngx_http_coord_session.c --- */
 
 /*
  * The state of a session of a client request, in place of the one that it may
@@ -291,6 +320,19 @@ ngx_int_t ngx_http_coord_session_taught(ngx_http_request_t *r,
 /* learns a value from the response if that is due; nobody waits */
 void ngx_http_coord_session_learn(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state);
+
+
+/* --- ngx_http_coord_session_cut.c --- */
+
+/*
+ * Has r, a main request that goes on, cut when its session ends, if the
+ * location says so.
+ */
+void ngx_http_coord_session_watch(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+
+/* ends that; does nothing if there is nothing to end */
+void ngx_http_coord_session_unwatch(ngx_http_coord_session_state_t *state);
 
 
 #endif /* _NGX_HTTP_COORD_SESSION_STATE_H_INCLUDED_ */

@@ -125,6 +125,10 @@ ngx_http_coord_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    if (use->cut) {
+        use->zone->wake = 1;
+    }
+
     if (ngx_http_coord_session_use_check(cf, use) != NGX_OK
         || ngx_http_coord_session_use_zone(cf, use, revoked) != NGX_OK)
     {
@@ -251,11 +255,16 @@ ngx_http_coord_session_param(ngx_conf_t *cf,
         return ngx_http_coord_parse_on_failure(cf, &rest, &use->on_failure);
     }
 
+    if (value->len == 3 && ngx_strncmp(value->data, "cut", 3) == 0) {
+        use->cut = 1;
+        return NGX_OK;
+    }
+
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", allowed are \"zone=\", "
                        "\"create=\", \"bind=\", \"learn=\", \"user=\", "
                        "\"max_per_user=\", \"over=\", \"mismatch=\", "
-                       "\"missing=\", \"new=\", \"revoked=\" and "
+                       "\"missing=\", \"new=\", \"revoked=\", \"cut\" and "
                        "\"on_failure=\"", value);
 
     return NGX_ERROR;

@@ -29,6 +29,24 @@ ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op,
 
 
 void
+ngx_coord_arg_wake(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op)
+{
+    u_char     *p;
+    ngx_str_t  *prefix;
+
+    prefix = &op->zone->store->key_prefix;
+
+    p = ngx_cpymem(cmd->last, prefix->data, prefix->len);
+    p = ngx_cpymem(p, "wake", sizeof("wake") - 1);
+
+    ngx_coord_arg_str(&cmd->args[n], cmd->last, p - cmd->last);
+
+    cmd->last = p;
+}
+
+
+void
 ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op,
     int64_t index)
 {

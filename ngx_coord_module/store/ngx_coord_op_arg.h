@@ -50,6 +50,10 @@ void ngx_coord_arg_id(ngx_coord_command_t *cmd, ngx_uint_t n,
 void ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op);
 
+/* the channel on which waiters of all nodes listen */
+void ngx_coord_arg_wake(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op);
+
 /* the key of a window of a sliding window counter */
 void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op, int64_t index);

@@ -40,8 +40,6 @@ typedef struct {
 
 static void ngx_coord_arg_member(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op);
-static void ngx_coord_arg_channel(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op);
 static int64_t ngx_coord_claim_ttl(ngx_coord_op_t *op);
 static ngx_coord_nsec_t ngx_coord_claim_ran(const u_char *id,
     ngx_coord_nsec_t now);
@@ -166,24 +164,6 @@ ngx_coord_arg_member(ngx_coord_command_t *cmd, ngx_uint_t n,
     p = ngx_hex_dump(cmd->last, op->u.claim.fingerprint,
                      NGX_COORD_FINGERPRINT_LEN);
     p = ngx_hex_dump(p, op->id, NGX_COORD_ID_LEN);
-
-    ngx_coord_arg_str(&cmd->args[n], cmd->last, p - cmd->last);
-
-    cmd->last = p;
-}
-
-
-static void
-ngx_coord_arg_channel(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op)
-{
-    u_char     *p;
-    ngx_str_t  *prefix;
-
-    prefix = &op->zone->store->key_prefix;
-
-    p = ngx_cpymem(cmd->last, prefix->data, prefix->len);
-    p = ngx_cpymem(p, "wake", sizeof("wake") - 1);
 
     ngx_coord_arg_str(&cmd->args[n], cmd->last, p - cmd->last);
 
@@ -524,7 +504,7 @@ ngx_coord_claim_complete_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
                       (now + ttl - ngx_min(ttl / 2, NGX_COORD_CLAIM_EARLY))
                       / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_mark(cmd, NGX_COORD_IDEMPOTENCY_COMPLETE_DONE, op);
-    ngx_coord_arg_channel(cmd, NGX_COORD_IDEMPOTENCY_COMPLETE_CHANNEL, op);
+    ngx_coord_arg_wake(cmd, NGX_COORD_IDEMPOTENCY_COMPLETE_CHANNEL, op);
 }
 
 
@@ -588,7 +568,7 @@ ngx_coord_claim_release_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
         ngx_coord_arg_member(cmd, NGX_COORD_IDEMPOTENCY_RELEASE_MEMBER, op);
     }
 
-    ngx_coord_arg_channel(cmd, NGX_COORD_IDEMPOTENCY_RELEASE_CHANNEL, op);
+    ngx_coord_arg_wake(cmd, NGX_COORD_IDEMPOTENCY_RELEASE_CHANNEL, op);
 }
 
 

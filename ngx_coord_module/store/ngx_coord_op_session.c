@@ -563,6 +563,7 @@ ngx_coord_session_revoke_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_num(&cmd->args[NGX_COORD_SESSION_REVOKE_UNTIL],
                       op->u.session.moved ? -until : until);
     ngx_coord_arg_num(&cmd->args[NGX_COORD_SESSION_REVOKE_TTL], ttl);
+    ngx_coord_arg_wake(cmd, NGX_COORD_SESSION_REVOKE_CHANNEL, op);
 }
 
 

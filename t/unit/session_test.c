@@ -629,7 +629,8 @@ no_reply_is_trusted(void **state)
         { &ngx_coord_op_session_bind, "*7\r\n$1\r\nx\r\n:1\r\n:1\r\n:1\r\n"
                                      "*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n$-1\r\n"
                                      ":5\r\n" },
-        { &ngx_coord_op_session_revoke, "*3\r\n$-1\r\n$-1\r\n$-1\r\n" },
+        { &ngx_coord_op_session_revoke, "*4\r\n$-1\r\n$-1\r\n$-1\r\n"
+                                       ":1\r\n" },
         { &ngx_coord_op_user_add, "*5\r\n:0\r\n:1\r\n:1\r\n:1\r\n:1\r\n" },
         { &ngx_coord_op_user_check, "*1\r\n*0\r\n" },
         { &ngx_coord_op_user_drop, "*1\r\n$-1\r\n" },
