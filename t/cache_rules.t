@@ -37,7 +37,7 @@ my $origin = $t->origin(default => sub {
                          'Content-Seen' => $if],
              $is{slow} ? (parts => [[0, 'first '], [1, 'second']]) : (),
              body => $is{large} ? 'x' x $is{large} : $is{body},
-             delay => $is{delay} || 0 };
+             chunked => $is{chunked} || 0, delay => $is{delay} || 0 };
 });
 
 sub answer {
@@ -51,6 +51,7 @@ sub answer {
 my $http = <<'EOT';
     coord_store main { server %%REDIS%%; timeout 2s; }
     coord_cache_zone zone=pages:4m;
+    coord_cache_zone zone=mem:4m store=local;
 
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -66,6 +67,14 @@ my $http = <<'EOT';
         }
         location /large {
             coord_cache $uri zone=pages valid=60s max=1k;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /lock {
+            coord_cache $uri zone=pages valid=60s max=1k lock;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /lock/mem {
+            coord_cache $uri zone=mem valid=60s lock;
             proxy_pass http://%%ORIGIN%%;
         }
         location /api/ { coord_api write; }
@@ -297,5 +306,51 @@ for (['POST', 200, 'MISS'], ['GET', 200, 'HIT'], ['POST', 400, 'HIT']) {
     is(word($b, $last), $word, "$method, $status: $word after it has named "
                                . 'the group of a page');
 }
+
+
+# --- lock: what is not kept is not waited for ---
+
+my @no = ('Cache-Control' => 'no-store');
+
+for (['no-store', [@no]], ['large', [], large => 5000],
+     ['chunked', [], large => 5000, chunked => 1],
+     ['vary', ['Vary' => '*']], ['mem', [@no]])
+{
+    my ($name, $fields, %is) = @$_;
+    my $path = "/lock/$name";
+    my @nodes = $name eq 'mem' ? ($a) : ($a, $b);
+
+    $uri = $path . answer($fields, delay => 1, %is);
+
+    for my $first (1, 0) {
+        my $most = $first ? 7 : 8;
+
+        $origin->reset_counters;
+        my $begun = $t->ran;
+        my @res = $t->parallel([map { $nodes[$_ % @nodes]->req($uri) } 1 .. 8]);
+        is(scalar(grep { $_->status == 200 } @res), 8, "$name: all are answered");
+        cmp_ok($t->ran - $begun, '<', 4, 'not one after another');
+        is($origin->overlap($path), $most, "$most of them at once");
+    }
+
+    $uri = $path . answer([@life], delay => 1);
+    $_->get($uri) for @nodes[0, 0];
+    is(word($nodes[-1], $uri), 'HIT', 'until there is one that can be kept');
+}
+
+$origin->reset_counters;
+$uri = '/lock/error' . answer([], status => 503);
+$a->get($uri);
+$t->rest(0.1);
+is($r->command('EXISTS', 'coord:ca:pages:{/lock/error}:r'), 0,
+   'an error of the origin may be over for the next one');
+
+my %nothing = (headers => ['Cache-Control' => 'no-store']);
+$uri = '/lock/client' . answer([@life], delay => 1);
+$t->parallel([map { $_->req($uri, %nothing) } $a, $b, $a, $b]);
+is($origin->overlap('/lock/client'), 4, 'whose response is not to be kept by '
+                                        . 'the word of the client waits for none');
+is($r->command('EXISTS', 'coord:ca:pages:{/lock/client}:r'), 0,
+   'and tells others nothing');
 
 done_testing();

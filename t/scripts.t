@@ -769,6 +769,8 @@ for my $limit (1, 3) {
     my @got = @{ run('cache_get', r => '{k}:r', p => '{k}:p') };
     is_deeply([ @got[0, 1] ], ['page', undef], 'cache: found');
     cmp_ok(abs($got[2][0] - time), '<', 60, 'cache: now');
+    is(run('cache_mark', r => '{k}:r', record => 'mark', ttl => 60_000)->[0], undef,
+       'cache: no mark in place of a response');
     @got = @{ run('cache_purge', r => '{k}:r', p => '{k}:p', now => 17,
                   ttl => 60_000) };
     is($got[0], 1, 'cache: purged');
@@ -776,6 +778,9 @@ for my $limit (1, 3) {
     ttl_at_least('{k}:p', 50_000);
     is_deeply([ @{ run('cache_get', r => '{k}:r', p => '{k}:p') }[0, 1] ],
               [undef, 17], 'cache: when');
+    is(run('cache_mark', r => '{k}:r', record => 'mark', ttl => 60_000)->[0], 'OK',
+       'cache: a mark');
+    ttl_at_least('{k}:r', 50_000);
 }
 
 

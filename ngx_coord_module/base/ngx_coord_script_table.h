@@ -11,6 +11,7 @@
 
 typedef enum {
     NGX_COORD_SCRIPT_CACHE_GET = 0,
+    NGX_COORD_SCRIPT_CACHE_MARK,
     NGX_COORD_SCRIPT_CACHE_PURGE,
     NGX_COORD_SCRIPT_CACHE_PUT,
     NGX_COORD_SCRIPT_EVENT_APPEND,
@@ -96,6 +97,17 @@ enum {
     NGX_COORD_CACHE_GET_PURGED_REPLY = 1,
     NGX_COORD_CACHE_GET_TIME_REPLY = 2
 };
+
+
+/* cache_mark.redis */
+
+enum {
+    NGX_COORD_CACHE_MARK_R = 0,
+    NGX_COORD_CACHE_MARK_RECORD,
+    NGX_COORD_CACHE_MARK_TTL
+};
+
+#define NGX_COORD_CACHE_MARK_NARGS  3
 
 
 /* cache_purge.redis */
@@ -1079,6 +1091,26 @@ static const u_char  ngx_coord_cache_get_replies[] = {
     NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
     NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
     NGX_COORD_REPLY_ARRAY
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_cache_mark_parts[] = {
+
+    { "*6\r\n"
+      "$3\r\nSET\r\n",
+      13, NGX_COORD_CACHE_MARK_R },
+    { "",
+      0, NGX_COORD_CACHE_MARK_RECORD },
+    { "$2\r\nPX\r\n",
+      8, NGX_COORD_CACHE_MARK_TTL },
+    { "$2\r\nNX\r\n",
+      8, -1 },
+};
+
+
+static const u_char  ngx_coord_cache_mark_replies[] = {
+    NGX_COORD_REPLY_STATUS|NGX_COORD_REPLY_NIL
 };
 
 
@@ -3067,6 +3099,11 @@ const ngx_coord_script_t
       NGX_COORD_CACHE_GET_NARGS, 3, 2, 2, 40,
       ngx_coord_cache_get_replies,
       3, ngx_coord_cache_get_parts },
+
+    { ngx_string("cache_mark"),
+      NGX_COORD_CACHE_MARK_NARGS, 1, 1, 1, 285,
+      ngx_coord_cache_mark_replies,
+      4, ngx_coord_cache_mark_parts },
 
     { ngx_string("cache_purge"),
       NGX_COORD_CACHE_PURGE_NARGS, 3, 2, 2, 307,

@@ -26,7 +26,8 @@ static ngx_int_t ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_hit(ngx_http_coord_cache_t *cache,
     ngx_coord_outcome_e status);
 static ngx_int_t ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache);
-static ngx_uint_t ngx_http_coord_cache_only(ngx_http_coord_cache_t *cache);
+static ngx_uint_t ngx_http_coord_cache_wants(ngx_http_coord_cache_t *cache,
+    const char *directive);
 static ngx_int_t ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *op);
 static ngx_int_t ngx_http_coord_cache_fill(ngx_http_coord_cache_t *cache);
@@ -206,6 +207,11 @@ ngx_http_coord_cache_got(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
         cache->purged = op->u.cache.purged;
     }
 
+    cache->marked = 0;
+    cache->asked_len = op->key_len;
+
+    ngx_memcpy(cache->asked, op->key, op->key_len);
+
     if (op->rc != NGX_OK) {
         return ngx_http_coord_cache_miss(cache);
     }
@@ -215,6 +221,12 @@ ngx_http_coord_cache_got(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
     cache->blob = op->record;
     cache->pooled = cache->near;
     op->record.data = NULL;
+
+    if (ngx_http_coord_stored_is_mark(&cache->blob)) {
+        ngx_http_coord_cache_drop(cache);
+        cache->marked = 1;
+        return ngx_http_coord_cache_miss(cache);
+    }
 
     stored = &cache->stored;
 
@@ -357,7 +369,7 @@ ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
         return ngx_http_coord_cache_miss(cache);
     }
 
-    if (ngx_http_coord_cache_only(cache)) {
+    if (ngx_http_coord_cache_wants(cache, "only-if-cached")) {
         return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_STALE);
     }
 
@@ -405,7 +417,7 @@ ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
         return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_AGAIN);
     }
 
-    if (ngx_http_coord_cache_only(cache)) {
+    if (ngx_http_coord_cache_wants(cache, "only-if-cached")) {
         cache->status = NGX_COORD_OUTCOME_MISS;
         ngx_http_coord_cache_settle(cache);
 
@@ -413,7 +425,9 @@ ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
     }
 
     if (cache->claimed
+        || cache->marked
         || !cache->conf->lock
+        || ngx_http_coord_cache_wants(cache, "no-store")
         || cache->request->method != NGX_HTTP_GET
         || (cache->waited
             && ngx_current_msec - cache->waited >= NGX_HTTP_COORD_CACHE_WAIT))
@@ -429,15 +443,16 @@ ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
 }
 
 
-/* 1 if the client wants nothing that is not stored (RFC 9111, 5.2.1.7) */
+/* 1 if a directive is among those of the client */
 
 static ngx_uint_t
-ngx_http_coord_cache_only(ngx_http_coord_cache_t *cache)
+ngx_http_coord_cache_wants(ngx_http_coord_cache_t *cache,
+    const char *directive)
 {
     ngx_str_t  value;
 
     return ngx_http_coord_cache_directive(
-               &cache->request->headers_in.headers, "only-if-cached", &value);
+               &cache->request->headers_in.headers, directive, &value);
 }
 
 

@@ -9,6 +9,7 @@
  *   ngx_http_coord_cache_near.c     what is often asked for, in shared memory
  *   ngx_http_coord_cache_conf.c     directives, variable
  *   ngx_http_coord_cache_filter.c   a response on its way is kept
+ *   ngx_http_coord_cache_store.c    ... in the store
  *   ngx_http_coord_cache_client.c   under what conditions a client wants it
  *   ngx_http_coord_cache_revalidate.c   whether it has changed
  *   ngx_http_coord_cache_unsafe.c   requests that change it
@@ -107,6 +108,8 @@ typedef struct {
 
     size_t                     key_len;      /* encoded */
     u_char                     key[NGX_COORD_KEY_LEN];
+    size_t                     asked_len;    /* that, or of a variant */
+    u_char                     asked[NGX_COORD_KEY_LEN];
     ngx_uint_t                 on_failure;
 
     ngx_coord_batch_t         *batch;        /* its own, behind the first */
@@ -130,6 +133,7 @@ typedef struct {
     unsigned                   near:1;       /* last answers: from memory */
     unsigned                   pooled:1;     /* blob is: in r->pool */
     unsigned                   missed:1;     /* the store was asked */
+    unsigned                   marked:1;     /* nothing to wait for */
     unsigned                   error_page:1;
     unsigned                   conditional:1;  /* the origin may say 304 */
     unsigned                   serving:1;    /* stored, in place of an error
@@ -216,6 +220,23 @@ void ngx_http_coord_cache_near_found(ngx_http_coord_cache_t *cache);
 /* --- ngx_http_coord_cache_filter.c --- */
 
 ngx_int_t ngx_http_coord_cache_filter_init(ngx_conf_t *cf);
+
+
+/* --- ngx_http_coord_cache_store.c --- */
+
+/*
+ * Stores the captured response under its key, and under that of its variant.
+ * The claim is given back when it is stored.
+ */
+void ngx_http_coord_cache_store(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+
+/*
+ * What the origin has sent is not kept: tells those who wait for it, if this
+ * request has the claim, and those who would for some time.
+ */
+void ngx_http_coord_cache_mark(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
 
 
 /* --- ngx_http_coord_cache_client.c --- */
@@ -376,6 +397,13 @@ u_char *ngx_http_coord_stored_meta(u_char *p, ngx_http_coord_stored_t *stored);
  */
 ngx_int_t ngx_http_coord_stored_join(ngx_str_t *meta, ngx_str_t *record,
     ngx_str_t *blob);
+
+/*
+ * What stands in place of a response that is not kept, on the heap, for the
+ * caller to free; NGX_ERROR: no memory.  And whether a blob is that.
+ */
+ngx_int_t ngx_http_coord_stored_mark(ngx_str_t *blob);
+ngx_uint_t ngx_http_coord_stored_is_mark(ngx_str_t *blob);
 
 /* reads it again; NGX_ERROR: it is not that of the key, or was changed */
 ngx_int_t ngx_http_coord_stored_decode(ngx_http_coord_stored_t *stored,

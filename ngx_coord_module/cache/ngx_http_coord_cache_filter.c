@@ -11,12 +11,6 @@
 #include "ngx_http_coord_cache.h"
 
 
-/* what outlives the request that has filled the cache */
-typedef struct {
-    ngx_coord_op_t             claim;
-} ngx_http_coord_cache_put_t;
-
-
 static ngx_int_t ngx_http_coord_cache_header_filter(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_cache_send_header(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
@@ -38,15 +32,6 @@ static ngx_int_t ngx_http_coord_cache_swallow(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache, ngx_chain_t *in);
 static void ngx_http_coord_cache_seen(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
-static void ngx_http_coord_cache_store(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *cache);
-static ngx_int_t ngx_http_coord_cache_add(ngx_http_coord_cache_t *cache,
-    ngx_coord_batch_t *batch, u_char *key, size_t len, ngx_str_t *blob);
-static ngx_int_t ngx_http_coord_cache_blob(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *cache, ngx_str_t *key, ngx_str_t *blob);
-static void ngx_http_coord_cache_put(ngx_http_coord_cache_t *cache,
-    ngx_coord_batch_t *batch);
-static void ngx_http_coord_cache_put_done(ngx_coord_batch_t *batch);
 
 
 static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
@@ -110,6 +95,7 @@ ngx_http_coord_cache_header_filter(ngx_http_request_t *r)
     }
 
     if (rc == NGX_DECLINED) {
+        ngx_http_coord_cache_mark(r, cache);
         ngx_http_coord_cache_settle(cache);
     }
 
@@ -400,9 +386,14 @@ ngx_http_coord_cache_seen(ngx_http_request_t *r,
             ngx_http_coord_cache_store(r, cache);
         }
 
-        /* fall through */
+        ngx_http_coord_cache_settle(cache);
+        return;
 
     case NGX_HTTP_COORD_CAPTURE_PASSING:
+        ngx_http_coord_cache_mark(r, cache);
+
+        /* fall through */
+
     case NGX_HTTP_COORD_CAPTURE_CUT:
         ngx_http_coord_cache_settle(cache);
         return;
@@ -410,145 +401,4 @@ ngx_http_coord_cache_seen(ngx_http_request_t *r,
     default:
         return;
     }
-}
-
-
-/* under its key, and where there are others as well under its variant */
-
-static void
-ngx_http_coord_cache_store(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *cache)
-{
-    size_t              len;
-    u_char              variant[NGX_COORD_KEY_LEN];
-    ngx_str_t           key, blob;
-    ngx_coord_batch_t  *batch;
-
-    batch = ngx_coord_batch_create(cache->conf->zone->store);
-    if (batch == NULL) {
-        return;
-    }
-
-    key.data = cache->key;
-    key.len = cache->key_len;
-
-    if (ngx_http_coord_cache_blob(r, cache, &key, &blob) != NGX_OK
-        || ngx_http_coord_cache_add(cache, batch, key.data, key.len, &blob)
-           != NGX_OK)
-    {
-        ngx_coord_batch_done(batch);
-        return;
-    }
-
-    if (cache->fill.varies) {
-        len = ngx_http_coord_cache_variant_key(variant, cache,
-                                               cache->fill.variant);
-        blob.data = ngx_alloc(blob.len, r->connection->log);
-
-        if (len && blob.data) {
-            ngx_memcpy(blob.data, batch->ops[0].record.data, blob.len);
-            (void) ngx_http_coord_cache_add(cache, batch, variant, len, &blob);
-        }
-    }
-
-    ngx_http_coord_cache_put(cache, batch);
-}
-
-
-/* takes the blob, whatever becomes of it */
-
-static ngx_int_t
-ngx_http_coord_cache_add(ngx_http_coord_cache_t *cache,
-    ngx_coord_batch_t *batch, u_char *key, size_t len, ngx_str_t *blob)
-{
-    ngx_coord_op_t           *op;
-    ngx_http_coord_stored_t  *fill;
-
-    op = ngx_coord_batch_add(batch, &ngx_coord_op_cache_put,
-                             cache->conf->zone, key, len);
-    if (op == NULL) {
-        ngx_free(blob->data);
-        return NGX_ERROR;
-    }
-
-    fill = &cache->fill;
-
-    op->record = *blob;
-    op->u.cache.ttl = fill->fresh - fill->age + fill->stale
-                      + NGX_COORD_NSEC_PER_SEC;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_coord_cache_blob(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *cache, ngx_str_t *key, ngx_str_t *blob)
-{
-    u_char     digest[NGX_COORD_DIGEST_LEN];
-    ngx_str_t  meta, record;
-
-    meta.data = cache->meta;
-    meta.len = cache->fill.tags.data + cache->fill.tags.len - cache->meta;
-
-    if (ngx_coord_digest_init() != NGX_OK
-        || ngx_coord_digest_update(meta.data, meta.len) != NGX_OK
-        || ngx_coord_digest_final(digest) != NGX_OK
-        || ngx_http_coord_capture_encode(r, &cache->capture, key, digest,
-                                         &record)
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    if (cache->capture.record.omitted) {
-        ngx_free(record.data);
-        return NGX_DECLINED;
-    }
-
-    return ngx_http_coord_stored_join(&meta, &record, blob);
-}
-
-
-/* the claim ends when it is stored: who waits for it finds it then */
-
-static void
-ngx_http_coord_cache_put(ngx_http_coord_cache_t *cache,
-    ngx_coord_batch_t *batch)
-{
-    ngx_http_coord_cache_put_t  *put;
-
-    put = NULL;
-
-    if (cache->claimed) {
-        put = ngx_alloc(sizeof(ngx_http_coord_cache_put_t), ngx_cycle->log);
-
-        if (put) {
-            put->claim = cache->claim;
-            cache->claimed = 0;
-
-            batch->handler = ngx_http_coord_cache_put_done;
-            batch->data = put;
-        }
-    }
-
-    /* without a handler it releases itself */
-
-    if (ngx_coord_batch_send(batch) == NGX_OK && put) {
-        ngx_http_coord_cache_put_done(batch);
-    }
-}
-
-
-static void
-ngx_http_coord_cache_put_done(ngx_coord_batch_t *batch)
-{
-    ngx_http_coord_cache_put_t  *put;
-
-    put = batch->data;
-
-    ngx_coord_op_undo(&put->claim);
-    ngx_free(put);
-
-    ngx_coord_batch_done(batch);
 }

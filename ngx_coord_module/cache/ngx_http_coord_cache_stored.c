@@ -13,6 +13,8 @@
 #define NGX_HTTP_COORD_STORED_MAGIC  "cca1"
 #define NGX_HTTP_COORD_STORED_HEAD   6
 
+#define NGX_HTTP_COORD_STORED_MARK   "cca0"
+
 
 static ngx_int_t ngx_http_coord_stored_times(ngx_http_coord_stored_t *stored,
     ngx_str_t *meta);
@@ -67,6 +69,31 @@ ngx_http_coord_stored_join(ngx_str_t *meta, ngx_str_t *record,
     record->data = NULL;
 
     return blob->data ? NGX_OK : NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_http_coord_stored_mark(ngx_str_t *blob)
+{
+    blob->len = sizeof(NGX_HTTP_COORD_STORED_MARK) - 1;
+
+    blob->data = ngx_alloc(blob->len, ngx_cycle->log);
+    if (blob->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(blob->data, NGX_HTTP_COORD_STORED_MARK, blob->len);
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_coord_stored_is_mark(ngx_str_t *blob)
+{
+    return blob->len == sizeof(NGX_HTTP_COORD_STORED_MARK) - 1
+           && ngx_memcmp(blob->data, NGX_HTTP_COORD_STORED_MARK, blob->len)
+              == 0;
 }
 
 

@@ -434,6 +434,7 @@ extern const ngx_coord_op_type_t  ngx_coord_op_claim_forget;
 /* stored responses: u.cache */
 extern const ngx_coord_op_type_t  ngx_coord_op_cache_get;
 extern const ngx_coord_op_type_t  ngx_coord_op_cache_put;
+extern const ngx_coord_op_type_t  ngx_coord_op_cache_mark;
 extern const ngx_coord_op_type_t  ngx_coord_op_cache_purge;
 
 

@@ -28,6 +28,10 @@ static ngx_int_t ngx_coord_cache_done_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_cache_put_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_cache_mark_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_cache_mark_run(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static void ngx_coord_cache_purge_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_cache_purge_parse(ngx_coord_op_t *op,
@@ -61,6 +65,22 @@ const ngx_coord_op_type_t  ngx_coord_op_cache_put = {
     ngx_coord_cache_done_parse,
     NULL,
     ngx_coord_cache_put_run,
+    NULL,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+const ngx_coord_op_type_t  ngx_coord_op_cache_mark = {
+    ngx_string("cache_mark"),
+    0,
+    NGX_COORD_KIND_CACHED,
+    NGX_COORD_SCRIPT_CACHE_MARK,
+    ngx_coord_cache_mark_build,
+    ngx_coord_cache_done_parse,
+    NULL,
+    ngx_coord_cache_mark_run,
     NULL,
     NULL,
     NULL,
@@ -227,6 +247,31 @@ ngx_coord_cache_put_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     return ngx_coord_table_write(table, entry, op->record.data, op->record.len,
                                  now);
+}
+
+
+static void
+ngx_coord_cache_mark_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_key(cmd, NGX_COORD_CACHE_MARK_R, op, "}:r");
+
+    ngx_coord_arg_str(&cmd->args[NGX_COORD_CACHE_MARK_RECORD], op->record.data,
+                      op->record.len);
+    ngx_coord_arg_num(&cmd->args[NGX_COORD_CACHE_MARK_TTL],
+                      ngx_coord_ttl(op->u.cache.ttl));
+}
+
+
+static ngx_int_t
+ngx_coord_cache_mark_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    if (ngx_coord_entry_find(table, op, now)) {
+        return NGX_OK;
+    }
+
+    return ngx_coord_cache_put_run(table, op, now);
 }
 
 
