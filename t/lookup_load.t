@@ -26,6 +26,11 @@ my $origin = $t->origin(routes => {
         return { status => 404, body => 'none' } if $k =~ /^absent/;
         return { delay => 0.5, status => 404, body => 'none' } if $k =~ /^late/;
         return { status => 500, body => 'oops' } if $k =~ /^broken/;
+        return { size => 100_000 } if $k eq 'large';
+        return { size => 100_000, chunked => 1000 } if $k eq 'pieces';
+        return { size => 1000, close_at => 500 } if $k eq 'cut';
+        return { size => 1000, chunked => 100, close_at => 500 }
+            if $k eq 'broke';
         my ($name) = grep { $req->{headers}{$_} }
                      map { lc } qw(Range If-Range If-Match If-None-Match
                                    If-Modified-Since If-Unmodified-Since
@@ -45,7 +50,7 @@ my $http = <<'EOF';
     coord_store main { server %%REDIS%%; timeout 2s; }
     map $arg_k $vkey { '' ''; default val:$arg_k; }
     map $arg_m $mkey { '' ''; default mem:$arg_m; }
-    coord_lookup $value $vkey load=/load?k=$arg_k ttl=20s
+    coord_lookup $value $vkey load=/load?k=$arg_k&how=$arg_buffering ttl=20s
                  negative_ttl=400ms default=none;
     map $arg_g $gkey { '' ''; default val:$arg_g; }
     coord_lookup $long $gkey load=/load?k=$arg_g ttl=20s negative_ttl=20s
@@ -61,7 +66,11 @@ my $http = <<'EOF';
         add_header X-Near $near always;
         add_header X-Long $long always;
         location = /load { internal; proxy_pass http://%%ORIGIN%%;
-                           proxy_read_timeout 60s; }
+                           proxy_read_timeout 60s;
+                           if ($arg_how = off) { rewrite ^ /unbuffered; } }
+        location = /unbuffered { internal; proxy_buffering off;
+                                 rewrite ^ /load break;
+                                 proxy_pass http://%%ORIGIN%%; }
         location = /v { empty_gif; }
         location = /some { set $some_key val:some; empty_gif;
                            add_header X-Some "$some for $some_key"; }
@@ -102,6 +111,20 @@ my @all = $t->parallel([map { ($a->req('/v?k=slow1'), $b->req('/v?k=slow1')) }
 is(scalar(grep { ($_->header('x-value') || '') eq 'slow slow1' } @all), 40,
    'all have the value') or diag(join ' ', map { $_->header('x-value') } @all);
 is($origin->count('/load'), 1, 'one load for all nodes');
+
+# what cannot be had takes no request along
+
+for my $buffering ('on', 'off') {
+    for my $k ('large', 'pieces', 'cut', 'broke') {
+        my $res = $a->get("/v?k=$k&buffering=$buffering");
+        is($res->status, 200, "$k, buffering $buffering: the request goes on");
+        is($res->header('x-value'), 'none', 'with the default');
+        is($r->command('EXISTS', "val:$k"), 0, 'nothing is stored');
+    }
+}
+
+is($a->get('/v?k=whole&buffering=off')->header('x-value'), 'value whole',
+   'what comes as a whole');
 
 # 404 is remembered for negative_ttl, anything else is not
 

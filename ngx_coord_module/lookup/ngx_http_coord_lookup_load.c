@@ -67,6 +67,10 @@ static void ngx_http_coord_lookup_load_ask(
     ngx_http_coord_lookup_load_t *load);
 static ngx_int_t ngx_http_coord_lookup_load_done(ngx_http_request_t *sr,
     void *data, ngx_int_t rc);
+static ngx_uint_t ngx_http_coord_lookup_load_failed(ngx_http_request_t *sr,
+    ngx_int_t rc);
+static ngx_uint_t ngx_http_coord_lookup_load_whole(ngx_http_request_t *sr,
+    size_t len);
 static void ngx_http_coord_lookup_load_body(
     ngx_http_coord_lookup_load_t *load, ngx_http_request_t *sr);
 static void ngx_http_coord_lookup_load_finish(
@@ -371,9 +375,16 @@ ngx_http_coord_lookup_load_done(ngx_http_request_t *sr, void *data,
 {
     ngx_http_coord_lookup_load_t *load = data;
 
-    ngx_uint_t                     status;
+    ngx_int_t                      end;
+    ngx_uint_t                     status, failed;
     ngx_queue_t                   *q;
     ngx_http_coord_lookup_want_t  *want;
+
+    failed = ngx_http_coord_lookup_load_failed(sr, rc);
+
+    /* that would end the request, which goes on without it */
+
+    end = (failed && rc == NGX_ERROR) ? NGX_OK : rc;
 
     /* this one may have been given up meanwhile */
 
@@ -389,14 +400,14 @@ ngx_http_coord_lookup_load_done(ngx_http_request_t *sr, void *data,
     if (q == ngx_queue_sentinel(&ngx_http_coord_lookup_loads)
         || load->state != NGX_HTTP_COORD_LOAD_SUBREQUEST)
     {
-        return rc;
+        return end;
     }
 
     q = ngx_queue_head(&load->wants);
     want = ngx_queue_data(q, ngx_http_coord_lookup_want_t, queue);
 
     if (want->state->ctx->request != sr->parent) {
-        return rc;
+        return end;
     }
 
     status = (rc >= NGX_HTTP_SPECIAL_RESPONSE) ? (ngx_uint_t) rc
@@ -404,7 +415,7 @@ ngx_http_coord_lookup_load_done(ngx_http_request_t *sr, void *data,
 
     load->answer.state = NGX_COORD_NEAR_UNKNOWN;
 
-    if (status == NGX_HTTP_OK && rc != NGX_ERROR) {
+    if (status == NGX_HTTP_OK && !failed) {
         ngx_http_coord_lookup_load_body(load, sr);
 
     } else if (status == NGX_HTTP_NOT_FOUND) {
@@ -413,7 +424,58 @@ ngx_http_coord_lookup_load_done(ngx_http_request_t *sr, void *data,
 
     ngx_coord_timer_start(&load->timer, 0);
 
-    return rc;
+    return end;
+}
+
+
+/*
+ * 1 if there was an error of the subrequest.  What is too large for its buffer
+ * is one of the connection to nginx, which has none: what was written to it was
+ * written to memory.
+ */
+
+static ngx_uint_t
+ngx_http_coord_lookup_load_failed(ngx_http_request_t *sr, ngx_int_t rc)
+{
+    ngx_connection_t  *c;
+
+    c = sr->connection;
+
+    if (!c->error) {
+        return rc == NGX_ERROR;
+    }
+
+    if (!c->read->error && !c->write->error && !c->timedout
+        && !c->write->timedout)
+    {
+        c->error = 0;
+    }
+
+    return 1;
+}
+
+
+/* 1 if the body is all of what the origin was to send */
+
+static ngx_uint_t
+ngx_http_coord_lookup_load_whole(ngx_http_request_t *sr, size_t len)
+{
+    off_t                 left;
+    ngx_http_upstream_t  *u;
+
+    if (sr->headers_out.content_length_n != -1) {
+        return sr->headers_out.content_length_n == (off_t) len;
+    }
+
+    u = sr->upstream;
+
+    if (u == NULL) {
+        return 1;
+    }
+
+    left = (u->buffering && u->pipe) ? u->pipe->length : u->length;
+
+    return left <= 0;
 }
 
 
@@ -431,6 +493,10 @@ ngx_http_coord_lookup_load_body(ngx_http_coord_lookup_load_t *load,
         b = sr->out->buf;
         s.data = b->pos;
         s.len = b->last - b->pos;
+    }
+
+    if (!ngx_http_coord_lookup_load_whole(sr, s.len)) {
+        return;
     }
 
     while (s.len && (s.data[0] <= ' ')) {
