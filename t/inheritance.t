@@ -127,6 +127,10 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
             coord_limit_req_hold zone=both for=1h if=$arg_hold;
             proxy_pass http://%%ORIGIN%%;
         }
+
+        location = /page { coord_status; }
+        location = /told { coord_status; coord_publish channel $uri;
+                           if ($arg_if) { set $x 1; } }
     }
 EOF
 
@@ -228,6 +232,10 @@ is($r->header('X-Cache'), undef, 'no cache');
 fourth('/inherits?k=c');
 ok($t->wait_for(sub { published() >= 2 }, 10), 'another event');
 is(published(), 2, 'none of the location without');
+
+is(fourth($_)->status, 200, $_) for '/page', '/told', '/told?if=1';
+ok($t->wait_for(sub { published() >= 4 }, 10), 'a line of a status page counts');
+is(published(), 4, 'one that it would inherit does not');
 
 fourth('/off?k=d&hold=1');
 fourth('/inherits?k=e&hold=1');

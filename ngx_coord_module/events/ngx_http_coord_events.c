@@ -298,13 +298,16 @@ ngx_http_coord_events_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_http_core_loc_conf_t  *clcf;
 
-    if (conf->publish == NULL && !conf->off) {
-        conf->publish = prev->publish;
-    }
-
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
-    /* "if" in a location has its handler */
+    /* "if" in a location has its handler, and its lines */
+
+    if (conf->publish == NULL
+        && !conf->off
+        && (clcf->noname || !ngx_http_coord_is_exempt(cf)))
+    {
+        conf->publish = prev->publish;
+    }
 
     if (clcf->noname && conf->channels == NULL) {
         conf->channels = prev->channels;
