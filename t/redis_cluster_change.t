@@ -13,6 +13,7 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 use Coord::Cluster;
+use JSON::PP qw(decode_json);
 use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
@@ -78,6 +79,19 @@ for (1 .. 2) {
                          map { $_->req("/rate?k=warm$k") } $a, $b } 1 .. 100 ]);
     sleep(1.1);
 }
+
+
+# the server that was looked at is one of those, and its replica another
+
+ok($t->wait_for(sub {
+    my $store = decode_json($a->get('/health')->body)->{stores}[0];
+    my %port = map { /:(\d+)$/ ? ($1 => 1) : () }
+                   $store->{server}{address} || '',
+                   map { $_->{address} } @{$store->{server}{replicas} || []};
+
+    return 1 == grep { $port{$servers[$_]{port}}
+                       && $port{$servers[$_ + 3]{port}} } 0 .. 2;
+}, 5), 'health: one master and its replica');
 
 
 # a slot that moves: keys that are still there, keys that have gone, new keys

@@ -161,7 +161,7 @@ ngx_coord_redis_ready(ngx_coord_redis_t *redis)
 
 
 void
-ngx_coord_redis_where(ngx_coord_redis_t *redis,
+ngx_coord_redis_where(ngx_coord_redis_t *redis, ngx_uint_t slot,
     ngx_coord_redis_where_t *where)
 {
     ngx_str_t               *name;
@@ -169,7 +169,7 @@ ngx_coord_redis_where(ngx_coord_redis_t *redis,
 
     ngx_memzero(where, sizeof(ngx_coord_redis_where_t));
 
-    conn = redis->nodes[NGX_COORD_LANE_DECISIONS].conn;
+    conn = ngx_coord_redis_node(redis, slot, NGX_COORD_LANE_DECISIONS)->conn;
 
     if (conn != NULL && conn->state == NGX_COORD_CONN_READY) {
         where->address = *conn->peer.name;

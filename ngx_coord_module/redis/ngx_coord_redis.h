@@ -361,8 +361,8 @@ typedef struct {
     time_t                     switched;      /* to another master; 0: never */
 } ngx_coord_redis_where_t;
 
-/* tells which server is used, and who has named it; valid in this turn */
-void ngx_coord_redis_where(ngx_coord_redis_t *redis,
+/* tells which server has a slot, and who has named it; valid in this turn */
+void ngx_coord_redis_where(ngx_coord_redis_t *redis, ngx_uint_t slot,
     ngx_coord_redis_where_t *where);
 
 /* 1 if the connection is ready and the breaker closed */

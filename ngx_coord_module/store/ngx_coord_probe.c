@@ -398,7 +398,8 @@ ngx_coord_probe_topology(ngx_coord_probe_t *probe,
 
     conf = ngx_coord_store_conf(probe->store);
 
-    ngx_coord_redis_where(ngx_coord_store_redis(probe->store)->client, &where);
+    ngx_coord_redis_where(ngx_coord_store_redis(probe->store)->client,
+                          probe->call.slot, &where);
 
     ngx_coord_probe_address(&info->address, &where.address);
 
