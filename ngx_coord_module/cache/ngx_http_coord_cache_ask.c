@@ -33,7 +33,8 @@ ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
     cache->batch->handler = ngx_http_coord_cache_answered;
     cache->batch->data = cache;
 
-    return ngx_coord_batch_send(cache->batch) == NGX_OK ? NGX_OK : NGX_AGAIN;
+    return ngx_http_coord_ask_batch(cache->ctx, cache->batch) == NGX_OK
+           ? NGX_OK : NGX_AGAIN;
 }
 
 
@@ -193,5 +194,6 @@ ngx_http_coord_cache_answered(ngx_coord_batch_t *batch)
 
     cache = batch->data;
 
+    ngx_http_coord_batch_answered(cache->ctx, batch);
     ngx_http_coord_resume(cache->ctx);
 }

@@ -188,6 +188,8 @@ struct ngx_http_coord_ctx_s {
 
     ngx_array_t                batches;       /* of ngx_coord_batch_t * */
     ngx_uint_t                 in_flight;
+    uint64_t                   silent;        /* bits: 1 << store->number */
+    ngx_msec_t                 silent_since;
 
     void                     **state;         /* by slot: the features' */
 
@@ -359,6 +361,22 @@ ngx_coord_op_t *ngx_http_coord_op(ngx_http_coord_ctx_t *ctx,
  * decide.
  */
 void ngx_http_coord_undo_begun(ngx_http_coord_ctx_t *ctx);
+
+/*
+ * A client request waits once for a store that gives no answer: while the
+ * breaker of a store would be open after that, nothing more is asked for it.
+ * ask: ngx_coord_batch_send() by that rule.  answered: for the handler of such
+ * a batch.  silence: a store had no answer in time.  is_silent: 1 if it is not
+ * to be asked.
+ */
+ngx_int_t ngx_http_coord_ask_batch(ngx_http_coord_ctx_t *ctx,
+    ngx_coord_batch_t *batch);
+void ngx_http_coord_batch_answered(ngx_http_coord_ctx_t *ctx,
+    ngx_coord_batch_t *batch);
+void ngx_http_coord_silence(ngx_http_coord_ctx_t *ctx,
+    ngx_coord_store_t *store);
+ngx_uint_t ngx_http_coord_is_silent(ngx_http_coord_ctx_t *ctx,
+    ngx_coord_store_t *store);
 
 /* ends the batches of the stage; what is granted late is given back */
 void ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx);

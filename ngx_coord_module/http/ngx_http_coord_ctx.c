@@ -261,6 +261,51 @@ ngx_http_coord_op(ngx_http_coord_ctx_t *ctx, ngx_http_coord_ref_t ref)
 }
 
 
+ngx_int_t
+ngx_http_coord_ask_batch(ngx_http_coord_ctx_t *ctx, ngx_coord_batch_t *batch)
+{
+    batch->silent = ngx_http_coord_is_silent(ctx, batch->store);
+
+    return ngx_coord_batch_send(batch);
+}
+
+
+void
+ngx_http_coord_batch_answered(ngx_http_coord_ctx_t *ctx,
+    ngx_coord_batch_t *batch)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < batch->nops; i++) {
+        if (batch->ops[i].failure == NGX_COORD_FAIL_TIMEOUT) {
+            ngx_http_coord_silence(ctx, batch->store);
+            return;
+        }
+    }
+}
+
+
+void
+ngx_http_coord_silence(ngx_http_coord_ctx_t *ctx, ngx_coord_store_t *store)
+{
+    /* of more stores than there are bits the rest is always asked */
+
+    if (store->number < 64) {
+        ctx->silent |= (uint64_t) 1 << store->number;
+        ctx->silent_since = ngx_current_msec;
+    }
+}
+
+
+ngx_uint_t
+ngx_http_coord_is_silent(ngx_http_coord_ctx_t *ctx, ngx_coord_store_t *store)
+{
+    return store->number < 64
+           && (ctx->silent >> store->number) & 1
+           && ngx_current_msec - ctx->silent_since < store->cooldown;
+}
+
+
 void
 ngx_http_coord_undo_begun(ngx_http_coord_ctx_t *ctx)
 {

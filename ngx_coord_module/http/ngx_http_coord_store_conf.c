@@ -173,6 +173,7 @@ ngx_http_coord_store_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     *stores = store;
+    store->number = mcf->stores.nelts - 1;
 
     return ngx_http_coord_store_finish(cf, scf);
 }
@@ -245,6 +246,7 @@ ngx_http_coord_store_finish(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
 
     store->actions = &ngx_coord_store_redis_actions;
     store->timeout = scf->redis.conf.timeout;
+    store->cooldown = scf->redis.conf.breaker_cooldown;
 
     return ngx_http_coord_store_servers(cf, scf);
 }

@@ -410,7 +410,7 @@ ngx_http_coord_ask(ngx_http_coord_ctx_t *ctx)
         batches[i]->handler = ngx_http_coord_answered;
         batches[i]->data = ctx;
 
-        if (ngx_coord_batch_send(batches[i]) == NGX_AGAIN) {
+        if (ngx_http_coord_ask_batch(ctx, batches[i]) == NGX_AGAIN) {
             ctx->in_flight++;
         }
     }
@@ -423,6 +423,8 @@ static void
 ngx_http_coord_answered(ngx_coord_batch_t *batch)
 {
     ngx_http_coord_ctx_t *ctx = batch->data;
+
+    ngx_http_coord_batch_answered(ctx, batch);
 
     if (--ctx->in_flight == 0) {
         ngx_http_coord_resume(ctx);

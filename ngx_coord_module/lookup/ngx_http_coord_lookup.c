@@ -354,6 +354,12 @@ ngx_http_coord_lookup_fetch(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
         }
 
         want->asked = 1;
+
+        if (ngx_http_coord_is_silent(ctx, want->lookup->near->zone->store)) {
+            ngx_http_coord_lookup_unasked(want);
+            continue;
+        }
+
         want->wait.handler = ngx_http_coord_lookup_told;
         want->wait.data = want;
 

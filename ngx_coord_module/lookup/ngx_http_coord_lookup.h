@@ -92,6 +92,9 @@ void ngx_http_coord_lookup_count(ngx_http_coord_lookup_t *lookup,
 void ngx_http_coord_lookup_answered(ngx_http_coord_lookup_want_t *want,
     ngx_coord_near_answer_t *answer);
 
+/* the request has waited for the store in vain before: it is not asked */
+void ngx_http_coord_lookup_unasked(ngx_http_coord_lookup_want_t *want);
+
 /*
  * The store has no value: has one made, by one request of all nodes for each
  * key; ngx_http_coord_lookup_answered() follows.  NGX_ERROR: no memory.

@@ -52,6 +52,10 @@ ngx_http_coord_lookup_answered(ngx_http_coord_lookup_want_t *want,
     want->done = 1;
     want->answer.state = answer->state;
 
+    if (answer->late) {
+        ngx_http_coord_silence(state->ctx, want->lookup->near->zone->store);
+    }
+
     if (answer->state == NGX_COORD_NEAR_UNKNOWN) {
         ngx_http_coord_lookup_unanswered(r, want);
 
@@ -71,6 +75,16 @@ ngx_http_coord_lookup_answered(ngx_http_coord_lookup_want_t *want,
     if (--state->waiting == 0) {
         ngx_http_coord_resume(state->ctx);
     }
+}
+
+
+void
+ngx_http_coord_lookup_unasked(ngx_http_coord_lookup_want_t *want)
+{
+    want->done = 1;
+    want->answer.state = NGX_COORD_NEAR_UNKNOWN;
+
+    ngx_http_coord_lookup_unanswered(want->state->ctx->request, want);
 }
 
 

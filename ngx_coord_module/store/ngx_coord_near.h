@@ -67,6 +67,7 @@ typedef enum {
 typedef struct {
     ngx_coord_near_e           state;
     ngx_str_t                  value;         /* VALUE */
+    unsigned                   late:1;        /* UNKNOWN: nothing, in time */
 } ngx_coord_near_answer_t;
 
 

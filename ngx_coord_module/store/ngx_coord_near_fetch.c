@@ -633,6 +633,7 @@ ngx_coord_near_tell(ngx_event_t *ev)
     ngx_coord_near_answer_t   none;
 
     ngx_memzero(&none, sizeof(ngx_coord_near_answer_t));
+    none.late = 1;
 
     while (!ngx_queue_empty(&worker->done)) {
         q = ngx_queue_head(&worker->done);

@@ -72,6 +72,8 @@ struct ngx_coord_batch_s {
     void                      *data;
 
     unsigned                   request:1;    /* a client waits: the caller's */
+    unsigned                   silent:1;     /* it has waited before, in vain:
+                                              * nothing is asked; the same */
 
     /* the store's */
     ngx_coord_batch_state_e    state;
@@ -136,6 +138,8 @@ struct ngx_coord_store_s {
     const ngx_coord_store_actions_t  *actions;
     ngx_str_t                  key_prefix;
     ngx_msec_t                 timeout;      /* of a decision; not of memory */
+    ngx_msec_t                 cooldown;     /* of its breaker; the same */
+    ngx_uint_t                 number;       /* of all with a name, from 0 */
     void                      *data;         /* the kind's, or NULL */
     ngx_coord_store_counts_t  *counts;       /* in shm, or NULL */
     ngx_coord_store_stats_t   *stats;        /* of this process */

@@ -120,6 +120,11 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
             continue;
         }
 
+        if (batch->silent) {
+            ngx_coord_op_fail(batch, op, NGX_COORD_FAIL_TIMEOUT);
+            continue;
+        }
+
         part = ngx_coord_part_of(batch, op, &n);
 
         if (part) {
