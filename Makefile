@@ -14,7 +14,8 @@
 #                      nginx source trees, see .ci/matrix
 # make demo            two nodes, one Redis, until Ctrl-C; DEMO_ONCE=1: a check;
 #                      TOPOLOGY=tls, sentinel or cluster: such a Redis
-# make bench           ratios against stock nginx in the same run
+# make bench           ratios against stock nginx, and a limiter in Lua, in the
+#                      same run: docs/bench.md
 # make fuzz            the decoder of stored records, a minute (clang)
 # make deb             build/deb/libnginx-mod-http-coord_*.deb, for the nginx of
 #                      this Debian release
@@ -190,8 +191,13 @@ demo:
 
 bench:
 	@.ci/install-deps bench
-	@$(submake) module
-	@$(test_env) perl -I t/lib bench/run.pl
+	@$(submake) module $(out)/bench/delay
+	@$(test_env) BENCH_DELAY=$(CURDIR)/$(out)/bench/delay \
+	    perl -I t/lib bench/run.pl
+
+$(out)/bench/delay: bench/delay.c
+	@mkdir -p $(@D)
+	@$(CC) -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -o $@ $<
 
 deb:
 	@.ci/install-deps deb
