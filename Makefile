@@ -85,6 +85,8 @@ slow_tests := $(wildcard $(foreach n,deb limit_req_align idempotency_body \
                 parity,t/$(n).t))
 TESTS ?= $(slow_tests) $(filter-out $(slow_tests),$(sort $(wildcard t/*.t)))
 
+lua_redis := $(out)/bench/usr/share/lua/5.1/nginx/redis.lua
+
 submake = $(MAKE) --no-print-directory
 parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
@@ -191,9 +193,18 @@ demo:
 
 bench:
 	@.ci/install-deps bench
-	@$(submake) module $(out)/bench/delay
+	@$(submake) module $(out)/bench/delay $(lua_redis)
 	@$(test_env) BENCH_DELAY=$(CURDIR)/$(out)/bench/delay \
+	    BENCH_LUA=$(CURDIR)/$(out)/bench/usr/share/lua/5.1 \
 	    perl -I t/lib bench/run.pl
+
+# a library for a row of the bench, if it can be had; to install it would bring
+# all modules of nginx that Debian has
+
+$(lua_redis):
+	@mkdir -p $(out)/bench
+	@cd $(out)/bench && apt-get download -qq lua-nginx-redis >/dev/null 2>&1 \
+	    && dpkg-deb -x lua-nginx-redis_*.deb . || true
 
 $(out)/bench/delay: bench/delay.c
 	@mkdir -p $(@D)

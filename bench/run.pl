@@ -211,7 +211,14 @@ my @rows = (
               . "$coord rate=1000000r/s;"
               . server("coord_limit_req $plenty") },
 
-    (map { far($_) } 0, 1, 5),
+    far(0),
+
+    { name => 'lua-resty-redis, 0 ms', base => 'Lua EVALSHA, 0 ms',
+      redis => $redis, Bench::Peer::resty($sha, $away{0}) },
+
+    far(1),
+
+    far(5),
 
     { name => 'round trip of 1 ms, bare', connections => 1, redis => $redis,
       probe => Bench::Peer::round_trips($away{1}) },

@@ -275,11 +275,11 @@ SKIP: {
     my $lua = $out =~ /^Lua EVALSHA, 1 ms +skipped: \S/m;
 
     like($out, qr/^coord_limit_req, Redis, 1 ms +\d+ +[\d.]+ /m, 'a row');
-    like($out, $lua ? qr/^coord_limit_req, Redis, 1 ms +\d+ +[\d.]+ *$/m
-                    : qr/^Lua EVALSHA, 1 ms +\d+ +[\d.]+ *$/m,
+    like($out, $lua ? qr/^coord_limit_req, Redis, 1 ms +\d+ +[\d.]+ +[\d.]+ *$/m
+                    : qr/^Lua EVALSHA, 1 ms +\d+ +[\d.]+ +[\d.]+ *$/m,
          'its peer, or why there is none');
-    like($out, $lua ? qr/^coord_limit_req, Redis, 1 ms .* us of nginx a req/m
-                    : qr/^ +[\d.]+ and [\d.]+ of those of Lua EVALSHA, 1 ms/m,
+    like($out, $lua ? qr/^coord_limit_req, Redis, 1 ms .* us of Redis CPU a req/m
+                    : qr/^ +[\d.]+ of the Redis CPU and [\d.]+ of the worker of Lua/m,
          'and what it costs in comparison');
 
     skip 'no perf, or not allowed to', 2

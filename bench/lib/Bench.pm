@@ -223,15 +223,15 @@ sub cpu {
 sub median {
     my @v = sort { $a <=> $b } @_;
 
-    return $v[@v / 2];
+    return ($v[$#v / 2] + $v[@v / 2]) / 2;
 }
 
 
 sub report {
     my (@rows) = @_;
 
-    printf "%-36s %9s %7s  %-34s %6s %6s\n",
-           '', 'req/s', 'p99 ms', 'against', 'ratio', 'reach';
+    printf "%-36s %9s %7s %6s  %-34s %6s %6s\n",
+           '', 'req/s', 'p99 ms', 'us', 'against', 'ratio', 'reach';
 
     for my $row (@rows) {
         if ($row->{skip}) {
@@ -241,14 +241,13 @@ sub report {
 
         my $base = base($row, @rows);
 
-        # round by round: neighbors in time are compared
+        my $ratio = $base ? sprintf '%.2f', median(ratios($row, $base)) : '';
 
-        my $ratio = $base ? sprintf '%.2f', median(map {
-            $row->{rps}[$_] / $base->{rps}[$_]
-        } 0 .. $#{$row->{rps}}) : '';
+        my $us = $row->{node} ? sprintf '%.1f', 1e6 * each_one($row, 'nginx')
+                              : '';
 
-        printf "%-36s %9.0f %7.2f  %-34s %6s %6s\n", $row->{name},
-               median(@{$row->{rps}}), median(@{$row->{p99}}),
+        printf "%-36s %9.0f %7.2f %6s  %-34s %6s %6s\n", $row->{name},
+               median(@{$row->{rps}}), median(@{$row->{p99}}), $us,
                $base ? $base->{name} : '', $ratio,
                $base && $row->{reach} || '';
     }
@@ -258,6 +257,15 @@ sub report {
         for grep { $_->{redis} && $_->{node} && $_->{decisions} } @rows;
     print "\n";
     sums(map { $_->{name} => $_ } grep { $_->{decisions} } @rows);
+}
+
+
+# round by round: neighbors in time are compared
+
+sub ratios {
+    my ($row, $base) = @_;
+
+    return map { $row->{rps}[$_] / $base->{rps}[$_] } 0 .. $#{$row->{rps}};
 }
 
 
@@ -277,14 +285,13 @@ sub base {
 sub costs {
     my ($row, $base) = @_;
 
-    printf "%-36s %.2f Redis commands, %.1f us of Redis CPU and %.1f us of"
-           . " nginx a request\n", $row->{name},
-           each_one($row, 'commands'), 1e6 * each_one($row, 'cpu'),
-           1e6 * each_one($row, 'nginx');
+    printf "%-36s %.2f Redis commands and %.1f us of Redis CPU a request\n",
+           $row->{name}, each_one($row, 'commands'),
+           1e6 * each_one($row, 'cpu');
 
     return if !$base || !$base->{redis} || !$base->{node};
 
-    printf "%-36s %.2f and %.2f of those of %s\n", '',
+    printf "%-36s %.2f of the Redis CPU and %.2f of the worker of %s\n", '',
            (map { each_one($row, $_) / (each_one($base, $_) || 1e-9) }
             qw(cpu nginx)), $base->{name};
 }
@@ -299,10 +306,19 @@ sub sums {
                              'coord_limit_req, 64 keys, cluster'};
     my ($plain, $once) = @row{'plain proxy_pass',
                               'idempotency, executions, Redis'};
+    my ($own, $resty) = @row{'coord_limit_req, Redis, 0 ms',
+                             'lua-resty-redis, 0 ms'};
     my ($bare, $asked) = @row{'round trip of 1 ms, bare',
                               'coord_limit_req, one by one, 1 ms'};
     my ($direct, $open) = @row{'no limit, one by one',
                                'breaker open, one by one'};
+
+    if ($own && $resty) {
+        printf "requests with a decision: %.2f of those of lua-resty-redis,"
+               . " reach 3; %.2f of the worker's time for one\n",
+               median(ratios($own, $resty)),
+               each_one($own, 'nginx') / each_one($resty, 'nginx');
+    }
 
     if ($one && $three) {
         printf "CPU of a decision, Redis and nginx, cluster of three: %.2f of"

@@ -2,11 +2,12 @@ package Bench::Peer;
 
 # Copyright (C) ngx_coord_module contributors
 
-# The peer that Debian has, and a Redis that is further away.
+# The peers that Debian has, and a Redis that is further away.
 #
 #   lua($sha, $port)       what a row needs: nginx with lua-nginx-module,
 #                          bench/evalsha.lua and the script of that SHA1 in the
 #                          Redis of that port; skip if that is not there
+#   resty($sha, $port)     the same, with lua-resty-redis
 #   away($t, $port, $ms)   a port behind which that one is, a round trip away
 #   round_trips($port)     a probe: the bare round trip, one after the other
 
@@ -22,11 +23,31 @@ use Time::HiRes qw(time);
 use Coord::Util qw(free_port wait_for);
 
 
+my @modules = qw(/usr/lib/nginx/modules /usr/share/nginx/modules);
+my @libraries = ($ENV{BENCH_LUA} || (), '/usr/share/lua/5.1');
+
+
 sub lua {
     my ($sha, $port) = @_;
 
-    my ($dir) = grep { -e "$_/ngx_http_lua_module.so" }
-                qw(/usr/lib/nginx/modules /usr/share/nginx/modules)
+    return handler($sha, $port, 'decide', '');
+}
+
+
+sub resty {
+    my ($sha, $port) = @_;
+
+    my ($dir) = grep { -e "$_/nginx/redis.lua" } @libraries
+        or return (skip => 'lua-nginx-redis cannot be had');
+
+    return handler($sha, $port, 'library', "$dir/?.lua;");
+}
+
+
+sub handler {
+    my ($sha, $port, $function, $path) = @_;
+
+    my ($dir) = grep { -e "$_/ngx_http_lua_module.so" } @modules
         or return (skip => 'lua-nginx-module is not installed');
 
     return (plain => 1, peer => 1,
@@ -34,14 +55,14 @@ sub lua {
                     . "load_module $dir/ngx_http_lua_module.so;\n"
                     . "events { worker_connections 2048; }\n",
             http => <<"END");
-    lua_package_path "$FindBin::Bin/?.lua;;";
+    lua_package_path "$FindBin::Bin/?.lua;$path;";
     init_by_lua_block { require("evalsha").init($port, "$sha") }
     access_log off;
     keepalive_requests 100000000;
     server {
         listen 127.0.0.1:%%PORT%%;
         location / {
-            access_by_lua_block { require("evalsha").decide() }
+            access_by_lua_block { require("evalsha").$function() }
             empty_gif;
         }
     }
