@@ -1,10 +1,10 @@
 -- Copyright (C) ngx_coord_module contributors
 
 -- The peers of "make bench": limiters of lua-nginx-module, one written by hand,
--- one with lua-resty-redis (Debian has it as nginx.redis).  One EVALSHA a request
--- over a cosocket of a pool, the script was loaded before; the first has the
--- command put together but for its key.  For the bench only: the module has no
--- Lua, neither in nginx nor in Redis.
+-- one with lua-resty-redis (Debian has it as nginx.redis).  One EVALSHA a
+-- request over a cosocket of a pool, the script was loaded before; the first
+-- has the command put together but for its key.  For the bench only: the
+-- module has no Lua, neither in nginx nor in Redis.
 --
 -- Whatever goes wrong ends with 503, which the bench does not take for a
 -- decision.
