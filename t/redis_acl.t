@@ -132,6 +132,10 @@ my $http = <<'EOF';
                          proxy_pass http://%%ORIGIN%%; }
         location /lock { coord_lock zone=lock wait=3s;
                          proxy_pass http://%%ORIGIN%%; }
+        location /now/conn { coord_limit_conn conn 1;
+                             proxy_pass http://%%ORIGIN%%; }
+        location /now/lock { coord_lock zone=lock;
+                             proxy_pass http://%%ORIGIN%%; }
         location /post { coord_idempotency required;
                          coord_idempotency_scope off;
                          coord_idempotency_lease 1s;
@@ -296,6 +300,11 @@ sub scenario {
         $d->reset;
         is($c->response(timeout => 5)->status, 200, "$name: $path: one left");
     }
+
+    # without a line
+
+    is($n->get("/now/$_?k=5")->status, 200, "$name: $_: at once")
+        for qw(conn lock);
 
     # a line whose first one is gone
 
