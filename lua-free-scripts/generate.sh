@@ -326,6 +326,10 @@ state == "commands" && $0 == "EXEC" {
         add("*" NF)
 
     } else {
+        if (NF > 32) {
+            fail(FNR, "more than 31 tokens beside the list")
+        }
+
         use(list, FNR)
         bound += 32
         part("NGX_COORD_SCRIPT_COUNT(" (NF - 1) ", NGX_COORD_" \

@@ -82,6 +82,28 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
     clear();
     is(run('gcra_open', opened(5))->[0], -2, 'bucket: it is new');
 
+    # requests of one moment, in one command and one after the other
+
+    for my $n (1, 2, 7, 32) {
+        my @takes = map { $_ % 3 * $u } 1 .. $n;
+        my ($tau, @both) = (5 * $u);
+
+        for my $together (0, 1) {
+            clear();
+            run('gcra_open', opened(9));
+
+            my @got = map { @$_[3 .. $#$_ - 1] }
+                      map { run('gcra_take', bucket(9), steps => $_)->[0] }
+                      $together ? steps($tau, @takes)
+                                : map { steps($tau, $_) } @takes;
+
+            push @both, join ' ', (map { defined $_ ? $_ : 'nil' } @got),
+                        dump_of('{k}');
+        }
+
+        is($both[1], $both[0], "bucket: $n at once");
+    }
+
     # no bucket: nothing is granted, whatever is asked, and it is told
 
     for my $class (1, $class, 1888) {
@@ -91,8 +113,8 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
             clear();
 
             my $r = run('gcra_take', k => '{k}', stamp => 7, at => $at,
-                        from => (1 << 50) - $at, open => $max - $tau,
-                        close => -($max - $tau - $u))->[0];
+                        from => (1 << 50) - $at, steps => steps($tau, $u))
+                    ->[0];
 
             is($r->[3], undef, "bucket: none, class $class");
             cmp_ok($r->[2], '>=', 2 ** 50, 'bucket: none of this class');
@@ -118,7 +140,7 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
             cmp_ok($r->[6], '>=', 2 ** 50, "bucket: class $class is another");
             is($r->[9], $other, 'bucket: and stays as it was');
 
-            $r = run('gcra_take', bucket(5), open => $max - $tau)->[0];
+            $r = run('gcra_take', bucket(5), steps => steps($tau, $u))->[0];
 
             cmp_ok($r->[2], '>=', 2 ** 50, "bucket: class $class is another");
             is($r->[3], undef, 'bucket: refused');
@@ -813,7 +835,15 @@ sub bucket {
     my $at = $at + $later;
 
     return (k => '{k}', stamp => 7, from => (1 << 50) - $at,
-            open => $max - $tau, close => -($max - $tau - $take), at => $at);
+            steps => steps($tau, $take), at => $at);
+}
+
+
+sub steps {
+    my ($tau, @takes) = @_;
+
+    return [map { ('INCRBY', 'u63', 0, $max - $tau,
+                   'INCRBY', 'u63', 0, -($max - $tau - $_)) } @takes];
 }
 
 
@@ -821,8 +851,9 @@ sub opened {
     my ($burst) = @_;
 
     my %take = bucket(@_);
+    my $steps = delete $take{steps};
 
-    return (%take, fresh => $take{at} - $max, minus_cap => -($burst + 1),
+    return (%take, open => $steps->[3], close => $steps->[7], fresh => $take{at} - $max, minus_cap => -($burst + 1),
             cap => $burst + 1, ttl => 60_000);
 }
 

@@ -30,6 +30,19 @@ ngx_coord_rate_span(ngx_coord_nsec_t interval, ngx_uint_t n)
 }
 
 
+ngx_uint_t
+ngx_coord_bucket_same(const ngx_coord_rate_t *a, const ngx_coord_rate_t *b)
+{
+    return a->interval == b->interval
+           && a->burst == b->burst
+           && a->cost == b->cost
+           && a->look == b->look
+           && a->force == b->force
+           && a->extra == 0
+           && b->extra == 0;
+}
+
+
 void
 ngx_coord_rate_share(ngx_coord_rate_t *rate, ngx_uint_t nodes)
 {

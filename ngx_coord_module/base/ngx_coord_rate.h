@@ -60,6 +60,10 @@ typedef struct {
     ngx_uint_t                 tries;
     ngx_coord_nsec_t           life;      /* that its key shall have */
     ngx_uint_t                 extra;     /* of cost: taken in advance */
+
+    /* of those who ask the same in one turn, and travel as one */
+    ngx_uint_t                 nth;       /* the first is 0 */
+    ngx_uint_t                 behind;    /* the first: how many follow */
 } ngx_coord_rate_t;
 
 
@@ -132,6 +136,11 @@ ngx_int_t ngx_coord_bucket_answer(const ngx_coord_bucket_t *bucket,
  */
 ngx_coord_nsec_t ngx_coord_bucket_refund(const ngx_coord_rate_t *rate,
     ngx_coord_nsec_t now);
+
+
+/* 1 if of two takes of one bucket, in any order, the first gets the same */
+ngx_uint_t ngx_coord_bucket_same(const ngx_coord_rate_t *a,
+    const ngx_coord_rate_t *b);
 
 
 /*

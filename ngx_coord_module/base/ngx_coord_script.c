@@ -65,7 +65,7 @@ ngx_coord_script_part(u_char *p, ngx_uint_t part, const ngx_coord_arg_t *args)
         return ngx_cpymem(p, arg->data, arg->len);
     }
 
-    return ngx_coord_script_length(p, '*', (part >> 8 & 0x0f) + arg->number);
+    return ngx_coord_script_length(p, '*', (part >> 8 & 0x1f) + arg->number);
 }
 
 

@@ -42,8 +42,8 @@ typedef struct {
  * A command with a list of any length: its head, where n tokens stand beside
  * the list, and the list itself.
  */
-#define NGX_COORD_SCRIPT_COUNT(n, arg)  (0x1000 | (n) << 8 | (arg))
-#define NGX_COORD_SCRIPT_LIST(arg)      (0x2000 | (arg))
+#define NGX_COORD_SCRIPT_COUNT(n, arg)  (0x2000 | (n) << 8 | (arg))
+#define NGX_COORD_SCRIPT_LIST(arg)      (0x4000 | (arg))
 
 
 struct ngx_coord_script_s {

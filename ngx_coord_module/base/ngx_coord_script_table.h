@@ -314,15 +314,14 @@ enum {
 /* gcra_take.redis */
 
 enum {
-    NGX_COORD_GCRA_TAKE_K = 0,
+    NGX_COORD_GCRA_TAKE_STEPS = 0,
+    NGX_COORD_GCRA_TAKE_K,
     NGX_COORD_GCRA_TAKE_STAMP,
     NGX_COORD_GCRA_TAKE_FROM,
-    NGX_COORD_GCRA_TAKE_OPEN,
-    NGX_COORD_GCRA_TAKE_CLOSE,
     NGX_COORD_GCRA_TAKE_AT
 };
 
-#define NGX_COORD_GCRA_TAKE_NARGS  6
+#define NGX_COORD_GCRA_TAKE_NARGS  5
 
 
 /* hold_peek.redis */
@@ -1486,9 +1485,10 @@ static const u_char  ngx_coord_gcra_swap_replies[] = {
 static const ngx_coord_script_part_t
     ngx_coord_gcra_take_parts[] = {
 
-    { "*32\r\n"
-      "$8\r\nBITFIELD\r\n",
-      19, NGX_COORD_GCRA_TAKE_K },
+    { "",
+      0, NGX_COORD_SCRIPT_COUNT(24, NGX_COORD_GCRA_TAKE_STEPS) },
+    { "$8\r\nBITFIELD\r\n",
+      14, NGX_COORD_GCRA_TAKE_K },
     { "$3\r\nSET\r\n"
       "$3\r\nu32\r\n"
       "$2\r\n64\r\n",
@@ -1504,15 +1504,8 @@ static const ngx_coord_script_part_t
       "$1\r\n0\r\n"
       "$17\r\n-1125899906842624\r\n"
       "$8\r\nOVERFLOW\r\n"
-      "$4\r\nFAIL\r\n"
-      "$6\r\nINCRBY\r\n"
-      "$3\r\nu63\r\n"
-      "$1\r\n0\r\n",
-      127, NGX_COORD_GCRA_TAKE_OPEN },
-    { "$6\r\nINCRBY\r\n"
-      "$3\r\nu63\r\n"
-      "$1\r\n0\r\n",
-      28, NGX_COORD_GCRA_TAKE_CLOSE },
+      "$4\r\nFAIL\r\n",
+      99, NGX_COORD_SCRIPT_LIST(NGX_COORD_GCRA_TAKE_STEPS) },
     { "$8\r\nOVERFLOW\r\n"
       "$4\r\nWRAP\r\n"
       "$6\r\nINCRBY\r\n"
@@ -3171,7 +3164,7 @@ const ngx_coord_script_t
       7, ngx_coord_gcra_swap_parts },
 
     { ngx_string("gcra_take"),
-      NGX_COORD_GCRA_TAKE_NARGS, 1, 1, 1, 920,
+      NGX_COORD_GCRA_TAKE_NARGS, 1, 1, 1, 635,
       ngx_coord_gcra_take_replies,
       6, ngx_coord_gcra_take_parts },
 

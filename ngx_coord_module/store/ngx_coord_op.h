@@ -46,6 +46,15 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
 #define NGX_COORD_OP_LOOKS      0x40
 
 
+/*
+ * A take of a bucket: those that ask the same of one key in one turn travel as
+ * one; build() and parse() go by u.rate.behind and nth.
+ */
+#define NGX_COORD_OP_GATHERS    0x80
+
+/* so many, at most */
+#define NGX_COORD_OP_TOGETHER   32
+
 /* its reply may be large or slow: no decision waits behind it */
 #define NGX_COORD_OP_BULK       0x08
 

@@ -23,11 +23,14 @@
 enum {
     NGX_COORD_TAKE_STAMP = 0,
     NGX_COORD_TAKE_HELD = 2,
-    NGX_COORD_TAKE_OPENED,
-    NGX_COORD_TAKE_CLOSED,
-    NGX_COORD_TAKE_NUMBER,
-    NGX_COORD_TAKE_ELEMENTS
+    NGX_COORD_TAKE_STEPS,                /* two for each request */
+    NGX_COORD_TAKE_NUMBER = 1            /* behind those */
 };
+
+#define NGX_COORD_TAKE_STEP                                                   \
+    "$6" CRLF "INCRBY" CRLF "$3" CRLF "u63" CRLF "$1" CRLF "0" CRLF
+
+#define NGX_COORD_TAKE_WORDS  4          /* of a step */
 
 enum {
     NGX_COORD_OPEN_CAP = 3,
@@ -38,7 +41,8 @@ enum {
 typedef struct {
     int64_t                    at;
     int64_t                    open;
-    int64_t                    close;
+    int64_t                    close;     /* of a take that charges nothing */
+    ngx_coord_bucket_t         bucket;
 } ngx_coord_bucket_steps_t;
 
 
@@ -67,7 +71,7 @@ static ngx_int_t ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static void ngx_coord_bucket_relive(ngx_coord_op_t *op, int64_t left);
 static ngx_int_t ngx_coord_bucket_read(ngx_coord_resp_value_t *v,
-    ngx_uint_t first, ngx_coord_bucket_found_t *found);
+    ngx_uint_t first, ngx_uint_t nth, ngx_coord_bucket_found_t *found);
 static ngx_int_t ngx_coord_bucket_decide(ngx_coord_rate_t *rate,
     const ngx_coord_bucket_found_t *found, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_bucket_once_more(ngx_coord_op_t *op,
@@ -97,7 +101,8 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_take = {
 
 static const ngx_coord_op_type_t  ngx_coord_op_bucket_steady = {
     ngx_string("bucket_steady"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY
+    |NGX_COORD_OP_GATHERS,
     NGX_COORD_KIND_BUCKET,
     NGX_COORD_SCRIPT_GCRA_TAKE,
     ngx_coord_bucket_steady_build,
@@ -182,20 +187,21 @@ static void
 ngx_coord_bucket_steps(ngx_coord_op_t *op, ngx_coord_nsec_t now,
     ngx_coord_bucket_steps_t *steps)
 {
-    int64_t             tau;
-    ngx_coord_bucket_t  bucket;
+    int64_t              tau;
+    ngx_coord_bucket_t  *bucket;
 
-    (void) ngx_coord_bucket_init(&bucket, &op->u.rate);
+    bucket = &steps->bucket;
 
-    op->u.rate.life = ngx_coord_bucket_life(&bucket);
+    (void) ngx_coord_bucket_init(bucket, &op->u.rate);
 
-    tau = ngx_coord_tat_usec(bucket.limit);
+    op->u.rate.life = ngx_coord_bucket_life(bucket);
 
-    steps->at = ngx_coord_tat_empty(bucket.interval,
+    tau = ngx_coord_tat_usec(bucket->limit);
+
+    steps->at = ngx_coord_tat_empty(bucket->interval,
                                     ngx_coord_bucket_clock(now));
     steps->open = INT64_MAX - tau;
-    steps->close = tau + ngx_coord_bucket_charge(op->zone, &bucket)
-                   - INT64_MAX;
+    steps->close = tau - INT64_MAX;
 }
 
 
@@ -203,6 +209,8 @@ static void
 ngx_coord_bucket_steady_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    u_char                    *p;
+    ngx_uint_t                 i, n;
     ngx_coord_arg_t           *a;
     ngx_coord_bucket_steps_t   steps;
 
@@ -211,11 +219,26 @@ ngx_coord_bucket_steady_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     a = cmd->args;
 
     ngx_coord_arg_key(cmd, NGX_COORD_GCRA_TAKE_K, op, "}");
+
+    n = op->u.rate.behind + 1;
+    p = cmd->last;
+
+    for (i = 0; i < n; i++) {
+        p = ngx_cpymem(p, NGX_COORD_TAKE_STEP, sizeof(NGX_COORD_TAKE_STEP) - 1);
+        p = ngx_coord_script_number(p, steps.open);
+        p = ngx_cpymem(p, NGX_COORD_TAKE_STEP, sizeof(NGX_COORD_TAKE_STEP) - 1);
+        p = ngx_coord_script_number(p, steps.close
+                                       + ngx_coord_bucket_charge(op->zone,
+                                                              &steps.bucket));
+    }
+
+    ngx_coord_arg_list(&a[NGX_COORD_GCRA_TAKE_STEPS], cmd->last,
+                       p - cmd->last, 2 * NGX_COORD_TAKE_WORDS * n);
+    cmd->last = p;
+
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_STAMP], ngx_coord_tat_stamp(now));
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_FROM],
                       NGX_COORD_TAT_HALF - steps.at);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_OPEN], steps.open);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_CLOSE], steps.close);
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_AT], steps.at);
 }
 
@@ -241,41 +264,70 @@ ngx_coord_bucket_open_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_FROM],
                       NGX_COORD_TAT_HALF - steps.at);
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_OPEN], steps.open);
-    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_CLOSE], steps.close);
+    ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_CLOSE],
+                      steps.close + ngx_coord_bucket_charge(op->zone,
+                                                            &steps.bucket));
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_AT], steps.at);
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_TTL],
                       (int64_t) ngx_coord_ceil_msec(op->u.rate.life));
 }
 
 
+/*
+ * What the request nth of those that were asked for together has found: the
+ * bucket with what was charged for those before it.  The number is that behind
+ * all of them: who is refused is refused as those behind it are.
+ */
+
 static ngx_int_t
 ngx_coord_bucket_read(ngx_coord_resp_value_t *v, ngx_uint_t first,
-    ngx_coord_bucket_found_t *found)
+    ngx_uint_t nth, ngx_coord_bucket_found_t *found)
 {
-    int64_t    sum;
-    ngx_int_t  closed;
+    int64_t     held, sum;
+    ngx_int_t   opened, closed;
+    ngx_uint_t  i, n;
+
+    n = first + NGX_COORD_TAKE_STEPS + NGX_COORD_TAKE_NUMBER;
 
     if (v->type != NGX_COORD_RESP_ARRAY
-        || (ngx_uint_t) v->integer != first + NGX_COORD_TAKE_ELEMENTS)
+        || v->integer < (int64_t) (n + 2 * nth + 2)
+        || (v->integer - n) % 2
+        || ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_STAMP,
+                                &found->stamp) != NGX_OK
+        || ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_HELD,
+                                &held) != NGX_OK
+        || ngx_coord_bucket_int(v, v->integer - 1, &found->number) != NGX_OK
+        || held < 0 || found->number < 0)
     {
         return NGX_ERROR;
     }
 
-    found->opened = ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_OPENED,
-                                         &sum);
-    closed = ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_CLOSED, &sum);
+    n = (v->integer - n) / 2;
+    v = ngx_coord_resp_element(v, first + NGX_COORD_TAKE_STEPS);
 
-    if (found->opened == NGX_ERROR
-        || found->opened != closed
-        || ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_STAMP,
-                                &found->stamp) != NGX_OK
-        || ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_HELD,
-                                &found->held) != NGX_OK
-        || ngx_coord_bucket_int(v, first + NGX_COORD_TAKE_NUMBER,
-                                &found->number) != NGX_OK
-        || found->held < 0 || found->number < 0)
-    {
-        return NGX_ERROR;
+    for (i = 0; i < n; i++) {
+
+        opened = ngx_coord_resp_integer(v, &sum);
+        v += v->next;
+        closed = ngx_coord_resp_integer(v, &sum);
+        v += v->next;
+
+        if (opened == NGX_ERROR
+            || opened != closed
+            || (opened == NGX_OK
+                && (sum < held || sum >= 2 * NGX_COORD_TAT_HALF)))
+        {
+            return NGX_ERROR;
+        }
+
+        if (i == nth) {
+            found->held = held;
+            found->opened = opened;
+        }
+
+        if (opened == NGX_OK) {
+            held = sum;
+        }
     }
 
     return NGX_OK;
@@ -333,6 +385,8 @@ ngx_coord_bucket_once_more(ngx_coord_op_t *op, const ngx_coord_op_type_t *type)
 
     rate->cost -= rate->extra;
     rate->extra = 0;
+    rate->nth = 0;
+    rate->behind = 0;
 
     ngx_coord_lives_drop(op, ngx_coord_bucket_kind(rate));
 
@@ -346,14 +400,21 @@ static ngx_int_t
 ngx_coord_bucket_steady_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    ngx_int_t                 rc;
-    ngx_coord_bucket_found_t  found;
+    ngx_int_t                  rc;
+    ngx_coord_rate_t          *rate;
+    ngx_coord_bucket_found_t   found;
 
-    if (ngx_coord_bucket_read(values[0], 0, &found) != NGX_OK) {
+    rate = &op->u.rate;
+
+    if (ngx_coord_bucket_read(values[0], 0, rate->nth, &found) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    rc = ngx_coord_bucket_decide(&op->u.rate, &found, now);
+    if (rate->nth) {
+        found.stamp = ngx_coord_tat_stamp(now);
+    }
+
+    rc = ngx_coord_bucket_decide(rate, &found, now);
 
     if (rc == NGX_AGAIN) {
         return ngx_coord_bucket_once_more(op, &ngx_coord_op_bucket_anew);
@@ -387,7 +448,7 @@ ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
     rate = &op->u.rate;
     v = ngx_coord_reply(GCRA_OPEN, BUCKET);
 
-    if (ngx_coord_bucket_read(v, NGX_COORD_OPEN_TAKE, &found) != NGX_OK
+    if (ngx_coord_bucket_read(v, NGX_COORD_OPEN_TAKE, 0, &found) != NGX_OK
         || ngx_coord_bucket_int(v, NGX_COORD_OPEN_CAP, &cap) != NGX_OK)
     {
         return NGX_ERROR;

@@ -18,7 +18,7 @@
 
 static const ngx_coord_op_type_t *ngx_coord_op_type(ngx_coord_op_t *op);
 static size_t ngx_coord_op_key_len(ngx_coord_op_t *op);
-static size_t ngx_coord_op_lists(ngx_coord_op_t *op);
+static size_t ngx_coord_op_lists(ngx_coord_op_t *op, ngx_uint_t together);
 
 
 /* of this worker: the keys and words of the operation being encoded */
@@ -56,11 +56,19 @@ ngx_coord_op_key_len(ngx_coord_op_t *op)
 }
 
 
-/* of the lists of an operation, at most: a time and two ids for each place */
+/*
+ * Of the lists of an operation, at most: a time and two ids for each place of a
+ * log, and two steps for each of so many who take from a bucket together.
+ */
 
 static size_t
-ngx_coord_op_lists(ngx_coord_op_t *op)
+ngx_coord_op_lists(ngx_coord_op_t *op, ngx_uint_t together)
 {
+    if (op->type->kind == NGX_COORD_KIND_BUCKET) {
+        return together * 2 * (sizeof("$6rnINCRBYrn$3rnu63rn$1rn0rn$20rnrn")
+                               + NGX_INT64_LEN);
+    }
+
     if (op->type->kind != NGX_COORD_KIND_LOG) {
         return 0;
     }
@@ -103,7 +111,8 @@ ngx_coord_op_prepare(ngx_coord_batch_t *batch)
 
     for (i = 0; i < batch->nops; i++) {
         len = ngx_max(len, ngx_coord_op_key_len(&batch->ops[i]));
-        lists = ngx_max(lists, ngx_coord_op_lists(&batch->ops[i]));
+        lists = ngx_max(lists, ngx_coord_op_lists(&batch->ops[i],
+                                                  NGX_COORD_OP_TOGETHER));
     }
 
     size = NGX_COORD_SCRIPT_KEYS * len + NGX_COORD_OP_WORDS + lists;
@@ -136,7 +145,7 @@ ngx_coord_op_bound(ngx_coord_op_t *op)
     size_t  more;
 
     more = op->zone->store->wake.len + op->record.len
-           + ngx_coord_op_lists(op);
+           + ngx_coord_op_lists(op, op->u.rate.behind + 1);
 
     if (op->type->kind <= NGX_COORD_KIND_LOG) {
         more += op->zone->store->deny.len + ngx_coord_op_key_len(op);

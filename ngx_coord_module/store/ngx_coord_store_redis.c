@@ -66,6 +66,7 @@ ngx_coord_store_redis_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
     redis = ngx_coord_store_redis(store);
 
     ngx_queue_init(&redis->writes);
+    ngx_coord_turn_init(store);
 
     redis->conf.need = &ngx_coord_store_redis_need;
     store->several = (redis->conf.mode == NGX_COORD_MODE_CLUSTER);
@@ -92,6 +93,8 @@ ngx_coord_store_redis_exit(ngx_coord_store_t *store)
     /* the calls that end now find no client and start nothing new */
 
     redis->client = NULL;
+
+    ngx_coord_turn_exit(store);
 
     if (client) {
         ngx_coord_redis_destroy(client);
@@ -162,6 +165,7 @@ ngx_coord_store_redis_push(ngx_coord_store_t *store)
     redis = ngx_coord_store_redis(store);
 
     if (redis->client) {
+        ngx_coord_turn_send(store);
         ngx_coord_redis_push(redis->client);
     }
 }
@@ -357,6 +361,7 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     op->asked = op->type;
     op->part = part->index;
 
+    part->nops++;
     call->ncommands += ngx_coord_op_ncommands(op);
 
     /* who travels with others, and who where nobody waits behind it */
@@ -399,6 +404,11 @@ ngx_coord_part_send(ngx_coord_part_t *part)
     call->expired = ngx_coord_part_expired;
     call->handler = ngx_coord_part_handler;
     call->data = part;
+
+    if (ngx_coord_turn_hold(part) == NGX_OK) {
+        batch->waits++;
+        return;
+    }
 
     if (ngx_coord_redis_send(ngx_coord_store_redis(batch->store)->client, call)
         == NGX_AGAIN)
@@ -521,7 +531,7 @@ ngx_coord_part_encode(ngx_coord_redis_call_t *call, u_char *p)
 {
     ngx_uint_t          i;
     ngx_coord_op_t     *op;
-    ngx_coord_part_t   *part;
+    ngx_coord_part_t   *part, *other;
     ngx_coord_batch_t  *batch;
     ngx_coord_redis_t  *client;
 
@@ -532,6 +542,11 @@ ngx_coord_part_encode(ngx_coord_redis_call_t *call, u_char *p)
     /* one time for all operations and for reading the replies */
 
     part->now = ngx_coord_redis_now(client, call->slot);
+
+    for (other = part->next; other; other = other->next) {
+        other->now = part->now;
+        ngx_coord_part_op(other)->gone = 1;
+    }
 
     for (i = 0; i < batch->nops; i++) {
         op = &batch->ops[i];

@@ -24,6 +24,8 @@ typedef struct {
     ngx_coord_redis_t         *client;        /* NULL: not yet, no more */
     ngx_coord_log_limit_t      keyless;       /* keys without an answer */
     ngx_queue_t                writes;        /* of parts: bulk, in flight */
+    ngx_queue_t                turn;          /* of parts: to be sent */
+    ngx_event_t                turned;        /* posted: sends them */
 } ngx_coord_store_redis_t;
 
 #define ngx_coord_store_redis(store)                                          \
@@ -45,10 +47,37 @@ struct ngx_coord_part_s {
     ngx_coord_batch_t         *batch;
     ngx_uint_t                 index;         /* op->part of its operations */
     ngx_coord_nsec_t           now;           /* the node's, when encoded */
+    ngx_uint_t                 nops;          /* sent */
     ngx_queue_t                write;         /* in writes, if large */
+    ngx_queue_t                turn;          /* in turn, until it is sent */
+    ngx_coord_part_t          *next;          /* of those with the same call */
+    ngx_coord_part_t          *last;          /* the first of them: the last */
     unsigned                   writes:1;      /* it is there */
     unsigned                   late:1;        /* its operations have ended */
 };
+
+
+/*
+ * ngx_coord_store_turn.c: what is asked for by several requests of one turn of
+ * the event loop travels as one.
+ */
+void ngx_coord_turn_init(ngx_coord_store_t *store);
+
+/* nothing is sent any more: what is held ends without an answer */
+void ngx_coord_turn_exit(ngx_coord_store_t *store);
+
+/*
+ * Holds a part until the end of the turn, or has it travel with one that is
+ * held, and returns NGX_OK: it is in flight then, and its handler tells, if it
+ * could not be sent.  NGX_DECLINED: it is one that travels alone, now.
+ */
+ngx_int_t ngx_coord_turn_hold(ngx_coord_part_t *part);
+
+/* sends all that is held */
+void ngx_coord_turn_send(ngx_coord_store_t *store);
+
+/* the one operation of a part that is held */
+ngx_coord_op_t *ngx_coord_part_op(ngx_coord_part_t *part);
 
 
 /* ngx_coord_store_reply.c: expired() and handler() of the call of a part */

@@ -11,6 +11,9 @@
 #include "ngx_coord_outage.h"
 
 
+static void ngx_coord_part_late(ngx_coord_part_t *part, ngx_uint_t sent);
+static void ngx_coord_part_done(ngx_coord_part_t *part, ngx_int_t rc,
+    ngx_coord_resp_value_t *reply);
 static void ngx_coord_part_answered(ngx_coord_part_t *part,
     ngx_coord_resp_value_t *reply);
 static void ngx_coord_part_failed(ngx_coord_part_t *part);
@@ -25,12 +28,21 @@ static void ngx_coord_part_log(ngx_coord_op_t *op,
 void
 ngx_coord_part_expired(ngx_coord_redis_call_t *call)
 {
+    ngx_coord_part_t  *part;
+
+    for (part = call->data; part; part = part->next) {
+        ngx_coord_part_late(part, call->sent);
+    }
+}
+
+
+static void
+ngx_coord_part_late(ngx_coord_part_t *part, ngx_uint_t sent)
+{
     ngx_uint_t          i;
     ngx_coord_op_t     *op;
-    ngx_coord_part_t   *part;
     ngx_coord_batch_t  *batch;
 
-    part = call->data;
     batch = part->batch;
 
     part->late = 1;
@@ -44,7 +56,7 @@ ngx_coord_part_expired(ngx_coord_redis_call_t *call)
         op = &batch->ops[i];
 
         if (op->sent && op->part == part->index) {
-            op->gone = call->sent;
+            op->gone = sent;
             ngx_coord_op_fail(batch, op, NGX_COORD_FAIL_TIMEOUT);
         }
     }
@@ -57,10 +69,32 @@ void
 ngx_coord_part_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     ngx_coord_resp_value_t *reply)
 {
-    ngx_coord_part_t   *part;
+    ngx_uint_t         sent;
+    ngx_coord_fail_e   failure;
+    ngx_coord_part_t  *part, *next;
+
+    /* with its part the call may be gone */
+
+    failure = call->failure;
+    sent = call->sent;
+
+    for (part = call->data; part; part = next) {
+        next = part->next;
+
+        part->call.failure = failure;
+        part->call.sent = sent;
+
+        ngx_coord_part_done(part, rc, reply);
+    }
+}
+
+
+static void
+ngx_coord_part_done(ngx_coord_part_t *part, ngx_int_t rc,
+    ngx_coord_resp_value_t *reply)
+{
     ngx_coord_batch_t  *batch;
 
-    part = call->data;
     batch = part->batch;
 
     if (part->writes) {

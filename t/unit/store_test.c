@@ -205,6 +205,8 @@ deliver_one(void)
 static void
 deliver(void)
 {
+    ngx_coord_store_push(&redis);
+
     while (npending) {
         deliver_one();
     }
@@ -217,6 +219,8 @@ static void
 fail_one(ngx_coord_fail_e failure, ngx_uint_t left)
 {
     pending_t  p;
+
+    ngx_coord_store_push(&redis);
 
     p = pending[0];
     npending--;
@@ -249,6 +253,8 @@ static void
 expire(void)
 {
     ngx_uint_t  i;
+
+    ngx_coord_store_push(&redis);
 
     for (i = 0; i < npending; i++) {
         pending[i].call->state = NGX_COORD_CALL_LATE;
@@ -1286,6 +1292,145 @@ both_stores_answer_the_same(void **state)
 }
 
 
+/* asks the memory for what travels with a call */
+
+static void
+order(ngx_coord_part_t *part, ngx_coord_batch_t **one, ngx_coord_batch_t **two,
+    ngx_uint_t n)
+{
+    ngx_uint_t  j;
+
+    for ( /* void */ ; part; part = part->next) {
+        for (j = 0; one[j] != part->batch; j++) {
+            assert_true(j < n);
+        }
+
+        assert_int_equal(ngx_coord_batch_send(two[j]), NGX_OK);
+    }
+}
+
+
+/*
+ * Takes of one turn from one bucket, each a batch of its own: the answers are
+ * those of the memory, which is asked one after the other; some have gone
+ * before they are answered.
+ */
+
+#define TURN  40
+
+static void
+a_turn_is_as_one_after_the_other(void **state)
+{
+    ngx_uint_t          i, j, n, calls, asked, sent;
+    ngx_coord_op_t     *a, *b, first;
+    ngx_coord_batch_t  *one[TURN], *two[TURN];
+
+    asked = 0;
+    sent = 0;
+
+    for (i = 0; i < 1000; i++) {
+        ngx_stub_clock += any(10) ? any(500) * 1000000 : any(2000000) * 1000;
+
+        n = 1 + any(any(10) ? 6 : TURN);
+
+        if (any(50) == 0) {
+            flush();
+            ngx_coord_near_run(&(ngx_coord_op_t) {
+                                   .type = &ngx_coord_op_bucket_forget,
+                                   .zone = &local, .key_len = 1,
+                                   .key = { 't' } });
+        }
+
+        for (j = 0; j < n; j++) {
+            one[j] = batch_of(&zone);
+            two[j] = batch_of(&local);
+
+            a = add(one[j], &ngx_coord_op_bucket_take, &zone, "t");
+            b = add(two[j], &ngx_coord_op_bucket_take, &local, "t");
+
+            a->u.rate.interval = SEC / 10;
+            a->u.rate.burst = 9;
+            a->u.rate.cost = 1 + any(3);
+            a->u.rate.look = (any(5) == 0);
+
+            if (j && any(10)) {
+                a->u.rate = first.u.rate;
+            }
+
+            first = *a;
+            b->u.rate = a->u.rate;
+        }
+
+        for (j = 0; j < n; j++) {
+            assert_int_equal(ngx_coord_batch_send(one[j]), NGX_AGAIN);
+        }
+
+        ngx_coord_store_push(&redis);
+        calls = npending;
+        asked += n;
+        sent += calls;
+
+        /* in the order of their calls */
+
+        for (j = 0; j < calls; j++) {
+            order(pending[j].call->data, one, two, n);
+        }
+
+        for (j = 0; j < n; j++) {
+            if (any(20) == 0) {
+                ngx_coord_batch_done(one[j]);
+                one[j] = NULL;
+            }
+        }
+
+        for ( ;; ) {
+            deliver();
+            ngx_stub_run_posted();
+
+            if (npending == 0 && ngx_queue_empty(&data.turn)) {
+                break;
+            }
+        }
+
+        for (j = 0; j < n; j++) {
+            b = two[j]->ops;
+
+            if (one[j] == NULL) {
+                ngx_coord_op_undo(b);
+                continue;
+            }
+
+            a = one[j]->ops;
+
+            assert_int_equal(a->rc, b->rc);
+            assert_int_equal(a->u.rate.excess, b->u.rate.excess);
+            assert_int_equal(a->u.rate.remaining, b->u.rate.remaining);
+            assert_int_equal(a->u.rate.retry, b->u.rate.retry);
+            assert_int_equal(a->u.rate.reset, b->u.rate.reset);
+            assert_int_equal(a->u.rate.mark, b->u.rate.mark);
+
+            if (any(4) == 0) {
+                ngx_coord_op_undo(a);
+                ngx_coord_op_undo(b);
+            }
+        }
+
+        ngx_stub_run_posted();
+        deliver();
+
+        for (j = 0; j < n; j++) {
+            ngx_coord_batch_done(two[j]);
+
+            if (one[j]) {
+                ngx_coord_batch_done(one[j]);
+            }
+        }
+    }
+
+    assert_true(2 * sent < asked);
+}
+
+
 int
 main(void)
 {
@@ -1321,6 +1466,8 @@ main(void)
         cmocka_unit_test_setup_teardown(many_operations_and_no_handler,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(all_refusals_are_dropped_in_steps,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(a_turn_is_as_one_after_the_other,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(both_stores_answer_the_same,
                                         setup, teardown)

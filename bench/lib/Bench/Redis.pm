@@ -71,8 +71,9 @@ END
             my ($k) = @_;
             $at += 10;
             return fill($take, k => $k, stamp => 7, from => 2 ** 50 - $at,
-                        open => $max - 10 ** 9, at => $at,
-                        close => 10 ** 9 + 1000 - $max);
+                        steps => [ qw(INCRBY u63 0), $max - 10 ** 9,
+                                   qw(INCRBY u63 0), 10 ** 9 + 1000 - $max ],
+                        at => $at);
         },
         'a bucket, EVALSHA' => sub {
             return ['EVALSHA', $gcra, 1, "l$_[0]", 1000, 1000000];
@@ -141,7 +142,8 @@ sub command_of { return (commands_of(@_))[0] }
 sub fill {
     my ($command, %value) = @_;
 
-    return [map { /^\{(.+)\}$/ ? $value{$1} : $_ } @$command];
+    return [map { /^\{(.+?)(\.\.)?\}$/ ? $2 ? @{$value{$1}} : $value{$1} : $_ }
+            @$command];
 }
 
 
