@@ -137,12 +137,14 @@ for my $store ('redis', 'memory') {
 
     ($here, $there) = @n[0, -1];
 
+    my $quiet = $store eq 'redis' ? by_hand('liz') : undef;
+
     subtest "$store: who ends it" => \&ends;
     subtest "$store: what is under way" => \&kinds;
     subtest "$store: HTTP/2" => \&http2;
     subtest "$store: what goes on" => \&others;
     subtest "$store: a new id" => \&moved, $store;
-    subtest "$store: messages that were lost" => \&lost if $store eq 'redis';
+    subtest "$store: nobody tells" => \&lost, $quiet if $store eq 'redis';
     subtest "$store: told" => \&told;
     subtest "$store: a worker that is to exit" => \&reload;
 
@@ -266,6 +268,11 @@ sub kinds {
     is($late->read(20), '', 'a request that is not answered yet');
     is($run->read(20), '', 'an idempotent request');
 
+    # whoever reads on gets what was sent before
+
+    ok($t->wait_for(sub { $here->log =~ /request cut,.*"GET \/file/ }, 20),
+       'a file: the log tells of it');
+
     my $length = 0;
     $length += length $bytes while $bytes = $file->read(20);
     cmp_ok($length, '<', 40_000_000, 'a file');
@@ -377,14 +384,28 @@ sub moved {
 }
 
 
-# ended by hand, and nobody tells
+# a stream of a user whose sessions are ended by hand, which nobody tells
+
+sub by_hand {
+    my ($user) = @_;
+
+    my $c = opened($here, "/s?k=hand$user&u=$user");
+
+    is($admin->command('UNLINK', 'coord:us:z:{~' . hex_of($user) . '}'), 1,
+       "$user: ended by hand");
+    ok(goes_on($c), "$user: nobody knows");
+
+    return $c;
+}
+
 
 sub lost {
-    my $c = opened($here, '/s?k=hand&u=pat');
-    my $other = opened($here, '/s?k=hand2&u=sue');
+    my ($quiet) = @_;
 
-    $admin->command('UNLINK', 'coord:us:z:{~' . hex_of('pat') . '}');
-    ok(goes_on($c), 'nobody knows');
+    ok($quiet->closed(60), 'it is looked at now and then');
+
+    my $c = by_hand('pat');
+    my $other = opened($here, '/s?k=hand&u=sue');
 
     $admin->command('CLIENT', 'KILL', 'TYPE', 'pubsub');
     ok($c->closed(20), 'who listens again looks');
