@@ -3,7 +3,8 @@
 # Copyright (C) ngx_coord_module contributors
 
 # Look-ups in the values of all features of one location: the first request
-# fetches them, and each feature has begun once.
+# fetches them, and each feature has begun once.  What all workers of a node
+# want at the same time is asked once.
 
 use strict;
 use warnings;
@@ -81,5 +82,77 @@ is($res->header('x-session'), 'NEW', 'a session');
 $res = $a->post('/all?u=ann', 'body', headers => { 'Idempotency-Key' => 'k1' });
 is($res->header('x-idempotency'), 'REPLAYED', 'replayed');
 is($origin->count('/all'), 1, 'the origin was asked once');
+
+
+# --- one node, two workers ---
+
+my $b = $t->node(name => 'b', workers => 2, http => <<'EOF')->start;
+    coord_store main { server %%REDIS%%; timeout 5s; }
+
+    map $arg_k $key { '' ''; default val:$arg_k; }
+    map $arg_s $short_key { '' ''; default val:$arg_s; }
+    coord_lookup $value $key field=f default=none;
+    coord_lookup $short $short_key field=f default=none ttl=1ms
+                 negative_ttl=1ms;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Pid $pid always;
+        add_header X-Value $value$short always;
+        location / { empty_gif; }
+    }
+EOF
+
+ok($t->wait_for(sub {
+       3 == grep { / flags=\w*t/ } split /\n/, $r->command('CLIENT', 'LIST');
+   }, 10), 'all workers hear of changes');
+
+sub hgets {
+    return $r->command('INFO', 'commandstats') =~ /^cmdstat_hget:calls=(\d+)/m
+           ? $1 : 0;
+}
+
+# Redis halts until all have asked
+
+sub together {
+    my ($k) = @_;
+    my $before = hgets();
+
+    $r->command('CLIENT', 'PAUSE', 500);
+    my @res = $t->parallel([map { $b->req("/?$k") } 1 .. 40]);
+    my %pids = map { scalar($_->header('x-pid')) => 1 } @res;
+    my %values = map { scalar($_->header('x-value')) => 1 } @res;
+
+    return (hgets() - $before, scalar(keys %pids), join ',', sort keys %values);
+}
+
+my ($calls, $pids, $values, $n) = (0, 0, '', 0);
+
+while ($pids < 2 && $n++ < 20) {
+    $r->command('HSET', "val:$n", 'f', "v$n");
+    ($calls, $pids, $values) = together("k=$n");
+}
+
+is($pids, 2, 'both workers are asked');
+is($calls, 1, 'and Redis once');
+is($values, "v${n}none", 'all have its answer');
+
+($calls, $pids, $values) = (0, 0, '');
+$n = 0;
+($calls, $pids, $values) = together("k=none$n") while $pids < 2 && $n++ < 20;
+is($calls, 1, 'what is not there is asked once, too');
+is($values, 'nonenone', 'and all know that');
+
+# an answer that does not count any more when it is there
+
+($calls, $pids, $values) = (0, 0, '');
+$n = 0;
+
+while ($pids < 2 && $n++ < 20) {
+    $r->command('HSET', "val:s$n", 'f', "s$n");
+    ($calls, $pids, $values) = together("s=s$n");
+}
+
+is($values, "nones$n", 'what lives for a moment');
 
 done_testing();

@@ -35,8 +35,6 @@ static void ngx_coord_near_put(ngx_coord_near_item_t *item, u_char *key,
     size_t len, u_char *blob, size_t size, ngx_atomic_uint_t epoch);
 static void ngx_coord_near_drop_note(ngx_coord_table_t *table, u_char *key,
     size_t len, ngx_coord_nsec_t now);
-static ngx_uint_t ngx_coord_near_trusted(ngx_coord_store_t *store,
-    ngx_atomic_uint_t epoch);
 
 
 ngx_coord_near_t *
@@ -203,7 +201,7 @@ ngx_coord_near_renew(ngx_coord_near_worker_t *worker)
 }
 
 
-static ngx_uint_t
+ngx_uint_t
 ngx_coord_near_trusted(ngx_coord_store_t *store, ngx_atomic_uint_t epoch)
 {
     if (epoch == NGX_COORD_NEAR_ALWAYS) {

@@ -8,7 +8,9 @@
  * change; what is no longer fresh is kept as the last value.
  *
  *   ngx_coord_near.c         the memory: get, keep, drop, whose word counts
+ *   ngx_coord_near_start.c   a worker begins, and is told of changes
  *   ngx_coord_near_fetch.c   reading from the store, once for all who ask
+ *   ngx_coord_near_share.c   ... and once for all workers of the node
  *   ngx_coord_near_write.c   values that were made here, messages of changes
  */
 

@@ -5,6 +5,10 @@
  * Reading what a near cache has not.  Several who ask for the same wait for
  * one call.  A call outlives its deadline, and those who waited for it.
  *
+ *   FOLLOWING -- another worker has it, or late --> ANSWERED
+ *     |
+ *     +-- it has not --> ASKED
+ *
  *   ASKED ----- reply -----> ANSWERED -- all waiters told --> freed
  *     |                         ^
  *     +-- deadline --> LATE ----+ reply, before they are told
@@ -25,15 +29,16 @@
 #define NGX_COORD_NEAR_HGET  "*3" CRLF "$4" CRLF "HGET" CRLF
 #define NGX_COORD_NEAR_PTTL  "*2" CRLF "$4" CRLF "PTTL" CRLF
 
-/* milliseconds: it is looked for workers that have died */
-#define NGX_COORD_NEAR_LOOK  1000
+/* milliseconds: for what another worker asks */
+#define NGX_COORD_NEAR_FOLLOW  1
 
 
 typedef enum {
     NGX_COORD_NEAR_ASKED = 0,
     NGX_COORD_NEAR_LATE,
     NGX_COORD_NEAR_TOLD,
-    NGX_COORD_NEAR_ANSWERED
+    NGX_COORD_NEAR_ANSWERED,
+    NGX_COORD_NEAR_FOLLOWING       /* another worker of the node asks */
 } ngx_coord_near_fetch_e;
 
 
@@ -47,18 +52,18 @@ struct ngx_coord_near_fetch_s {
     ngx_coord_redis_call_t     call;
     ngx_atomic_uint_t          epoch;         /* when it was sent; 0: none */
     ngx_coord_nsec_t           sent;          /* monotonic */
+    ngx_atomic_uint_t          shared;        /* others wait for it; or 0 */
+    ngx_coord_timer_t          timer;         /* FOLLOWING */
 };
 
 
-static void ngx_coord_near_look(ngx_event_t *ev);
-static void ngx_coord_near_told(void *data, ngx_str_t *key);
-static void ngx_coord_near_lost(void *data);
-static void ngx_coord_near_taint(ngx_coord_near_worker_t *worker,
-    ngx_str_t *key);
 static ngx_coord_near_fetch_t *ngx_coord_near_find(
     ngx_coord_near_worker_t *worker, ngx_coord_near_item_t *item);
 static ngx_coord_near_fetch_t *ngx_coord_near_ask(
     ngx_coord_near_worker_t *worker, ngx_coord_near_item_t *item);
+static void ngx_coord_near_call(ngx_coord_near_fetch_t *fetch);
+static void ngx_coord_near_follow(ngx_event_t *ev);
+static void ngx_coord_near_shared(ngx_coord_near_fetch_t *fetch);
 static size_t ngx_coord_near_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p);
 static void ngx_coord_near_expired(ngx_coord_redis_call_t *call);
@@ -72,105 +77,7 @@ static ngx_uint_t ngx_coord_near_text(ngx_str_t *value);
 static void ngx_coord_near_bad(ngx_coord_near_fetch_t *fetch,
     const char *reason);
 static void ngx_coord_near_post(ngx_coord_near_fetch_t *fetch);
-static void ngx_coord_near_tell(ngx_event_t *ev);
 static void ngx_coord_near_free(ngx_coord_near_fetch_t *fetch);
-
-
-ngx_int_t
-ngx_coord_near_start(ngx_coord_store_t *store, ngx_cycle_t *cycle)
-{
-    u_char                   *p;
-    ngx_coord_near_worker_t  *worker;
-
-    static const char  name[] = "invalidate";
-
-    store->nearby = NULL;
-
-    if (store->near == NULL) {
-        return NGX_OK;
-    }
-
-    worker = ngx_pcalloc(cycle->pool, sizeof(ngx_coord_near_worker_t));
-    if (worker == NULL) {
-        return NGX_ERROR;
-    }
-
-    worker->store = store;
-    store->nearby = worker;
-
-    ngx_queue_init(&worker->fetches);
-    ngx_queue_init(&worker->done);
-
-    worker->event.handler = ngx_coord_near_tell;
-    worker->event.data = worker;
-    worker->event.log = cycle->log;
-
-    if (ngx_coord_store_is_memory(store)) {
-        worker->epoch = NGX_COORD_NEAR_ALWAYS;
-        return NGX_OK;
-    }
-
-    ngx_coord_near_renew(worker);
-    ngx_coord_near_bury(store);
-
-    ngx_coord_timer_init(&worker->timer, ngx_coord_near_look, worker,
-                         cycle->log);
-    worker->timer.event.cancelable = 1;
-
-    ngx_coord_timer_start(&worker->timer, NGX_COORD_NEAR_LOOK);
-
-    p = ngx_pnalloc(cycle->pool, store->key_prefix.len + sizeof(name) - 1);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    worker->tracking.channel.data = p;
-    p = ngx_cpymem(p, store->key_prefix.data, store->key_prefix.len);
-    p = ngx_cpymem(p, name, sizeof(name) - 1);
-    worker->tracking.channel.len = p - worker->tracking.channel.data;
-
-    worker->tracking.changed = ngx_coord_near_told;
-    worker->tracking.lost = ngx_coord_near_lost;
-    worker->tracking.data = worker;
-
-    return ngx_coord_redis_track(ngx_coord_store_redis(store)->client,
-                                 &worker->tracking);
-}
-
-
-/* one that dies while it exits has no successor that would do it */
-
-static void
-ngx_coord_near_look(ngx_event_t *ev)
-{
-    ngx_coord_near_worker_t *worker = ngx_coord_timer_data(ev);
-
-    ngx_coord_near_bury(worker->store);
-    ngx_coord_timer_start(&worker->timer, NGX_COORD_NEAR_LOOK);
-}
-
-
-static void
-ngx_coord_near_told(void *data, ngx_str_t *key)
-{
-    ngx_coord_near_taint(data, key);
-    ngx_coord_near_changed(data, key);
-}
-
-
-static void
-ngx_coord_near_lost(void *data)
-{
-    ngx_coord_near_worker_t *worker = data;
-
-    if (worker->store->nearby == NULL) {
-        /* the worker exits */
-        return;
-    }
-
-    ngx_coord_near_taint(worker, NULL);
-    ngx_coord_near_renew(worker);
-}
 
 
 ngx_int_t
@@ -239,8 +146,6 @@ static ngx_coord_near_fetch_t *
 ngx_coord_near_ask(ngx_coord_near_worker_t *worker,
     ngx_coord_near_item_t *item)
 {
-    ngx_str_t                tag;
-    ngx_coord_redis_t       *client;
     ngx_coord_near_fetch_t  *fetch;
 
     fetch = ngx_calloc(sizeof(ngx_coord_near_fetch_t) + item->key.len,
@@ -269,6 +174,64 @@ ngx_coord_near_ask(ngx_coord_near_worker_t *worker,
         return fetch;
     }
 
+    /* nobody waits for a copy */
+
+    if (!item->copy) {
+        fetch->shared = ngx_coord_near_share_begin(&fetch->item);
+
+        if (fetch->shared == 0 && worker->epoch) {
+            ngx_coord_timer_init(&fetch->timer, ngx_coord_near_follow, fetch,
+                                 ngx_cycle->log);
+
+            fetch->state = NGX_COORD_NEAR_FOLLOWING;
+            ngx_coord_timer_start(&fetch->timer, NGX_COORD_NEAR_FOLLOW);
+
+            return fetch;
+        }
+    }
+
+    ngx_coord_near_call(fetch);
+
+    return fetch;
+}
+
+
+/* another worker asks */
+
+static void
+ngx_coord_near_follow(ngx_event_t *ev)
+{
+    ngx_coord_near_fetch_t *fetch = ngx_coord_timer_data(ev);
+
+    ngx_int_t  rc;
+
+    rc = ngx_coord_near_share_look(&fetch->item, &fetch->answer);
+
+    if (rc == NGX_AGAIN) {
+        ngx_coord_timer_start(&fetch->timer, NGX_COORD_NEAR_FOLLOW);
+        return;
+    }
+
+    if (rc == NGX_DECLINED) {
+        fetch->state = NGX_COORD_NEAR_ASKED;
+        ngx_coord_near_call(fetch);
+        return;
+    }
+
+    fetch->state = NGX_COORD_NEAR_ANSWERED;
+    ngx_coord_near_post(fetch);
+}
+
+
+static void
+ngx_coord_near_call(ngx_coord_near_fetch_t *fetch)
+{
+    ngx_str_t                 tag;
+    ngx_coord_redis_t        *client;
+    ngx_coord_near_worker_t  *worker;
+
+    worker = fetch->worker;
+
     fetch->call.size = ngx_coord_near_size;
     fetch->call.encode = ngx_coord_near_encode;
     fetch->call.expired = ngx_coord_near_expired;
@@ -289,11 +252,23 @@ ngx_coord_near_ask(ngx_coord_near_worker_t *worker,
     if (client == NULL
         || ngx_coord_redis_send(client, &fetch->call) == NGX_ERROR)
     {
+        ngx_coord_near_shared(fetch);
+
         fetch->state = NGX_COORD_NEAR_ANSWERED;
         ngx_coord_near_post(fetch);
     }
+}
 
-    return fetch;
+
+/* others need not wait any more */
+
+static void
+ngx_coord_near_shared(ngx_coord_near_fetch_t *fetch)
+{
+    if (fetch->shared) {
+        ngx_coord_near_share_end(&fetch->item, fetch->shared);
+        fetch->shared = 0;
+    }
 }
 
 
@@ -425,6 +400,8 @@ ngx_coord_near_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
 
         ngx_coord_near_read(fetch, value);
     }
+
+    ngx_coord_near_shared(fetch);
 
     switch (state) {
 
@@ -586,9 +563,7 @@ ngx_coord_near_bad(ngx_coord_near_fetch_t *fetch, const char *reason)
 }
 
 
-/* what is on its way was changed meanwhile; NULL: whatever it is */
-
-static void
+void
 ngx_coord_near_taint(ngx_coord_near_worker_t *worker, ngx_str_t *key)
 {
     ngx_queue_t             *q;
@@ -622,7 +597,7 @@ ngx_coord_near_post(ngx_coord_near_fetch_t *fetch)
 }
 
 
-static void
+void
 ngx_coord_near_tell(ngx_event_t *ev)
 {
     ngx_coord_near_worker_t *worker = ev->data;

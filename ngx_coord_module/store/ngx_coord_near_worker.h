@@ -38,6 +38,32 @@ struct ngx_coord_near_worker_s {
  */
 void ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch);
 
+/* what is on its way was changed meanwhile; NULL: whatever it is */
+void ngx_coord_near_taint(ngx_coord_near_worker_t *worker, ngx_str_t *key);
+
+/* the event of a worker: those who wait for what has been answered hear it */
+void ngx_coord_near_tell(ngx_event_t *ev);
+
+/* 1 if the worker with this word hears of changes */
+ngx_uint_t ngx_coord_near_trusted(ngx_coord_store_t *store,
+    ngx_atomic_uint_t epoch);
+
+/*
+ * Whether this worker is to ask for an item: its word, for share_end() when it
+ * has kept the answer, or has none; 0: another worker of the node asks.
+ */
+ngx_atomic_uint_t ngx_coord_near_share_begin(ngx_coord_near_item_t *item);
+void ngx_coord_near_share_end(ngx_coord_near_item_t *item,
+    ngx_atomic_uint_t epoch);
+
+/*
+ * What has become of that.  NGX_OK: the answer, its value on the heap;
+ * NGX_AGAIN: it is still to come; NGX_BUSY: it did not come in time;
+ * NGX_DECLINED: there is none that counts, ask.
+ */
+ngx_int_t ngx_coord_near_share_look(ngx_coord_near_item_t *item,
+    ngx_coord_near_answer_t *answer);
+
 /* what dead workers have read is not fresh: nobody hears of its changes */
 void ngx_coord_near_bury(ngx_coord_store_t *store);
 
