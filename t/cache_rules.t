@@ -32,8 +32,11 @@ my $origin = $t->origin(default => sub {
 
     my $if = join ' ', grep { /^(?:if-|range)/ } sort keys %{$req->{headers}};
 
-    return { status => $is{same} && $if ? 304 : $is{status},
-             headers => [split(/\n/, $is{fields}), 'X-Seen' => $if,
+    my @other = $is{other} && $if ? (ETag => $is{other}, 'X-Other' => 1) : ();
+    $is{fields} =~ s/^ETag\n.*\n?//m if @other;
+
+    return { status => ($is{same} || $is{other}) && $if ? 304 : $is{status},
+             headers => [split(/\n/, $is{fields}), @other, 'X-Seen' => $if,
                          'Content-Seen' => $if],
              $is{slow} ? (parts => [[0, 'first '], [1, 'second']]) : (),
              body => $is{large} ? 'x' x $is{large} : $is{body},
@@ -271,6 +274,25 @@ $res = $a->get($uri);
 is($res->body, 'body', 'and is stored');
 is($res->header('content-seen'), 'if-none-match', 'with its new fields');
 like($res->header('date'), qr/ GMT$/, 'and the date of these');
+
+
+# a 304 that is about another response changes nothing of the stored one
+
+for (['W/"e"', 'HIT'], ['"other"', 'REVALIDATED']) {
+    my ($other, $next) = @$_;
+
+    $uri = '/stale/other' . $n++ . answer(['Cache-Control' => 'max-age=1',
+                                           ETag => '"e"'], other => $other);
+    $a->get($uri);
+    sleep 1.4;
+    $res = $b->get($uri);
+    is($res->header('x-cache'), 'REVALIDATED', "304 with $other");
+    is($res->body, 'body', 'the body');
+    is($res->header('etag'), $next eq 'HIT' ? $other : '"e"', 'and its ETag');
+    is(scalar $res->header('x-other'), $next eq 'HIT' ? 1 : undef, 'its fields');
+    $t->rest(0.2);
+    is(word($a, $uri), $next, "then $next");
+}
 
 
 # --- groups ---

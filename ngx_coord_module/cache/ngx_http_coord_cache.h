@@ -168,13 +168,6 @@ void ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache);
 /* the state of a request, or NULL */
 ngx_http_coord_cache_t *ngx_http_coord_cache_get(ngx_http_request_t *r);
 
-/* the clock of the store, as far as this request knows it */
-ngx_coord_nsec_t ngx_http_coord_cache_now(ngx_http_coord_cache_t *cache);
-
-/* the field Age of the stored response; NGX_ERROR: no memory */
-ngx_int_t ngx_http_coord_cache_age(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *cache, ngx_keyval_t *field);
-
 
 /* --- ngx_http_coord_cache_ask.c --- */
 
@@ -255,6 +248,9 @@ void ngx_http_coord_cache_client_take(ngx_http_request_t *r,
 ngx_uint_t ngx_http_coord_cache_client_apply(ngx_http_request_t *r,
     ngx_http_coord_cache_client_t *client);
 
+/* 1 if an ETag is among those of a line; weak ones are as good */
+ngx_uint_t ngx_http_coord_cache_client_etag(ngx_str_t line, ngx_str_t *etag);
+
 
 /* --- ngx_http_coord_cache_unsafe.c --- */
 
@@ -280,13 +276,17 @@ void ngx_http_coord_cache_changed(ngx_http_request_t *r,
 ngx_int_t ngx_http_coord_cache_ask_origin(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 
+/* 1 unless the 304 of the origin is about another response: by its ETag */
+ngx_uint_t ngx_http_coord_cache_same(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+
 /*
- * The origin has said 304: makes r->headers_out that of the stored response
- * with what is new, and the capture as if all of it had come from the origin.
- * NGX_ERROR: no memory.
+ * The origin has said 304: makes r->headers_out that of the stored response,
+ * with what is new if news is not 0, and the capture as if all of it had come
+ * from the origin.  NGX_ERROR: no memory.
  */
 ngx_int_t ngx_http_coord_cache_revalidate(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *cache);
+    ngx_http_coord_cache_t *cache, ngx_uint_t news);
 
 
 /* --- ngx_http_coord_cache_rules.c --- */
@@ -412,6 +412,13 @@ ngx_int_t ngx_http_coord_stored_decode(ngx_http_coord_stored_t *stored,
 /* the field of a record by name, its lines as names[0 ..]; returns how many */
 ngx_uint_t ngx_http_coord_stored_field(ngx_coord_record_t *record,
     const char *name, ngx_str_t *lines, ngx_uint_t max);
+
+/* the clock of the store, as far as this request knows it */
+ngx_coord_nsec_t ngx_http_coord_cache_now(ngx_http_coord_cache_t *cache);
+
+/* the field Age of the stored response; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_cache_age(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, ngx_keyval_t *field);
 
 
 /* --- ngx_http_coord_cache_api.c --- */

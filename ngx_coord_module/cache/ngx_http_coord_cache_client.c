@@ -15,8 +15,6 @@ static void ngx_http_coord_cache_client_field(ngx_table_elt_t *h,
     ngx_str_t *value);
 static ngx_uint_t ngx_http_coord_cache_client_has(ngx_http_request_t *r,
     ngx_http_coord_cache_client_t *client);
-static ngx_uint_t ngx_http_coord_cache_client_etag(ngx_str_t line,
-    ngx_str_t *etag);
 static ngx_uint_t ngx_http_coord_cache_client_since(ngx_http_request_t *r,
     ngx_str_t *since);
 
@@ -98,9 +96,7 @@ ngx_http_coord_cache_client_has(ngx_http_request_t *r,
 }
 
 
-/* whether an ETag is among those of a line; weak ones are as good */
-
-static ngx_uint_t
+ngx_uint_t
 ngx_http_coord_cache_client_etag(ngx_str_t line, ngx_str_t *etag)
 {
     ngx_str_t  own, member;

@@ -244,15 +244,18 @@ static ngx_int_t
 ngx_http_coord_cache_unchanged(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
-    ngx_int_t  rc;
+    ngx_int_t   rc;
+    ngx_uint_t  same;
 
     cache->status = NGX_COORD_OUTCOME_REVALIDATED;
 
-    if (ngx_http_coord_cache_revalidate(r, cache) != NGX_OK) {
+    same = ngx_http_coord_cache_same(r, cache);
+
+    if (ngx_http_coord_cache_revalidate(r, cache, same) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    rc = ngx_http_coord_cache_rules(r, cache);
+    rc = same ? ngx_http_coord_cache_rules(r, cache) : NGX_DECLINED;
 
     if (rc == NGX_ERROR) {
         return NGX_ERROR;

@@ -88,9 +88,29 @@ ngx_http_coord_cache_condition(ngx_http_request_t *r,
 }
 
 
+/* RFC 9111, 4.3.4; a weak one may be told as a strong one */
+
+ngx_uint_t
+ngx_http_coord_cache_same(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    ngx_str_t   stored, *told;
+    ngx_uint_t  i;
+
+    i = 0;
+    told = ngx_http_coord_cache_field(&r->headers_out.headers, "ETag", &i);
+
+    return told == NULL
+           || ngx_http_coord_stored_field(&cache->stored.record, "ETag",
+                                          &stored, 1)
+              == 0
+           || ngx_http_coord_cache_client_etag(*told, &stored);
+}
+
+
 ngx_int_t
 ngx_http_coord_cache_revalidate(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *cache)
+    ngx_http_coord_cache_t *cache, ngx_uint_t news)
 {
     ngx_array_t   fields;
     ngx_keyval_t  age;
@@ -102,9 +122,14 @@ ngx_http_coord_cache_revalidate(ngx_http_request_t *r,
     ngx_str_set(&age.key, "Age");
     ngx_str_set(&age.value, "0");
 
-    if (ngx_http_coord_cache_dated(r) != NGX_OK
-        || ngx_http_coord_cache_news(r, &fields, &age.value) != NGX_OK)
-    {
+    if (news) {
+        if (ngx_http_coord_cache_dated(r) != NGX_OK
+            || ngx_http_coord_cache_news(r, &fields, &age.value) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+    } else if (ngx_http_coord_cache_age(r, cache, &age) != NGX_OK) {
         return NGX_ERROR;
     }
 

@@ -249,3 +249,34 @@ ngx_http_coord_stored_field(ngx_coord_record_t *record, const char *name,
 
     return n;
 }
+
+
+ngx_int_t
+ngx_http_coord_cache_age(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, ngx_keyval_t *field)
+{
+    ngx_coord_nsec_t  age;
+
+    field->value.data = ngx_pnalloc(r->pool, NGX_TIME_T_LEN);
+    if (field->value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    age = ngx_http_coord_cache_now(cache) - cache->stored.stored;
+    age = cache->stored.age + ngx_max(age, 0);
+
+    ngx_str_set(&field->key, "Age");
+
+    field->value.len = ngx_sprintf(field->value.data, "%T",
+                                   (time_t) (age / NGX_COORD_NSEC_PER_SEC))
+                       - field->value.data;
+
+    return NGX_OK;
+}
+
+
+ngx_coord_nsec_t
+ngx_http_coord_cache_now(ngx_http_coord_cache_t *cache)
+{
+    return cache->now + ngx_coord_monotonic() - cache->taken;
+}
