@@ -31,6 +31,7 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
         location / { coord_limit_req zone=one; empty_gif; }
         location /closed { coord_limit_req zone=one on_failure=closed;
                            empty_gif; }
+        location /pub { coord_publish kept $arg_m history=9; empty_gif; }
         location /status { coord_status; }
     }
 EOF
@@ -123,6 +124,30 @@ trouble('without replicas', qr/NOREPLICAS Not enough good replicas/,
         sub { $admin->command('CONFIG', 'SET', 'min-replicas-to-write', '0') });
 
 
+# what was to be published meanwhile is, when the server takes it
+
+{
+    my $before = counted('unavailable');
+
+    $admin->command('CONFIG', 'SET', 'min-replicas-to-write', '1');
+    $n->get("/pub?m=$_") for 1 .. 3;
+    ok($t->wait_for(sub { counted('unavailable') > $before }, 5),
+       'messages: refused');
+    $admin->command('CONFIG', 'SET', 'min-replicas-to-write', '0');
+
+    my $kept;
+
+    ok($t->wait_for(sub {
+        $kept = $admin->command('XRANGE', 'coord:ev:{kept}', '-', '+');
+        return @$kept == 3;
+    }, 5), 'messages: all are there');
+    is(join(',', map { $_->[1][1] } @$kept), '1,2,3', 'messages: in order');
+    like($n->get('/status?format=prometheus')->body,
+         qr/^coord_events_lost_total\{store="main"\} 0$/m,
+         'messages: and none is lost');
+}
+
+
 # a disk that does not take what is to be saved: there is something in its place
 
 my $dump = "$redis->{dir}/dump.rdb";
@@ -143,7 +168,7 @@ for my $i (0 .. 19) {
     $admin->pipeline(map { [ 'SET', "other:$i:$_", 'x' x 2048 ] } 1 .. 200);
 }
 
-is($admin->command('SAVE'), 'OK', 'saved');
+ok($t->wait_for(sub { $admin->command('SAVE') eq 'OK' }, 10), 'saved');
 
 trouble('loading', qr/LOADING \w+ is loading the dataset in memory/,
         'unavailable',

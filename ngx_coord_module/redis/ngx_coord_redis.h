@@ -222,7 +222,8 @@ struct ngx_coord_redis_call_s {
     ngx_coord_fail_e           failure;
     ngx_coord_redis_trust_e    trust;    /* from size() on, which may set
                                           * ncommands by it */
-    unsigned                   sent:1;   /* the server may have done it */
+    unsigned                   sent:1;   /* the server may have done it, */
+    unsigned                   refused:1;  /* and says that it has not */
     unsigned                   ask:1;    /* behind ASKING */
     unsigned                   stray:1;  /* its deadline may be out of order */
     unsigned                   hops:4;   /* from node to node */

@@ -27,11 +27,6 @@
 #define NGX_COORD_CALL_OVERHEAD                                               \
     (sizeof(NGX_COORD_ASKING NGX_COORD_MULTI) - 1 + NGX_COORD_CALL_END)
 
-/* 1 if the commands of a call that begins a group are executed together */
-#define ngx_coord_redis_multi(call)                                           \
-    ((call)->form == NGX_COORD_CALL_ALONE                                     \
-     || (call)->form == NGX_COORD_CALL_SHARED)
-
 /* commands of a group that calls share */
 #define NGX_COORD_CALL_SHARED_MAX    128
 
@@ -61,6 +56,7 @@ ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
 
     call->failure = ngx_coord_redis_admit(node);
 
+    call->refused = 0;
     call->ask = 0;
     call->stray = 0;
     call->hops = 0;

@@ -464,6 +464,11 @@ typedef struct {
 /* the class of an error reply; never NULL, static */
 const ngx_coord_redis_error_t *ngx_coord_redis_error(ngx_str_t *text);
 
+/* 1 if the commands of a call that begins a group are executed together */
+#define ngx_coord_redis_multi(call)                                           \
+    ((call)->form == NGX_COORD_CALL_ALONE                                     \
+     || (call)->form == NGX_COORD_CALL_SHARED)
+
 /* writes the nonce in hex */
 u_char *ngx_coord_redis_nonce(u_char *p, uint64_t nonce);
 

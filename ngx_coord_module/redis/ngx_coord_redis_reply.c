@@ -453,6 +453,11 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
             continue;
         }
 
+        /* a transaction that is not executed since the server serves nobody */
+
+        call->refused = (e->failure == NGX_COORD_FAIL_UNAVAILABLE
+                         && ngx_coord_redis_multi(call));
+
         call->failure = e->failure;
         ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
 

@@ -2,9 +2,10 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Messages on their way to Redis.  One that was not sent is tried again for
- * some seconds, with all that came later behind it; of one that was sent, and
- * not answered, nobody knows, and it is not sent twice.
+ * Messages on their way to Redis.  One that was not sent, or that a server
+ * has refused for the time being, is tried again for some seconds, with all
+ * that came later behind it; of one that was sent, and not answered, nobody
+ * knows, and it is not sent twice.
  */
 
 
@@ -269,6 +270,8 @@ ngx_coord_bus_message_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
 
         if (reply->type == NGX_COORD_RESP_ERROR) {
             call->failure = ngx_coord_redis_failure(reply);
+            call->refused = (call->failure == NGX_COORD_FAIL_UNAVAILABLE
+                             && call->ncommands == 1);
             rc = NGX_ERROR;
         }
 
@@ -295,7 +298,7 @@ ngx_coord_bus_message_failed(ngx_coord_bus_message_t *m)
 
     bus = m->bus;
 
-    if (m->call.sent
+    if ((m->call.sent && !m->call.refused)
         || ngx_coord_bus_client(bus->store) == NULL
         || ngx_current_msec - m->since >= NGX_COORD_BUS_STAY)
     {
