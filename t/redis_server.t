@@ -21,17 +21,23 @@ my $redis = $t->redis('maxmemory-policy allkeys-lru', 'lua-time-limit 5',
                       'rdbcompression no', 'key-load-delay 5000',
                       'loading-process-events-interval-bytes 1024');
 my $admin = $redis->connect;
+my $origin = $t->origin;
 
 my $n = $t->node(name => 'n', http => <<'EOF')->start;
     coord_store main { server %%REDIS%%; timeout 100ms;
                        breaker failures=5 cooldown=200ms; }
     coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
+    coord_limit_req_zone $arg_k zone=fixed:1m rate=10r/h
+                         algorithm=fixed_window;
     server {
         listen 127.0.0.1:%%PORT%%;
         location / { coord_limit_req zone=one; empty_gif; }
         location /closed { coord_limit_req zone=one on_failure=closed;
                            empty_gif; }
+        location /charge { coord_limit_req zone=fixed charge=after cost=3;
+                           proxy_pass http://%%ORIGIN%%; }
         location /pub { coord_publish kept $arg_m history=9; empty_gif; }
+        location /api/ { coord_api; }
         location /status { coord_status; }
     }
 EOF
@@ -145,6 +151,33 @@ trouble('without replicas', qr/NOREPLICAS Not enough good replicas/,
     like($n->get('/status?format=prometheus')->body,
          qr/^coord_events_lost_total\{store="main"\} 0$/m,
          'messages: and none is lost');
+}
+
+
+# and so is what a request is charged with
+
+{
+    my $before = counted('unavailable');
+
+    my $c = $n->connect;
+    $c->send("GET /charge?k=c&delay=0.5 HTTP/1.1\r\nHost: x\r\n\r\n");
+    ok($t->wait_for(sub { $origin->count('/charge') == 1 }, 5),
+       'a charge: let in');
+    $admin->command('CONFIG', 'SET', 'min-replicas-to-write', '1');
+    is($c->response(timeout => 5)->status, 200, 'a charge: served');
+    ok($t->wait_for(sub { counted('unavailable') > $before }, 5),
+       'a charge: refused');
+    $admin->command('CONFIG', 'SET', 'min-replicas-to-write', '0');
+
+    my $left = '';
+
+    $t->wait_for(sub {
+        ($left) = $n->get('/api/limits/fixed/c')->body
+            =~ /"remaining":(\d+)/;
+        return $left && $left == 7;
+    }, 4);
+
+    is($left, 7, 'a charge: made when the server takes it');
 }
 
 

@@ -203,9 +203,12 @@ ngx_coord_part_failed(ngx_coord_part_t *part)
 
         op->sent = 0;
 
-        /* it was refused by one server, and has not left for another one */
+        /*
+         * It was refused by one server, and has not left for another one; or
+         * not executed.
+         */
 
-        op->gone = part->call.sent;
+        op->gone = part->call.sent && !part->call.refused;
 
         if (batch->state == NGX_COORD_BATCH_CANCELLED) {
 
