@@ -105,7 +105,7 @@ for my $path (qw(limit lookups lock all cache)) {
     my ($r, $took) = patience($path);
 
     is($r->status, $path eq 'lock' ? 503 : 200, "$path: by on_failure");
-    cmp_ok($took, '>', 0.9, "$path: it has waited");
+    cmp_ok($took, '>', 0.7, "$path: it has waited");
     cmp_ok($took, '<', 1.7, "$path: once");
 }
 
