@@ -135,6 +135,7 @@ kept([@life, Age => '5, 7200'], 'the first one of a list');
 passed([@life, Age => '7200, 5'], 'and nothing else');
 passed([Expires => date(60) =~ s/GMT/$_/r], "a time of the zone $_")
     for 'UTC', 'AEST', '';
+kept([Expires => date(60) =~ s/GMT/gmt/r], 'in small letters');
 passed([Date => date(3600), Expires => date(3600)],
    'it expires when it is made, by the clock of the origin');
 kept([Date => date(3600), Expires => date(3660)], 'and later');

@@ -279,12 +279,12 @@ ngx_http_coord_cache_told_life(ngx_list_t *headers, time_t date)
 static time_t
 ngx_http_coord_cache_time(ngx_str_t *line)
 {
-    static const ngx_str_t  zone = ngx_string(" GMT");
+    static ngx_str_t  zone = ngx_string(" GMT");
 
     if (ngx_strlchr(line->data, line->data + line->len, ',')
         && (line->len < zone.len
-            || ngx_memcmp(line->data + line->len - zone.len, zone.data,
-                          zone.len)
+            || ngx_strncasecmp(line->data + line->len - zone.len, zone.data,
+                               zone.len)
                != 0))
     {
         return NGX_ERROR;
