@@ -397,7 +397,26 @@ sub scenario {
        "$name: a page");
     is_deeply(statuses($n->parallel(3, '/page?k=2&cc=max-age=60&delay=0.2')),
               { 200 => 3 }, "$name: one fill");
-    $n->get($page) for 1 .. 30;
+
+    # until nobody reads it any more
+
+    my $reads = sub {
+        my $sum = 0;
+
+        for my $admin (@admin) {
+            $sum += $1 if $admin->command('INFO', 'commandstats')
+                          =~ /^cmdstat_get:calls=(\d+)/m;
+        }
+
+        return $sum;
+    };
+
+    ok($t->wait_for(sub {
+        my $before = $reads->();
+        $n->get($page) for 1 .. 30;
+        $reads->() == $before;
+    }, 20), "$name: a page nearby");
+
     $drop->('cache/pages?key=1');
     ok($t->wait_for(sub { $n->get($page)->header('X-Cache') eq 'HIT' }, 5),
        "$name: a page again");
