@@ -76,6 +76,10 @@ my $http = <<'EOT';
             coord_cache $uri zone=pages valid=60s max=1k lock;
             proxy_pass http://%%ORIGIN%%;
         }
+        location /lock/stale {
+            coord_cache $uri zone=pages valid=60s stale=60s lock;
+            proxy_pass http://%%ORIGIN%%;
+        }
         location /lock/mem {
             coord_cache $uri zone=mem valid=60s lock;
             proxy_pass http://%%ORIGIN%%;
@@ -275,6 +279,43 @@ $res = $a->get($uri);
 is($res->body, 'body', 'and is stored');
 is($res->header('content-seen'), 'if-none-match', 'with its new fields');
 like($res->header('date'), qr/ GMT$/, 'and the date of these');
+
+
+# what must not be used stale is revalidated nevertheless
+
+for my $word (qw(must-revalidate proxy-revalidate s-maxage=1)) {
+    my @strict = ('Cache-Control' => "max-age=1, $word", ETag => '"e"');
+
+    $uri = '/stale/strict' . $n++ . answer(\@strict, same => 1);
+    $a->get($uri);
+    is_stored($uri);
+    is(word($b, $uri), 'HIT', "$word: fresh");
+    sleep 1.4;
+    is(word($b, $uri, headers => ['Cache-Control' => 'only-if-cached']), 'MISS',
+       'it is not used');
+    is(word($b, $uri), 'REVALIDATED', 'but revalidated');
+
+    my ($path) = $uri =~ /^([^?]*)/;
+    sleep 1.4;
+    $res = $b->get($path . answer(\@strict, status => 503));
+    is($res->status, 503, 'nor in place of an error');
+}
+
+# by one of those who ask at once
+
+$uri = '/lock/stale/strict' . answer(['Cache-Control' => 'max-age=4, must-revalidate',
+                                      ETag => '"e"'], same => 1, delay => 1);
+$a->get($uri);
+is_stored($uri);
+sleep 4.4;
+is_deeply([sort map { $_->header('x-cache') } $b->parallel(3, $uri)],
+          [qw(HIT HIT REVALIDATED)], 'with lock one revalidates it');
+
+$uri = '/stale/bare' . answer(['Cache-Control' => 'max-age=1, must-revalidate']);
+$a->get($uri);
+is_stored($uri);
+sleep 1.4;
+is(word($b, $uri), 'MISS', 'what cannot be revalidated is fetched');
 
 
 # a 304 that is about another response changes nothing of the stored one

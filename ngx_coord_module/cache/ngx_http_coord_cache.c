@@ -369,6 +369,15 @@ ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
         return ngx_http_coord_cache_miss(cache);
     }
 
+    if (stored->strict) {
+
+        if (cache->near) {
+            ngx_http_coord_cache_drop(cache);
+        }
+
+        return ngx_http_coord_cache_miss(cache);
+    }
+
     if (ngx_http_coord_cache_wants(cache, "only-if-cached")) {
         return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_STALE);
     }
@@ -479,9 +488,11 @@ ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
         return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_CHECKED);
     }
 
-    if (cache->blob.data) {
+    if (cache->blob.data && !cache->stored.strict) {
         return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_UPDATING);
     }
+
+    ngx_http_coord_cache_drop(cache);
 
     cache->state = NGX_HTTP_COORD_CACHE_WAITING;
 

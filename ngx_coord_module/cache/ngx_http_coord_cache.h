@@ -70,6 +70,7 @@ typedef struct {
     ngx_coord_nsec_t           age;          /* when its header came */
     u_char                     variant[NGX_COORD_DIGEST_LEN];
     ngx_uint_t                 varies;       /* 1: there is a variant */
+    ngx_uint_t                 strict;       /* 1: not stale, whatever comes */
     ngx_str_t                  tags;         /* each ends with LF */
     ngx_coord_record_t         record;
 } ngx_http_coord_stored_t;

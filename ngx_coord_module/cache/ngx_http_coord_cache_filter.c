@@ -200,7 +200,7 @@ ngx_http_coord_cache_replaces(ngx_http_request_t *r,
 {
     ngx_uint_t  status;
 
-    if (cache->blob.len == 0) {
+    if (cache->blob.len == 0 || cache->stored.strict) {
         return 0;
     }
 

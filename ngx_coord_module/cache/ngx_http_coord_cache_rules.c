@@ -294,7 +294,10 @@ ngx_http_coord_cache_time(ngx_str_t *line)
 }
 
 
-/* how long it is of use when it is not fresh any more */
+/*
+ * How long it is of use when it is not fresh any more: what must not be used
+ * then, if it can be revalidated.
+ */
 
 static ngx_coord_nsec_t
 ngx_http_coord_cache_stale(ngx_http_request_t *r,
@@ -305,9 +308,15 @@ ngx_http_coord_cache_stale(ngx_http_request_t *r,
 
     out = &r->headers_out.headers;
 
-    if (ngx_http_coord_cache_directive(out, "must-revalidate", &value)
+    cache->fill.strict =
+        ngx_http_coord_cache_directive(out, "must-revalidate", &value)
         || ngx_http_coord_cache_directive(out, "proxy-revalidate", &value)
-        || ngx_http_coord_cache_directive(out, "s-maxage", &value))
+        || ngx_http_coord_cache_directive(out, "s-maxage", &value);
+
+    if (cache->fill.strict
+        && r->headers_out.etag == NULL
+        && r->headers_out.last_modified == NULL
+        && r->headers_out.last_modified_time == -1)
     {
         return 0;
     }

@@ -27,12 +27,13 @@ static ngx_int_t ngx_http_coord_stored_digest(ngx_str_t *meta,
 u_char *
 ngx_http_coord_stored_meta(u_char *p, ngx_http_coord_stored_t *stored)
 {
-    p = ngx_sprintf(p, "%L %L %L %L %L ",
+    p = ngx_sprintf(p, "%L %L %L %L %L %ui ",
                     (int64_t) (stored->started / NGX_COORD_NSEC_PER_USEC),
                     (int64_t) (stored->stored / NGX_COORD_NSEC_PER_USEC),
                     (int64_t) (stored->fresh / NGX_COORD_NSEC_PER_MSEC),
                     (int64_t) (stored->stale / NGX_COORD_NSEC_PER_MSEC),
-                    (int64_t) (stored->age / NGX_COORD_NSEC_PER_MSEC));
+                    (int64_t) (stored->age / NGX_COORD_NSEC_PER_MSEC),
+                    stored->strict);
 
     if (stored->varies) {
         p = ngx_hex_dump(p, stored->variant, NGX_COORD_DIGEST_LEN);
@@ -139,7 +140,8 @@ ngx_http_coord_stored_decode(ngx_http_coord_stored_t *stored, ngx_str_t *blob,
 static ngx_int_t
 ngx_http_coord_stored_times(ngx_http_coord_stored_t *stored, ngx_str_t *meta)
 {
-    u_char  *p, *last, *line;
+    u_char            *p, *last, *line;
+    ngx_coord_nsec_t   strict;
 
     p = meta->data;
     last = p + meta->len;
@@ -161,10 +163,13 @@ ngx_http_coord_stored_times(ngx_http_coord_stored_t *stored, ngx_str_t *meta)
            != NGX_OK
         || ngx_http_coord_stored_number(&p, line, NGX_COORD_NSEC_PER_MSEC,
                                         &stored->age)
-           != NGX_OK)
+           != NGX_OK
+        || ngx_http_coord_stored_number(&p, line, 1, &strict) != NGX_OK)
     {
         return NGX_ERROR;
     }
+
+    stored->strict = (strict != 0);
 
     stored->varies = (line - p == 2 * NGX_COORD_DIGEST_LEN);
 
