@@ -185,6 +185,7 @@ struct ngx_coord_redis_call_s {
     u_char                  *(*encode)(ngx_coord_redis_call_t *call,
                                        u_char *p);
     ngx_uint_t                 ncommands;
+    ngx_uint_t                 more;     /* who it is for beside its owner */
     ngx_uint_t                 slot;     /* of all its keys */
     ngx_coord_call_form_e      form;
     ngx_coord_lane_e           lane;

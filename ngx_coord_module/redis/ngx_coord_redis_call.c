@@ -70,7 +70,8 @@ ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
 
     if (call->failure != NGX_COORD_FAIL_NONE) {
         call->state = NGX_COORD_CALL_IDLE;
-        (void) ngx_atomic_fetch_add(&redis->stats->failures[call->failure], 1);
+        (void) ngx_atomic_fetch_add(&redis->stats->failures[call->failure],
+                                    1 + call->more);
         return NGX_ERROR;
     }
 
@@ -127,7 +128,7 @@ ngx_coord_redis_node_drop(ngx_coord_redis_node_t *node,
     stats = node->redis->stats;
 
     (void) ngx_atomic_fetch_add(&stats->pending, -1);
-    (void) ngx_atomic_fetch_add(&stats->failures[failure], 1);
+    (void) ngx_atomic_fetch_add(&stats->failures[failure], 1 + call->more);
 
     call->state = NGX_COORD_CALL_IDLE;
     call->failure = failure;

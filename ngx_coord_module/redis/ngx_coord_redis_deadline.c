@@ -125,7 +125,7 @@ ngx_coord_redis_expire(ngx_coord_redis_node_t *node,
         stats = node->redis->stats;
 
         (void) ngx_atomic_fetch_add(&stats->failures[NGX_COORD_FAIL_TIMEOUT],
-                                    1);
+                                    1 + call->more);
 
         ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_TIMEOUT, 0,
                                  "no reply in time", NULL);

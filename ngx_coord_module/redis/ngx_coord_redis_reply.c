@@ -522,7 +522,7 @@ static void
 ngx_coord_redis_count(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call, ngx_coord_fail_e failure)
 {
-    ngx_uint_t                n, usec;
+    ngx_uint_t                n, usec, count;
     ngx_coord_store_stats_t  *stats;
 
     if (failure == NGX_COORD_FAIL_NONE && call->state != NGX_COORD_CALL_LATE) {
@@ -533,6 +533,7 @@ ngx_coord_redis_count(ngx_coord_redis_node_t *node,
         return;
     }
 
+    count = 1 + call->more;
     stats = node->redis->stats;
 
     if (failure != NGX_COORD_FAIL_NONE) {
@@ -540,17 +541,17 @@ ngx_coord_redis_count(ngx_coord_redis_node_t *node,
         /* a late one was counted as a timeout */
 
         if (call->state != NGX_COORD_CALL_LATE) {
-            (void) ngx_atomic_fetch_add(&stats->failures[failure], 1);
+            (void) ngx_atomic_fetch_add(&stats->failures[failure], count);
         }
 
         return;
     }
 
-    (void) ngx_atomic_fetch_add(&stats->calls, 1);
+    (void) ngx_atomic_fetch_add(&stats->calls, count);
     (void) ngx_atomic_fetch_add(&stats->commands, call->ncommands);
 
     if (call->state == NGX_COORD_CALL_LATE) {
-        (void) ngx_atomic_fetch_add(&stats->late, 1);
+        (void) ngx_atomic_fetch_add(&stats->late, count);
     }
 
     /* latency is that of decisions */
@@ -565,8 +566,8 @@ ngx_coord_redis_count(ngx_coord_redis_node_t *node,
         }
     }
 
-    (void) ngx_atomic_fetch_add(&stats->latency[n], 1);
-    (void) ngx_atomic_fetch_add(&stats->latency_usec, usec);
+    (void) ngx_atomic_fetch_add(&stats->latency[n], count);
+    (void) ngx_atomic_fetch_add(&stats->latency_usec, count * usec);
 }
 
 
@@ -616,7 +617,8 @@ ngx_coord_redis_end(ngx_coord_redis_node_t *node,
         /* a late one was counted as a timeout */
 
         if (rc != NGX_OK && call->state != NGX_COORD_CALL_LATE) {
-            (void) ngx_atomic_fetch_add(&stats->failures[call->failure], 1);
+            (void) ngx_atomic_fetch_add(&stats->failures[call->failure],
+                                        1 + call->more);
         }
     }
 

@@ -404,6 +404,7 @@ ngx_coord_part_send(ngx_coord_part_t *part)
     call->expired = ngx_coord_part_expired;
     call->handler = ngx_coord_part_handler;
     call->data = part;
+    call->more = 0;
 
     if (ngx_coord_turn_hold(part) == NGX_OK) {
         batch->waits++;

@@ -92,6 +92,8 @@ ngx_coord_turn_hold(ngx_coord_part_t *part)
         first->last->next = part;
         first->last = part;
 
+        first->call.more++;
+
         op->u.rate.nth = ++ngx_coord_part_op(first)->u.rate.behind;
 
         return NGX_OK;
