@@ -402,6 +402,19 @@ for (['no-store', [@no]], ['large', [], large => 5000],
     is(word($nodes[-1], $uri), 'HIT', 'until there is one that can be kept');
 }
 
+# what was kept before, and must not be used stale, stands in nobody's way
+
+$a->get('/lock/stale/gone' . answer(['Cache-Control' => 'max-age=1, must-revalidate',
+                                     ETag => '"e"']));
+is_stored('/lock/stale/gone');
+sleep 1.4;
+$origin->reset_counters;
+$uri = '/lock/stale/gone' . answer([@no], delay => 1);
+my $begun = $t->ran;
+$t->parallel([map { $_->req($uri) } ($a, $b) x 4]);
+cmp_ok($t->ran - $begun, '<', 4, 'gone: not one after another');
+is($origin->overlap('/lock/stale/gone'), 7, 'gone: 7 of them at once');
+
 $origin->reset_counters;
 $uri = '/lock/error' . answer([], status => 503);
 $a->get($uri);

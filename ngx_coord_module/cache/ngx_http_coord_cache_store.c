@@ -79,10 +79,13 @@ ngx_http_coord_cache_mark(ngx_http_request_t *r,
     ngx_coord_op_t     *op;
     ngx_coord_batch_t  *batch;
 
-    /* who waits for what is stale is sent that; an error may be over */
+    /*
+     * Who waits for what is stale is sent that, unless it must not be used,
+     * and then the mark takes its place; an error may be over.
+     */
 
     if (!cache->claimed
-        || cache->blob.data
+        || (cache->blob.data && !cache->stored.strict)
         || r->headers_out.status >= NGX_HTTP_INTERNAL_SERVER_ERROR
         || ngx_http_coord_cache_error_page(r, cache)
         || ngx_http_coord_cache_directive(&r->headers_in.headers, "no-store",
@@ -101,7 +104,9 @@ ngx_http_coord_cache_mark(ngx_http_request_t *r,
         return;
     }
 
-    op = ngx_coord_batch_add(batch, &ngx_coord_op_cache_mark,
+    op = ngx_coord_batch_add(batch, cache->blob.data
+                                    ? &ngx_coord_op_cache_put
+                                    : &ngx_coord_op_cache_mark,
                              cache->conf->zone, cache->asked,
                              cache->asked_len);
     if (op == NULL) {

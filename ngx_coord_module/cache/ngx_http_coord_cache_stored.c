@@ -2,7 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * A stored response: "cca1", two bytes of length, the times and tags, and the
+ * A stored response: "cca2", two bytes of length, the times and tags, and the
  * record, whose fingerprint is the digest of the times and tags.
  */
 
@@ -10,7 +10,7 @@
 #include "ngx_http_coord_cache.h"
 
 
-#define NGX_HTTP_COORD_STORED_MAGIC  "cca1"
+#define NGX_HTTP_COORD_STORED_MAGIC  "cca2"
 #define NGX_HTTP_COORD_STORED_HEAD   6
 
 #define NGX_HTTP_COORD_STORED_MARK   "cca0"
