@@ -174,12 +174,12 @@ ngx_coord_near_ask(ngx_coord_near_worker_t *worker,
         return fetch;
     }
 
-    /* nobody waits for a copy */
+    /* nobody waits for a copy, or uses what one has read who is told nothing */
 
-    if (!item->copy) {
+    if (!item->copy && worker->epoch) {
         fetch->shared = ngx_coord_near_share_begin(&fetch->item);
 
-        if (fetch->shared == 0 && worker->epoch) {
+        if (fetch->shared == 0) {
             ngx_coord_timer_init(&fetch->timer, ngx_coord_near_follow, fetch,
                                  ngx_cycle->log);
 

@@ -49,8 +49,9 @@ ngx_uint_t ngx_coord_near_trusted(ngx_coord_store_t *store,
     ngx_atomic_uint_t epoch);
 
 /*
- * Whether this worker is to ask for an item: its word, for share_end() when it
- * has kept the answer, or has none; 0: another worker of the node asks.
+ * Whether this worker, which hears of changes, is to ask for an item: its word,
+ * for share_end() when it has kept the answer, or has none; 0: another worker
+ * of the node asks.
  */
 ngx_atomic_uint_t ngx_coord_near_share_begin(ngx_coord_near_item_t *item);
 void ngx_coord_near_share_end(ngx_coord_near_item_t *item,
