@@ -27,9 +27,6 @@ enum {
     NGX_COORD_TAKE_NUMBER = 1            /* behind those */
 };
 
-#define NGX_COORD_TAKE_STEP                                                   \
-    "$6" CRLF "INCRBY" CRLF "$3" CRLF "u63" CRLF "$1" CRLF "0" CRLF
-
 #define NGX_COORD_TAKE_WORDS  4          /* of a step */
 
 enum {
@@ -224,9 +221,11 @@ ngx_coord_bucket_steady_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     p = cmd->last;
 
     for (i = 0; i < n; i++) {
-        p = ngx_cpymem(p, NGX_COORD_TAKE_STEP, sizeof(NGX_COORD_TAKE_STEP) - 1);
+        p = ngx_cpymem(p, NGX_COORD_BUCKET_STEP,
+                       sizeof(NGX_COORD_BUCKET_STEP) - 1);
         p = ngx_coord_script_number(p, steps.open);
-        p = ngx_cpymem(p, NGX_COORD_TAKE_STEP, sizeof(NGX_COORD_TAKE_STEP) - 1);
+        p = ngx_cpymem(p, NGX_COORD_BUCKET_STEP,
+                       sizeof(NGX_COORD_BUCKET_STEP) - 1);
         p = ngx_coord_script_number(p, steps.close
                                        + ngx_coord_bucket_charge(op->zone,
                                                               &steps.bucket));

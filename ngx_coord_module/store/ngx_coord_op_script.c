@@ -4,7 +4,7 @@
  */
 
 
-#include "ngx_coord_op_arg.h"
+#include "ngx_coord_op_bucket.h"
 #include "ngx_coord_op_script.h"
 
 
@@ -65,8 +65,7 @@ static size_t
 ngx_coord_op_lists(ngx_coord_op_t *op, ngx_uint_t together)
 {
     if (op->type->kind == NGX_COORD_KIND_BUCKET) {
-        return together * 2 * (sizeof("$6rnINCRBYrn$3rnu63rn$1rn0rn$20rnrn")
-                               + NGX_INT64_LEN);
+        return together * 2 * NGX_COORD_BUCKET_STEP_LEN;
     }
 
     if (op->type->kind != NGX_COORD_KIND_LOG) {
