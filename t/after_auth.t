@@ -33,8 +33,8 @@ my %as = map { ($_ => { Authorization => 'Basic '
 for my $store ('redis', 'memory') {
     my $n = $t->node(name => $store, workers => 2,
                      vars => { STORE => $store eq 'redis'
-                                        ? 'server %%REDIS%%; timeout 5s;'
-                                          . ' connect_timeout 5s;' : '' },
+                                        ? 'server %%REDIS%%; timeout 30s;'
+                                          . ' connect_timeout 30s;' : '' },
                      http => <<'EOF')->start;
     coord_store main { %%STORE%% }
 

@@ -24,8 +24,8 @@ my $origin = $t->origin(routes => {
 for my $store (qw(memory redis)) {
     my $n = $t->node(name => $store,
                      vars => { STORE => $store eq 'redis'
-                                        ? 'server %%REDIS%%; timeout 5s;'
-                                          . ' connect_timeout 5s;'
+                                        ? 'server %%REDIS%%; timeout 30s;'
+                                          . ' connect_timeout 30s;'
                                         : '' },
                      http => <<'EOF2')->start;
     coord_store main { %%STORE%% }

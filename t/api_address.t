@@ -25,7 +25,7 @@ my $origin = $t->origin(routes => { '/slow' => { delay => 20, body => 's' } });
 my $six = -s '/proc/net/if_inet6';
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_store mem { }
 
     coord_limit_req_zone $binary_remote_addr zone=one:1m rate=1r/h STORE;

@@ -20,8 +20,8 @@ my $second = $t->redis;
 my $origin = $t->origin(routes => { '/pay' => { body => 'paid' } });
 
 for my $kind ('redis', 'memory') {
-    my $server = $kind eq 'redis' ? 'server %%REDIS%%; timeout 5s; '
-                                    . 'connect_timeout 5s;' : '';
+    my $server = $kind eq 'redis' ? 'server %%REDIS%%; timeout 30s; '
+                                    . 'connect_timeout 30s;' : '';
 
     (my $other = $server) =~ s/REDIS/REDIS_2/;
 

@@ -52,7 +52,7 @@ sub answer {
 }
 
 my $http = <<'EOT';
-    coord_store main { server %%REDIS%%; timeout 2s; }
+    coord_store main { server %%REDIS%%; timeout 30s; }
     coord_cache_zone zone=pages:4m;
     coord_cache_zone zone=mem:4m store=local;
 

@@ -233,6 +233,7 @@ sub red {
                 . " print \$f \"2026/01/01 00:00:00 \$_[0]\\n\" }\n"
                 . "ok(1, 'ran');\n$code\n");
 
+    delete local $ENV{HARNESS_ACTIVE};
     my $out = `$^X $file 2>&1`;
     my $rc = $? == 0 ? 'green' : 'red';
 
@@ -271,5 +272,48 @@ red('stuck', 'my $pid = fork(); if (!$pid) { $SIG{TERM} = "IGNORE";'
     . '$n->{stop_timeout} = 1; done_testing();',
     qr/^not ok 2 - all processes.*had to be killed/ms);
 red('limit', 'alarm 1; sleep 20; done_testing();', qr/time limit/);
+
+
+# a machine that stands still: what fails meanwhile runs once more, and nothing
+# else does
+
+sub again {
+    my ($name, $code) = @_;
+
+    my $file = $t->file("$name.t");
+
+    spew($file, "use lib '$FindBin::Bin/lib'; use Coord;\n"
+                . "my \$t = Coord->new;\n"
+                . "open(my \$runs, '>>', '$file.runs'); syswrite(\$runs, '.');\n"
+                . "my \$first = -s '$file.runs' == 1;\n"
+                . "sub still { kill 'STOP', Coord::Clock::pid();"
+                . " Time::HiRes::sleep(\$_[0]);"
+                . " kill 'CONT', Coord::Clock::pid();"
+                . " Time::HiRes::sleep(0.2) }\n"
+                . "$code\ndone_testing();\n");
+
+    local $ENV{HARNESS_ACTIVE} = 1;
+    my $out = `$^X $file 2>/dev/null`;
+
+    return ($? >> 8, -s "$file.runs", $out);
+}
+
+my ($status, $runs, $out) = again('still', 'still(1.5) if $first;'
+                                           . ' ok(!$first, "here");');
+is("$status $runs", '0 2', 'it passes when the machine does not stand still');
+like($out, qr/^# the machine .* 1\.\d s .*: once more\n(?:# first run: .*\n)+ok 1/,
+     'it says so');
+unlike($out, qr/^not ok/m, 'and what the first run said is a comment');
+
+($status, $runs) = again('both', 'still(1.5); ok(0);');
+is("$status $runs", '1 2', 'twice at most');
+($status, $runs) = again('short', 'still(0.3); ok(0);');
+is("$status $runs", '1 1', 'not for a moment');
+($status, $runs) = again('passed', 'still(1.5); ok(1);');
+is("$status $runs", '0 1', 'not when it passes');
+($status, $runs) = again('dead', 'still(1.5) if $first; die if $first; ok(1);');
+is("$status $runs", '0 2', 'a test that dies');
+($status, $runs) = again('signal', 'kill "KILL", $$;');
+is("$status $runs", '137 1', 'one that is killed');
 
 done_testing();

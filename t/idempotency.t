@@ -97,7 +97,7 @@ EOC
 
 for my $store ('redis', 'memory') {
     my $http = ($store eq 'redis' ? 'coord_store main { server %%REDIS%%; '
-                                    . 'timeout 2s; }' : '')
+                                    . 'timeout 30s; }' : '')
         . <<'EOC' . "server { listen 127.0.0.1:%%PORT%%; $locations }";
     log_format status '$uri $coord_idempotency_status';
     coord_idempotency_scope all$http_authorization;

@@ -41,7 +41,7 @@ my %answers = (
 my $origin = $t->origin(default => sub { $answers{(split m!/!, $_[0]{path})[1]} });
 
 my $n = $t->node(name => 'n', workers => 1, http => <<'EOF')->start;
-    coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 2s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     log_format status '$uri $status $coord_idempotency_status $bytes_sent';
     access_log %%NODEDIR%%/status.log status;
     coord_idempotency on;

@@ -125,8 +125,8 @@ my $origin = $t->origin(routes => {
 });
 
 $n = $t->node(name => 'n', workers => 2, http => <<'EOF')->start;
-    coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 2s; }
-    coord_store other { server %%REDIS_2%%; timeout 2s; connect_timeout 2s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
+    coord_store other { server %%REDIS_2%%; timeout 30s; connect_timeout 30s; }
     log_format status '$uri $coord_idempotency_status';
     access_log %%NODEDIR%%/status.log status;
 

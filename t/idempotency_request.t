@@ -170,7 +170,7 @@ my $n;
 for my $store ('redis', 'memory') {
     $n = $t->node(name => $store, workers => 1, http =>
         ($store eq 'redis' ? 'coord_store main { server %%REDIS%%; '
-                             . 'timeout 2s; }' : '') . $http)->start;
+                             . 'timeout 30s; }' : '') . $http)->start;
 
     subtest "$store: keys from the body" => \&bodies;
     subtest "$store: fingerprints" => \&fingerprints;

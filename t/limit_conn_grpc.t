@@ -54,7 +54,7 @@ EOF
 $t->set(GRPC => $server->port);
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 3s; connect_timeout 3s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_limit_conn_zone $http_x_key zone=one:1m lease=1s;
 
     server {

@@ -28,7 +28,7 @@ my $origin = $t->origin(routes => {
 # a place of many with $arg_k, a place or lock of its own with $arg_j
 
 my $n = $t->node(name => 'n', http => <<'EOF')->start;
-    coord_store main { server %%REDIS%%; timeout 3s; connect_timeout 3s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_limit_conn_zone $arg_k zone=all:1m lease=10s;
     coord_limit_conn_zone $arg_j zone=own:1m lease=10s;
     coord_lock_zone $arg_j zone=own:1m lease=10s;

@@ -24,7 +24,7 @@ my $origin = $t->origin(routes => {
 });
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 3s; }
+    coord_store main { server %%REDIS%%; timeout 30s; }
     coord_limit_conn_zone $arg_k zone=one:4m lease=20s;
     coord_limit_conn_zone $arg_j zone=two:1m lease=20s;
     coord_limit_conn_zone $arg_k zone=mem:4m lease=20s store=local;

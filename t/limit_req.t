@@ -81,8 +81,8 @@ EOF
 
 my @nodes = map {
     $t->node(name => $_, workers => 2,
-             http => conf('coord_store main { server %%REDIS%%; timeout 5s; '
-                        . 'connect_timeout 5s; }'))
+             http => conf('coord_store main { server %%REDIS%%; timeout 30s; '
+                        . 'connect_timeout 30s; }'))
       ->start
 } qw(a b);
 

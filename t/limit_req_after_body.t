@@ -102,8 +102,8 @@ my $http2 = $t->conf_error(http => 'server { listen 127.0.0.1:%%PORT%% http2; }'
 my %node = (
     redis => [map { $t->node(name => $_, workers => 2,
                              http => conf('coord_store main { server '
-                                        . '%%REDIS%%; timeout 5s; '
-                                        . 'connect_timeout 5s; }', $http2))
+                                        . '%%REDIS%%; timeout 30s; '
+                                        . 'connect_timeout 30s; }', $http2))
                       ->start } qw(a b)],
     memory => [$t->node(name => 'm', workers => 2, http => conf('', ''))
                  ->start],

@@ -37,7 +37,7 @@ sub http {
     }
 
     return <<"EOF";
-    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     $zones
     server {
         listen 127.0.0.1:%%PORT%%;

@@ -21,7 +21,7 @@ my $r = $redis->connect;
 my $origin = $t->origin(default => { delay => 0.5 });
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_limit_req_zone $arg_k zone=s:1m rate=1r/m;
     coord_limit_req_zone $arg_k zone=f:1m rate=2r/s;
     coord_limit_req_zone $arg_k zone=v:1m rate=$arg_r;

@@ -74,7 +74,7 @@ for my $name (@names) {
 }
 
 my $n = $t->node(name => 'n', http => <<"EOF")->start;
-    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     limit_req_status 429;
     $zones
     server {

@@ -26,7 +26,7 @@ my $origin = $t->origin(routes => {
 });
 
 my $n = $t->node(name => 'n', http => <<'EOF')->start;
-    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     log_format s '$request_uri $status $coord_limit_req_status '
                  '$coord_limit_req_zone $coord_limit_req_remaining '
                  '$coord_limit_req_limit $coord_limit_req_reset '

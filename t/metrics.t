@@ -24,7 +24,7 @@ my $origin = $t->origin(routes => {
 });
 
 my $plain = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_store spare { }
 
     coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
@@ -242,7 +242,7 @@ SKIP: {
 # zones of all features in one text
 
 my $all = $t->node(name => 'all', http => <<'EOF')->start;
-    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_limit_req_zone $arg_k zone=a:1m rate=1r/s;
     coord_limit_conn_zone $arg_k zone=a:1m;
     coord_lock_zone $arg_k zone=a:1m;

@@ -56,7 +56,7 @@ is_deeply([sort keys %logged],
 # the log: each line is JSON
 
 my $n = $t->node(name => 'n', http => <<"EOF")->start;
-    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_limit_req_zone \$arg_k zone=one:1m rate=1r/h;
     coord_limit_conn_zone \$arg_k zone=conn:1m;
 

@@ -510,8 +510,8 @@ sub conf {
     my ($way, $later, @rows) = @_;
 
     my $text = $way eq 'stock' ? ''
-               : 'coord_store main { server %%REDIS%%; timeout 5s;
-                                     connect_timeout 5s; }';
+               : 'coord_store main { server %%REDIS%%; timeout 30s;
+                                     connect_timeout 30s; }';
 
     $text .= ' coord_limit_req_zone $arg_k zone=clock:1m rate=1000r/s;
                server { listen 127.0.0.1:%%PORT_clock%%;

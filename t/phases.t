@@ -67,7 +67,7 @@ for my $where (qw(http server location)) {
     $in_server = $realip if $where eq 'server';
 
     $http{$where} = $t->node(name => $where, http => <<"EOF")->start;
-    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     $in_http
     $zones
     server {
@@ -161,7 +161,7 @@ for my $store (sort keys %stores) {
 }
 
 my $n = $t->node(name => 'beside', http => <<"EOF")->start;
-    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     limit_conn_zone \$uri zone=slots:64k;
     $own
     server {

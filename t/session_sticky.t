@@ -88,7 +88,7 @@ my $conf = <<'EOF';
         proxy_next_upstream error timeout;
         proxy_http_version 1.0;
         proxy_set_header Connection close;
-        proxy_connect_timeout 5s;
+        proxy_connect_timeout 30s;
         add_header X-Status $coord_session_status;
         add_header X-Upstream $upstream_addr;
 
@@ -132,7 +132,7 @@ my @nodes;
 for (qw(a b)) {
     push @nodes, $t->node(name => $_, workers => 2, http => $conf,
                           vars => { STORE => 'coord_store main { server '
-                                             . '%%REDIS%%; timeout 5s; }' });
+                                             . '%%REDIS%%; timeout 30s; }' });
 }
 
 my ($a, $b) = map { $_->start } @nodes;

@@ -116,6 +116,11 @@ use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use File::Path qw(remove_tree);
 use File::Temp qw(tempdir);
+
+# before Test::More keeps STDOUT
+use Coord::Again;
+BEGIN { Coord::Again::allow() }
+
 use Test::More ();
 use Time::HiRes ();
 
@@ -411,6 +416,7 @@ END {
                 $status ||= 1;
             }
 
+            Coord::Again::stood(Coord::Clock::stood());
             Coord::Clock::stop();
 
             my $failed = $status || !Test::More->builder->is_passing;

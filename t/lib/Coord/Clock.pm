@@ -8,6 +8,8 @@ package Coord::Clock;
 # It is never ahead of that of the machine.
 #
 #   ran()      seconds; only differences tell something
+#   pid()      of the process that counts
+#   stood()    seconds of the longest time that the machine stood still
 #
 # What has an upper bound ("at once", "within 2 s") is measured by it, and so
 # is how long a test waits; what takes a while at least is measured by time().
@@ -19,9 +21,9 @@ use Exporter qw(import);
 use POSIX ();
 use Time::HiRes qw(sleep time);
 
-our @EXPORT_OK = qw(ran);
+our @EXPORT_OK = qw(ran stood);
 
-my ($clock, $pid, $owner);
+my ($clock, $gap, $pid, $owner);
 
 
 # start($file): from now on; the file grows by a byte with each beat
@@ -33,6 +35,10 @@ sub start {
 
     open(my $fh, '>:raw', $file) or die "cannot write $file: $!";
     open($clock, '<:raw', $file) or die "cannot read $file: $!";
+    open(my $longest, '>:raw', "$file.stood") or die "cannot write $file: $!";
+    open($gap, '<:raw', "$file.stood") or die "cannot read $file: $!";
+
+    my ($last, $max) = (time, 0);
 
     $pid = fork();
     die "fork: $!" if !defined $pid;
@@ -49,6 +55,16 @@ sub start {
         while (getppid() == $owner) {
             sleep 0.01;
             syswrite($fh, '.');
+
+            my $now = time;
+
+            if ($now - $last > $max) {
+                $max = $now - $last;
+                sysseek($longest, 0, 0);
+                syswrite($longest, sprintf('%012.3f', $max));
+            }
+
+            $last = $now;
         }
 
         POSIX::_exit(0);
@@ -62,6 +78,19 @@ sub stop {
     kill 'KILL', $pid;
     waitpid($pid, 0);
     ($clock, $pid) = ();
+}
+
+
+sub pid { return $pid }
+
+
+sub stood {
+    return 0 if !$gap;
+
+    sysseek($gap, 0, 0);
+    sysread($gap, my $text, 12);
+
+    return ($text || 0) + 0;
 }
 
 
