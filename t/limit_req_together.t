@@ -2,8 +2,8 @@
 
 # Copyright (C) ngx_coord_module contributors
 
-# Requests of one turn of the event loop that ask the same of one bucket travel
-# as one command: each gets the answer that it would have got by itself, and
+# Requests of one turn of the event loop that ask the same of one bucket, or of
+# one fixed window, travel as one command: each gets the answer that it would have got by itself, and
 # gives back its own place.
 
 use strict;
@@ -36,6 +36,9 @@ my $n = $t->node(name => 'n', workers => 1, http => <<"EOF")->start;
     coord_store main { server redis://@{[$fake->addr]}; timeout 2s;
                        connect_timeout 2s; breaker failures=1000; }
     coord_limit_req_zone \$arg_k zone=b:1m rate=1r/d;
+    coord_limit_req_zone \$arg_k zone=w:1m rate=10r/d algorithm=fixed_window;
+    coord_limit_req_zone \$arg_k zone=d:1m rate=10r/d algorithm=fixed_window
+                         align=day;
     add_header X-Req \$coord_limit_req_status always;
 
     server {
@@ -43,6 +46,11 @@ my $n = $t->node(name => 'n', workers => 1, http => <<"EOF")->start;
         listen 127.0.0.1:%%PORT_2%% http2;
 @{[ map { "location $_ { coord_limit_req zone=b $path{$_}; empty_gif; }\n" }
         sort keys %path ]}
+        location /window { coord_limit_req zone=w; empty_gif; }
+        location /window_dry { coord_limit_req zone=w;
+                               coord_limit_req_dry_run on; empty_gif; }
+        location /window_cost { coord_limit_req zone=w cost=3; empty_gif; }
+        location /window_day { coord_limit_req zone=d; empty_gif; }
         location /none { return 204; }
     }
 EOF
@@ -88,9 +96,9 @@ sub together {
 
 
 sub bitfields {
-    my ($k) = @_;
+    my ($k, $zone) = (@_, 'rl:b');
 
-    return scalar grep { $_->[2] eq "coord:rl:b:{$k}" }
+    return scalar grep { $_->[2] eq "coord:$zone:{$k}" }
            $fake->commands('BITFIELD');
 }
 
@@ -126,6 +134,28 @@ for my $p ('/nodelay', '/dry', '/cost', '/less') {
     is($admin->command('GETRANGE', "coord:rl:b:{b$p}", 12, -1),
        $admin->command('GETRANGE', "coord:rl:b:{a$p}", 12, -1),
        "$p: the same capacity");
+}
+
+for (['rf:w' => '/window'], ['rf:w' => '/window_dry'], ['rf:w' => '/window_cost'],
+     ['rf:d' => '/window_day'])
+{
+    my ($z, $p) = @$_;
+
+    $n->get("$p?k=a$p");
+    $n->get("$p?k=b$p");
+
+    my @one = map { $n->get("$p?k=a$p") } 1 .. 20;
+    my $before = bitfields("b$p", $z);
+    my @all = together(("$p?k=b$p") x 20);
+
+    is(told("$p?k=b$p", @all), told("$p?k=a$p", @one),
+       "$p: the same answers");
+    is(bitfields("b$p", $z) - $before, 1, "$p: by one command");
+    is(unpack('N', $admin->command('GET', "coord:$z:{b$p}")),
+       unpack('N', $admin->command('GET', "coord:$z:{a$p}")),
+       "$p: the same count");
+    cmp_ok($admin->command('PTTL', "coord:$z:{b$p}"), '>', 0,
+           "$p: it has a life");
 }
 
 # of those who would wait for a day each place is given back

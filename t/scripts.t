@@ -207,6 +207,28 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
 
     is(run('window_take', window(7, 1))->[1][1], 7, 'window: cost 1');
 
+    # together they get what each gets by itself
+
+    for my $cost (1, 2, 3) {
+        my @both;
+
+        for my $together (0, 1) {
+            clear();
+            run('window_take', window(8, 1));
+
+            my @got = map { my @r = @{ run('window_take', window(8),
+                                           steps => $_)->[1] };
+                            $together ? @r[0 .. $#r - 1] : @r[0, 1] }
+                      $together ? counts(8, ($cost) x 5)
+                                : map { counts(8, $cost) } 1 .. 5;
+
+            push @both, join ' ', (map { defined $_ ? $_ : 'nil' } @got),
+                        dump_of('{k}');
+        }
+
+        is($both[1], $both[0], "window: five of cost $cost at once");
+    }
+
     clear();
     run('window_give', k => '{k}', zero => $zero, remaining => 60_000,
         minus_cost => -1);
@@ -870,8 +892,15 @@ sub window {
     my ($limit, $cost) = (@_, 1);
 
     return (k => '{k}', zero => $zero, window => 60_000,
-            open => 4294967295 - ($limit - $cost),
-            close => -(4294967295 - $limit));
+            steps => counts($limit, $cost));
+}
+
+
+sub counts {
+    my ($limit, @costs) = @_;
+
+    return [map { ('INCRBY', 'u32', 0, 4294967295 - ($limit - $_),
+                   'INCRBY', 'u32', 0, -(4294967295 - $limit)) } @costs];
 }
 
 

@@ -130,6 +130,8 @@ for my $password ('s3cret\\"tail', 's3cret\\\\tail', '\\\\', 's3cret\\\'tail',
 EOC
     my $print = `@{[$t->binary]} -T -c @{[$n->file('nginx.conf')]} 2>&1`
         if $n->check;
+    my $dir = $t->dir;
+    $print =~ s/\Q$dir\E//g;
 
     unlike($print, qr/s3|cret|tail|:other/, "hidden: $password");
     like($print, qr/redis:\/\/app:\*+\@127\.0\.0\.1:1"/, 'all of it');

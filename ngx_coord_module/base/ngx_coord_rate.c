@@ -31,10 +31,14 @@ ngx_coord_rate_span(ngx_coord_nsec_t interval, ngx_uint_t n)
 
 
 ngx_uint_t
-ngx_coord_bucket_same(const ngx_coord_rate_t *a, const ngx_coord_rate_t *b)
+ngx_coord_rate_same(const ngx_coord_rate_t *a, const ngx_coord_rate_t *b)
 {
     return a->interval == b->interval
            && a->burst == b->burst
+           && a->window == b->window
+           && a->limit == b->limit
+           && a->align == b->align
+           && a->tz == b->tz
            && a->cost == b->cost
            && a->look == b->look
            && a->force == b->force

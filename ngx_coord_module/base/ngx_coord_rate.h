@@ -138,8 +138,8 @@ ngx_coord_nsec_t ngx_coord_bucket_refund(const ngx_coord_rate_t *rate,
     ngx_coord_nsec_t now);
 
 
-/* 1 if of two takes of one bucket, in any order, the first gets the same */
-ngx_uint_t ngx_coord_bucket_same(const ngx_coord_rate_t *a,
+/* 1 if of two takes of one key, in any order, the first gets the same */
+ngx_uint_t ngx_coord_rate_same(const ngx_coord_rate_t *a,
     const ngx_coord_rate_t *b);
 
 

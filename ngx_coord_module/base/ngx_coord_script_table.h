@@ -1057,11 +1057,10 @@ enum {
     NGX_COORD_WINDOW_TAKE_K = 0,
     NGX_COORD_WINDOW_TAKE_ZERO,
     NGX_COORD_WINDOW_TAKE_WINDOW,
-    NGX_COORD_WINDOW_TAKE_OPEN,
-    NGX_COORD_WINDOW_TAKE_CLOSE
+    NGX_COORD_WINDOW_TAKE_STEPS
 };
 
-#define NGX_COORD_WINDOW_TAKE_NARGS  5
+#define NGX_COORD_WINDOW_TAKE_NARGS  4
 
 
 extern const ngx_coord_script_t
@@ -3055,20 +3054,13 @@ static const ngx_coord_script_part_t
       0, NGX_COORD_WINDOW_TAKE_ZERO },
     { "$2\r\nPX\r\n",
       8, NGX_COORD_WINDOW_TAKE_WINDOW },
-    { "$2\r\nNX\r\n"
-      "*15\r\n"
-      "$8\r\nBITFIELD\r\n",
-      27, NGX_COORD_WINDOW_TAKE_K },
+    { "$2\r\nNX\r\n",
+      8, NGX_COORD_SCRIPT_COUNT(7, NGX_COORD_WINDOW_TAKE_STEPS) },
+    { "$8\r\nBITFIELD\r\n",
+      14, NGX_COORD_WINDOW_TAKE_K },
     { "$8\r\nOVERFLOW\r\n"
-      "$4\r\nFAIL\r\n"
-      "$6\r\nINCRBY\r\n"
-      "$3\r\nu32\r\n"
-      "$1\r\n0\r\n",
-      52, NGX_COORD_WINDOW_TAKE_OPEN },
-    { "$6\r\nINCRBY\r\n"
-      "$3\r\nu32\r\n"
-      "$1\r\n0\r\n",
-      28, NGX_COORD_WINDOW_TAKE_CLOSE },
+      "$4\r\nFAIL\r\n",
+      24, NGX_COORD_SCRIPT_LIST(NGX_COORD_WINDOW_TAKE_STEPS) },
     { "$3\r\nGET\r\n"
       "$3\r\nu32\r\n"
       "$1\r\n0\r\n"
@@ -3399,7 +3391,7 @@ const ngx_coord_script_t
       2, ngx_coord_window_peek_parts },
 
     { ngx_string("window_take"),
-      NGX_COORD_WINDOW_TAKE_NARGS, 3, 1, 3, 679,
+      NGX_COORD_WINDOW_TAKE_NARGS, 3, 1, 3, 394,
       ngx_coord_window_take_replies,
       7, ngx_coord_window_take_parts },
 };

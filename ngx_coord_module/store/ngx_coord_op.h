@@ -47,7 +47,7 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
 
 
 /*
- * A take of a bucket: those that ask the same of one key in one turn travel as
+ * A take of a rate: those that ask the same of one key in one turn travel as
  * one; build() and parse() go by u.rate.behind and nth.
  */
 #define NGX_COORD_OP_GATHERS    0x80

@@ -25,6 +25,17 @@
 #define NGX_COORD_ENTRY_LEN    22
 
 
+/* an addition to the number at 0 of a BITFIELD, and with what is added */
+
+#define NGX_COORD_OP_STEP(type)                                               \
+    "$6" CRLF "INCRBY" CRLF "$3" CRLF type CRLF "$1" CRLF "0" CRLF
+
+#define NGX_COORD_OP_STEP_LEN                                                 \
+    (sizeof(NGX_COORD_OP_STEP("u63") "$20" CRLF CRLF) - 1 + NGX_INT64_LEN)
+
+#define NGX_COORD_OP_STEP_WORDS  4
+
+
 /* for parse(): the reply that the header of a script gives a name */
 #define ngx_coord_reply(script, name)                                         \
     values[NGX_COORD_##script##_##name##_REPLY]
@@ -53,6 +64,14 @@ void ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n,
 /* the channel on which waiters of all nodes listen */
 void ngx_coord_arg_wake(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op);
+
+/*
+ * Writes an addition at p, which has room for NGX_COORD_OP_STEP_LEN; type is a
+ * literal.  Gives the end.
+ */
+#define ngx_coord_arg_step(p, type, n)                                        \
+    ngx_coord_script_number(ngx_cpymem(p, NGX_COORD_OP_STEP(type),            \
+                                       sizeof(NGX_COORD_OP_STEP(type)) - 1), n)
 
 /* the key of a window of a sliding window counter */
 void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,

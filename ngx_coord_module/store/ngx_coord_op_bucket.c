@@ -27,8 +27,6 @@ enum {
     NGX_COORD_TAKE_NUMBER = 1            /* behind those */
 };
 
-#define NGX_COORD_TAKE_WORDS  4          /* of a step */
-
 enum {
     NGX_COORD_OPEN_CAP = 3,
     NGX_COORD_OPEN_TAKE                  /* from here on as of a take */
@@ -221,18 +219,15 @@ ngx_coord_bucket_steady_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     p = cmd->last;
 
     for (i = 0; i < n; i++) {
-        p = ngx_cpymem(p, NGX_COORD_BUCKET_STEP,
-                       sizeof(NGX_COORD_BUCKET_STEP) - 1);
-        p = ngx_coord_script_number(p, steps.open);
-        p = ngx_cpymem(p, NGX_COORD_BUCKET_STEP,
-                       sizeof(NGX_COORD_BUCKET_STEP) - 1);
-        p = ngx_coord_script_number(p, steps.close
-                                       + ngx_coord_bucket_charge(op->zone,
-                                                              &steps.bucket));
+        p = ngx_coord_arg_step(p, "u63", steps.open);
+        p = ngx_coord_arg_step(p, "u63",
+                               steps.close
+                               + ngx_coord_bucket_charge(op->zone,
+                                                         &steps.bucket));
     }
 
     ngx_coord_arg_list(&a[NGX_COORD_GCRA_TAKE_STEPS], cmd->last,
-                       p - cmd->last, 2 * NGX_COORD_TAKE_WORDS * n);
+                       p - cmd->last, 2 * NGX_COORD_OP_STEP_WORDS * n);
     cmd->last = p;
 
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_TAKE_STAMP], ngx_coord_tat_stamp(now));

@@ -28,15 +28,6 @@
     ((now) < NGX_COORD_BUCKET_EPOCH ? (now) : (now) - NGX_COORD_BUCKET_EPOCH)
 
 
-/* a step of a take, and all of it with its number at most */
-
-#define NGX_COORD_BUCKET_STEP                                                 \
-    "$6" CRLF "INCRBY" CRLF "$3" CRLF "u63" CRLF "$1" CRLF "0" CRLF
-
-#define NGX_COORD_BUCKET_STEP_LEN                                             \
-    (sizeof(NGX_COORD_BUCKET_STEP "$20" CRLF CRLF) - 1 + NGX_INT64_LEN)
-
-
 /* a bucket that others keep changing is given up after so many questions */
 #define NGX_COORD_BUCKET_TRIES  32
 

@@ -58,14 +58,16 @@ ngx_coord_op_key_len(ngx_coord_op_t *op)
 
 /*
  * Of the lists of an operation, at most: a time and two ids for each place of a
- * log, and two steps for each of so many who take from a bucket together.
+ * log, and two steps for each of so many who take together.
  */
 
 static size_t
 ngx_coord_op_lists(ngx_coord_op_t *op, ngx_uint_t together)
 {
-    if (op->type->kind == NGX_COORD_KIND_BUCKET) {
-        return together * 2 * NGX_COORD_BUCKET_STEP_LEN;
+    if (op->type->kind == NGX_COORD_KIND_BUCKET
+        || op->type->kind == NGX_COORD_KIND_WINDOW)
+    {
+        return together * 2 * NGX_COORD_OP_STEP_LEN;
     }
 
     if (op->type->kind != NGX_COORD_KIND_LOG) {

@@ -21,6 +21,8 @@ static void ngx_coord_window_take_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_take_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_found(ngx_coord_resp_value_t *v,
+    ngx_uint_t nth, int64_t *used);
 static void ngx_coord_window_fill_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_fill_parse(ngx_coord_op_t *op,
@@ -47,7 +49,8 @@ static ngx_int_t ngx_coord_window_peek_run(ngx_coord_table_t *table,
 
 const ngx_coord_op_type_t  ngx_coord_op_window_take = {
     ngx_string("window_take"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY
+    |NGX_COORD_OP_GATHERS,
     NGX_COORD_KIND_WINDOW,
     NGX_COORD_SCRIPT_WINDOW_TAKE,
     ngx_coord_window_take_build,
@@ -162,6 +165,8 @@ static void
 ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    u_char              *p;
+    ngx_uint_t           i, n;
     ngx_coord_arg_t     *a;
     ngx_coord_nsec_t     length, most;
     ngx_coord_window_t   window;
@@ -173,13 +178,23 @@ ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     a = cmd->args;
 
     ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_TAKE_K, op, "}");
+
+    n = op->u.rate.behind + 1;
+    p = cmd->last;
+
+    for (i = 0; i < n; i++) {
+        p = ngx_coord_arg_step(p, "u32", 0xffffffffLL - window.room);
+        p = ngx_coord_arg_step(p, "u32",
+                               window.room + window.take - 0xffffffffLL);
+    }
+
+    ngx_coord_arg_list(&a[NGX_COORD_WINDOW_TAKE_STEPS], cmd->last,
+                       p - cmd->last, 2 * NGX_COORD_OP_STEP_WORDS * n);
+    cmd->last = p;
+
     ngx_coord_arg_str(&a[NGX_COORD_WINDOW_TAKE_ZERO], (u_char *) "\0\0\0", 4);
     ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_WINDOW],
                       ngx_coord_ceil_msec(length));
-    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_OPEN],
-                      0xffffffffLL - window.room);
-    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_CLOSE],
-                      window.room + window.take - 0xffffffffLL);
 }
 
 
@@ -187,23 +202,14 @@ static ngx_int_t
 ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    int64_t                  used, pttl, sum;
-    ngx_int_t                rc, opened;
-    ngx_coord_nsec_t         left, most;
-    ngx_coord_window_t       window;
-    ngx_coord_resp_value_t  *v;
+    int64_t             used, pttl;
+    ngx_int_t           rc, opened;
+    ngx_coord_nsec_t    left, most;
+    ngx_coord_window_t  window;
 
-    v = values[1];
-
-    if (v->type != NGX_COORD_RESP_ARRAY || v->integer != 3) {
-        return NGX_ERROR;
-    }
-
-    opened = ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &sum);
+    opened = ngx_coord_window_found(values[1], op->u.rate.nth, &used);
 
     if (opened == NGX_ERROR
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 2), &used)
-           != NGX_OK
         || ngx_coord_resp_integer(values[2], &pttl) != NGX_OK)
     {
         return NGX_ERROR;
@@ -247,6 +253,46 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
                                  used, left + NGX_COORD_NSEC_PER_MSEC);
 
     return ngx_coord_deny_window_keep(op, rc, now);
+}
+
+
+/*
+ * What the request nth of those that were asked for together has found:
+ * NGX_OK, and the count with it; NGX_DECLINED: it is refused as all behind it
+ * are, and the count is that behind all of them.
+ */
+
+static ngx_int_t
+ngx_coord_window_found(ngx_coord_resp_value_t *v, ngx_uint_t nth,
+    int64_t *used)
+{
+    int64_t     sum;
+    ngx_int_t   opened, closed;
+    ngx_uint_t  step;
+
+    step = 2 * nth;
+
+    if (v->type != NGX_COORD_RESP_ARRAY
+        || v->integer % 2 != 1
+        || v->integer < (int64_t) step + 3)
+    {
+        return NGX_ERROR;
+    }
+
+    opened = ngx_coord_resp_integer(ngx_coord_resp_element(v, step), &sum);
+    closed = ngx_coord_resp_integer(ngx_coord_resp_element(v, step + 1), used);
+
+    if (opened != closed) {
+        return NGX_ERROR;
+    }
+
+    if (opened != NGX_DECLINED) {
+        return opened;
+    }
+
+    return ngx_coord_resp_integer(ngx_coord_resp_element(v, v->integer - 1),
+                                  used) == NGX_OK
+           ? NGX_DECLINED : NGX_ERROR;
 }
 
 

@@ -135,7 +135,7 @@ ngx_coord_turn_find(ngx_coord_part_t *part)
             && other->key_len == op->key_len
             && ngx_memcmp(other->key, op->key, op->key_len) == 0
             && other->u.rate.behind + 1 < NGX_COORD_OP_TOGETHER
-            && ngx_coord_bucket_same(&other->u.rate, &op->u.rate))
+            && ngx_coord_rate_same(&other->u.rate, &op->u.rate))
         {
             ngx_queue_remove(q);
             ngx_queue_insert_head(&redis->turn, q);
