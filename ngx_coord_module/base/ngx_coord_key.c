@@ -13,6 +13,17 @@
 #define NGX_COORD_KEY_DIGEST_BYTES  16
 #define NGX_COORD_KEY_TAG_BYTES     4
 
+/* keys whose encoding a worker keeps, a power of two, and their length */
+#define NGX_COORD_KEY_KEPT          256
+#define NGX_COORD_KEY_KEPT_LEN      16
+
+
+typedef struct {
+    size_t                     len;      /* 0: there is none */
+    u_char                     key[NGX_COORD_KEY_KEPT_LEN];
+    u_char                     encoded[NGX_COORD_DIGEST_HEX_LEN];
+} ngx_coord_key_kept_t;
+
 
 static ngx_int_t ngx_coord_digest_create(void);
 static ngx_uint_t ngx_coord_key_is_plain(const ngx_str_t *key);
@@ -23,6 +34,9 @@ static ngx_uint_t ngx_coord_nibble(u_char ch);
 /* one computation at a time in a process, so one context is enough */
 static EVP_MD_CTX    *ngx_coord_digest_ctx;
 static const EVP_MD  *ngx_coord_digest_md;
+
+/* short ones come again: addresses are keys of limits */
+static ngx_coord_key_kept_t  ngx_coord_key_kept[NGX_COORD_KEY_KEPT];
 
 
 /* [A-Za-z0-9._@:/-], a bit per character */
@@ -195,12 +209,37 @@ ngx_coord_hash_free(ngx_coord_hash_t *hash)
 size_t
 ngx_coord_key_encode(u_char *dst, const ngx_str_t *key)
 {
+    uint32_t               hash;
+    ngx_coord_key_kept_t  *kept;
+
     if (ngx_coord_key_is_plain(key)) {
         ngx_memcpy(dst, key->data, key->len);
         return key->len;
     }
 
-    return ngx_coord_key_digest(dst, key);
+    if (key->len == 0 || key->len > NGX_COORD_KEY_KEPT_LEN) {
+        return ngx_coord_key_digest(dst, key);
+    }
+
+    hash = ngx_murmur_hash2(key->data, key->len);
+    kept = &ngx_coord_key_kept[hash & (NGX_COORD_KEY_KEPT - 1)];
+
+    if (kept->len != key->len
+        || ngx_memcmp(kept->key, key->data, key->len) != 0)
+    {
+        kept->len = 0;
+
+        if (ngx_coord_key_digest(kept->encoded, key) == 0) {
+            return 0;
+        }
+
+        ngx_memcpy(kept->key, key->data, key->len);
+        kept->len = key->len;
+    }
+
+    ngx_memcpy(dst, kept->encoded, NGX_COORD_DIGEST_HEX_LEN);
+
+    return NGX_COORD_DIGEST_HEX_LEN;
 }
 
 

@@ -6,11 +6,12 @@
 
 #define NGX_COORD_SCRIPT_TABLE  1
 
+#include "ngx_coord_decimal.h"
 #include "ngx_coord_script.h"
 
 
-static u_char *ngx_coord_script_digits(u_char *end, uint64_t n);
-static u_char *ngx_coord_script_length(u_char *p, u_char type, size_t len);
+static ngx_inline u_char *ngx_coord_script_length(u_char *p, u_char type,
+    size_t len);
 static u_char *ngx_coord_script_part(u_char *p, ngx_uint_t part,
     const ngx_coord_arg_t *args);
 
@@ -69,34 +70,12 @@ ngx_coord_script_part(u_char *p, ngx_uint_t part, const ngx_coord_arg_t *args)
 }
 
 
-/* writes the digits of n so that they end at end, returns their start */
-
-static u_char *
-ngx_coord_script_digits(u_char *end, uint64_t n)
-{
-    do {
-        *--end = (u_char) (n % 10 + '0');
-        n /= 10;
-    } while (n);
-
-    return end;
-}
-
-
-static u_char *
+static ngx_inline u_char *
 ngx_coord_script_length(u_char *p, u_char type, size_t len)
 {
-    u_char  *start, digits[NGX_INT64_LEN];
-
     *p++ = type;
 
-    if (len < 10) {
-        *p++ = (u_char) (len + '0');
-
-    } else {
-        start = ngx_coord_script_digits(digits + NGX_INT64_LEN, len);
-        p = ngx_cpymem(p, start, digits + NGX_INT64_LEN - start);
-    }
+    p = ngx_coord_decimal(p, len);
 
     *p++ = CR;
     *p++ = LF;
@@ -114,7 +93,7 @@ ngx_coord_script_number(u_char *p, int64_t n)
     /* the negation is that of an unsigned: INT64_MIN has no positive twin */
     abs = (n < 0) ? 0 - (uint64_t) n : (uint64_t) n;
 
-    start = ngx_coord_script_digits(digits + NGX_INT64_LEN, abs);
+    start = ngx_coord_digits(digits + NGX_INT64_LEN, abs);
 
     if (n < 0) {
         *--start = '-';

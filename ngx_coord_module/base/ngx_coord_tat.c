@@ -13,6 +13,9 @@
 /* bits of a code that are a number, below its power of two */
 #define NGX_COORD_TAT_DIGITS  11
 
+/* the power of two in n, which is at least 1 */
+#define ngx_coord_tat_power(n)  (63 - __builtin_clzll((uint64_t) (n)))
+
 
 static int64_t ngx_coord_tat_class(ngx_coord_nsec_t interval);
 static ngx_coord_nsec_t ngx_coord_tat_interval(int64_t number);
@@ -38,7 +41,7 @@ ngx_coord_tat_class(ngx_coord_nsec_t interval)
     interval = ngx_max(interval, 1);
     interval = ngx_min(interval, NGX_COORD_RATE_SPAN - 1);
 
-    for (power = 0; interval >> (power + 1); power++) { /* void */ }
+    power = ngx_coord_tat_power(interval);
 
     part = power > NGX_COORD_TAT_PARTS
            ? interval >> (power - NGX_COORD_TAT_PARTS)
@@ -151,9 +154,8 @@ ngx_coord_tat_code(int64_t places)
     places = ngx_max(places, 0);
     places = ngx_min(places, NGX_COORD_RATE_LIMIT);
 
-    for (drop = 0; places >> (drop + NGX_COORD_TAT_DIGITS + 1); drop++) {
-        /* void */
-    }
+    drop = ngx_coord_tat_power(places | 1) - NGX_COORD_TAT_DIGITS;
+    drop = ngx_max(drop, 0);
 
     return (drop << NGX_COORD_TAT_DIGITS)
            + ((places + ((int64_t) 1 << drop) - 1) >> drop);

@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_coord.h"
+#include "ngx_coord_decimal.h"
 
 
 static ngx_uint_t ngx_http_coord_special(ngx_uint_t status);
@@ -181,15 +182,23 @@ ngx_http_coord_problem_size(ngx_http_coord_problem_t *problem)
 static u_char *
 ngx_http_coord_problem_body(u_char *p, ngx_http_coord_problem_t *problem)
 {
-    p = ngx_sprintf(p, "{\"type\":\"%V\",\"title\":\"%V\",\"status\":%ui",
-                    &problem->type, &problem->title, problem->status);
+    p = ngx_coord_literal(p, "{\"type\":\"");
+    p = ngx_cpymem(p, problem->type.data, problem->type.len);
+    p = ngx_coord_literal(p, "\",\"title\":\"");
+    p = ngx_cpymem(p, problem->title.data, problem->title.len);
+    p = ngx_coord_literal(p, "\",\"status\":");
+    p = ngx_coord_decimal(p, problem->status);
 
     if (problem->detail.len) {
-        p = ngx_sprintf(p, ",\"detail\":\"%V\"", &problem->detail);
+        p = ngx_coord_literal(p, ",\"detail\":\"");
+        p = ngx_cpymem(p, problem->detail.data, problem->detail.len);
+        *p++ = '"';
     }
 
     if (problem->code.len) {
-        p = ngx_sprintf(p, ",\"code\":\"%V\"", &problem->code);
+        p = ngx_coord_literal(p, ",\"code\":\"");
+        p = ngx_cpymem(p, problem->code.data, problem->code.len);
+        *p++ = '"';
     }
 
     p = ngx_cpymem(p, problem->members.data, problem->members.len);

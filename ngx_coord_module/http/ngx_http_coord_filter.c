@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_coord.h"
+#include "ngx_coord_decimal.h"
 
 
 #define NGX_HTTP_COORD_ITEM_LEN                                               \
@@ -20,6 +21,8 @@ static ngx_int_t ngx_http_coord_add_draft(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_add_legacy(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static u_char *ngx_http_coord_item_name(u_char *p,
+    ngx_http_coord_report_t *report);
 static u_char *ngx_http_coord_policy_item(u_char *p,
     ngx_http_coord_report_t *report);
 static u_char *ngx_http_coord_limit_item(u_char *p,
@@ -197,22 +200,34 @@ ngx_http_coord_add_draft(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
 
 static u_char *
+ngx_http_coord_item_name(u_char *p, ngx_http_coord_report_t *report)
+{
+    *p++ = '"';
+    p = ngx_cpymem(p, report->policy.data, report->policy.len);
+    *p++ = '"';
+
+    return p;
+}
+
+
+static u_char *
 ngx_http_coord_policy_item(u_char *p, ngx_http_coord_report_t *report)
 {
-    p = ngx_sprintf(p, "\"%V\";q=%ui", &report->policy, report->quota);
+    p = ngx_http_coord_item_name(p, report);
+    p = ngx_coord_literal(p, ";q=");
+    p = ngx_coord_decimal(p, report->quota);
 
     if (report->connections) {
-        p = ngx_cpymem(p, ";qu=\"concurrent-requests\"",
-                       sizeof(";qu=\"concurrent-requests\"") - 1);
+        p = ngx_coord_literal(p, ";qu=\"concurrent-requests\"");
     }
 
     if (report->bytes) {
-        p = ngx_cpymem(p, ";qu=\"content-bytes\"",
-                       sizeof(";qu=\"content-bytes\"") - 1);
+        p = ngx_coord_literal(p, ";qu=\"content-bytes\"");
     }
 
     if (report->window) {
-        p = ngx_sprintf(p, ";w=%T", report->window);
+        p = ngx_coord_literal(p, ";w=");
+        p = ngx_coord_decimal(p, report->window);
     }
 
     return p;
@@ -222,10 +237,13 @@ ngx_http_coord_policy_item(u_char *p, ngx_http_coord_report_t *report)
 static u_char *
 ngx_http_coord_limit_item(u_char *p, ngx_http_coord_report_t *report)
 {
-    p = ngx_sprintf(p, "\"%V\";r=%ui", &report->policy, report->remaining);
+    p = ngx_http_coord_item_name(p, report);
+    p = ngx_coord_literal(p, ";r=");
+    p = ngx_coord_decimal(p, report->remaining);
 
     if (!report->connections) {
-        p = ngx_sprintf(p, ";t=%T", report->reset);
+        p = ngx_coord_literal(p, ";t=");
+        p = ngx_coord_decimal(p, report->reset);
     }
 
     return p;
@@ -290,7 +308,7 @@ ngx_http_coord_add_number(ngx_http_request_t *r, const ngx_str_t *name,
         return NGX_ERROR;
     }
 
-    value.len = ngx_sprintf(value.data, "%ui", number) - value.data;
+    value.len = ngx_coord_decimal(value.data, number) - value.data;
 
     return ngx_http_coord_add_field(r, name, &value);
 }

@@ -7,6 +7,7 @@
 
 
 #include "ngx_http_coord_limiter.h"
+#include "ngx_coord_decimal.h"
 
 
 static void ngx_http_coord_limiter_undo_earlier(ngx_http_request_t *r,
@@ -293,8 +294,7 @@ ngx_http_coord_violated(ngx_http_request_t *r,
     n = 0;
     problem->members.data = p;
 
-    p = ngx_cpymem(p, ",\"violated-policies\":[",
-                   sizeof(",\"violated-policies\":[") - 1);
+    p = ngx_coord_literal(p, ",\"violated-policies\":[");
 
     for (i = 0; i < limiter->nreports; i++) {
 
@@ -302,7 +302,13 @@ ngx_http_coord_violated(ngx_http_request_t *r,
             continue;
         }
 
-        p = ngx_sprintf(p, "%s\"%V\"", n++ ? "," : "", &report[i].policy);
+        if (n++) {
+            *p++ = ',';
+        }
+
+        *p++ = '"';
+        p = ngx_cpymem(p, report[i].policy.data, report[i].policy.len);
+        *p++ = '"';
 
         problem->retry_after = ngx_max(problem->retry_after, report[i].reset);
     }

@@ -103,6 +103,43 @@ test_every_byte(void **state)
 }
 
 
+/* short keys are kept, more than there is room for: none is another's */
+
+static void
+test_kept(void **state)
+{
+    u_char     expected[NGX_COORD_KEY_LEN], buf[NGX_COORD_KEY_LEN];
+    uint32_t   i, n, words[5];
+    ngx_str_t  key;
+
+    key.data = (u_char *) words;
+
+    for (n = 0; n < 3 * 5000; n++) {
+        i = n % 5000;
+
+        words[0] = i * 2654435761U | 0x80;
+        words[1] = i & 1;
+        words[2] = i & 2;
+        words[3] = i & 4;
+        words[4] = i & 8;
+
+        key.len = 4 + i % 14;
+
+        assert_int_equal(ngx_coord_key_digest(expected, &key),
+                         NGX_COORD_DIGEST_HEX_LEN);
+        assert_int_equal(ngx_coord_key_encode(buf, &key),
+                         NGX_COORD_DIGEST_HEX_LEN);
+        assert_memory_equal(buf, expected, NGX_COORD_DIGEST_HEX_LEN);
+
+        /* what is kept is found */
+
+        assert_int_equal(ngx_coord_key_encode(buf, &key),
+                         NGX_COORD_DIGEST_HEX_LEN);
+        assert_memory_equal(buf, expected, NGX_COORD_DIGEST_HEX_LEN);
+    }
+}
+
+
 static void
 test_secret(void **state)
 {
@@ -222,6 +259,7 @@ main(void)
         cmocka_unit_test(test_plain),
         cmocka_unit_test(test_digest),
         cmocka_unit_test(test_every_byte),
+        cmocka_unit_test(test_kept),
         cmocka_unit_test(test_secret),
         cmocka_unit_test(test_incremental),
         cmocka_unit_test(test_fields),

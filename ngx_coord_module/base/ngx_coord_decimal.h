@@ -1,0 +1,53 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * Numbers as text where it is written for each request: what ngx_sprintf()
+ * does, without reading a format.
+ */
+
+
+#ifndef _NGX_COORD_DECIMAL_H_INCLUDED_
+#define _NGX_COORD_DECIMAL_H_INCLUDED_
+
+
+#include "ngx_coord.h"
+
+
+/* a literal, at p; gives the end */
+#define ngx_coord_literal(p, text)  ngx_cpymem(p, text, sizeof(text) - 1)
+
+
+/* writes the digits of n so that they end at end, returns their start */
+
+static ngx_inline u_char *
+ngx_coord_digits(u_char *end, uint64_t n)
+{
+    do {
+        *--end = (u_char) (n % 10 + '0');
+        n /= 10;
+    } while (n);
+
+    return end;
+}
+
+
+/* writes n at p, at most NGX_INT64_LEN bytes, and returns the end */
+
+static ngx_inline u_char *
+ngx_coord_decimal(u_char *p, uint64_t n)
+{
+    u_char  *start, digits[NGX_INT64_LEN];
+
+    if (n < 10) {
+        *p++ = (u_char) (n + '0');
+        return p;
+    }
+
+    start = ngx_coord_digits(digits + NGX_INT64_LEN, n);
+
+    return ngx_cpymem(p, start, digits + NGX_INT64_LEN - start);
+}
+
+
+#endif /* _NGX_COORD_DECIMAL_H_INCLUDED_ */
