@@ -28,7 +28,7 @@
 
 static uint32_t ngx_coord_table_hash(ngx_coord_table_t *table,
     ngx_uint_t tag, const u_char *key, size_t len);
-static void ngx_coord_sip_round(uint64_t *v);
+static ngx_inline void ngx_coord_sip_round(uint64_t *v);
 static uint32_t ngx_coord_table_alloc(ngx_coord_table_t *table,
     uint32_t keep, ngx_coord_nsec_t now);
 static void ngx_coord_table_free(ngx_coord_table_t *table, uint32_t n);
@@ -165,7 +165,7 @@ ngx_coord_table_hash(ngx_coord_table_t *table, ngx_uint_t tag,
 }
 
 
-static void
+static ngx_inline void
 ngx_coord_sip_round(uint64_t *v)
 {
     v[0] += v[1];

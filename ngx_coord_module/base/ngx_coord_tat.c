@@ -17,7 +17,6 @@
 #define ngx_coord_tat_power(n)  (63 - __builtin_clzll((uint64_t) (n)))
 
 
-static int64_t ngx_coord_tat_class(ngx_coord_nsec_t interval);
 static ngx_coord_nsec_t ngx_coord_tat_interval(int64_t number);
 
 
@@ -30,10 +29,10 @@ ngx_coord_tat_usec(ngx_coord_nsec_t ns)
 
 /*
  * The power of two and the five bits behind the highest one, as in a floating
- * point number; 1 to 1888.
+ * point number.
  */
 
-static int64_t
+int64_t
 ngx_coord_tat_class(ngx_coord_nsec_t interval)
 {
     int64_t  power, part;
@@ -98,24 +97,24 @@ ngx_coord_tat_backlog(int64_t number, ngx_coord_nsec_t interval,
     ngx_coord_nsec_t now, ngx_coord_nsec_t idle)
 {
     double            backlog;
-    int64_t           mask;
+    int64_t           empty, mask;
     ngx_coord_nsec_t  own, charged;
 
     mask = 2 * NGX_COORD_TAT_HALF - 1;
     number = ngx_max(number, 0);
+    empty = ngx_coord_tat_empty(interval, now);
 
-    backlog = (double) ((number & mask)
-                        - (ngx_coord_tat_empty(interval, now) & mask))
+    backlog = (double) ((number & mask) - (empty & mask))
               * NGX_COORD_NSEC_PER_USEC;
 
-    if (!ngx_coord_tat_fits(number, interval)) {
+    if (number >> NGX_COORD_TAT_BITS != empty >> NGX_COORD_TAT_BITS) {
         charged = ngx_coord_tat_interval(number);
 
         if (charged == 0) {
             return 0;
         }
 
-        own = ngx_coord_tat_interval(ngx_coord_tat_empty(interval, now));
+        own = ngx_coord_tat_interval(empty);
 
         backlog = (backlog + idle) * ((double) own / charged) - idle;
     }

@@ -37,6 +37,9 @@
 /* a duration in microseconds, rounded down; negative: 0 */
 int64_t ngx_coord_tat_usec(ngx_coord_nsec_t ns);
 
+/* the class of an interval: 1 to 1888 */
+int64_t ngx_coord_tat_class(ngx_coord_nsec_t interval);
+
 /*
  * The number of an empty bucket with this interval at now, nanoseconds of a
  * clock that has run for less than 71 years: below 2^62, never 0.

@@ -345,8 +345,8 @@ ngx_int_t ngx_http_coord_zone_key(ngx_http_request_t *r,
     ngx_coord_zone_t *zone, ngx_http_complex_value_t *cv, ngx_str_t *key);
 
 /* an operation of the running stage, in decide() with its result */
-ngx_coord_op_t *ngx_http_coord_op(ngx_http_coord_ctx_t *ctx,
-    ngx_http_coord_ref_t ref);
+#define ngx_http_coord_op(ctx, ref)                                           \
+    (&((ngx_coord_batch_t **) (ctx)->batches.elts)[(ref).batch]->ops[(ref).op])
 
 
 /*
@@ -412,10 +412,6 @@ ngx_int_t ngx_http_coord_refuse_unavailable(ngx_http_request_t *r,
  */
 ngx_int_t ngx_http_coord_problem(ngx_http_request_t *r,
     ngx_http_coord_problem_t *problem);
-
-/* adds a line to the RateLimit fields; NULL: no memory */
-ngx_http_coord_report_t *ngx_http_coord_report(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx);
 
 /*
  * Of the n reports from the first one on: the one that refused, and does so

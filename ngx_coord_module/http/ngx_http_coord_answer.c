@@ -210,35 +210,6 @@ ngx_http_coord_problem_body(u_char *p, ngx_http_coord_problem_t *problem)
 }
 
 
-ngx_http_coord_report_t *
-ngx_http_coord_report(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
-{
-    ngx_http_coord_report_t    *report;
-    ngx_http_coord_loc_conf_t  *lcf;
-
-    if (ctx->reports == NULL) {
-        ctx->reports = ngx_array_create(r->pool, 2,
-                                        sizeof(ngx_http_coord_report_t));
-        if (ctx->reports == NULL) {
-            return NULL;
-        }
-
-        /* as configured where the limits are, not where a redirect ends */
-
-        lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
-        ctx->limit_headers = lcf->limit_headers;
-    }
-
-    report = ngx_array_push(ctx->reports);
-
-    if (report) {
-        ngx_memzero(report, sizeof(ngx_http_coord_report_t));
-    }
-
-    return report;
-}
-
-
 ngx_int_t
 ngx_http_coord_field(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_str_t *name, ngx_str_t *value)

@@ -250,17 +250,6 @@ ngx_http_coord_zone_key(ngx_http_request_t *r, ngx_coord_zone_t *zone,
 }
 
 
-ngx_coord_op_t *
-ngx_http_coord_op(ngx_http_coord_ctx_t *ctx, ngx_http_coord_ref_t ref)
-{
-    ngx_coord_batch_t  **batches;
-
-    batches = ctx->batches.elts;
-
-    return &batches[ref.batch]->ops[ref.op];
-}
-
-
 ngx_int_t
 ngx_http_coord_ask_batch(ngx_http_coord_ctx_t *ctx, ngx_coord_batch_t *batch)
 {

@@ -127,15 +127,34 @@ ngx_http_coord_report_t *
 ngx_http_coord_limiter_report(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter)
 {
-    ngx_http_coord_report_t  *report;
+    ngx_http_coord_ctx_t       *ctx;
+    ngx_http_coord_report_t    *report;
+    ngx_http_coord_loc_conf_t  *lcf;
 
-    report = ngx_http_coord_report(r, limiter->ctx);
+    ctx = limiter->ctx;
+
+    if (ctx->reports == NULL) {
+        ctx->reports = ngx_array_create(r->pool, 2,
+                                        sizeof(ngx_http_coord_report_t));
+        if (ctx->reports == NULL) {
+            return NULL;
+        }
+
+        /* as configured where the limits are, not where a redirect ends */
+
+        lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+        ctx->limit_headers = lcf->limit_headers;
+    }
+
+    report = ngx_array_push(ctx->reports);
     if (report == NULL) {
         return NULL;
     }
 
+    ngx_memzero(report, sizeof(ngx_http_coord_report_t));
+
     if (limiter->nreports++ == 0) {
-        limiter->first = limiter->ctx->reports->nelts - 1;
+        limiter->first = ctx->reports->nelts - 1;
     }
 
     return report;
@@ -245,6 +264,10 @@ ngx_http_coord_limiter_undo_earlier(ngx_http_request_t *r,
     ngx_http_coord_limiter_t     *limiter;
     ngx_http_coord_feature_t    **features;
     ngx_http_coord_main_conf_t   *mcf;
+
+    if (ctx->stage == NGX_HTTP_COORD_PREACCESS) {
+        return;
+    }
 
     mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
 

@@ -389,11 +389,9 @@ ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
 
         for (i = 0; i < call->ncommands; i++) {
 
-            failure = ngx_coord_redis_failure(reply);
-
-            if (failure != NGX_COORD_FAIL_NONE
-                && failure != NGX_COORD_FAIL_ERROR
-                && error == NULL)
+            if (reply->type == NGX_COORD_RESP_ERROR
+                && error == NULL
+                && ngx_coord_redis_failure(reply) != NGX_COORD_FAIL_ERROR)
             {
                 error = reply;
             }

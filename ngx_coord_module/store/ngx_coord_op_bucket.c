@@ -416,7 +416,7 @@ ngx_coord_bucket_steady_parse(ngx_coord_op_t *op,
 
     op->type = &ngx_coord_op_bucket_take;
 
-    if (rc != NGX_ERROR) {
+    if (rate->extra && rc != NGX_ERROR) {
         rc = ngx_coord_bucket_block(op, found.held, rc, now);
     }
 
@@ -468,7 +468,9 @@ ngx_coord_bucket_open_parse(ngx_coord_op_t *op,
 
     op->type = &ngx_coord_op_bucket_take;
 
-    rc = ngx_coord_bucket_block(op, found.held, rc, now);
+    if (rate->extra) {
+        rc = ngx_coord_bucket_block(op, found.held, rc, now);
+    }
 
     if (rc == NGX_AGAIN) {
         ngx_coord_bucket_relive(op, ngx_coord_reply(GCRA_OPEN, LEFT)->integer);

@@ -35,16 +35,29 @@
     ngx_coord_resp_integer(ngx_coord_resp_element(v, n), i)
 
 
-/*
- * The life that the key of a bucket is given: what it needs and at least as
- * long again, in which it need not be given another.
- */
-ngx_coord_nsec_t ngx_coord_bucket_life(const ngx_coord_bucket_t *bucket);
+/* a key is given so much more life than it needs, or twice what it needs */
+#define NGX_COORD_BUCKET_SPARE  (7 * NGX_COORD_NSEC_PER_SEC)
 
 /* what a bucket needs at any time: until it has drained, and a moment */
 #define ngx_coord_bucket_need(bucket)                                         \
     ((bucket)->total                                                          \
      + (ngx_coord_nsec_t) NGX_COORD_OP_SLACK * NGX_COORD_NSEC_PER_MSEC)
+
+/*
+ * The life that the key of a bucket is given: what it needs and at least as
+ * long again, in which it need not be given another.
+ */
+
+static ngx_inline ngx_coord_nsec_t
+ngx_coord_bucket_life(const ngx_coord_bucket_t *bucket)
+{
+    ngx_coord_nsec_t  need;
+
+    need = ngx_coord_bucket_need(bucket);
+
+    return need + ngx_max(need, NGX_COORD_BUCKET_SPARE);
+}
+
 
 /*
  * 1 if a key had more life, in milliseconds as of PTTL, than the scripts have

@@ -10,10 +10,6 @@
 #include "ngx_coord_op_bucket.h"
 
 
-/* a key is given so much more life than it needs, or twice what it needs */
-#define NGX_COORD_BUCKET_SPARE  (7 * NGX_COORD_NSEC_PER_SEC)
-
-
 enum {
     NGX_COORD_PEEK_NUMBER = 0,
     NGX_COORD_PEEK_STAMP,
@@ -145,17 +141,6 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_left = {
     NULL,
     NULL
 };
-
-
-ngx_coord_nsec_t
-ngx_coord_bucket_life(const ngx_coord_bucket_t *bucket)
-{
-    ngx_coord_nsec_t  need;
-
-    need = ngx_coord_bucket_need(bucket);
-
-    return need + ngx_max(need, NGX_COORD_BUCKET_SPARE);
-}
 
 
 ngx_uint_t

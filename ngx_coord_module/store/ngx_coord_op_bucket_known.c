@@ -27,19 +27,23 @@ ngx_coord_bucket_known(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
 {
     ngx_coord_nsec_t  denied;
 
-    denied = ngx_coord_bucket_denied(op, bucket, now);
-
     /* what stands in a block is in the bucket, be that full */
 
-    if (op->zone->prefetch
-        && ngx_coord_bucket_prefetched(op, bucket, now, denied == 0))
+    if (op->zone->prefetch && ngx_coord_bucket_prefetched(op, bucket, now, 0))
     {
         return NGX_OK;
     }
 
+    denied = ngx_coord_bucket_denied(op, bucket, now);
+
     if (denied) {
         ngx_coord_bucket_refuse(op, bucket, now, denied);
         return NGX_BUSY;
+    }
+
+    if (op->zone->prefetch && ngx_coord_bucket_prefetched(op, bucket, now, 1))
+    {
+        return NGX_OK;
     }
 
     return NGX_AGAIN;
@@ -150,11 +154,6 @@ ngx_coord_bucket_block(ngx_coord_op_t *op, int64_t held, ngx_int_t rc,
 
     rate = &op->u.rate;
     extra = rate->extra;
-
-    if (extra == 0) {
-        return rc;
-    }
-
     mark = (rc == NGX_OK) ? rate->mark : 0;
 
     rate->cost -= extra;
@@ -196,6 +195,6 @@ ngx_coord_bucket_deny(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 uint32_t
 ngx_coord_bucket_kind(const ngx_coord_rate_t *rate)
 {
-    return (ngx_coord_tat_empty(rate->interval, 0) >> NGX_COORD_TAT_BITS << 16)
+    return (ngx_coord_tat_class(rate->interval) << 16)
            | ngx_coord_tat_code(ngx_coord_bucket_capacity(rate));
 }

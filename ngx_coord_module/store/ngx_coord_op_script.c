@@ -16,7 +16,6 @@
     (2 * NGX_COORD_ID_LEN + 4 * NGX_COORD_FINGERPRINT_LEN + 16)
 
 
-static const ngx_coord_op_type_t *ngx_coord_op_type(ngx_coord_op_t *op);
 static size_t ngx_coord_op_key_len(ngx_coord_op_t *op);
 static size_t ngx_coord_op_lists(ngx_coord_op_t *op, ngx_uint_t together);
 
@@ -24,27 +23,6 @@ static size_t ngx_coord_op_lists(ngx_coord_op_t *op, ngx_uint_t together);
 /* of this worker: the keys and words of the operation being encoded */
 static u_char  *ngx_coord_scratch;
 static size_t   ngx_coord_scratch_size;
-
-
-static const ngx_coord_op_type_t *
-ngx_coord_op_type(ngx_coord_op_t *op)
-{
-    return (op->zone->wake && op->type->wake) ? op->type->wake : op->type;
-}
-
-
-ngx_int_t
-ngx_coord_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
-{
-    return op->type->known ? op->type->known(op, now) : NGX_AGAIN;
-}
-
-
-const ngx_coord_script_t *
-ngx_coord_op_script(ngx_coord_op_t *op)
-{
-    return &ngx_coord_scripts[ngx_coord_op_type(op)->script];
-}
 
 
 /* of any key that an operation may write, at most */
@@ -104,19 +82,18 @@ ngx_coord_op_uses(ngx_coord_op_t *op, const char *command)
 ngx_int_t
 ngx_coord_op_prepare(ngx_coord_batch_t *batch)
 {
-    size_t      len, lists, size;
+    size_t      size, need;
     ngx_uint_t  i;
 
-    len = 0;
-    lists = 0;
+    size = 0;
 
     for (i = 0; i < batch->nops; i++) {
-        len = ngx_max(len, ngx_coord_op_key_len(&batch->ops[i]));
-        lists = ngx_max(lists, ngx_coord_op_lists(&batch->ops[i],
-                                                  NGX_COORD_OP_TOGETHER));
-    }
+        need = NGX_COORD_SCRIPT_KEYS * ngx_coord_op_key_len(&batch->ops[i])
+               + ngx_coord_op_lists(&batch->ops[i], NGX_COORD_OP_TOGETHER)
+               + NGX_COORD_OP_WORDS;
 
-    size = NGX_COORD_SCRIPT_KEYS * len + NGX_COORD_OP_WORDS + lists;
+        size = ngx_max(size, need);
+    }
 
     /* it never shrinks: a call may be encoded later than it is sent */
 
@@ -143,21 +120,24 @@ ngx_coord_op_prepare(ngx_coord_batch_t *batch)
 size_t
 ngx_coord_op_bound(ngx_coord_op_t *op)
 {
-    size_t  more;
+    size_t                     more, key;
+    const ngx_coord_script_t  *script;
+
+    script = ngx_coord_op_script(op);
+    key = ngx_coord_op_key_len(op);
 
     more = op->zone->store->wake.len + op->record.len
            + ngx_coord_op_lists(op, op->u.rate.behind + 1);
 
     if (op->type->kind <= NGX_COORD_KIND_LOG) {
-        more += op->zone->store->deny.len + ngx_coord_op_key_len(op);
+        more += op->zone->store->deny.len + key;
     }
 
     if (op->type->kind == NGX_COORD_KIND_SESSION) {
         more += op->u.session.value_len;
     }
 
-    return ngx_coord_script_bound(ngx_coord_op_script(op),
-                                  ngx_coord_op_key_len(op), more);
+    return ngx_coord_script_bound(script, key, more);
 }
 
 
@@ -182,8 +162,8 @@ ngx_int_t
 ngx_coord_op_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    ngx_uint_t     i;
-    const u_char  *replies;
+    ngx_uint_t                 i;
+    const ngx_coord_script_t  *script;
 
     static const u_char  kinds[] = {
         NGX_COORD_REPLY_STATUS,
@@ -194,10 +174,10 @@ ngx_coord_op_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
         NGX_COORD_REPLY_ARRAY
     };
 
-    replies = ngx_coord_op_script(op)->replies;
+    script = ngx_coord_op_script(op);
 
-    for (i = 0; i < ngx_coord_op_ncommands(op); i++) {
-        if (!(kinds[values[i]->type] & replies[i])) {
+    for (i = 0; i < script->ncommands; i++) {
+        if (!(kinds[values[i]->type] & script->replies[i])) {
             return NGX_ERROR;
         }
     }

@@ -19,11 +19,13 @@
 #define NGX_COORD_OP_VALUES  20
 
 
-/* as known() of the descriptor */
-ngx_int_t ngx_coord_op_known(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+/* the descriptor that goes for an operation in its zone, and what it sends */
 
-/* what an operation sends, in the zone that it is for */
-const ngx_coord_script_t *ngx_coord_op_script(ngx_coord_op_t *op);
+#define ngx_coord_op_type(op)                                                 \
+    (((op)->zone->wake && (op)->type->wake) ? (op)->type->wake : (op)->type)
+
+#define ngx_coord_op_script(op)                                               \
+    (&ngx_coord_scripts[ngx_coord_op_type(op)->script])
 
 /* the commands, and so the replies, of an operation */
 #define ngx_coord_op_ncommands(op)  ngx_coord_op_script(op)->ncommands

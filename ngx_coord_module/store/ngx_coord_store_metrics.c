@@ -197,14 +197,6 @@ ngx_coord_metrics_stop(ngx_coord_metrics_t *metrics)
 
 
 void
-ngx_coord_metrics_decision(ngx_coord_zone_t *zone,
-    ngx_coord_outcome_e outcome)
-{
-    ngx_coord_counts_decision(zone->counts, outcome);
-}
-
-
-void
 ngx_coord_metrics_limit(ngx_coord_op_t *op, ngx_uint_t refused,
     ngx_uint_t dry_run)
 {

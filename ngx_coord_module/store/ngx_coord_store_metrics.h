@@ -112,8 +112,8 @@ struct ngx_coord_store_counts_s {
  * status of the feature is settled.  No lock, no look-up; a zone without
  * counters is skipped.
  */
-void ngx_coord_metrics_decision(ngx_coord_zone_t *zone,
-    ngx_coord_outcome_e outcome);
+#define ngx_coord_metrics_decision(zone, outcome)                             \
+    ngx_coord_counts_decision((zone)->counts, outcome)
 
 /*
  * The same for an operation that limits: passed, rejected, bypassed or

@@ -319,6 +319,7 @@ ngx_coord_part_room(ngx_coord_batch_t *batch)
 static void
 ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
 {
+    ngx_uint_t               ncommands;
     ngx_coord_redis_t       *client;
     ngx_coord_store_t       *store;
     ngx_coord_redis_call_t  *call;
@@ -330,7 +331,7 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     op->sent = 0;
     op->gone = 0;
 
-    op->rc = ngx_coord_op_known(op, part->now);
+    op->rc = op->type->known ? op->type->known(op, part->now) : NGX_AGAIN;
 
     if (op->rc != NGX_AGAIN) {
 
@@ -361,17 +362,17 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     op->asked = op->type;
     op->part = part->index;
 
+    ncommands = ngx_coord_op_ncommands(op);
+
     part->nops++;
-    call->ncommands += ngx_coord_op_ncommands(op);
+    call->ncommands += ncommands;
 
     /* who travels with others, and who where nobody waits behind it */
 
     if (!(op->type->flags & NGX_COORD_OP_JOINS)) {
         call->form = NGX_COORD_CALL_ALONE;
 
-    } else if (ngx_coord_op_ncommands(op) > 1
-               && call->form == NGX_COORD_CALL_BARE)
-    {
+    } else if (ncommands > 1 && call->form == NGX_COORD_CALL_BARE) {
         call->form = NGX_COORD_CALL_SHARED;
     }
 
