@@ -36,9 +36,14 @@ my $http = <<'EOF';
 
     coord_lookup $backend route:$arg_b default=no;
 
+    # of a body: known when it has been read
+
+    coord_lookup $said said:$request_body default=nothing;
+
     coord_limit_req_zone $arg_t zone=t:1m rate=$rate;
     coord_limit_req_zone $arg_n zone=n:1m rate=${number}r/m;
     coord_limit_req_zone $arg_u zone=u:1m rate=$mapped;
+    coord_limit_req_zone $request_body zone=b:1m rate=100r/s;
 
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -51,6 +56,12 @@ my $http = <<'EOF';
         location = /v { empty_gif; }
         location = /route { proxy_pass http://%%ORIGIN%%/$backend; }
         location = /status { coord_status; }
+
+        location = /said {
+            coord_limit_req zone=b burst=9 nodelay after_body;
+            add_header X-Said $said always;
+            proxy_pass http://%%ORIGIN%%/no;
+        }
     }
 EOF
 
@@ -102,6 +113,23 @@ is($a->get('/u?u=ann')->status, 200, 'by the rate of its plan');
 is($a->get('/u?u=bob')->header('x-plan'), 'free|1r/h',
    'the default names the next key');
 is($a->get('/u?u=bob')->status, 429, 'and that rate holds');
+
+# where nothing else is asked for
+
+$r->command('HSET', 'user:eve', 'plan', 'gold');
+
+is($a->get('/v?u=eve')->header('x-plan'), 'gold|1000r/s',
+   'the first key is fetched before the next one is known');
+is($a->get('/v?u=eve')->header('x-plan'), 'gold|1000r/s', 'and kept');
+
+# a key of the body
+
+$r->command('SET', 'said:yes', 'no');
+
+is($a->request('POST', '/said', body => 'yes')->header('x-said'), 'no',
+   'a look-up of the body');
+is($a->request('POST', '/said', body => 'yes')->header('x-said'), 'no',
+   'of another one, from memory');
 
 # values that are no good: told once a second, the default counts
 

@@ -116,6 +116,9 @@ struct ngx_http_coord_feature_s {
  * Who has values that the features evaluate in begin() and that may have to be
  * fetched before.
  *
+ * ready: no walk is under way, and the stage behind the access phase would
+ *     begin; returns bits, 1 << slot, of who needs not to begin, as what it
+ *     would have fetched is at hand.
  * open: the features begin; what they evaluate from now on is void if
  *     something is missing.  NGX_ERROR: no memory.
  * fetch: something was missing (ctx->missing), nothing of this stage has been
@@ -123,6 +126,7 @@ struct ngx_http_coord_feature_s {
  *     follows; then all features begin anew.  NGX_ERROR: 500.
  */
 typedef struct {
+    ngx_uint_t               (*ready)(ngx_http_request_t *r);
     ngx_int_t                (*open)(ngx_http_request_t *r,
                                      ngx_http_coord_ctx_t *ctx);
     ngx_int_t                (*fetch)(ngx_http_request_t *r,

@@ -56,16 +56,36 @@ ngx_http_coord_preaccess_handler(ngx_http_request_t *r)
 ngx_int_t
 ngx_http_coord_precontent_handler(ngx_http_request_t *r)
 {
-    ngx_http_coord_loc_conf_t  *lcf;
+    ngx_uint_t                   used;
+    ngx_http_coord_ctx_t        *ctx;
+    ngx_http_coord_loc_conf_t   *lcf;
+    ngx_http_coord_main_conf_t  *mcf;
 
     lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
 
-    if (lcf->features[NGX_HTTP_COORD_PRECONTENT] == 0 || r != r->main) {
+    used = lcf->features[NGX_HTTP_COORD_PRECONTENT];
+
+    if (used == 0 || r != r->main) {
         return NGX_DECLINED;
     }
 
-    return ngx_http_coord_walk(r, NGX_HTTP_COORD_PRECONTENT,
-                               lcf->features[NGX_HTTP_COORD_PRECONTENT]);
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
+
+    /* with "after_body" nothing is evaluated before the body is there */
+
+    if (mcf->supply && !lcf->body) {
+        ctx = ngx_http_coord_get_ctx(r);
+
+        if (ctx == NULL || ctx->walk == NGX_HTTP_COORD_WALK_IDLE) {
+            used &= ~mcf->supply->ready(r);
+        }
+
+        if (used == 0) {
+            return NGX_DECLINED;
+        }
+    }
+
+    return ngx_http_coord_walk(r, NGX_HTTP_COORD_PRECONTENT, used);
 }
 
 
@@ -283,15 +303,18 @@ ngx_http_coord_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     steps = &mcf->steps[ctx->stage];
     features = steps->elts;
 
-    for ( /* void */ ; ctx->next < steps->nelts; ctx->next++) {
+    used &= ~ctx->decided[ctx->stage];
+
+    for ( /* void */ ; used && ctx->next < steps->nelts; ctx->next++) {
         feature = features[ctx->next];
+        bit = 1 << feature->slot;
 
-        ctx->slot = feature->slot;
-        bit = 1 << ctx->slot;
-
-        if ((used & ~ctx->decided[ctx->stage] & bit) == 0) {
+        if ((used & bit) == 0) {
             continue;
         }
+
+        used &= ~bit;
+        ctx->slot = feature->slot;
 
         step = &feature->steps[ctx->stage];
 
@@ -436,7 +459,7 @@ static ngx_int_t
 ngx_http_coord_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
     ngx_int_t                    rc;
-    ngx_uint_t                   bit;
+    ngx_uint_t                   bit, due;
     ngx_array_t                 *steps;
     ngx_http_coord_feature_t    *feature, **features;
     ngx_http_coord_main_conf_t  *mcf;
@@ -447,14 +470,21 @@ ngx_http_coord_decide(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     features = steps->elts;
 
     for ( /* void */ ; ctx->next < steps->nelts; ctx->next++) {
+
+        due = ctx->begun | ctx->deciding;
+
+        if (due == 0) {
+            break;
+        }
+
         feature = features[ctx->next];
+        bit = 1 << feature->slot;
 
-        ctx->slot = feature->slot;
-        bit = 1 << ctx->slot;
-
-        if (((ctx->begun | ctx->deciding) & bit) == 0) {
+        if ((due & bit) == 0) {
             continue;
         }
+
+        ctx->slot = feature->slot;
 
         ctx->decided[ctx->stage] |= bit;
         ctx->begun &= ~bit;

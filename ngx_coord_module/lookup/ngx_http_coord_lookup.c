@@ -30,6 +30,8 @@ static ngx_http_coord_lookup_want_t *ngx_http_coord_lookup_find(
 static ngx_int_t ngx_http_coord_lookup_miss(ngx_http_request_t *r,
     ngx_http_coord_lookup_state_t *state, ngx_coord_near_item_t *item,
     ngx_http_coord_lookup_t *lookup);
+static ngx_uint_t ngx_http_coord_lookup_ready(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_coord_lookup_all(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_lookup_open(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_lookup_fetch(ngx_http_request_t *r,
@@ -45,7 +47,13 @@ static ngx_int_t ngx_http_coord_lookup_decide(ngx_http_request_t *r,
 static void ngx_http_coord_lookup_end(ngx_http_coord_ctx_t *ctx, void *data);
 
 
+/* all are tried at once; how many were missing for who tries or collects */
+static ngx_uint_t  ngx_http_coord_lookup_trying;
+static ngx_uint_t  ngx_http_coord_lookup_missing;
+
+
 const ngx_http_coord_supply_t  ngx_http_coord_lookup_supply = {
+    ngx_http_coord_lookup_ready,
     ngx_http_coord_lookup_open,
     ngx_http_coord_lookup_fetch
 };
@@ -97,7 +105,7 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
 
     ctx = ngx_http_coord_get_ctx(r);
     state = ngx_http_coord_lookup_collecting(ctx);
-    missing = state ? state->missing : 0;
+    missing = ngx_http_coord_lookup_missing;
 
     /* too early, or its key is yet to be known: not for the whole request */
 
@@ -107,7 +115,7 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (state && state->missing != missing) {
+    if (ngx_http_coord_lookup_missing != missing) {
         v->not_found = 1;
         return NGX_OK;
     }
@@ -139,10 +147,12 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
             return NGX_ERROR;
         }
 
-        if (rc == NGX_AGAIN && state) {
+        if (rc == NGX_AGAIN && (state || ngx_http_coord_lookup_trying)) {
+            ngx_http_coord_lookup_missing++;
             v->not_found = 1;
 
-            return ngx_http_coord_lookup_miss(r, state, &item, lookup);
+            return state ? ngx_http_coord_lookup_miss(r, state, &item, lookup)
+                         : NGX_OK;
         }
 
         if (rc == NGX_OK) {
@@ -245,7 +255,6 @@ ngx_http_coord_lookup_miss(ngx_http_request_t *r,
 {
     ngx_http_coord_lookup_want_t  *want;
 
-    state->missing++;
     state->ctx->missing = 1;
 
     if (ngx_http_coord_lookup_find(state, lookup, &item->key)) {
@@ -391,17 +400,68 @@ ngx_http_coord_lookup_told(ngx_coord_near_wait_t *wait,
 }
 
 
-/* before the content: all that the configuration refers to */
+/*
+ * Before the content, where nobody waits for anything: all that are at hand
+ * need no walk.  Otherwise nothing has been evaluated.
+ */
+
+static ngx_uint_t
+ngx_http_coord_lookup_ready(ngx_http_request_t *r)
+{
+    size_t                              size;
+    ngx_uint_t                          ready;
+    ngx_http_core_main_conf_t          *cmcf;
+    ngx_http_coord_lookup_main_conf_t  *lmcf;
+
+    cmcf = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_lookup_module);
+
+    size = cmcf->variables.nelts * sizeof(ngx_http_variable_value_t);
+
+    if (lmcf->saved == NULL) {
+        lmcf->saved = ngx_palloc(ngx_cycle->pool, size);
+
+        if (lmcf->saved == NULL) {
+            return 0;
+        }
+    }
+
+    ngx_memcpy(lmcf->saved, r->variables, size);
+
+    ngx_http_coord_lookup_trying = 1;
+    ready = ngx_http_coord_lookup_all(r);
+    ngx_http_coord_lookup_trying = 0;
+
+    if (!ready) {
+        ngx_memcpy(r->variables, lmcf->saved, size);
+        return 0;
+    }
+
+    return 1 << ngx_http_coord_lookup_feature.slot;
+}
+
 
 static ngx_int_t
 ngx_http_coord_lookup_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
-    ngx_uint_t                           i;
+    (void) ngx_http_coord_lookup_all(r);
+
+    return NGX_DECLINED;
+}
+
+
+/* evaluates all that the configuration refers to; 0: some are missing */
+
+static ngx_uint_t
+ngx_http_coord_lookup_all(ngx_http_request_t *r)
+{
+    ngx_uint_t                           i, missing;
     ngx_http_coord_lookup_t            **lookups;
     ngx_http_coord_lookup_main_conf_t   *lmcf;
 
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_lookup_module);
 
+    missing = ngx_http_coord_lookup_missing;
     lookups = lmcf->lookups.elts;
 
     for (i = 0; i < lmcf->lookups.nelts; i++) {
@@ -413,7 +473,7 @@ ngx_http_coord_lookup_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
         (void) ngx_http_get_flushed_variable(r, lookups[i]->index);
     }
 
-    return NGX_DECLINED;
+    return ngx_http_coord_lookup_missing == missing;
 }
 
 

@@ -39,6 +39,7 @@ typedef struct {
 typedef struct {
     ngx_array_t                  lookups;     /* of ngx_http_coord_lookup_t * */
     ngx_array_t                  nears;       /* of ngx_coord_near_t * */
+    ngx_http_variable_value_t   *saved;       /* of a request, for a moment */
 } ngx_http_coord_lookup_main_conf_t;
 
 
@@ -67,7 +68,6 @@ struct ngx_http_coord_lookup_want_s {
 struct ngx_http_coord_lookup_state_s {
     ngx_http_coord_ctx_t           *ctx;
     ngx_http_coord_lookup_want_t   *wants;
-    ngx_uint_t                      missing;  /* found missing, ever */
     ngx_uint_t                      rounds;
     ngx_uint_t                      waiting;  /* wants that are asked */
     u_char                         *valid;    /* variables, before begin */

@@ -7,15 +7,10 @@
  * node; payload[1]: the word of the worker that has read it.  Blob: the state,
  * a sum of the name of the field, which may have another tag after a reload,
  * then the value.
- *
- * A word is a number that no other time of any worker has, and its slot.  It
- * stands in shared memory while that worker hears of changes; when it stands
- * there no more, all that was read under it is not fresh at once.
  */
 
 
 #include "ngx_coord_near_worker.h"
-#include "ngx_coord_store_metrics.h"
 
 
 /* a last value is kept so long */
@@ -24,11 +19,11 @@
 /* what stands before a value: the state and the sum */
 #define NGX_COORD_NEAR_HEAD    (1 + sizeof(uint32_t))
 
-#define ngx_coord_near_slot(epoch)  ((epoch) & (NGX_COORD_METRICS_PROCS - 1))
-
 
 static void ngx_coord_near_head(ngx_coord_near_item_t *item,
     ngx_coord_near_e state, u_char *head);
+static ngx_int_t ngx_coord_near_read(ngx_coord_near_item_t *item,
+    ngx_pool_t *pool, ngx_coord_near_answer_t *answer);
 static ngx_coord_entry_t *ngx_coord_near_entry(ngx_coord_near_item_t *item,
     u_char *key, size_t len, ngx_coord_nsec_t now, ngx_coord_near_e *state);
 static void ngx_coord_near_put(ngx_coord_near_item_t *item, u_char *key,
@@ -130,90 +125,6 @@ ngx_coord_near_add(ngx_pool_t *pool, ngx_coord_near_t *near)
 }
 
 
-void
-ngx_coord_near_stop(ngx_coord_store_t *store)
-{
-    if (store->nearby
-        && store->nearby->epoch != NGX_COORD_NEAR_ALWAYS
-        && store->counts)
-    {
-        store->counts->epochs[store->stats - store->counts->procs] = 0;
-    }
-
-    if (store->nearby) {
-        ngx_coord_timer_stop(&store->nearby->timer);
-    }
-
-    store->nearby = NULL;
-}
-
-
-void
-ngx_coord_near_bury(ngx_coord_store_t *store)
-{
-    ngx_uint_t         slot;
-    ngx_atomic_t      *epochs;
-    ngx_atomic_uint_t  epoch;
-
-    if (store->counts == NULL) {
-        return;
-    }
-
-    epochs = store->counts->epochs;
-
-    for (slot = 0; slot < NGX_COORD_METRICS_PROCS; slot++) {
-        epoch = epochs[slot];
-
-        /* a word that is new since then is that of a successor */
-
-        if (epoch && !ngx_coord_metrics_living(slot)) {
-            (void) ngx_atomic_cmp_set(&epochs[slot], epoch, 0);
-        }
-    }
-}
-
-
-void
-ngx_coord_near_renew(ngx_coord_near_worker_t *worker)
-{
-    ngx_uint_t                 slot;
-    ngx_atomic_uint_t          epoch;
-    ngx_coord_store_counts_t  *counts;
-
-    counts = worker->store->counts;
-
-    if (counts == NULL) {
-        return;
-    }
-
-    slot = worker->store->stats - counts->procs;
-
-    epoch = (ngx_atomic_uint_t) (ngx_coord_monotonic()
-                                 / NGX_COORD_NSEC_PER_USEC);
-    epoch = epoch * NGX_COORD_METRICS_PROCS + slot;
-
-    if (epoch == worker->epoch || epoch <= NGX_COORD_NEAR_ALWAYS) {
-        epoch += NGX_COORD_METRICS_PROCS;
-    }
-
-    worker->epoch = epoch;
-    counts->epochs[slot] = epoch;
-}
-
-
-ngx_uint_t
-ngx_coord_near_trusted(ngx_coord_store_t *store, ngx_atomic_uint_t epoch)
-{
-    if (epoch == NGX_COORD_NEAR_ALWAYS) {
-        return 1;
-    }
-
-    return epoch != 0
-           && store->counts != NULL
-           && store->counts->epochs[ngx_coord_near_slot(epoch)] == epoch;
-}
-
-
 static void
 ngx_coord_near_head(ngx_coord_near_item_t *item, ngx_coord_near_e state,
     u_char *head)
@@ -265,6 +176,18 @@ ngx_int_t
 ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
     ngx_coord_near_answer_t *answer)
 {
+    ngx_int_t  rc;
+
+    rc = ngx_coord_near_memo_get(item, pool, answer);
+
+    return rc == NGX_DECLINED ? ngx_coord_near_read(item, pool, answer) : rc;
+}
+
+
+static ngx_int_t
+ngx_coord_near_read(ngx_coord_near_item_t *item, ngx_pool_t *pool,
+    ngx_coord_near_answer_t *answer)
+{
     size_t              len;
     u_char              key[NGX_COORD_KEY_LEN];
     ngx_int_t           rc;
@@ -312,14 +235,19 @@ ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
             answer->value.data = ngx_pnalloc(pool, answer->value.len);
 
             if (answer->value.data == NULL) {
-                rc = NGX_ERROR;
-
-            } else {
-                answer->value.len = ngx_coord_table_read(table, entry,
-                                                         answer->value.data,
-                                                         NGX_COORD_NEAR_HEAD,
-                                                         answer->value.len);
+                ngx_coord_zone_unlock(zone);
+                return NGX_ERROR;
             }
+
+            answer->value.len = ngx_coord_table_read(table, entry,
+                                                     answer->value.data,
+                                                     NGX_COORD_NEAR_HEAD,
+                                                     answer->value.len);
+        }
+
+        if (rc == NGX_OK) {
+            ngx_coord_near_memo_keep(item, answer, entry->payload[1],
+                                  (ngx_coord_nsec_t) entry->payload[0] - now);
         }
     }
 
@@ -378,6 +306,8 @@ ngx_coord_near_put(ngx_coord_near_item_t *item, u_char *key, size_t len,
 
     table = item->near->zone->table;
     tag = NGX_COORD_NEAR_TAG + item->field;
+
+    ngx_coord_near_memo_void(item->near, &item->key);
 
     ttl = (blob[0] == NGX_COORD_NEAR_VALUE) ? item->ttl : item->negative_ttl;
 
@@ -474,6 +404,8 @@ ngx_coord_near_changed(ngx_coord_near_worker_t *worker, ngx_str_t *key)
             continue;
         }
 
+        ngx_coord_near_memo_void(near[i], key);
+
         for (n = 0; n < near[i]->fields.nelts; n++) {
             entry = ngx_coord_table_find(table, NGX_COORD_NEAR_TAG + n,
                                          encoded, len, now);
@@ -522,6 +454,8 @@ ngx_coord_near_forget(ngx_coord_near_t *near, ngx_str_t *key)
 
     found = 0;
     now = ngx_coord_monotonic();
+
+    ngx_coord_near_memo_void(near, key);
 
     for (n = 0; n < near->fields.nelts; n++) {
         entry = ngx_coord_table_find(table, NGX_COORD_NEAR_TAG + n, encoded,

@@ -7,7 +7,9 @@
  * time, and only as long as the worker that has read it would hear of a
  * change; what is no longer fresh is kept as the last value.
  *
- *   ngx_coord_near.c         the memory: get, keep, drop, whose word counts
+ *   ngx_coord_near.c         the memory: get, keep, drop
+ *   ngx_coord_near_memo.c    what this worker has just read there
+ *   ngx_coord_near_word.c    whose word counts: who hears of changes
  *   ngx_coord_near_start.c   a worker begins, and is told of changes
  *   ngx_coord_near_fetch.c   reading from the store, once for all who ask
  *   ngx_coord_near_share.c   ... and once for all workers of the node

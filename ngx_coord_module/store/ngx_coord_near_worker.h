@@ -19,6 +19,26 @@
 #define NGX_COORD_NEAR_BULK  (sizeof("$" CRLF CRLF) - 1 + NGX_SIZE_T_LEN)
 
 
+/* answers that a worker keeps by itself, and the bytes of key and value */
+#define NGX_COORD_NEAR_MEMOS      64
+#define NGX_COORD_NEAR_MEMO_DATA  200
+
+
+/* one of them */
+typedef struct {
+    ngx_coord_near_t          *near;          /* NULL: none */
+    ngx_atomic_t              *counter;       /* of changes of the key */
+    ngx_atomic_uint_t          changes;       /* what it was */
+    ngx_atomic_uint_t          epoch;         /* the word that it is under */
+    ngx_msec_t                 until;         /* ngx_current_msec: at most */
+    ngx_coord_near_e           state;
+    uint16_t                   field;
+    uint16_t                   key_len;
+    uint16_t                   value_len;
+    u_char                     data[NGX_COORD_NEAR_MEMO_DATA];
+} ngx_coord_near_memo_t;
+
+
 /* of a store with near caches, in a worker */
 struct ngx_coord_near_worker_s {
     ngx_coord_store_t         *store;
@@ -29,6 +49,7 @@ struct ngx_coord_near_worker_s {
     ngx_coord_timer_t          timer;         /* who has died */
     ngx_coord_log_limit_t      bad;
     ngx_coord_redis_tracking_t  tracking;
+    ngx_coord_near_memo_t      memos[NGX_COORD_NEAR_MEMOS];
 };
 
 
@@ -37,6 +58,28 @@ struct ngx_coord_near_worker_s {
  * of it stays as it is.
  */
 void ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch);
+
+/*
+ * An answer that this worker has read before, if it still is what stands in
+ * memory; its value is copied to pool.  NGX_DECLINED: there is none, read it;
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_coord_near_memo_get(ngx_coord_near_item_t *item,
+    ngx_pool_t *pool, ngx_coord_near_answer_t *answer);
+
+/*
+ * Keeps a fresh answer for that, for left nanoseconds at most.  epoch: the word
+ * that it was read under.  In a table that is entered, as the next one.
+ */
+void ngx_coord_near_memo_keep(ngx_coord_near_item_t *item,
+    ngx_coord_near_answer_t *answer, ngx_atomic_uint_t epoch,
+    ngx_coord_nsec_t left);
+
+/*
+ * What is known of a key is about to change: what workers keep is void.  In a
+ * table that is entered.
+ */
+void ngx_coord_near_memo_void(ngx_coord_near_t *near, ngx_str_t *key);
 
 /* what is on its way was changed meanwhile; NULL: whatever it is */
 void ngx_coord_near_taint(ngx_coord_near_worker_t *worker, ngx_str_t *key);

@@ -72,6 +72,9 @@ typedef struct {
 
 #define NGX_COORD_STORE_SAMPLES  32
 
+/* groups of keys of near caches */
+#define NGX_COORD_STORE_CHANGES  32
+
 
 /* the counters of a store at a moment */
 typedef struct {
@@ -97,6 +100,9 @@ struct ngx_coord_store_counts_s {
 
     /* what a worker has read is true while its word stands: ngx_coord_near.h */
     ngx_atomic_t               epochs[NGX_COORD_METRICS_PROCS];
+
+    /* and this grows before it is changed: ngx_coord_near_memo.c */
+    ngx_atomic_t               changes[NGX_COORD_STORE_CHANGES];
 
     /* those who hear the channels: ngx_coord_deny_news.c */
     ngx_coord_store_hearer_t   hearers[NGX_COORD_METRICS_PROCS];
