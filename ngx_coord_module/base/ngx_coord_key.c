@@ -28,7 +28,6 @@ typedef struct {
 static ngx_int_t ngx_coord_digest_create(void);
 static ngx_uint_t ngx_coord_key_is_plain(const ngx_str_t *key);
 static ngx_int_t ngx_coord_key_sha256(u_char *digest, const ngx_str_t *key);
-static ngx_uint_t ngx_coord_nibble(u_char ch);
 
 
 /* one computation at a time in a process, so one context is enough */
@@ -58,6 +57,27 @@ static const uint32_t  ngx_coord_key_plain[] = {
     0x00000000,
     0x00000000
 };
+
+
+/* what a hex digit stands for, and 16; 0: it is none */
+
+static const u_char  ngx_coord_key_hex[] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+
+    16, 17, 18, 19, 20, 21, 22, 23,                 /* 0 to 7 */
+    24, 25, 0, 0, 0, 0, 0, 0,                       /* 8, 9 */
+
+    0, 26, 27, 28, 29, 30, 31, 0,                   /* A to F */
+    0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+
+    0, 26, 27, 28, 29, 30, 31, 0                    /* a to f */
+};
+
+#define ngx_coord_nibble(ch)                                                  \
+    ((ch) < sizeof(ngx_coord_key_hex) ? ngx_coord_key_hex[ch] : 0)
 
 
 ngx_int_t
@@ -306,36 +326,18 @@ ngx_coord_unhex(u_char *dst, const u_char *src, size_t n)
     ngx_uint_t  high, low;
 
     while (n--) {
-        high = ngx_coord_nibble(*src++);
-        low = ngx_coord_nibble(*src++);
+        high = ngx_coord_nibble(src[0]);
+        low = ngx_coord_nibble(src[1]);
+        src += 2;
 
-        if ((high | low) & 0x10) {
+        if ((high & low) == 0) {
             return NGX_ERROR;
         }
 
-        *dst++ = (u_char) (high << 4 | low);
+        *dst++ = (u_char) (high << 4 | (low & 0xf));
     }
 
     return NGX_OK;
-}
-
-
-/* 16: no hex digit */
-
-static ngx_uint_t
-ngx_coord_nibble(u_char ch)
-{
-    if (ch >= '0' && ch <= '9') {
-        return ch - '0';
-    }
-
-    ch |= 0x20;
-
-    if (ch >= 'a' && ch <= 'f') {
-        return ch - 'a' + 10;
-    }
-
-    return 16;
 }
 
 

@@ -342,6 +342,14 @@ ngx_int_t ngx_http_coord_known(ngx_http_request_t *r, ngx_coord_op_t *op,
     ngx_int_t rc);
 
 /*
+ * As ngx_http_complex_value(), without a copy of what is only a variable: the
+ * bytes are those of the variable, and as good as long as these are.
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_value(ngx_http_request_t *r,
+    ngx_http_complex_value_t *cv, ngx_str_t *value);
+
+/*
  * The key of a request in a zone; empty: the feature is not for it.  Warns
  * once of a key that is the name of a variable.  NGX_ERROR: no memory.
  */

@@ -230,10 +230,44 @@ ngx_http_coord_known(ngx_http_request_t *r, ngx_coord_op_t *op,
 
 
 ngx_int_t
+ngx_http_coord_value(ngx_http_request_t *r, ngx_http_complex_value_t *cv,
+    ngx_str_t *value)
+{
+    ngx_http_script_var_code_t   *code;
+    ngx_http_variable_value_t    *v;
+    ngx_http_script_len_code_pt   variable;
+
+    code = cv->lengths;
+    variable = ngx_http_script_copy_var_len_code;
+
+    /* nothing but a variable */
+
+    if (code == NULL
+        || code->code != (ngx_http_script_code_pt) (void *) variable
+        || *(uintptr_t *) (code + 1) != 0)
+    {
+        return ngx_http_complex_value(r, cv, value);
+    }
+
+    v = ngx_http_get_flushed_variable(r, code->index);
+
+    if (v == NULL || v->not_found) {
+        ngx_str_set(value, "");
+        return NGX_OK;
+    }
+
+    value->len = v->len;
+    value->data = v->data;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
 ngx_http_coord_zone_key(ngx_http_request_t *r, ngx_coord_zone_t *zone,
     ngx_http_complex_value_t *cv, ngx_str_t *key)
 {
-    if (ngx_http_complex_value(r, cv, key) != NGX_OK) {
+    if (ngx_http_coord_value(r, cv, key) != NGX_OK) {
         return NGX_ERROR;
     }
 

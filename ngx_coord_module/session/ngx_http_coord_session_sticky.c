@@ -191,7 +191,7 @@ ngx_http_coord_sticky_init_peer(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (ngx_http_complex_value(r, scf->value, &value) != NGX_OK) {
+    if (ngx_http_coord_value(r, scf->value, &value) != NGX_OK) {
         return NGX_ERROR;
     }
 
