@@ -12,10 +12,8 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
+use Coord::Pages;
 use Time::HiRes qw(sleep time);
-use POSIX qw(strftime setlocale LC_TIME);
-
-setlocale(LC_TIME, 'C');
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -23,33 +21,7 @@ my $r = $redis->connect;
 
 # the arguments of a path tell what the origin answers; the key has none
 
-my $origin = $t->origin(default => sub {
-    my ($req) = @_;
-    my %is = (status => 200, fields => '', body => 'body');
-
-    $is{$_->[0]} = $_->[1] =~ s/%([0-9a-f]{2})/chr hex $1/ger
-        for map { [split /=/, $_, 2] } split /&/, $req->{uri} =~ s/^.*?\?//r;
-
-    my $if = join ' ', grep { /^(?:if-|range)/ } sort keys %{$req->{headers}};
-
-    my @other = $is{other} && $if ? (ETag => $is{other}, 'X-Other' => 1) : ();
-    $is{fields} =~ s/^ETag\n.*\n?//m if @other;
-
-    return { status => ($is{same} || $is{other}) && $if ? 304 : $is{status},
-             headers => [split(/\n/, $is{fields}), @other, 'X-Seen' => $if,
-                         'Content-Seen' => $if],
-             $is{slow} ? (parts => [[0, 'first '], [1, 'second']]) : (),
-             body => $is{large} ? 'x' x $is{large} : $is{body},
-             chunked => $is{chunked} || 0, delay => $is{delay} || 0 };
-});
-
-sub answer {
-    my ($fields, %is) = @_;
-
-    $is{fields} = join "\n", @$fields;
-    return '?' . join '&', map { "$_=" . $is{$_} =~ s/([^\w.-])/sprintf
-                                 '%%%02x', ord $1/ger } sort keys %is;
-}
+my $origin = $t->origin(default => \&answered);
 
 my $http = <<'EOT';
     coord_store main { server %%REDIS%%; timeout 30s; }
@@ -92,7 +64,6 @@ my $a = $t->node(name => 'a', workers => 2, http => $http)->start;
 my $b = $t->node(name => 'b', workers => 2, http => $http)->start;
 
 sub word { return $_[0]->get(@_[1 .. $#_])->header('x-cache') // '' }
-sub date { return strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime(time + $_[0])) }
 
 my ($n, $last) = (0);
 

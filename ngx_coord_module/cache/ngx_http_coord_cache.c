@@ -26,8 +26,6 @@ static ngx_int_t ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_hit(ngx_http_coord_cache_t *cache,
     ngx_coord_outcome_e status);
 static ngx_int_t ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache);
-static ngx_uint_t ngx_http_coord_cache_wants(ngx_http_coord_cache_t *cache,
-    const char *directive);
 static ngx_int_t ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *op);
 static ngx_int_t ngx_http_coord_cache_fill(ngx_http_coord_cache_t *cache);
@@ -378,7 +376,7 @@ ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
         return ngx_http_coord_cache_miss(cache);
     }
 
-    if (ngx_http_coord_cache_wants(cache, "only-if-cached")) {
+    if (ngx_http_coord_cache_asked(cache->request, "only-if-cached")) {
         return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_STALE);
     }
 
@@ -426,7 +424,7 @@ ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
         return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_AGAIN);
     }
 
-    if (ngx_http_coord_cache_wants(cache, "only-if-cached")) {
+    if (ngx_http_coord_cache_asked(cache->request, "only-if-cached")) {
         cache->status = NGX_COORD_OUTCOME_MISS;
         ngx_http_coord_cache_settle(cache);
 
@@ -436,7 +434,7 @@ ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
     if (cache->claimed
         || cache->marked
         || !cache->conf->lock
-        || ngx_http_coord_cache_wants(cache, "no-store")
+        || ngx_http_coord_cache_asked(cache->request, "no-store")
         || cache->request->method != NGX_HTTP_GET
         || (cache->waited
             && ngx_current_msec - cache->waited >= NGX_HTTP_COORD_CACHE_WAIT))
@@ -449,19 +447,6 @@ ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
     }
 
     return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_CLAIMED);
-}
-
-
-/* 1 if a directive is among those of the client */
-
-static ngx_uint_t
-ngx_http_coord_cache_wants(ngx_http_coord_cache_t *cache,
-    const char *directive)
-{
-    ngx_str_t  value;
-
-    return ngx_http_coord_cache_directive(
-               &cache->request->headers_in.headers, directive, &value);
 }
 
 

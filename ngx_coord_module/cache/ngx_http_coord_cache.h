@@ -13,6 +13,7 @@
  *   ngx_http_coord_cache_client.c   under what conditions a client wants it
  *   ngx_http_coord_cache_revalidate.c   whether it has changed
  *   ngx_http_coord_cache_unsafe.c   requests that change it
+ *   ngx_http_coord_cache_policy.c   what the origin says of it
  *   ngx_http_coord_cache_rules.c    what may be kept, and how long
  *   ngx_http_coord_cache_error.c    what is the page of an error
  *   ngx_http_coord_cache_fields.c   fields and directives
@@ -35,6 +36,7 @@
 #define NGX_HTTP_COORD_CACHE_TAGS      32       /* of a response */
 #define NGX_HTTP_COORD_CACHE_TAG       128      /* bytes of one */
 #define NGX_HTTP_COORD_CACHE_META      8192     /* bytes of times and tags */
+#define NGX_HTTP_COORD_CACHE_YEAR      31536000 /* seconds */
 
 /* the longest life of a response, and so that of the note of a purge */
 #define NGX_HTTP_COORD_CACHE_LIFE                                             \
@@ -74,6 +76,20 @@ typedef struct {
     ngx_str_t                  tags;         /* each ends with LF */
     ngx_coord_record_t         record;
 } ngx_http_coord_stored_t;
+
+
+/* what an origin says of its response; seconds: -1, it does not say */
+typedef struct {
+    time_t                     max_age;
+    time_t                     s_maxage;
+    ngx_uint_t                 no_store;
+    ngx_uint_t                 no_cache;
+    ngx_uint_t                 private;
+    ngx_uint_t                 public;
+    ngx_uint_t                 must_revalidate;
+    ngx_uint_t                 proxy_revalidate;
+    ngx_uint_t                 targeted;     /* Expires is not for us */
+} ngx_http_coord_cache_policy_t;
 
 
 /* conditions that the origin is not sent; empty: there is none */
@@ -142,6 +158,7 @@ typedef struct {
 
     ngx_http_coord_cache_client_t   client;  /* FILLING */
     ngx_http_coord_capture_t   capture;
+    ngx_http_coord_cache_policy_t   policy;  /* of what is to be stored */
     ngx_http_coord_stored_t    fill;         /* what is to be stored */
     u_char                    *meta;
 } ngx_http_coord_cache_t;
@@ -290,6 +307,16 @@ ngx_int_t ngx_http_coord_cache_revalidate(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache, ngx_uint_t news);
 
 
+/* --- ngx_http_coord_cache_policy.c --- */
+
+/*
+ * Reads what the origin of the response of r, whose header is known, says to a
+ * shared cache.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_cache_policy(ngx_http_request_t *r,
+    ngx_http_coord_cache_policy_t *policy);
+
+
 /* --- ngx_http_coord_cache_rules.c --- */
 
 /*
@@ -331,14 +358,15 @@ ngx_str_t *ngx_http_coord_cache_field(ngx_list_t *headers, const char *name,
 ngx_int_t ngx_http_coord_cache_member(ngx_str_t *value, ngx_str_t *member);
 
 /*
- * 1 if a directive is among those of the lines Cache-Control of a list; *value
- * is its argument, without quotes, or empty.
+ * Takes the next directive off a line of Cache-Control: its name, and its
+ * argument without quotes, or empty.  NGX_DONE: no more.
  */
-ngx_uint_t ngx_http_coord_cache_directive(ngx_list_t *headers,
-    const char *name, ngx_str_t *value);
+ngx_int_t ngx_http_coord_cache_argument(ngx_str_t *line, ngx_str_t *name,
+    ngx_str_t *value);
 
-/* the same for an argument in seconds, at most a year; -1: there is none */
-time_t ngx_http_coord_cache_seconds(ngx_list_t *headers, const char *name);
+/* 1 if a directive is among those of the request */
+ngx_uint_t ngx_http_coord_cache_asked(ngx_http_request_t *r,
+    const char *directive);
 
 /* a number of seconds, at most a year; what is no number is 0 */
 time_t ngx_http_coord_cache_number(ngx_str_t *value);

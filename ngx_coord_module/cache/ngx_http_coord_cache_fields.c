@@ -10,7 +10,6 @@
 #include "ngx_http_coord_cache.h"
 
 
-#define NGX_HTTP_COORD_CACHE_YEAR   31536000
 #define NGX_HTTP_COORD_CACHE_NAMES  32       /* in Vary */
 
 
@@ -116,62 +115,61 @@ ngx_http_coord_cache_member(ngx_str_t *value, ngx_str_t *member)
 }
 
 
-ngx_uint_t
-ngx_http_coord_cache_directive(ngx_list_t *headers, const char *name,
+ngx_int_t
+ngx_http_coord_cache_argument(ngx_str_t *line, ngx_str_t *name,
     ngx_str_t *value)
 {
-    u_char      *equals;
-    ngx_str_t   *line, left, member;
+    u_char  *equals;
+
+    if (ngx_http_coord_cache_member(line, name) != NGX_OK) {
+        return NGX_DONE;
+    }
+
+    ngx_str_null(value);
+
+    equals = ngx_strlchr(name->data, name->data + name->len, '=');
+
+    if (equals == NULL) {
+        return NGX_OK;
+    }
+
+    value->data = equals + 1;
+    value->len = name->data + name->len - value->data;
+    name->len = equals - name->data;
+
+    if (value->len >= 2
+        && value->data[0] == '"'
+        && value->data[value->len - 1] == '"')
+    {
+        value->data++;
+        value->len -= 2;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_coord_cache_asked(ngx_http_request_t *r, const char *directive)
+{
+    ngx_str_t   *line, left, name, value;
     ngx_uint_t   i;
 
     for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(headers, "Cache-Control", &i);
-
+        line = ngx_http_coord_cache_field(&r->headers_in.headers,
+                                          "Cache-Control", &i);
         if (line == NULL) {
             return 0;
         }
 
         left = *line;
 
-        while (ngx_http_coord_cache_member(&left, &member) == NGX_OK) {
-            ngx_str_null(value);
-
-            equals = ngx_strlchr(member.data, member.data + member.len, '=');
-
-            if (equals) {
-                value->data = equals + 1;
-                value->len = member.data + member.len - value->data;
-                member.len = equals - member.data;
+        while (ngx_http_coord_cache_argument(&left, &name, &value) == NGX_OK) {
+            if (ngx_http_coord_cache_is(&name, directive)) {
+                return 1;
             }
-
-            if (!ngx_http_coord_cache_is(&member, name)) {
-                continue;
-            }
-
-            if (value->len >= 2
-                && value->data[0] == '"'
-                && value->data[value->len - 1] == '"')
-            {
-                value->data++;
-                value->len -= 2;
-            }
-
-            return 1;
         }
     }
-}
-
-
-time_t
-ngx_http_coord_cache_seconds(ngx_list_t *headers, const char *name)
-{
-    ngx_str_t  value;
-
-    if (!ngx_http_coord_cache_directive(headers, name, &value)) {
-        return -1;
-    }
-
-    return ngx_http_coord_cache_number(&value);
 }
 
 

@@ -16,7 +16,8 @@ static ngx_int_t ngx_http_coord_cache_lifetime(ngx_http_request_t *r,
 static ngx_uint_t ngx_http_coord_cache_status(ngx_uint_t status);
 static time_t ngx_http_coord_cache_told_age(ngx_list_t *headers);
 static time_t ngx_http_coord_cache_date(ngx_http_request_t *r);
-static time_t ngx_http_coord_cache_told_life(ngx_list_t *headers, time_t date);
+static time_t ngx_http_coord_cache_told_life(ngx_http_request_t *r,
+    ngx_http_coord_cache_policy_t *policy, time_t date);
 static time_t ngx_http_coord_cache_time(ngx_str_t *line);
 static ngx_coord_nsec_t ngx_http_coord_cache_stale(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
@@ -45,6 +46,10 @@ ngx_http_coord_cache_rules(ngx_http_request_t *r,
     fill = &cache->fill;
 
     ngx_memzero(fill, sizeof(ngx_http_coord_stored_t));
+
+    if (ngx_http_coord_cache_policy(r, &cache->policy) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     if (ngx_http_coord_cache_forbidden(r, cache)) {
         return NGX_DECLINED;
@@ -93,12 +98,10 @@ static ngx_uint_t
 ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
-    ngx_str_t    value;
-    ngx_uint_t   i;
-    ngx_list_t  *in, *out;
+    ngx_uint_t                      i;
+    ngx_http_coord_cache_policy_t  *policy;
 
-    in = &r->headers_in.headers;
-    out = &r->headers_out.headers;
+    policy = &cache->policy;
 
     /* it stands under the key of another page */
 
@@ -108,11 +111,12 @@ ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
 
     i = 0;
 
-    if (ngx_http_coord_cache_directive(in, "no-store", &value)
-        || ngx_http_coord_cache_directive(out, "no-store", &value)
-        || ngx_http_coord_cache_directive(out, "no-cache", &value)
-        || ngx_http_coord_cache_directive(out, "private", &value)
-        || ngx_http_coord_cache_field(out, "Set-Cookie", &i))
+    if (ngx_http_coord_cache_asked(r, "no-store")
+        || policy->no_store
+        || policy->no_cache
+        || policy->private
+        || ngx_http_coord_cache_field(&r->headers_out.headers, "Set-Cookie",
+                                      &i))
     {
         return 1;
     }
@@ -122,9 +126,9 @@ ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
     return r->headers_in.authorization
            && !cache->conf->user
            && !cache->conf->credentials
-           && !ngx_http_coord_cache_directive(out, "public", &value)
-           && !ngx_http_coord_cache_directive(out, "s-maxage", &value)
-           && !ngx_http_coord_cache_directive(out, "must-revalidate", &value);
+           && !policy->public
+           && policy->s_maxage == -1
+           && !policy->must_revalidate;
 }
 
 
@@ -148,7 +152,7 @@ ngx_http_coord_cache_lifetime(ngx_http_request_t *r,
 
     fill->age = (ngx_coord_nsec_t) ngx_max(age, 0) * NGX_COORD_NSEC_PER_SEC;
 
-    n = ngx_http_coord_cache_told_life(&r->headers_out.headers, date);
+    n = ngx_http_coord_cache_told_life(r, &cache->policy, date);
 
     if (n == -1) {
 
@@ -245,24 +249,21 @@ ngx_http_coord_cache_date(ngx_http_request_t *r)
 /* the life that the origin gives, in seconds; -1: it tells of none */
 
 static time_t
-ngx_http_coord_cache_told_life(ngx_list_t *headers, time_t date)
+ngx_http_coord_cache_told_life(ngx_http_request_t *r,
+    ngx_http_coord_cache_policy_t *policy, time_t date)
 {
     time_t       n;
     ngx_str_t   *line;
     ngx_uint_t   i;
 
-    n = ngx_http_coord_cache_seconds(headers, "s-maxage");
+    n = policy->s_maxage != -1 ? policy->s_maxage : policy->max_age;
 
-    if (n == -1) {
-        n = ngx_http_coord_cache_seconds(headers, "max-age");
-    }
-
-    if (n != -1) {
+    if (n != -1 || policy->targeted) {
         return n;
     }
 
     i = 0;
-    line = ngx_http_coord_cache_field(headers, "Expires", &i);
+    line = ngx_http_coord_cache_field(&r->headers_out.headers, "Expires", &i);
 
     if (line == NULL) {
         return -1;
@@ -303,15 +304,12 @@ static ngx_coord_nsec_t
 ngx_http_coord_cache_stale(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
-    ngx_str_t    value;
-    ngx_list_t  *out;
+    ngx_http_coord_cache_policy_t  *policy;
 
-    out = &r->headers_out.headers;
+    policy = &cache->policy;
 
-    cache->fill.strict =
-        ngx_http_coord_cache_directive(out, "must-revalidate", &value)
-        || ngx_http_coord_cache_directive(out, "proxy-revalidate", &value)
-        || ngx_http_coord_cache_directive(out, "s-maxage", &value);
+    cache->fill.strict = policy->must_revalidate || policy->proxy_revalidate
+                         || policy->s_maxage != -1;
 
     if (cache->fill.strict
         && r->headers_out.etag == NULL

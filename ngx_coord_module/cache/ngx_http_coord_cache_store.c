@@ -75,7 +75,7 @@ void
 ngx_http_coord_cache_mark(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
-    ngx_str_t           value, mark;
+    ngx_str_t           mark;
     ngx_coord_op_t     *op;
     ngx_coord_batch_t  *batch;
 
@@ -88,8 +88,7 @@ ngx_http_coord_cache_mark(ngx_http_request_t *r,
         || (cache->blob.data && !cache->stored.strict)
         || r->headers_out.status >= NGX_HTTP_INTERNAL_SERVER_ERROR
         || ngx_http_coord_cache_error_page(r, cache)
-        || ngx_http_coord_cache_directive(&r->headers_in.headers, "no-store",
-                                          &value))
+        || ngx_http_coord_cache_asked(r, "no-store"))
     {
         return;
     }

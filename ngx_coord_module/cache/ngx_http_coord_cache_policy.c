@@ -1,0 +1,277 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * What an origin says of its response to this cache: in CDN-Cache-Control, the
+ * field for caches that stand before an origin (RFC 9213), or else in
+ * Cache-Control.
+ */
+
+
+#include "ngx_http_coord_cache.h"
+#include "ngx_coord_sf.h"
+
+
+typedef enum {
+    NGX_HTTP_COORD_CACHE_FLAG = 0,
+    NGX_HTTP_COORD_CACHE_SECONDS
+} ngx_http_coord_cache_argument_e;
+
+
+typedef struct {
+    ngx_str_t                  name;
+    ngx_http_coord_cache_argument_e   argument;
+    size_t                     offset;       /* in the policy */
+} ngx_http_coord_cache_directive_t;
+
+
+static ngx_int_t ngx_http_coord_cache_targeted(ngx_http_request_t *r,
+    ngx_str_t *field);
+static ngx_int_t ngx_http_coord_cache_dictionary(ngx_str_t *field,
+    ngx_http_coord_cache_policy_t *policy);
+static ngx_int_t ngx_http_coord_cache_typed(ngx_coord_sf_t *member,
+    ngx_http_coord_cache_policy_t *policy);
+static void ngx_http_coord_cache_control(ngx_list_t *headers,
+    ngx_http_coord_cache_policy_t *policy);
+static void ngx_http_coord_cache_told(ngx_str_t *name, ngx_str_t *value,
+    ngx_http_coord_cache_policy_t *policy);
+static const ngx_http_coord_cache_directive_t *
+    ngx_http_coord_cache_known(ngx_str_t *name);
+static void ngx_http_coord_cache_silent(ngx_http_coord_cache_policy_t *policy);
+
+
+#define ngx_http_coord_cache_flag(name, member)                               \
+    { ngx_string(name), NGX_HTTP_COORD_CACHE_FLAG,                            \
+      offsetof(ngx_http_coord_cache_policy_t, member) }
+
+#define ngx_http_coord_cache_time(name, member)                               \
+    { ngx_string(name), NGX_HTTP_COORD_CACHE_SECONDS,                         \
+      offsetof(ngx_http_coord_cache_policy_t, member) }
+
+
+static const ngx_http_coord_cache_directive_t
+    ngx_http_coord_cache_directives[] =
+{
+    ngx_http_coord_cache_time("max-age", max_age),
+    ngx_http_coord_cache_time("s-maxage", s_maxage),
+    ngx_http_coord_cache_flag("no-store", no_store),
+    ngx_http_coord_cache_flag("no-cache", no_cache),
+    ngx_http_coord_cache_flag("private", private),
+    ngx_http_coord_cache_flag("public", public),
+    ngx_http_coord_cache_flag("must-revalidate", must_revalidate),
+    ngx_http_coord_cache_flag("proxy-revalidate", proxy_revalidate),
+    { ngx_null_string, 0, 0 }
+};
+
+
+ngx_int_t
+ngx_http_coord_cache_policy(ngx_http_request_t *r,
+    ngx_http_coord_cache_policy_t *policy)
+{
+    ngx_str_t  field;
+
+    if (ngx_http_coord_cache_targeted(r, &field) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_coord_cache_silent(policy);
+
+    if (ngx_http_coord_cache_dictionary(&field, policy) == NGX_OK) {
+        policy->targeted = 1;
+        return NGX_OK;
+    }
+
+    ngx_http_coord_cache_silent(policy);
+    ngx_http_coord_cache_control(&r->headers_out.headers, policy);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_cache_silent(ngx_http_coord_cache_policy_t *policy)
+{
+    ngx_memzero(policy, sizeof(ngx_http_coord_cache_policy_t));
+
+    policy->max_age = -1;
+    policy->s_maxage = -1;
+}
+
+
+/* the lines of the targeted field as one; empty: there are none */
+
+static ngx_int_t
+ngx_http_coord_cache_targeted(ngx_http_request_t *r, ngx_str_t *field)
+{
+    u_char      *p;
+    ngx_str_t   *line;
+    ngx_uint_t   i;
+
+    ngx_str_null(field);
+
+    for (i = 0; /* void */ ; /* void */ ) {
+        line = ngx_http_coord_cache_field(&r->headers_out.headers,
+                                          "CDN-Cache-Control", &i);
+        if (line == NULL) {
+            return NGX_OK;
+        }
+
+        if (field->data == NULL) {
+            *field = *line;
+            continue;
+        }
+
+        p = ngx_pnalloc(r->pool, field->len + sizeof(", ") - 1 + line->len);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        field->len = ngx_sprintf(p, "%V, %V", field, line) - p;
+        field->data = p;
+    }
+}
+
+
+/* NGX_ERROR: it is none with at least one member, as RFC 9213, 2.1 has them */
+
+static ngx_int_t
+ngx_http_coord_cache_dictionary(ngx_str_t *field,
+    ngx_http_coord_cache_policy_t *policy)
+{
+    ngx_int_t       rc;
+    ngx_str_t       left;
+    ngx_uint_t      n;
+    ngx_coord_sf_t  member;
+
+    left = *field;
+
+    for (n = 0; /* void */ ; n++) {
+        rc = ngx_coord_sf_next(&left, &member);
+
+        if (rc == NGX_DONE) {
+            return n ? NGX_OK : NGX_ERROR;
+        }
+
+        if (rc != NGX_OK
+            || ngx_http_coord_cache_typed(&member, policy) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+}
+
+
+/* of members with the same name the last one counts */
+
+static ngx_int_t
+ngx_http_coord_cache_typed(ngx_coord_sf_t *member,
+    ngx_http_coord_cache_policy_t *policy)
+{
+    u_char                                  *p;
+    const ngx_http_coord_cache_directive_t  *directive;
+
+    directive = ngx_http_coord_cache_known(&member->key);
+
+    if (directive == NULL) {
+        return NGX_OK;
+    }
+
+    p = (u_char *) policy + directive->offset;
+
+    switch (directive->argument) {
+
+    case NGX_HTTP_COORD_CACHE_SECONDS:
+
+        if (member->type != NGX_COORD_SF_INTEGER || member->number < 0) {
+            return NGX_ERROR;
+        }
+
+        *(time_t *) p = (time_t) ngx_min(member->number,
+                                         NGX_HTTP_COORD_CACHE_YEAR);
+        return NGX_OK;
+
+    default: /* NGX_HTTP_COORD_CACHE_FLAG */
+
+        if (member->type != NGX_COORD_SF_BOOLEAN || !member->number) {
+            return NGX_ERROR;
+        }
+
+        *(ngx_uint_t *) p = 1;
+
+        return NGX_OK;
+    }
+}
+
+
+static void
+ngx_http_coord_cache_control(ngx_list_t *headers,
+    ngx_http_coord_cache_policy_t *policy)
+{
+    ngx_str_t   *line, left, name, value;
+    ngx_uint_t   i;
+
+    for (i = 0; /* void */ ; /* void */ ) {
+        line = ngx_http_coord_cache_field(headers, "Cache-Control", &i);
+
+        if (line == NULL) {
+            return;
+        }
+
+        left = *line;
+
+        while (ngx_http_coord_cache_argument(&left, &name, &value) == NGX_OK) {
+            ngx_http_coord_cache_told(&name, &value, policy);
+        }
+    }
+}
+
+
+/* of several with the same name the first one counts */
+
+static void
+ngx_http_coord_cache_told(ngx_str_t *name, ngx_str_t *value,
+    ngx_http_coord_cache_policy_t *policy)
+{
+    u_char                                  *p;
+    const ngx_http_coord_cache_directive_t  *directive;
+
+    directive = ngx_http_coord_cache_known(name);
+
+    if (directive == NULL) {
+        return;
+    }
+
+    p = (u_char *) policy + directive->offset;
+
+    switch (directive->argument) {
+
+    case NGX_HTTP_COORD_CACHE_SECONDS:
+
+        if (*(time_t *) p == -1) {
+            *(time_t *) p = ngx_http_coord_cache_number(value);
+        }
+
+        return;
+
+    default: /* NGX_HTTP_COORD_CACHE_FLAG */
+        *(ngx_uint_t *) p = 1;
+    }
+}
+
+
+static const ngx_http_coord_cache_directive_t *
+ngx_http_coord_cache_known(ngx_str_t *name)
+{
+    const ngx_http_coord_cache_directive_t  *known;
+
+    for (known = ngx_http_coord_cache_directives; known->name.len; known++) {
+
+        if (known->name.len == name->len
+            && ngx_strncasecmp(known->name.data, name->data, name->len) == 0)
+        {
+            return known;
+        }
+    }
+
+    return NULL;
+}
