@@ -3,7 +3,8 @@
 # Copyright (C) ngx_coord_module contributors
 
 # coord_cache: what an origin says of its response: fields for caches in front
-# of it (RFC 9213).
+# of it (RFC 9213), how long it may be used stale (RFC 5861), what has to be
+# revalidated at each use.
 
 use strict;
 use warnings;
@@ -33,6 +34,18 @@ my $http = <<'EOT';
 
         location / {
             coord_cache $uri zone=pages valid=60s;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /stale {
+            coord_cache $uri zone=pages valid=60s stale=60s;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /lock {
+            coord_cache $uri zone=pages valid=60s lock;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /brief {
+            coord_cache $uri zone=pages valid=4s;
             proxy_pass http://%%ORIGIN%%;
         }
     }
@@ -125,5 +138,183 @@ for (['max-age=60', 'MISS'], ['max-age=60, public', 'HIT'],
     $t->rest(0.3);
     is(word($b, $uri, %user), $_->[1], "$_->[0] with Authorization: $_->[1]");
 }
+
+
+# --- RFC 5861: beside stale= ---
+
+# what one request sees while another one asks the origin, and what it sees in
+# place of an error, when the response is no longer fresh
+
+sub stale {
+    my ($where, $control, %is) = @_;
+    my $path = "/$where" . $n++;
+    my $first = answer(['Cache-Control' => $control, @{$is{fields} || []}]);
+
+    $a->get($path . $first);
+    is_stored($path);
+    sleep($is{after} || 1.4);
+
+    my $c = $a->connect;
+    my $seen = $origin->count($path);
+    $c->send("GET $path" . answer([@no], delay => 1.5, status => 503)
+             . " HTTP/1.1\r\nHost: x\r\n\r\n");
+    $t->wait_for(sub { $origin->count($path) > $seen });
+    my $while = word($b, $path . answer([@no], status => 404));
+    my $res = $c->response('GET', 5);
+
+    is($while, $is{while}, "$where, $control: while one asks the origin");
+    is($res->status . ' ' . $res->header('x-cache'), $is{error}, 'an error');
+}
+
+my @stale = (error => '200 STALE');
+my @failed = (error => '503 EXPIRED');
+
+stale('no', 'max-age=1, stale-while-revalidate=60', while => 'UPDATING', @failed);
+stale('no', 'max-age=1, stale-if-error=60', while => 'EXPIRED', @stale);
+stale('no', 'max-age=1, stale-while-revalidate=60, stale-if-error=60',
+      while => 'UPDATING', @stale);
+stale('no', 'max-age=0, stale-while-revalidate=60, stale-if-error=60',
+      while => 'UPDATING', @stale);
+stale('no', 'max-age=1, stale-while-revalidate=60', while => 'UPDATING', @failed,
+      fields => [ETag => '"e"']);
+stale('no', 'max-age=1', while => 'UPDATING', @stale, fields =>
+      [cdn('max-age=1, stale-while-revalidate=60, stale-if-error=60')]);
+stale('no', 'max-age=1, stale-while-revalidate=1', while => 'MISS',
+      error => '503 MISS', after => 2.4);
+
+# its word goes before that of the configuration, for each of them
+
+stale('stale', 'max-age=1', while => 'UPDATING', @stale);
+stale('stale', 'max-age=1, stale-while-revalidate=0', while => 'EXPIRED', @stale);
+stale('stale', 'max-age=1, stale-if-error=0', while => 'UPDATING', @failed);
+stale('stale', 'max-age=1, stale-while-revalidate=0, stale-if-error=0',
+      while => 'MISS', error => '503 MISS');
+stale('stale', 'max-age=1, stale-if-error=1', while => 'UPDATING', @failed,
+      after => 2.4);
+stale('stale', 'max-age=0', while => 'MISS', error => '503 MISS');
+
+# and what must not be used stale is not
+
+stale('stale', "max-age=1, stale-while-revalidate=60, stale-if-error=60, $_",
+      while => 'MISS', error => '503 MISS')
+    for qw(must-revalidate proxy-revalidate s-maxage=1);
+stale('stale', "max-age=1, stale-while-revalidate=60, stale-if-error=60, no-cache",
+      while => 'MISS', error => '503 MISS', fields => [ETag => '"e"']);
+
+
+# --- no-cache ---
+
+my @tag = (ETag => '"e"');
+
+for (['ETag', '"e"', 'if-none-match'],
+     ['Last-Modified', date(-100), 'if-modified-since'])
+{
+    my ($name, $value, $if) = @$_;
+    my $uri = '/nc' . $n++ . answer(['Cache-Control' => 'no-cache',
+                                     $name => $value], same => 1);
+
+    my $first = $a->get($uri);
+    is($first->header('x-cache'), 'MISS', "no-cache with $name");
+    is_stored($uri);
+    my $res = $b->get($uri);
+    is($res->header('x-cache'), 'REVALIDATED', 'it is revalidated');
+    is($res->status, 200, 'and sent');
+    is($res->header('x-seen'), $if, 'by a condition');
+    is($res->body, 'body', 'its body');
+    isnt($res->header('x-number'), $first->header('x-number'),
+         'with the fields of the 304');
+    is(word($a, $uri), 'REVALIDATED', 'at each use');
+    is($b->get($uri, headers => [$name eq 'ETag' ? ('If-None-Match' => '"e"')
+                                 : ('If-Modified-Since' => $value)])->status,
+       304, 'also for who has it');
+    is($b->get($uri, headers => ['Cache-Control' => 'only-if-cached'])->status,
+       504, 'not without its origin');
+    is(word($b, $uri =~ s/&same=1//r), 'MISS', 'another one takes its place');
+}
+
+passed(['Cache-Control' => 'no-cache'], 'without a validator it is not kept');
+is($b->get($last)->header('x-seen'), '', 'nor asked for with a condition');
+passed(['Cache-Control' => 'no-cache', @tag], '404 with no-cache',
+       status => 404, same => 1);
+passed(['Cache-Control' => 'no-cache, no-store', @tag], 'with no-store',
+       same => 1);
+
+my $uri = '/k' . $n++ . answer([@life, @tag, cdn('no-cache')], same => 1);
+$a->get($uri);
+is_stored($uri);
+is(word($b, $uri), 'REVALIDATED', 'in CDN-Cache-Control, too');
+
+# it is kept for as long as its life, and is in nobody's way
+
+$uri = '/brief' . answer(['Cache-Control' => 'no-cache', @tag], same => 1);
+$a->get($uri);
+is_stored($uri);
+for (1 .. 4) {
+    sleep 1.4;
+    is(word($b, $uri), 'REVALIDATED', 'it lives on by its use');
+}
+sleep 5.2;
+is(word($b, $uri), 'MISS', 'and ends without');
+
+$uri = '/lock' . answer(['Cache-Control' => 'no-cache', @tag], same => 1,
+                        delay => 1);
+$a->get($uri);
+is_stored($uri);
+my $begun = $t->ran;
+is_deeply([map { $_->header('x-cache') } $t->parallel([map { $_->req($uri) }
+                                                       ($a, $b) x 4])],
+          [('REVALIDATED') x 8], 'with lock all revalidate it');
+cmp_ok($t->ran - $begun, '<', 4, 'at once');
+
+
+# --- fields that are not for others ---
+
+for my $word (qw(no-cache private)) {
+    kept(['Cache-Control' => qq{$word="X-One, X-two", max-age=60}, 'X-One' => 1,
+          'X-Two' => 2, 'X-Three' => 3], "$word with names");
+    my $res = $b->get($last);
+    is_deeply([map { scalar $res->header($_) } qw(X-One X-Two X-Three)],
+              [undef, undef, 3], 'others do not have them');
+    is($a->get($last =~ s/k/l/r)->header('x-one'), 1, 'who has asked has');
+    kept(['Cache-Control' => "$word=Set-Cookie", 'Set-Cookie' => 'a=b', @life],
+         "$word=Set-Cookie");
+    is($b->get($last)->header('set-cookie'), undef, 'it is nobody else\'s');
+    kept([cdn(qq{$word="x-one", max-age=60}), 'X-One' => 1], 'a targeted one');
+    is($b->get($last)->header('x-one'), undef, 'the same');
+    passed(['Cache-Control' => qq{$word="Vary", max-age=60}, Vary => 'X'],
+           "$word=\"Vary\" stands for $word");
+    passed(['Cache-Control' => qq{$word="a", $word, max-age=60}],
+           "$word goes before it");
+    passed(['Cache-Control' => qq{$word="a", $word=b, $word=c, $word=d, $word=e}],
+           'too many of them');
+}
+passed(['Cache-Control' => 'no-cache="x"', 'Set-Cookie' => 'a=b', @life],
+       'Set-Cookie that is not among them');
+
+$uri = '/stale' . $n++ . answer(['Cache-Control' => 'no-cache="X-One", max-age=1',
+                                 'X-One' => 1, @tag], same => 1);
+$a->get($uri);
+is_stored($uri);
+sleep 1.4;
+my $res = $b->get($uri);
+is($res->header('x-cache'), 'REVALIDATED', 'when it is revalidated');
+is($res->header('x-one'), 1, 'a field of that 304 is sent');
+$t->rest(0.2);
+is($a->get($uri)->header('x-one'), undef, 'and not stored');
+
+
+# --- a record of another version of the module ---
+
+$uri = '/k' . $n++ . answer([@life]);
+$a->get($uri);
+is_stored($uri);
+my ($key) = map { "coord:ca:pages:{$_}:r" } $uri =~ /^([^?]*)/;
+my $blob = $r->command('GET', $key);
+like($blob, qr/^cca3/, 'its version');
+$r->command('SET', $key, 'cca2' . substr($blob, 4));
+is(word($b, $uri), 'MISS', 'another one is not used');
+$t->rest(0.2);
+unlike($b->log, qr/is damaged/, 'nor is it damaged');
+is(word($b, $uri), 'HIT', 'until it is stored anew');
 
 done_testing();

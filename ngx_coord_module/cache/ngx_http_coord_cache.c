@@ -191,6 +191,7 @@ ngx_http_coord_cache_step(ngx_http_coord_cache_t *cache, ngx_coord_op_t *ops,
 static ngx_int_t
 ngx_http_coord_cache_got(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
 {
+    ngx_int_t                 rc;
     ngx_str_t                 key;
     ngx_http_coord_stored_t  *stored;
 
@@ -231,10 +232,15 @@ ngx_http_coord_cache_got(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
     key.data = cache->key;
     key.len = cache->key_len;
 
-    if (ngx_http_coord_stored_decode(stored, &cache->blob, &key) != NGX_OK) {
+    rc = ngx_http_coord_stored_decode(stored, &cache->blob, &key);
+
+    if (rc == NGX_ERROR) {
         ngx_log_error(NGX_LOG_ERR, cache->request->connection->log, 0,
                       "a stored response of cache zone \"%V\" is damaged, "
                       "it is not used", &cache->conf->zone->name);
+    }
+
+    if (rc != NGX_OK) {
         ngx_http_coord_cache_drop(cache);
         return ngx_http_coord_cache_miss(cache);
     }
@@ -362,17 +368,14 @@ ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
         return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_HIT);
     }
 
-    if (cache->old >= stored->fresh + stored->stale) {
+    if (cache->old >= stored->keep) {
         ngx_http_coord_cache_drop(cache);
         return ngx_http_coord_cache_miss(cache);
     }
 
-    if (stored->strict) {
+    /* for a 304, or an error */
 
-        if (cache->near) {
-            ngx_http_coord_cache_drop(cache);
-        }
-
+    if (!ngx_http_coord_stored_while(cache)) {
         return ngx_http_coord_cache_miss(cache);
     }
 
@@ -415,6 +418,8 @@ ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
 
         /* a response is stored with the time that only the store knows */
 
+        ngx_http_coord_cache_drop(cache);
+
         if (ngx_http_coord_cache_ask_get(cache, cache->key, cache->key_len)
             != NGX_OK)
         {
@@ -431,8 +436,11 @@ ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
         return NGX_HTTP_GATEWAY_TIME_OUT;
     }
 
+    /* what is revalidated at each use is not waited for, either */
+
     if (cache->claimed
         || cache->marked
+        || (cache->blob.data && cache->stored.fresh == 0)
         || !cache->conf->lock
         || ngx_http_coord_cache_asked(cache->request, "no-store")
         || cache->request->method != NGX_HTTP_GET
@@ -473,7 +481,7 @@ ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
         return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_CHECKED);
     }
 
-    if (cache->blob.data && !cache->stored.strict) {
+    if (ngx_http_coord_stored_while(cache)) {
         return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_UPDATING);
     }
 
@@ -496,8 +504,11 @@ ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
 static ngx_int_t
 ngx_http_coord_cache_fill(ngx_http_coord_cache_t *cache)
 {
-    cache->status = cache->blob.data ? NGX_COORD_OUTCOME_EXPIRED
-                                     : NGX_COORD_OUTCOME_MISS;
+    /* what was never to be used without its origin has not expired */
+
+    cache->status = (cache->blob.data
+                     && cache->stored.fresh + cache->stored.stale)
+                    ? NGX_COORD_OUTCOME_EXPIRED : NGX_COORD_OUTCOME_MISS;
 
     if (cache->request->method != NGX_HTTP_GET) {
         ngx_http_coord_cache_settle(cache);

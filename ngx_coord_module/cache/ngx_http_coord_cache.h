@@ -37,6 +37,7 @@
 #define NGX_HTTP_COORD_CACHE_TAG       128      /* bytes of one */
 #define NGX_HTTP_COORD_CACHE_META      8192     /* bytes of times and tags */
 #define NGX_HTTP_COORD_CACHE_YEAR      31536000 /* seconds */
+#define NGX_HTTP_COORD_CACHE_WITHHELD  4        /* directives with names */
 
 /* the longest life of a response, and so that of the note of a purge */
 #define NGX_HTTP_COORD_CACHE_LIFE                                             \
@@ -68,11 +69,12 @@ typedef struct {
     ngx_coord_nsec_t           started;      /* asked for; the store's clock */
     ngx_coord_nsec_t           stored;       /* its header came; the same */
     ngx_coord_nsec_t           fresh;        /* lifetime, from its birth */
-    ngx_coord_nsec_t           stale;        /* of use after that */
+    ngx_coord_nsec_t           stale;        /* after that: while one asks, */
+    ngx_coord_nsec_t           error;        /* ... in place of an error */
+    ngx_coord_nsec_t           keep;         /* then it is of no use; birth */
     ngx_coord_nsec_t           age;          /* when its header came */
     u_char                     variant[NGX_COORD_DIGEST_LEN];
     ngx_uint_t                 varies;       /* 1: there is a variant */
-    ngx_uint_t                 strict;       /* 1: not stale, whatever comes */
     ngx_str_t                  tags;         /* each ends with LF */
     ngx_coord_record_t         record;
 } ngx_http_coord_stored_t;
@@ -82,6 +84,8 @@ typedef struct {
 typedef struct {
     time_t                     max_age;
     time_t                     s_maxage;
+    time_t                     stale_while;
+    time_t                     stale_if_error;
     ngx_uint_t                 no_store;
     ngx_uint_t                 no_cache;
     ngx_uint_t                 private;
@@ -89,6 +93,8 @@ typedef struct {
     ngx_uint_t                 must_revalidate;
     ngx_uint_t                 proxy_revalidate;
     ngx_uint_t                 targeted;     /* Expires is not for us */
+    ngx_uint_t                 nwithheld;
+    ngx_str_t                  withheld[NGX_HTTP_COORD_CACHE_WITHHELD];
 } ngx_http_coord_cache_policy_t;
 
 
@@ -139,7 +145,7 @@ typedef struct {
 
     ngx_str_t                  blob;         /* on the heap, unless near */
     ngx_http_coord_stored_t    stored;       /* of blob; unless it is empty */
-    ngx_coord_nsec_t           old;          /* its age */
+    ngx_coord_nsec_t           old;          /* its age when asked for */
 
     /* when it began, for what an error page is */
     ngx_uint_t                 err_status;
@@ -316,6 +322,16 @@ ngx_int_t ngx_http_coord_cache_revalidate(ngx_http_request_t *r,
 ngx_int_t ngx_http_coord_cache_policy(ngx_http_request_t *r,
     ngx_http_coord_cache_policy_t *policy);
 
+/* 1 if all but this field of it may be used again (RFC 9111, 5.2.2.4) */
+ngx_uint_t ngx_http_coord_cache_withheld(ngx_http_coord_cache_policy_t *policy,
+    ngx_str_t *name);
+
+/*
+ * What is kept of a response, whose policy is known, as
+ * ngx_http_coord_capture_keep_pt: data is the cache.
+ */
+ngx_uint_t ngx_http_coord_cache_keep(void *data, ngx_str_t *name);
+
 
 /* --- ngx_http_coord_cache_rules.c --- */
 
@@ -385,9 +401,6 @@ ngx_int_t ngx_http_coord_cache_variant(ngx_http_request_t *r,
 size_t ngx_http_coord_cache_variant_key(u_char *dst,
     ngx_http_coord_cache_t *cache, u_char *variant);
 
-/* what is kept of a response to r, data, as ngx_http_coord_capture_keep_pt */
-ngx_uint_t ngx_http_coord_cache_keep(void *data, ngx_str_t *name);
-
 
 /* the Date of the origin of the response of r; NULL: it has told none */
 ngx_table_elt_t *ngx_http_coord_cache_dated_by(ngx_http_request_t *r);
@@ -434,13 +447,19 @@ ngx_int_t ngx_http_coord_stored_join(ngx_str_t *meta, ngx_str_t *record,
 ngx_int_t ngx_http_coord_stored_mark(ngx_str_t *blob);
 ngx_uint_t ngx_http_coord_stored_is_mark(ngx_str_t *blob);
 
-/* reads it again; NGX_ERROR: it is not that of the key, or was changed */
+/*
+ * Reads it again.  NGX_DECLINED: it is of another version of this module;
+ * NGX_ERROR: it is not that of the key, or was changed.
+ */
 ngx_int_t ngx_http_coord_stored_decode(ngx_http_coord_stored_t *stored,
     ngx_str_t *blob, ngx_str_t *key);
 
 /* the field of a record by name, its lines as names[0 ..]; returns how many */
 ngx_uint_t ngx_http_coord_stored_field(ngx_coord_record_t *record,
     const char *name, ngx_str_t *lines, ngx_uint_t max);
+
+/* 1 if there is one that may be used while another request asks the origin */
+ngx_uint_t ngx_http_coord_stored_while(ngx_http_coord_cache_t *cache);
 
 /* the clock of the store, as far as this request knows it */
 ngx_coord_nsec_t ngx_http_coord_cache_now(ngx_http_coord_cache_t *cache);

@@ -16,17 +16,6 @@
 static ngx_uint_t ngx_http_coord_cache_is(ngx_str_t *s, const char *name);
 static ngx_int_t ngx_http_coord_cache_vary_by(ngx_http_request_t *r,
     ngx_str_t *name);
-static ngx_uint_t ngx_http_coord_cache_hop(ngx_http_upstream_t *u,
-    ngx_str_t *name);
-
-
-/* of one transfer */
-
-static const ngx_str_t  ngx_http_coord_cache_hidden[] = {
-    ngx_string("age"),
-    ngx_string("server"),
-    ngx_null_string
-};
 
 
 static ngx_uint_t
@@ -281,53 +270,6 @@ ngx_http_coord_cache_vary_by(ngx_http_request_t *r, ngx_str_t *name)
     /* the end of the lines, which no line looks like */
 
     return ngx_coord_digest_update("\377", 1);
-}
-
-
-ngx_uint_t
-ngx_http_coord_cache_keep(void *data, ngx_str_t *name)
-{
-    ngx_http_request_t *r = data;
-
-    const ngx_str_t  *hidden;
-
-    for (hidden = ngx_http_coord_cache_hidden; hidden->len; hidden++) {
-        if (hidden->len == name->len
-            && ngx_strncasecmp(hidden->data, name->data, name->len) == 0)
-        {
-            return 0;
-        }
-    }
-
-    return r->upstream == NULL || !ngx_http_coord_cache_hop(r->upstream, name);
-}
-
-
-/* 1 if the origin names a field in Connection (RFC 9111, 3.1) */
-
-static ngx_uint_t
-ngx_http_coord_cache_hop(ngx_http_upstream_t *u, ngx_str_t *name)
-{
-    ngx_str_t   *line, left, member;
-    ngx_uint_t   i;
-
-    for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(&u->headers_in.headers,
-                                          "Connection", &i);
-        if (line == NULL) {
-            return 0;
-        }
-
-        left = *line;
-
-        while (ngx_http_coord_cache_member(&left, &member) == NGX_OK) {
-            if (member.len == name->len
-                && ngx_strncasecmp(member.data, name->data, name->len) == 0)
-            {
-                return 1;
-            }
-        }
-    }
 }
 
 

@@ -179,7 +179,7 @@ ngx_http_coord_cache_capture(ngx_http_request_t *r,
 
     capture->max = cache->conf->max;
     capture->keep = ngx_http_coord_cache_keep;
-    capture->data = r;
+    capture->data = cache;
     capture->next = ngx_http_next_body_filter;
 
     cache->state = NGX_HTTP_COORD_CACHE_KEEPING;
@@ -200,7 +200,9 @@ ngx_http_coord_cache_replaces(ngx_http_request_t *r,
 {
     ngx_uint_t  status;
 
-    if (cache->blob.len == 0 || cache->stored.strict) {
+    if (cache->blob.len == 0
+        || cache->old >= cache->stored.fresh + cache->stored.error)
+    {
         return 0;
     }
 
@@ -244,8 +246,11 @@ static ngx_int_t
 ngx_http_coord_cache_unchanged(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
-    ngx_int_t   rc;
-    ngx_uint_t  same;
+    ngx_int_t                 rc;
+    ngx_uint_t                same;
+    ngx_http_coord_stored_t  *stored;
+
+    stored = &cache->stored;
 
     cache->status = NGX_COORD_OUTCOME_REVALIDATED;
 
@@ -261,7 +266,13 @@ ngx_http_coord_cache_unchanged(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (rc == NGX_OK) {
+    /* what is revalidated at each use is stored anew now and then */
+
+    if (rc == NGX_OK
+        && (stored->fresh
+            || cache->fill.fresh
+            || cache->old > stored->keep / 2))
+    {
         ngx_http_coord_cache_store(r, cache);
     }
 

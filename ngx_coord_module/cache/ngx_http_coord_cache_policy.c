@@ -14,7 +14,8 @@
 
 typedef enum {
     NGX_HTTP_COORD_CACHE_FLAG = 0,
-    NGX_HTTP_COORD_CACHE_SECONDS
+    NGX_HTTP_COORD_CACHE_SECONDS,
+    NGX_HTTP_COORD_CACHE_FIELDS              /* or none: as a flag */
 } ngx_http_coord_cache_argument_e;
 
 
@@ -37,7 +38,13 @@ static void ngx_http_coord_cache_told(ngx_str_t *name, ngx_str_t *value,
     ngx_http_coord_cache_policy_t *policy);
 static const ngx_http_coord_cache_directive_t *
     ngx_http_coord_cache_known(ngx_str_t *name);
+static ngx_uint_t ngx_http_coord_cache_withhold(ngx_str_t *names,
+    ngx_http_coord_cache_policy_t *policy);
+static ngx_uint_t ngx_http_coord_cache_hop(ngx_http_upstream_t *u,
+    ngx_str_t *name);
 static void ngx_http_coord_cache_silent(ngx_http_coord_cache_policy_t *policy);
+static ngx_uint_t ngx_http_coord_cache_same_name(const ngx_str_t *one,
+    const ngx_str_t *other);
 
 
 #define ngx_http_coord_cache_flag(name, member)                               \
@@ -48,19 +55,44 @@ static void ngx_http_coord_cache_silent(ngx_http_coord_cache_policy_t *policy);
     { ngx_string(name), NGX_HTTP_COORD_CACHE_SECONDS,                         \
       offsetof(ngx_http_coord_cache_policy_t, member) }
 
+#define ngx_http_coord_cache_names(name, member)                              \
+    { ngx_string(name), NGX_HTTP_COORD_CACHE_FIELDS,                          \
+      offsetof(ngx_http_coord_cache_policy_t, member) }
+
 
 static const ngx_http_coord_cache_directive_t
     ngx_http_coord_cache_directives[] =
 {
     ngx_http_coord_cache_time("max-age", max_age),
     ngx_http_coord_cache_time("s-maxage", s_maxage),
+    ngx_http_coord_cache_time("stale-while-revalidate", stale_while),
+    ngx_http_coord_cache_time("stale-if-error", stale_if_error),
     ngx_http_coord_cache_flag("no-store", no_store),
-    ngx_http_coord_cache_flag("no-cache", no_cache),
-    ngx_http_coord_cache_flag("private", private),
+    ngx_http_coord_cache_names("no-cache", no_cache),
+    ngx_http_coord_cache_names("private", private),
     ngx_http_coord_cache_flag("public", public),
     ngx_http_coord_cache_flag("must-revalidate", must_revalidate),
     ngx_http_coord_cache_flag("proxy-revalidate", proxy_revalidate),
     { ngx_null_string, 0, 0 }
+};
+
+
+/* of one transfer */
+
+static const ngx_str_t  ngx_http_coord_cache_hidden[] = {
+    ngx_string("age"),
+    ngx_string("server"),
+    ngx_null_string
+};
+
+
+/* without them the rest is another response, or is for others */
+
+static const ngx_str_t  ngx_http_coord_cache_needed[] = {
+    ngx_string("content-encoding"),
+    ngx_string("content-type"),
+    ngx_string("vary"),
+    ngx_null_string
 };
 
 
@@ -95,6 +127,8 @@ ngx_http_coord_cache_silent(ngx_http_coord_cache_policy_t *policy)
 
     policy->max_age = -1;
     policy->s_maxage = -1;
+    policy->stale_while = -1;
+    policy->stale_if_error = -1;
 }
 
 
@@ -190,6 +224,16 @@ ngx_http_coord_cache_typed(ngx_coord_sf_t *member,
                                          NGX_HTTP_COORD_CACHE_YEAR);
         return NGX_OK;
 
+    case NGX_HTTP_COORD_CACHE_FIELDS:
+
+        if (member->type == NGX_COORD_SF_STRING) {
+            *(ngx_uint_t *) p |= !ngx_http_coord_cache_withhold(&member->value,
+                                                                policy);
+            return NGX_OK;
+        }
+
+        /* fall through */
+
     default: /* NGX_HTTP_COORD_CACHE_FLAG */
 
         if (member->type != NGX_COORD_SF_BOOLEAN || !member->number) {
@@ -253,8 +297,112 @@ ngx_http_coord_cache_told(ngx_str_t *name, ngx_str_t *value,
 
         return;
 
+    case NGX_HTTP_COORD_CACHE_FIELDS:
+        *(ngx_uint_t *) p |= !ngx_http_coord_cache_withhold(value, policy);
+        return;
+
     default: /* NGX_HTTP_COORD_CACHE_FLAG */
         *(ngx_uint_t *) p = 1;
+    }
+}
+
+
+/* 0 if it cannot be these fields only */
+
+static ngx_uint_t
+ngx_http_coord_cache_withhold(ngx_str_t *names,
+    ngx_http_coord_cache_policy_t *policy)
+{
+    ngx_str_t         left, name;
+    const ngx_str_t  *needed;
+
+    if (names->len == 0
+        || policy->nwithheld == NGX_HTTP_COORD_CACHE_WITHHELD)
+    {
+        return 0;
+    }
+
+    left = *names;
+
+    while (ngx_http_coord_cache_member(&left, &name) == NGX_OK) {
+        for (needed = ngx_http_coord_cache_needed; needed->len; needed++) {
+
+            if (ngx_http_coord_cache_same_name(needed, &name)) {
+                return 0;
+            }
+        }
+    }
+
+    policy->withheld[policy->nwithheld++] = *names;
+
+    return 1;
+}
+
+
+ngx_uint_t
+ngx_http_coord_cache_withheld(ngx_http_coord_cache_policy_t *policy,
+    ngx_str_t *name)
+{
+    ngx_str_t   left, member;
+    ngx_uint_t  i;
+
+    for (i = 0; i < policy->nwithheld; i++) {
+        left = policy->withheld[i];
+
+        while (ngx_http_coord_cache_member(&left, &member) == NGX_OK) {
+            if (ngx_http_coord_cache_same_name(&member, name)) {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+ngx_uint_t
+ngx_http_coord_cache_keep(void *data, ngx_str_t *name)
+{
+    ngx_http_coord_cache_t *cache = data;
+
+    const ngx_str_t      *hidden;
+    ngx_http_upstream_t  *u;
+
+    for (hidden = ngx_http_coord_cache_hidden; hidden->len; hidden++) {
+        if (ngx_http_coord_cache_same_name(hidden, name)) {
+            return 0;
+        }
+    }
+
+    u = cache->request->upstream;
+
+    return !ngx_http_coord_cache_withheld(&cache->policy, name)
+           && (u == NULL || !ngx_http_coord_cache_hop(u, name));
+}
+
+
+/* 1 if the origin names a field in Connection (RFC 9111, 3.1) */
+
+static ngx_uint_t
+ngx_http_coord_cache_hop(ngx_http_upstream_t *u, ngx_str_t *name)
+{
+    ngx_str_t   *line, left, member;
+    ngx_uint_t   i;
+
+    for (i = 0; /* void */ ; /* void */ ) {
+        line = ngx_http_coord_cache_field(&u->headers_in.headers,
+                                          "Connection", &i);
+        if (line == NULL) {
+            return 0;
+        }
+
+        left = *line;
+
+        while (ngx_http_coord_cache_member(&left, &member) == NGX_OK) {
+            if (ngx_http_coord_cache_same_name(&member, name)) {
+                return 1;
+            }
+        }
     }
 }
 
@@ -266,12 +414,18 @@ ngx_http_coord_cache_known(ngx_str_t *name)
 
     for (known = ngx_http_coord_cache_directives; known->name.len; known++) {
 
-        if (known->name.len == name->len
-            && ngx_strncasecmp(known->name.data, name->data, name->len) == 0)
-        {
+        if (ngx_http_coord_cache_same_name(&known->name, name)) {
             return known;
         }
     }
 
     return NULL;
+}
+
+
+static ngx_uint_t
+ngx_http_coord_cache_same_name(const ngx_str_t *one, const ngx_str_t *other)
+{
+    return one->len == other->len
+           && ngx_strncasecmp(one->data, other->data, one->len) == 0;
 }

@@ -136,7 +136,8 @@ ngx_http_coord_cache_revalidate(ngx_http_request_t *r,
     ngx_http_clean_header(r);
 
     if (ngx_http_coord_replay_header(r, &cache->stored.record, &age) != NGX_OK
-        || ngx_http_coord_replay_update(r, &fields) != NGX_OK)
+        || ngx_http_coord_replay_update(r, &fields) != NGX_OK
+        || ngx_http_coord_cache_policy(r, &cache->policy) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -226,7 +227,7 @@ ngx_http_coord_cache_body(ngx_http_request_t *r,
     ngx_memzero(capture, sizeof(ngx_http_coord_capture_t));
 
     capture->keep = ngx_http_coord_cache_keep;
-    capture->data = r;
+    capture->data = cache;
 
     if (ngx_http_coord_capture_start(r, capture) != NGX_OK) {
         return NGX_ERROR;

@@ -19,8 +19,11 @@ static time_t ngx_http_coord_cache_date(ngx_http_request_t *r);
 static time_t ngx_http_coord_cache_told_life(ngx_http_request_t *r,
     ngx_http_coord_cache_policy_t *policy, time_t date);
 static time_t ngx_http_coord_cache_time(ngx_str_t *line);
-static ngx_coord_nsec_t ngx_http_coord_cache_stale(ngx_http_request_t *r,
+static void ngx_http_coord_cache_stale(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
+static ngx_coord_nsec_t ngx_http_coord_cache_told_stale(
+    ngx_http_coord_cache_t *cache, time_t told);
+static ngx_uint_t ngx_http_coord_cache_validator(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_cache_varies(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 
@@ -62,13 +65,17 @@ ngx_http_coord_cache_rules(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
+    ngx_http_coord_cache_stale(r, cache);
+
+    if (fill->keep <= fill->age) {
+        return NGX_DECLINED;
+    }
+
     rc = ngx_http_coord_cache_varies(r, cache);
 
     if (rc != NGX_OK) {
         return rc;
     }
-
-    fill->stale = ngx_http_coord_cache_stale(r, cache);
 
     cache->meta = ngx_pnalloc(r->pool, NGX_HTTP_COORD_CACHE_META);
     if (cache->meta == NULL) {
@@ -101,6 +108,8 @@ ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
     ngx_uint_t                      i;
     ngx_http_coord_cache_policy_t  *policy;
 
+    static ngx_str_t  cookie = ngx_string("Set-Cookie");
+
     policy = &cache->policy;
 
     /* it stands under the key of another page */
@@ -113,10 +122,10 @@ ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
 
     if (ngx_http_coord_cache_asked(r, "no-store")
         || policy->no_store
-        || policy->no_cache
         || policy->private
-        || ngx_http_coord_cache_field(&r->headers_out.headers, "Set-Cookie",
-                                      &i))
+        || (ngx_http_coord_cache_field(&r->headers_out.headers, "Set-Cookie",
+                                       &i)
+            && !ngx_http_coord_cache_withheld(policy, &cookie)))
     {
         return 1;
     }
@@ -180,7 +189,7 @@ ngx_http_coord_cache_lifetime(ngx_http_request_t *r,
 
     fill->fresh = ngx_min(fill->fresh, NGX_HTTP_COORD_CACHE_LIFE / 2);
 
-    return fill->fresh > fill->age ? NGX_OK : NGX_DECLINED;
+    return NGX_OK;
 }
 
 
@@ -296,30 +305,77 @@ ngx_http_coord_cache_time(ngx_str_t *line)
 
 
 /*
- * How long it is of use when it is not fresh any more: what must not be used
- * then, if it can be revalidated.
+ * How long it is of use when it is not fresh any more.  What must not be used
+ * then can be revalidated; what must never be used without that has no life.
  */
 
-static ngx_coord_nsec_t
+static void
 ngx_http_coord_cache_stale(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
+    ngx_http_coord_stored_t        *fill;
     ngx_http_coord_cache_policy_t  *policy;
 
+    fill = &cache->fill;
     policy = &cache->policy;
 
-    cache->fill.strict = policy->must_revalidate || policy->proxy_revalidate
-                         || policy->s_maxage != -1;
-
-    if (cache->fill.strict
-        && r->headers_out.etag == NULL
-        && r->headers_out.last_modified == NULL
-        && r->headers_out.last_modified_time == -1)
-    {
-        return 0;
+    if (policy->no_cache) {
+        fill->keep = ngx_http_coord_cache_validator(r) ? fill->fresh : 0;
+        fill->fresh = 0;
+        return;
     }
 
-    return ngx_min(cache->conf->stale, NGX_HTTP_COORD_CACHE_LIFE / 2);
+    if (policy->must_revalidate
+        || policy->proxy_revalidate
+        || policy->s_maxage != -1)
+    {
+        fill->keep = fill->fresh;
+
+        if (ngx_http_coord_cache_validator(r)) {
+            fill->keep += ngx_http_coord_cache_told_stale(cache, -1);
+        }
+
+        return;
+    }
+
+    fill->stale = ngx_http_coord_cache_told_stale(cache, policy->stale_while);
+    fill->error = ngx_http_coord_cache_told_stale(cache,
+                                                  policy->stale_if_error);
+
+    fill->keep = fill->fresh + ngx_max(fill->stale, fill->error);
+}
+
+
+/* what came without a life is stale by the word of its origin only */
+
+static ngx_coord_nsec_t
+ngx_http_coord_cache_told_stale(ngx_http_coord_cache_t *cache, time_t told)
+{
+    ngx_coord_nsec_t  stale;
+
+    if (told != -1) {
+        stale = (ngx_coord_nsec_t) told * NGX_COORD_NSEC_PER_SEC;
+
+    } else if (cache->fill.fresh > cache->fill.age) {
+        stale = cache->conf->stale;
+
+    } else {
+        stale = 0;
+    }
+
+    return ngx_min(stale, NGX_HTTP_COORD_CACHE_LIFE / 2);
+}
+
+
+/* 1 if its origin can be asked whether it has changed */
+
+static ngx_uint_t
+ngx_http_coord_cache_validator(ngx_http_request_t *r)
+{
+    return r->headers_out.status == NGX_HTTP_OK
+           && (r->headers_out.etag
+               || r->headers_out.last_modified
+               || r->headers_out.last_modified_time != -1);
 }
 
 

@@ -85,7 +85,7 @@ ngx_http_coord_cache_mark(ngx_http_request_t *r,
      */
 
     if (!cache->claimed
-        || (cache->blob.data && !cache->stored.strict)
+        || ngx_http_coord_stored_while(cache)
         || r->headers_out.status >= NGX_HTTP_INTERNAL_SERVER_ERROR
         || ngx_http_coord_cache_error_page(r, cache)
         || ngx_http_coord_cache_asked(r, "no-store"))
@@ -140,8 +140,7 @@ ngx_http_coord_cache_add(ngx_http_coord_cache_t *cache,
     fill = &cache->fill;
 
     op->record = *blob;
-    op->u.cache.ttl = fill->fresh - fill->age + fill->stale
-                      + NGX_COORD_NSEC_PER_SEC;
+    op->u.cache.ttl = fill->keep - fill->age + NGX_COORD_NSEC_PER_SEC;
 
     return NGX_OK;
 }

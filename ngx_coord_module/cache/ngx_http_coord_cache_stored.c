@@ -2,7 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * A stored response: "cca2", two bytes of length, the times and tags, and the
+ * A stored response: "cca3", two bytes of length, the times and tags, and the
  * record, whose fingerprint is the digest of the times and tags.
  */
 
@@ -10,7 +10,7 @@
 #include "ngx_http_coord_cache.h"
 
 
-#define NGX_HTTP_COORD_STORED_MAGIC  "cca2"
+#define NGX_HTTP_COORD_STORED_MAGIC  "cca3"
 #define NGX_HTTP_COORD_STORED_HEAD   6
 
 #define NGX_HTTP_COORD_STORED_MARK   "cca0"
@@ -24,16 +24,34 @@ static ngx_int_t ngx_http_coord_stored_digest(ngx_str_t *meta,
     u_char *digest);
 
 
+/* the times, as they stand there */
+
+static const struct {
+    size_t                     offset;
+    ngx_coord_nsec_t           unit;
+} ngx_http_coord_stored_numbers[] = {
+    { offsetof(ngx_http_coord_stored_t, started), NGX_COORD_NSEC_PER_USEC },
+    { offsetof(ngx_http_coord_stored_t, stored), NGX_COORD_NSEC_PER_USEC },
+    { offsetof(ngx_http_coord_stored_t, fresh), NGX_COORD_NSEC_PER_MSEC },
+    { offsetof(ngx_http_coord_stored_t, stale), NGX_COORD_NSEC_PER_MSEC },
+    { offsetof(ngx_http_coord_stored_t, error), NGX_COORD_NSEC_PER_MSEC },
+    { offsetof(ngx_http_coord_stored_t, keep), NGX_COORD_NSEC_PER_MSEC },
+    { offsetof(ngx_http_coord_stored_t, age), NGX_COORD_NSEC_PER_MSEC },
+    { 0, 0 }
+};
+
+
 u_char *
 ngx_http_coord_stored_meta(u_char *p, ngx_http_coord_stored_t *stored)
 {
-    p = ngx_sprintf(p, "%L %L %L %L %L %ui ",
-                    (int64_t) (stored->started / NGX_COORD_NSEC_PER_USEC),
-                    (int64_t) (stored->stored / NGX_COORD_NSEC_PER_USEC),
-                    (int64_t) (stored->fresh / NGX_COORD_NSEC_PER_MSEC),
-                    (int64_t) (stored->stale / NGX_COORD_NSEC_PER_MSEC),
-                    (int64_t) (stored->age / NGX_COORD_NSEC_PER_MSEC),
-                    stored->strict);
+    ngx_uint_t  i;
+
+    for (i = 0; ngx_http_coord_stored_numbers[i].unit; i++) {
+        p = ngx_sprintf(p, "%L ",
+                        (int64_t) (*(ngx_coord_nsec_t *) ((u_char *) stored
+                                   + ngx_http_coord_stored_numbers[i].offset)
+                                   / ngx_http_coord_stored_numbers[i].unit));
+    }
 
     if (stored->varies) {
         p = ngx_hex_dump(p, stored->variant, NGX_COORD_DIGEST_LEN);
@@ -108,9 +126,13 @@ ngx_http_coord_stored_decode(ngx_http_coord_stored_t *stored, ngx_str_t *blob,
     p = blob->data;
 
     if (blob->len < NGX_HTTP_COORD_STORED_HEAD
-        || ngx_memcmp(p, NGX_HTTP_COORD_STORED_MAGIC, 4) != 0)
+        || ngx_memcmp(p, NGX_HTTP_COORD_STORED_MAGIC, 3) != 0)
     {
         return NGX_ERROR;
+    }
+
+    if (p[3] != NGX_HTTP_COORD_STORED_MAGIC[3]) {
+        return NGX_DECLINED;
     }
 
     meta.data = p + NGX_HTTP_COORD_STORED_HEAD;
@@ -140,36 +162,29 @@ ngx_http_coord_stored_decode(ngx_http_coord_stored_t *stored, ngx_str_t *blob,
 static ngx_int_t
 ngx_http_coord_stored_times(ngx_http_coord_stored_t *stored, ngx_str_t *meta)
 {
-    u_char            *p, *last, *line;
-    ngx_coord_nsec_t   strict;
+    u_char      *p, *last, *line;
+    ngx_uint_t   i;
 
     p = meta->data;
     last = p + meta->len;
 
     line = ngx_strlchr(p, last, LF);
 
-    if (line == NULL
-        || ngx_http_coord_stored_number(&p, line, NGX_COORD_NSEC_PER_USEC,
-                                        &stored->started)
-           != NGX_OK
-        || ngx_http_coord_stored_number(&p, line, NGX_COORD_NSEC_PER_USEC,
-                                        &stored->stored)
-           != NGX_OK
-        || ngx_http_coord_stored_number(&p, line, NGX_COORD_NSEC_PER_MSEC,
-                                        &stored->fresh)
-           != NGX_OK
-        || ngx_http_coord_stored_number(&p, line, NGX_COORD_NSEC_PER_MSEC,
-                                        &stored->stale)
-           != NGX_OK
-        || ngx_http_coord_stored_number(&p, line, NGX_COORD_NSEC_PER_MSEC,
-                                        &stored->age)
-           != NGX_OK
-        || ngx_http_coord_stored_number(&p, line, 1, &strict) != NGX_OK)
-    {
+    if (line == NULL) {
         return NGX_ERROR;
     }
 
-    stored->strict = (strict != 0);
+    for (i = 0; ngx_http_coord_stored_numbers[i].unit; i++) {
+
+        if (ngx_http_coord_stored_number(&p, line,
+                                   ngx_http_coord_stored_numbers[i].unit,
+                                   (ngx_coord_nsec_t *) ((u_char *) stored
+                                   + ngx_http_coord_stored_numbers[i].offset))
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
 
     stored->varies = (line - p == 2 * NGX_COORD_DIGEST_LEN);
 
@@ -277,6 +292,14 @@ ngx_http_coord_cache_age(ngx_http_request_t *r,
                        - field->value.data;
 
     return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_coord_stored_while(ngx_http_coord_cache_t *cache)
+{
+    return cache->blob.data
+           && cache->old < cache->stored.fresh + cache->stored.stale;
 }
 
 

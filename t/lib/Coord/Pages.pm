@@ -67,7 +67,7 @@ sub answered {
     my $if = join ' ', grep { /^(?:if-|range)/ } sort keys %{$req->{headers}};
 
     my @other = $is{other} && $if ? (ETag => $is{other}, 'X-Other' => 1) : ();
-    $is{fields} =~ s/^ETag\n.*\n?//m if @other;
+    $is{fields} =~ s/\nETag\n.*// if @other;
 
     return { status => ($is{same} || $is{other}) && $if ? 304 : $is{status},
              headers => [split(/\n/, $is{fields}, -1), @other, 'X-Seen' => $if,
