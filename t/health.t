@@ -127,6 +127,63 @@ for my $round (1 .. 4) {
 }
 
 
+# a proxy whose server is gone answers all with an error: that is no server
+
+my $proxy = $t->fake_redis(upstream => $redis->{port});
+my $p = $t->node(name => 'p', http => <<'EOF')->start;
+    coord_store main { server %%FAKE%%; timeout 1s; }
+
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/s;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Status $coord_limit_req_status always;
+        location / { coord_limit_req zone=one on_failure=closed; empty_gif; }
+        location = /health { coord_health; }
+        location = /metrics { coord_status; }
+    }
+EOF
+
+ok($t->wait_for(sub { $p->get('/health')->status == 200 }, 30),
+   'through a proxy');
+
+# a server may have no such command, and is none the worse for it
+
+$proxy->fault(action => 'replace', cmd => 'INFO', times => 0,
+              data => "-ERR unknown command 'INFO'\r\n");
+my $asked = () = $proxy->commands('INFO');
+$t->wait_for(sub { $asked < (() = $proxy->commands('INFO')) }, 20);
+is($p->get('/?k=1')->status, 200, 'a server without INFO limits');
+is($p->get('/health')->status, 200, 'and is up');
+$proxy->clear;
+$p->reload;
+ok($t->wait_for(sub {
+    $json = decode_json($p->get('/health')->body);
+    return $json->{stores}[0]{server} && $json->{stores}[0]{up};
+}, 30), 'INFO again');
+
+$proxy->fault(action => 'replace', times => 0,
+              data => "-ERR no host behind the proxy\r\n");
+
+ok($t->wait_for(sub { $p->get('/health')->status == 503 }, 30),
+   'errors to all that is asked');
+$json = decode_json($p->get('/health')->body);
+is($json->{status}, 'down', 'status');
+my $r = $p->get('/?k=2');
+is_deeply([$r->status, $r->header('X-Status')], [503, 'UNAVAILABLE'],
+          'its limits are not decided');
+ok($t->wait_for(sub {
+    $p->get('/?k=2');
+    return $p->get('/metrics?format=prometheus')->body
+           =~ /^coord_breaker_opens_total\{store="main"\} [1-9]/m;
+}, 30), 'the breaker opens');
+
+$proxy->clear;
+ok($t->wait_for(sub { $p->get('/health')->status == 200
+                      && $p->get('/?k=3')->status == 200 }, 30), 'back');
+$p->quit;
+
+
 # a server that is gone
 
 $redis->stop('KILL');

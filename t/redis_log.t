@@ -137,6 +137,37 @@ ok($n->wait_log(qr/AUTH failed: ERR\b/, 10), 'a server that repeats a password')
 unlike($n->log, qr/s3cret/, 'is not repeated');
 
 
+# a server that comes and goes faster than it is told: no more ends than
+# beginnings, and the last line is an end
+
+my $flap = $t->fake_redis(upstream => $redis->{port});
+$n = node('flap', 'redis://' . $flap->addr);
+my ($drops, @begins) = 0;
+
+for (1 .. 10) {
+    $t->wait_for(sub { ($n->get('/?k=' . rand)->header('X-Status') || '')
+                       eq 'PASSED' }, 20);
+
+    for (1 .. 5) {
+        my $seen = () = $flap->commands('TIME');
+        $flap->drop_all;
+        $drops++;
+        $t->wait_for(sub { $seen < (() = $flap->commands('TIME')) }, 20);
+    }
+
+    @begins = lines($n, qr/\[error\].*coord redis: (?!connected|breaker cl)/);
+    last if $drops > @begins;
+    $t->rest(3);
+}
+
+cmp_ok($drops, '>', @begins, 'a server that flaps is told by the second');
+ok($t->wait_for(sub { ($n->get('/?k=' . rand)->header('X-Status') || '')
+                      eq 'PASSED' }, 20), 'it is back');
+my @ends = lines($n, qr/\[error\].*coord redis: connected again/);
+cmp_ok(scalar @ends, '<=', scalar @begins, 'and so is its end');
+like((lines($n, qr/coord redis: /))[-1], qr/again/, 'which is told last');
+
+
 # the beginning and the end
 
 my $own = $t->redis;

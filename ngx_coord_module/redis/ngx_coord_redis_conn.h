@@ -52,6 +52,7 @@ typedef enum {
 typedef struct {
     ngx_coord_log_limit_t      lines[NGX_COORD_FAIL_MAX];
     const char                *text[NGX_COORD_FAIL_MAX];   /* of the last */
+    ngx_uint_t                 written;                    /* lines, of all */
 } ngx_coord_redis_limits_t;
 
 
@@ -152,6 +153,7 @@ struct ngx_coord_redis_conn_s {
 
     ngx_msec_t                 failed;        /* when, since it was ready */
     ngx_uint_t                 again;         /* level of a line at its end */
+    ngx_uint_t                 ended;         /* limits->written by then */
 
     /* of ngx_coord_redis_sentinel_t; next is NULL: in none */
     ngx_queue_t                wait;
@@ -215,6 +217,7 @@ struct ngx_coord_redis_node_s {
     ngx_coord_breaker_e        breaker;
     ngx_uint_t                 failures;      /* in a row */
     ngx_coord_timer_t          cooldown;
+    ngx_uint_t                 ended;         /* as conn->ended, its end */
     unsigned                   was_ready:1;
 
     ngx_coord_redis_clock_t    clock;
@@ -337,6 +340,14 @@ void ngx_coord_redis_conn_established(ngx_coord_redis_conn_t *conn);
 void ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_err_t err, const char *text,
     ngx_str_t *detail);
+
+/*
+ * The end of what was told of: 1 if the client's connections have written a
+ * line since *ended, which is then set anew.  0: there is nothing to end, as
+ * where a server comes and goes faster than it is told.
+ */
+ngx_uint_t ngx_coord_redis_conn_log_ends(ngx_coord_redis_conn_t *conn,
+    ngx_uint_t *ended);
 
 /* the handler of conn->log: store and address */
 u_char *ngx_coord_redis_conn_log_error(ngx_log_t *log, u_char *buf,
@@ -519,6 +530,23 @@ ngx_coord_fail_e ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
 /* from now on the call has a deadline, and replies if it is sent */
 void ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
+
+
+/* ngx_coord_redis_check.c */
+
+/* the number of replies that a call, with those who joined it, will have */
+ngx_uint_t ngx_coord_redis_replies(ngx_coord_redis_call_t *call);
+
+/*
+ * Takes the array of all replies to a call.  NGX_OK: *reply is the first of
+ * call->total values, its own and those of who joined it; NGX_DECLINED:
+ * refused, *error is the first error reply and the stream is in order;
+ * NGX_ABORT: the same, and the server refuses whatever it is asked;
+ * NGX_ERROR: these are not the replies of the call.
+ */
+ngx_int_t ngx_coord_redis_check(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
+    ngx_coord_resp_value_t **error);
 
 
 /* ngx_coord_redis_reply.c */

@@ -105,8 +105,10 @@ ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
 
     ngx_coord_timer_stop(&node->cooldown);
 
-    ngx_log_error(NGX_LOG_ERR, &node->conn->log, 0,
-                  "coord redis: breaker closed, asking again");
+    if (ngx_coord_redis_conn_log_ends(node->conn, &node->ended)) {
+        ngx_log_error(NGX_LOG_ERR, &node->conn->log, 0,
+                      "coord redis: breaker closed, asking again");
+    }
 }
 
 

@@ -70,9 +70,13 @@ ngx_coord_redis_conn_ready(ngx_coord_redis_conn_t *conn,
     }
 
     if (conn->failed) {
-        ngx_log_error(conn->again, &conn->log, 0,
-                      "coord redis: connected again after %Mms",
-                      ngx_current_msec - conn->failed);
+
+        if (ngx_coord_redis_conn_log_ends(conn, &conn->ended)) {
+            ngx_log_error(conn->again, &conn->log, 0,
+                          "coord redis: connected again after %Mms",
+                          ngx_current_msec - conn->failed);
+        }
+
         conn->failed = 0;
     }
 

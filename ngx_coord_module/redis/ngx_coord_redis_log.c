@@ -72,6 +72,7 @@ ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
     }
 
     limits->text[failure] = text;
+    limits->written++;
 
     p = more;
 
@@ -87,4 +88,17 @@ ngx_coord_redis_conn_log(ngx_coord_redis_conn_t *conn,
 
     ngx_log_error(level, &conn->log, err, "coord redis: %s%*s", text,
                   (size_t) (p - more), more);
+}
+
+
+ngx_uint_t
+ngx_coord_redis_conn_log_ends(ngx_coord_redis_conn_t *conn, ngx_uint_t *ended)
+{
+    if (*ended == conn->limits->written) {
+        return 0;
+    }
+
+    *ended = conn->limits->written;
+
+    return 1;
 }

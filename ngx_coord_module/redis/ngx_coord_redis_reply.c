@@ -2,41 +2,19 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * What comes back: whether it is the answer to this very call, what it says,
- * and the end of the call.
+ * What comes back: what the answer to a call says, and the end of the call.
  */
 
 
 #include "ngx_coord_redis_conn.h"
 
 
-static ngx_uint_t ngx_coord_redis_replies(ngx_coord_redis_call_t *call);
-static ngx_int_t ngx_coord_redis_check(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
-    ngx_coord_resp_value_t **error);
-static ngx_coord_resp_value_t *ngx_coord_redis_asked(
-    ngx_coord_resp_value_t *gathered);
-static ngx_int_t ngx_coord_redis_check_multi(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
-    ngx_coord_resp_value_t **error);
-static ngx_int_t ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
-    ngx_coord_resp_value_t **error);
-static ngx_int_t ngx_coord_redis_check_bare(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
-    ngx_coord_resp_value_t **error);
-static ngx_int_t ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *array);
-static ngx_uint_t ngx_coord_redis_is_nonce(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *v);
-static ngx_uint_t ngx_coord_redis_is_status(ngx_coord_resp_value_t *v,
-    const char *text, size_t len);
 static ngx_coord_fail_e ngx_coord_redis_node_answered(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *reply);
 static ngx_coord_fail_e ngx_coord_redis_node_refused(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *error);
+    ngx_coord_resp_value_t *error, ngx_int_t rc);
 static ngx_uint_t ngx_coord_redis_node_redirects(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *error);
@@ -45,7 +23,7 @@ static ngx_coord_redis_call_t *ngx_coord_redis_joined(
 static void ngx_coord_redis_count(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call, ngx_coord_fail_e failure);
 static void ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
-    ngx_coord_resp_value_t *error);
+    ngx_coord_resp_value_t *error, ngx_coord_fail_e failure);
 
 
 ngx_uint_t
@@ -90,279 +68,11 @@ ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
         return NGX_COORD_FAIL_PROTOCOL;
     }
 
-    if (rc == NGX_DECLINED) {
-        return ngx_coord_redis_node_refused(node, call, error);
+    if (rc == NGX_OK) {
+        return ngx_coord_redis_node_answered(node, call, reply);
     }
 
-    return ngx_coord_redis_node_answered(node, call, reply);
-}
-
-
-static ngx_uint_t
-ngx_coord_redis_replies(ngx_coord_redis_call_t *call)
-{
-    /* the commands and ECHO; MULTI and EXEC; ASKING */
-
-    switch (call->form) {
-
-    case NGX_COORD_CALL_PLAIN:
-    case NGX_COORD_CALL_BARE:
-        return call->total + 1 + call->ask;
-
-    default: /* NGX_COORD_CALL_ALONE, NGX_COORD_CALL_SHARED */
-        return call->total + 3 + call->ask;
-    }
-}
-
-
-/*
- * NGX_OK: *reply is the first of call->total values, its own and those of who
- * joined it; NGX_DECLINED: refused, *error is the first error reply and the
- * stream is in order; NGX_ERROR: these are not the replies of the call.
- */
-
-static ngx_int_t
-ngx_coord_redis_check(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
-    ngx_coord_resp_value_t **error)
-{
-    if (gathered->type != NGX_COORD_RESP_ARRAY
-        || (ngx_uint_t) gathered->integer != ngx_coord_redis_replies(call))
-    {
-        return NGX_ERROR;
-    }
-
-    if (call->ask) {
-        gathered = ngx_coord_redis_asked(gathered);
-
-        if (gathered == NULL) {
-            return NGX_ERROR;
-        }
-    }
-
-    switch (call->form) {
-
-    case NGX_COORD_CALL_PLAIN:
-        return ngx_coord_redis_check_plain(call, gathered, reply, error);
-
-    case NGX_COORD_CALL_BARE:
-        return ngx_coord_redis_check_bare(call, gathered, reply, error);
-
-    default: /* NGX_COORD_CALL_ALONE, NGX_COORD_CALL_SHARED */
-        return ngx_coord_redis_check_multi(call, gathered, reply, error);
-    }
-}
-
-
-/*
- * The replies behind that to ASKING, whose place the array's takes.  A server
- * that refuses it refuses what is behind it by a MOVED.
- */
-
-static ngx_coord_resp_value_t *
-ngx_coord_redis_asked(ngx_coord_resp_value_t *gathered)
-{
-    ngx_coord_resp_value_t  *v;
-
-    v = gathered + 1;
-
-    if (v->type != NGX_COORD_RESP_STATUS && v->type != NGX_COORD_RESP_ERROR) {
-        return NULL;
-    }
-
-    v->type = NGX_COORD_RESP_ARRAY;
-    v->integer = gathered->integer - 1;
-    v->next = gathered->next - 1;
-
-    return v;
-}
-
-
-/*
- * +OK, +QUEUED for each command and ECHO, the array of EXEC.  An error at any
- * of them ends in an error from EXEC.  Where MULTI itself was refused the
- * commands have run, or were refused, one by one: ECHO still tells whose
- * replies these are.
- */
-
-static ngx_int_t
-ngx_coord_redis_check_multi(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
-    ngx_coord_resp_value_t **error)
-{
-    ngx_uint_t               i, refused;
-    ngx_coord_resp_value_t  *v;
-
-    *error = NULL;
-
-    v = gathered + 1;
-    refused = (v->type == NGX_COORD_RESP_ERROR);
-
-    if (refused) {
-        *error = v;
-
-    } else if (!ngx_coord_redis_is_status(v, "OK", sizeof("OK") - 1)) {
-        return NGX_ERROR;
-    }
-
-    for (i = 0; i < call->total + 1; i++) {
-        v += v->next;
-
-        if (v->type == NGX_COORD_RESP_ERROR) {
-            *error = *error ? *error : v;
-            continue;
-        }
-
-        if (refused) {
-            if (i == call->total && !ngx_coord_redis_is_nonce(call, v)) {
-                return NGX_ERROR;
-            }
-
-            continue;
-        }
-
-        if (!ngx_coord_redis_is_status(v, "QUEUED", sizeof("QUEUED") - 1)) {
-            return NGX_ERROR;
-        }
-    }
-
-    v += v->next;
-
-    if (v->type == NGX_COORD_RESP_ERROR) {
-        *error = *error ? *error : v;
-        return NGX_DECLINED;
-    }
-
-    if (*error != NULL || ngx_coord_redis_check_echo(call, v) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    *reply = v + 1;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
-    ngx_coord_resp_value_t **error)
-{
-    ngx_uint_t               i;
-    ngx_coord_resp_value_t  *v, *first;
-
-    first = NULL;
-    v = gathered + 1;
-
-    for (i = 0; i < call->total; i++) {
-
-        if (first == NULL && v->type == NGX_COORD_RESP_ERROR) {
-            first = v;
-        }
-
-        v += v->next;
-    }
-
-    /* a server that refuses everything refuses ECHO, too */
-
-    if (first != NULL && v->type == NGX_COORD_RESP_ERROR) {
-        *error = first;
-        return NGX_DECLINED;
-    }
-
-    if (ngx_coord_redis_check_echo(call, gathered) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    if (first != NULL
-        && ngx_coord_redis_error(&first->str)->failure != NGX_COORD_FAIL_ERROR)
-    {
-        *error = first;
-        return NGX_DECLINED;
-    }
-
-    *reply = gathered + 1;
-
-    return NGX_OK;
-}
-
-
-/*
- * A value a command, errors among them, and the nonce.  A server that refuses
- * everything refuses ECHO, too: then all are errors.
- */
-
-static ngx_int_t
-ngx_coord_redis_check_bare(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **reply,
-    ngx_coord_resp_value_t **error)
-{
-    ngx_uint_t               i;
-    ngx_coord_resp_value_t  *v;
-
-    if (ngx_coord_redis_check_echo(call, gathered) == NGX_OK) {
-        *reply = gathered + 1;
-        return NGX_OK;
-    }
-
-    v = gathered + 1;
-    *error = v;
-
-    for (i = 0; i < call->total + 1; i++) {
-
-        if (v->type != NGX_COORD_RESP_ERROR) {
-            return NGX_ERROR;
-        }
-
-        v += v->next;
-    }
-
-    return NGX_DECLINED;
-}
-
-
-/* the array has a value a command, and ends with the nonce */
-
-static ngx_int_t
-ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *array)
-{
-    ngx_coord_resp_value_t  *v;
-
-    v = ngx_coord_resp_element(array, call->total);
-
-    if (v == NULL
-        || (ngx_uint_t) array->integer != call->total + 1
-        || !ngx_coord_redis_is_nonce(call, v))
-    {
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_uint_t
-ngx_coord_redis_is_nonce(ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *v)
-{
-    u_char  nonce[NGX_COORD_REDIS_NONCE_LEN];
-
-    (void) ngx_coord_redis_nonce(nonce, call->nonce);
-
-    return v->type == NGX_COORD_RESP_STRING
-           && v->str.len == NGX_COORD_REDIS_NONCE_LEN
-           && ngx_memcmp(v->str.data, nonce, NGX_COORD_REDIS_NONCE_LEN) == 0;
-}
-
-
-static ngx_uint_t
-ngx_coord_redis_is_status(ngx_coord_resp_value_t *v, const char *text,
-    size_t len)
-{
-    return v->type == NGX_COORD_RESP_STATUS
-           && v->str.len == len
-           && ngx_memcmp(v->str.data, text, len) == 0;
+    return ngx_coord_redis_node_refused(node, call, error, rc);
 }
 
 
@@ -410,7 +120,7 @@ ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
 
         if (error != NULL) {
             failure = ngx_coord_redis_failure(error);
-            ngx_coord_redis_node_error(node, error);
+            ngx_coord_redis_node_error(node, error, failure);
 
             if (ngx_coord_redis_error(&error->str)->close) {
                 close = failure;
@@ -430,17 +140,23 @@ ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
 
 static ngx_coord_fail_e
 ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error)
+    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error, ngx_int_t rc)
 {
+    ngx_coord_fail_e                failure;
     ngx_coord_redis_call_t         *next;
     const ngx_coord_redis_error_t  *e;
 
     e = ngx_coord_redis_error(&error->str);
+    failure = e->failure;
+
+    if (rc == NGX_ABORT && failure == NGX_COORD_FAIL_ERROR) {
+        failure = NGX_COORD_FAIL_UNAVAILABLE;
+    }
 
     if ((!e->slot || node->redis->routing == NULL)
-        && (!call->foreign || e->close))
+        && (!call->foreign || e->close || rc == NGX_ABORT))
     {
-        ngx_coord_redis_node_error(node, error);
+        ngx_coord_redis_node_error(node, error, failure);
     }
 
     do {
@@ -456,7 +172,7 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
         call->refused = (e->failure == NGX_COORD_FAIL_UNAVAILABLE
                          && ngx_coord_redis_multi(call));
 
-        call->failure = e->failure;
+        call->failure = failure;
         ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
 
         call = next;
@@ -483,7 +199,8 @@ ngx_coord_redis_node_redirects(ngx_coord_redis_node_t *node,
         return 1;
     }
 
-    ngx_coord_redis_node_error(node, error);
+    ngx_coord_redis_node_error(node, error,
+                               ngx_coord_redis_failure(error));
 
     return 0;
 }
@@ -571,7 +288,7 @@ ngx_coord_redis_count(ngx_coord_redis_node_t *node,
 
 static void
 ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
-    ngx_coord_resp_value_t *error)
+    ngx_coord_resp_value_t *error, ngx_coord_fail_e failure)
 {
     u_char                          buf[NGX_COORD_LOG_TEXT];
     ngx_str_t                       text;
@@ -580,9 +297,9 @@ ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
     e = ngx_coord_redis_error(&error->str);
     text = ngx_coord_redis_error_text(node->redis->conf, buf, &error->str);
 
-    ngx_coord_redis_conn_log(node->conn, e->failure, 0, "error reply", &text);
+    ngx_coord_redis_conn_log(node->conn, failure, 0, "error reply", &text);
 
-    if (e->failure == NGX_COORD_FAIL_ERROR) {
+    if (failure == NGX_COORD_FAIL_ERROR) {
         node->failures = 0;
 
     } else if (!e->slot) {
@@ -591,8 +308,8 @@ ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
 
     /* a command that is refused for what it is takes no others along again */
 
-    if (e->failure == NGX_COORD_FAIL_ERROR
-        || e->failure == NGX_COORD_FAIL_AUTH)
+    if (failure == NGX_COORD_FAIL_ERROR
+        || failure == NGX_COORD_FAIL_AUTH)
     {
         node->apart = 1;
     }
