@@ -510,11 +510,24 @@ for (['coord_cache k;', 'must have "zone" parameter'],
      ['coord_cache k zone=none;', 'none'],
      ['coord_cache k zone=z valid=x;', 'invalid parameter'],
      ['coord_cache k zone=z max=9m;', 'invalid parameter'],
-     ['coord_cache k zone=z; coord_cache k zone=z;', 'duplicate'])
+     ['coord_cache k zone=z; coord_cache k zone=z;', 'duplicate'],
+     ['coord_cache zone=z;', 'must have a key in front of its parameters'],
+     ['coord_cache valid=5m zone=z;', 'must have a key in front of'],
+     ['coord_cache lock zone=z;', 'must have a key in front of'],
+     ['coord_cache off zone=z;', 'must have a key in front of'])
 {
     like($t->conf_error(http => "coord_cache_zone zone=z; server { listen "
                                 . "127.0.0.1:%%PORT%%; $_->[0] }"),
          qr/\Q$_->[1]\E/, "configuration: $_->[0]");
+}
+
+for (['same', 'page', 1], ['each', '$uri', 0], ['both', 'page$uri', 0]) {
+    my ($name, $key, $warned) = @$_;
+    my $c = $t->node(name => $name, http => "coord_cache_zone zone=z; server { "
+                     . "listen 127.0.0.1:%%PORT%%; coord_cache $key zone=z; }");
+    my ($good, $out) = $c->check;
+    is_deeply([$good ? 1 : 0, scalar(() = $out =~ /\[warn\].* is constant: /g)],
+              [1, $warned], "the key $key");
 }
 
 done_testing();

@@ -120,6 +120,11 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
 
         location /inherits { proxy_pass http://%%ORIGIN%%; }
 
+        location /held-off {
+            coord_limit_req_hold off;
+            proxy_pass http://%%ORIGIN%%;
+        }
+
         location /off {
             coord_lock off;
             coord_cache off;
@@ -238,9 +243,11 @@ ok($t->wait_for(sub { published() >= 4 }, 10), 'a line of a status page counts')
 is(published(), 4, 'one that it would inherit does not');
 
 fourth('/off?k=d&hold=1');
+fourth('/held-off?k=f&hold=1');
 fourth('/inherits?k=e&hold=1');
 ok($t->wait_for(sub { fourth('/inherits?k=e')->status == 430 }, 10),
    'a hold of the server');
 is(fourth('/off?k=d')->status, 200, 'another line in place of it');
+is(fourth('/inherits?k=f')->status, 200, 'none behind off');
 
 done_testing();

@@ -45,6 +45,9 @@ my %wrong = (
     'zone=z for=1m unless=1'
         => qr/"unless=1", allowed are "zone=", "for=" and "if="/,
     'zone=y for=1m' => qr/unknown zone "y"/,
+    'off for=1m' => qr/invalid parameter "off"/,
+    'off; coord_limit_req_hold zone=z for=1m' => qr/is duplicate/,
+    'zone=z for=1m; coord_limit_req_hold off' => qr/is duplicate/,
 );
 
 for my $text (sort keys %wrong) {

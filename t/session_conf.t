@@ -109,6 +109,13 @@ for my $c ([ 'coord_session zone=z revoked=0;', qr/invalid time "0" in "revoked=
 }
 
 
+# a key without a variable
+
+like((check('', 'coord_session_zone sid zone=all;'))[1],
+     qr/\[warn\].*key "sid" of "coord_session_zone" is constant/,
+     'one session for all: a warning');
+
+
 # coord_sticky in front of a balancer
 
 for my $c ([ 'coord_sticky $arg_p; least_conn;', 1 ],

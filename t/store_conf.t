@@ -57,6 +57,38 @@ like($out, qr/\[warn\].*write the address of the server.* in \S+:\d+$/m,
      'but it is told');
 
 
+# a line that stands twice, a part of the block in another file
+
+for my $twice ('timeout 1s; timeout 2s;', 'key_prefix a; key_prefix a;',
+               'mode cluster; mode cluster;',
+               'breaker failures=1; breaker cooldown=1s;')
+{
+    my ($name) = split / /, $twice;
+    like($t->conf_error(http => "coord_store s { server redis://127.0.0.1:1; "
+                              . "$twice }"),
+         qr/"$name" of store "s" is duplicate in \S+:\d+$/m, "twice: $name");
+}
+
+open my $part, '>', $t->dir . '/store.part' or die $!;
+print $part "server redis://:s3cret\@127.0.0.1:1;\ntimeout 20ms;\n";
+close $part;
+
+$node = $t->node(name => 'part', http => <<'EOC');
+    coord_store s { include %%TESTDIR%%/store.part; max_pending 10; }
+EOC
+($good, $out) = $node->check;
+ok($good, 'include');
+my $all = `@{[$t->binary]} -T -c @{[$node->file('nginx.conf')]} 2>&1`;
+like($all, qr/redis:\/\/:\*+\@127/, 'nginx -T prints it');
+unlike($all, qr/s3cret/, 'without its password');
+like($t->conf_error(http => 'coord_store s { include %%TESTDIR%%/store.part; '
+                          . 'timeout 1s; }'),
+     qr/"timeout" of store "s" is duplicate/, 'its lines are of the block');
+like($t->conf_error(http => 'coord_store s { include a b; }'),
+     qr/unknown directive "include"|invalid number of arguments/,
+     'include of what is no file');
+
+
 # times
 
 sub warned {

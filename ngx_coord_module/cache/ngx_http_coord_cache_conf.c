@@ -31,6 +31,8 @@ static char *ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_coord_near_t *ngx_http_coord_cache_near(ngx_conf_t *cf,
     ngx_coord_zone_t *zone);
+static ngx_int_t ngx_http_coord_cache_key(ngx_conf_t *cf,
+    ngx_http_coord_cache_conf_t *ccf, ngx_str_t *value);
 static ngx_uint_t ngx_http_coord_cache_names(ngx_str_t *value,
     const char *name);
 static ngx_int_t ngx_http_coord_cache_param(ngx_conf_t *cf,
@@ -292,8 +294,7 @@ ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    ccf->key = ngx_http_coord_complex_value(cf, &value[1]);
-    if (ccf->key == NULL) {
+    if (ngx_http_coord_cache_key(cf, ccf, &value[1]) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -321,6 +322,42 @@ ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* a key that was left out is not to be one that all requests have */
+
+static ngx_int_t
+ngx_http_coord_cache_key(ngx_conf_t *cf, ngx_http_coord_cache_conf_t *ccf,
+    ngx_str_t *value)
+{
+    ngx_str_t  s;
+
+    if (ngx_http_coord_param(value, "zone=", &s)
+        || ngx_http_coord_param(value, "valid=", &s)
+        || ngx_http_coord_param(value, "stale=", &s)
+        || ngx_http_coord_param(value, "max=", &s)
+        || ngx_strcmp(value->data, "lock") == 0
+        || ngx_strcmp(value->data, "off") == 0)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"coord_cache\" must have a key in front of its "
+                           "parameters, \"%V\" is none", value);
+        return NGX_ERROR;
+    }
+
+    ccf->key = ngx_http_coord_complex_value(cf, value);
+    if (ccf->key == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ccf->key->lengths == NULL) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "the key of \"coord_cache\" is constant: all "
+                           "requests have one response");
+    }
+
+    return NGX_OK;
 }
 
 

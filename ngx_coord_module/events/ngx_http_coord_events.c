@@ -351,6 +351,10 @@ ngx_http_coord_events_publish_set(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_OK;
     }
 
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        return "takes no parameters with \"off\"";
+    }
+
     pub = ngx_http_coord_events_publish_add(cf, ecf, value);
     if (pub == NULL) {
         return NGX_CONF_ERROR;

@@ -34,6 +34,8 @@ typedef struct {
 
 static char *ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy,
     void *conf);
+static ngx_uint_t ngx_http_coord_store_again(ngx_coord_store_t *store,
+    ngx_http_coord_store_command_t *cmd);
 static char *ngx_http_coord_store_finish(ngx_conf_t *cf,
     ngx_http_coord_store_conf_t *scf);
 
@@ -189,6 +191,10 @@ ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
 
     value = cf->args->elts;
 
+    if (cf->args->nelts == 2 && ngx_strcmp(value[0].data, "include") == 0) {
+        return ngx_conf_include(cf, dummy, conf);
+    }
+
     for (cmd = ngx_http_coord_store_commands; cmd->name.len; cmd++) {
 
         if (cmd->name.len != value[0].len
@@ -204,6 +210,13 @@ ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
             return NGX_CONF_ERROR;
         }
 
+        if (ngx_http_coord_store_again(store, cmd)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"%V\" of store \"%V\" is duplicate",
+                               &value[0], &store->name);
+            return NGX_CONF_ERROR;
+        }
+
         return cmd->set(cf, store, value, (u_char *) store + cmd->offset);
     }
 
@@ -211,6 +224,33 @@ ngx_http_coord_store_line(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
                        "unknown directive \"%V\" in coord_store", &value[0]);
 
     return NGX_CONF_ERROR;
+}
+
+
+/* notes a line; 1 if there was one already, and there may be only one */
+
+static ngx_uint_t
+ngx_http_coord_store_again(ngx_coord_store_t *store,
+    ngx_http_coord_store_command_t *cmd)
+{
+    ngx_uint_t                    bit;
+    ngx_http_coord_store_conf_t  *scf;
+
+    scf = (ngx_http_coord_store_conf_t *) store;
+
+    if (cmd->set == ngx_http_coord_store_server) {
+        return 0;
+    }
+
+    bit = (ngx_uint_t) 1 << (cmd - ngx_http_coord_store_commands);
+
+    if (scf->lines & bit) {
+        return 1;
+    }
+
+    scf->lines |= bit;
+
+    return 0;
 }
 
 

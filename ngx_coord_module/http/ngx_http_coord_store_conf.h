@@ -49,6 +49,7 @@ typedef struct {
     ngx_coord_auth_t           auth;          /* "username", .. */
     ngx_coord_auth_t           sentinel;      /* "sentinel_username", .. */
     ngx_http_coord_store_tls_t  tls;
+    ngx_uint_t                 lines;         /* a bit for each, not "server" */
 } ngx_http_coord_store_conf_t;
 
 

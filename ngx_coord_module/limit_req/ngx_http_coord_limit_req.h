@@ -85,6 +85,7 @@ typedef struct {
     ngx_http_coord_limiter_conf_t      limiter;
     ngx_array_t                        limits;
     ngx_array_t                        holds;
+    ngx_uint_t                         holds_off;
 } ngx_http_coord_limit_req_conf_t;
 
 

@@ -143,6 +143,7 @@ ngx_http_coord_limit_req_create_conf(ngx_conf_t *cf)
      *
      *     conf->limits.elts = NULL;
      *     conf->holds.elts = NULL;
+     *     conf->holds_off = 0;
      */
 
     ngx_http_coord_limiter_conf_init(&conf->limiter);
@@ -187,7 +188,10 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
         }
     }
 
-    if (conf->holds.elts == NULL && !ngx_http_coord_is_exempt(cf)) {
+    if (conf->holds.elts == NULL
+        && !conf->holds_off
+        && !ngx_http_coord_is_exempt(cf))
+    {
         conf->holds = prev->holds;
     }
 

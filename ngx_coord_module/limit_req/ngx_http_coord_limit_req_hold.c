@@ -39,6 +39,19 @@ ngx_http_coord_limit_req_hold(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_uint_t                        i;
     ngx_http_coord_limit_req_hold_t  *hold;
 
+    value = cf->args->elts;
+
+    if (lrcf->holds_off
+        || (lrcf->holds.elts && ngx_strcmp(value[1].data, "off") == 0))
+    {
+        return "is duplicate";
+    }
+
+    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+        lrcf->holds_off = 1;
+        return NGX_CONF_OK;
+    }
+
     if (lrcf->holds.elts == NULL
         && ngx_array_init(&lrcf->holds, cf->pool, 1,
                           sizeof(ngx_http_coord_limit_req_hold_t))
@@ -53,8 +66,6 @@ ngx_http_coord_limit_req_hold(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     ngx_memzero(hold, sizeof(ngx_http_coord_limit_req_hold_t));
-
-    value = cf->args->elts;
 
     for (i = 1; i < cf->args->nelts; i++) {
 

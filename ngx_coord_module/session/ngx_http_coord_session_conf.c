@@ -220,6 +220,12 @@ ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    if (sz->key->lengths == NULL) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "the key \"%V\" of \"%V\" is constant: all "
+                           "clients have one session", &value[1], &cmd->name);
+    }
+
     sz->by_id = ngx_http_coord_session_names(&value[1], "coord_session_id");
 
     for (i = 2; i < cf->args->nelts; i++) {
