@@ -241,7 +241,7 @@ ngx_coord_key_encode(u_char *dst, const ngx_str_t *key)
         return ngx_coord_key_digest(dst, key);
     }
 
-    hash = ngx_murmur_hash2(key->data, key->len);
+    hash = ngx_coord_key_hash(key->data, key->len);
     kept = &ngx_coord_key_kept[hash & (NGX_COORD_KEY_KEPT - 1)];
 
     if (kept->len != key->len

@@ -19,6 +19,29 @@
 
 
 /*
+ * Where a key stands in a small table of a worker.  Any bytes: in those above
+ * 127 ngx_murmur_hash2() shifts an int too far.
+ */
+
+static ngx_inline uint32_t
+ngx_coord_key_hash(const u_char *key, size_t len)
+{
+    size_t    i;
+    uint32_t  hash;
+
+    hash = (uint32_t) len;
+
+    for (i = 0; i < len; i++) {
+        hash = (uint32_t) ngx_hash(hash, key[i]);
+    }
+
+    hash *= 2654435761U;
+
+    return hash ^ hash >> 16;
+}
+
+
+/*
  * Incremental SHA-256 (OpenSSL EVP).  One context serves one computation at a
  * time in a worker; it needs no release.  Fields are added with their length
  * in front, so that ("ab", "c") and ("a", "bc") differ.

@@ -50,7 +50,7 @@ ngx_coord_near_memo(ngx_coord_near_item_t *item)
         return NULL;
     }
 
-    hash = ngx_murmur_hash2(item->key.data, item->key.len) + item->field;
+    hash = ngx_coord_key_hash(item->key.data, item->key.len) + item->field;
 
     return &worker->memos[hash % NGX_COORD_NEAR_MEMOS];
 }
@@ -147,7 +147,7 @@ ngx_coord_near_memo_counter(ngx_coord_near_t *near, ngx_str_t *key)
 {
     uint32_t  hash;
 
-    hash = ngx_murmur_hash2(key->data, key->len);
+    hash = ngx_coord_key_hash(key->data, key->len);
 
     return &near->zone->store->counts->changes[(hash >> 16)
                                                % NGX_COORD_STORE_CHANGES];
