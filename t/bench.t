@@ -287,7 +287,12 @@ SKIP: {
 
     local @ENV{qw(BENCH_ONLY BENCH_FLAME)} = ('Redis, 0 ms', $t->dir);
 
-    $out = `$^X -I $root/t/lib $root/bench/run.pl 2>&1`;
+    # on a busy machine the worker may not have run within that second
+
+    for (1 .. 5) {
+        $out = `$^X -I $root/t/lib $root/bench/run.pl 2>&1`;
+        last if $out !~ /there are no samples/;
+    }
 
     is($out, $t->file("coord_limit_req_Redis_0_ms.svg\n"), 'a flame graph');
     like(slurp($t->file('coord_limit_req_Redis_0_ms.svg')),
