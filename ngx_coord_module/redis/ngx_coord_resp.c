@@ -15,6 +15,7 @@
 
 #define NGX_COORD_RESP_ARENA       4096     /* kept between replies */
 #define NGX_COORD_RESP_MAX_LENGTH  24       /* digits of a length, CRLF */
+#define NGX_COORD_RESP_QUEUED      "+QUEUED" CRLF
 
 
 struct ngx_coord_resp_s {
@@ -66,17 +67,20 @@ static void *ngx_coord_resp_create_double(const redisReadTask *task,
     double d, char *data, size_t len);
 static void *ngx_coord_resp_create_bool(const redisReadTask *task, int b);
 #endif
+static void *ngx_coord_resp_foreign(ngx_coord_resp_t *resp);
 static void ngx_coord_resp_free_object(void *object);
 
 static ngx_int_t ngx_coord_resp_grow(ngx_coord_resp_t *resp);
 static ngx_coord_resp_value_t *ngx_coord_resp_push(ngx_coord_resp_t *resp,
     ngx_coord_resp_e type);
+static void *ngx_coord_resp_keep(ngx_coord_resp_t *resp,
+    ngx_coord_resp_e type, char *data, size_t len);
+static ngx_int_t ngx_coord_resp_queued(ngx_coord_resp_t *resp);
 static ngx_int_t ngx_coord_resp_reserve(ngx_coord_resp_t *resp, size_t len);
 static void ngx_coord_resp_reset(ngx_coord_resp_t *resp);
 static ngx_int_t ngx_coord_resp_check_partial(ngx_coord_resp_t *resp);
 static ngx_int_t ngx_coord_resp_check_length(ngx_coord_resp_t *resp,
     u_char *p, u_char *last);
-static void ngx_coord_resp_finish(ngx_coord_resp_t *resp);
 
 
 static redisReplyObjectFunctions  ngx_coord_resp_functions = {
@@ -201,7 +205,8 @@ ngx_coord_resp_gather(ngx_coord_resp_t *resp, ngx_uint_t n)
 ngx_int_t
 ngx_coord_resp_next(ngx_coord_resp_t *resp, ngx_coord_resp_value_t **value)
 {
-    void  *reply;
+    void       *reply;
+    ngx_int_t   rc;
 
     if (resp->whole) {
         ngx_coord_resp_reset(resp);
@@ -209,6 +214,17 @@ ngx_coord_resp_next(ngx_coord_resp_t *resp, ngx_coord_resp_value_t **value)
 
     do {
         if (resp->error != NULL) {
+            return NGX_ERROR;
+        }
+
+        rc = (resp->gather > 1) ? ngx_coord_resp_queued(resp) : NGX_DECLINED;
+
+        if (rc == NGX_OK) {
+            resp->gather--;
+            continue;
+        }
+
+        if (rc == NGX_ERROR) {
             return NGX_ERROR;
         }
 
@@ -230,7 +246,9 @@ ngx_coord_resp_next(ngx_coord_resp_t *resp, ngx_coord_resp_value_t **value)
 
     } while (resp->gather);
 
-    ngx_coord_resp_finish(resp);
+    ngx_coord_resp_measure(resp->values, resp->nvalues, resp->arena);
+
+    resp->whole = 1;
 
     *value = resp->values;
 
@@ -249,10 +267,9 @@ static void *
 ngx_coord_resp_create_string(const redisReadTask *task, char *data,
     size_t len)
 {
-    ngx_coord_resp_t        *resp = task->privdata;
+    ngx_coord_resp_t  *resp = task->privdata;
 
-    ngx_coord_resp_e         type;
-    ngx_coord_resp_value_t  *v;
+    ngx_coord_resp_e   type;
 
     switch (task->type) {
 
@@ -277,9 +294,18 @@ ngx_coord_resp_create_string(const redisReadTask *task, char *data,
         break;
 
     default:
-        resp->error = "not a RESP2 type";
-        return NULL;
+        return ngx_coord_resp_foreign(resp);
     }
+
+    return ngx_coord_resp_keep(resp, type, data, len);
+}
+
+
+static void *
+ngx_coord_resp_keep(ngx_coord_resp_t *resp, ngx_coord_resp_e type, char *data,
+    size_t len)
+{
+    ngx_coord_resp_value_t  *v;
 
     if (ngx_coord_resp_reserve(resp, len) != NGX_OK) {
         return NULL;
@@ -301,6 +327,38 @@ ngx_coord_resp_create_string(const redisReadTask *task, char *data,
 }
 
 
+/*
+ * Most replies of a transaction are this one: takes it ahead of the reader,
+ * between two replies.  NGX_DECLINED: it is another one, or not whole.
+ */
+
+static ngx_int_t
+ngx_coord_resp_queued(ngx_coord_resp_t *resp)
+{
+    char         *p;
+    size_t        len;
+    redisReader  *reader;
+
+    reader = resp->reader;
+    p = reader->buf + reader->pos;
+    len = sizeof(NGX_COORD_RESP_QUEUED) - 1;
+
+    if (reader->ridx >= 0
+        || reader->len - reader->pos < len
+        || ngx_memcmp(p, NGX_COORD_RESP_QUEUED, len) != 0)
+    {
+        return NGX_DECLINED;
+    }
+
+    reader->pos += len;
+
+    p = ngx_coord_resp_keep(resp, NGX_COORD_RESP_STATUS, p + 1,
+                            sizeof("QUEUED") - 1);
+
+    return p ? NGX_OK : NGX_ERROR;
+}
+
+
 static void *
 ngx_coord_resp_create_array(const redisReadTask *task,
     ngx_coord_resp_count_t n)
@@ -312,8 +370,7 @@ ngx_coord_resp_create_array(const redisReadTask *task,
     ngx_coord_resp_value_t  *v;
 
     if (task->type != REDIS_REPLY_ARRAY) {
-        resp->error = "not a RESP2 type";
-        return NULL;
+        return ngx_coord_resp_foreign(resp);
     }
 
     if ((size_t) n > resp->max_elements) {
@@ -367,8 +424,7 @@ ngx_coord_resp_create_nil(const redisReadTask *task)
     ngx_coord_resp_t  *resp = task->privdata;
 
     if (task->type != REDIS_REPLY_STRING && task->type != REDIS_REPLY_ARRAY) {
-        resp->error = "not a RESP2 type";
-        return NULL;
+        return ngx_coord_resp_foreign(resp);
     }
 
     if (ngx_coord_resp_push(resp, NGX_COORD_RESP_NIL) == NULL) {
@@ -385,25 +441,26 @@ static void *
 ngx_coord_resp_create_double(const redisReadTask *task, double d, char *data,
     size_t len)
 {
-    ngx_coord_resp_t  *resp = task->privdata;
-
-    resp->error = "not a RESP2 type";
-
-    return NULL;
+    return ngx_coord_resp_foreign(task->privdata);
 }
 
 
 static void *
 ngx_coord_resp_create_bool(const redisReadTask *task, int b)
 {
-    ngx_coord_resp_t  *resp = task->privdata;
+    return ngx_coord_resp_foreign(task->privdata);
+}
 
+#endif
+
+
+static void *
+ngx_coord_resp_foreign(ngx_coord_resp_t *resp)
+{
     resp->error = "not a RESP2 type";
 
     return NULL;
 }
-
-#endif
 
 
 void
@@ -603,48 +660,4 @@ ngx_coord_resp_check_length(ngx_coord_resp_t *resp, u_char *p, u_char *last)
     }
 
     return NGX_AGAIN;
-}
-
-
-/* turns offsets into pointers and, from the end, measures the arrays */
-
-static void
-ngx_coord_resp_finish(ngx_coord_resp_t *resp)
-{
-    int64_t                  n;
-    uint32_t                 next;
-    ngx_uint_t               i;
-    ngx_coord_resp_value_t  *v;
-
-    for (i = resp->nvalues; i-- > 0; /* void */ ) {
-
-        v = &resp->values[i];
-
-        switch (v->type) {
-
-        case NGX_COORD_RESP_ARRAY:
-
-            next = 1;
-
-            for (n = 0; n < v->integer; n++) {
-                next += v[next].next;
-            }
-
-            v->next = next;
-            break;
-
-        case NGX_COORD_RESP_STATUS:
-        case NGX_COORD_RESP_ERROR:
-        case NGX_COORD_RESP_STRING:
-
-            v->str.data = resp->arena + v->integer;
-            v->integer = 0;
-            break;
-
-        default:
-            break;
-        }
-    }
-
-    resp->whole = 1;
 }

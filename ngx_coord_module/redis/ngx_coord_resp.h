@@ -84,6 +84,13 @@ void ngx_coord_resp_gather(ngx_coord_resp_t *resp, ngx_uint_t n);
 ngx_int_t ngx_coord_resp_next(ngx_coord_resp_t *resp,
     ngx_coord_resp_value_t **value);
 
+/*
+ * For ngx_coord_resp_next(): n values in document order become a reply, the
+ * offsets in arena that strings have as integers become pointers.
+ */
+void ngx_coord_resp_measure(ngx_coord_resp_value_t *values, ngx_uint_t n,
+    u_char *arena);
+
 /* what was wrong, for the log; a constant string without reply data */
 const char *ngx_coord_resp_error(ngx_coord_resp_t *resp);
 
@@ -94,9 +101,23 @@ const char *ngx_coord_resp_error(ngx_coord_resp_t *resp);
  * A score is an integer of at most NGX_COORD_RESP_SCORE_MAX, as microseconds
  * are: a double holds it exactly.
  */
-ngx_int_t ngx_coord_resp_integer(ngx_coord_resp_value_t *v, int64_t *n);
+ngx_int_t ngx_coord_resp_number(ngx_coord_resp_value_t *v, int64_t *n);
 ngx_int_t ngx_coord_resp_score(ngx_coord_resp_value_t *v, int64_t *n);
 ngx_int_t ngx_coord_resp_string(ngx_coord_resp_value_t *v, ngx_str_t *s);
+
+/* as ngx_coord_resp_number(), in place: most numbers are no strings */
+
+static ngx_inline ngx_int_t
+ngx_coord_resp_integer(ngx_coord_resp_value_t *v, int64_t *n)
+{
+    if (v->type == NGX_COORD_RESP_INTEGER) {
+        *n = v->integer;
+        return NGX_OK;
+    }
+
+    return ngx_coord_resp_number(v, n);
+}
+
 
 /* the reply to TIME in nanoseconds; NGX_ERROR: it is no such reply */
 ngx_int_t ngx_coord_resp_time(ngx_coord_resp_value_t *v,

@@ -296,10 +296,9 @@ ngx_coord_bucket_read(ngx_coord_resp_value_t *v, ngx_uint_t first,
         return NGX_ERROR;
     }
 
-    n = (v->integer - n) / 2;
     v = ngx_coord_resp_element(v, first + NGX_COORD_TAKE_STEPS);
 
-    for (i = 0; i < n; i++) {
+    for (i = 0; i <= nth; i++) {
 
         opened = ngx_coord_resp_integer(v, &sum);
         v += v->next;
@@ -314,10 +313,8 @@ ngx_coord_bucket_read(ngx_coord_resp_value_t *v, ngx_uint_t first,
             return NGX_ERROR;
         }
 
-        if (i == nth) {
-            found->held = held;
-            found->opened = opened;
-        }
+        found->held = held;
+        found->opened = opened;
 
         if (opened == NGX_OK) {
             held = sum;

@@ -693,6 +693,49 @@ test_gather(void **state)
 }
 
 
+/* what a transaction answers most is taken by a way of its own */
+
+static void
+test_queued(void **state)
+{
+    size_t                   i, len;
+    text_t                   got;
+    ngx_int_t                rc;
+    ngx_coord_resp_t        *resp;
+    ngx_coord_resp_value_t  *v;
+
+    static u_char  replies[] =
+        "+OK\r\n+QUEUED\r\n+QUEUED \r\n+QUEUED\r\n"
+        "*1\r\n+QUEUED\r\n+QUEUED\r\n";
+
+    len = sizeof(replies) - 1;
+    resp = ngx_coord_resp_create(MAX_REPLY, NULL);
+
+    /* in two pieces, split at each byte, many of them over one reader */
+
+    for (i = 0; i < 100 * len; i++) {
+        got.len = 0;
+
+        ngx_coord_resp_gather(resp, 6);
+
+        rc = first(resp, replies, i % len, &v);
+        assert_int_equal(rc, NGX_AGAIN);
+
+        rc = first(resp, replies + i % len, len - i % len, &v);
+        assert_int_equal(rc, NGX_OK);
+        text_value(&got, v);
+
+        assert_string_equal(got.data,
+                            "*6(+2:4f4b+6:515545554544+7:51554555454420"
+                            "+6:515545554544*1(+6:515545554544)"
+                            "+6:515545554544)");
+        assert_int_equal(ngx_coord_resp_pending(resp), 0);
+    }
+
+    ngx_coord_resp_destroy(resp);
+}
+
+
 static ngx_int_t
 parse_integer(const char *s, int64_t *n)
 {
@@ -835,6 +878,7 @@ main(void)
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_queued),
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_scores)
     };
