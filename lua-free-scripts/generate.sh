@@ -111,6 +111,7 @@ function finish(    i, n, text)
     count[scripts] = nparts
     nargs_of[scripts] = nargs
     commands[scripts] = ncommands
+    bare[scripts] = (state == "bare" ? 1 : 0)
 }
 
 # literal text, in C, one line per token; len counts its bytes on the wire
@@ -159,6 +160,11 @@ function shape(what, line,    i, n, kinds, mask)
     }
 
     return mask
+}
+
+function reads(command)
+{
+    return command ~ /^(GET|HGET|HMGET|PTTL)$/
 }
 
 function declare(what, line)
@@ -280,9 +286,9 @@ state == "end" {
     fail(FNR, "a command after EXEC")
 }
 
-# one command needs no transaction
+# one command needs no transaction, and neither do some that only read
 
-state == "bare" {
+state == "bare" && !(reading && reads($1)) {
     fail(FNR - 1, "MULTI is not the first of several commands")
 }
 
@@ -293,6 +299,7 @@ state == "header" && $0 == "MULTI" {
 
 state == "header" {
     state = "bare"
+    reading = reads($1)
 }
 
 state == "commands" && $0 == "EXEC" {
@@ -440,7 +447,7 @@ END {
         print ""
         print "    { ngx_string(\"" name[i] "\"),"
         print "      NGX_COORD_" upper[i] "_NARGS, " commands[i] ", " \
-              keys_of[i] ", " key_refs[i] ", " bound_of[i] ","
+              bare[i] ", " keys_of[i] ", " key_refs[i] ", " bound_of[i] ","
         print "      ngx_coord_" name[i] "_replies,"
         print "      " count[i] ", ngx_coord_" name[i] "_parts },"
     }

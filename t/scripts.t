@@ -401,6 +401,10 @@ for my $n (1, 3, 40) {
     is($r->[0][0], us(0), 'session: created');
     ttl_at_least('{k}', 50_000);
 
+    $r = run('session_peek', k => '{k}', x => '{k}:x');
+    is("@{ $r->[0] }", us(0) . " v$n u$n", 'session: the same without its life');
+    is($r->[1], undef, 'session: not ended');
+
     $r = run('session_bind', session('late', 'late'));
     is("@$r[0 .. 2] $r->[4][1]", "0 0 0 v$n", 'session: what stands is told');
 
@@ -841,6 +845,10 @@ malformed('unknown placeholder', qr/bad\.redis:8: .*\{x\}/,
           sub { $_[0] =~ s/\{id\}$/{x}/m });
 malformed('no EXEC', qr/bad\.redis:8: .*EXEC/, sub { $_[0] =~ s/EXEC\n// });
 malformed('no MULTI', qr/bad\.redis:7: .*MULTI/, sub { $_[0] =~ s/MULTI\n// });
+malformed('a write behind a read, and no MULTI', qr/bad\.redis:7: .*MULTI/,
+          sub { $_[0] =~ s/MULTI\n/HGET {k} {id}\n/ });
+malformed('a read behind a write, and no MULTI', qr/bad\.redis:7: .*MULTI/,
+          sub { $_[0] =~ s/MULTI\n//; $_[0] =~ s/EXEC/HGET {k} {id}/ });
 malformed('no atomic', qr/bad\.redis:8: .*atomic/,
           sub { $_[0] =~ s/# atomic.*\n// });
 
@@ -1049,14 +1057,18 @@ sub checked {
     my @shapes = @{ $script{$name}{shapes} };
     my @bad;
 
-    if (@{ $script{$name}{commands} } == 1) {
+    # a reply for each where there is no transaction
 
-        BAIL_OUT("$name: unlike its header: $reply")
-            if !fits($reply, $shapes[0]);
+    if ($script{$name}{commands}[0][0] ne 'MULTI') {
+
+        for (0 .. $#shapes) {
+            BAIL_OUT("$name: unlike its header: $replies[$_]")
+                if !fits($replies[$_], $shapes[$_]);
+        }
 
         $called{$name} = 1;
 
-        return [ $reply ];
+        return \@replies;
     }
 
     push @bad, "reply \"$reply\"" if ref $reply ne 'Coord::Redis::Array';

@@ -45,6 +45,7 @@ typedef enum {
     NGX_COORD_SCRIPT_NODE_TELL,
     NGX_COORD_SCRIPT_SESSION_BIND,
     NGX_COORD_SCRIPT_SESSION_GET,
+    NGX_COORD_SCRIPT_SESSION_PEEK,
     NGX_COORD_SCRIPT_SESSION_REVOKE,
     NGX_COORD_SCRIPT_SESSION_SET,
     NGX_COORD_SCRIPT_SESSION_TOUCH,
@@ -639,6 +640,23 @@ enum {
     NGX_COORD_SESSION_GET_RECORD_REPLY = 0,
     NGX_COORD_SESSION_GET_ENDED_REPLY = 1,
     NGX_COORD_SESSION_GET_LEFT_REPLY = 2
+};
+
+
+/* session_peek.redis */
+
+enum {
+    NGX_COORD_SESSION_PEEK_K = 0,
+    NGX_COORD_SESSION_PEEK_X
+};
+
+#define NGX_COORD_SESSION_PEEK_NARGS  2
+
+/* its replies */
+
+enum {
+    NGX_COORD_SESSION_PEEK_RECORD_REPLY = 0,
+    NGX_COORD_SESSION_PEEK_ENDED_REPLY = 1
 };
 
 
@@ -2173,6 +2191,27 @@ static const u_char  ngx_coord_session_get_replies[] = {
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_session_peek_parts[] = {
+
+    { "*5\r\n"
+      "$5\r\nHMGET\r\n",
+      15, NGX_COORD_SESSION_PEEK_K },
+    { "$1\r\nc\r\n"
+      "$1\r\nv\r\n"
+      "$1\r\nu\r\n"
+      "*2\r\n"
+      "$3\r\nGET\r\n",
+      34, NGX_COORD_SESSION_PEEK_X },
+};
+
+
+static const u_char  ngx_coord_session_peek_replies[] = {
+    NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_session_revoke_parts[] = {
 
     { "*3\r\n"
@@ -3081,317 +3120,322 @@ const ngx_coord_script_t
     ngx_coord_scripts[NGX_COORD_SCRIPT_MAX] = {
 
     { ngx_string("cache_get"),
-      NGX_COORD_CACHE_GET_NARGS, 3, 2, 2, 40,
+      NGX_COORD_CACHE_GET_NARGS, 3, 0, 2, 2, 40,
       ngx_coord_cache_get_replies,
       3, ngx_coord_cache_get_parts },
 
     { ngx_string("cache_mark"),
-      NGX_COORD_CACHE_MARK_NARGS, 1, 1, 1, 285,
+      NGX_COORD_CACHE_MARK_NARGS, 1, 1, 1, 1, 285,
       ngx_coord_cache_mark_replies,
       4, ngx_coord_cache_mark_parts },
 
     { ngx_string("cache_purge"),
-      NGX_COORD_CACHE_PURGE_NARGS, 3, 2, 2, 307,
+      NGX_COORD_CACHE_PURGE_NARGS, 3, 0, 2, 2, 307,
       ngx_coord_cache_purge_replies,
       5, ngx_coord_cache_purge_parts },
 
     { ngx_string("cache_put"),
-      NGX_COORD_CACHE_PUT_NARGS, 1, 1, 1, 277,
+      NGX_COORD_CACHE_PUT_NARGS, 1, 1, 1, 1, 277,
       ngx_coord_cache_put_replies,
       3, ngx_coord_cache_put_parts },
 
     { ngx_string("event_append"),
-      NGX_COORD_EVENT_APPEND_NARGS, 4, 1, 3, 866,
+      NGX_COORD_EVENT_APPEND_NARGS, 4, 0, 1, 3, 866,
       ngx_coord_event_append_replies,
       9, ngx_coord_event_append_parts },
 
     { ngx_string("event_publish"),
-      NGX_COORD_EVENT_PUBLISH_NARGS, 1, 0, 0, 273,
+      NGX_COORD_EVENT_PUBLISH_NARGS, 1, 1, 0, 0, 273,
       ngx_coord_event_publish_replies,
       2, ngx_coord_event_publish_parts },
 
     { ngx_string("event_read"),
-      NGX_COORD_EVENT_READ_NARGS, 2, 1, 2, 341,
+      NGX_COORD_EVENT_READ_NARGS, 2, 0, 1, 2, 341,
       ngx_coord_event_read_replies,
       4, ngx_coord_event_read_parts },
 
     { ngx_string("forget"),
-      NGX_COORD_FORGET_NARGS, 1, 3, 3, 16,
+      NGX_COORD_FORGET_NARGS, 1, 1, 3, 3, 16,
       ngx_coord_forget_replies,
       3, ngx_coord_forget_parts },
 
     { ngx_string("gcra_forget"),
-      NGX_COORD_GCRA_FORGET_NARGS, 2, 1, 1, 289,
+      NGX_COORD_GCRA_FORGET_NARGS, 2, 0, 1, 1, 289,
       ngx_coord_gcra_forget_replies,
       3, ngx_coord_gcra_forget_parts },
 
     { ngx_string("gcra_give"),
-      NGX_COORD_GCRA_GIVE_NARGS, 3, 1, 3, 356,
+      NGX_COORD_GCRA_GIVE_NARGS, 3, 0, 1, 3, 356,
       ngx_coord_gcra_give_replies,
       5, ngx_coord_gcra_give_parts },
 
     { ngx_string("gcra_left"),
-      NGX_COORD_GCRA_LEFT_NARGS, 1, 1, 1, 14,
+      NGX_COORD_GCRA_LEFT_NARGS, 1, 1, 1, 1, 14,
       ngx_coord_gcra_left_replies,
       1, ngx_coord_gcra_left_parts },
 
     { ngx_string("gcra_life"),
-      NGX_COORD_GCRA_LIFE_NARGS, 1, 1, 1, 145,
+      NGX_COORD_GCRA_LIFE_NARGS, 1, 1, 1, 1, 145,
       ngx_coord_gcra_life_replies,
       2, ngx_coord_gcra_life_parts },
 
     { ngx_string("gcra_open"),
-      NGX_COORD_GCRA_OPEN_NARGS, 3, 1, 3, 1674,
+      NGX_COORD_GCRA_OPEN_NARGS, 3, 0, 1, 3, 1674,
       ngx_coord_gcra_open_replies,
       12, ngx_coord_gcra_open_parts },
 
     { ngx_string("gcra_peek"),
-      NGX_COORD_GCRA_PEEK_NARGS, 1, 1, 1, 69,
+      NGX_COORD_GCRA_PEEK_NARGS, 1, 1, 1, 1, 69,
       ngx_coord_gcra_peek_replies,
       2, ngx_coord_gcra_peek_parts },
 
     { ngx_string("gcra_swap"),
-      NGX_COORD_GCRA_SWAP_NARGS, 3, 1, 3, 804,
+      NGX_COORD_GCRA_SWAP_NARGS, 3, 0, 1, 3, 804,
       ngx_coord_gcra_swap_replies,
       7, ngx_coord_gcra_swap_parts },
 
     { ngx_string("gcra_take"),
-      NGX_COORD_GCRA_TAKE_NARGS, 1, 1, 1, 635,
+      NGX_COORD_GCRA_TAKE_NARGS, 1, 1, 1, 1, 635,
       ngx_coord_gcra_take_replies,
       6, ngx_coord_gcra_take_parts },
 
     { ngx_string("hold_peek"),
-      NGX_COORD_HOLD_PEEK_NARGS, 1, 1, 1, 14,
+      NGX_COORD_HOLD_PEEK_NARGS, 1, 1, 1, 1, 14,
       ngx_coord_hold_peek_replies,
       1, ngx_coord_hold_peek_parts },
 
     { ngx_string("hold_put"),
-      NGX_COORD_HOLD_PUT_NARGS, 5, 2, 7, 633,
+      NGX_COORD_HOLD_PUT_NARGS, 5, 0, 2, 7, 633,
       ngx_coord_hold_put_replies,
       11, ngx_coord_hold_put_parts },
 
     { ngx_string("idempotency_claim"),
-      NGX_COORD_IDEMPOTENCY_CLAIM_NARGS, 7, 2, 7, 871,
+      NGX_COORD_IDEMPOTENCY_CLAIM_NARGS, 7, 0, 2, 7, 871,
       ngx_coord_idempotency_claim_replies,
       12, ngx_coord_idempotency_claim_parts },
 
     { ngx_string("idempotency_complete"),
-      NGX_COORD_IDEMPOTENCY_COMPLETE_NARGS, 5, 2, 5, 987,
+      NGX_COORD_IDEMPOTENCY_COMPLETE_NARGS, 5, 0, 2, 5, 987,
       ngx_coord_idempotency_complete_replies,
       12, ngx_coord_idempotency_complete_parts },
 
     { ngx_string("idempotency_discard"),
-      NGX_COORD_IDEMPOTENCY_DISCARD_NARGS, 2, 2, 2, 155,
+      NGX_COORD_IDEMPOTENCY_DISCARD_NARGS, 2, 0, 2, 2, 155,
       ngx_coord_idempotency_discard_replies,
       3, ngx_coord_idempotency_discard_parts },
 
     { ngx_string("idempotency_record"),
-      NGX_COORD_IDEMPOTENCY_RECORD_NARGS, 1, 1, 1, 13,
+      NGX_COORD_IDEMPOTENCY_RECORD_NARGS, 1, 1, 1, 1, 13,
       ngx_coord_idempotency_record_replies,
       1, ngx_coord_idempotency_record_parts },
 
     { ngx_string("idempotency_release"),
-      NGX_COORD_IDEMPOTENCY_RELEASE_NARGS, 2, 1, 2, 287,
+      NGX_COORD_IDEMPOTENCY_RELEASE_NARGS, 2, 0, 1, 2, 287,
       ngx_coord_idempotency_release_replies,
       4, ngx_coord_idempotency_release_parts },
 
     { ngx_string("idempotency_renew"),
-      NGX_COORD_IDEMPOTENCY_RENEW_NARGS, 3, 1, 3, 575,
+      NGX_COORD_IDEMPOTENCY_RENEW_NARGS, 3, 0, 1, 3, 575,
       ngx_coord_idempotency_renew_replies,
       7, ngx_coord_idempotency_renew_parts },
 
     { ngx_string("lease_acquire"),
-      NGX_COORD_LEASE_ACQUIRE_NARGS, 6, 1, 6, 916,
+      NGX_COORD_LEASE_ACQUIRE_NARGS, 6, 0, 1, 6, 916,
       ngx_coord_lease_acquire_replies,
       12, ngx_coord_lease_acquire_parts },
 
     { ngx_string("lease_release"),
-      NGX_COORD_LEASE_RELEASE_NARGS, 1, 1, 1, 142,
+      NGX_COORD_LEASE_RELEASE_NARGS, 1, 1, 1, 1, 142,
       ngx_coord_lease_release_replies,
       2, ngx_coord_lease_release_parts },
 
     { ngx_string("lease_release_wake"),
-      NGX_COORD_LEASE_RELEASE_WAKE_NARGS, 2, 1, 2, 287,
+      NGX_COORD_LEASE_RELEASE_WAKE_NARGS, 2, 0, 1, 2, 287,
       ngx_coord_lease_release_wake_replies,
       4, ngx_coord_lease_release_wake_parts },
 
     { ngx_string("lease_renew"),
-      NGX_COORD_LEASE_RENEW_NARGS, 3, 1, 3, 575,
+      NGX_COORD_LEASE_RENEW_NARGS, 3, 0, 1, 3, 575,
       ngx_coord_lease_renew_replies,
       7, ngx_coord_lease_renew_parts },
 
     { ngx_string("lease_turn"),
-      NGX_COORD_LEASE_TURN_NARGS, 17, 4, 24, 1541,
+      NGX_COORD_LEASE_TURN_NARGS, 17, 0, 4, 24, 1541,
       ngx_coord_lease_turn_replies,
       33, ngx_coord_lease_turn_parts },
 
     { ngx_string("lock_token"),
-      NGX_COORD_LOCK_TOKEN_NARGS, 3, 1, 3, 308,
+      NGX_COORD_LOCK_TOKEN_NARGS, 3, 0, 1, 3, 308,
       ngx_coord_lock_token_replies,
       5, ngx_coord_lock_token_parts },
 
     { ngx_string("node_list"),
-      NGX_COORD_NODE_LIST_NARGS, 4, 1, 4, 731,
+      NGX_COORD_NODE_LIST_NARGS, 4, 0, 1, 4, 731,
       ngx_coord_node_list_replies,
       9, ngx_coord_node_list_parts },
 
     { ngx_string("node_read"),
-      NGX_COORD_NODE_READ_NARGS, 1, 1, 1, 13,
+      NGX_COORD_NODE_READ_NARGS, 1, 1, 1, 1, 13,
       ngx_coord_node_read_replies,
       1, ngx_coord_node_read_parts },
 
     { ngx_string("node_tell"),
-      NGX_COORD_NODE_TELL_NARGS, 1, 1, 1, 277,
+      NGX_COORD_NODE_TELL_NARGS, 1, 1, 1, 1, 277,
       ngx_coord_node_tell_replies,
       3, ngx_coord_node_tell_parts },
 
     { ngx_string("session_bind"),
-      NGX_COORD_SESSION_BIND_NARGS, 7, 2, 7, 903,
+      NGX_COORD_SESSION_BIND_NARGS, 7, 0, 2, 7, 903,
       ngx_coord_session_bind_replies,
       13, ngx_coord_session_bind_parts },
 
     { ngx_string("session_get"),
-      NGX_COORD_SESSION_GET_NARGS, 3, 2, 3, 63,
+      NGX_COORD_SESSION_GET_NARGS, 3, 0, 2, 3, 63,
       ngx_coord_session_get_replies,
       3, ngx_coord_session_get_parts },
 
+    { ngx_string("session_peek"),
+      NGX_COORD_SESSION_PEEK_NARGS, 2, 1, 2, 2, 49,
+      ngx_coord_session_peek_replies,
+      2, ngx_coord_session_peek_parts },
+
     { ngx_string("session_revoke"),
-      NGX_COORD_SESSION_REVOKE_NARGS, 4, 2, 4, 468,
+      NGX_COORD_SESSION_REVOKE_NARGS, 4, 0, 2, 4, 468,
       ngx_coord_session_revoke_replies,
       7, ngx_coord_session_revoke_parts },
 
     { ngx_string("session_set"),
-      NGX_COORD_SESSION_SET_NARGS, 3, 1, 3, 566,
+      NGX_COORD_SESSION_SET_NARGS, 3, 0, 1, 3, 566,
       ngx_coord_session_set_replies,
       7, ngx_coord_session_set_parts },
 
     { ngx_string("session_touch"),
-      NGX_COORD_SESSION_TOUCH_NARGS, 1, 1, 1, 145,
+      NGX_COORD_SESSION_TOUCH_NARGS, 1, 1, 1, 1, 145,
       ngx_coord_session_touch_replies,
       2, ngx_coord_session_touch_parts },
 
     { ngx_string("set_peek"),
-      NGX_COORD_SET_PEEK_NARGS, 2, 1, 2, 363,
+      NGX_COORD_SET_PEEK_NARGS, 2, 0, 1, 2, 363,
       ngx_coord_set_peek_replies,
       5, ngx_coord_set_peek_parts },
 
     { ngx_string("sliding_log_back"),
-      NGX_COORD_SLIDING_LOG_BACK_NARGS, 1, 1, 1, 42,
+      NGX_COORD_SLIDING_LOG_BACK_NARGS, 1, 1, 1, 1, 42,
       ngx_coord_sliding_log_back_replies,
       3, ngx_coord_sliding_log_back_parts },
 
     { ngx_string("sliding_log_give"),
-      NGX_COORD_SLIDING_LOG_GIVE_NARGS, 1, 1, 1, 142,
+      NGX_COORD_SLIDING_LOG_GIVE_NARGS, 1, 1, 1, 1, 142,
       ngx_coord_sliding_log_give_replies,
       2, ngx_coord_sliding_log_give_parts },
 
     { ngx_string("sliding_log_many"),
-      NGX_COORD_SLIDING_LOG_MANY_NARGS, 10, 2, 13, 1025,
+      NGX_COORD_SLIDING_LOG_MANY_NARGS, 10, 0, 2, 13, 1025,
       ngx_coord_sliding_log_many_replies,
       23, ngx_coord_sliding_log_many_parts },
 
     { ngx_string("sliding_log_take"),
-      NGX_COORD_SLIDING_LOG_TAKE_NARGS, 10, 2, 13, 1111,
+      NGX_COORD_SLIDING_LOG_TAKE_NARGS, 10, 0, 2, 13, 1111,
       ngx_coord_sliding_log_take_replies,
       20, ngx_coord_sliding_log_take_parts },
 
     { ngx_string("sliding_window_give"),
-      NGX_COORD_SLIDING_WINDOW_GIVE_NARGS, 1, 1, 1, 167,
+      NGX_COORD_SLIDING_WINDOW_GIVE_NARGS, 1, 1, 1, 1, 167,
       ngx_coord_sliding_window_give_replies,
       3, ngx_coord_sliding_window_give_parts },
 
     { ngx_string("sliding_window_peek"),
-      NGX_COORD_SLIDING_WINDOW_PEEK_NARGS, 2, 2, 2, 46,
+      NGX_COORD_SLIDING_WINDOW_PEEK_NARGS, 2, 0, 2, 2, 46,
       ngx_coord_sliding_window_peek_replies,
       3, ngx_coord_sliding_window_peek_parts },
 
     { ngx_string("sliding_window_take"),
-      NGX_COORD_SLIDING_WINDOW_TAKE_NARGS, 10, 3, 16, 799,
+      NGX_COORD_SLIDING_WINDOW_TAKE_NARGS, 10, 0, 3, 16, 799,
       ngx_coord_sliding_window_take_replies,
       20, ngx_coord_sliding_window_take_parts },
 
     { ngx_string("user_add"),
-      NGX_COORD_USER_ADD_NARGS, 5, 1, 5, 1022,
+      NGX_COORD_USER_ADD_NARGS, 5, 0, 1, 5, 1022,
       ngx_coord_user_add_replies,
       12, ngx_coord_user_add_parts },
 
     { ngx_string("user_check"),
-      NGX_COORD_USER_CHECK_NARGS, 1, 1, 1, 144,
+      NGX_COORD_USER_CHECK_NARGS, 1, 1, 1, 1, 144,
       ngx_coord_user_check_replies,
       2, ngx_coord_user_check_parts },
 
     { ngx_string("user_drop"),
-      NGX_COORD_USER_DROP_NARGS, 1, 1, 1, 142,
+      NGX_COORD_USER_DROP_NARGS, 1, 1, 1, 1, 142,
       ngx_coord_user_drop_replies,
       2, ngx_coord_user_drop_parts },
 
     { ngx_string("user_list"),
-      NGX_COORD_USER_LIST_NARGS, 3, 1, 3, 357,
+      NGX_COORD_USER_LIST_NARGS, 3, 0, 1, 3, 357,
       ngx_coord_user_list_replies,
       6, ngx_coord_user_list_parts },
 
     { ngx_string("user_revoke"),
-      NGX_COORD_USER_REVOKE_NARGS, 2, 1, 2, 31,
+      NGX_COORD_USER_REVOKE_NARGS, 2, 0, 1, 2, 31,
       ngx_coord_user_revoke_replies,
       2, ngx_coord_user_revoke_parts },
 
     { ngx_string("user_seat"),
-      NGX_COORD_USER_SEAT_NARGS, 8, 2, 11, 1057,
+      NGX_COORD_USER_SEAT_NARGS, 8, 0, 2, 11, 1057,
       ngx_coord_user_seat_replies,
       18, ngx_coord_user_seat_parts },
 
     { ngx_string("user_seen"),
-      NGX_COORD_USER_SEEN_NARGS, 2, 1, 2, 431,
+      NGX_COORD_USER_SEEN_NARGS, 2, 0, 1, 2, 431,
       ngx_coord_user_seen_replies,
       5, ngx_coord_user_seen_parts },
 
     { ngx_string("user_unseat"),
-      NGX_COORD_USER_UNSEAT_NARGS, 3, 1, 3, 617,
+      NGX_COORD_USER_UNSEAT_NARGS, 3, 0, 1, 3, 617,
       ngx_coord_user_unseat_replies,
       7, ngx_coord_user_unseat_parts },
 
     { ngx_string("wait_clear"),
-      NGX_COORD_WAIT_CLEAR_NARGS, 2, 2, 2, 161,
+      NGX_COORD_WAIT_CLEAR_NARGS, 2, 0, 2, 2, 161,
       ngx_coord_wait_clear_replies,
       3, ngx_coord_wait_clear_parts },
 
     { ngx_string("wait_enter"),
-      NGX_COORD_WAIT_ENTER_NARGS, 7, 2, 10, 892,
+      NGX_COORD_WAIT_ENTER_NARGS, 7, 0, 2, 10, 892,
       ngx_coord_wait_enter_replies,
       16, ngx_coord_wait_enter_parts },
 
     { ngx_string("wait_leave"),
-      NGX_COORD_WAIT_LEAVE_NARGS, 2, 2, 2, 287,
+      NGX_COORD_WAIT_LEAVE_NARGS, 2, 0, 2, 2, 287,
       ngx_coord_wait_leave_replies,
       4, ngx_coord_wait_leave_parts },
 
     { ngx_string("window_cut"),
-      NGX_COORD_WINDOW_CUT_NARGS, 1, 1, 1, 145,
+      NGX_COORD_WINDOW_CUT_NARGS, 1, 1, 1, 1, 145,
       ngx_coord_window_cut_replies,
       2, ngx_coord_window_cut_parts },
 
     { ngx_string("window_fill"),
-      NGX_COORD_WINDOW_FILL_NARGS, 2, 1, 2, 482,
+      NGX_COORD_WINDOW_FILL_NARGS, 2, 0, 1, 2, 482,
       ngx_coord_window_fill_replies,
       5, ngx_coord_window_fill_parts },
 
     { ngx_string("window_forget"),
-      NGX_COORD_WINDOW_FORGET_NARGS, 2, 3, 3, 289,
+      NGX_COORD_WINDOW_FORGET_NARGS, 2, 0, 3, 3, 289,
       ngx_coord_window_forget_replies,
       5, ngx_coord_window_forget_parts },
 
     { ngx_string("window_give"),
-      NGX_COORD_WINDOW_GIVE_NARGS, 2, 1, 2, 483,
+      NGX_COORD_WINDOW_GIVE_NARGS, 2, 0, 1, 2, 483,
       ngx_coord_window_give_replies,
       5, ngx_coord_window_give_parts },
 
     { ngx_string("window_peek"),
-      NGX_COORD_WINDOW_PEEK_NARGS, 2, 1, 2, 57,
+      NGX_COORD_WINDOW_PEEK_NARGS, 2, 0, 1, 2, 57,
       ngx_coord_window_peek_replies,
       2, ngx_coord_window_peek_parts },
 
     { ngx_string("window_take"),
-      NGX_COORD_WINDOW_TAKE_NARGS, 3, 1, 3, 394,
+      NGX_COORD_WINDOW_TAKE_NARGS, 3, 0, 1, 3, 394,
       ngx_coord_window_take_replies,
       7, ngx_coord_window_take_parts },
 };

@@ -557,6 +557,12 @@ ngx_coord_redis_cluster_redirect(ngx_coord_redis_node_t *node,
     call->hops++;
     call->ask = moved.ask;
 
+    /* ASKING holds for one command, or for a transaction */
+
+    if (call->ask && call->ncommands > 1) {
+        call->form = NGX_COORD_CALL_ALONE;
+    }
+
     ngx_coord_redis_take(node, call);
     ngx_coord_redis_cluster_pass(target, call);
 

@@ -29,12 +29,16 @@
 #define NGX_HTTP_COORD_SESSION_ID_LEN  (2 * NGX_COORD_ID_LEN)
 
 
+typedef struct ngx_http_coord_session_note_s  ngx_http_coord_session_note_t;
+
+
 /* coord_session_zone: the data of an ngx_coord_zone_t */
 typedef struct {
     ngx_http_complex_value_t         *key;
     ngx_coord_nsec_t                  ttl;
     ngx_coord_nsec_t                  absolute;  /* 0: none */
     ngx_coord_nsec_t                  revoked;   /* of all uses; 0: unset */
+    ngx_http_coord_session_note_t    *notes;     /* of this worker; or NULL */
     unsigned                          users:1;   /* some use has user= */
     unsigned                          by_id:1;   /* key: $coord_session_id */
 } ngx_http_coord_session_zone_t;

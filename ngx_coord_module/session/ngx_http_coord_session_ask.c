@@ -145,7 +145,8 @@ static ngx_int_t
 ngx_http_coord_session_read(ngx_http_request_t *r,
     ngx_http_coord_session_state_t *state)
 {
-    ngx_coord_op_t  *op;
+    ngx_coord_op_t             *op;
+    const ngx_coord_op_type_t  *type;
 
     ngx_http_coord_session_unasked(state);
 
@@ -157,8 +158,12 @@ ngx_http_coord_session_read(ngx_http_request_t *r,
         ngx_http_coord_session_remember(state);
     }
 
-    op = ngx_http_coord_session_op(r, state, &ngx_coord_op_session_get,
-                                   &state->get);
+    /* the record and what its user has are of one moment */
+
+    type = (state->hint.len == 0 && ngx_http_coord_session_known(state))
+           ? &ngx_coord_op_session_peek : &ngx_coord_op_session_get;
+
+    op = ngx_http_coord_session_op(r, state, type, &state->get);
 
     if (op == NULL
         || ngx_coord_op_blob(op, NGX_COORD_SESSION_VALUE_LEN) != NGX_OK)
@@ -502,7 +507,10 @@ ngx_http_coord_session_was_read(ngx_http_request_t *r,
         }
     }
 
-    ngx_http_coord_session_keep(state);
+    if (!ngx_http_coord_session_unchanged(state)) {
+        ngx_http_coord_session_keep(state);
+        ngx_http_coord_session_note(state);
+    }
 
     if (record->revoked || ngx_http_coord_session_expired(state)) {
         step = NGX_COORD_SESSION_ENDED;

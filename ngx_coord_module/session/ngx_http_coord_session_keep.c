@@ -12,10 +12,6 @@
 #include "ngx_coord_wake.h"
 
 
-/* the life is slid when this part of it has passed */
-#define NGX_HTTP_COORD_SESSION_SLIDE   60
-
-
 static void ngx_http_coord_session_memory_op(ngx_coord_op_t *op,
     ngx_http_coord_session_state_t *state, const ngx_coord_op_type_t *type,
     u_char *blob);
@@ -143,6 +139,7 @@ ngx_http_coord_session_touch(ngx_http_coord_session_state_t *state)
     state->read_at = now;
 
     ngx_http_coord_session_keep(state);
+    ngx_http_coord_session_note(state);
 }
 
 

@@ -7,6 +7,7 @@
  *
  *   _op.c    operations on a session and on the index of a user
  *   _keep.c  what this node remembers, and what the store is told
+ *   _known.c what this worker has just read
  *   _ask.c   what is asked before the decision, and the answers
  *   _pass.c  what becomes of a request that goes on
  *   _response.c  what the response tells, and its header that waits for that
@@ -23,6 +24,10 @@
 #include "ngx_http_coord_session.h"
 #include "ngx_coord_session_step.h"
 #include "ngx_coord_timer.h"
+
+
+/* the life is slid when this part of it has passed */
+#define NGX_HTTP_COORD_SESSION_SLIDE   60
 
 
 typedef struct ngx_http_coord_session_watch_s  ngx_http_coord_session_watch_t;
@@ -215,6 +220,23 @@ ngx_http_coord_session_state_t *ngx_http_coord_session_create(
  * NGX_ERROR: no memory, or OpenSSL failed.
  */
 ngx_int_t ngx_http_coord_session_identity(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
+
+
+/* --- ngx_http_coord_session_known.c --- */
+
+/* notes the record of a session in use, behind ngx_http_coord_session_keep() */
+void ngx_http_coord_session_note(ngx_http_coord_session_state_t *state);
+
+/* 1 if it was noted by this worker, and its life needs not to be asked for */
+ngx_uint_t ngx_http_coord_session_known(
+    ngx_http_coord_session_state_t *state);
+
+/*
+ * 1 if the record that was read is the one that was noted: nothing of it is to
+ * be kept, and its life is at least the one that was known.
+ */
+ngx_uint_t ngx_http_coord_session_unchanged(
     ngx_http_coord_session_state_t *state);
 
 

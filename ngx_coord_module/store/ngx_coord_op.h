@@ -417,6 +417,7 @@ extern const ngx_coord_op_type_t  ngx_coord_op_lock_token;
 
 /* sessions: u.session */
 extern const ngx_coord_op_type_t  ngx_coord_op_session_get;
+extern const ngx_coord_op_type_t  ngx_coord_op_session_peek;
 extern const ngx_coord_op_type_t  ngx_coord_op_session_bind;
 extern const ngx_coord_op_type_t  ngx_coord_op_session_set;
 extern const ngx_coord_op_type_t  ngx_coord_op_session_touch;

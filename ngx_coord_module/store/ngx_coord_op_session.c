@@ -16,6 +16,10 @@ static void ngx_coord_session_get_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_session_get_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static void ngx_coord_session_peek_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_session_peek_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_session_record(ngx_coord_op_t *op,
     ngx_coord_resp_value_t *record, ngx_coord_resp_value_t *ended,
     ngx_coord_resp_value_t *ms, ngx_coord_nsec_t now);
@@ -56,6 +60,22 @@ const ngx_coord_op_type_t  ngx_coord_op_session_get = {
     NGX_COORD_SCRIPT_SESSION_GET,
     ngx_coord_session_get_build,
     ngx_coord_session_get_parse,
+    NULL,
+    ngx_coord_session_get_run,
+    NULL,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+const ngx_coord_op_type_t  ngx_coord_op_session_peek = {
+    ngx_string("session_peek"),
+    NGX_COORD_OP_JOINS,
+    NGX_COORD_KIND_SESSION,
+    NGX_COORD_SCRIPT_SESSION_PEEK,
+    ngx_coord_session_peek_build,
+    ngx_coord_session_peek_parse,
     NULL,
     ngx_coord_session_get_run,
     NULL,
@@ -160,10 +180,29 @@ ngx_coord_session_get_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 }
 
 
+static void
+ngx_coord_session_peek_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_key(cmd, NGX_COORD_SESSION_PEEK_K, op, "}");
+    ngx_coord_arg_key(cmd, NGX_COORD_SESSION_PEEK_X, op, "}:x");
+}
+
+
+static ngx_int_t
+ngx_coord_session_peek_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    return ngx_coord_session_record(op, ngx_coord_reply(SESSION_PEEK, RECORD),
+                                    ngx_coord_reply(SESSION_PEEK, ENDED),
+                                    NULL, now);
+}
+
+
 /*
- * The replies of HMGET c v u, GET of the mark of the end, and PTTL.  Anybody
- * may have written there: what cannot have been written by this module is
- * absent, and told.
+ * The replies of HMGET c v u, GET of the mark of the end, and PTTL, or NULL.
+ * Anybody may have written there: what cannot have been written by this module
+ * is absent, and told.
  */
 
 static ngx_int_t
@@ -185,9 +224,11 @@ ngx_coord_session_record(ngx_coord_op_t *op, ngx_coord_resp_value_t *record,
     session->user_len = 0;
     session->value_len = 0;
 
+    left = 0;
+
     if (record->type != NGX_COORD_RESP_ARRAY
         || record->integer != 3
-        || ngx_coord_resp_integer(ms, &left) != NGX_OK)
+        || (ms != NULL && ngx_coord_resp_integer(ms, &left) != NGX_OK))
     {
         return NGX_ERROR;
     }

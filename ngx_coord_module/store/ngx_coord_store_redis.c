@@ -372,7 +372,9 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     if (!(op->type->flags & NGX_COORD_OP_JOINS)) {
         call->form = NGX_COORD_CALL_ALONE;
 
-    } else if (ncommands > 1 && call->form == NGX_COORD_CALL_BARE) {
+    } else if (!ngx_coord_op_script(op)->bare
+               && call->form == NGX_COORD_CALL_BARE)
+    {
         call->form = NGX_COORD_CALL_SHARED;
     }
 

@@ -626,6 +626,9 @@ no_reply_is_trusted(void **state)
                                     "$-1\r\n:5\r\n" },
         { &ngx_coord_op_session_get, "*3\r\n*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n"
                                     "$-1\r\n$1\r\nx\r\n" },
+        { &ngx_coord_op_session_peek, "*2\r\n:1\r\n$-1\r\n" },
+        { &ngx_coord_op_session_peek, "*2\r\n*2\r\n$1\r\n1\r\n$-1\r\n"
+                                     "$-1\r\n" },
         { &ngx_coord_op_session_bind, "*7\r\n$1\r\nx\r\n:1\r\n:1\r\n:1\r\n"
                                      "*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n$-1\r\n"
                                      ":5\r\n" },
