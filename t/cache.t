@@ -256,6 +256,16 @@ for (0, 1, 0) {
 }
 is(word($b, '/v?vary=Accept-Language&cc=max-age=60'), 'MISS',
    'none for others');
+$a->get('/vn?vary=X-V&cc=max-age=60', headers => ['X-V' => 'a b, c']);
+$t->rest(0.3);
+is(word($b, '/vn?vary=X-V&cc=max-age=60', headers => $_->[0]), $_->[1],
+   "the same list: $_->[1]")
+    for [['X-V' => 'a b,c'], 'HIT'], [['X-V' => ',a b , c,'], 'HIT'],
+        [['X-V' => 'a b', 'X-V' => 'c'], 'HIT'], [['X-V' => 'a b, C'], 'MISS'];
+$a->get('/vn?vary=X-W&cc=max-age=60');
+$t->rest(0.3);
+is(word($b, '/vn?vary=X-W&cc=max-age=60', headers => ['X-W' => '']), 'MISS',
+   'an empty field is not an absent one');
 
 
 # --- large ones ---

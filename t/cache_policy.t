@@ -3,8 +3,8 @@
 # Copyright (C) ngx_coord_module contributors
 
 # coord_cache: what an origin says of its response: fields for caches in front
-# of it (RFC 9213), how long it may be used stale (RFC 5861), what has to be
-# revalidated at each use.
+# of it (RFC 9213) and for nginx, how long it may be used stale (RFC 5861), what
+# has to be revalidated at each use.
 
 use strict;
 use warnings;
@@ -42,6 +42,12 @@ my $http = <<'EOT';
         }
         location /lock {
             coord_cache $uri zone=pages valid=60s lock;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /ignore {
+            coord_cache $uri zone=pages valid=60s;
+            proxy_ignore_headers Cache-Control Expires Set-Cookie Vary
+                                 X-Accel-Expires;
             proxy_pass http://%%ORIGIN%%;
         }
         location /brief {
@@ -301,6 +307,47 @@ is($res->header('x-cache'), 'REVALIDATED', 'when it is revalidated');
 is($res->header('x-one'), 1, 'a field of that 304 is sent');
 $t->rest(0.2);
 is($a->get($uri)->header('x-one'), undef, 'and not stored');
+
+
+# --- X-Accel-Expires, and what is not to be looked at ---
+
+sub accel { return ('X-Accel-Expires' => $_[0]) }
+
+kept([@no, cdn('no-store'), Expires => date(-60), accel(60)],
+     'X-Accel-Expires goes before all');
+is($b->get($last)->header('x-accel-expires'), undef, 'it is for nginx only');
+kept([@no, accel('@' . int(time + 60))], 'a time');
+passed([@life, accel('@' . int(time - 60))], 'a time that is over');
+passed([@life, accel(0)], '0: it is not kept');
+passed([accel(60), Age => 90], 'Age counts');
+kept([accel(60), Date => date(-90)], 'Date does not, as in proxy_cache');
+kept([accel(60), accel(0)], 'the first one of several');
+passed([@no, accel('x')], 'what is no number is not there');
+kept([accel(60)], 'whatever the status', status => 404);
+passed([accel(60), 'Set-Cookie' => 'a=b'], 'Set-Cookie counts');
+
+$last = '/stale' . $n++ . answer(['Cache-Control' => 'stale-if-error=0', accel(1)]);
+$a->get($last);
+is_stored($last);
+sleep 1.4;
+is($b->get($last =~ s/\?.*//r . answer([], status => 503))->status, 503,
+   'and what is said of stale ones');
+
+for ([@no], [cdn('no-store')], [Expires => date(-60)], ['Set-Cookie' => 'a=b'],
+     [Vary => '*'], [accel(0)])
+{
+    my $uri = '/ignore' . $n++ . answer($_);
+    $a->get($uri);
+    is_stored($uri);
+    my $res = $b->get($uri);
+    is($res->header('x-cache'), 'HIT', "proxy_ignore_headers: $_->[0]");
+    is($res->header('set-cookie'), undef, 'a cookie goes to one client');
+}
+
+$last = '/ignore' . $n++ . answer([Vary => 'X-One']);
+$a->get($last, headers => ['X-One' => 1]);
+is_stored($last);
+is(word($b, $last, headers => ['X-One' => $_]), 'HIT', 'one for all') for 1, 2;
 
 
 # --- a record of another version of the module ---

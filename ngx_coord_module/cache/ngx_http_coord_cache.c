@@ -271,8 +271,9 @@ ngx_http_coord_cache_matches(ngx_http_coord_cache_t *cache)
 
     stored = &cache->stored;
 
-    n = ngx_http_coord_stored_field(&stored->record, "Vary", lines,
-                                    NGX_HTTP_COORD_CACHE_TAGS);
+    n = stored->unvaried ? 0
+        : ngx_http_coord_stored_field(&stored->record, "Vary", lines,
+                                      NGX_HTTP_COORD_CACHE_TAGS);
 
     rc = ngx_http_coord_cache_variant(cache->request, cache->conf, lines, n,
                                       digest);

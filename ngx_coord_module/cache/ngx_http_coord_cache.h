@@ -75,6 +75,7 @@ typedef struct {
     ngx_coord_nsec_t           age;          /* when its header came */
     u_char                     variant[NGX_COORD_DIGEST_LEN];
     ngx_uint_t                 varies;       /* 1: there is a variant */
+    ngx_uint_t                 unvaried;     /* 1: whatever Vary says */
     ngx_str_t                  tags;         /* each ends with LF */
     ngx_coord_record_t         record;
 } ngx_http_coord_stored_t;
@@ -93,6 +94,8 @@ typedef struct {
     ngx_uint_t                 must_revalidate;
     ngx_uint_t                 proxy_revalidate;
     ngx_uint_t                 targeted;     /* Expires is not for us */
+    ngx_uint_t                 accel;        /* max_age counts from now */
+    ngx_uint_t                 ignored;      /* NGX_HTTP_UPSTREAM_IGN_... */
     ngx_uint_t                 nwithheld;
     ngx_str_t                  withheld[NGX_HTTP_COORD_CACHE_WITHHELD];
 } ngx_http_coord_cache_policy_t;

@@ -232,14 +232,18 @@ ngx_http_coord_cache_variant(ngx_http_request_t *r,
 }
 
 
-/* the name in lower case, and each line of the request, with its length */
+/*
+ * The name in lower case, and each member of its lines in the request, with its
+ * length: blanks around them, and how many lines they are, change nothing
+ * (RFC 9111, 4.1).
+ */
 
 static ngx_int_t
 ngx_http_coord_cache_vary_by(ngx_http_request_t *r, ngx_str_t *name)
 {
     u_char      buf[256];
-    ngx_str_t   lower, *line;
-    ngx_uint_t  i;
+    ngx_str_t   lower, *line, left, member;
+    ngx_uint_t  i, n;
 
     if (name->len >= sizeof(buf)) {
         return NGX_ERROR;
@@ -255,6 +259,8 @@ ngx_http_coord_cache_vary_by(ngx_http_request_t *r, ngx_str_t *name)
         return NGX_ERROR;
     }
 
+    n = 0;
+
     for (i = 0; /* void */ ; /* void */ ) {
         line = ngx_http_coord_cache_field(&r->headers_in.headers, (char *) buf,
                                           &i);
@@ -262,12 +268,26 @@ ngx_http_coord_cache_vary_by(ngx_http_request_t *r, ngx_str_t *name)
             break;
         }
 
-        if (ngx_coord_digest_field(line) != NGX_OK) {
-            return NGX_ERROR;
+        left = *line;
+
+        while (ngx_http_coord_cache_member(&left, &member) == NGX_OK) {
+            if (ngx_coord_digest_field(&member) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
+            n++;
         }
     }
 
-    /* the end of the lines, which no line looks like */
+    /* an empty field is not an absent one */
+
+    ngx_str_null(&member);
+
+    if (i && n == 0 && ngx_coord_digest_field(&member) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    /* the end of the members, which no member looks like */
 
     return ngx_coord_digest_update("\377", 1);
 }

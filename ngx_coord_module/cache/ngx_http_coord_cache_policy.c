@@ -2,9 +2,9 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * What an origin says of its response to this cache: in CDN-Cache-Control, the
- * field for caches that stand before an origin (RFC 9213), or else in
- * Cache-Control.
+ * What an origin says of its response to this cache: in X-Accel-Expires, which
+ * is for nginx, in CDN-Cache-Control, the field for caches that stand before an
+ * origin (RFC 9213), or else in Cache-Control.
  */
 
 
@@ -26,6 +26,10 @@ typedef struct {
 } ngx_http_coord_cache_directive_t;
 
 
+static void ngx_http_coord_cache_accel(ngx_http_request_t *r,
+    ngx_http_coord_cache_policy_t *policy);
+static ngx_int_t ngx_http_coord_cache_general(ngx_http_request_t *r,
+    ngx_http_coord_cache_policy_t *policy);
 static ngx_int_t ngx_http_coord_cache_targeted(ngx_http_request_t *r,
     ngx_str_t *field);
 static ngx_int_t ngx_http_coord_cache_dictionary(ngx_str_t *field,
@@ -77,10 +81,11 @@ static const ngx_http_coord_cache_directive_t
 };
 
 
-/* of one transfer */
+/* of one transfer, or one client */
 
 static const ngx_str_t  ngx_http_coord_cache_hidden[] = {
     ngx_string("age"),
+    ngx_string("set-cookie"),
     ngx_string("server"),
     ngx_null_string
 };
@@ -100,13 +105,88 @@ ngx_int_t
 ngx_http_coord_cache_policy(ngx_http_request_t *r,
     ngx_http_coord_cache_policy_t *policy)
 {
+    ngx_uint_t  ignored;
+
+    /* as the directives proxy_ignore_headers and the like want it */
+
+    ignored = ngx_http_coord_capture_live(r) ? r->upstream->conf->ignore_headers
+                                             : 0;
+
+    ngx_http_coord_cache_silent(policy);
+
+    if (!(ignored & NGX_HTTP_UPSTREAM_IGN_CACHE_CONTROL)
+        && ngx_http_coord_cache_general(r, policy) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    policy->ignored = ignored;
+
+    if (ngx_http_coord_capture_live(r)
+        && !(ignored & NGX_HTTP_UPSTREAM_IGN_XA_EXPIRES))
+    {
+        ngx_http_coord_cache_accel(r, policy);
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * X-Accel-Expires: seconds, or after "@" a time; 0: it is not to be kept.  Of
+ * other directives only those that tell what is stale are left.
+ */
+
+static void
+ngx_http_coord_cache_accel(ngx_http_request_t *r,
+    ngx_http_coord_cache_policy_t *policy)
+{
+    time_t                          n, now;
+    ngx_str_t                      *line, value;
+    ngx_uint_t                      i, at;
+    ngx_http_coord_cache_policy_t   told;
+
+    i = 0;
+    line = ngx_http_coord_cache_field(&r->upstream->headers_in.headers,
+                                      "X-Accel-Expires", &i);
+
+    if (line == NULL || line->len == 0) {
+        return;
+    }
+
+    value = *line;
+    at = (value.data[0] == '@');
+
+    n = ngx_atotm(value.data + at, value.len - at);
+
+    if (n == NGX_ERROR) {
+        return;
+    }
+
+    now = at ? ngx_time() : 0;
+    told = *policy;
+
+    ngx_http_coord_cache_silent(policy);
+
+    policy->stale_while = told.stale_while;
+    policy->stale_if_error = told.stale_if_error;
+    policy->ignored = told.ignored;
+    policy->targeted = 1;
+    policy->accel = 1;
+    policy->no_store = (n == 0);
+    policy->max_age = ngx_min(ngx_max(n - now, 0), NGX_HTTP_COORD_CACHE_YEAR);
+}
+
+
+static ngx_int_t
+ngx_http_coord_cache_general(ngx_http_request_t *r,
+    ngx_http_coord_cache_policy_t *policy)
+{
     ngx_str_t  field;
 
     if (ngx_http_coord_cache_targeted(r, &field) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    ngx_http_coord_cache_silent(policy);
 
     if (ngx_http_coord_cache_dictionary(&field, policy) == NGX_OK) {
         policy->targeted = 1;

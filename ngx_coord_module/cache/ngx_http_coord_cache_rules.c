@@ -125,6 +125,7 @@ ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
         || policy->private
         || (ngx_http_coord_cache_field(&r->headers_out.headers, "Set-Cookie",
                                        &i)
+            && !(policy->ignored & NGX_HTTP_UPSTREAM_IGN_SET_COOKIE)
             && !ngx_http_coord_cache_withheld(policy, &cookie)))
     {
         return 1;
@@ -163,7 +164,10 @@ ngx_http_coord_cache_lifetime(ngx_http_request_t *r,
 
     n = ngx_http_coord_cache_told_life(r, &cache->policy, date);
 
-    if (n == -1) {
+    if (cache->policy.accel) {
+        fill->fresh = (ngx_coord_nsec_t) n * NGX_COORD_NSEC_PER_SEC;
+
+    } else if (n == -1) {
 
         if (status != NGX_HTTP_OK
             && status != NGX_HTTP_MOVED_PERMANENTLY
@@ -267,7 +271,10 @@ ngx_http_coord_cache_told_life(ngx_http_request_t *r,
 
     n = policy->s_maxage != -1 ? policy->s_maxage : policy->max_age;
 
-    if (n != -1 || policy->targeted) {
+    if (n != -1
+        || policy->targeted
+        || (policy->ignored & NGX_HTTP_UPSTREAM_IGN_EXPIRES))
+    {
         return n;
     }
 
@@ -387,9 +394,16 @@ ngx_http_coord_cache_varies(ngx_http_request_t *r,
     ngx_str_t   *line, lines[NGX_HTTP_COORD_CACHE_TAGS];
     ngx_uint_t   i, n;
 
+    cache->fill.unvaried = (cache->policy.ignored
+                            & NGX_HTTP_UPSTREAM_IGN_VARY) != 0;
     i = 0;
 
     for (n = 0; n < NGX_HTTP_COORD_CACHE_TAGS; n++) {
+
+        if (cache->fill.unvaried) {
+            break;
+        }
+
         line = ngx_http_coord_cache_field(&r->headers_out.headers, "Vary",
                                           &i);
         if (line == NULL) {

@@ -53,6 +53,10 @@ ngx_http_coord_stored_meta(u_char *p, ngx_http_coord_stored_t *stored)
                                    / ngx_http_coord_stored_numbers[i].unit));
     }
 
+    if (stored->unvaried) {
+        *p++ = '*';
+    }
+
     if (stored->varies) {
         p = ngx_hex_dump(p, stored->variant, NGX_COORD_DIGEST_LEN);
 
@@ -185,6 +189,9 @@ ngx_http_coord_stored_times(ngx_http_coord_stored_t *stored, ngx_str_t *meta)
             return NGX_ERROR;
         }
     }
+
+    stored->unvaried = (p < line && *p == '*');
+    p += stored->unvaried;
 
     stored->varies = (line - p == 2 * NGX_COORD_DIGEST_LEN);
 
