@@ -48,6 +48,7 @@ my $origin = $t->origin(default => sub {
         $headers{'Surrogate-Key'} = $arg{tags} if $arg{tags};
         $headers{Age} = $arg{age} if $arg{age};
         $headers{Expires} = $arg{expires} if $arg{expires};
+        $headers{'X-Accel-Redirect'} = $arg{accel} if $arg{accel};
 
         return { status => $arg{status} || 200, headers => [%headers],
                  delay => $arg{delay} || 0,
@@ -104,6 +105,17 @@ my $http = <<'EOT';
                              if ($uri) { return 404; } }
         location @cached { coord_cache $uri zone=pages valid=1m;
                            proxy_pass http://%%ORIGIN%%; }
+        location /accel { coord_cache $uri?$arg_k zone=pages valid=1m;
+                          proxy_pass http://%%ORIGIN%%; }
+        location /accel/ignored { coord_cache $uri zone=pages valid=1m;
+                                  proxy_ignore_headers X-Accel-Redirect;
+                                  proxy_pass http://%%ORIGIN%%; }
+        location /secret/ { internal; rewrite ^ /secret? break;
+                            proxy_pass http://%%ORIGIN%%; }
+        location /file/ { internal; alias /etc/; }
+        location /tried { coord_cache $uri zone=pages valid=1m;
+                          try_files /none @tried; }
+        location @tried { proxy_pass http://%%ORIGIN%%; }
         location /off { coord_cache off; proxy_pass http://%%ORIGIN%%; }
         location /api/ { coord_api write; }
         location /status { coord_status; }
@@ -155,7 +167,8 @@ cmp_ok($r->command(PTTL => $r->command(KEYS => 'coord:ca:*')->[0]), '>', 0,
        'it has a life');
 
 my $range = $a->get('/ranged', headers => { Range => 'bytes=0-3' });
-is($range->status, 200, 'what fills the cache is whole');
+is($range->header('x-seen'), '', 'what fills the cache is whole');
+is($range->body, 'body', 'who has asked for a part has that');
 $t->rest(0.3);
 is(word($b, '/ranged'), 'HIT', 'and stored');
 
@@ -452,6 +465,22 @@ for (['named', 502, 200], ['set', 502, 200], ['kept', 502, 502],
 }
 
 is(stored('/fallback'), 'HIT', 'a location that is an error page caches');
+
+
+# --- X-Accel-Redirect: the origin decides each time ---
+
+for (['/secret/', qr/^body/], ['/file/hostname', qr/./]) {
+    my ($to, $body) = @$_;
+    my $uri = "/accel?k=$to&accel=$to";
+
+    $origin->reset_counters;
+    is(stored($uri), 'MISS', "what is sent from $to is not stored");
+    is($origin->count('/accel'), 2, 'the origin is asked each time');
+    like($a->get($uri)->body, $body, 'it is sent');
+}
+
+is(stored('/accel/ignored?accel=/secret/'), 'HIT', 'proxy_ignore_headers');
+is(stored('/tried'), 'HIT', 'what try_files leads to is');
 
 
 # --- lock ---

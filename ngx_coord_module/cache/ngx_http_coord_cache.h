@@ -11,11 +11,12 @@
  *   ngx_http_coord_cache_filter.c   a response on its way is kept
  *   ngx_http_coord_cache_store.c    ... in the store
  *   ngx_http_coord_cache_client.c   under what conditions a client wants it
+ *   ngx_http_coord_cache_range.c    what part of it
  *   ngx_http_coord_cache_revalidate.c   whether it has changed
  *   ngx_http_coord_cache_unsafe.c   requests that change it
  *   ngx_http_coord_cache_policy.c   what the origin says of it
  *   ngx_http_coord_cache_rules.c    what may be kept, and how long
- *   ngx_http_coord_cache_error.c    what is the page of an error
+ *   ngx_http_coord_cache_error.c    what is the response of another location
  *   ngx_http_coord_cache_fields.c   fields and directives
  *   ngx_http_coord_cache_tags.c     tags of a response
  *   ngx_http_coord_cache_stored.c   a stored response with its times
@@ -101,10 +102,15 @@ typedef struct {
 } ngx_http_coord_cache_policy_t;
 
 
-/* conditions that the origin is not sent; empty: there is none */
+/* what the origin is not asked; empty: the client does not ask it, either */
 typedef struct {
     ngx_str_t                  none_match;
     ngx_str_t                  since;
+    ngx_table_elt_t            range;
+    ngx_table_elt_t            if_range;
+    off_t                      begin;        /* of the range, in the body */
+    off_t                      end;          /* behind it; 0: all is sent */
+    off_t                      passed;       /* of the body, until now */
 } ngx_http_coord_cache_client_t;
 
 
@@ -279,6 +285,30 @@ ngx_uint_t ngx_http_coord_cache_client_apply(ngx_http_request_t *r,
 ngx_uint_t ngx_http_coord_cache_client_etag(ngx_str_t line, ngx_str_t *etag);
 
 
+/* --- ngx_http_coord_cache_range.c --- */
+
+/*
+ * Lets the range filter of nginx look at what the client wants of a response,
+ * whose header goes to it next.
+ */
+void ngx_http_coord_cache_range_allow(ngx_http_request_t *r,
+    ngx_http_coord_cache_client_t *client);
+
+/*
+ * Behind that: 1 if it is a part.  The body is not cut by nginx then, and has
+ * to be by ngx_http_coord_cache_range_cut().
+ */
+ngx_uint_t ngx_http_coord_cache_range_take(ngx_http_request_t *r,
+    ngx_http_coord_cache_client_t *client);
+
+/*
+ * Cuts the next buffers of the body, which are in memory and nobody else's, to
+ * what the client wants; those of which nothing is left are taken out.
+ */
+void ngx_http_coord_cache_range_cut(ngx_http_coord_cache_client_t *client,
+    ngx_chain_t **chain);
+
+
 /* --- ngx_http_coord_cache_unsafe.c --- */
 
 /* 1 if a method may change what it is for */
@@ -361,6 +391,10 @@ ngx_uint_t ngx_http_coord_cache_failure(ngx_http_request_t *r,
 
 /* 1: the response of r is the page of an error that came since then */
 ngx_uint_t ngx_http_coord_cache_error_page(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+
+/* 1: the origin has sent r elsewhere by X-Accel-Redirect since then */
+ngx_uint_t ngx_http_coord_cache_redirected(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 
 

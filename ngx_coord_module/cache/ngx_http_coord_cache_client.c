@@ -3,8 +3,7 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * Under what conditions a client wants a response.  The origin is not to know
- * of them: it has to send all of it, and they apply to that.  Range does not:
- * nginx cuts a body before it comes to the filters of this module.
+ * of them: it has to send all of it, and they apply to that.
  */
 
 
@@ -27,6 +26,11 @@ ngx_http_coord_cache_client_take(ngx_http_request_t *r,
                                       &client->none_match);
     ngx_http_coord_cache_client_field(r->headers_in.if_modified_since,
                                       &client->since);
+
+    ngx_http_coord_cache_client_field(r->headers_in.range,
+                                      &client->range.value);
+    ngx_http_coord_cache_client_field(r->headers_in.if_range,
+                                      &client->if_range.value);
 
     ngx_http_coord_capture_whole(r);
 }

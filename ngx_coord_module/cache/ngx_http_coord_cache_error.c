@@ -2,8 +2,8 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Whether a response is that of what was asked for, or the page of an error:
- * error_page goes to another location with the same request.
+ * Whether a response is that of what was asked for, or of another location:
+ * error_page and X-Accel-Redirect go there with the same request.
  */
 
 
@@ -59,6 +59,44 @@ ngx_http_coord_cache_error_page(ngx_http_request_t *r,
     status = ngx_http_coord_cache_upstream(r, cache);
 
     return status >= NGX_HTTP_BAD_REQUEST && status != r->headers_out.status;
+}
+
+
+ngx_uint_t
+ngx_http_coord_cache_redirected(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    ngx_uint_t                  i;
+    ngx_http_upstream_t        *u;
+    ngx_http_upstream_state_t  *state;
+
+    u = r->upstream;
+
+    if (u == NULL) {
+        return 0;
+    }
+
+    if (u->headers_in.x_accel_redirect && !ngx_http_coord_capture_live(r)) {
+        return 1;
+    }
+
+    if (r->upstream_states == NULL) {
+        return 0;
+    }
+
+    /* or another upstream was asked there */
+
+    state = r->upstream_states->elts;
+
+    i = cache->nstates ? cache->nstates + 1 : 0;
+
+    for (i++; i < r->upstream_states->nelts; i++) {
+        if (state[i].peer == NULL) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

@@ -16,6 +16,8 @@ static ngx_int_t ngx_http_coord_cache_send_header(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_sink(ngx_http_request_t *r,
     ngx_chain_t *in);
+static ngx_int_t ngx_http_coord_cache_cut(ngx_http_request_t *r,
+    ngx_chain_t *in);
 static ngx_int_t ngx_http_coord_cache_capture(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 static ngx_uint_t ngx_http_coord_cache_replaces(ngx_http_request_t *r,
@@ -114,6 +116,8 @@ ngx_http_coord_cache_send_header(ngx_http_request_t *r,
 
     has = ngx_http_coord_cache_client_apply(r, &cache->client);
 
+    ngx_http_coord_cache_range_allow(r, &cache->client);
+
     rc = ngx_http_next_header_filter(r);
 
     if (cache->state != NGX_HTTP_COORD_CACHE_KEEPING) {
@@ -138,6 +142,10 @@ ngx_http_coord_cache_send_header(ngx_http_request_t *r,
         r->read_event_handler = ngx_http_block_reading;
         cache->capture.next = ngx_http_coord_cache_sink;
 
+    } else if (ngx_http_coord_cache_range_take(r, &cache->client)) {
+        r->read_event_handler = ngx_http_block_reading;
+        cache->capture.next = ngx_http_coord_cache_cut;
+
     } else if (r->header_only) {
         ngx_http_coord_capture_header_only(&cache->capture);
         ngx_http_coord_cache_seen(r, cache);
@@ -158,6 +166,27 @@ ngx_http_coord_cache_sink(ngx_http_request_t *r, ngx_chain_t *in)
     }
 
     return NGX_OK;
+}
+
+
+/* the same for one that is sent a part */
+
+static ngx_int_t
+ngx_http_coord_cache_cut(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_chain_t             *out;
+    ngx_http_coord_cache_t  *cache;
+
+    out = in;
+    cache = ngx_http_coord_cache_get(r);
+
+    ngx_http_coord_cache_range_cut(&cache->client, &out);
+
+    if (in && out == NULL) {
+        return NGX_OK;
+    }
+
+    return ngx_http_next_body_filter(r, out);
 }
 
 
@@ -288,16 +317,32 @@ static ngx_int_t
 ngx_http_coord_cache_serve(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
+    ngx_int_t  rc;
+
     /* $status is that of what is sent */
 
     r->err_status = 0;
 
     (void) ngx_http_coord_cache_client_apply(r, &cache->client);
 
+    ngx_http_coord_cache_range_allow(r, &cache->client);
+
     r->filter_need_in_memory = 1;
     cache->serving = 1;
 
-    return ngx_http_next_header_filter(r);
+    rc = ngx_http_next_header_filter(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK) {
+
+        /* another one is sent in its place: there is no such range */
+
+        cache->serving = 0;
+        return rc;
+    }
+
+    (void) ngx_http_coord_cache_range_take(r, &cache->client);
+
+    return rc;
 }
 
 
@@ -343,7 +388,7 @@ ngx_http_coord_cache_swallow(ngx_http_request_t *r,
 {
     ngx_buf_t           *b;
     ngx_uint_t           last;
-    ngx_chain_t         *cl, out;
+    ngx_chain_t         *cl, *rest, out;
     ngx_coord_record_t  *record;
 
     last = 0;
@@ -380,7 +425,10 @@ ngx_http_coord_cache_swallow(ngx_http_request_t *r,
     out.buf = b;
     out.next = NULL;
 
-    return ngx_http_next_body_filter(r, &out);
+    rest = &out;
+    ngx_http_coord_cache_range_cut(&cache->client, &rest);
+
+    return ngx_http_next_body_filter(r, rest);
 }
 
 

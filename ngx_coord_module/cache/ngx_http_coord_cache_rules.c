@@ -112,9 +112,11 @@ ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
 
     policy = &cache->policy;
 
-    /* it stands under the key of another page */
+    /* it stands under the key of another page, or was let through for once */
 
-    if (ngx_http_coord_cache_error_page(r, cache)) {
+    if (ngx_http_coord_cache_error_page(r, cache)
+        || ngx_http_coord_cache_redirected(r, cache))
+    {
         return 1;
     }
 

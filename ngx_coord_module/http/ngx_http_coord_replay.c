@@ -110,6 +110,10 @@ ngx_http_coord_replay_cached(ngx_http_request_t *r,
         }
     }
 
+    /* the field is that of nginx then */
+
+    ngx_http_clear_accept_ranges(r);
+
     r->allow_ranges = 1;
 
     /* nginx wants both to hold; only one counts (RFC 9110, 13.2.2) */

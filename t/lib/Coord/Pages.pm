@@ -18,14 +18,19 @@ Coord::Pages - an origin whose answers stand in what is asked for
 =item answer(\@fields, %is)
 
 The arguments of a path for which the origin answers with these fields. C<%is>:
-C<status>, C<body>, C<large> (bytes of it), C<delay>, C<slow> (the body comes in
-two parts, a second apart), C<chunked>, C<same> (304 if there is a condition),
-C<other> (the same, with that ETag in it).
+C<status>, C<body>, C<large> (bytes of it), C<numbered> (it is C<numbered()>),
+C<delay>, C<slow> (the body comes in two parts, a second apart), C<split> (in
+four), C<chunked>, C<same> (304 if there is a condition), C<other> (the same,
+with that ETag in it).
 
 =item answered($request)
 
 The handler of that origin. C<X-Seen> of its answer names the conditions and
 ranges that it was asked with, C<X-Number> is another one each time.
+
+=item numbered()
+
+A body of 100000 bytes that are told apart by where they stand.
 
 =item date($seconds)
 
@@ -42,7 +47,7 @@ use Exporter 'import';
 use POSIX qw(strftime setlocale LC_TIME);
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(answer answered date);
+our @EXPORT = qw(answer answered numbered date);
 
 setlocale(LC_TIME, 'C');
 
@@ -73,9 +78,14 @@ sub answered {
              headers => [split(/\n/, $is{fields}, -1), @other, 'X-Seen' => $if,
                          'Content-Seen' => $if, 'X-Number' => ++$number],
              $is{slow} ? (parts => [[0, 'first '], [1, 'second']]) : (),
-             body => $is{large} ? 'x' x $is{large} : $is{body},
+             $is{split} ? (parts => [map { [0.3, substr numbered(), $_, 25000] }
+                                         0, 25000, 50000, 75000]) : (),
+             body => $is{large} ? 'x' x $is{large}
+                     : $is{numbered} ? numbered() : $is{body},
              chunked => $is{chunked} || 0, delay => $is{delay} || 0 };
 }
+
+sub numbered { return join '', map { sprintf 'X%06dX', $_ } 0 .. 12499 }
 
 sub date { return strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime(time + $_[0])) }
 

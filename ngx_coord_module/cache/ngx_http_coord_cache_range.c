@@ -1,0 +1,113 @@
+
+/*
+ * Copyright (C) ngx_coord_module contributors
+ *
+ * A client wants a part of a response that the origin sends as a whole, since
+ * it is to be kept.  Which part, and whether, is decided by the range filter of
+ * nginx; its body filter stands in front of the filters of this module, which
+ * have to see all of the body, so that these cut it themselves.
+ */
+
+
+#include "ngx_http_coord_cache.h"
+
+
+extern ngx_module_t  ngx_http_range_body_filter_module;
+
+
+static ngx_uint_t ngx_http_coord_cache_range_cut_buf(
+    ngx_http_coord_cache_client_t *client, ngx_buf_t *b);
+
+
+void
+ngx_http_coord_cache_range_allow(ngx_http_request_t *r,
+    ngx_http_coord_cache_client_t *client)
+{
+    if (client->range.value.len == 0
+        || r->headers_out.status != NGX_HTTP_OK)
+    {
+        return;
+    }
+
+    r->headers_in.range = &client->range;
+    r->headers_in.if_range = client->if_range.value.len ? &client->if_range
+                                                        : NULL;
+
+    ngx_http_clear_accept_ranges(r);
+
+    /* several are sent of what is in one buffer only */
+
+    r->allow_ranges = 1;
+    r->single_range = 1;
+}
+
+
+ngx_uint_t
+ngx_http_coord_cache_range_take(ngx_http_request_t *r,
+    ngx_http_coord_cache_client_t *client)
+{
+    if (client->range.value.len == 0
+        || r->headers_out.status != NGX_HTTP_PARTIAL_CONTENT
+        || r->headers_out.content_range == NULL)
+    {
+        return 0;
+    }
+
+    client->begin = r->headers_out.content_offset;
+    client->end = client->begin + r->headers_out.content_length_n;
+
+    ngx_http_set_ctx(r, NULL, ngx_http_range_body_filter_module);
+
+    return 1;
+}
+
+
+void
+ngx_http_coord_cache_range_cut(ngx_http_coord_cache_client_t *client,
+    ngx_chain_t **chain)
+{
+    if (client->end == 0) {
+        return;
+    }
+
+    while (*chain) {
+
+        if (ngx_http_coord_cache_range_cut_buf(client, (*chain)->buf)) {
+            chain = &(*chain)->next;
+
+        } else {
+            *chain = (*chain)->next;
+        }
+    }
+}
+
+
+/* 0: nothing is left of it */
+
+static ngx_uint_t
+ngx_http_coord_cache_range_cut_buf(ngx_http_coord_cache_client_t *client,
+    ngx_buf_t *b)
+{
+    off_t  from, to, size;
+
+    size = b->last - b->pos;
+
+    from = ngx_min(ngx_max(client->begin - client->passed, 0), size);
+    to = ngx_max(ngx_min(client->end - client->passed, size), from);
+
+    client->passed += size;
+
+    b->last = b->pos + to;
+    b->pos += from;
+
+    if (b->pos < b->last) {
+        return 1;
+    }
+
+    if (size) {
+        b->memory = 0;
+        b->temporary = 0;
+    }
+
+    return b->flush || b->sync || b->last_buf;
+}
