@@ -12,6 +12,7 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 
+use Digest::SHA qw(sha256_hex);
 use JSON::PP;
 
 my $t = Coord->new;
@@ -117,12 +118,26 @@ EOF
     is($json->{value}, 'x', "$kind: a session by its digest");
     ok(!$json->{revoked}, "$kind: that goes on");
 
-    ok($drop->('/api/sessions/ses/u1')->{deleted}, "$kind: one of them");
+    # the digits of each key, whatever other keys the answer has to ask for
+
+    my %digest = map { $_->[0] => substr sha256_hex($_->[1]), 0, 8 }
+                 ['sessions/ses/u1', 'u1'], ['users/ses/alice', 'alice'];
+
+    is((($get->("/api/$_"))[1])->{digest}, $digest{$_}, "$kind: digest of $_")
+        for sort keys %digest;
+
+    $json = $drop->('/api/sessions/ses/u1');
+    ok($json->{deleted}, "$kind: one of them");
+    is($json->{digest}, $digest{'sessions/ses/u1'}, "$kind: its digest");
     ($status, $json) = $get->('/api/users/ses/alice');
     is($json->{count}, 2, "$kind: two are left");
     is($of->('/user?s=u1&b=x&u=alice'), 'REVOKED', "$kind: revoked");
 
-    is($drop->('/api/users/ses/alice')->{ended}, 2, "$kind: all of a user");
+    $json = $drop->('/api/users/ses/alice');
+    is($json->{ended}, 2, "$kind: all of a user");
+    is($json->{digest}, $digest{'users/ses/alice'}, "$kind: the digest of it");
+    like($n->log, qr/deleting from users .*key: $json->{digest}, /,
+         "$kind: as in the log");
     is($of->("/user?s=u$_&b=x&u=alice"), 'REVOKED', "$kind: all") for 2, 3;
     ok((($get->('/api/sessions/ses/u2'))[1])->{revoked}, "$kind: told so");
     is($of->('/user?s=v1&b=x&u=bob'), 'BOUND', "$kind: no one else");

@@ -312,6 +312,7 @@ is(purge('x=1'), 400, 'neither key nor tag');
 is(purge('tag=' . 'x' x 128), 200, 'a tag of 128 bytes');
 is(purge('tag=' . 'x' x 129), 400, 'a longer one, which no page has');
 is($a->request('DELETE', '/api/cache/none?key=1')->status, 404, 'no zone');
+is(purge($_), 400, "not \"$_\"") for 'key=', 'tag=', 'key=a&tag=b';
 
 # unsafe methods
 

@@ -27,32 +27,41 @@ const ngx_http_coord_route_t  ngx_http_coord_cache_routes[] = {
 static ngx_int_t
 ngx_http_coord_cache_api_ask(ngx_http_coord_api_t *api)
 {
-    u_char           key[NGX_COORD_KEY_LEN];
+    u_char           dst[NGX_COORD_KEY_LEN];
     size_t           len;
-    ngx_int_t        rc;
-    ngx_str_t        value;
+    ngx_int_t        by_key, by_tag;
+    ngx_str_t        key, tag;
     ngx_coord_op_t  *op;
 
     api->detail = "Ask for cache/<zone>?key=<key>, or ?tag=<tag> of up to "
                   "128 bytes.";
 
-    rc = ngx_http_coord_api_arg(api, "tag", &value);
+    by_key = ngx_http_coord_api_arg(api, "key", &key);
+    by_tag = ngx_http_coord_api_arg(api, "tag", &tag);
 
-    if (rc == NGX_OK && value.len && value.len <= NGX_HTTP_COORD_CACHE_TAG) {
-        len = ngx_http_coord_cache_tag_key(key, &value);
+    if (by_key == NGX_ERROR || by_tag == NGX_ERROR) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
-    } else if (rc == NGX_DECLINED) {
-        rc = ngx_http_coord_api_arg(api, "key", &value);
+    if (by_key == by_tag) {
+        return NGX_HTTP_BAD_REQUEST;
+    }
 
-        if (rc == NGX_DECLINED || (rc == NGX_OK && value.len == 0)) {
+    if (by_tag == NGX_OK) {
+
+        if (tag.len == 0 || tag.len > NGX_HTTP_COORD_CACHE_TAG) {
             return NGX_HTTP_BAD_REQUEST;
         }
 
-        len = rc == NGX_OK ? ngx_coord_key_encode(key, &value) : 0;
+        len = ngx_http_coord_cache_tag_key(dst, &tag);
 
     } else {
-        return rc == NGX_OK ? NGX_HTTP_BAD_REQUEST
-                            : NGX_HTTP_INTERNAL_SERVER_ERROR;
+
+        if (key.len == 0) {
+            return NGX_HTTP_BAD_REQUEST;
+        }
+
+        len = ngx_coord_key_encode(dst, &key);
     }
 
     api->batch = ngx_coord_batch_create(api->zone->store);
@@ -62,7 +71,7 @@ ngx_http_coord_cache_api_ask(ngx_http_coord_api_t *api)
     }
 
     op = ngx_coord_batch_add(api->batch, &ngx_coord_op_cache_purge, api->zone,
-                             key, len);
+                             dst, len);
     if (op == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }

@@ -25,6 +25,10 @@
 #define NGX_HTTP_COORD_API_ALL_KEYS  3
 
 
+/* room for the digits that name a key in the log */
+#define NGX_HTTP_COORD_API_TAG       16
+
+
 typedef struct ngx_http_coord_api_s  ngx_http_coord_api_t;
 
 
@@ -60,6 +64,8 @@ struct ngx_http_coord_api_s {
     ngx_str_t                          key;      /* as the client means it */
     ngx_coord_batch_t                 *batch;
     ngx_uint_t                         stage;    /* how many were sent */
+    u_char                             tag[NGX_HTTP_COORD_API_TAG];
+    size_t                             tag_len;  /* 0: no key was asked for */
     const char                        *detail;   /* of a problem */
 
     /* sessions: between two batches */

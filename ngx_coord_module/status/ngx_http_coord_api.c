@@ -54,7 +54,7 @@ static ngx_int_t ngx_http_coord_api_send(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_done(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_api_respond(ngx_http_coord_api_t *api);
 static ngx_uint_t ngx_http_coord_api_failed(ngx_http_coord_api_t *api);
-static size_t ngx_http_coord_api_tag(ngx_http_coord_api_t *api, u_char *tag);
+static void ngx_http_coord_api_tag(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_log(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_cleanup(void *data);
 
@@ -168,6 +168,8 @@ ngx_http_coord_api_handler(ngx_http_request_t *r)
     if (rc != NGX_OK) {
         return ngx_http_coord_out_problem(r, rc, api->detail);
     }
+
+    ngx_http_coord_api_tag(api);
 
     if (api->write) {
         ngx_http_coord_api_log(api);
@@ -462,7 +464,6 @@ ngx_http_coord_api_done(ngx_coord_batch_t *batch)
 static ngx_int_t
 ngx_http_coord_api_respond(ngx_http_coord_api_t *api)
 {
-    u_char                 tag[NGX_HTTP_COORD_STATUS_TAG];
     ngx_int_t              rc;
     ngx_str_t              type, digest;
     ngx_http_coord_out_t   out;
@@ -477,9 +478,9 @@ ngx_http_coord_api_respond(ngx_http_coord_api_t *api)
 
     ngx_http_coord_json_open(&out, NULL, '{');
 
-    if (api->batch && api->key.len) {
-        digest.data = tag;
-        digest.len = ngx_http_coord_api_tag(api, tag);
+    if (api->tag_len) {
+        digest.data = api->tag;
+        digest.len = api->tag_len;
 
         ngx_http_coord_json_string(&out, "digest", &digest);
     }
@@ -518,17 +519,21 @@ ngx_http_coord_api_failed(ngx_http_coord_api_t *api)
 }
 
 
-/* the digits of the key in the log, here and in lines of decisions */
+/* of the key that is asked for first: others may have to be asked, too */
 
-static size_t
-ngx_http_coord_api_tag(ngx_http_coord_api_t *api, u_char *tag)
+static void
+ngx_http_coord_api_tag(ngx_http_coord_api_t *api)
 {
     ngx_str_t  key;
+
+    if (api->batch == NULL) {
+        return;
+    }
 
     key.data = api->batch->ops[0].key;
     key.len = api->batch->ops[0].key_len;
 
-    return ngx_coord_key_tag(tag, &key);
+    api->tag_len = ngx_coord_key_tag(api->tag, &key);
 }
 
 
@@ -537,15 +542,10 @@ ngx_http_coord_api_tag(ngx_http_coord_api_t *api, u_char *tag)
 static void
 ngx_http_coord_api_log(ngx_http_coord_api_t *api)
 {
-    size_t  len;
-    u_char  tag[NGX_HTTP_COORD_STATUS_TAG];
-
-    len = ngx_http_coord_api_tag(api, tag);
-
     ngx_log_error(NGX_LOG_NOTICE, api->request->connection->log, 0,
                   "coord api: deleting from %V of zone \"%V\", key: %*s, "
-                  "store: %V", &api->route->name, &api->zone->name, len, tag,
-                  &api->zone->store->name);
+                  "store: %V", &api->route->name, &api->zone->name,
+                  api->tag_len, api->tag, &api->zone->store->name);
 }
 
 
