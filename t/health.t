@@ -93,6 +93,31 @@ kill 'CONT', $redis->{pid};
 ok($t->wait_for(sub { (health())[0]->status == 200 }, 30), 'healthy again');
 
 
+# a server without memory, which evicts nothing: nobody has to ask it for more
+
+my $conn = $redis->connect;
+my @stays;
+$conn->command('CONFIG', 'SET', 'maxmemory', 1);
+ok($t->wait_for(sub { (health())[0]->status == 503 }, 20),
+   'a server that is full');
+$json = decode_json($n->get('/health')->body);
+is($json->{stores}[0]{state}, 'down', 'its state');
+
+for (1 .. 15) {
+    $n->get("/?k=$_");
+    $t->rest(0.2);
+    push @stays, (health())[0]->status;
+}
+
+is_deeply([grep { $_ != 503 } @stays], [], 'as long as it is, asked or not');
+$conn->command('CONFIG', 'SET', 'maxmemory-policy', 'volatile-ttl');
+ok($t->wait_for(sub { (health())[0]->status == 200 }, 20),
+   'one that makes room is up');
+$conn->command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction');
+$conn->command('CONFIG', 'SET', 'maxmemory', 0);
+ok($t->wait_for(sub { (health())[0]->status == 200 }, 20), 'it has memory again');
+
+
 # who sees it hang has its breaker open, and does not ask: another one does
 
 my $h = $t->node(name => 'h', workers => 2, http => <<'EOF')->start;

@@ -62,6 +62,7 @@ static void ngx_coord_probe_address(ngx_coord_info_addr_t *addr,
     ngx_str_t *text);
 static void ngx_coord_probe_policy(ngx_coord_probe_t *probe,
     ngx_coord_store_info_t *info);
+static ngx_uint_t ngx_coord_probe_full(ngx_coord_store_info_t *info);
 static void ngx_coord_probe_publish(ngx_coord_store_counts_t *counts,
     ngx_coord_store_info_t *info);
 static void ngx_coord_probe_parse(ngx_coord_store_info_t *info,
@@ -82,6 +83,8 @@ static const ngx_coord_probe_field_t  ngx_coord_probe_fields[] = {
     { ngx_string("master_repl_offset"), ngx_coord_info(offset), 0 },
     { ngx_string("used_memory"), ngx_coord_info(used_memory), 0 },
     { ngx_string("maxmemory"), ngx_coord_info(max_memory), 0 },
+    { ngx_string("mem_not_counted_for_evict"),
+      ngx_coord_info(uncounted), 0 },
     { ngx_string("connected_clients"), ngx_coord_info(clients), 0 },
     { ngx_string("keyspace_hits"), ngx_coord_info(hits), 0 },
     { ngx_string("keyspace_misses"), ngx_coord_info(misses), 0 },
@@ -282,7 +285,8 @@ ngx_coord_probe_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     info.taken = ngx_max(ngx_current_msec, 1);
 
     if (!ngx_coord_redis_serves(ngx_coord_store_redis(probe->store)->client,
-                                call->slot))
+                                call->slot)
+        || ngx_coord_probe_full(&info))
     {
         info.failure = NGX_COORD_FAIL_UNAVAILABLE;
         info.failed = ngx_current_msec;
@@ -464,6 +468,19 @@ ngx_coord_probe_policy(ngx_coord_probe_t *probe, ngx_coord_store_info_t *info)
                   "%V\", under which limits, leases and sessions may be "
                   "evicted, \"noeviction\" or \"volatile-ttl\" is advised",
                   &probe->store->name, &text);
+}
+
+
+/* 1 if the server refuses whatever may need memory, and makes no room */
+
+static ngx_uint_t
+ngx_coord_probe_full(ngx_coord_store_info_t *info)
+{
+    return info->max_memory
+           && info->used_memory > info->max_memory + info->uncounted
+           && info->policy.len == sizeof("noeviction") - 1
+           && ngx_memcmp(info->policy.data, "noeviction", info->policy.len)
+              == 0;
 }
 
 

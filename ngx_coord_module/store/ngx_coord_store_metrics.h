@@ -58,6 +58,7 @@ typedef struct {
     time_t                     switched;     /* to another master; 0: never */
     uint64_t                   used_memory;
     uint64_t                   max_memory;
+    uint64_t                   uncounted;     /* of used_memory, for that */
     uint64_t                   clients;
     uint64_t                   hits;
     uint64_t                   misses;
