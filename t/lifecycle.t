@@ -164,4 +164,43 @@ $n->start;
 $n->get('/?k=quit');
 ok($n->quit(10), 'a graceful stop ends');
 
+# a configuration that takes longer to read than a connection may take: a worker
+# connects at once all the same
+
+my ($lines, $took) = (0, 0);
+my $slow;
+
+for my $try (1 .. 8) {
+    open my $geo, '>', $t->dir . "/geo$try" or die $!;
+    $lines = $lines ? 2 * $lines : 100_000;
+    print $geo map { my $a = 0x0a000000 + 2 * $_;
+                     join('.', unpack 'C4', pack 'N', $a) . "/32 $_;\n" }
+               0 .. $lines - 1;
+    close $geo;
+
+    $slow = $t->node(name => "slow$try", http => <<"EOF");
+    geo \$arg_k \$number { default 0; include %%TESTDIR%%/geo$try; }
+    coord_store main { server %%REDIS%%; connect_timeout 500ms; }
+    coord_limit_req_zone \$arg_k zone=one:1m rate=1r/h;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { coord_limit_req zone=one on_failure=closed; empty_gif; }
+    }
+EOF
+    my $start = time;
+    $slow->check;
+    $took = time - $start;
+    last if $took > 1;
+}
+
+cmp_ok($took, '>', 1, "a configuration of $lines lines");
+$slow->start;
+ok($t->wait_for(sub { $slow->get('/?k=' . rand)->status == 200 }, 20),
+   'a worker of it decides');
+$slow->reload;
+ok($t->wait_for(sub { $slow->get('/?k=' . rand)->status == 200 }, 20),
+   'and one after a reload');
+unlike($slow->log, qr/handshake failed|connect.* failed/,
+       'neither has had too little time to connect');
+
 done_testing();

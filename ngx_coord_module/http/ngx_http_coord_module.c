@@ -464,6 +464,10 @@ ngx_http_coord_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
+    /* the master's time is that before it has read the configuration */
+
+    ngx_time_update();
+
     ngx_coord_metrics_start(&mcf->metrics);
 
     ngx_coord_prefetch_init(cycle);
