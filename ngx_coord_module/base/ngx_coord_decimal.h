@@ -18,15 +18,35 @@
 #define ngx_coord_literal(p, text)  ngx_cpymem(p, text, sizeof(text) - 1)
 
 
-/* writes the digits of n so that they end at end, returns their start */
+/* two digits for each number below 100 */
+extern const u_char  ngx_coord_pairs[];
+
+
+/*
+ * Writes the digits of n, at most NGX_INT64_LEN, so that they end at end;
+ * returns their start.
+ */
 
 static ngx_inline u_char *
 ngx_coord_digits(u_char *end, uint64_t n)
 {
-    do {
-        *--end = (u_char) (n % 10 + '0');
-        n /= 10;
-    } while (n);
+    const u_char  *pair;
+
+    while (n >= 100) {
+        pair = &ngx_coord_pairs[2 * (n % 100)];
+        n /= 100;
+
+        *--end = pair[1];
+        *--end = pair[0];
+    }
+
+    pair = &ngx_coord_pairs[2 * n];
+
+    *--end = pair[1];
+
+    if (n >= 10) {
+        *--end = pair[0];
+    }
 
     return end;
 }

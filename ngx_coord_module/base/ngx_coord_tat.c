@@ -20,13 +20,6 @@
 static ngx_coord_nsec_t ngx_coord_tat_interval(int64_t number);
 
 
-int64_t
-ngx_coord_tat_usec(ngx_coord_nsec_t ns)
-{
-    return ngx_max(ns, 0) / NGX_COORD_NSEC_PER_USEC;
-}
-
-
 /*
  * The power of two and the five bits behind the highest one, as in a floating
  * point number.

@@ -35,7 +35,13 @@
 
 
 /* a duration in microseconds, rounded down; negative: 0 */
-int64_t ngx_coord_tat_usec(ngx_coord_nsec_t ns);
+
+static ngx_inline int64_t
+ngx_coord_tat_usec(ngx_coord_nsec_t ns)
+{
+    return ngx_max(ns, 0) / NGX_COORD_NSEC_PER_USEC;
+}
+
 
 /* the class of an interval: 1 to 1888 */
 int64_t ngx_coord_tat_class(ngx_coord_nsec_t interval);

@@ -308,10 +308,32 @@ void ngx_http_coord_resume(ngx_http_coord_ctx_t *ctx);
 /* --- ngx_http_coord_ctx.c: the state of a client request --- */
 
 /*
+ * The state of a main request whose contexts an internal redirect has wiped;
+ * NULL: there is none.
+ */
+ngx_http_coord_ctx_t *ngx_http_coord_find_ctx(ngx_http_request_t *r);
+
+/*
  * The state of the client request that r belongs to, found also after an
  * internal redirect; NULL: no feature has looked at it yet.
  */
-ngx_http_coord_ctx_t *ngx_http_coord_get_ctx(ngx_http_request_t *r);
+
+static ngx_inline ngx_http_coord_ctx_t *
+ngx_http_coord_get_ctx(ngx_http_request_t *r)
+{
+    ngx_http_coord_ctx_t  *ctx;
+
+    r = r->main;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_coord_module);
+
+    if (ctx || !(r->internal || r->filter_finalize)) {
+        return ctx;
+    }
+
+    return ngx_http_coord_find_ctx(r);
+}
+
 
 /* the same, created if there is none; NULL: no memory */
 ngx_http_coord_ctx_t *ngx_http_coord_ctx(ngx_http_request_t *r);

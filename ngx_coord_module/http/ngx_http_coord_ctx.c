@@ -17,20 +17,12 @@ static void ngx_http_coord_cleanup(void *data);
 
 
 ngx_http_coord_ctx_t *
-ngx_http_coord_get_ctx(ngx_http_request_t *r)
+ngx_http_coord_find_ctx(ngx_http_request_t *r)
 {
     ngx_pool_cleanup_t    *cln;
     ngx_http_coord_ctx_t  *ctx;
 
-    r = r->main;
-
-    ctx = ngx_http_get_module_ctx(r, ngx_http_coord_module);
-
-    if (ctx || !(r->internal || r->filter_finalize)) {
-        return ctx;
-    }
-
-    /* an internal redirect has wiped the contexts */
+    ctx = NULL;
 
     for (cln = r->pool->cleanup; cln; cln = cln->next) {
         if (cln->handler == ngx_http_coord_marker) {

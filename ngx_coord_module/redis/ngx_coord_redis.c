@@ -144,19 +144,26 @@ ngx_coord_redis_now(ngx_coord_redis_t *redis, ngx_uint_t slot)
 ngx_uint_t
 ngx_coord_redis_serves(ngx_coord_redis_t *redis, ngx_uint_t slot)
 {
-    return ngx_coord_redis_node_serves(
-               ngx_coord_redis_node(redis, slot, NGX_COORD_LANE_DECISIONS));
+    ngx_coord_redis_node_t  *node;
+
+    node = ngx_coord_redis_node(redis, slot, NGX_COORD_LANE_DECISIONS);
+
+    return ngx_coord_redis_node_serves(node);
 }
 
 
 ngx_uint_t
 ngx_coord_redis_ready(ngx_coord_redis_t *redis)
 {
+    ngx_coord_redis_node_t  *node;
+
     if (redis->cluster) {
         return ngx_coord_redis_cluster_ready(redis->cluster);
     }
 
-    return ngx_coord_redis_node_ok(&redis->nodes[NGX_COORD_LANE_DECISIONS]);
+    node = &redis->nodes[NGX_COORD_LANE_DECISIONS];
+
+    return ngx_coord_redis_node_ok(node);
 }
 
 

@@ -144,7 +144,9 @@ ngx_coord_redis_admit(ngx_coord_redis_node_t *node)
         return NGX_COORD_FAIL_CONNECT;
     }
 
-    ngx_coord_redis_conn_connect(node->conn);
+    if (node->conn->state != NGX_COORD_CONN_READY) {
+        ngx_coord_redis_conn_connect(node->conn);
+    }
 
     if (node->breaker != NGX_COORD_BREAKER_CLOSED) {
         return NGX_COORD_FAIL_BREAKER;

@@ -480,8 +480,9 @@ const ngx_coord_redis_error_t *ngx_coord_redis_error(ngx_str_t *text);
     ((call)->form == NGX_COORD_CALL_ALONE                                     \
      || (call)->form == NGX_COORD_CALL_SHARED)
 
-/* writes the nonce in hex */
-u_char *ngx_coord_redis_nonce(u_char *p, uint64_t nonce);
+/* writes the nonce, a variable, in hex; gives the end */
+#define ngx_coord_redis_nonce(p, nonce)                                       \
+    ngx_hex_dump(p, (u_char *) &(nonce), sizeof(uint64_t))
 
 
 /* ngx_coord_redis_node.c */
@@ -497,11 +498,21 @@ ngx_int_t ngx_coord_redis_node_init(ngx_coord_redis_t *redis,
 /* closes its connection and ends its calls */
 void ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node);
 
-/* 0 if its server is known to be older than conf->need */
-ngx_uint_t ngx_coord_redis_node_serves(ngx_coord_redis_node_t *node);
+/*
+ * 0 if its server is known to be older than conf->need; not if it is not
+ * connected yet, or does not tell.
+ */
+#define ngx_coord_redis_node_serves(node)                                     \
+    ((node)->redis->conf->need == NULL                                        \
+     || (node)->conn == NULL                                                  \
+     || (node)->conn->version == 0                                            \
+     || (node)->conn->version >= (node)->redis->conf->need->version)
 
 /* 1 if its connection is ready and its breaker closed */
-ngx_uint_t ngx_coord_redis_node_ok(ngx_coord_redis_node_t *node);
+#define ngx_coord_redis_node_ok(node)                                         \
+    ((node)->conn != NULL                                                     \
+     && (node)->conn->state == NGX_COORD_CONN_READY                           \
+     && (node)->breaker == NGX_COORD_BREAKER_CLOSED)
 
 /* closed() of a node's connection: ends its calls */
 void ngx_coord_redis_node_closed(ngx_coord_redis_conn_t *conn,

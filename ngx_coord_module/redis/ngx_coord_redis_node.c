@@ -119,32 +119,6 @@ ngx_coord_redis_node_destroy(ngx_coord_redis_node_t *node)
 }
 
 
-ngx_uint_t
-ngx_coord_redis_node_serves(ngx_coord_redis_node_t *node)
-{
-    const ngx_coord_redis_need_t  *need;
-
-    need = node->redis->conf->need;
-
-    /* not connected yet, or it does not tell */
-
-    if (need == NULL || node->conn == NULL || node->conn->version == 0) {
-        return 1;
-    }
-
-    return node->conn->version >= need->version;
-}
-
-
-ngx_uint_t
-ngx_coord_redis_node_ok(ngx_coord_redis_node_t *node)
-{
-    return node->conn != NULL
-           && node->conn->state == NGX_COORD_CONN_READY
-           && node->breaker == NGX_COORD_BREAKER_CLOSED;
-}
-
-
 void
 ngx_coord_redis_nodes_push(ngx_coord_redis_node_t *nodes)
 {

@@ -167,10 +167,3 @@ ngx_coord_redis_bulk(u_char *p, u_char *data, size_t len)
 
     return p;
 }
-
-
-u_char *
-ngx_coord_redis_nonce(u_char *p, uint64_t nonce)
-{
-    return ngx_hex_dump(p, (u_char *) &nonce, sizeof(uint64_t));
-}

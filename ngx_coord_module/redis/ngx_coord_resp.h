@@ -124,8 +124,32 @@ ngx_int_t ngx_coord_resp_time(ngx_coord_resp_value_t *v,
     ngx_coord_nsec_t *time);
 
 /* the n-th element of an array, from 0; NULL: no array or out of range */
-ngx_coord_resp_value_t *ngx_coord_resp_element(ngx_coord_resp_value_t *array,
-    ngx_uint_t n);
+
+static ngx_inline ngx_coord_resp_value_t *
+ngx_coord_resp_element(ngx_coord_resp_value_t *array, ngx_uint_t n)
+{
+    ngx_uint_t               i;
+    ngx_coord_resp_value_t  *v;
+
+    if (array->type != NGX_COORD_RESP_ARRAY
+        || n >= (ngx_uint_t) array->integer)
+    {
+        return NULL;
+    }
+
+    v = array + 1;
+
+    if (array->next == (uint64_t) array->integer + 1) {
+        /* no element has elements */
+        return v + n;
+    }
+
+    for (i = 0; i < n; i++) {
+        v += v->next;
+    }
+
+    return v;
+}
 
 
 #endif /* _NGX_COORD_RESP_H_INCLUDED_ */

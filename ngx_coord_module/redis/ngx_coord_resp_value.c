@@ -128,33 +128,6 @@ ngx_coord_resp_string(ngx_coord_resp_value_t *v, ngx_str_t *s)
 }
 
 
-ngx_coord_resp_value_t *
-ngx_coord_resp_element(ngx_coord_resp_value_t *array, ngx_uint_t n)
-{
-    ngx_uint_t               i;
-    ngx_coord_resp_value_t  *v;
-
-    if (array->type != NGX_COORD_RESP_ARRAY
-        || n >= (ngx_uint_t) array->integer)
-    {
-        return NULL;
-    }
-
-    v = array + 1;
-
-    if (array->next == (uint64_t) array->integer + 1) {
-        /* no element has elements */
-        return v + n;
-    }
-
-    for (i = 0; i < n; i++) {
-        v += v->next;
-    }
-
-    return v;
-}
-
-
 static ngx_int_t
 ngx_coord_resp_parse_integer(ngx_str_t *s, int64_t *n)
 {

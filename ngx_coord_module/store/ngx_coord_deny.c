@@ -22,17 +22,6 @@ static void ngx_coord_deny_void(ngx_coord_table_t *table, uint32_t first,
     uint32_t last);
 
 
-ngx_uint_t
-ngx_coord_deny_any(ngx_coord_zone_t *zone)
-{
-    ngx_coord_table_t  *table;
-
-    table = zone->table;
-
-    return table && table->denied > (uint64_t) ngx_coord_monotonic();
-}
-
-
 int64_t
 ngx_coord_deny_find(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
@@ -56,12 +45,6 @@ ngx_coord_deny_get(ngx_coord_op_t *op, ngx_coord_kind_e kind,
     ngx_coord_table_t  *table;
 
     *until = 0;
-
-    /* the common case: nothing is refused now */
-
-    if (!ngx_coord_deny_any(op->zone)) {
-        return 0;
-    }
 
     number = 0;
     table = ngx_coord_zone_lock(op->zone);

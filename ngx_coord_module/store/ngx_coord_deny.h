@@ -27,6 +27,19 @@
 #define NGX_COORD_DENY_HOLD    (5 * NGX_COORD_NSEC_PER_SEC)
 
 
+/* 1 if something is known of a zone: before the look at one of its keys */
+
+static ngx_inline ngx_uint_t
+ngx_coord_deny_any(ngx_coord_zone_t *zone)
+{
+    ngx_coord_table_t  *table;
+
+    table = zone->table;
+
+    return table && table->denied > (uint64_t) ngx_coord_monotonic();
+}
+
+
 /*
  * At configuration, when the store of a zone of rates is known: has it know
  * what is refused.  Does nothing for a memory store.  NGX_ERROR: no memory.
@@ -34,8 +47,8 @@
 ngx_int_t ngx_coord_deny_zone(ngx_pool_t *pool, ngx_coord_zone_t *zone);
 
 /*
- * What the bucket of op holds at least, as it stands in Redis; 0: not known.
- * now is on the clock of the server.
+ * What the bucket of op holds at least, as it stands in Redis, in a zone of
+ * which something is known; 0: not known.  now is on the clock of the server.
  */
 int64_t ngx_coord_deny_find(ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
@@ -53,14 +66,11 @@ ngx_uint_t ngx_coord_deny_window(ngx_coord_op_t *op, ngx_coord_nsec_t now);
 ngx_int_t ngx_coord_deny_window_keep(ngx_coord_op_t *op, ngx_int_t rc,
     ngx_coord_nsec_t now);
 
-/* for how long the key of op is held, as far as is known; 0: not known */
+/* the same: for how long the key of op is held; 0: not known */
 ngx_coord_nsec_t ngx_coord_deny_held(ngx_coord_op_t *op);
 
 /* notes that its hold lasts for so long from now on */
 void ngx_coord_deny_held_keep(ngx_coord_op_t *op, ngx_coord_nsec_t left);
-
-/* 1 if something is known of a zone; the other functions ask that themselves */
-ngx_uint_t ngx_coord_deny_any(ngx_coord_zone_t *zone);
 
 /*
  * No refusal is known of the key any more, and, with all set, no hold either,

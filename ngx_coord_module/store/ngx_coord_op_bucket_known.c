@@ -61,10 +61,16 @@ ngx_coord_bucket_denied(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
     ngx_coord_nsec_t    held;
 
     rate = &op->u.rate;
+
+    /* the common case: nothing is refused now */
+
+    if (rate->force || !ngx_coord_deny_any(op->zone)) {
+        return 0;
+    }
+
     number = ngx_coord_deny_find(op, now);
 
     if (number == 0
-        || rate->force
         || !ngx_coord_tat_fits(number, bucket->interval))
     {
         return 0;

@@ -11,6 +11,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include "ngx_coord_decimal.h"
 #include "ngx_coord_script.h"
 
 
@@ -71,6 +72,37 @@ test_strings(void **state)
 
     check(NGX_COORD_SCRIPT_LEASE_RELEASE, args,
           "*3\r\n$4\r\nZREM\r\n$14\r\ncoord:cc:z:{a}\r\n$0\r\n\r\n", 41);
+}
+
+
+/* as printf() writes it, and nothing before or behind it */
+
+static void
+test_decimal(void **state)
+{
+    u_char    *end, buf[NGX_INT64_LEN + 2];
+    char       expected[32];
+    uint64_t   i, n;
+
+    for (i = 0; i < 200000; i++) {
+        n = (i < 100000) ? i
+                         : ((uint64_t) random() << 33 ^ (uint64_t) random())
+                           >> i % 64;
+
+        memset(buf, '#', sizeof(buf));
+
+        end = ngx_coord_decimal(buf + 1, n);
+        *end = '\0';
+
+        snprintf(expected, sizeof(expected), "#%llu", (unsigned long long) n);
+        assert_string_equal((char *) buf, expected);
+    }
+
+    memset(buf, '#', sizeof(buf));
+    end = ngx_coord_decimal(buf + 1, UINT64_MAX);
+
+    assert_ptr_equal(end, buf + sizeof(buf) - 1);
+    assert_memory_equal(buf, "#18446744073709551615#", sizeof(buf));
 }
 
 
@@ -238,6 +270,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_decimal),
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_lists),
         cmocka_unit_test(test_framing),
