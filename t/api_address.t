@@ -33,6 +33,8 @@ my $http = <<'EOF';
                          algorithm=fixed_window STORE;
     coord_limit_req_zone $binary_remote_addr$arg_k zone=both:1m rate=1r/h
                          STORE;
+    coord_limit_req_zone $binary_remote_addr zone=none:1m rate=$arg_rate STORE;
+    coord_limit_req_zone $binary_remote_addr zone=held:1m rate=1r/s STORE;
     coord_limit_conn_zone $binary_remote_addr zone=conn:1m STORE;
     coord_lock_zone $binary_remote_addr zone=lock:1m STORE;
 
@@ -46,6 +48,13 @@ my $http = <<'EOF';
         location / { coord_limit_req zone=one; empty_gif; }
         location /fixed { coord_limit_req zone=fixed; empty_gif; }
         location /both { coord_limit_req zone=both; empty_gif; }
+        location /none { coord_limit_req zone=none; empty_gif; }
+
+        location /held {
+            coord_limit_req zone=held;
+            coord_limit_req_hold zone=held for=1h;
+            empty_gif;
+        }
 
         location /conn {
             coord_limit_conn conn 1;
@@ -112,6 +121,10 @@ for my $kind ('redis', 'memory') {
            "$kind $zone: not of another one");
         is_deeply($keys->($zone), ['127.0.0.1'], "$kind $zone: shown");
 
+        is($n->get($path)->status, 429, "$kind $zone: refused, as known")
+            for 1, 2;
+        is_deeply($keys->($zone), ['127.0.0.1'], "$kind $zone: still");
+
         ok(!$drop->("limits/$zone/127.0.0.2"), "$kind $zone: not that");
         ok($drop->("limits/$zone/127.0.0.1"), "$kind $zone: reset");
         is($n->get($path)->status, 200, "$kind $zone: let through");
@@ -130,6 +143,14 @@ for my $kind ('redis', 'memory') {
     @from = (headers => { 'X-From' => '65.66.67.68' });
     is($n->get('/', @from)->status, $_, "$kind letters") for 200, 429;
     ok($look->('limits/one/65.66.67.68')->{refused}, "$kind letters: known");
+
+    # refused without a look
+
+    is($n->get('/none?rate=0r/s')->status, 429, "$kind a rate of 0");
+    is_deeply($keys->('none'), ['127.0.0.1'], "$kind a rate of 0: shown");
+
+    is($n->get('/held')->status, $_, "$kind held") for 200, 429, 429, 429;
+    is_deeply($keys->('held'), ['127.0.0.1'], "$kind held: shown");
 
     # another key is no address
 

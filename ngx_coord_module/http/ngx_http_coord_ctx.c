@@ -12,6 +12,7 @@
 
 static ngx_coord_batch_t *ngx_http_coord_batch(ngx_http_coord_ctx_t *ctx,
     ngx_coord_store_t *store, uint16_t *n);
+static void ngx_http_coord_op_address(ngx_coord_op_t *op, ngx_str_t *key);
 static void ngx_http_coord_marker(void *data);
 static void ngx_http_coord_cleanup(void *data);
 
@@ -155,15 +156,26 @@ ngx_http_coord_add(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     op = ngx_http_coord_add_encoded(r, ctx, type, zone, encoded, len,
                                     on_failure, ref);
 
-    if (op && zone->address
+    if (op) {
+        ngx_http_coord_op_address(op, key);
+    }
+
+    return op;
+}
+
+
+/* where the key of a zone is an address, it is told as that */
+
+static void
+ngx_http_coord_op_address(ngx_coord_op_t *op, ngx_str_t *key)
+{
+    if (op->zone->address
         && (key->len == sizeof(in_addr_t)
             || key->len == NGX_COORD_ADDRESS_LEN))
     {
         op->address_len = key->len;
         ngx_memcpy(op->address, key->data, key->len);
     }
-
-    return op;
 }
 
 
@@ -214,6 +226,9 @@ ngx_http_coord_known(ngx_http_request_t *r, ngx_coord_op_t *op,
     op->rc = rc;
     op->zone = zone;
     op->key_len = ngx_coord_key_encode(op->key, key);
+
+    ngx_http_coord_op_address(op, key);
+
     op->on_failure = (on_failure == NGX_CONF_UNSET_UINT) ? lcf->on_failure
                                                          : on_failure;
 

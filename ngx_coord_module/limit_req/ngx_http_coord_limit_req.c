@@ -282,7 +282,7 @@ ngx_http_coord_limit_req_policy(ngx_http_coord_limit_req_item_t *item,
         report->window = ngx_coord_ceil_sec(rate->window);
     }
 
-    if (item->known && item->op.source != NGX_COORD_SOURCE_HOLD) {
+    if (item->known && item->op.source == NGX_COORD_SOURCE_NONE) {
         /* a rate of 0 */
         report->refused = 1;
         report->reset = report->window;

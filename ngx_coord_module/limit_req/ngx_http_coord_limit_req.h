@@ -99,7 +99,7 @@ typedef struct {
     ngx_uint_t                         cost;      /* asked for */
     ngx_msec_t                         wait;      /* for its place */
     unsigned                           known:1;   /* op was not asked: a rate
-                                                   * of 0, or a hold */
+                                                   * of 0, a hold, a refusal */
     unsigned                           held:1;    /* op is to give back */
     unsigned                           over:1;    /* cost never fits */
     unsigned                           due:1;     /* to be charged, settled */

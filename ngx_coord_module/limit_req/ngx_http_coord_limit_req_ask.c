@@ -16,7 +16,7 @@ static ngx_int_t ngx_http_coord_limit_req_ask_all(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_limit_t *limit);
-static ngx_int_t ngx_http_coord_limit_req_held(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_limit_req_known(ngx_http_request_t *r,
     ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_uint_t burst);
 static ngx_int_t ngx_http_coord_limit_req_add(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
@@ -144,8 +144,10 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
                                     (rc == NGX_BUSY) ? NGX_BUSY : NGX_ERROR);
     }
 
-    if (zone->holds && ngx_coord_deny_any(limit->zone)) {
-        rc = ngx_http_coord_limit_req_held(r, item, &key, burst);
+    if (ngx_coord_deny_any(limit->zone)
+        && (zone->holds || zone->prefetch == 0))
+    {
+        rc = ngx_http_coord_limit_req_known(r, item, &key, burst);
 
         if (rc != NGX_DECLINED) {
             return rc;
@@ -156,10 +158,13 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
 }
 
 
-/* NGX_DECLINED: the node does not know of a hold; NGX_OK: it refuses */
+/*
+ * NGX_OK: refused, as the node knows of a hold, or of a refusal; NGX_DECLINED:
+ * it does not, the store is to be asked.
+ */
 
 static ngx_int_t
-ngx_http_coord_limit_req_held(ngx_http_request_t *r,
+ngx_http_coord_limit_req_known(ngx_http_request_t *r,
     ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_uint_t burst)
 {
     ngx_coord_op_t                    *op;
@@ -178,6 +183,16 @@ ngx_http_coord_limit_req_held(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
+    op->type = zone->op;
+    op->u.rate.burst = burst;
+
+    ngx_http_coord_limit_req_rate(item, &op->u.rate);
+
+    if (!zone->holds) {
+        item->known = ngx_coord_deny_refuses(op);
+        return item->known ? NGX_OK : NGX_DECLINED;
+    }
+
     left = ngx_coord_deny_held(op);
 
     if (left == 0) {
@@ -186,11 +201,7 @@ ngx_http_coord_limit_req_held(ngx_http_request_t *r,
 
     item->known = 1;
 
-    op->type = zone->op;
     op->source = NGX_COORD_SOURCE_HOLD;
-    op->u.rate.burst = burst;
-
-    ngx_http_coord_limit_req_rate(item, &op->u.rate);
 
     (void) ngx_coord_window_begins(&op->u.rate, ngx_coord_store_now(op),
                                    &most);

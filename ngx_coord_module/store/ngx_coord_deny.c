@@ -138,6 +138,14 @@ ngx_coord_deny_rate(const ngx_coord_rate_t *rate)
 
 
 ngx_uint_t
+ngx_coord_deny_refuses(ngx_coord_op_t *op)
+{
+    return op->type->known(op, ngx_coord_store_now(op)) == NGX_BUSY
+           && op->source == NGX_COORD_SOURCE_DENY_CACHE;
+}
+
+
+ngx_uint_t
 ngx_coord_deny_window(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
     ngx_coord_rate_t   *rate;

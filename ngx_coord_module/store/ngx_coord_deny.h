@@ -57,6 +57,12 @@ void ngx_coord_deny_keep(ngx_coord_op_t *op, int64_t number,
     ngx_coord_nsec_t now, ngx_coord_nsec_t time);
 
 /*
+ * 1 if op, a take or a look of any rate in such a zone, is refused, as far as
+ * is known: then it has its answer, and its source.
+ */
+ngx_uint_t ngx_coord_deny_refuses(ngx_coord_op_t *op);
+
+/*
  * For windows: 1 if op, which takes or looks, is refused, as far as is known:
  * then it has its answer, and its source.  now is on the clock of the server.
  */
