@@ -14,6 +14,7 @@ use Coord;
 use Coord::HTTP;
 
 use JSON::PP;
+use MIME::Base64 qw(encode_base64);
 
 my $t = Coord->new;
 $t->redis;
@@ -38,6 +39,21 @@ my $origin = $t->origin(routes => {
         my @seen = grep { /^(?:range|if-)/ } sort keys %{$req->{headers}};
 
         return { body => "seen: @seen" };
+    },
+    '/web' => sub {
+        my ($req) = @_;
+        my $args = $req->{args};
+
+        my $body = web($args->{message} || 'a message', $args->{trailer});
+        $body = substr($body, 0, -1) if $args->{cut};
+        $body = encode_base64($body, '') if $args->{type} =~ /text/;
+
+        my $type = $args->{type} =~ s/%2b/+/r;
+
+        return { headers => [ 'Content-Type' => "application/$type",
+                              defined $args->{header}
+                              ? ('Grpc-Status' => $args->{header}) : () ],
+                 body => defined $args->{header} ? '' : $body };
     },
     '/fields' => sub {
         my $h = $_[0]{headers};
@@ -90,6 +106,13 @@ my $http = <<'EOF';
         location /strict/ {
             coord_idempotency_scope off;
             coord_idempotency_on_unknown conflict;
+            proxy_pass http://%%ORIGIN%%/;
+        }
+
+        location /small/ {
+            coord_idempotency_scope off;
+            coord_idempotency_on_unknown conflict;
+            coord_idempotency_max_response 1k;
             proxy_pass http://%%ORIGIN%%/;
         }
 
@@ -165,6 +188,7 @@ for my $store ('redis', 'memory') {
     subtest "$store: scope" => \&scope;
     subtest "$store: statuses" => \&statuses;
     subtest "$store: gRPC" => \&grpc;
+    subtest "$store: gRPC-Web" => \&grpc_web;
     subtest "$store: 1xx" => \&interim;
     subtest "$store: upgraded connections" => \&upgrade;
     subtest "$store: parts" => \&parts;
@@ -306,6 +330,63 @@ sub grpc {
     ($first, $second) = map { $n->post('/grpc/x', 'b', headers => \@k) } 1, 2;
     is($first->status, 200, 'no status: first');
     is($second->status, 409, 'no status: unknown');
+}
+
+
+# the same in the last frame of the body
+
+sub web {
+    my ($message, $status) = @_;
+
+    my $trailers = defined $status ? "grpc-status: $status\r\n"
+                                     . "grpc-message: said\r\n" : '';
+
+    return pack('CN/a*', 0, $message)
+           . (defined $status ? pack('CN/a*', 0x80, $trailers) : '');
+}
+
+
+sub grpc_web {
+    my @types = qw(grpc-web grpc-web%2bproto grpc-web-text
+                   grpc-web-text%2bproto;charset=utf-8);
+
+    for my $type (@types) {
+        for my $status (0 .. 17, 'x') {
+            my $kept = grep { $status eq $_ } 0, 3, 5, 6, 9, 11;
+
+            for my $where (qw(trailer header)) {
+                is(twice("/strict/web?type=$type&$where=$status"),
+                   $kept ? 'true' : '200',
+                   "$type, $where, $status: " . ($kept ? 'kept' : 'free'));
+            }
+        }
+
+        is(twice("/strict/web?type=$type"), '409', "$type, none: unknown");
+        is(twice("/strict/web?type=$type&trailer=0&cut=1"), '409',
+           "$type, cut short: unknown");
+
+        # longer than what is kept of a response
+
+        my $long = 'x' x 2000;
+
+        is(twice("/small/web?type=$type&message=$long&trailer=14"), '200',
+           "$type, long: free");
+        is(twice("/small/web?type=$type&message=$long&trailer=0"), 'omitted',
+           "$type, long: kept, without its body");
+    }
+}
+
+
+# how the second one fares: a replay, or its status
+
+sub twice {
+    my ($uri) = @_;
+
+    my @k = key();
+    my ($first, $second) = map { $n->post($uri, 'b', headers => \@k) } 1, 2;
+
+    return 'first: ' . $first->status if $first->status != 200;
+    return replayed($second) || $second->status;
 }
 
 

@@ -8,6 +8,7 @@
  *   ngx_http_coord_idempotency_client.c    a client that goes away
  *   ngx_http_coord_idempotency_conf.c      directives
  *   ngx_http_coord_idempotency_filter.c    what a response means
+ *   ngx_http_coord_idempotency_grpc.c      ... if it is one of gRPC
  *   ngx_http_coord_idempotency_request.c   key, scope, body, fingerprint
  *   ngx_http_coord_idempotency_result.c    a result, on its way to the store
  *   ngx_http_coord_idempotency_run.c       a run, from its claim to its end
@@ -24,6 +25,7 @@
 #include "ngx_http_coord_body.h"
 #include "ngx_http_coord_capture.h"
 #include "ngx_http_coord_limiter.h"
+#include "ngx_coord_grpc_web.h"
 #include "ngx_coord_record.h"
 #include "ngx_coord_run.h"
 #include "ngx_coord_timer.h"
@@ -155,6 +157,7 @@ typedef struct {
     ngx_uint_t                 tries;
 
     ngx_http_coord_capture_t   capture;
+    ngx_coord_grpc_web_t      *web;           /* of the response; or NULL */
 
     unsigned                   shadow:1;
     unsigned                   replace:1;     /* a bad record is in the way */
@@ -229,6 +232,28 @@ ngx_int_t ngx_http_coord_idempotency_filter_init(ngx_conf_t *cf);
  * nothing was executed; NGX_ERROR: it is not known.
  */
 ngx_int_t ngx_http_coord_idempotency_attempts(ngx_http_request_t *r);
+
+
+/* --- ngx_http_coord_idempotency_grpc.c --- */
+
+/*
+ * With the header of a response.  NGX_OK: it may be a result, or is none of
+ * gRPC; NGX_DECLINED: by its grpc-status the same request may do better later;
+ * NGX_ERROR: no memory.  run->web is set if its body tells that.
+ */
+ngx_int_t ngx_http_coord_idempotency_grpc_begin(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
+
+/* takes a part of its body as it passes, where run->web is set */
+void ngx_http_coord_idempotency_grpc_read(ngx_http_coord_idempotency_t *run,
+    ngx_chain_t *in);
+
+/*
+ * With all of it.  As above; NGX_ERROR: it is one of gRPC without a
+ * grpc-status.
+ */
+ngx_int_t ngx_http_coord_idempotency_grpc_end(ngx_http_request_t *r,
+    ngx_http_coord_idempotency_t *run);
 
 
 /* --- ngx_http_coord_idempotency_request.c --- */

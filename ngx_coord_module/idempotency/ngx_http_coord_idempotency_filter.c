@@ -26,9 +26,6 @@ static ngx_int_t ngx_http_coord_idempotency_trailers(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
 static ngx_int_t ngx_http_coord_idempotency_meaning(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
-static ngx_uint_t ngx_http_coord_idempotency_grpc(ngx_http_request_t *r);
-static ngx_int_t ngx_http_coord_idempotency_grpc_status(ngx_http_request_t *r,
-    ngx_list_t *headers);
 static ngx_uint_t ngx_http_coord_idempotency_storable(
     ngx_http_coord_idempotency_conf_t *icf, ngx_uint_t status);
 static ngx_uint_t ngx_http_coord_idempotency_stream(ngx_http_request_t *r);
@@ -55,15 +52,6 @@ static const ngx_str_t  ngx_http_coord_idempotency_hidden[] = {
 static const ngx_uint_t  ngx_http_coord_idempotency_again[] = {
     401, 403, 407, 408, 409, 423, 425, 429, 0
 };
-
-
-/*
- * statuses of gRPC that are results: OK, INVALID_ARGUMENT, NOT_FOUND,
- * ALREADY_EXISTS, FAILED_PRECONDITION and OUT_OF_RANGE
- */
-
-#define NGX_HTTP_COORD_GRPC_KEPT                                              \
-    (1 << 0 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 11)
 
 
 static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
@@ -234,6 +222,10 @@ ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 
     capture = &run->capture;
 
+    if (run->web) {
+        ngx_http_coord_idempotency_grpc_read(run, in);
+    }
+
     if (ngx_http_coord_capture_body(r, capture, in, &out) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -296,12 +288,7 @@ ngx_http_coord_idempotency_trailers(ngx_http_request_t *r,
 {
     ngx_int_t  rc;
 
-    rc = ngx_http_coord_idempotency_grpc_status(r, &r->headers_out.trailers);
-
-    if (rc == NGX_ERROR) {
-        rc = ngx_http_coord_idempotency_grpc_status(r,
-                                                    &r->headers_out.headers);
-    }
+    rc = ngx_http_coord_idempotency_grpc_end(r, run);
 
     if (rc != NGX_OK || !run->capture.trailers) {
         return rc;
@@ -363,78 +350,7 @@ ngx_http_coord_idempotency_meaning(ngx_http_request_t *r,
         return rc;
     }
 
-    rc = ngx_http_coord_idempotency_grpc_status(r, &r->headers_out.headers);
-
-    return (rc == NGX_DECLINED) ? NGX_DECLINED : NGX_OK;
-}
-
-
-/* 1 if the response has to have a grpc-status */
-
-static ngx_uint_t
-ngx_http_coord_idempotency_grpc(ngx_http_request_t *r)
-{
-    ngx_str_t  *type;
-
-    type = &r->headers_out.content_type;
-
-    return type->len >= sizeof("application/grpc") - 1
-           && ngx_strncasecmp(type->data, (u_char *) "application/grpc",
-                              sizeof("application/grpc") - 1)
-              == 0
-           && (type->len == sizeof("application/grpc") - 1
-               || type->data[sizeof("application/grpc") - 1] == '+'
-               || type->data[sizeof("application/grpc") - 1] == ';');
-}
-
-
-/*
- * What a response of gRPC tells in its header or its trailers.  NGX_OK: a
- * result, or no gRPC; NGX_DECLINED: the same request may do better later;
- * NGX_ERROR: nothing.
- */
-
-static ngx_int_t
-ngx_http_coord_idempotency_grpc_status(ngx_http_request_t *r,
-    ngx_list_t *headers)
-{
-    ngx_int_t         status;
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    part = &headers->part;
-    h = part->elts;
-
-    for (i = 0; /* void */ ; i++) {
-
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
-                return ngx_http_coord_idempotency_grpc(r) ? NGX_ERROR : NGX_OK;
-            }
-
-            part = part->next;
-            h = part->elts;
-            i = 0;
-        }
-
-        if (h[i].key.len == sizeof("grpc-status") - 1
-            && ngx_strncasecmp(h[i].key.data, (u_char *) "grpc-status",
-                               h[i].key.len)
-               == 0)
-        {
-            break;
-        }
-    }
-
-    status = ngx_atoi(h[i].value.data, h[i].value.len);
-
-    if (status < 0 || status >= 32) {
-        return NGX_DECLINED;
-    }
-
-    return (NGX_HTTP_COORD_GRPC_KEPT & ((uint32_t) 1 << status))
-           ? NGX_OK : NGX_DECLINED;
+    return ngx_http_coord_idempotency_grpc_begin(r, run);
 }
 
 
