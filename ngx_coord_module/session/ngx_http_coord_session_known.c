@@ -76,11 +76,11 @@ ngx_http_coord_session_sum(ngx_http_coord_session_state_t *state)
     sum = state->record.bound;
 
     if (state->value.len) {
-        sum ^= ngx_murmur_hash2(state->value.data, state->value.len);
+        sum ^= ngx_coord_key_hash(state->value.data, state->value.len);
     }
 
     if (state->record.user_len) {
-        sum ^= ngx_murmur_hash2(state->record.user, state->record.user_len);
+        sum ^= ngx_coord_key_hash(state->record.user, state->record.user_len);
     }
 
     return sum;
