@@ -175,13 +175,13 @@ sub stale {
 my @stale = (error => '200 STALE');
 my @failed = (error => '503 EXPIRED');
 
-stale('no', 'max-age=1, stale-while-revalidate=60', while => 'UPDATING', @failed);
 stale('no', 'max-age=1, stale-if-error=60', while => 'EXPIRED', @stale);
+stale('no', 'max-age=1, stale-while-revalidate=60', while => 'UPDATING', @stale);
 stale('no', 'max-age=1, stale-while-revalidate=60, stale-if-error=60',
       while => 'UPDATING', @stale);
 stale('no', 'max-age=0, stale-while-revalidate=60, stale-if-error=60',
       while => 'UPDATING', @stale);
-stale('no', 'max-age=1, stale-while-revalidate=60', while => 'UPDATING', @failed,
+stale('no', 'max-age=1, stale-while-revalidate=60', while => 'UPDATING', @stale,
       fields => [ETag => '"e"']);
 stale('no', 'max-age=1', while => 'UPDATING', @stale, fields =>
       [cdn('max-age=1, stale-while-revalidate=60, stale-if-error=60')]);

@@ -385,6 +385,14 @@ ngx_http_coord_cache_usable(ngx_http_coord_cache_t *cache)
     }
 
     if (cache->claimed) {
+
+        if (stored->allowed
+            && cache->request->method == NGX_HTTP_GET
+            && ngx_http_coord_cache_update(cache) == NGX_OK)
+        {
+            return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_STALE);
+        }
+
         return ngx_http_coord_cache_fill(cache);
     }
 
@@ -573,6 +581,10 @@ ngx_http_coord_cache_respond(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
     cache = ctx->state[ngx_http_coord_cache_feature.slot];
 
+    if (cache->update) {
+        ngx_http_coord_cache_update_start(r, cache->update);
+    }
+
     if (ngx_http_coord_cache_age(r, cache, &mark) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -609,32 +621,6 @@ ngx_http_coord_cache_end(ngx_http_coord_ctx_t *ctx, void *data)
     }
 
     ngx_http_coord_cache_settle(cache);
-}
-
-
-void
-ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache)
-{
-    if (cache->state == NGX_HTTP_COORD_CACHE_SETTLED) {
-        return;
-    }
-
-    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
-
-    /* the words of proxy_cache are those of the others but for one */
-
-    if (cache->status == NGX_COORD_OUTCOME_BYPASS) {
-        ngx_coord_metrics_decision(cache->conf->zone,
-                                   NGX_COORD_OUTCOME_BYPASSED);
-
-    } else if (cache->status != NGX_COORD_OUTCOME_UNDECIDED) {
-        ngx_coord_metrics_decision(cache->conf->zone, cache->status);
-    }
-
-    if (cache->claimed) {
-        cache->claimed = 0;
-        ngx_coord_op_undo(&cache->claim);
-    }
 }
 
 

@@ -13,6 +13,7 @@
  *   ngx_http_coord_cache_client.c   under what conditions a client wants it
  *   ngx_http_coord_cache_range.c    what part of it
  *   ngx_http_coord_cache_revalidate.c   whether it has changed
+ *   ngx_http_coord_cache_update.c   ... asked in the background
  *   ngx_http_coord_cache_unsafe.c   requests that change it
  *   ngx_http_coord_cache_policy.c   what the origin says of it
  *   ngx_http_coord_cache_rules.c    what may be kept, and how long
@@ -74,6 +75,7 @@ typedef struct {
     ngx_coord_nsec_t           error;        /* ... in place of an error */
     ngx_coord_nsec_t           keep;         /* then it is of no use; birth */
     ngx_coord_nsec_t           age;          /* when its header came */
+    ngx_coord_nsec_t           allowed;      /* 1: stale by its own word */
     u_char                     variant[NGX_COORD_DIGEST_LEN];
     ngx_uint_t                 varies;       /* 1: there is a variant */
     ngx_uint_t                 unvaried;     /* 1: whatever Vary says */
@@ -130,7 +132,9 @@ typedef enum {
 
 
 /* of a request; in its pool */
-typedef struct {
+typedef struct ngx_http_coord_cache_s  ngx_http_coord_cache_t;
+
+struct ngx_http_coord_cache_s {
     ngx_http_request_t        *request;
     ngx_http_coord_ctx_t      *ctx;
     ngx_http_coord_cache_conf_t  *conf;
@@ -176,7 +180,9 @@ typedef struct {
     ngx_http_coord_cache_policy_t   policy;  /* of what is to be stored */
     ngx_http_coord_stored_t    fill;         /* what is to be stored */
     u_char                    *meta;
-} ngx_http_coord_cache_t;
+
+    ngx_http_coord_cache_t    *update;       /* in the background */
+};
 
 
 extern ngx_module_t               ngx_http_coord_cache_module;
@@ -191,12 +197,6 @@ ngx_int_t ngx_http_coord_cache_begin(ngx_http_request_t *r,
 ngx_int_t ngx_http_coord_cache_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 void ngx_http_coord_cache_end(ngx_http_coord_ctx_t *ctx, void *data);
-
-/*
- * Nothing more will be stored by this request: others that wait for it need not
- * wait for its end.  Counts what has become of it.
- */
-void ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache);
 
 /* the state of a request, or NULL */
 ngx_http_coord_cache_t *ngx_http_coord_cache_get(ngx_http_request_t *r);
@@ -227,6 +227,12 @@ ngx_int_t ngx_http_coord_cache_ask_near(ngx_http_coord_cache_t *cache);
  */
 ngx_int_t ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
     ngx_http_coord_cache_e state);
+
+/*
+ * Nothing more will be stored by this request: others that wait for it need not
+ * wait for its end.  Counts what has become of it.
+ */
+void ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache);
 
 
 /* --- ngx_http_coord_cache_near.c --- */
@@ -364,6 +370,19 @@ ngx_uint_t ngx_http_coord_cache_withheld(ngx_http_coord_cache_policy_t *policy,
  * ngx_http_coord_capture_keep_pt: data is the cache.
  */
 ngx_uint_t ngx_http_coord_cache_keep(void *data, ngx_str_t *name);
+
+
+/* --- ngx_http_coord_cache_update.c --- */
+
+/*
+ * Makes cache->update of a request that has the claim of a stale response, and
+ * with it the claim.  NGX_ERROR: no memory, nothing has changed.
+ */
+ngx_int_t ngx_http_coord_cache_update(ngx_http_coord_cache_t *cache);
+
+/* starts it, as a subrequest of r, which is in its phases */
+void ngx_http_coord_cache_update_start(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *update);
 
 
 /* --- ngx_http_coord_cache_rules.c --- */

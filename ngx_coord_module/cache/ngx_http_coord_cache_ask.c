@@ -2,7 +2,8 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * coord_cache: what a request asks the store behind the batch of its stage.
+ * coord_cache: what a request asks the store behind the batch of its stage, and
+ * the end of that.
  */
 
 
@@ -196,4 +197,30 @@ ngx_http_coord_cache_answered(ngx_coord_batch_t *batch)
 
     ngx_http_coord_batch_answered(cache->ctx, batch);
     ngx_http_coord_resume(cache->ctx);
+}
+
+
+void
+ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache)
+{
+    if (cache->state == NGX_HTTP_COORD_CACHE_SETTLED) {
+        return;
+    }
+
+    cache->state = NGX_HTTP_COORD_CACHE_SETTLED;
+
+    /* the words of proxy_cache are those of the others but for one */
+
+    if (cache->status == NGX_COORD_OUTCOME_BYPASS) {
+        ngx_coord_metrics_decision(cache->conf->zone,
+                                   NGX_COORD_OUTCOME_BYPASSED);
+
+    } else if (cache->status != NGX_COORD_OUTCOME_UNDECIDED) {
+        ngx_coord_metrics_decision(cache->conf->zone, cache->status);
+    }
+
+    if (cache->claimed) {
+        cache->claimed = 0;
+        ngx_coord_op_undo(&cache->claim);
+    }
 }

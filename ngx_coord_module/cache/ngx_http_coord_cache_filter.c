@@ -12,6 +12,12 @@
 
 
 static ngx_int_t ngx_http_coord_cache_header_filter(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_cache_fill_header(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+static ngx_http_coord_cache_t *ngx_http_coord_cache_updating(
+    ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_cache_update_header(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *update);
 static ngx_int_t ngx_http_coord_cache_send_header(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_sink(ngx_http_request_t *r,
@@ -30,6 +36,8 @@ static ngx_int_t ngx_http_coord_cache_serve(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
+static ngx_int_t ngx_http_coord_cache_update_body(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *update, ngx_chain_t *in);
 static ngx_int_t ngx_http_coord_cache_swallow(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache, ngx_chain_t *in);
 static void ngx_http_coord_cache_seen(ngx_http_request_t *r,
@@ -56,11 +64,13 @@ ngx_http_coord_cache_filter_init(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_coord_cache_header_filter(ngx_http_request_t *r)
 {
-    ngx_int_t                rc;
     ngx_http_coord_cache_t  *cache;
 
     if (r != r->main) {
-        return ngx_http_next_header_filter(r);
+        cache = ngx_http_coord_cache_updating(r);
+
+        return cache ? ngx_http_coord_cache_update_header(r, cache)
+                     : ngx_http_next_header_filter(r);
     }
 
     cache = ngx_http_coord_cache_get(r);
@@ -83,8 +93,27 @@ ngx_http_coord_cache_header_filter(ngx_http_request_t *r)
     }
 
     if (r->headers_out.status == NGX_HTTP_NOT_MODIFIED && cache->conditional) {
-        return ngx_http_coord_cache_unchanged(r, cache);
+        cache->status = NGX_COORD_OUTCOME_REVALIDATED;
+
+        return ngx_http_coord_cache_unchanged(r, cache) == NGX_OK
+               ? ngx_http_coord_cache_serve(r, cache) : NGX_ERROR;
     }
+
+    if (ngx_http_coord_cache_fill_header(r, cache) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_coord_cache_send_header(r, cache);
+}
+
+
+/* the response is kept from now on, or never */
+
+static ngx_int_t
+ngx_http_coord_cache_fill_header(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
+{
+    ngx_int_t  rc;
 
     rc = ngx_http_coord_cache_rules(r, cache);
 
@@ -101,7 +130,57 @@ ngx_http_coord_cache_header_filter(ngx_http_request_t *r)
         ngx_http_coord_cache_settle(cache);
     }
 
-    return ngx_http_coord_cache_send_header(r, cache);
+    return NGX_OK;
+}
+
+
+/* the update that r is the subrequest of, or NULL */
+
+static ngx_http_coord_cache_t *
+ngx_http_coord_cache_updating(ngx_http_request_t *r)
+{
+    ngx_http_coord_cache_t  *cache;
+
+    cache = ngx_http_coord_cache_get(r);
+
+    return (cache && cache->update && cache->update->request == r)
+           ? cache->update : NULL;
+}
+
+
+/* nobody is sent that; what is not kept need not come */
+
+static ngx_int_t
+ngx_http_coord_cache_update_header(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *update)
+{
+    ngx_int_t  rc;
+
+    rc = NGX_OK;
+
+    if (update->state == NGX_HTTP_COORD_CACHE_FILLING) {
+
+        rc = (r->headers_out.status == NGX_HTTP_NOT_MODIFIED
+              && update->conditional)
+             ? ngx_http_coord_cache_unchanged(r, update)
+             : ngx_http_coord_cache_fill_header(r, update);
+    }
+
+    /* what is not buffered cannot be ended on its way */
+
+    if (rc != NGX_OK
+        || update->state != NGX_HTTP_COORD_CACHE_KEEPING
+        || (update->capture.expected == -1
+            && r->upstream
+            && !r->upstream->buffering))
+    {
+        ngx_http_coord_cache_settle(update);
+        r->header_only = 1;
+    }
+
+    r->header_sent = 1;
+
+    return NGX_OK;
 }
 
 
@@ -269,7 +348,7 @@ ngx_http_coord_cache_replace(ngx_http_request_t *r,
 }
 
 
-/* a 304: the stored response is stored anew, and sent */
+/* a 304: the stored response is stored anew, and is that of r */
 
 static ngx_int_t
 ngx_http_coord_cache_unchanged(ngx_http_request_t *r,
@@ -280,8 +359,6 @@ ngx_http_coord_cache_unchanged(ngx_http_request_t *r,
     ngx_http_coord_stored_t  *stored;
 
     stored = &cache->stored;
-
-    cache->status = NGX_COORD_OUTCOME_REVALIDATED;
 
     same = ngx_http_coord_cache_same(r, cache);
 
@@ -309,7 +386,7 @@ ngx_http_coord_cache_unchanged(ngx_http_request_t *r,
 
     ngx_memzero(&cache->capture, sizeof(ngx_http_coord_capture_t));
 
-    return ngx_http_coord_cache_serve(r, cache);
+    return NGX_OK;
 }
 
 
@@ -353,7 +430,10 @@ ngx_http_coord_cache_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
     ngx_http_coord_cache_t  *cache;
 
     if (r != r->main) {
-        return ngx_http_next_body_filter(r, in);
+        cache = ngx_http_coord_cache_updating(r);
+
+        return cache ? ngx_http_coord_cache_update_body(r, cache, in)
+                     : ngx_http_next_body_filter(r, in);
     }
 
     cache = ngx_http_coord_cache_get(r);
@@ -377,6 +457,45 @@ ngx_http_coord_cache_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
     ngx_http_coord_cache_seen(r, cache);
 
     return ngx_http_coord_capture_send(r, &cache->capture, out);
+}
+
+
+/* an error would be one of the connection */
+
+static ngx_int_t
+ngx_http_coord_cache_update_body(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *update, ngx_chain_t *in)
+{
+    ngx_chain_t  *cl, *out;
+
+    if (update->state != NGX_HTTP_COORD_CACHE_KEEPING) {
+        return ngx_http_coord_cache_sink(r, in);
+    }
+
+    /* of a subrequest this is the end */
+
+    for (cl = in; cl; cl = cl->next) {
+        if (cl->buf->sync && cl->buf->last_in_chain) {
+            cl->buf->last_buf = 1;
+        }
+    }
+
+    if (ngx_http_coord_capture_body(r, &update->capture, in, &out) != NGX_OK) {
+        ngx_http_coord_cache_settle(update);
+        return ngx_http_coord_cache_sink(r, in);
+    }
+
+    ngx_http_coord_cache_seen(r, update);
+
+    if (update->capture.state == NGX_HTTP_COORD_CAPTURE_PASSING) {
+        ngx_http_coord_capture_drop(r, &update->capture);
+
+        if (r->upstream && r->upstream->pipe) {
+            r->upstream->pipe->downstream_error = 1;
+        }
+    }
+
+    return NGX_OK;
 }
 
 

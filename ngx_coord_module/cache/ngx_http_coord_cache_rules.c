@@ -348,6 +348,7 @@ ngx_http_coord_cache_stale(ngx_http_request_t *r,
     }
 
     fill->stale = ngx_http_coord_cache_told_stale(cache, policy->stale_while);
+    fill->allowed = (policy->stale_while != -1);
     fill->error = ngx_http_coord_cache_told_stale(cache,
                                                   policy->stale_if_error);
 

@@ -37,6 +37,7 @@ static const struct {
     { offsetof(ngx_http_coord_stored_t, error), NGX_COORD_NSEC_PER_MSEC },
     { offsetof(ngx_http_coord_stored_t, keep), NGX_COORD_NSEC_PER_MSEC },
     { offsetof(ngx_http_coord_stored_t, age), NGX_COORD_NSEC_PER_MSEC },
+    { offsetof(ngx_http_coord_stored_t, allowed), 1 },
     { 0, 0 }
 };
 

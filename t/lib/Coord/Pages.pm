@@ -67,7 +67,8 @@ sub answered {
     my %is = (status => 200, fields => '', body => 'body');
 
     $is{$_->[0]} = $_->[1] =~ s/%([0-9a-f]{2})/chr hex $1/ger
-        for map { [split /=/, $_, 2] } split /&/, $req->{uri} =~ s/^.*?\?//r;
+        for map { [split /=/, $_, 2] } grep { /=/ }
+            split /&/, $req->{uri} =~ s/^.*?\?//r;
 
     my $if = join ' ', grep { /^(?:if-|range)/ } sort keys %{$req->{headers}};
 

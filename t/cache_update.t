@@ -1,0 +1,247 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# coord_cache: stale-while-revalidate of a response (RFC 5861): nobody waits for
+# the origin, which is asked in the background.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Coord::Pages;
+use Time::HiRes qw(sleep time);
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $r = $redis->connect;
+
+my $origin = $t->origin(default => \&answered);
+
+my $http = <<'EOT';
+    coord_store main { server %%REDIS%%; timeout 2s; }
+    coord_cache_zone zone=pages:4m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Cache $coord_cache_status always;
+
+        location / {
+            coord_cache $uri zone=pages max=200k;
+            proxy_pass http://%%ORIGIN%%;
+            proxy_http_version 1.1;
+            proxy_set_header Connection '';
+        }
+        location /lock {
+            coord_cache $uri zone=pages lock;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /page {
+            coord_cache $uri zone=pages;
+            proxy_pass http://%%ORIGIN%%;
+            proxy_intercept_errors on;
+            error_page 404 503 = @sorry;
+        }
+        location @sorry { return 200 sorry; }
+        location /direct {
+            coord_cache $uri zone=pages max=200k;
+            proxy_pass http://%%ORIGIN%%;
+            proxy_buffering off;
+        }
+        location /tried {
+            coord_cache $uri zone=pages;
+            try_files /none @tried;
+        }
+        location @tried { proxy_pass http://%%ORIGIN%%; }
+        location /status { coord_status; }
+    }
+EOT
+
+my $a = $t->node(name => 'a', workers => 2, http => $http)->start;
+my $b = $t->node(name => 'b', workers => 2, http => $http)->start;
+
+my $n = 0;
+my @tag = (ETag => '"e"');
+
+my $while = 'stale-while-revalidate=60';
+
+sub fields { return ['Cache-Control' => "max-age=30, $while", @_] }
+
+sub has {
+    my ($uri) = @_;
+    my ($path) = $uri =~ /^([^?]*)/;
+
+    return $r->command('EXISTS', "coord:ca:pages:{$path}:r");
+}
+
+# a page that is stale; its path
+
+sub expired {
+    my ($where, $fields, %is) = @_;
+    my $path = "/$where" . $n++;
+
+    $fields ||= [@tag];
+    $a->get($path . answer(['Cache-Control' => "max-age=1, $while", @$fields],
+                           body => 'old', %is));
+    $t->wait_for(sub { has($path) });
+    sleep 1.4;
+    $origin->reset_counters;
+
+    return $path;
+}
+
+sub says {
+    my ($res) = @_;
+
+    return join ' ', $res->status, $res->header('x-cache') // '', $res->body;
+}
+
+# until the origin has answered and that is stored
+
+sub updated {
+    my ($path, $body) = @_;
+
+    return $t->wait_for(sub {
+        my $res = $b->get($path . answer([]));
+        return $res->header('x-cache') eq 'HIT' && $res->body eq $body;
+    });
+}
+
+
+# --- what changes ---
+
+for my $where (qw(p lock direct tried)) {
+    for ([], [chunked => 1]) {
+        my ($how, $value) = @$_;
+        my $name = $how ? "$where, $how" : $where;
+        my $path = expired($where);
+        my $uri = $path . answer(fields(@tag), body => 'new', delay => 1.5,
+                                 $how ? ($how => $value) : ());
+        my $begun = $t->ran;
+
+        is(says($a->get($uri)), '200 STALE old', "$name: who comes first");
+        cmp_ok($t->ran - $begun, '<', 1, 'does not wait');
+        is(says($b->get($uri)), '200 UPDATING old', 'nor does another one');
+
+        # without its length it may pass on buffers that cannot be ended
+
+        next if $where eq 'direct' && $how;
+
+        ok(updated($path, 'new'), 'then all have what is new');
+        is($origin->count($path), 1, 'one request has asked for it');
+        my $seen = ($origin->requests($path))[-1]{headers};
+        is($seen->{'if-none-match'}[0], '"e"', 'with a condition');
+    }
+}
+
+my $path = expired('p', undef, numbered => 1);
+is($a->get($path . answer(fields(@tag), numbered => 1, split => 1))->body,
+   numbered(), 'a long one');
+ok(updated($path, numbered()), 'and the next one');
+
+
+# --- what does not ---
+
+$path = expired('p');
+my $uri = $path . answer(fields(@tag), same => 1);
+is(says($a->get($uri)), '200 STALE old', 'a 304');
+ok(updated($path, 'old'), 'is good for another life');
+is($b->get($uri)->header('content-seen'), 'if-none-match',
+   'with the fields that it has brought');
+
+
+# --- what cannot be kept, and errors: the connection of the client goes on ---
+
+sub goes_on {
+    my ($where, $name, $fields, %is) = @_;
+    my $path = expired($where);
+    my $c = $a->connect;
+    my $uri = $path . answer($fields, %is);
+
+    for (1 .. 3) {
+        $c->send("GET $uri HTTP/1.1\r\nHost: x\r\n\r\n");
+        my $res = $c->response('GET', 5);
+        is($res && $res->body, 'old', "$name: $_");
+    }
+
+    ok($t->wait_for(sub { $origin->count($path) >= 3 }),
+       'the origin is asked each time');
+    $c->send("GET /other$n HTTP/1.1\r\nHost: x\r\n\r\n");
+    is($c->response('GET', 5)->body, 'body', 'the connection goes on');
+}
+
+goes_on('p', 'no-store', ['Cache-Control' => 'no-store']);
+goes_on('p', '503', [], status => 503);
+goes_on('p', 'large', fields(), large => 300_000);
+goes_on('p', 'large, chunked', fields(), large => 300_000, chunked => 1);
+goes_on('direct', 'large, chunked, not buffered', fields(), large => 300_000,
+        chunked => 1);
+goes_on('page', 'an error page', [], status => 503);
+goes_on('tried', 'behind try_files', [], status => 503);
+
+$path = expired('p');
+$origin->refuse;
+like(says($a->get($path)), qr/^200 (?:STALE|UPDATING) old$/,
+     "without its origin: $_") for 1 .. 3;
+$origin->accept;
+
+
+# --- clients ---
+
+$path = expired('p', [@tag, Vary => 'X-Who']);
+is($b->get($path, headers => ['X-Who' => 'me'])->header('x-cache'), 'MISS',
+   'another variant');
+
+$path = expired('p');
+$uri = $path . answer(fields(@tag), body => 'new', delay => 1);
+my $res = $a->get($uri, headers => ['If-None-Match' => '"e"', 'X-Own' => 1]);
+is($res->status, 304, 'who has it');
+ok(updated($path, 'new'), 'then what is new');
+my $seen = ($origin->requests($path))[-1]{headers};
+is($seen->{'x-own'}[0], 1, 'the origin is asked with the fields of the client');
+
+$path = expired('p', undef, numbered => 1);
+$uri = $path . answer(fields(@tag), body => 'new', delay => 1);
+$res = $a->get($uri, headers => [Range => 'bytes=8-15', 'If-Range' => '"e"']);
+is($res->status . ' ' . $res->body, '206 X000001X', 'who wants a part');
+ok(updated($path, 'new'), 'then what is new');
+ok(!($origin->requests($path))[-1]{headers}{range}, 'all of it');
+
+$path = expired('p');
+my $c = $a->connect;
+$c->send("GET $path" . answer(fields(@tag), body => 'new', delay => 1)
+         . " HTTP/1.1\r\nHost: x\r\n\r\n");
+is($c->response('GET', 5)->body, 'old', 'a client that goes');
+$c->close;
+ok(updated($path, 'new'), 'ends nothing');
+
+$path = expired('p');
+is($a->request('HEAD', $path . answer(fields(@tag)))->header('x-cache'),
+   'EXPIRED', 'HEAD goes to the origin itself');
+
+$path = expired('lock');
+my @res = $t->parallel([map { $_->req($path . answer(fields(@tag), body => 'new',
+                                                     delay => 1)) }
+                        ($a, $b) x 5]);
+is_deeply([sort map { $_->header('x-cache') } @res],
+          ['STALE', ('UPDATING') x 9], 'ten at once: one asks');
+ok(updated($path, 'new'), 'for all');
+is($origin->count($path), 1, 'once');
+
+my %count;
+
+for (map { $_->get('/status?format=prometheus')->body } $a, $b) {
+    $count{$1} += $2 while /^coord_decisions_total\{feature="cache",zone="pages",
+                           outcome="(\w+)"\}\ (\d+)/gmx;
+}
+
+is($count{expired}, 1, 'what is asked in the background is no request');
+is($count{revalidated} || 0, 0, 'whatever becomes of it');
+
+is_deeply([grep { /\[(?:alert|crit|emerg)\]/ } map { $_->log } $a, $b], [],
+          'nothing to worry about in the logs');
+
+done_testing();
