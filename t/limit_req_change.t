@@ -137,6 +137,16 @@ for my $store (sort keys %stores) {
     is(ask($nodes[1], "$path&r=1r/h&b=9", 1), '429 x1',
        "$store: nothing is forgiven");
 
+    # as in limit_req it drains from its last use on at the rate that is asked
+    # with, also if it has drained at the one before
+
+    $path = "/$store/v?k=drained";
+
+    is(ask($nodes[0], "$path&r=20r/s&b=0", 1), '200 x1', "$store: 20r/s");
+    $t->rest(0.5);
+    is(ask($nodes[1], "$path&r=1r/h&b=0", 2), '429 x2',
+       "$store: a slower rate finds what was used last");
+
     # a smaller burst finds more than it may have, and leaves it
 
     $path = "/$store/v?k=burst&r=60r/m";

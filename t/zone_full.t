@@ -22,6 +22,7 @@ my $n = $t->node(name => 'n', http => <<'EOF2')->start;
     coord_limit_conn_zone $arg_k zone=conn:32k;
     coord_lock_zone $arg_k zone=lock:32k;
     coord_limit_req_zone $arg_k zone=req:32k rate=1r/h;
+    coord_limit_req_zone $arg_k zone=fast:32k rate=1000r/s;
 
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -33,6 +34,7 @@ my $n = $t->node(name => 'n', http => <<'EOF2')->start;
         location /dry { coord_limit_conn conn 1; coord_limit_conn_dry_run on;
                         empty_gif; }
         location /req { coord_limit_req zone=req; empty_gif; }
+        location /fast { coord_limit_req zone=fast; empty_gif; }
         location = /status { coord_status; }
     }
 EOF2
@@ -81,5 +83,14 @@ cmp_ok(scalar @lines, '>=', 1, 'logged');
 my %second;
 $second{(split / /, $_)[1]}++ for @lines;
 is(scalar(grep { $_ > 2 } values %second), 0, 'not for each of them');
+
+# a bucket that has drained is remembered while there is room, and no loss
+
+is(scalar(grep { $n->get("/fast?k=$_")->status != 200 } 1 .. 400), 0,
+   'buckets that drain at once');
+my ($fast) = grep { $_->{zone} eq 'fast' }
+             @{ decode_json($n->get('/status')->body)->{zones} };
+is($fast->{evictions}, 0, 'make room without a loss');
+is(scalar $n->log_lines(qr/zone "fast" is full/), 0, 'nor is that logged');
 
 done_testing();

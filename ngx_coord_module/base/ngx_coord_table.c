@@ -200,7 +200,7 @@ ngx_coord_table_find(ngx_coord_table_t *table, ngx_uint_t tag,
             && entry->key_len == len
             && ngx_memcmp(entry->key, key, len) == 0)
         {
-            if (entry->expires <= now) {
+            if (entry->expires <= now && entry->kept <= now) {
                 table->expirations++;
                 ngx_coord_table_remove(table, entry);
                 return NULL;
@@ -508,7 +508,7 @@ ngx_coord_table_tick(ngx_coord_table_t *table, uint32_t keep,
 
 /*
  * The entry that a cell belongs to, if it may be evicted; one that has expired
- * is removed.
+ * is removed, and where there is no room also one that would be kept.
  */
 
 static ngx_coord_entry_t *
@@ -536,7 +536,10 @@ ngx_coord_table_look(ngx_coord_table_t *table, uint32_t n, uint32_t keep,
         return NULL;
     }
 
-    if (entry->expires <= now) {
+    if (entry->expires <= now
+        && (entry->kept <= now
+            || (table->free == 0 && table->nused == table->ncells)))
+    {
         table->expirations++;
         ngx_coord_table_remove(table, entry);
         return NULL;

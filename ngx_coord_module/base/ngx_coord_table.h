@@ -34,7 +34,7 @@
 
 
 #define NGX_COORD_TABLE_MAGIC      0x31626174u
-#define NGX_COORD_TABLE_VERSION    3
+#define NGX_COORD_TABLE_VERSION    4
 
 #define NGX_COORD_CELL_SIZE        128
 #define NGX_COORD_CELL_DATA        112    /* bytes in a data cell */
@@ -66,7 +66,8 @@ typedef struct {
     uint8_t                    flags;
     uint8_t                    key_len;
     uint8_t                    mark;      /* of a repair */
-    ngx_coord_nsec_t           expires;   /* at this time it is gone */
+    ngx_coord_nsec_t           expires;   /* at this time it is gone, ... */
+    ngx_coord_nsec_t           kept;      /* or later, if there is room */
     ngx_coord_nsec_t           used;      /* last found or inserted */
     uint64_t                   payload[NGX_COORD_ENTRY_PAYLOAD / 8];
     u_char                     key[NGX_COORD_KEY_LEN];
@@ -144,7 +145,8 @@ void ngx_coord_table_leave(ngx_coord_table_t *table);
 
 /*
  * Finds the entry of a tag and a key of at most NGX_COORD_KEY_LEN bytes.
- * One that has expired is removed; NULL: there is none.
+ * One that has expired, and is not to be kept, is removed; NULL: there is
+ * none.
  */
 ngx_coord_entry_t *ngx_coord_table_find(ngx_coord_table_t *table,
     ngx_uint_t tag, const u_char *key, size_t len, ngx_coord_nsec_t now);
@@ -152,8 +154,10 @@ ngx_coord_entry_t *ngx_coord_table_find(ngx_coord_table_t *table,
 /*
  * Inserts an entry that ngx_coord_table_find() did not find, with payload
  * (may be NULL: zeros) and no data.  Frees a few expired entries on the way.
- * A full table evicts one entry among those flagged NGX_COORD_ENTRY_EVICT.
- * NULL: full, nothing could be evicted, or the key is too long.
+ * Who sets entry->kept behind expires finds it until then, unless the room was
+ * needed.  A full table evicts one entry among those flagged
+ * NGX_COORD_ENTRY_EVICT.  NULL: full, nothing could be evicted, or the key is
+ * too long.
  */
 ngx_coord_entry_t *ngx_coord_table_insert(ngx_coord_table_t *table,
     ngx_uint_t tag, ngx_uint_t flags, const u_char *key, size_t len,

@@ -520,7 +520,7 @@ ngx_coord_bucket_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     uint64_t             payload[2];
     ngx_int_t            rc;
     ngx_coord_rate_t    *rate;
-    ngx_coord_nsec_t     held, expires;
+    ngx_coord_nsec_t     held, expires, kept;
     ngx_coord_entry_t   *entry;
     ngx_coord_bucket_t   bucket;
 
@@ -561,6 +561,10 @@ ngx_coord_bucket_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     rate->mark = now + rate->reset;
     expires = rate->mark + NGX_COORD_NSEC_PER_USEC;
 
+    /* a rate that is lowered drains it from its last use on, as in limit_req */
+
+    kept = now + ngx_coord_bucket_life(&bucket);
+
     payload[0] = ngx_coord_tat_empty(bucket.interval, now)
                  + ngx_coord_tat_usec(held);
 
@@ -571,12 +575,18 @@ ngx_coord_bucket_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     if (entry) {
         entry->payload[1] = payload[1];
         entry->expires = expires;
+        entry->kept = ngx_max(entry->kept, kept);
         entry->payload[0] = payload[0];
         return rc;
     }
 
     entry = ngx_coord_entry_insert(table, op, NGX_COORD_ENTRY_EVICT, payload,
                                    expires, now);
+    if (entry == NULL) {
+        return NGX_ERROR;
+    }
 
-    return entry ? rc : NGX_ERROR;
+    entry->kept = kept;
+
+    return rc;
 }

@@ -396,9 +396,33 @@ all_operations_match_naive_models(void **state)
 
     for (i = 0; i < 40000; i++) {
         ngx_memzero(&op, sizeof(op));
+        op.u.rate.window = SEC / 1000;
+        op.u.rate.limit = 1;
+        op.u.rate.cost = 1;
+        run(&op, &ngx_coord_op_window_take, 1000 + i);
+        ngx_stub_clock += SEC / 100;
+    }
+
+    assert_true(t->nentries < t->ncells / 2);
+
+    /* buckets that have drained are known for a while, and no loss */
+
+    for (i = 0; i < 40000; i++) {
+        ngx_memzero(&op, sizeof(op));
         op.u.rate.interval = 1;
-        run(&op, &ngx_coord_op_bucket_take, 1000 + i);
+        run(&op, &ngx_coord_op_bucket_take, 50000 + i);
         ngx_stub_clock += 10;
+    }
+
+    assert_int_equal(t->evictions, 0);
+
+    ngx_stub_clock += 20 * SEC;
+
+    for (i = 0; i < 2000; i++) {
+        ngx_memzero(&op, sizeof(op));
+        op.u.rate.interval = 1;
+        run(&op, &ngx_coord_op_bucket_take, 100000 + i);
+        ngx_stub_clock += SEC / 10;
     }
 
     assert_true(t->nentries < t->ncells / 2);

@@ -354,6 +354,51 @@ expired_entries_make_room(void **state)
 }
 
 
+/* found while there is room, gone where there is none; that evicts nothing */
+
+static void
+expired_entries_may_be_kept(void **state)
+{
+    void                *p;
+    uint32_t             i, n;
+    ngx_coord_table_t   *t;
+    ngx_coord_entry_t   *e;
+
+    p = calloc(1, 65536);
+    t = ngx_coord_table_create(p, 65536, seed, &name);
+
+    ngx_coord_table_enter(t);
+
+    for (i = 0; i < 20000; i++) {
+        e = ngx_coord_table_insert(t, 1, NGX_COORD_ENTRY_EVICT, (u_char *) &i,
+                                   4, NULL, 10 * i + 5, 10 * i);
+        assert_non_null(e);
+        e->kept = 10 * i + 1000;
+
+        n = i - ngx_min(i, 90);
+        assert_non_null(ngx_coord_table_find(t, 1, (u_char *) &n, 4, 10 * i));
+
+        n = i - ngx_min(i, 101);
+        e = ngx_coord_table_find(t, 1, (u_char *) &n, 4, 10 * i);
+        assert_true(e == NULL || i < 101);
+    }
+
+    for ( /* void */ ; i < 22000; i++) {
+        e = ngx_coord_table_insert(t, 1, NGX_COORD_ENTRY_EVICT, (u_char *) &i,
+                                   4, NULL, 10 * i + 5, 10 * i);
+        assert_non_null(e);
+        e->kept = FOREVER;
+    }
+
+    assert_int_equal(t->evictions, 0);
+    assert_int_equal(t->nentries, t->ncells);
+
+    ngx_coord_table_leave(t);
+    check(t);
+    free(p);
+}
+
+
 /* damage that no order of stores explains: repaired to something sound */
 
 static void
@@ -733,6 +778,7 @@ main(void)
         cmocka_unit_test(blobs_match_a_model),
         cmocka_unit_test(full_evicts_only_what_may_go),
         cmocka_unit_test(expired_entries_make_room),
+        cmocka_unit_test(expired_entries_may_be_kept),
         cmocka_unit_test(garbage_is_repaired),
         cmocka_unit_test(memory_is_taken_when_it_is_used),
         cmocka_unit_test(large_entries_make_room),
