@@ -113,12 +113,15 @@ is_deeply([grep { $ttl{$_} < 0 } keys %ttl], [], 'each key has a TTL');
 
 # --- by a variable ---
 
-my $v = $t->node(name => 'v', workers => 2,
-                 http => http(v => ['rate=$arg_r', 'burst=$arg_b nodelay']));
+my @zones = (v => ['rate=$arg_r', 'burst=$arg_b nodelay'],
+             window => ['rate=$arg_r algorithm=sliding_window', ''],
+             log => ['rate=$arg_r algorithm=sliding_log', ''],
+             fixed => ['rate=$arg_r algorithm=fixed_window', '']);
+
+my $v = $t->node(name => 'v', workers => 2, http => http(@zones));
 $v->start;
 
-my $w = $t->node(name => 'w', http => http(v => ['rate=$arg_r',
-                                                'burst=$arg_b nodelay']));
+my $w = $t->node(name => 'w', http => http(@zones));
 $w->start;
 
 for my $store (sort keys %stores) {
@@ -146,6 +149,29 @@ for my $store (sort keys %stores) {
     $t->rest(0.5);
     is(ask($nodes[1], "$path&r=1r/h&b=0", 2), '429 x2',
        "$store: a slower rate finds what was used last");
+
+    # windows of different lengths, of callers who take turns: each forgets
+    # nothing for the others
+
+    for my $name (qw(window log fixed)) {
+        my %passed;
+
+        for my $rate ('3r/h', '90r/d', '80r/2d', '70r/30m') {
+            $passed{$rate} = 0;
+        }
+
+        for (1 .. 5) {
+            for my $rate (sort keys %passed) {
+                my $status = $nodes[$_ % 2]->get("/$store/$name?k=turns"
+                                                 . "&r=$rate")->status;
+                $passed{$rate}++ if $status == 200;
+            }
+        }
+
+        cmp_ok($passed{'3r/h'}, '<=', 3, "$store: $name: three an hour");
+        is_deeply([@passed{'90r/d', '80r/2d', '70r/30m'}], [5, 5, 5],
+                  "$store: $name: others have more");
+    }
 
     # a smaller burst finds more than it may have, and leaves it
 

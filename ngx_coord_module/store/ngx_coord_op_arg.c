@@ -10,6 +10,14 @@
 #include "ngx_coord_op_arg.h"
 
 
+/* tags of entries above all kinds: a length of a window in seconds, modulo */
+#define NGX_COORD_TAG_LENGTHS   64
+#define NGX_COORD_TAG_NLENGTHS  127
+
+
+static ngx_uint_t ngx_coord_entry_tag(const ngx_coord_op_t *op);
+
+
 void
 ngx_coord_arg_key(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op,
     const char *suffix)
@@ -199,12 +207,30 @@ ngx_coord_forget_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 }
 
 
+/*
+ * Counters of windows of one length say nothing of another: as in Redis, where
+ * the number of the window is part of the key, each length has its own.
+ */
+
+static ngx_uint_t
+ngx_coord_entry_tag(const ngx_coord_op_t *op)
+{
+    if (op->type->kind != NGX_COORD_KIND_SLIDING) {
+        return op->type->kind;
+    }
+
+    return NGX_COORD_TAG_LENGTHS
+           + op->u.rate.window / NGX_COORD_NSEC_PER_SEC
+             % NGX_COORD_TAG_NLENGTHS;
+}
+
+
 ngx_coord_entry_t *
 ngx_coord_entry_find(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    return ngx_coord_table_find(table, op->type->kind, op->key, op->key_len,
-                                now);
+    return ngx_coord_table_find(table, ngx_coord_entry_tag(op), op->key,
+                                op->key_len, now);
 }
 
 
@@ -213,6 +239,6 @@ ngx_coord_entry_insert(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_uint_t flags, uint64_t *payload, ngx_coord_nsec_t expires,
     ngx_coord_nsec_t now)
 {
-    return ngx_coord_table_insert(table, op->type->kind, flags, op->key,
-                                  op->key_len, payload, expires, now);
+    return ngx_coord_table_insert(table, ngx_coord_entry_tag(op), flags,
+                                  op->key, op->key_len, payload, expires, now);
 }
