@@ -24,8 +24,10 @@ static ngx_int_t ngx_coord_store_redis_topology(ngx_coord_store_t *store,
 static ngx_coord_nsec_t ngx_coord_store_redis_now(ngx_coord_op_t *op);
 static ngx_uint_t ngx_coord_store_redis_apart(ngx_coord_store_t *store);
 
+static ngx_uint_t ngx_coord_store_redis_knows(ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
 static ngx_coord_part_t *ngx_coord_part_of(ngx_coord_batch_t *batch,
-    ngx_coord_op_t *op, ngx_uint_t *n);
+    ngx_uint_t slot, ngx_uint_t *n);
 static ngx_int_t ngx_coord_part_room(ngx_coord_batch_t *batch);
 static void ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op);
 static void ngx_coord_part_send(ngx_coord_part_t *part);
@@ -105,11 +107,14 @@ ngx_coord_store_redis_exit(ngx_coord_store_t *store)
 static ngx_int_t
 ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
 {
-    ngx_uint_t         i, n;
-    ngx_coord_op_t    *op;
-    ngx_coord_part_t  *part;
+    ngx_str_t           tag;
+    ngx_uint_t          i, n, slot;
+    ngx_coord_op_t     *op;
+    ngx_coord_part_t   *part;
+    ngx_coord_redis_t  *client;
 
     n = 0;
+    client = ngx_coord_store_redis(batch->store)->client;
 
     for (i = 0; i < batch->nops; i++) {
         op = &batch->ops[i];
@@ -128,13 +133,32 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
             continue;
         }
 
-        part = ngx_coord_part_of(batch, op, &n);
+        op->sent = 0;
+        op->gone = 0;
+
+        if (client == NULL) {
+            ngx_coord_op_fail(batch, op, NGX_COORD_FAIL_CONNECT);
+            continue;
+        }
+
+        tag.data = op->key;
+        tag.len = op->key_len;
+
+        slot = ngx_coord_redis_slot(client, &tag);
+
+        if (op->type->known
+            && ngx_coord_store_redis_knows(op,
+                                           ngx_coord_redis_now(client, slot)))
+        {
+            continue;
+        }
+
+        part = ngx_coord_part_of(batch, slot, &n);
 
         if (part) {
             ngx_coord_part_add(part, op);
 
         } else {
-            op->sent = 0;
             ngx_coord_op_fail(batch, op, NGX_COORD_FAIL_CONNECT);
         }
     }
@@ -228,30 +252,38 @@ ngx_coord_store_redis_now(ngx_coord_op_t *op)
 }
 
 
+/* 1 if Redis is not to be asked: the operation has its result */
+
+static ngx_uint_t
+ngx_coord_store_redis_knows(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    op->rc = op->type->known(op, now);
+
+    if (op->rc == NGX_AGAIN) {
+        return 0;
+    }
+
+    if (op->source == NGX_COORD_SOURCE_NONE) {
+        op->source = NGX_COORD_SOURCE_REDIS;
+    }
+
+    return 1;
+}
+
+
 /*
- * The node for a key: the part of the batch that the operation goes with,
- * which is one of the first *n, or becomes the next one.  NULL: there is no
- * client any more, or no memory.
+ * The node for a slot: the part of the batch that its operations go with,
+ * which is one of the first *n, or becomes the next one.  NULL: no memory.
  */
 
 static ngx_coord_part_t *
-ngx_coord_part_of(ngx_coord_batch_t *batch, ngx_coord_op_t *op, ngx_uint_t *n)
+ngx_coord_part_of(ngx_coord_batch_t *batch, ngx_uint_t slot, ngx_uint_t *n)
 {
-    ngx_str_t           tag;
-    ngx_uint_t          i, slot;
+    ngx_uint_t          i;
     ngx_coord_part_t   *part;
     ngx_coord_redis_t  *client;
 
     client = ngx_coord_store_redis(batch->store)->client;
-
-    if (client == NULL) {
-        return NULL;
-    }
-
-    tag.data = op->key;
-    tag.len = op->key_len;
-
-    slot = ngx_coord_redis_slot(client, &tag);
 
     for (i = 0; i < *n; i++) {
         part = &batch->parts[i];
@@ -275,7 +307,6 @@ ngx_coord_part_of(ngx_coord_batch_t *batch, ngx_coord_op_t *op, ngx_uint_t *n)
 
     part->batch = batch;
     part->index = (*n)++;
-    part->now = ngx_coord_redis_now(client, slot);
 
     part->call.slot = slot;
     part->call.form = NGX_COORD_CALL_BARE;
@@ -314,7 +345,7 @@ ngx_coord_part_room(ngx_coord_batch_t *batch)
 }
 
 
-/* sets op->sent, or the result of the operation, if Redis is not to be asked */
+/* sets op->sent, or the result of the operation, if the server is too old */
 
 static void
 ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
@@ -328,19 +359,7 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     store = part->batch->store;
     client = ngx_coord_store_redis(store)->client;
 
-    op->sent = 0;
-    op->gone = 0;
-
-    op->rc = op->type->known ? op->type->known(op, part->now) : NGX_AGAIN;
-
-    if (op->rc != NGX_AGAIN) {
-
-        if (op->source == NGX_COORD_SOURCE_NONE) {
-            op->source = NGX_COORD_SOURCE_REDIS;
-        }
-
-        return;
-    }
+    op->rc = NGX_AGAIN;
 
     if (!ngx_coord_redis_serves(client, call->slot)
         && ngx_coord_op_uses(op, NGX_COORD_STORE_NEWEST))
