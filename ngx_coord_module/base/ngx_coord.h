@@ -56,6 +56,14 @@ ngx_coord_monotonic(void)
 }
 
 
+/*
+ * The same when this turn of the event loop began, to the millisecond: for what
+ * need not be exact, without a call.
+ */
+#define ngx_coord_turn_time()                                                 \
+    ((ngx_coord_nsec_t) ngx_current_msec * NGX_COORD_NSEC_PER_MSEC)
+
+
 /* CLOCK_REALTIME in nanoseconds: what the calendar of this node says */
 
 static ngx_inline ngx_coord_nsec_t

@@ -50,7 +50,7 @@ ngx_coord_deny_get(ngx_coord_op_t *op, ngx_coord_kind_e kind,
     table = ngx_coord_zone_lock(op->zone);
 
     entry = ngx_coord_table_find(table, kind, op->key, op->key_len,
-                                 ngx_coord_monotonic());
+                                 ngx_coord_turn_time());
     if (entry) {
         number = (int64_t) entry->payload[0];
         *until = (ngx_coord_nsec_t) entry->payload[1];

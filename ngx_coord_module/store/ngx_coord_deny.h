@@ -36,7 +36,7 @@ ngx_coord_deny_any(ngx_coord_zone_t *zone)
 
     table = zone->table;
 
-    return table && table->denied > (uint64_t) ngx_coord_monotonic();
+    return table && table->denied > (uint64_t) ngx_coord_turn_time();
 }
 
 

@@ -202,7 +202,7 @@ ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
         return NGX_AGAIN;
     }
 
-    clock = ngx_coord_monotonic();
+    clock = ngx_coord_turn_time();
 
     entry = ngx_coord_table_find(table, NGX_COORD_KIND_BLOCK, op->key,
                                  op->key_len, clock);
