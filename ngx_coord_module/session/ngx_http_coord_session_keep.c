@@ -104,6 +104,10 @@ ngx_http_coord_session_touch(ngx_http_coord_session_state_t *state)
     ngx_http_coord_ref_t            ref;
     ngx_http_coord_session_zone_t  *sz;
 
+    if (ngx_http_coord_session_known(state)) {
+        return;
+    }
+
     sz = state->use->zone->data;
     now = ngx_coord_monotonic();
     life = ngx_http_coord_session_life(state);
