@@ -13,6 +13,7 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 use Coord::Cluster;
+use Digest::SHA qw(sha256_hex);
 
 my $t = Coord->new;
 my $cluster = Coord::Cluster->start($t, masters => 3);
@@ -41,6 +42,7 @@ my $conf = <<'EOF';
                           user=$upstream_http_x_user max_per_user=2;
             proxy_pass http://%%ORIGIN%%;
         }
+        location /still { coord_session zone=one; empty_gif; }
         location /seat {
             coord_session zone=seat user=$arg_u max_per_user=2 over=reject;
             empty_gif;
@@ -95,6 +97,26 @@ is($a->get('/login', headers => { Cookie => "sid=$new" })->header('X-Status'),
    'BOUND', 'moved');
 is($a->get('/login', headers => { Cookie => "sid=$id" })->header('X-Status'),
    'REVOKED', 'the old id');
+
+# a session that is known, while its slot goes elsewhere: a transaction gets
+# nothing there, and the node remembers
+
+sub still { return join ' ', map { told($a, '/still', 'still') } 1 .. 20 }
+
+my $bound = join ' ', ('200 BOUND') x 20;
+
+is(told($a, '/still', 'still'), '200 NEW', 'a session');
+is(still(), $bound, 'that is known');
+
+my $slot = Coord::Cluster::slot_of('~' . substr sha256_hex('still'), 0, 32);
+my ($to) = grep { $_->{port} != $cluster->master($slot)->{port} } @servers;
+
+$cluster->begin_move($slot, $to);
+is(still(), $bound, 'its slot is about to move');
+$cluster->move_keys($slot, $to);
+is(still(), $bound, 'it has gone ahead');
+$cluster->end_move($slot, $to);
+is(still(), $bound, 'its slot has followed');
 
 my ($keys, $bare) = (0, '');
 
