@@ -100,18 +100,25 @@ is($b->request('DELETE', '/api/sessions/one/1')->status, 200, 'it is ended');
 is(seen($a, '/use?k=1'), '403 REVOKED []', 'the next request has ended');
 is(seen($a, '/bind?k=1&v=y'), '403 REVOKED []', 'and those after it');
 
-# with a user the record and the index are read at one moment
+# the same with a user, whose index is asked
 
 is(seen($a, '/user?k=1&u=ann'), '200 NEW []', 'a user');
-is(seen($a, '/user?k=1&u=ann'), '200 BOUND []', 'again')
-    for 1 .. 3;
-
-my ($before) = calls('multi');
-is(seen($a, '/user?k=1&u=ann'), '200 BOUND []', 'and again');
-is((calls('multi'))[0], $before + 1, 'in a transaction');
+is(known($a, '/user?k=1&u=ann'), '200 BOUND []', 'and that is known');
+is(seen($a, '/user?k=1&u=bob'), '403 MISMATCH []', 'another one');
+is(known($a, '/user?k=1&u=ann'), '200 BOUND []', 'the first one again');
 
 is($b->request('DELETE', '/api/users/user/ann')->status, 200, 'all his end');
 is(seen($a, '/user?k=1&u=ann'), '403 REVOKED []', 'with the next request');
+is(seen($a, '/user?k=1&u=ann'), '403 REVOKED []', 'and those after it');
+
+# who takes the index away himself, too
+
+is(seen($a, '/user?k=3&u=eve'), '200 NEW []', 'one more');
+is(known($a, '/user?k=3&u=eve'), '200 BOUND []', 'known');
+$admin->command('DEL', @{ $admin->command('KEYS', '*:us:user:*') });
+my $before = (calls('hmget'))[0];
+is(seen($a, '/user?k=3&u=eve'), '403 REVOKED []', 'ended by its index alone');
+is((calls('hmget'))[0], $before + 2, 'which is made sure of');
 
 # one that is used now and then for longer than its life
 

@@ -158,9 +158,8 @@ ngx_http_coord_session_read(ngx_http_request_t *r,
         ngx_http_coord_session_remember(state);
     }
 
-    /* the record and what its user has are of one moment */
-
-    type = (state->hint.len == 0 && ngx_http_coord_session_known(state))
+    type = (state->step != NGX_COORD_SESSION_UNSURE
+            && ngx_http_coord_session_known(state))
            ? &ngx_coord_op_session_peek : &ngx_coord_op_session_get;
 
     op = ngx_http_coord_session_op(r, state, type, &state->get);
@@ -494,6 +493,15 @@ ngx_http_coord_session_was_read(ngx_http_request_t *r,
             || record->user_len != check->key_len
             || ngx_memcmp(record->user, check->key, check->key_len) != 0)
         {
+            return ngx_http_coord_session_step(state,
+                                               NGX_COORD_SESSION_UNSURE);
+        }
+
+        if (!check->u.session.found
+            && get->type == &ngx_coord_op_session_peek)
+        {
+            /* it may have got another id between the two answers */
+
             return ngx_http_coord_session_step(state,
                                                NGX_COORD_SESSION_UNSURE);
         }
