@@ -116,6 +116,8 @@ my $http = <<'EOT';
         location /tried { coord_cache $uri zone=pages valid=1m;
                           try_files /none @tried; }
         location @tried { proxy_pass http://%%ORIGIN%%; }
+        location /ssi { ssi on; default_type text/html;
+                        return 200 '<!--#include virtual="/sub?cc=max-age=9" -->'; }
         location /off { coord_cache off; proxy_pass http://%%ORIGIN%%; }
         location /api/ { coord_api write; }
         location /status { coord_status; }
@@ -163,6 +165,8 @@ is($b->post('/one', 'x')->header('x-cache'), undef, 'POST is not for it');
 is(word($b, '/two'), 'MISS', 'another key');
 is(word($a, '/off'), '', 'coord_cache off');
 is(word($a, '/key'), '', 'an empty key');
+like($a->get('/ssi')->body, qr/^body/, 'a subrequest') for 1, 2;
+is($origin->count('/sub'), 2, 'goes past it');
 cmp_ok($r->command(PTTL => $r->command(KEYS => 'coord:ca:*')->[0]), '>', 0,
        'it has a life');
 
