@@ -153,34 +153,45 @@ is($b->get($uri)->header('content-seen'), 'if-none-match',
    'with the fields that it has brought');
 
 
-# --- what cannot be kept, and errors: the connection of the client goes on ---
+# --- errors: what is stale stands in for them; the connection goes on ---
 
-sub goes_on {
-    my ($where, $name, $fields, %is) = @_;
-    my $path = expired($where);
-    my $c = $a->connect;
-    my $uri = $path . answer($fields, %is);
+sub ask {
+    my ($c, $uri) = @_;
 
-    for (1 .. 3) {
-        $c->send("GET $uri HTTP/1.1\r\nHost: x\r\n\r\n");
-        my $res = $c->response('GET', 5);
-        is($res && $res->body, 'old', "$name: $_");
-    }
+    $c->send("GET $uri HTTP/1.1\r\nHost: x\r\n\r\n");
 
-    ok($t->wait_for(sub { $origin->count($path) >= 3 }),
-       'the origin is asked each time');
-    $c->send("GET /other$n HTTP/1.1\r\nHost: x\r\n\r\n");
-    is($c->response('GET', 5)->body, 'body', 'the connection goes on');
+    return $c->response('GET', 5);
 }
 
-goes_on('p', 'no-store', ['Cache-Control' => 'no-store']);
-goes_on('p', '503', [], status => 503);
-goes_on('p', 'large', fields(), large => 300_000);
-goes_on('p', 'large, chunked', fields(), large => 300_000, chunked => 1);
-goes_on('direct', 'large, chunked, not buffered', fields(), large => 300_000,
-        chunked => 1);
-goes_on('page', 'an error page', [], status => 503);
-goes_on('tried', 'behind try_files', [], status => 503);
+for (['p', 503], ['p', 429], ['page', 503], ['tried', 503]) {
+    my ($where, $status) = @$_;
+    my $path = expired($where);
+    my $c = $a->connect;
+    my $uri = $path . answer([], status => $status);
+
+    is(ask($c, $uri)->body, 'old', "$where, $status: $_") for 1 .. 3;
+    ok($t->wait_for(sub { $origin->count($path) >= 3 }),
+       'the origin is asked each time');
+    is(ask($c, "/other$n")->body, 'body', 'the connection goes on');
+}
+
+
+# --- what cannot be kept takes its place nevertheless ---
+
+for (['p', ['Cache-Control' => 'no-store']], ['p', [], status => 404],
+     ['p', [], large => 300_000], ['p', [], large => 300_000, chunked => 1],
+     ['direct', [], large => 3000, chunked => 1])
+{
+    my ($where, $fields, %is) = @$_;
+    my $path = expired($where);
+    my $uri = $path . answer($fields, %is);
+    my $c = $a->connect;
+    my $new = $is{large} ? 'x' x $is{large} : 'body';
+
+    is(ask($c, $uri)->body, 'old', join ' ', $where, @$fields, %is);
+    ok($t->wait_for(sub { $b->get($uri)->body eq $new }), 'then what is new');
+    is(ask($c, $uri)->body, $new, 'on the same connection');
+}
 
 $path = expired('p');
 $origin->refuse;

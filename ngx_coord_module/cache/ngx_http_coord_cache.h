@@ -172,6 +172,7 @@ struct ngx_http_coord_cache_s {
     unsigned                   marked:1;     /* nothing to wait for */
     unsigned                   error_page:1;
     unsigned                   conditional:1;  /* the origin may say 304 */
+    unsigned                   background:1;   /* nobody is sent what it says */
     unsigned                   serving:1;    /* stored, in place of an error
                                               * or a 304 */
 

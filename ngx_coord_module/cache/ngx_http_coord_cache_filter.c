@@ -168,12 +168,16 @@ ngx_http_coord_cache_update_header(ngx_http_request_t *r,
 
     /* what is not buffered cannot be ended on its way */
 
-    if (rc != NGX_OK
-        || update->state != NGX_HTTP_COORD_CACHE_KEEPING
-        || (update->capture.expected == -1
-            && r->upstream
-            && !r->upstream->buffering))
+    if (update->state == NGX_HTTP_COORD_CACHE_KEEPING
+        && update->capture.expected == -1
+        && r->upstream
+        && !r->upstream->buffering)
     {
+        ngx_http_coord_cache_mark(r, update);
+        ngx_http_coord_cache_settle(update);
+    }
+
+    if (rc != NGX_OK || update->state != NGX_HTTP_COORD_CACHE_KEEPING) {
         ngx_http_coord_cache_settle(update);
         r->header_only = 1;
     }

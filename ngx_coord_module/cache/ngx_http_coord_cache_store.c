@@ -81,12 +81,16 @@ ngx_http_coord_cache_mark(ngx_http_request_t *r,
 
     /*
      * Who waits for what is stale is sent that, unless it must not be used,
-     * and then the mark takes its place; an error may be over.
+     * and then the mark takes its place.  So it does if the origin has answered
+     * in the background: without, all would be sent what is stale until the end
+     * of that.  An error may be over.
      */
 
     if (!cache->claimed
-        || ngx_http_coord_stored_while(cache)
+        || (ngx_http_coord_stored_while(cache) && !cache->background)
         || r->headers_out.status >= NGX_HTTP_INTERNAL_SERVER_ERROR
+        || (cache->background
+            && r->headers_out.status == NGX_HTTP_TOO_MANY_REQUESTS)
         || ngx_http_coord_cache_error_page(r, cache)
         || ngx_http_coord_cache_asked(r, "no-store"))
     {

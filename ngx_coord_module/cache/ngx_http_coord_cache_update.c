@@ -58,6 +58,7 @@ ngx_http_coord_cache_update(ngx_http_coord_cache_t *cache)
     update->blob = cache->blob;
     update->stored = cache->stored;
     update->pooled = 1;
+    update->background = 1;
 
     update->claim = cache->claim;
     update->claimed = 1;
