@@ -99,6 +99,38 @@ sub purge {
        "purge: $_[0]");
 }
 
+# --- a page that was purged and has come again, in one of its variants ---
+
+my $page = sub {
+    return $b->get('/?k=v&vary=Accept', headers => { Accept => $_[0] },
+                   timeout => 5);
+};
+
+is($page->($_)->header('x-cache'), 'MISS', "variant $_") for qw(x y);
+ok(near($b, '/?k=v&vary=Accept', headers => { Accept => $_ }),
+   "variant $_ is in memory") for qw(x y);
+my %old = map { $_ => $page->($_)->body } qw(x y);
+
+for my $round (1 .. 2) {
+    my ($again, $other) = $round == 1 ? qw(x y) : qw(y x);
+
+    purge('key=v');
+    ok($t->wait_for(sub {
+        my $r = $page->($again);
+        return $r->header('x-cache') eq 'HIT' && $r->body ne $old{$again};
+    }, 10), "purged, $again is there again");
+
+    my $r = $page->($other);
+    is($r->status, 200, "$other is answered");
+    is($r->header('x-cache'), 'MISS', "$other is asked for");
+    isnt($r->body, $old{$other}, "$other is not the old one");
+
+    ok(near($b, '/?k=v&vary=Accept', headers => { Accept => $_ }),
+       "variant $_ is in memory again") for qw(x y);
+    %old = map { $_ => $page->($_)->body } qw(x y);
+}
+
+
 # --- purge by key ---
 
 purge('key=1');

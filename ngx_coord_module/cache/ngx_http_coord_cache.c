@@ -425,7 +425,12 @@ ngx_http_coord_cache_miss(ngx_http_coord_cache_t *cache)
 {
     if (cache->near) {
 
-        /* a response is stored with the time that only the store knows */
+        /*
+         * A response is stored with the time that only the store knows, and
+         * what has been of no use in memory is of none the next time.
+         */
+
+        cache->far = 1;
 
         ngx_http_coord_cache_drop(cache);
 

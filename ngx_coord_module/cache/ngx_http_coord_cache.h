@@ -169,6 +169,7 @@ struct ngx_http_coord_cache_s {
     unsigned                   near:1;       /* last answers: from memory */
     unsigned                   pooled:1;     /* blob is: in r->pool */
     unsigned                   missed:1;     /* the store was asked */
+    unsigned                   far:1;        /* memory was of no use */
     unsigned                   marked:1;     /* nothing to wait for */
     unsigned                   error_page:1;
     unsigned                   conditional:1;  /* the origin may say 304 */

@@ -47,8 +47,9 @@ ngx_http_coord_cache_answer_near(ngx_http_coord_cache_t *cache)
     ngx_uint_t          i, tags;
     ngx_coord_batch_t  *batch;
 
-    if (cache->state != NGX_HTTP_COORD_CACHE_VARIANT
-        && cache->state != NGX_HTTP_COORD_CACHE_TAGS_ASKED)
+    if (cache->far
+        || (cache->state != NGX_HTTP_COORD_CACHE_VARIANT
+            && cache->state != NGX_HTTP_COORD_CACHE_TAGS_ASKED))
     {
         return NGX_DECLINED;
     }
