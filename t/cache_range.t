@@ -22,7 +22,7 @@ my $r = $redis->connect;
 my $origin = $t->origin(default => \&answered);
 
 my $http = <<'EOT';
-    coord_store main { server %%REDIS%%; timeout 2s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_cache_zone zone=pages:4m;
 
     server {

@@ -19,8 +19,7 @@ my $redis = $t->redis;
 my $admin = $redis->connect(die => 1);
 
 my $conf = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 300ms;
-                       breaker failures=1 cooldown=60s; }
+    coord_store main { server %%REDIS%%; timeout 3s; connect_timeout 10s; }
 
     coord_session_zone $arg_k zone=one:1m;
     coord_session_zone $arg_k zone=user:1m;
