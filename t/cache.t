@@ -56,7 +56,7 @@ my $origin = $t->origin(default => sub {
 });
 
 my $http = <<'EOT';
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_cache_zone zone=pages:4m;
     coord_cache_zone zone=old:4m;
     coord_cache_zone zone=mem:4m store=local;

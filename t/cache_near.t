@@ -30,7 +30,7 @@ $t->origin(default => sub {
 });
 
 my $http = <<'EOT';
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_cache_zone zone=pages:4m;
 
     server {

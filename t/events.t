@@ -19,7 +19,7 @@ my $redis = $t->redis;
 my $r = $redis->connect;
 
 my $http = <<'EOT';
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     map $arg_no $only { default 1; 1 0; }
     gzip on;
     gzip_types *;

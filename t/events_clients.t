@@ -32,7 +32,7 @@ my $a = $t->node(name => 'a', workers => 1, main => <<"EOM", http => <<'EOT')->s
 worker_rlimit_nofile ${\ ($n + 1000)};
 events { worker_connections ${\ ($n + 1000)}; }
 EOM
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
 
     server {
         listen 127.0.0.1:%%PORT%% backlog=4096;

@@ -19,7 +19,7 @@ my $redis = $t->redis('appendonly yes', 'appendfsync always');
 my $r = $redis->connect;
 
 my $http = <<'EOT';
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
 
     server {
         listen 127.0.0.1:%%PORT%% backlog=1024;

@@ -55,7 +55,7 @@ EOF2
     if ($way ne 'stock') {
         $http =~ s/\blimit_/coord_limit_/g;
         $store = $way eq 'redis'
-                 ? "coord_store main { server %%REDIS%%; timeout 30s; }\n"
+                 ? "coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }\n"
                  : "coord_store main { }\n";
     }
 

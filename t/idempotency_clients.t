@@ -36,7 +36,7 @@ my $grpc_port = free_port();
 $t->set(GRPC => "127.0.0.1:$grpc_port");
 
 my $n = $t->node(name => 'n', workers => 2, http => <<'EOC')->start;
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
 
     coord_idempotency required on_failure=closed;
     coord_idempotency_on_unknown conflict;

@@ -28,7 +28,7 @@ EOC
 $t->set(TO => '127.0.0.1:' . $origin->port);
 
 my $n = $t->node(name => 'n', workers => 1, http => <<'EOC')->start;
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_idempotency_scope off;
     keepalive_requests 1000000;
     access_log off;

@@ -51,7 +51,7 @@ $t->track($echo);
 close $listener;
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_limit_conn_zone $arg_k zone=one:1m lease=10s;
     coord_limit_conn_zone $arg_j zone=two:1m lease=10s;
     coord_limit_conn_zone $arg_k zone=mem:1m store=local;

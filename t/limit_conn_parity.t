@@ -47,7 +47,7 @@ my %zones = (
               . 'coord_limit_conn_zone $arg_b zone=b:1m;',
 );
 
-$zones{redis} = "coord_store main { server %%REDIS%%; timeout 30s; } "
+$zones{redis} = "coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; } "
                 . $zones{memory};
 
 my %node = map {

@@ -19,8 +19,8 @@ my @r = map { $_->connect } @redis;
 my $origin = $t->origin(default => sub { { delay => $_[0]{args}{d} || 0 } });
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 30s; }
-    coord_store other { server %%REDIS_2%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
+    coord_store other { server %%REDIS_2%%; timeout 30s; connect_timeout 30s; }
 
     coord_limit_conn_zone $arg_k zone=one:1m lease=20s;
     coord_limit_conn_zone $arg_j zone=two:1m lease=20s store=other;

@@ -12,6 +12,7 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 use Coord::HTTP2;
+use Coord::Util qw(slurp);
 use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
@@ -24,7 +25,7 @@ my $origin = $t->origin(routes => {
 });
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_limit_conn_zone $arg_k zone=one:4m lease=20s;
     coord_limit_conn_zone $arg_j zone=two:1m lease=20s;
     coord_limit_conn_zone $arg_k zone=mem:4m lease=20s store=local;
@@ -278,7 +279,16 @@ my $few = commands(3);
 push @streams, map { my $h2 = $_; map { [$h2, $h2->request('/wait?k=x')] }
                                   1 .. 49 } @h2;
 push @line, map { open_request($_ % 2 ? $n1 : $n2, '/wait?k=x') } 1 .. 490;
-soon(sub { line('x') == 1000 }, 60, '1000 wait');
+soon(sub { line('x') == 1000 }, 60, '1000 wait') or do {
+    diag(sprintf('line: %s, held: %s', line('x'), held('x')));
+
+    for my $n ($n1, $n2) {
+        my %n;
+        $n{$_}++ for split(/\n/, slurp($n->file('c.log')));
+        diag(join('', $n->name, map { "; $_: $n{$_}" } sort keys %n));
+        diag($_) for $n->log_lines(qr/\[(?:notice|warn|error)\].*coord/);
+    }
+};
 sleep 1;
 my $many = commands(3);
 cmp_ok($many, '<', 1500, "no busy loop: $many commands in 3 s");

@@ -91,7 +91,7 @@ EOF
 
 my %node = (
     redis => [map { $t->node(name => $_, http => conf('coord_store main '
-                        . '{ server %%REDIS%%; timeout 30s; }'))->start }
+                        . '{ server %%REDIS%%; timeout 30s; connect_timeout 30s; }'))->start }
               qw(a b)],
     memory => [$t->node(name => 'm', workers => 2, http => conf(''))->start],
 );

@@ -19,7 +19,7 @@ my $redis = $t->redis;
 my $r = $redis->connect;
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_limit_req_zone $arg_k zone=hot:1m rate=20r/s prefetch=200;
     coord_limit_req_zone $arg_k zone=slow:1m rate=6r/m prefetch=50;
     coord_limit_req_zone $arg_k zone=big:1m rate=1r/h prefetch=64;

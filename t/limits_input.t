@@ -55,7 +55,7 @@ my @rows = (
 for my $store (qw(memory redis)) {
     my $n = $t->node(name => $store,
                      vars => { STORE => $store eq 'redis'
-                                        ? 'server %%REDIS%%; timeout 30s;'
+                                        ? 'server %%REDIS%%; timeout 30s; connect_timeout 30s;'
                                         : '' },
                      http => <<'EOF2')->start;
     coord_store main { %%STORE%% }

@@ -47,7 +47,7 @@ my $origin = $t->origin(routes => {
 });
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     map $arg_k $vkey { '' ''; default val:$arg_k; }
     map $arg_m $mkey { '' ''; default mem:$arg_m; }
     coord_lookup $value $vkey load=/load?k=$arg_k&how=$arg_buffering ttl=20s

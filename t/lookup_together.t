@@ -20,7 +20,7 @@ my $r = $redis->connect;
 my $origin = $t->origin(routes => { '/all' => { body => 'done' } });
 
 my $a = $t->node(name => 'a', workers => 1, http => <<'EOF')->start;
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
 
     coord_lookup $tenant tenant:$arg_u;
     coord_lookup $conns conns:$tenant default=1;
@@ -87,7 +87,7 @@ is($origin->count('/all'), 1, 'the origin was asked once');
 # --- one node, two workers ---
 
 my $b = $t->node(name => 'b', workers => 2, http => <<'EOF')->start;
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
 
     map $arg_k $key { '' ''; default val:$arg_k; }
     map $arg_s $short_key { '' ''; default val:$arg_s; }

@@ -118,7 +118,7 @@ sub example {
     my $text = slurp("$FindBin::Bin/../examples/mcp.conf");
 
     $text =~ s{^load_module.*\n}{}m;
-    $text =~ s{redis://127\.0\.0\.1:6379;}{%%REDIS%%; timeout 30s;};
+    $text =~ s{redis://127\.0\.0\.1:6379;}{%%REDIS%%; timeout 30s; connect_timeout 30s;};
     $text =~ s{127\.0\.0\.1:8080}{127.0.0.1:%%PORT%%}g;
     $text =~ s{127\.0\.0\.1:900([123])}{$addr[$1 - 1]}ge;
 

@@ -155,7 +155,7 @@ my $conf = <<'EOF';
     }
 EOF
 
-my %store = (STORE => 'coord_store main { server %%REDIS%%; timeout 30s; }');
+my %store = (STORE => 'coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }');
 my ($a, $b) = map { $t->node(name => $_, workers => 2, http => $conf,
                              vars => { %store })->start } 'a', 'b';
 my $m = $t->node(name => 'm', workers => 2, http => $conf,

@@ -20,7 +20,7 @@ my $origin = $t->origin(default => sub {
 });
 
 my $conf = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 30s; }
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_session_zone $coord_session_id zone=one:1m;
     coord_session_zone $cookie_late zone=late:1m;
     coord_session_zone $coord_session_id zone=roll:1m;

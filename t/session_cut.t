@@ -121,7 +121,7 @@ my $conf = <<'EOF';
     }
 EOF
 
-my %store = (redis => 'coord_store main { server %%REDIS%%; timeout 30s; }',
+my %store = (redis => 'coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }',
              memory => '');
 my ($here, $there);
 

@@ -132,7 +132,7 @@ my @nodes;
 for (qw(a b)) {
     push @nodes, $t->node(name => $_, workers => 2, http => $conf,
                           vars => { STORE => 'coord_store main { server '
-                                             . '%%REDIS%%; timeout 30s; }' });
+                                             . '%%REDIS%%; timeout 30s; connect_timeout 30s; }' });
 }
 
 my ($a, $b) = map { $_->start } @nodes;
