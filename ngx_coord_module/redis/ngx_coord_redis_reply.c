@@ -30,6 +30,7 @@ ngx_uint_t
 ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn)
 {
     ngx_queue_t             *q;
+    ngx_coord_redis_call_t  *call;
     ngx_coord_redis_node_t  *node;
 
     node = conn->data;
@@ -39,9 +40,15 @@ ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn)
     }
 
     q = ngx_queue_head(&node->calls);
+    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
 
-    return ngx_coord_redis_replies(ngx_queue_data(q, ngx_coord_redis_call_t,
-                                                  queue));
+    /* a group that others still join is not written: how many is not known */
+
+    if (call == node->open && node->writes == conn->writes) {
+        return 0;
+    }
+
+    return ngx_coord_redis_replies(call);
 }
 
 
