@@ -325,6 +325,8 @@ kept([accel(60), accel(0)], 'the first one of several');
 passed([@no, accel('x')], 'what is no number is not there');
 kept([accel(60)], 'whatever the status', status => 404);
 passed([accel(60), 'Set-Cookie' => 'a=b'], 'Set-Cookie counts');
+stale('no', 'max-age=60, stale-while-revalidate=60', while => 'UPDATING', @stale,
+      fields => [accel(1)]);
 
 $last = '/stale' . $n++ . answer(['Cache-Control' => 'stale-if-error=0', accel(1)]);
 $a->get($last);
