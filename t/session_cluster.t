@@ -111,10 +111,21 @@ is(still(), $bound, 'that is known');
 my $slot = Coord::Cluster::slot_of('~' . substr sha256_hex('still'), 0, 32);
 my ($to) = grep { $_->{port} != $cluster->master($slot)->{port} } @servers;
 
+# nothing is sent to and fro: what only reads is asked for as a whole there, too
+
+sub sent_back {
+    my $stats = $to->connect(die => 1)->command('INFO', 'errorstats');
+
+    return $stats =~ /^errorstat_MOVED:count=(\d+)/m ? $1 : 0;
+}
+
+my $sent_back = sent_back();
+
 $cluster->begin_move($slot, $to);
 is(still(), $bound, 'its slot is about to move');
 $cluster->move_keys($slot, $to);
 is(still(), $bound, 'it has gone ahead');
+is(sent_back(), $sent_back, 'and is asked for there');
 $cluster->end_move($slot, $to);
 is(still(), $bound, 'its slot has followed');
 
