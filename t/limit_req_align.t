@@ -50,7 +50,10 @@ for my $text ('33 64', '0 64', '24 129', '24 x') {
 }
 
 
-# a clock on which the hour is over with this minute
+# a clock on which the hour is over with this minute, of which there is half left
+# at least: who waits for the next one would wait for an hour
+
+sleep 0.1 while (gmtime)[0] >= 30;
 
 my ($m, $h) = (gmtime)[1, 2];
 my $tz = sprintf '+%02d:%02d', 2 + ($m == 0), (60 - $m + 59) % 60;
@@ -117,9 +120,6 @@ sub border {
 
     return ($first + $length - $at{$kind} - $now, $length);
 }
-
-# not with a border in between
-sleep 0.1 while (border('hour'))[0] < 6;
 
 for my $store (sort keys %node) {
     my @n = @{$node{$store}};
