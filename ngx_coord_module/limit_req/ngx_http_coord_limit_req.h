@@ -99,7 +99,8 @@ typedef struct {
     ngx_uint_t                         cost;      /* asked for */
     ngx_msec_t                         wait;      /* for its place */
     unsigned                           known:1;   /* op was not asked: a rate
-                                                   * of 0, a hold, a refusal */
+                                                   * of 0, a hold, a refusal,
+                                                   * a place of a block */
     unsigned                           held:1;    /* op is to give back */
     unsigned                           over:1;    /* cost never fits */
     unsigned                           due:1;     /* to be charged, settled */
@@ -108,9 +109,10 @@ typedef struct {
 
 typedef struct {
     ngx_http_coord_limiter_t           limiter;   /* of the configuration */
-    ngx_array_t                        items;
+    ngx_array_t                        items;     /* they stand behind this */
     ngx_coord_timer_t                  delay;
     unsigned                           delayed:1;
+    unsigned                           alone:1;   /* nothing else is decided */
 } ngx_http_coord_limit_req_state_t;
 
 

@@ -9,6 +9,7 @@
 
 #include "ngx_http_coord_limit_req.h"
 #include "ngx_coord_deny.h"
+#include "ngx_coord_prefetch.h"
 
 
 static ngx_int_t ngx_http_coord_limit_req_ask_all(ngx_http_request_t *r,
@@ -16,6 +17,8 @@ static ngx_int_t ngx_http_coord_limit_req_ask_all(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_limit_t *limit);
+static ngx_uint_t ngx_http_coord_limit_req_knows(
+    ngx_http_coord_limit_req_state_t *state, ngx_coord_zone_t *zone);
 static ngx_int_t ngx_http_coord_limit_req_known(ngx_http_request_t *r,
     ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_uint_t burst);
 static ngx_int_t ngx_http_coord_limit_req_add(ngx_http_request_t *r,
@@ -36,23 +39,31 @@ ngx_int_t
 ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
+    size_t                             size;
+    ngx_http_coord_loc_conf_t         *lcf;
     ngx_http_coord_limit_req_conf_t   *lrcf;
     ngx_http_coord_limit_req_state_t  *state;
 
+    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
     lrcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_req_module);
 
+    size = sizeof(ngx_http_coord_limit_req_item_t);
+
     state = ngx_http_coord_limiter_create(r, ctx, &lrcf->limiter,
-                                     sizeof(ngx_http_coord_limit_req_state_t));
+                                      sizeof(ngx_http_coord_limit_req_state_t)
+                                      + lrcf->limits.nelts * size);
     if (state == NULL) {
         return NGX_ERROR;
     }
 
-    if (ngx_array_init(&state->items, r->pool, lrcf->limits.nelts,
-                       sizeof(ngx_http_coord_limit_req_item_t))
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
+    state->items.elts = state + 1;
+    state->items.size = size;
+    state->items.nalloc = lrcf->limits.nelts;
+    state->items.pool = r->pool;
+
+    state->alone = (lrcf->limits.nelts == 1
+                    && lcf->features[ctx->stage]
+                       == (ngx_uint_t) 1 << ctx->slot);
 
     return ngx_http_coord_limit_req_ask_all(r, state, &lrcf->limits);
 }
@@ -127,7 +138,7 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    ngx_memzero(item, sizeof(ngx_http_coord_limit_req_item_t));
+    /* as zeroed with the state */
 
     item->limit = limit;
     item->quota = quota;
@@ -144,9 +155,7 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
                                     (rc == NGX_BUSY) ? NGX_BUSY : NGX_ERROR);
     }
 
-    if (ngx_coord_deny_any(limit->zone)
-        && (zone->holds || zone->prefetch == 0))
-    {
+    if (ngx_http_coord_limit_req_knows(state, limit->zone)) {
         rc = ngx_http_coord_limit_req_known(r, item, &key, burst);
 
         if (rc != NGX_DECLINED) {
@@ -159,7 +168,31 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
 
 
 /*
- * NGX_OK: refused, as the node knows of a hold, or of a refusal; NGX_DECLINED:
+ * 1 if the node may know what becomes of the request.  A place of a block is
+ * taken here where nothing can hold the request up or refuse it afterwards, and
+ * otherwise when the store is asked, which gives it back then.
+ */
+
+static ngx_uint_t
+ngx_http_coord_limit_req_knows(ngx_http_coord_limit_req_state_t *state,
+    ngx_coord_zone_t *zone)
+{
+    ngx_http_coord_limit_req_zone_t  *lrz;
+
+    lrz = zone->data;
+
+    if (lrz->holds || lrz->prefetch == 0) {
+        return ngx_coord_deny_any(zone);
+    }
+
+    return state->alone
+           && !state->limiter.ctx->missing
+           && !ngx_coord_store_is_memory(zone->store);
+}
+
+
+/*
+ * NGX_OK: the node knows of a hold, of a refusal, or has a place; NGX_DECLINED:
  * it does not, the store is to be asked.
  */
 
@@ -189,7 +222,10 @@ ngx_http_coord_limit_req_known(ngx_http_request_t *r,
     ngx_http_coord_limit_req_rate(item, &op->u.rate);
 
     if (!zone->holds) {
-        item->known = ngx_coord_deny_refuses(op);
+        item->held = zone->prefetch && ngx_coord_prefetch_grants(op);
+        item->known = item->held
+                      || (zone->prefetch == 0 && ngx_coord_deny_refuses(op));
+
         return item->known ? NGX_OK : NGX_DECLINED;
     }
 

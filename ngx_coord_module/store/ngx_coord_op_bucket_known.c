@@ -148,6 +148,24 @@ ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
 }
 
 
+ngx_uint_t
+ngx_coord_prefetch_grants(ngx_coord_op_t *op)
+{
+    ngx_coord_bucket_t  bucket;
+
+    if (ngx_coord_bucket_init(&bucket, &op->u.rate) != NGX_OK
+        || !ngx_coord_bucket_prefetched(op, &bucket, ngx_coord_store_now(op),
+                                        0))
+    {
+        return 0;
+    }
+
+    op->rc = NGX_OK;
+
+    return 1;
+}
+
+
 ngx_int_t
 ngx_coord_bucket_block(ngx_coord_op_t *op, int64_t held, ngx_int_t rc,
     ngx_coord_nsec_t now)

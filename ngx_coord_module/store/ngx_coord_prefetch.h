@@ -42,6 +42,12 @@ ngx_int_t ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
     ngx_coord_nsec_t now, ngx_coord_nsec_t *held, ngx_uint_t *extra);
 
 /*
+ * For a feature, before it asks the store: 1 if the block of the key grants op,
+ * a take; then op has its result, as if it had been asked.
+ */
+ngx_uint_t ngx_coord_prefetch_grants(ngx_coord_op_t *op);
+
+/*
  * What came of extra places: they were granted, and mark is the time when the
  * last of them has drained; or, mark 0, they were not.  What a block of before
  * still has is given back where there is a new one.
