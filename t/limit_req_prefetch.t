@@ -24,6 +24,8 @@ my $http = <<'EOF';
     coord_limit_req_zone $arg_k zone=slow:1m rate=6r/m prefetch=50;
     coord_limit_req_zone $arg_k zone=big:1m rate=1r/h prefetch=64;
     coord_limit_req_zone $arg_k zone=lazy:1m rate=1r/h prefetch=16;
+    coord_limit_req_zone $arg_k zone=all:1m rate=1000r/s;
+    coord_limit_conn_zone $arg_k zone=c:1m;
     coord_limit_req_zone $arg_k zone=cost:1m rate=1r/h prefetch=64;
     add_header X-Source $coord_limit_req_source always;
     add_header X-Remaining $coord_limit_req_remaining always;
@@ -37,10 +39,15 @@ my $http = <<'EOF';
                         empty_gif; }
         location /lazy { coord_limit_req zone=lazy burst=99 nodelay;
                          empty_gif; }
+        location /two { coord_limit_req zone=big burst=299 nodelay;
+                        coord_limit_req zone=all; empty_gif; }
+        location /both { coord_limit_req zone=big burst=299 nodelay;
+                         coord_limit_conn c 9; empty_gif; }
         location /cost { coord_limit_req zone=cost burst=99 nodelay
                                          cost=$arg_c; empty_gif; }
         location /api { coord_api write; }
         location /status { coord_status; }
+        location /stub { stub_status; }
     }
 EOF
 
@@ -169,6 +176,33 @@ cmp_ok(left($n, 'cost', 's'), '<', 88, 'is left');
 is($n->get('/cost?k=s&c=40')->header('X-Source'), 'redis', 'not enough');
 ok($t->wait_for(sub { left($m, 'cost', 's') == 48 }, 11),
    'and all that was not used is there again');
+
+
+# --- a client that leaves while another limit waits for Redis ---
+
+sub waiting {
+    my ($n) = $n->get('/stub')->body =~ /Writing: (\d+)/;
+
+    return $n - 1;
+}
+
+for my $where (qw(two both)) {
+    is($n->get("/big?k=$where")->status, 200, 'a block') for 1 .. 12;
+    cmp_ok(left($n, 'big', $where), '<', 288, 'is left');
+
+    kill 'STOP', $redis->{pid};
+
+    my $client = $n->connect;
+    $client->send("GET /$where?k=$where HTTP/1.1\r\nHost: a\r\n\r\n");
+    ok($t->wait_for(sub { waiting() == 1 }), "/$where waits");
+    $client->close;
+    ok($t->wait_for(sub { waiting() == 0 }), 'and its client leaves');
+
+    kill 'CONT', $redis->{pid};
+}
+
+ok($t->wait_for(sub { left($m, 'big', $_) == 288 }, 11),
+   "$_: its place is there again") for qw(two both);
 
 
 # --- what is not used comes back: within ten seconds, for other nodes ---
