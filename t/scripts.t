@@ -319,6 +319,39 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release', 2, 3, 4 ],
     }
 }
 
+# several who ask together: as many as there is room for, the first of them
+
+for my $held (0 .. 4) {
+    for my $n (1, 2, 5) {
+        clear();
+        run('lease_acquire', lease("held$_", 9)) for 1 .. $held;
+
+        my @ids = map { "id$_" } reverse 1 .. $n;
+        my $room = $held < 3 ? 3 - $held : 0;
+        $room = $n if $room > $n;
+
+        my $reply = run('lease_acquire', lease(\@ids, 3));
+        is("@$reply[0..4]",
+           join(' ', $n, $room, $room, $n - $room, $held + $room),
+           "lease: $n ask where $held of 3 are held");
+        is(join(' ', sort grep { !/held/ }
+                          @{ $admin->command('ZRANGE', '{k}', 0, -1) }),
+           join(' ', sort @ids[0 .. $room - 1]), 'lease: the first of them');
+        ttl_at_least('{k}', 30_000) if $held + $room;
+    }
+}
+
+{
+    clear();
+    run('lease_acquire', lease("dead$_", 3)) for 1 .. 2;
+
+    my @ids = qw(x a b);
+    my $reply = run('lease_acquire', lease(\@ids, 3, 40_000_000));
+    is("@$reply[1..4]", '1 1 4 1', 'lease: others are over, two ask again');
+    $reply = run('lease_acquire', lease([qw(a b)], 3, 40_000_000));
+    is("@$reply[1..4]", '2 2 0 3', 'lease: and are granted');
+}
+
 for my $limit (1, 3) {
     clear();
 
@@ -923,11 +956,17 @@ sub sliding {
 sub lease_time { return $now / 1000 + $_[0] }
 
 
+# of one who asks, or of several: [id, ..]
+
 sub lease {
     my ($id, $limit, $later) = (@_, 0);
 
-    return (k => '{k}', now => lease_time($later), id => $id,
-            expiry => lease_time($later + 30_000_000), from => -$limit,
+    my @ids = ref $id ? @$id : $id;
+    my $expiry = lease_time($later + 30_000_000);
+
+    return (k => '{k}', now => lease_time($later), from => -$limit,
+            asks => [map { (-1 - $_, $ids[$_]) } 0 .. $#ids],
+            last => $#ids, leases => [map { ($expiry, $_) } @ids],
             ttl => 60_000);
 }
 
@@ -936,9 +975,9 @@ sub turn {
     my ($id, $limit, $later) = (@_, 0);
 
     my %lease = lease($id, $limit, $later);
-    delete $lease{from};
+    delete @lease{qw(from asks last leases)};
 
-    return (%lease, tmp => '{k}tmp', limit => $limit, w => '{k}w', head => '{k}head',
+    return (%lease, id => $id, expiry => lease_time($later + 30_000_000), tmp => '{k}tmp', limit => $limit, w => '{k}w', head => '{k}head',
             old => lease_time($later - 60_000_000));
 }
 

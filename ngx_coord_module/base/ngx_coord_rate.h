@@ -60,10 +60,6 @@ typedef struct {
     ngx_uint_t                 tries;
     ngx_coord_nsec_t           life;      /* that its key shall have */
     ngx_uint_t                 extra;     /* of cost: taken in advance */
-
-    /* of those who ask the same in one turn, and travel as one */
-    ngx_uint_t                 nth;       /* the first is 0 */
-    ngx_uint_t                 behind;    /* the first: how many follow */
 } ngx_coord_rate_t;
 
 

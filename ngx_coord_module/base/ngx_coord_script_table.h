@@ -450,15 +450,16 @@ enum {
 /* lease_acquire.redis */
 
 enum {
-    NGX_COORD_LEASE_ACQUIRE_K = 0,
-    NGX_COORD_LEASE_ACQUIRE_ID,
+    NGX_COORD_LEASE_ACQUIRE_ASKS = 0,
+    NGX_COORD_LEASE_ACQUIRE_K,
     NGX_COORD_LEASE_ACQUIRE_FROM,
-    NGX_COORD_LEASE_ACQUIRE_EXPIRY,
+    NGX_COORD_LEASE_ACQUIRE_LAST,
+    NGX_COORD_LEASE_ACQUIRE_LEASES,
     NGX_COORD_LEASE_ACQUIRE_NOW,
     NGX_COORD_LEASE_ACQUIRE_TTL
 };
 
-#define NGX_COORD_LEASE_ACQUIRE_NARGS  6
+#define NGX_COORD_LEASE_ACQUIRE_NARGS  7
 
 /* its replies */
 
@@ -1787,24 +1788,25 @@ static const u_char  ngx_coord_idempotency_renew_replies[] = {
 static const ngx_coord_script_part_t
     ngx_coord_lease_acquire_parts[] = {
 
-    { "*4\r\n"
-      "$4\r\nZADD\r\n",
-      14, NGX_COORD_LEASE_ACQUIRE_K },
-    { "$4\r\n-inf\r\n",
-      10, NGX_COORD_LEASE_ACQUIRE_ID },
+    { "",
+      0, NGX_COORD_SCRIPT_COUNT(2, NGX_COORD_LEASE_ACQUIRE_ASKS) },
+    { "$4\r\nZADD\r\n",
+      10, NGX_COORD_LEASE_ACQUIRE_K },
+    { "",
+      0, NGX_COORD_SCRIPT_LIST(NGX_COORD_LEASE_ACQUIRE_ASKS) },
     { "*4\r\n"
       "$15\r\nZREMRANGEBYRANK\r\n",
       26, NGX_COORD_LEASE_ACQUIRE_K },
     { "",
       0, NGX_COORD_LEASE_ACQUIRE_FROM },
-    { "$1\r\n0\r\n"
-      "*5\r\n"
-      "$4\r\nZADD\r\n",
-      21, NGX_COORD_LEASE_ACQUIRE_K },
-    { "$2\r\nNX\r\n",
-      8, NGX_COORD_LEASE_ACQUIRE_EXPIRY },
     { "",
-      0, NGX_COORD_LEASE_ACQUIRE_ID },
+      0, NGX_COORD_LEASE_ACQUIRE_LAST },
+    { "",
+      0, NGX_COORD_SCRIPT_COUNT(3, NGX_COORD_LEASE_ACQUIRE_LEASES) },
+    { "$4\r\nZADD\r\n",
+      10, NGX_COORD_LEASE_ACQUIRE_K },
+    { "$2\r\nNX\r\n",
+      8, NGX_COORD_SCRIPT_LIST(NGX_COORD_LEASE_ACQUIRE_LEASES) },
     { "*4\r\n"
       "$16\r\nZREMRANGEBYSCORE\r\n",
       27, NGX_COORD_LEASE_ACQUIRE_K },
@@ -3240,9 +3242,9 @@ const ngx_coord_script_t
       7, ngx_coord_idempotency_renew_parts },
 
     { ngx_string("lease_acquire"),
-      NGX_COORD_LEASE_ACQUIRE_NARGS, 6, 0, 1, 6, 916,
+      NGX_COORD_LEASE_ACQUIRE_NARGS, 6, 0, 1, 6, 699,
       ngx_coord_lease_acquire_replies,
-      12, ngx_coord_lease_acquire_parts },
+      14, ngx_coord_lease_acquire_parts },
 
     { ngx_string("lease_release"),
       NGX_COORD_LEASE_RELEASE_NARGS, 1, 1, 1, 1, 142,

@@ -46,13 +46,7 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
 #define NGX_COORD_OP_LOOKS      0x40
 
 
-/*
- * A take of a rate: those that ask the same of one key in one turn travel as
- * one; build() and parse() go by u.rate.behind and nth.
- */
-#define NGX_COORD_OP_GATHERS    0x80
-
-/* so many, at most */
+/* those that travel as one: see same() */
 #define NGX_COORD_OP_TOGETHER   32
 
 /* its reply may be large or slow: no decision waits behind it */
@@ -131,6 +125,16 @@ struct ngx_coord_op_type_s {
     const ngx_coord_op_type_t  *peek;      /* its answer, without taking */
     const ngx_coord_op_type_t  *forget;    /* drops the state of the key */
     const ngx_coord_op_type_t  *wake;      /* in a zone that is waited for */
+
+    /*
+     * For one operation of this kind and another one, of the same key: 1 if
+     * they ask the same.  Those that do so in one turn of the event loop, at
+     * most NGX_COORD_OP_TOGETHER, travel as one: build() is called for the
+     * first, which tells by op->behind how many there are behind it, op->with
+     * being the next of them, and parse() for each, by its place op->nth.
+     */
+    ngx_uint_t                (*same)(const ngx_coord_op_t *a,
+                                      const ngx_coord_op_t *b);
 };
 
 
@@ -355,6 +359,11 @@ struct ngx_coord_op_s {
                                            * others are left */
     unsigned                   part:16;   /* of the batch, that it is in */
     const ngx_coord_op_type_t  *asked;    /* whose script was sent */
+
+    /* of those that travel as one, until they are answered: see same() */
+    uint16_t                   nth;
+    uint16_t                   behind;
+    ngx_coord_op_t            *with;
 };
 
 

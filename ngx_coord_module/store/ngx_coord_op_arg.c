@@ -107,6 +107,13 @@ ngx_coord_ttl(ngx_coord_nsec_t ns)
 }
 
 
+ngx_uint_t
+ngx_coord_take_same(const ngx_coord_op_t *a, const ngx_coord_op_t *b)
+{
+    return ngx_coord_rate_same(&a->u.rate, &b->u.rate);
+}
+
+
 /* whatever it gave back, it is not there any more */
 
 ngx_int_t

@@ -35,6 +35,10 @@
 
 #define NGX_COORD_OP_STEP_WORDS  4
 
+/* a number and an id in a list */
+#define NGX_COORD_OP_ASKER_LEN                                                \
+    (NGX_INT64_LEN + NGX_COORD_ENTRY_LEN + 2 * (sizeof("$20" CRLF CRLF) - 1))
+
 
 /* for parse(): the reply that the header of a script gives a name */
 #define ngx_coord_reply(script, name)                                         \
@@ -80,6 +84,10 @@ void ngx_coord_arg_window(ngx_coord_command_t *cmd, ngx_uint_t n,
 /* the life of a key, in milliseconds, that is of use for so long */
 int64_t ngx_coord_ttl(ngx_coord_nsec_t ns);
 
+
+/* the same() of a take of a rate */
+ngx_uint_t ngx_coord_take_same(const ngx_coord_op_t *a,
+    const ngx_coord_op_t *b);
 
 /* of one whose first reply is how many were removed: NGX_OK or NGX_DECLINED */
 ngx_int_t ngx_coord_removed_parse(ngx_coord_op_t *op,

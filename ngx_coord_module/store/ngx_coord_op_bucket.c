@@ -85,6 +85,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_take = {
     &ngx_coord_op_bucket_give,
     &ngx_coord_op_bucket_peek,
     &ngx_coord_op_bucket_forget,
+    NULL,
     NULL
 };
 
@@ -96,8 +97,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_take = {
 
 static const ngx_coord_op_type_t  ngx_coord_op_bucket_steady = {
     ngx_string("bucket_steady"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY
-    |NGX_COORD_OP_GATHERS,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_BUCKET,
     NGX_COORD_SCRIPT_GCRA_TAKE,
     ngx_coord_bucket_steady_build,
@@ -107,7 +107,8 @@ static const ngx_coord_op_type_t  ngx_coord_op_bucket_steady = {
     &ngx_coord_op_bucket_left,
     NULL,
     NULL,
-    NULL
+    NULL,
+    ngx_coord_take_same
 };
 
 
@@ -121,6 +122,7 @@ static const ngx_coord_op_type_t  ngx_coord_op_bucket_anew = {
     NULL,
     ngx_coord_bucket_take_run,
     &ngx_coord_op_bucket_left,
+    NULL,
     NULL,
     NULL,
     NULL
@@ -215,7 +217,7 @@ ngx_coord_bucket_steady_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 
     ngx_coord_arg_key(cmd, NGX_COORD_GCRA_TAKE_K, op, "}");
 
-    n = op->u.rate.behind + 1;
+    n = op->behind + 1;
     p = cmd->last;
 
     for (i = 0; i < n; i++) {
@@ -376,8 +378,6 @@ ngx_coord_bucket_once_more(ngx_coord_op_t *op, const ngx_coord_op_type_t *type)
 
     rate->cost -= rate->extra;
     rate->extra = 0;
-    rate->nth = 0;
-    rate->behind = 0;
 
     ngx_coord_lives_drop(op, ngx_coord_bucket_kind(rate));
 
@@ -397,11 +397,11 @@ ngx_coord_bucket_steady_parse(ngx_coord_op_t *op,
 
     rate = &op->u.rate;
 
-    if (ngx_coord_bucket_read(values[0], 0, rate->nth, &found) != NGX_OK) {
+    if (ngx_coord_bucket_read(values[0], 0, op->nth, &found) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    if (rate->nth) {
+    if (op->nth) {
         found.stamp = ngx_coord_tat_stamp(now);
     }
 

@@ -59,6 +59,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_give = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -72,6 +73,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_peek = {
     ngx_coord_bucket_peek_parse,
     NULL,
     ngx_coord_bucket_peek_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -91,6 +93,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_forget = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -104,6 +107,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_mend = {
     ngx_coord_give_parse,
     NULL,
     ngx_coord_bucket_left_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -123,6 +127,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_life = {
     &ngx_coord_op_bucket_mend,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -136,6 +141,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_left = {
     ngx_coord_bucket_left_parse,
     NULL,
     ngx_coord_bucket_left_run,
+    NULL,
     NULL,
     NULL,
     NULL,

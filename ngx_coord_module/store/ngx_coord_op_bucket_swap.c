@@ -36,6 +36,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_swap = {
     &ngx_coord_op_bucket_give,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 

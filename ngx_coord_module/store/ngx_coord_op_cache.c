@@ -52,6 +52,7 @@ const ngx_coord_op_type_t  ngx_coord_op_cache_get = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -65,6 +66,7 @@ const ngx_coord_op_type_t  ngx_coord_op_cache_put = {
     ngx_coord_cache_done_parse,
     NULL,
     ngx_coord_cache_put_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -84,6 +86,7 @@ const ngx_coord_op_type_t  ngx_coord_op_cache_mark = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -97,6 +100,7 @@ const ngx_coord_op_type_t  ngx_coord_op_cache_purge = {
     ngx_coord_cache_purge_parse,
     NULL,
     ngx_coord_cache_purge_run,
+    NULL,
     NULL,
     NULL,
     NULL,

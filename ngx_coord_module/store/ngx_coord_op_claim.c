@@ -87,6 +87,7 @@ const ngx_coord_op_type_t  ngx_coord_op_claim = {
     &ngx_coord_op_claim_release,
     NULL,
     &ngx_coord_op_claim_forget,
+    NULL,
     NULL
 };
 
@@ -100,6 +101,7 @@ const ngx_coord_op_type_t  ngx_coord_op_claim_renew = {
     ngx_coord_score_parse,
     NULL,
     ngx_coord_claim_renew_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -119,6 +121,7 @@ const ngx_coord_op_type_t  ngx_coord_op_claim_complete = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -135,6 +138,7 @@ const ngx_coord_op_type_t  ngx_coord_op_claim_release = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -148,6 +152,7 @@ const ngx_coord_op_type_t  ngx_coord_op_claim_forget = {
     ngx_coord_forget_parse,
     NULL,
     ngx_coord_claim_forget_run,
+    NULL,
     NULL,
     NULL,
     NULL,

@@ -45,6 +45,7 @@ const ngx_coord_op_type_t  ngx_coord_op_hold_put = {
     NULL,
     &ngx_coord_op_hold_peek,
     &ngx_coord_op_hold_forget,
+    NULL,
     NULL
 };
 
@@ -61,6 +62,7 @@ const ngx_coord_op_type_t  ngx_coord_op_hold_peek = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -74,6 +76,7 @@ const ngx_coord_op_type_t  ngx_coord_op_hold_forget = {
     ngx_coord_forget_parse,
     NULL,
     ngx_coord_forget_run,
+    NULL,
     NULL,
     NULL,
     NULL,

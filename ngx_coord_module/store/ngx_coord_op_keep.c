@@ -32,6 +32,7 @@ const ngx_coord_op_type_t  ngx_coord_op_session_keep = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 

@@ -17,8 +17,12 @@
 #define NGX_COORD_TOKEN_TTL  86400000
 
 
+static ngx_uint_t ngx_coord_lease_same(const ngx_coord_op_t *a,
+    const ngx_coord_op_t *b);
 static void ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_lease_list(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, int64_t at, int64_t step);
 static ngx_int_t ngx_coord_lease_acquire_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static void ngx_coord_lease_renew_build(ngx_coord_command_t *cmd,
@@ -57,7 +61,8 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_acquire = {
     &ngx_coord_op_lease_release,
     &ngx_coord_op_lease_peek,
     &ngx_coord_op_lease_forget,
-    NULL
+    NULL,
+    ngx_coord_lease_same
 };
 
 
@@ -70,6 +75,7 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_renew = {
     ngx_coord_score_parse,
     NULL,
     ngx_coord_lease_renew_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -89,7 +95,8 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_release = {
     NULL,
     NULL,
     NULL,
-    &ngx_coord_op_lease_wake
+    &ngx_coord_op_lease_wake,
+    NULL
 };
 
 
@@ -102,6 +109,7 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_wake = {
     ngx_coord_removed_parse,
     NULL,
     ngx_coord_lease_release_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -121,6 +129,7 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_peek = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -137,6 +146,7 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_forget = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -150,6 +160,7 @@ const ngx_coord_op_type_t  ngx_coord_op_lock_token = {
     ngx_coord_lock_token_parse,
     NULL,
     ngx_coord_lock_token_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -174,22 +185,40 @@ ngx_coord_lease_span(ngx_coord_op_t *op)
 }
 
 
+/* a holder that asks again asks alone */
+
+static ngx_uint_t
+ngx_coord_lease_same(const ngx_coord_op_t *a, const ngx_coord_op_t *b)
+{
+    return !a->again
+           && !b->again
+           && a->u.lease.limit == b->u.lease.limit
+           && a->u.lease.lease == b->u.lease.lease;
+}
+
+
 static void
 ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
+    ngx_coord_op_t    *other;
     ngx_coord_arg_t   *a;
     ngx_coord_nsec_t   span;
 
     a = cmd->args;
     span = ngx_coord_lease_span(op);
 
+    for (other = op->with; other; other = other->with) {
+        other->behind = op->behind;
+    }
+
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_ACQUIRE_K, op, "}");
-    ngx_coord_arg_entry(cmd, NGX_COORD_LEASE_ACQUIRE_ID, op);
+    ngx_coord_lease_list(cmd, NGX_COORD_LEASE_ACQUIRE_ASKS, op, -1, -1);
+    ngx_coord_lease_list(cmd, NGX_COORD_LEASE_ACQUIRE_LEASES, op,
+                         (now + span) / NGX_COORD_NSEC_PER_USEC, 0);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_NOW],
                       now / NGX_COORD_NSEC_PER_USEC);
-    ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_EXPIRY],
-                      (now + span) / NGX_COORD_NSEC_PER_USEC);
+    ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_LAST], op->behind);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_FROM],
                       -(int64_t) ngx_min(op->u.lease.limit,
                                          NGX_COORD_RATE_LIMIT));
@@ -198,30 +227,68 @@ ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 }
 
 
+/* of those that ask together the ids, each behind a number, by step from at */
+
+static void
+ngx_coord_lease_list(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, int64_t at, int64_t step)
+{
+    u_char      text[NGX_COORD_ENTRY_LEN + 2], *p;
+    ngx_str_t   src, dst;
+    ngx_uint_t  count;
+
+    count = 0;
+    p = cmd->last;
+
+    for ( /* void */ ; op; op = op->with) {
+        src.data = op->id;
+        src.len = NGX_COORD_ID_LEN;
+        dst.data = text;
+
+        ngx_encode_base64url(&dst, &src);
+
+        p = ngx_coord_script_number(p, at);
+        p = ngx_coord_script_string(p, text, dst.len);
+
+        at += step;
+        count += 2;
+    }
+
+    ngx_coord_arg_list(&cmd->args[n], cmd->last, p - cmd->last, count);
+
+    cmd->last = p;
+}
+
+
 static ngx_int_t
 ngx_coord_lease_acquire_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    int64_t  granted, dropped, used;
+    int64_t  granted, refused, dropped, used;
 
     granted = ngx_coord_reply(LEASE_ACQUIRE, GRANTED)->integer;
     dropped = ngx_coord_reply(LEASE_ACQUIRE, DROPPED)->integer;
     used = ngx_coord_reply(LEASE_ACQUIRE, USED)->integer;
 
+    refused = op->behind + 1 - granted;
+
     if (granted != ngx_coord_reply(LEASE_ACQUIRE, ROOM)->integer
-        || used < granted
-        || granted + dropped < 1)
+        || granted < 0
+        || refused < 0
+        || dropped < refused
+        || used < granted)
     {
         return NGX_ERROR;
     }
 
     op->u.lease.current = (ngx_uint_t) used;
 
-    if (granted) {
+    if (op->nth < granted) {
+        op->u.lease.current -= granted - 1 - op->nth;
         return NGX_OK;
     }
 
-    if (dropped == 1) {
+    if (dropped == refused) {
         return NGX_BUSY;
     }
 

@@ -63,6 +63,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_take = {
     &ngx_coord_op_log_give,
     &ngx_coord_op_log_peek,
     &ngx_coord_op_log_forget,
+    NULL,
     NULL
 };
 
@@ -76,6 +77,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_give = {
     ngx_coord_window_give_parse,
     NULL,
     ngx_coord_log_give_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -97,6 +99,7 @@ static const ngx_coord_op_type_t  ngx_coord_op_log_look = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -113,6 +116,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_peek = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -126,6 +130,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_forget = {
     ngx_coord_window_forget_parse,
     NULL,
     ngx_coord_forget_run,
+    NULL,
     NULL,
     NULL,
     NULL,

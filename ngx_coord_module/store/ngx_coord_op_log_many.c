@@ -32,6 +32,7 @@ static const ngx_coord_op_type_t  ngx_coord_op_log_back = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -48,6 +49,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_many = {
     &ngx_coord_op_log_back,
     &ngx_coord_op_log_peek,
     &ngx_coord_op_log_forget,
+    NULL,
     NULL
 };
 

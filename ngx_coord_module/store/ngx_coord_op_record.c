@@ -35,6 +35,7 @@ const ngx_coord_op_type_t  ngx_coord_op_claim_record = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -48,6 +49,7 @@ const ngx_coord_op_type_t  ngx_coord_op_claim_discard = {
     ngx_coord_give_parse,
     NULL,
     ngx_coord_claim_discard_run,
+    NULL,
     NULL,
     NULL,
     NULL,

@@ -36,7 +36,8 @@ ngx_coord_op_key_len(ngx_coord_op_t *op)
 
 /*
  * Of the lists of an operation, at most: a time and two ids for each place of a
- * log, and two steps for each of so many who take together.
+ * log, and two steps, or two ids, each behind a number, for each of so many who
+ * take together.
  */
 
 static size_t
@@ -46,6 +47,10 @@ ngx_coord_op_lists(ngx_coord_op_t *op, ngx_uint_t together)
         || op->type->kind == NGX_COORD_KIND_WINDOW)
     {
         return together * 2 * NGX_COORD_OP_STEP_LEN;
+    }
+
+    if (op->type == &ngx_coord_op_lease_acquire) {
+        return together * 2 * NGX_COORD_OP_ASKER_LEN;
     }
 
     if (op->type->kind != NGX_COORD_KIND_LOG) {
@@ -127,7 +132,7 @@ ngx_coord_op_bound(ngx_coord_op_t *op)
     key = ngx_coord_op_key_len(op);
 
     more = op->zone->store->wake.len + op->record.len
-           + ngx_coord_op_lists(op, op->u.rate.behind + 1);
+           + ngx_coord_op_lists(op, op->behind + 1);
 
     if (op->type->kind <= NGX_COORD_KIND_LOG) {
         more += op->zone->store->deny.len + key;

@@ -46,6 +46,7 @@ const ngx_coord_op_type_t  ngx_coord_op_user_add = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -62,6 +63,7 @@ const ngx_coord_op_type_t  ngx_coord_op_user_seat = {
     &ngx_coord_op_user_unseat,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -75,6 +77,7 @@ const ngx_coord_op_type_t  ngx_coord_op_user_unseat = {
     ngx_coord_user_unseat_parse,
     NULL,
     ngx_coord_user_unseat_run,
+    NULL,
     NULL,
     NULL,
     NULL,

@@ -65,6 +65,7 @@ const ngx_coord_op_type_t  ngx_coord_op_session_get = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -78,6 +79,7 @@ const ngx_coord_op_type_t  ngx_coord_op_session_peek = {
     ngx_coord_session_peek_parse,
     NULL,
     ngx_coord_session_get_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -97,6 +99,7 @@ const ngx_coord_op_type_t  ngx_coord_op_session_bind = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -110,6 +113,7 @@ const ngx_coord_op_type_t  ngx_coord_op_session_set = {
     ngx_coord_give_parse,
     NULL,
     ngx_coord_session_set_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -129,6 +133,7 @@ const ngx_coord_op_type_t  ngx_coord_op_session_touch = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -142,6 +147,7 @@ const ngx_coord_op_type_t  ngx_coord_op_session_revoke = {
     ngx_coord_session_revoke_parse,
     NULL,
     ngx_coord_session_revoke_run,
+    NULL,
     NULL,
     NULL,
     NULL,

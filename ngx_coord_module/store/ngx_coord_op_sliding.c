@@ -54,6 +54,7 @@ const ngx_coord_op_type_t  ngx_coord_op_sliding_take = {
     &ngx_coord_op_sliding_give,
     &ngx_coord_op_sliding_peek,
     &ngx_coord_op_sliding_forget,
+    NULL,
     NULL
 };
 
@@ -67,6 +68,7 @@ const ngx_coord_op_type_t  ngx_coord_op_sliding_give = {
     ngx_coord_window_give_parse,
     ngx_coord_sliding_give_known,
     ngx_coord_sliding_give_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -86,6 +88,7 @@ const ngx_coord_op_type_t  ngx_coord_op_sliding_peek = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -99,6 +102,7 @@ const ngx_coord_op_type_t  ngx_coord_op_sliding_forget = {
     ngx_coord_window_forget_parse,
     NULL,
     ngx_coord_forget_run,
+    NULL,
     NULL,
     NULL,
     NULL,

@@ -58,6 +58,7 @@ const ngx_coord_op_type_t  ngx_coord_op_user_check = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -71,6 +72,7 @@ const ngx_coord_op_type_t  ngx_coord_op_user_seen = {
     ngx_coord_give_parse,
     NULL,
     ngx_coord_user_seen_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -90,6 +92,7 @@ const ngx_coord_op_type_t  ngx_coord_op_user_drop = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -106,6 +109,7 @@ const ngx_coord_op_type_t  ngx_coord_op_user_list = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -119,6 +123,7 @@ const ngx_coord_op_type_t  ngx_coord_op_user_revoke = {
     ngx_coord_user_revoke_parse,
     NULL,
     ngx_coord_user_revoke_run,
+    NULL,
     NULL,
     NULL,
     NULL,

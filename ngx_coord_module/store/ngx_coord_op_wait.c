@@ -52,6 +52,7 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_turn = {
     &ngx_coord_op_lease_release,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -66,6 +67,7 @@ const ngx_coord_op_type_t  ngx_coord_op_wait_enter = {
     NULL,
     ngx_coord_wait_enter_run,
     &ngx_coord_op_wait_leave,
+    NULL,
     NULL,
     NULL,
     NULL
@@ -84,6 +86,7 @@ const ngx_coord_op_type_t  ngx_coord_op_wait_leave = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -97,6 +100,7 @@ const ngx_coord_op_type_t  ngx_coord_op_wait_clear = {
     ngx_coord_give_parse,
     NULL,
     ngx_coord_wait_clear_run,
+    NULL,
     NULL,
     NULL,
     NULL,

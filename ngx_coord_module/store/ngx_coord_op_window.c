@@ -49,8 +49,7 @@ static ngx_int_t ngx_coord_window_peek_run(ngx_coord_table_t *table,
 
 const ngx_coord_op_type_t  ngx_coord_op_window_take = {
     ngx_string("window_take"),
-    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY
-    |NGX_COORD_OP_GATHERS,
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_WINDOW,
     NGX_COORD_SCRIPT_WINDOW_TAKE,
     ngx_coord_window_take_build,
@@ -60,7 +59,8 @@ const ngx_coord_op_type_t  ngx_coord_op_window_take = {
     &ngx_coord_op_window_give,
     &ngx_coord_op_window_peek,
     &ngx_coord_op_window_forget,
-    NULL
+    NULL,
+    ngx_coord_take_same
 };
 
 
@@ -76,6 +76,7 @@ static const ngx_coord_op_type_t  ngx_coord_op_window_fill = {
     NULL,
     ngx_coord_window_take_run,
     &ngx_coord_op_window_give,
+    NULL,
     NULL,
     NULL,
     NULL
@@ -96,6 +97,7 @@ static const ngx_coord_op_type_t  ngx_coord_op_window_cut = {
     &ngx_coord_op_window_give,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -109,6 +111,7 @@ const ngx_coord_op_type_t  ngx_coord_op_window_give = {
     ngx_coord_window_give_parse,
     ngx_coord_window_give_known,
     ngx_coord_window_give_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -128,6 +131,7 @@ const ngx_coord_op_type_t  ngx_coord_op_window_peek = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL
 };
 
@@ -141,6 +145,7 @@ const ngx_coord_op_type_t  ngx_coord_op_window_forget = {
     ngx_coord_window_forget_parse,
     NULL,
     ngx_coord_forget_run,
+    NULL,
     NULL,
     NULL,
     NULL,
@@ -179,7 +184,7 @@ ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 
     ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_TAKE_K, op, "}");
 
-    n = op->u.rate.behind + 1;
+    n = op->behind + 1;
     p = cmd->last;
 
     for (i = 0; i < n; i++) {
@@ -207,7 +212,7 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t    left, most;
     ngx_coord_window_t  window;
 
-    opened = ngx_coord_window_found(values[1], op->u.rate.nth, &used);
+    opened = ngx_coord_window_found(values[1], op->nth, &used);
 
     if (opened == NGX_ERROR
         || ngx_coord_resp_integer(values[2], &pttl) != NGX_OK)

@@ -381,6 +381,10 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     op->asked = op->type;
     op->part = part->index;
 
+    op->nth = 0;
+    op->behind = 0;
+    op->with = NULL;
+
     ncommands = ngx_coord_op_ncommands(op);
 
     part->nops++;

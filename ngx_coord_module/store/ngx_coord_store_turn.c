@@ -77,24 +77,23 @@ ngx_coord_turn_hold(ngx_coord_part_t *part)
 
     op = ngx_coord_part_op(part);
 
-    if (!(op->type->flags & NGX_COORD_OP_GATHERS)) {
+    if (op->type->same == NULL) {
         return NGX_DECLINED;
     }
-
-    op->u.rate.nth = 0;
-    op->u.rate.behind = 0;
 
     part->last = part;
 
     first = ngx_coord_turn_find(part);
 
     if (first) {
+        ngx_coord_part_op(first->last)->with = op;
+
         first->last->next = part;
         first->last = part;
 
         first->call.more++;
 
-        op->u.rate.nth = ++ngx_coord_part_op(first)->u.rate.behind;
+        op->nth = ++ngx_coord_part_op(first)->behind;
 
         return NGX_OK;
     }
@@ -134,8 +133,8 @@ ngx_coord_turn_find(ngx_coord_part_t *part)
             && other->zone == op->zone
             && other->key_len == op->key_len
             && ngx_memcmp(other->key, op->key, op->key_len) == 0
-            && other->u.rate.behind + 1 < NGX_COORD_OP_TOGETHER
-            && ngx_coord_rate_same(&other->u.rate, &op->u.rate))
+            && other->behind + 1 < NGX_COORD_OP_TOGETHER
+            && op->type->same(other, op))
         {
             ngx_queue_remove(q);
             ngx_queue_insert_head(&redis->turn, q);

@@ -931,6 +931,7 @@ the_parts_of_a_batch_end_together(void **state)
         add(batch, &ngx_coord_op_lease_acquire, &zone, "p3");
 
         assert_int_equal(ngx_coord_batch_send(batch), NGX_AGAIN);
+        ngx_stub_run_posted();          /* the turn ends */
         assert_int_equal(npending, 3);
         assert_int_equal(pending[0].call->ncommands,
                          2 * pending[1].call->ncommands);
