@@ -909,6 +909,53 @@ a_cancelled_batch_costs_one_release(void **state)
 }
 
 
+/* those who ask for leases of one key are one call, a holder by itself */
+
+static void
+who_asks_again_asks_alone(void **state)
+{
+    ngx_uint_t          i;
+    ngx_coord_op_t     *op[3];
+    ngx_coord_batch_t  *batch[3];
+
+    for (i = 0; i < 3; i++) {
+        batch[i] = batch_of(&zone);
+        op[i] = add(batch[i], &ngx_coord_op_lease_acquire, &zone, "h");
+        op[i]->u.lease.limit = 2;
+        op[i]->again = (i == 1);
+
+        assert_int_equal(ngx_coord_batch_send(batch[i]), NGX_AGAIN);
+    }
+
+    ngx_stub_run_posted();
+    assert_int_equal(npending, 2);
+
+    deliver();
+    ngx_stub_run_posted();
+
+    /* what was found last is sent last */
+
+    assert_int_equal(op[1]->rc, NGX_OK);
+    assert_int_equal(op[1]->u.lease.current, 1);
+    assert_int_equal(op[0]->rc, NGX_OK);
+    assert_int_equal(op[0]->u.lease.current, 2);
+    assert_int_equal(op[2]->rc, NGX_BUSY);
+
+    for (i = 0; i < 3; i++) {
+        op[i]->again = 0;
+        ngx_coord_batch_undo(batch[i], 0, 1);
+        ngx_coord_batch_done(batch[i]);
+    }
+
+    ngx_stub_run_posted();
+    deliver();
+    ngx_stub_pass(100);
+    deliver();
+
+    assert_int_equal(raw("EXISTS t:rl:z:{h}")->integer, 0);
+}
+
+
 /* what is in other slots is another call, but of the same batch */
 
 static void
@@ -1458,6 +1505,8 @@ main(void)
         cmocka_unit_test_setup_teardown(a_cancelled_batch_gives_all_back,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_batch_costs_one_release,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(who_asks_again_asks_alone,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(the_parts_of_a_batch_end_together,
                                         setup, teardown),
