@@ -81,7 +81,8 @@ END
         'a lease' => sub {
             my ($k, $id) = ("c$_[0]", ++$n);
             my %v = (k => $k, now => 10 ** 15, id => $id, from => -1000,
-                     expiry => 2 * 10 ** 15, ttl => 60000);
+                     asks => [-1, $id], leases => [2 * 10 ** 15, $id],
+                     last => 0, ttl => 60000);
 
             return (['MULTI'], (map { fill($_, %v) } @acquire), ['EXEC'],
                     map { fill($_, %v) } @release);
