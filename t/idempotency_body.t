@@ -194,6 +194,41 @@ SKIP: {
 }
 
 
+# dav takes the body as a file, and whoever has read it before makes one
+
+SKIP: {
+    skip 'nginx has no dav', 9 if `$n->{test}{binary} -V 2>&1` !~ /http_dav/;
+
+    my $dav = $t->node(name => 'dav', server => <<'EOF')->start;
+        coord_idempotency on;
+        coord_idempotency_scope off;
+        coord_idempotency_methods PUT;
+        root %%NODEDIR%%/files;
+
+        location / {
+            client_body_in_file_only clean;
+            create_full_put_path on;
+            dav_methods PUT;
+        }
+EOF
+
+    for my $body ($small, '') {
+        my $name = length $body ? 'a' : 'empty';
+
+        for my $replayed ('', 'true') {
+            my $r = $dav->request('PUT', "/$name", body => $body, headers =>
+                [ 'Idempotency-Key' => $name,
+                  length $body ? () : ('Content-Length' => 0) ]);
+            is($r->status, 201, "dav, $name: put");
+            is($r->header('idempotency-replayed') // '', $replayed,
+               "dav, $name: replayed '$replayed'");
+        }
+    }
+
+    is(Coord::Util::slurp($dav->file('files/a')), $small, 'dav: the file');
+}
+
+
 my %length = map { $_ => 1 }
              split /\n/, Coord::Util::slurp($n->file('length.log'));
 

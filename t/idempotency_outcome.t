@@ -132,9 +132,10 @@ my $http = <<'EOF';
         location /cached/ {
             coord_idempotency_scope off;
             coord_idempotency_on_unknown conflict;
-            coord_idempotency_methods GET;
+            coord_idempotency_methods GET POST;
             proxy_cache cache;
             proxy_cache_valid 1h;
+            proxy_cache_methods GET POST;
             proxy_pass http://%%ORIGIN%%/;
         }
 
@@ -471,6 +472,16 @@ sub parts {
             is(replayed($r), 'true', "$name, $path: replayed");
             is($r->body, 'x' x 100, "$name, $path: body");
         }
+
+        # the cache serves a POST as well, and conditions of it are seen there
+
+        @k = key();
+        $first = $n->post('/cached/c?size=100', 'b',
+                          headers => [ @k, @$field ]);
+        is($first->status, 200, "$name, cached POST: whole");
+        $r = $n->post('/cached/c?size=100', 'b', headers => \@k);
+        is(replayed($r), 'true', "$name, cached POST: replayed");
+        is($r->body, 'x' x 100, "$name, cached POST: body");
 
         is($n->get('/get/whole', headers => [ key(), @$field ])->body,
            'seen: ', "$name: not for the upstream of a GET");

@@ -119,8 +119,8 @@ void ngx_http_coord_capture_header_only(ngx_http_coord_capture_t *capture);
 /* --- ngx_http_coord_capture_whole.c --- */
 
 /*
- * Takes Range and, of a GET, conditions out of the request, which has not run
- * yet, so that its response is a whole one.
+ * Takes Range and conditions out of the request, which has not run yet, so that
+ * its response is a whole one.  The conditions of a GET only go to no upstream.
  */
 void ngx_http_coord_capture_whole(ngx_http_request_t *r);
 

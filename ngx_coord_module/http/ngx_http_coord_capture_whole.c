@@ -21,25 +21,26 @@ static void ngx_http_coord_capture_unlink(ngx_list_t *headers,
 void
 ngx_http_coord_capture_whole(ngx_http_request_t *r)
 {
+    /* what nginx looks at, in what it serves itself, from a cache as well */
+
     r->disable_not_modified = 1;
 
     r->headers_in.range = NULL;
     r->headers_in.if_range = NULL;
+    r->headers_in.if_modified_since = NULL;
+    r->headers_in.if_unmodified_since = NULL;
+    r->headers_in.if_match = NULL;
+    r->headers_in.if_none_match = NULL;
 
     ngx_http_coord_capture_remove(r, "range");
     ngx_http_coord_capture_remove(r, "if-range");
 
     if (r->method != NGX_HTTP_GET) {
 
-        /* a change may be asked for under a condition */
+        /* an upstream may be asked for a change under a condition */
 
         return;
     }
-
-    r->headers_in.if_modified_since = NULL;
-    r->headers_in.if_unmodified_since = NULL;
-    r->headers_in.if_match = NULL;
-    r->headers_in.if_none_match = NULL;
 
     ngx_http_coord_capture_remove(r, "if-modified-since");
     ngx_http_coord_capture_remove(r, "if-unmodified-since");
