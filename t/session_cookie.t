@@ -92,6 +92,19 @@ my $conf = <<'EOF';
             return 418;
         }
         location /none { return 200 "none:$coord_session_id"; }
+        location /answered {
+            coord_session_cookie sid;
+            coord_session zone=one;
+            return 302 /;
+        }
+    }
+    server {
+        listen 127.0.0.1:%%PORT_2%%;
+        large_client_header_buffers 4 1k;
+        coord_session_cookie sid;
+        error_page 400 414 494 /unread;
+        location / { empty_gif; }
+        location /unread { return 200 "unread:$coord_session_id"; }
     }
 EOF
 
@@ -206,6 +219,38 @@ is($r->header('X-Id'), $r->header('X-Early'), 'one id per request');
 is($a->get('/late')->header('X-Status'), 'NONE', 'a $cookie_ key: none yet');
 $r = with($a, '/late', 'late=' . 'b' x 32);
 is($r->header('X-Status'), 'NEW', 'then new');
+
+# what the rewrite phase answers
+
+$r = $a->get('/answered');
+like($r->header('Set-Cookie') // '', qr/^sid=[0-9a-f]{32}; path=\/$/,
+     'an answer of the rewrite phase');
+is(with($b, '/answered', 'sid=' . 'e' x 32)->header('Set-Cookie'), undef,
+   'to whom has none');
+
+
+# where the header was not read to the end nobody knows what the client has
+
+{
+    my $large = 'x' x 2000;
+    my %unread = ('a large URI' => "GET /$large HTTP/1.1\r\n"
+                                   . "Cookie: sid=%s\r\n\r\n",
+                  'a large header' => "GET / HTTP/1.1\r\nHost: a\r\n"
+                                      . "X: $large\r\nCookie: sid=%s\r\n\r\n",
+                  'a broken header' => "GET / HTTP/1.1\r\nHost: a\r\n"
+                                       . "X\x01: 1\r\nCookie: sid=%s\r\n\r\n");
+
+    for my $name (sort keys %unread) {
+        my $c = $a->connect(port => $a->port(2));
+        $c->send(sprintf $unread{$name}, 'a' x 32);
+        my $r = $c->response(method => 'GET');
+        like($r->status . ' ' . $r->body, qr/^4\d\d unread:$/, "$name: no id");
+        is($r->header('Set-Cookie'), undef, "$name: no cookie");
+    }
+
+    my $r = $a->connect(port => $a->port(2))->request(path => '/');
+    like($r->header('Set-Cookie') // '', qr/^sid=/, 'a whole header');
+}
 
 $r = $a->get('/ssi.html');
 my @set = @{ $r->{headers}{'set-cookie'} || [] };

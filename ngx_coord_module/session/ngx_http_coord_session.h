@@ -154,8 +154,8 @@ ngx_int_t ngx_http_coord_session_response(ngx_http_request_t *r,
 /* --- ngx_http_coord_session_cookie.c --- */
 
 /*
- * Issues an id to a client that has none, once per client request.
- * NGX_ERROR: no memory or no random bytes.
+ * Issues an id to a client that has none, once per client request; not where
+ * its header was not read to the end.  NGX_ERROR: no memory or no random bytes.
  */
 ngx_int_t ngx_http_coord_session_cookie_issue(ngx_http_request_t *r);
 

@@ -15,6 +15,7 @@
 #define NGX_HTTP_COORD_COOKIE_MAX_AGE  "; max-age="
 
 
+static ngx_uint_t ngx_http_coord_session_cookie_unread(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_session_cookie_send(ngx_http_request_t *r,
     ngx_http_coord_session_cookie_t *cookie, ngx_str_t *known);
 static ngx_int_t ngx_http_coord_session_cookie_new(ngx_http_request_t *r,
@@ -41,12 +42,35 @@ ngx_http_coord_session_cookie_issue(ngx_http_request_t *r)
     scf = ngx_http_get_module_loc_conf(r, ngx_http_coord_session_module);
 
     if (scf->cookie == NULL
-        || ngx_http_coord_session_cookie_find(r, scf->cookie, &id) == NGX_OK)
+        || ngx_http_coord_session_cookie_find(r, scf->cookie, &id) == NGX_OK
+        || ngx_http_coord_session_cookie_unread(r))
     {
         return NGX_OK;
     }
 
     return ngx_http_coord_session_cookie_send(r, scf->cookie, NULL);
+}
+
+
+/*
+ * 1 if nginx answers before it has the whole header (a URI or a header that is
+ * too large, or none): the client may have a cookie that nobody has seen.
+ */
+
+static ngx_uint_t
+ngx_http_coord_session_cookie_unread(ngx_http_request_t *r)
+{
+#if (NGX_STAT_STUB)
+
+    return r->stat_reading;
+
+#else
+
+    /* both are the request's handler from then on */
+
+    return r->connection->read->handler != r->connection->write->handler;
+
+#endif
 }
 
 

@@ -12,7 +12,7 @@
 
 
 static ngx_int_t ngx_http_coord_session_header_filter(ngx_http_request_t *r);
-static ngx_int_t ngx_http_coord_session_rotate(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_session_filter_cookie(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_session_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static ngx_http_coord_session_client_t *ngx_http_coord_session_of(
@@ -64,7 +64,7 @@ ngx_http_coord_session_header_filter(ngx_http_request_t *r)
     client = ngx_http_coord_session_of(r);
 
     if (client == NULL || client->state == NULL) {
-        return (ngx_http_coord_session_rotate(r) == NGX_OK)
+        return (ngx_http_coord_session_filter_cookie(r) == NGX_OK)
                ? ngx_http_next_header_filter(r) : NGX_ERROR;
     }
 
@@ -91,16 +91,20 @@ ngx_http_coord_session_header_filter(ngx_http_request_t *r)
 }
 
 
-/* a cookie that names no session here */
+/* a cookie that names no session here, or of an answer of the rewrite phase */
 
 static ngx_int_t
-ngx_http_coord_session_rotate(ngx_http_request_t *r)
+ngx_http_coord_session_filter_cookie(ngx_http_request_t *r)
 {
     ngx_int_t  rc;
     ngx_str_t  old, next;
 
     if (r != r->main) {
         return NGX_OK;
+    }
+
+    if (ngx_http_coord_session_cookie_issue(r) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     rc = ngx_http_coord_session_cookie_next(r, &old, &next);
