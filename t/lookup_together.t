@@ -13,6 +13,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
+use List::Util qw(max);
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -154,5 +155,58 @@ while ($pids < 2 && $n++ < 20) {
 }
 
 is($values, "nones$n", 'what lives for a moment');
+
+
+# --- what those behind a look-up are told ---
+
+my $c = $t->node(name => 'c', workers => 2, http => <<'EOF')->start;
+    coord_store main { server %%REDIS%%; timeout 1s; connect_timeout 30s;
+                       breaker failures=100000 cooldown=5s; }
+
+    coord_limit_req_zone $arg_k zone=many:1m rate=$rate;
+    coord_lookup $rate rate:$arg_k default=1000r/s;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Pid $pid always;
+        add_header X-Limit $coord_limit_req_status always;
+        location / { coord_limit_req zone=many burst=100 nodelay; empty_gif; }
+    }
+EOF
+
+ok($t->wait_for(sub {
+       5 == grep { / flags=\w*t/ } split /\n/, $r->command('CLIENT', 'LIST');
+   }, 10), 'its workers hear of changes');
+
+sub halted {
+    my ($ms) = @_;
+
+    for my $n (1 .. 20) {
+        $r->command('CLIENT', 'PAUSE', $ms);
+        my @res = $t->parallel([map { $c->req("/?k=$ms-$n") } 1 .. 40]);
+        $r->command('CLIENT', 'UNPAUSE');
+
+        my %pids = map { scalar($_->header('x-pid')) => 1 } @res;
+        return @res if keys %pids == 2;
+    }
+
+    die "one worker alone\n";
+}
+
+sub others {
+    my ($status, @res) = @_;
+
+    return scalar grep { $_->header('x-limit') ne $status } @res;
+}
+
+is(others('PASSED', halted(300)), 0, 'told by another worker: asks on');
+
+# the look-up has cost one timeout, whoever has asked
+
+my @res = halted(8000);
+my $longest = max(map { $_->{ran} } @res);
+
+is(others('BYPASSED', @res), 0, 'no answer by another worker');
+cmp_ok($longest, '<', 1.8, 'and it is not waited for again');
 
 done_testing();

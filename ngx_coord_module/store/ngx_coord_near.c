@@ -178,6 +178,8 @@ ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
 {
     ngx_int_t  rc;
 
+    answer->late = 0;
+
     rc = ngx_coord_near_memo_get(item, pool, answer);
 
     return rc == NGX_DECLINED ? ngx_coord_near_read(item, pool, answer) : rc;

@@ -218,6 +218,11 @@ ngx_coord_near_follow(ngx_event_t *ev)
         return;
     }
 
+    if (rc == NGX_BUSY) {
+        /* its time is over, and that of those who wait here */
+        fetch->answer.late = 1;
+    }
+
     fetch->state = NGX_COORD_NEAR_ANSWERED;
     ngx_coord_near_post(fetch);
 }

@@ -172,7 +172,12 @@ get(ngx_int_t rc)
 
     locks = ngx_stub_locks;
 
+    /* the caller's memory is not clean */
+
+    answer.late = 1;
+
     assert_int_equal(ngx_coord_near_get(&item, NULL, &answer), rc);
+    assert_int_equal(answer.late, 0);
     assert_int_equal(ngx_stub_locked, 0);
 
     return ngx_stub_locks - locks;
