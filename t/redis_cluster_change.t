@@ -130,17 +130,25 @@ is_deeply(statuses(map { $_->get("/place?k=$there") } $a, $b), { 429 => 2 },
 is_deeply(statuses(map { $_->get("/place?k=$new") } $a, $b), { 200 => 2 },
           'a place that nobody had');
 
-# who may wait for a place takes several keys, which are not all there: once,
-# and by on_failure
+# who may wait for a place takes several keys, which are not all there: again
+# and again, but not for longer than there is time, and less and less often
+
+my $c = $t->node(name => 'c', http => <<'EOF')->start;
+    coord_store main { mode cluster; %%CLUSTER%% connect_timeout 5s;
+                       timeout 500ms; breaker failures=5 cooldown=1h; }
+    coord_limit_conn_zone $arg_k zone=line:1m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { coord_limit_conn line 1 wait=1s on_failure=closed;
+                     empty_gif; }
+    }
+EOF
+
+ok($t->wait_for(sub { $c->get("/?k=warm1")->status == 200 }, 10),
+   'a node with less time');
 
 $_->connect->command('CONFIG', 'RESETSTAT') for $from, $to;
-
-is($_->get("/line?k=$there")->status, 503, 'a place goes by on_failure')
-    for ($a, $b) x 2;
-ok($_->wait_log(qr/TRYAGAIN Multiple keys request/, 5), 'in its own words')
-    for $a, $b;
-
-# and nothing of it comes later
 
 sub refused {
     return map { $_->connect->command('INFO', 'commandstats')
@@ -148,18 +156,46 @@ sub refused {
                          failed_calls=(\d+)/mx ? $1 + $2 : 0 } $from, $to;
 }
 
-my @before = refused();
+is($c->get("/?k=$there")->status, 503, 'a place goes by on_failure');
+ok($c->wait_log(qr/TRYAGAIN Multiple keys request/, 5), 'in its own words');
+
+# in 500ms: at once, and 2, 6, 14, 30, 62, 126, 254 ms later
+
+my @first = refused();
+
+for my $n (@first) {
+    cmp_ok($n, '>', 2, "asked of each of the two servers $n times");
+    cmp_ok($n, '<=', 8, 'which is not often');
+}
+
+# nothing of it comes later; as it was in vain the next ones do not wait
+
+is($c->get("/?k=$there")->status, 503, 'and then at once') for 1 .. 3;
 $t->rest(0.5);
-my @after = refused();
+is_deeply([ refused() ], [ map { $_ + 3 } @first ], 'asked once each time');
 
-is_deeply([ @before, @after ], [ 4, 4, 4, 4 ],
-          'asked once of each of the two servers');
+# until the slot has moved
 
-$cluster->move_keys($slot, $to);
-$cluster->end_move($slot, $to);
+my $mover = fork();
+die "fork: $!" if !defined $mover;
+
+if ($mover == 0) {
+    sleep(0.3);
+    $cluster->move_keys($slot, $to);
+    $cluster->end_move($slot, $to);
+    POSIX::_exit(0);
+}
+
+is_deeply(statuses($t->parallel([ map { $_->req("/line?k=$there") }
+                                      ($a, $b) x 3 ])),
+          { 200 => 6 }, 'those who have the time wait for that');
+
+waitpid($mover, 0);
+is($?, 0, 'the slot has moved');
 
 is($_->get("/line?k=$there")->status, 200, 'and a place is to be had again')
     for $a, $b;
+is($c->get("/?k=$there")->status, 200, 'by those who did not wait, too');
 is_deeply(statuses(map { $_->get("/place?k=$there") } $a, $b), { 429 => 2 },
           'places that have moved');
 

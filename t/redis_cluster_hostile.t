@@ -182,11 +182,13 @@ is($n->get("/rate?k=$k")->status, 200, 'all is as it was');
 }
 
 
-# TRYAGAIN and CLUSTERDOWN: once each, and no other key has to do with it
+# TRYAGAIN: 2, 4, 8, .. ms later within the 500 ms that there are; CLUSTERDOWN:
+# once; and no other key has to do with it
 
-for my $error ('TRYAGAIN Multiple keys request during rehashing of slot',
-               'CLUSTERDOWN Hash slot not served')
+for my $case ([ 'TRYAGAIN Multiple keys request during rehashing of slot', 8 ],
+              [ 'CLUSTERDOWN Hash slot not served', 1 ])
 {
+    my ($error, $most) = @$case;
     my @keys = map { (key(0, 8191))[0] } 1 .. 10;
 
     for my $k (@keys) {
@@ -201,18 +203,18 @@ for my $error ('TRYAGAIN Multiple keys request during rehashing of slot',
     for my $k (@keys) {
         my @asked = grep { $_->[1] eq 'BITFIELD' && "@$_" =~ /\{$k\}/ }
                          $one->commands;
-        is(scalar @asked, 1, 'asked once');
+        cmp_ok(scalar @asked, '<=', $most, "asked $most times at most");
     }
 }
 
 
 # the time, which has no slot: it is not followed to another server
 
-{
+for my $error ("MOVED 1 127.0.0.1:$port[1]", 'TRYAGAIN x', 'CLUSTERDOWN x') {
     my $from = $one->commands;
 
     $one->fault(action => 'replace', cmd => 'TIME', times => 0,
-                data => "-MOVED 1 127.0.0.1:$port[1]\r\n");
+                data => "-$error\r\n");
     my $before = grep { $_->[1] eq 'TIME' } $two->commands;
 
     ok($t->wait_for(sub {

@@ -9,6 +9,7 @@
  *   ngx_coord_redis.c         create, send, the node for a slot
  *   ngx_coord_redis_node.c    a node: its connection comes and goes
  *   ngx_coord_redis_cluster.c asking for the map of a cluster, redirected calls
+ *   ngx_coord_redis_again.c   calls that are asked again while a slot moves
  *   ngx_coord_redis_map.c     the map of a cluster
  *   ngx_coord_redis_server.c  the servers of a cluster
  *   ngx_coord_redis_topology.c what is told of them
@@ -177,8 +178,8 @@ struct ngx_coord_redis_call_s {
     /*
      * size() returns how many bytes encode() may write; encode() writes the
      * commands in RESP at p, without MULTI and EXEC, and returns the end.
-     * Both run once, or once more for each node that the call is sent on to,
-     * within ngx_coord_redis_send() or when the handshake is
+     * Both run once, or once more each time that the call is sent on or asked
+     * again, within ngx_coord_redis_send() or when the handshake is
      * done, so that arguments can hold the server's clock.
      */
     size_t                   (*size)(ngx_coord_redis_call_t *call);
@@ -228,6 +229,7 @@ struct ngx_coord_redis_call_s {
     unsigned                   ask:1;    /* behind ASKING */
     unsigned                   stray:1;  /* its deadline may be out of order */
     unsigned                   hops:4;   /* from node to node */
+    unsigned                   tries:4;  /* of them all, before this one */
 
     /*
      * Commands of the group that the call begins, a transaction or what is
@@ -236,6 +238,7 @@ struct ngx_coord_redis_call_s {
     ngx_uint_t                 total;
     uint64_t                   nonce;
     ngx_msec_t                 deadline;
+    ngx_msec_t                 when;     /* it is asked again */
     ngx_coord_nsec_t           start;
     ngx_queue_t                queue;
 };

@@ -60,6 +60,7 @@ ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
     call->ask = 0;
     call->stray = 0;
     call->hops = 0;
+    call->tries = 0;
 
     if (call->failure == NGX_COORD_FAIL_NONE
         && node->conn->state == NGX_COORD_CONN_READY

@@ -40,6 +40,8 @@ static ngx_int_t ngx_coord_redis_cluster_redirect(
 static ngx_coord_redis_node_t *ngx_coord_redis_cluster_target(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
     ngx_coord_slot_moved_t *moved);
+static void ngx_coord_redis_cluster_again(void *data,
+    ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_cluster_pass(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 static ngx_coord_endpoint_t *ngx_coord_redis_cluster_any(
@@ -105,6 +107,9 @@ ngx_coord_redis_cluster_create(ngx_coord_redis_t *redis)
                          cluster, &lobby->conn->log);
     cluster->retire.event.cancelable = 1;
 
+    ngx_coord_redis_again_init(&cluster->again, ngx_coord_redis_cluster_again,
+                               cluster, &lobby->conn->log);
+
     cluster->tries = redis->conf->servers->nelts;
 
     ngx_coord_redis_conn_start(lobby->conn);
@@ -134,6 +139,7 @@ ngx_coord_redis_cluster_destroy(ngx_coord_redis_t *redis)
 
     lobby = &cluster->lobby[NGX_COORD_LANE_DECISIONS];
 
+    ngx_coord_redis_again_end(&cluster->again, lobby);
     ngx_coord_redis_node_destroy(lobby);
 
     ngx_queue_add(&cluster->servers, &cluster->retired);
@@ -542,11 +548,17 @@ ngx_coord_redis_cluster_redirect(ngx_coord_redis_node_t *node,
         ngx_coord_redis_cluster_refresh(cluster);
     }
 
-    if (rc != NGX_OK
-        || moved.slot != call->slot
-        || call->state != NGX_COORD_CALL_SENT
-        || call->hops == NGX_COORD_CLUSTER_HOPS)
-    {
+    if (call->state != NGX_COORD_CALL_SENT) {
+        return NGX_DECLINED;
+    }
+
+    if (rc != NGX_OK) {
+        return ngx_coord_redis_error(error)->again
+               ? ngx_coord_redis_again(&cluster->again, node, call)
+               : NGX_DECLINED;
+    }
+
+    if (moved.slot != call->slot || call->hops == NGX_COORD_CLUSTER_HOPS) {
         return NGX_DECLINED;
     }
 
@@ -603,6 +615,20 @@ ngx_coord_redis_cluster_target(ngx_coord_redis_node_t *node,
     }
 
     return &server->nodes[call->lane];
+}
+
+
+/* whoever has the slot by now */
+
+static void
+ngx_coord_redis_cluster_again(void *data, ngx_coord_redis_call_t *call)
+{
+    ngx_coord_redis_cluster_t *cluster = data;
+
+    ngx_coord_redis_cluster_pass(ngx_coord_redis_cluster_node(cluster,
+                                                              call->slot,
+                                                              call->lane),
+                                 call);
 }
 
 

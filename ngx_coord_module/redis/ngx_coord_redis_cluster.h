@@ -45,6 +45,21 @@ typedef enum {
 } ngx_coord_cluster_state_e;
 
 
+/* calls that are asked once more, each by its owner's time at the latest */
+typedef void (*ngx_coord_redis_again_pt)(void *data,
+    ngx_coord_redis_call_t *call);
+
+typedef struct {
+    ngx_coord_redis_again_pt   send;          /* the call is in no queue */
+    void                      *data;
+    ngx_queue_t                calls;
+    ngx_uint_t                 ncalls;
+    ngx_coord_timer_t          timer;
+    ngx_uint_t                 slot;          /* of which none waits, */
+    ngx_msec_t                 until;         /* so long */
+} ngx_coord_redis_again_t;
+
+
 struct ngx_coord_redis_cluster_s {
     ngx_coord_redis_t         *redis;
     ngx_coord_redis_node_t     lobby[NGX_COORD_LANE_MAX];   /* one is used */
@@ -63,6 +78,8 @@ struct ngx_coord_redis_cluster_s {
     ngx_uint_t                 nservers;
     ngx_queue_t                retired;       /* not in the map any more */
     ngx_coord_timer_t          retire;
+
+    ngx_coord_redis_again_t    again;
 
     ngx_coord_redis_server_t  *slots[NGX_COORD_SLOTS];
     unsigned                   up:1;          /* a server has told it */
@@ -89,6 +106,25 @@ ngx_uint_t ngx_coord_redis_cluster_live(ngx_coord_redis_cluster_t *cluster);
 
 /* as ngx_coord_redis_push(), for all servers */
 void ngx_coord_redis_cluster_push(ngx_coord_redis_cluster_t *cluster);
+
+
+/* ngx_coord_redis_again.c */
+
+/* send() gets the calls whose time has come; the log must live as long */
+void ngx_coord_redis_again_init(ngx_coord_redis_again_t *again,
+    ngx_coord_redis_again_pt send, void *data, ngx_log_t *log);
+
+/*
+ * Takes a call from a node that did not execute it, to ask again in a moment
+ * whoever has its slot then.  NGX_DECLINED: there is no time left for that, or
+ * it was in vain for others of the slot a while ago; the node keeps the call.
+ */
+ngx_int_t ngx_coord_redis_again(ngx_coord_redis_again_t *again,
+    ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call);
+
+/* ends all calls; node is who counts them */
+void ngx_coord_redis_again_end(ngx_coord_redis_again_t *again,
+    ngx_coord_redis_node_t *node);
 
 
 /* ngx_coord_redis_map.c */

@@ -470,6 +470,7 @@ typedef struct {
     ngx_coord_fail_e           failure;
     unsigned                   close:1;       /* of no use until reconnected */
     unsigned                   slot:1;        /* it is not about the server */
+    unsigned                   again:1;       /* and is over in a moment */
 } ngx_coord_redis_error_t;
 
 /* the class of an error reply; never NULL, static */

@@ -21,23 +21,23 @@ static u_char *ngx_coord_redis_find(ngx_str_t *text, u_char *data,
 
 
 static const ngx_coord_redis_error_t  ngx_coord_redis_errors[] = {
-    { ngx_string("NOAUTH"), NGX_COORD_FAIL_AUTH, 1, 0 },
-    { ngx_string("WRONGPASS"), NGX_COORD_FAIL_AUTH, 1, 0 },
-    { ngx_string("NOPERM"), NGX_COORD_FAIL_AUTH, 0, 0 },
-    { ngx_string("READONLY"), NGX_COORD_FAIL_UNAVAILABLE, 1, 0 },
-    { ngx_string("LOADING"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("MASTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("BUSY"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("MISCONF"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("OOM"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("NOREPLICAS"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0 },
-    { ngx_string("CLUSTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
-    { ngx_string("TRYAGAIN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
-    { ngx_string("MOVED"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
-    { ngx_string("ASK"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1 },
+    { ngx_string("NOAUTH"), NGX_COORD_FAIL_AUTH, 1, 0, 0 },
+    { ngx_string("WRONGPASS"), NGX_COORD_FAIL_AUTH, 1, 0, 0 },
+    { ngx_string("NOPERM"), NGX_COORD_FAIL_AUTH, 0, 0, 0 },
+    { ngx_string("READONLY"), NGX_COORD_FAIL_UNAVAILABLE, 1, 0, 0 },
+    { ngx_string("LOADING"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
+    { ngx_string("MASTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
+    { ngx_string("BUSY"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
+    { ngx_string("MISCONF"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
+    { ngx_string("OOM"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
+    { ngx_string("NOREPLICAS"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
+    { ngx_string("CLUSTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1, 0 },
+    { ngx_string("TRYAGAIN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1, 1 },
+    { ngx_string("MOVED"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1, 0 },
+    { ngx_string("ASK"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1, 0 },
     { ngx_string("ERR max number of clients"),
-      NGX_COORD_FAIL_UNAVAILABLE, 1, 0 },
-    { ngx_null_string, NGX_COORD_FAIL_ERROR, 0, 0 }
+      NGX_COORD_FAIL_UNAVAILABLE, 1, 0, 0 },
+    { ngx_null_string, NGX_COORD_FAIL_ERROR, 0, 0, 0 }
 };
 
 
