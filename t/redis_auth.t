@@ -183,4 +183,71 @@ ok($t->wait_for(\&decided, 5), 'reads it as well');
 unlike($n->log, qr/\b(?:secret|second|third|fourth|fifth)\b/,
        'no password in the log');
 
+
+# it is the server that changes its mind
+
+$admin->command('ACL', 'SETUSER', 'app', 'off');
+$admin->command('CLIENT', 'KILL', 'USER', 'app');
+ok($t->wait_for(sub { !decided() }, 10), 'a user who may not log in');
+$t->rest(1.5);
+$admin->command('ACL', 'SETUSER', 'app', 'on');
+$began = $t->ran;
+ok($t->wait_for(\&decided, 20), 'and may again');
+cmp_ok($t->ran - $began, '<', 8, 'which is noticed');
+$n->stop;
+
+
+# what is refused for what it is says nothing of the server: no breaker opens
+
+my $http = <<'EOF';
+    coord_store main { server %%REDIS%%; username app; timeout 5s;
+                       password_file %%TESTDIR%%/pass;
+                       breaker failures=3 cooldown=1h; }
+
+    coord_limit_req_zone $arg_k zone=log:1m rate=10r/m algorithm=sliding_log;
+    coord_limit_req_zone $arg_k zone=bucket:1m rate=1000r/s;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Limit $coord_limit_req_status always;
+        location /log { coord_limit_req zone=log; empty_gif; }
+        location /bucket { coord_limit_req zone=bucket; empty_gif; }
+    }
+EOF
+
+my $p = $t->node(name => 'p', http => $http)->start;
+
+sub limit { return $p->get("/$_[0]?k=" . rand)->header('X-Limit') }
+
+$p->allow(qr/\[emerg\].*NOPERM/);
+ok($t->wait_for(sub { limit('log') eq 'PASSED' }, 10), 'allowed');
+
+for my $case ([ 'zrangestore', 'log', 'bucket' ],
+              [ 'bitfield', 'bucket', 'log' ])
+{
+    my ($command, $refused, $other) = @$case;
+
+    $admin->command('ACL', 'SETUSER', 'app', "-$command");
+    is(limit($refused), 'BYPASSED', "no $command") for 1 .. 10;
+    is(limit($other), 'PASSED', 'and another feature is served');
+    $admin->command('ACL', 'SETUSER', 'app', "+$command");
+    is(limit($refused), 'PASSED', "$command again");
+}
+
+unlike($p->log, qr/breaker opened/, 'no breaker has opened');
+
+
+# without ECHO nothing is certain, and it is told why
+
+$p->stop;
+$p = $t->node(name => 'q', http => $http)->start;
+ok($t->wait_for(sub { limit('log') eq 'PASSED' }, 10), 'another node');
+$p->allow(qr/\[emerg\].*NOPERM/);
+
+$admin->command('ACL', 'SETUSER', 'app', '-echo');
+is(limit($_), 'BYPASSED', "no echo: $_") for ('log', 'bucket') x 3;
+ok($p->wait_log(qr/NOPERM .*'echo'/, 5), 'the log names it');
+unlike($p->log, qr/not of this call/, 'the stream is in order');
+ok($p->wait_log(qr/breaker opened/, 5), 'and it is not asked on');
+
 done_testing();

@@ -23,6 +23,8 @@ static ngx_int_t ngx_coord_redis_check_bare(ngx_coord_redis_call_t *call,
 static ngx_int_t ngx_coord_redis_check_echo(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *array);
 static ngx_int_t ngx_coord_redis_check_refusal(ngx_coord_resp_value_t *echo);
+static ngx_uint_t ngx_coord_redis_is_mute(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **error);
 static ngx_uint_t ngx_coord_redis_is_nonce(ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *v);
 static ngx_uint_t ngx_coord_redis_is_status(ngx_coord_resp_value_t *v,
@@ -177,6 +179,10 @@ ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
     ngx_uint_t               i;
     ngx_coord_resp_value_t  *v, *first;
 
+    if (ngx_coord_redis_is_mute(call, gathered, error)) {
+        return NGX_ABORT;
+    }
+
     first = NULL;
     v = gathered + 1;
 
@@ -231,6 +237,10 @@ ngx_coord_redis_check_bare(ngx_coord_redis_call_t *call,
         return NGX_OK;
     }
 
+    if (ngx_coord_redis_is_mute(call, gathered, error)) {
+        return NGX_ABORT;
+    }
+
     v = gathered + 1;
     echo = v;
     *error = v;
@@ -258,8 +268,35 @@ ngx_coord_redis_check_bare(ngx_coord_redis_call_t *call,
 static ngx_int_t
 ngx_coord_redis_check_refusal(ngx_coord_resp_value_t *echo)
 {
-    return ngx_coord_redis_failure(echo) == NGX_COORD_FAIL_ERROR
-           ? NGX_ABORT : NGX_DECLINED;
+    switch (ngx_coord_redis_failure(echo)) {
+
+    case NGX_COORD_FAIL_ERROR:
+    case NGX_COORD_FAIL_AUTH:
+        return NGX_ABORT;
+
+    default:
+        return NGX_DECLINED;
+    }
+}
+
+
+/* 1 if the user may not ECHO: whose replies the others are nobody knows */
+
+static ngx_uint_t
+ngx_coord_redis_is_mute(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *gathered, ngx_coord_resp_value_t **error)
+{
+    ngx_coord_resp_value_t  *echo;
+
+    echo = ngx_coord_resp_element(gathered, call->total);
+
+    if (echo == NULL || ngx_coord_redis_failure(echo) != NGX_COORD_FAIL_AUTH) {
+        return 0;
+    }
+
+    *error = echo;
+
+    return 1;
 }
 
 

@@ -12,7 +12,7 @@
 #define NGX_COORD_CONN_BACKOFF       50       /* milliseconds */
 #define NGX_COORD_CONN_BACKOFF_MAX   2000
 #define NGX_COORD_CONN_BACKOFF_FIND  500      /* there may be a new master */
-#define NGX_COORD_CONN_BACKOFF_AUTH  10000
+#define NGX_COORD_CONN_BACKOFF_AUTH  4000
 #define NGX_COORD_CONN_DENIED        1000     /* looks for a new password */
 #define NGX_COORD_CONN_STABLE        2000     /* lived so long: no back-off */
 

@@ -23,7 +23,8 @@ static ngx_coord_redis_call_t *ngx_coord_redis_joined(
 static void ngx_coord_redis_count(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call, ngx_coord_fail_e failure);
 static void ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
-    ngx_coord_resp_value_t *error, ngx_coord_fail_e failure);
+    ngx_coord_resp_value_t *error, ngx_coord_fail_e failure,
+    ngx_uint_t all);
 
 
 ngx_uint_t
@@ -127,7 +128,7 @@ ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
 
         if (error != NULL) {
             failure = ngx_coord_redis_failure(error);
-            ngx_coord_redis_node_error(node, error, failure);
+            ngx_coord_redis_node_error(node, error, failure, 0);
 
             if (ngx_coord_redis_error(&error->str)->close) {
                 close = failure;
@@ -163,7 +164,7 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
     if ((!e->slot || node->redis->routing == NULL)
         && (!call->foreign || e->close || rc == NGX_ABORT))
     {
-        ngx_coord_redis_node_error(node, error, failure);
+        ngx_coord_redis_node_error(node, error, failure, rc == NGX_ABORT);
     }
 
     do {
@@ -180,6 +181,15 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
                          && ngx_coord_redis_multi(call));
 
         call->failure = failure;
+
+        if (rc == NGX_ABORT
+            && failure == NGX_COORD_FAIL_AUTH
+            && !ngx_coord_redis_multi(call))
+        {
+            /* ECHO was refused: what stands before it may have been done */
+            call->failure = NGX_COORD_FAIL_PROTOCOL;
+        }
+
         ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
 
         call = next;
@@ -206,8 +216,7 @@ ngx_coord_redis_node_redirects(ngx_coord_redis_node_t *node,
         return 1;
     }
 
-    ngx_coord_redis_node_error(node, error,
-                               ngx_coord_redis_failure(error));
+    ngx_coord_redis_node_error(node, error, ngx_coord_redis_failure(error), 0);
 
     return 0;
 }
@@ -293,9 +302,12 @@ ngx_coord_redis_count(ngx_coord_redis_node_t *node,
 }
 
 
+/* all: the server refuses whatever it is asked */
+
 static void
 ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
-    ngx_coord_resp_value_t *error, ngx_coord_fail_e failure)
+    ngx_coord_resp_value_t *error, ngx_coord_fail_e failure,
+    ngx_uint_t all)
 {
     u_char                          buf[NGX_COORD_LOG_TEXT];
     ngx_str_t                       text;
@@ -306,7 +318,10 @@ ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
 
     ngx_coord_redis_conn_log(node->conn, failure, 0, "error reply", &text);
 
-    if (failure == NGX_COORD_FAIL_ERROR) {
+    if (failure == NGX_COORD_FAIL_ERROR
+        || (failure == NGX_COORD_FAIL_AUTH && !e->close && !all))
+    {
+        /* of a command, for what it is: others are served */
         node->failures = 0;
 
     } else if (!e->slot) {
