@@ -101,6 +101,22 @@ for (1 .. 4) {
 like(substr($n->log, $from), qr/server: 127\.0\.0\.[789]/,
      'which were tried as well');
 
+# a name server that says nothing, for 30s: the last address is not that far
+
+kill 'STOP', $pid;
+$t->rest(1.5);
+
+my $admin = $redis->connect;
+my $began = $t->ran;
+
+for (1 .. 2) {
+    $admin->command('CLIENT', 'KILL', 'TYPE', 'normal');
+    ok($t->wait_for(\&decided, 10), 'no answer for the name: the last address');
+}
+
+cmp_ok($t->ran - $began, '<', 8, 'soon');
+kill 'CONT', $pid;
+
 my @old = $n->reload;
 ok($n->wait_gone(10, @old), 'a resolver keeps no old worker');
 

@@ -35,6 +35,11 @@ ngx_coord_redis_conn_lookup(ngx_coord_redis_conn_t *conn,
     ctx->timeout = conn->conf->resolver_timeout;
     ctx->cancelable = 1;
 
+    if (conn->nresolved) {
+        /* there is somewhere to go without an answer */
+        ctx->timeout = ngx_min(ctx->timeout, conn->conf->connect_timeout);
+    }
+
     conn->resolving = ctx;
     conn->looked_up = handler;
 
