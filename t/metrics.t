@@ -275,6 +275,17 @@ is_deeply([sort map { $_->{feature} } @{ $json->{zones} }],
           [qw(idempotency limit_conn limit_req lock session)],
           'zones of all features');
 
+my %outcome;
+$outcome{$1}{$2} = 1
+    while $text =~ /^coord_decisions_total\{feature="(\w+)".*outcome="(\w+)"/mg;
+
+for my $feature (sort keys %outcome) {
+    my ($row) = $doc =~ /^\| `$feature` \| (.*) \|$/m;
+
+    is(join(' ', sort $row =~ /`(\w+)`/g),
+       join(' ', sort keys %{ $outcome{$feature} }), "$feature: its outcomes");
+}
+
 my %times;
 $times{$_}++ for $text =~ /^(coord_[^ ]+) /mg;
 is(join(' ', grep { $times{$_} > 1 } sort keys %times), '', 'each series once');
