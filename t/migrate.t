@@ -1,0 +1,138 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# The configurations of the pages on coming from something else, at work: they
+# admit as many as the settings that stand beside them.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+use Coord::Util qw(slurp);
+
+my $root = "$FindBin::Bin/..";
+my $t = Coord->new;
+my $origin = $t->origin(routes => {
+    '/slow' => { delay => 2, body => 'slow' },
+});
+
+my $pages = 0;
+
+# the configuration of a page, with a Redis of its own; changes are told
+
+sub page {
+    my ($name, @changes) = @_;
+    my ($block) = slurp("$root/docs/migrate_$name.md") =~ /^```nginx\n(.*?)^```/ms;
+    my $redis = $t->redis;
+
+    $pages++;
+
+    while (my ($from, $to) = splice @changes, 0, 2) {
+        ok($block =~ s/\Q$from\E/$to/, "$name: $from");
+    }
+
+    $block =~ s{redis://127\.0\.0\.1:6379}{redis://127.0.0.1:$redis->{port}};
+    $block =~ s{127\.0\.0\.1:8081}{%%ORIGIN%%}g;
+    $block =~ s/server \{\n/server {\n    listen 127.0.0.1:%%PORT%%;\n/;
+
+    my $n = $t->node(name => "$name$pages", http => $block);
+    my ($good, $out) = $n->check;
+
+    unlike($out, qr/\[warn\]/, "$name: no warning");
+
+    return $n->start;
+}
+
+sub passed {
+    my ($status, @responses) = @_;
+    my %seen;
+
+    $seen{$_->status}++ for @responses;
+    is(join(' ', sort keys %seen), "200 $status", "others get $status")
+        if @responses > ($seen{200} || 0);
+
+    return $seen{200} || 0;
+}
+
+
+# Kong: windows by a header, or else by the address; a path
+
+{
+    my $n = page('kong');
+    my @key = (headers => { 'X-Api-Key' => 'alice' });
+
+    is(passed(429, map { $n->get('/', @key) } 1 .. 25), 20,
+       'kong: minute: 20, for a header');
+    is(passed(429, map { $n->get('/') } 1 .. 25), 20,
+       'kong: and for the address of who has none');
+    is($n->get('/', headers => { 'X-Api-Key' => 'bob' })->status, 200,
+       'kong: another one');
+    is(passed(429, map { $n->get('/login', headers => { 'X-Api-Key' => $_ }) }
+                       1 .. 8), 5, 'kong: a path, whoever asks');
+
+    my $r = $n->get('/', @key);
+    is($r->header('X-RateLimit-Limit'), 20, 'kong: X-RateLimit-Limit');
+    is($r->header('X-RateLimit-Remaining'), 0, 'kong: X-RateLimit-Remaining');
+    like($r->header('Retry-After'), qr/^[1-6]?\d$/, 'kong: Retry-After');
+}
+
+
+# ingress-nginx: rate and multiplier, connections, an allow list
+
+{
+    my $n = page('ingress_nginx', '10.0.0.0/8' => '127.0.0.2/32',
+                 'rate=10r/s' => 'rate=10r/h');
+
+    is(passed(429, map { $n->get('/') } 1 .. 60), 51,
+       'ingress: ten and five times ten');
+    is(passed(429, map { $n->get('/', local => '127.0.0.2') } 1 .. 60),
+       60, 'ingress: who is on the list is not limited');
+}
+
+{
+    my $n = page('ingress_nginx');
+
+    is(passed(429, $n->parallel(24, '/slow')), 20, 'ingress: connections');
+}
+
+
+# lua-resty-limit-traffic: a delay, a queue, a count
+
+{
+    my $n = page('lua_resty', 'rate=5000r/h' => 'rate=130r/h',
+                 'conn 200 wait=500ms queue=100' => 'conn 2000');
+
+    my @all = $n->parallel(120, '/');
+    my $passed = passed(503, @all);
+    my ($last) = sort { $b <=> $a } map { $_->{time} } @all;
+
+    cmp_ok($passed, '>=', 101, 'lua: 200 a second and a burst of 100');
+    cmp_ok($last, '>', 0.3, 'lua: these wait');
+
+    my $rest = passed(503, map { $n->get('/') } 1 .. 40);
+    is($passed + $rest, 130, 'lua: the count is that of all');
+}
+
+{
+    my $n = page('lua_resty', 'conn 200 wait=500ms queue=100'
+                 => 'conn 2 wait=20s queue=1');
+    my @all = $n->parallel(5, '/slow');
+
+    is(passed(503, @all), 3, 'lua: two run, one waits for a place');
+}
+
+
+# stock: these lines and those without "coord_"
+
+{
+    my $n = page('stock', 'coord_limit_req  zone=one burst=5;'
+                 => 'coord_limit_req  zone=one burst=5 nodelay; empty_gif;');
+
+    is(passed(429, map { $n->get('/download/') } 1 .. 9), 6, 'stock: burst');
+}
+
+done_testing();
