@@ -298,4 +298,44 @@ sub number {
     }
 }
 
+
+# links within the repository lead somewhere
+
+{
+    my (@lost, $links);
+
+    for my $file ("$root/README.md", glob "$root/docs/*.md $root/*/README.md") {
+        my ($dir) = $file =~ m{(.*)/};
+
+        my $text = slurp($file);
+
+        while ($text =~ /\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)/g) {
+            my ($to, $anchor) = ($1 eq '' ? $file : "$dir/$1", $2);
+
+            $links++;
+
+            if (!-e $to) {
+                push @lost, "$file: $to";
+
+            } elsif (defined $anchor) {
+                push @lost, "$file: $to#$anchor"
+                    if !grep { $_ eq $anchor } anchors(slurp($to));
+            }
+        }
+    }
+
+    cmp_ok($links, '>=', 100, 'links');
+    is(join("\n", @lost), '', 'each leads somewhere');
+}
+
+# as the pages of a repository name their headings
+
+sub anchors {
+    my ($text) = @_;
+
+    $text =~ s/^```.*?^```//msg;
+
+    return map { lc =~ s/[^\w\s-]//gr =~ s/\s/-/gr } $text =~ /^#+ (.*?) *$/mg;
+}
+
 done_testing();

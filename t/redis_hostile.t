@@ -107,6 +107,8 @@ sub down {
 }
 
 
+my $tried = 0;
+
 # run($title, [name, requests, want, %fault], ..): a round on as many lanes
 # as there are, and on until all is done; what is wanted is the outcome of each
 # request, undef: either
@@ -115,6 +117,7 @@ sub run {
     my ($title, @jobs) = @_;
 
     my $all = @jobs;
+    $tried += $all;
     my (@lost, @idle, @odd, %used);
 
     while (my @round = splice @jobs, 0, scalar @lanes) {
@@ -316,5 +319,9 @@ is($conn->command('TYPE', $foreign), 'list', 'and is left alone');
 
 is_deeply(\@wrong, [], 'no request got an answer that was not its own');
 is_deeply([$n->workers], [$worker], 'the worker is the same');
+
+# README tells their number
+
+cmp_ok($tried, ">=", 370, "faults: $tried");
 
 done_testing();

@@ -161,7 +161,8 @@ sub steps {
     }
 
     my $status = $a->{status} || 200;
-    my $head = "HTTP/1.1 $status Status\r\n";
+    my $head = "HTTP/1.1 $status " . ($status == 200 ? 'OK' : 'Status')
+               . "\r\n";
     my @h = @{$a->{headers} || []};
 
     while (my ($name, $value) = splice(@h, 0, 2)) {
