@@ -85,6 +85,7 @@ $back->close;
 for (['0', '1,2,3,4', 'all of it'], ['0-0', '1,2,3,4', 'the same'],
      ['x', '', 'no id'], ['1-2-3', '', 'no id'], ['-', '', 'no id'],
      ['99999999999999999999999', '', 'no id'],
+     ['0,0', '', 'positions of two channels'], ['0,', '', 'no id'],
      ['99999999999999-5', '', 'an id that is yet to come'])
 {
     my ($id, $want, $what) = @$_;
@@ -97,7 +98,7 @@ for (['0', '1,2,3,4', 'all of it'], ['0-0', '1,2,3,4', 'the same'],
     $c->close;
 }
 
-$es->data(8);
+$es->data(10);
 $p->get('/pub?c=room&m=5');
 is(join(',', $es->data(1)), '5', 'others hear');
 my $far = Coord::Events->new($a, '/events?c=room', last => '99999999999999-5');

@@ -213,24 +213,26 @@ ngx_http_coord_events_returns(ngx_http_request_t *r,
         return;
     }
 
-    p = value.data;
-    last = p + value.len;
+    n = 0;
+    last = value.data + value.len;
 
-    for (n = 0; n < client->nlinks; n++) {
+    for (p = value.data; /* void */ ; p = comma + 1) {
+
+        if (n == client->nlinks) {
+            return;
+        }
+
         comma = ngx_strlchr(p, last, ',');
 
-        if (ngx_coord_event_id_parse(p, (comma ? comma : last) - p, &ids[n])
+        if (ngx_coord_event_id_parse(p, (comma ? comma : last) - p, &ids[n++])
             != NGX_OK)
         {
             return;
         }
 
         if (comma == NULL) {
-            n++;
             break;
         }
-
-        p = comma + 1;
     }
 
     if (n != 1 && n != client->nlinks) {
