@@ -140,6 +140,13 @@ kept([@life, 'Connection' => 'x-hop', 'X-Hop' => 1, 'X-End' => 1], 'a hop');
 is($b->get($last)->header('x-hop'), undef, 'its field is not kept');
 is($b->get($last)->header('x-end'), 1, 'others are');
 
+# of RFC 9111, 3.1: those that are about a proxy
+
+kept([@life, 'Proxy-Authenticate' => 'x', 'Proxy-Authorization' => 'x',
+      'Proxy-Authentication-Info' => 'x'], 'fields of a proxy');
+is(join(' ', grep { /^proxy-/ } keys %{ $b->get($last)->{headers} }), '',
+   'they are not kept');
+
 kept([@life, ETag => '"e"', 'Last-Modified' => date(-100)], 'conditions');
 is($b->get($last, headers => ['If-None-Match' => $_->[0],
                               'If-Modified-Since' => date($_->[1])])->status,

@@ -52,6 +52,7 @@ static const ngx_str_t  ngx_coord_record_hops[] = {
     ngx_string("http2-settings"),
     ngx_string("keep-alive"),
     ngx_string("proxy-authenticate"),
+    ngx_string("proxy-authentication-info"),
     ngx_string("proxy-authorization"),
     ngx_string("proxy-connection"),
     ngx_string("te"),
