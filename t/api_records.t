@@ -20,11 +20,15 @@ my $redis = $t->redis;
 my $second = $t->redis;
 my $origin = $t->origin(routes => { '/pay' => { body => 'paid' } });
 
-for my $kind ('redis', 'memory') {
-    my $server = $kind eq 'redis' ? 'server %%REDIS%%; timeout 30s; '
-                                    . 'connect_timeout 30s;' : '';
+my $at = 'server %%REDIS%%; timeout 30s; connect_timeout 30s;';
 
-    (my $other = $server) =~ s/REDIS/REDIS_2/;
+# with both a key is asked for in memory first, and then in Redis
+
+for my $kind ('redis', 'memory', 'both') {
+    my $server = $kind eq 'redis' ? $at : '';
+    my $other = $kind eq 'memory' ? '' : $at =~ s/REDIS/REDIS_2/r;
+
+    $second->connect->command('FLUSHALL');
 
     my $conf = <<"EOF";
         coord_store main { $server }

@@ -67,6 +67,7 @@ struct ngx_http_coord_api_s {
     u_char                             tag[NGX_HTTP_COORD_API_TAG];
     size_t                             tag_len;  /* 0: no key was asked for */
     const char                        *detail;   /* of a problem */
+    unsigned                           waiting:1;  /* the request, for us */
 
     /* sessions: between two batches */
     ngx_coord_session_t                session;

@@ -422,7 +422,11 @@ ngx_http_coord_api_send(ngx_http_coord_api_t *api)
         return ngx_http_coord_api_respond(api);
     }
 
-    if (api->stage == 1) {
+    /* a batch before this one may have had its answers at once */
+
+    if (!api->waiting) {
+        api->waiting = 1;
+
         r->read_event_handler = ngx_http_test_reading;
         r->write_event_handler = ngx_http_request_empty_handler;
         r->main->count++;
