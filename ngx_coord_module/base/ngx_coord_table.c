@@ -147,8 +147,7 @@ ngx_coord_table_hash(ngx_coord_table_t *table, ngx_uint_t tag,
 
     word = 0;
     ngx_memcpy(&word, key, n);
-    word ^= (uint64_t) (len ^ (tag << 8) ^ 0x800000) << 56
-            ^ (uint64_t) tag << 48;
+    word ^= (uint64_t) len << 56 ^ (uint64_t) tag << 48;
 
     v[3] ^= word;
     ngx_coord_sip_round(v);

@@ -146,9 +146,9 @@ static ngx_int_t
 ngx_http_coord_url_host(ngx_conf_t *cf, ngx_coord_store_t *store,
     ngx_http_coord_server_conf_t *server, ngx_str_t *host)
 {
-    u_char                      *p;
-    ngx_str_t                    name;
-    ngx_url_t                    u;
+    u_char                *p;
+    ngx_str_t              name;
+    ngx_url_t              u;
     ngx_coord_endpoint_t  *endpoint;
 
     endpoint = &server->endpoint;
@@ -243,7 +243,7 @@ static ngx_int_t
 ngx_http_coord_resolve(ngx_conf_t *cf, ngx_coord_store_t *store,
     ngx_http_coord_server_conf_t *server)
 {
-    ngx_url_t                    u;
+    ngx_url_t              u;
     ngx_coord_endpoint_t  *endpoint;
 
     endpoint = &server->endpoint;
@@ -344,7 +344,7 @@ static ngx_int_t
 ngx_http_coord_url_user(ngx_conf_t *cf, ngx_coord_store_t *store,
     ngx_http_coord_server_conf_t *server, ngx_str_t *user)
 {
-    u_char                  *p, *last;
+    u_char            *p, *last;
     ngx_coord_auth_t  *auth;
 
     last = user->data + user->len;

@@ -138,8 +138,8 @@ ngx_coord_tls_t *
 ngx_http_coord_store_tls(ngx_conf_t *cf, ngx_http_coord_store_conf_t *scf)
 {
     ngx_ssl_t                   *ssl;
+    ngx_coord_tls_t             *tls;
     ngx_pool_cleanup_t          *cln;
-    ngx_coord_tls_t       *tls;
     ngx_http_coord_store_tls_t  *conf;
 
     conf = &scf->tls;

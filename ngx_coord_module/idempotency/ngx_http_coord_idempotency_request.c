@@ -381,7 +381,7 @@ ngx_http_coord_idempotency_fingerprint(ngx_http_request_t *r,
 static void
 ngx_http_coord_idempotency_media_type(ngx_http_request_t *r, ngx_str_t *type)
 {
-    size_t  len;
+    size_t   len;
     u_char  *p;
 
     ngx_str_null(type);

@@ -359,8 +359,8 @@ ngx_http_coord_idempotency_names(ngx_conf_t *cf, ngx_command_t *cmd,
 {
     char *p = conf;
 
-    ngx_str_t    *value, *name;
-    ngx_uint_t    i;
+    ngx_str_t     *value, *name;
+    ngx_uint_t     i;
     ngx_array_t  **names;
 
     names = (ngx_array_t **) (p + cmd->offset);

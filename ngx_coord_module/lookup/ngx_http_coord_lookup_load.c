@@ -353,6 +353,13 @@ ngx_http_coord_lookup_load_ask(ngx_http_coord_lookup_load_t *load)
 
     load->state = NGX_HTTP_COORD_LOAD_SUBREQUEST;
 
+    /* that of one before, whose client left when it was there */
+
+    if (load->answer.value.data) {
+        ngx_free(load->answer.value.data);
+        ngx_str_null(&load->answer.value);
+    }
+
     if (ngx_http_coord_lookup_subrequest(r, load->lookup->load,
                                          ngx_http_coord_lookup_load_done,
                                          load)

@@ -32,8 +32,8 @@ static ngx_coord_fail_e ngx_coord_redis_conn_rejected(
 size_t
 ngx_coord_redis_conn_hello_size(ngx_coord_redis_conn_t *conn)
 {
+    ngx_coord_auth_t        *auth;
     ngx_coord_redis_conf_t  *conf;
-    ngx_coord_auth_t  *auth;
 
     conf = conn->conf;
     auth = conn->endpoint->auth;
@@ -57,8 +57,8 @@ ngx_coord_redis_conn_hello(ngx_coord_redis_conn_t *conn, u_char *p)
 {
     u_char                  *last, number[NGX_INT_T_LEN];
     u_char                   pid[NGX_INT64_LEN];
+    ngx_coord_auth_t        *auth;
     ngx_coord_redis_conf_t  *conf;
-    ngx_coord_auth_t  *auth;
 
     conf = conn->conf;
     auth = conn->endpoint->auth;

@@ -108,12 +108,12 @@ ngx_coord_redis_tls_create(ngx_coord_redis_conn_t *conn, ngx_connection_t *c)
 static ngx_int_t
 ngx_coord_redis_tls_name(ngx_coord_redis_conn_t *conn, ngx_connection_t *c)
 {
-    char                   *name;
-    ngx_str_t              *s;
-    ngx_uint_t              address;
-    struct in6_addr         in6;
-    X509_VERIFY_PARAM      *param;
-    ngx_coord_tls_t  *tls;
+    char               *name;
+    ngx_str_t          *s;
+    ngx_uint_t          address;
+    ngx_coord_tls_t    *tls;
+    struct in6_addr     in6;
+    X509_VERIFY_PARAM  *param;
 
     tls = conn->endpoint->tls;
 
@@ -192,9 +192,9 @@ ngx_coord_redis_tls_shaken(ngx_coord_redis_conn_t *conn, ngx_connection_t *c)
 static void
 ngx_coord_redis_tls_save(ngx_connection_t *c)
 {
-    ngx_ssl_session_t           *session;
-    ngx_coord_redis_conn_t      *conn;
-    ngx_coord_endpoint_t  *endpoint;
+    ngx_ssl_session_t       *session;
+    ngx_coord_endpoint_t    *endpoint;
+    ngx_coord_redis_conn_t  *conn;
 
     conn = c->data;
     endpoint = conn->endpoint;

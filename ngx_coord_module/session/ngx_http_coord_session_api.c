@@ -12,7 +12,7 @@
 #include "ngx_coord_wake.h"
 
 
-/* sessions that are ended in one batch: one transaction has 256 replies */
+/* sessions that are ended in one batch: one reply has all answers */
 #define NGX_HTTP_COORD_SESSION_PAGE    40
 
 

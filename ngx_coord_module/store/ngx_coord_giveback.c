@@ -13,7 +13,7 @@
 #include "ngx_coord_wake.h"
 
 
-/* operations of one transaction: a reply has at most 256 elements */
+/* operations of one batch: one reply has the answers to all of them */
 #define NGX_COORD_GIVEBACK_BATCH   60
 
 /* of a store; what is beyond ends by expiry */

@@ -16,7 +16,7 @@
 #include <ngx_channel.h>
 
 
-/* operations of one transaction: a reply has at most 256 elements */
+/* operations of one batch: one reply has the answers to all of them */
 #define NGX_COORD_LEASE_BATCH      60
 #define NGX_COORD_LEASE_REASK      20
 
