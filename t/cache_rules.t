@@ -105,6 +105,9 @@ cmp_ok($b->get($last)->header('age'), '>=', 10, 'and its Age');
 kept([@life, Date => date(3600)], 'the clock of the origin is fast');
 kept([@life, Date => 'yesterday'], 'a date that is none');
 passed([@life, Age => '9' x 20], 'an Age beyond all numbers');
+kept(['Cache-Control' => 'max-age=' . '9' x 20], 'a life beyond all numbers');
+passed(['Cache-Control' => "max-age=$_"], "a life that is no number: $_")
+    for '60;public', '3600; public', '86400seconds', '-1', '1.5', '';
 kept([@life, Age => 'old'], 'and one that is no number');
 kept([@life, Age => '5, 7200'], 'the first one of a list');
 passed([@life, Age => '7200, 5'], 'and nothing else');

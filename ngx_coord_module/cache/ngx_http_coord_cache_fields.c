@@ -165,18 +165,25 @@ ngx_http_coord_cache_asked(ngx_http_request_t *r, const char *directive)
 time_t
 ngx_http_coord_cache_number(ngx_str_t *value)
 {
+    size_t  i;
     time_t  n;
-
-    n = ngx_atotm(value->data, value->len);
 
     /* what is no number is none, what is too large is large */
 
-    if (n == NGX_ERROR) {
-        return value->len > 10 && value->data[0] > '0' && value->data[0] <= '9'
-               ? NGX_HTTP_COORD_CACHE_YEAR : 0;
+    for (i = 0; i < value->len; i++) {
+        if (value->data[i] < '0' || value->data[i] > '9') {
+            return 0;
+        }
     }
 
-    return ngx_min(n, NGX_HTTP_COORD_CACHE_YEAR);
+    if (value->len == 0) {
+        return 0;
+    }
+
+    n = ngx_atotm(value->data, value->len);
+
+    return n == NGX_ERROR ? NGX_HTTP_COORD_CACHE_YEAR
+                          : ngx_min(n, NGX_HTTP_COORD_CACHE_YEAR);
 }
 
 
