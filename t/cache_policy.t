@@ -60,6 +60,13 @@ EOT
 my $a = $t->node(name => 'a', workers => 2, http => $http)->start;
 my $b = $t->node(name => 'b', workers => 2, http => $http)->start;
 
+my @no = ('Cache-Control' => 'no-store');
+my @life = ('Cache-Control' => 'max-age=60');
+my @tag = (ETag => '"e"');
+
+sub cdn { return ('CDN-Cache-Control' => $_[0]) }
+sub accel { return ('X-Accel-Expires' => $_[0]) }
+
 my ($n, $last) = (0);
 
 sub word { return $_[0]->get(@_[1 .. $#_])->header('x-cache') // '' }
@@ -70,33 +77,30 @@ sub is_stored {
     return $t->wait_for(sub { $r->command('EXISTS', "coord:ca:pages:{$path}:r") });
 }
 
-# what the other node says of a response with these fields
+# what the other node says of a response with these fields: asked() asks for all
+# of them at once
 
-sub kept {
-    my ($fields, $name, %is) = @_;
+my @asked;
+
+sub kept { ask('HIT', @_) }
+sub passed { ask('MISS', @_) }
+
+sub ask {
+    my ($word, $fields, $name, %is) = @_;
 
     $last = '/k' . $n++ . answer($fields, %is);
-    $a->get($last);
-    is_stored($last);
-    is(word($b, $last), 'HIT', $name);
+    push @asked, [$word, $last, $name];
 }
 
-sub passed {
-    my ($fields, $name, %is) = @_;
-
-    $last = '/k' . $n++ . answer($fields, %is);
-    $a->get($last);
+sub asked {
+    $t->parallel([map { $a->req($_->[1]) } @asked]);
+    is_stored($_->[1]) for grep { $_->[0] eq 'HIT' } @asked;
     $t->rest(0.1);
-    is(word($b, $last), 'MISS', $name);
+    is(word($b, $_->[1]), $_->[0], $_->[2]) for splice @asked;
 }
 
 
 # --- CDN-Cache-Control ---
-
-my @no = ('Cache-Control' => 'no-store');
-my @life = ('Cache-Control' => 'max-age=60');
-
-sub cdn { return ('CDN-Cache-Control' => $_[0]) }
 
 for ('max-age=60', 'foo, max-age=60', 'max-age=60;x="y", foo=(a b)',
      'max-age=0, max-age=60', 's-maxage=60, max-age=0', 'none',
@@ -130,20 +134,23 @@ for ('', ' ', 'max-age=60,', 'max-age=60, &', 'Max-Age=60', 'max-age =60',
     kept([@life, cdn($_)], 'whatever Cache-Control says');
 }
 
+asked();
 is($b->get($last)->header('cdn-cache-control'), 'max-age=60 foo',
    'it is passed on');
 
 my %user = (headers => [Authorization => 'Bearer one']);
 
-for (['max-age=60', 'MISS'], ['max-age=60, public', 'HIT'],
-     ['max-age=60, must-revalidate', 'HIT'], ['s-maxage=60', 'HIT'])
-{
-    my $uri = '/auth' . $n++ . answer(['Cache-Control' => 'public, max-age=60',
-                                       cdn($_->[0])]);
-    $a->get($uri, %user);
-    $t->rest(0.3);
-    is(word($b, $uri, %user), $_->[1], "$_->[0] with Authorization: $_->[1]");
-}
+my @user = map { [@$_, '/auth' . $n++
+                       . answer(['Cache-Control' => 'public, max-age=60',
+                                 cdn($_->[0])])] }
+    ['max-age=60', 'MISS'], ['max-age=60, public', 'HIT'],
+    ['max-age=60, must-revalidate', 'HIT'], ['s-maxage=60', 'HIT'];
+
+$t->parallel([map { $a->req($_->[2], %user) } @user]);
+is_stored($_->[2]) for grep { $_->[1] eq 'HIT' } @user;
+$t->rest(0.3);
+is(word($b, $_->[2], %user), $_->[1], "$_->[0] with Authorization: $_->[1]")
+    for @user;
 
 
 # --- RFC 5861: beside stale= ---
@@ -151,52 +158,60 @@ for (['max-age=60', 'MISS'], ['max-age=60, public', 'HIT'],
 # what one request sees while another one asks the origin, and what it sees in
 # place of an error, when the response is no longer fresh
 
+my @stale;
+
 sub stale {
     my ($where, $control, %is) = @_;
-    my $path = "/$where" . $n++;
-    my $first = answer(['Cache-Control' => $control, @{$is{fields} || []}]);
 
-    $a->get($path . $first);
-    is_stored($path);
-    sleep($is{after} || 1.4);
+    push @stale, { %is, where => $where, control => $control,
+                   path => "/$where" . $n++,
+                   fields => ['Cache-Control' => $control,
+                              @{$is{fields} || []}] };
+}
+
+sub ask_stale {
+    my ($is) = @_;
+    my $path = $is->{path};
 
     my $c = $a->connect;
     my $seen = $origin->count($path);
-    $c->send("GET $path" . answer([@no], delay => 1.5, status => 503)
+    $c->send("GET $path" . answer([@no], hold => 1, status => 503)
              . " HTTP/1.1\r\nHost: x\r\n\r\n");
     $t->wait_for(sub { $origin->count($path) > $seen });
     my $while = word($b, $path . answer([@no], status => 404));
-    my $res = $c->response('GET', 5);
+    $origin->release($path);
+    my $res = $c->response;
 
-    is($while, $is{while}, "$where, $control: while one asks the origin");
-    is($res->status . ' ' . $res->header('x-cache'), $is{error}, 'an error');
+    is($while, $is->{while}, "$is->{where}, $is->{control}: while one asks the"
+                             . ' origin');
+    is($res->status . ' ' . $res->header('x-cache'), $is->{error}, 'an error');
 }
 
-my @stale = (error => '200 STALE');
+my @error = (error => '200 STALE');
 my @failed = (error => '503 EXPIRED');
 
-stale('no', 'max-age=1, stale-if-error=60', while => 'EXPIRED', @stale);
-stale('no', 'max-age=1, stale-while-revalidate=60', while => 'UPDATING', @stale);
+stale('no', 'max-age=1, stale-if-error=60', while => 'EXPIRED', @error);
+stale('no', 'max-age=1, stale-while-revalidate=60', while => 'UPDATING', @error);
 stale('no', 'max-age=1, stale-while-revalidate=60, stale-if-error=60',
-      while => 'UPDATING', @stale);
+      while => 'UPDATING', @error);
 stale('no', 'max-age=0, stale-while-revalidate=60, stale-if-error=60',
-      while => 'UPDATING', @stale);
-stale('no', 'max-age=1, stale-while-revalidate=60', while => 'UPDATING', @stale,
-      fields => [ETag => '"e"']);
-stale('no', 'max-age=1', while => 'UPDATING', @stale, fields =>
+      while => 'UPDATING', @error);
+stale('no', 'max-age=1, stale-while-revalidate=60', while => 'UPDATING', @error,
+      fields => [@tag]);
+stale('no', 'max-age=1', while => 'UPDATING', @error, fields =>
       [cdn('max-age=1, stale-while-revalidate=60, stale-if-error=60')]);
 stale('no', 'max-age=1, stale-while-revalidate=1', while => 'MISS',
-      error => '503 MISS', after => 2.4);
+      error => '503 MISS', after => 2);
 
 # its word goes before that of the configuration, for each of them
 
-stale('stale', 'max-age=1', while => 'UPDATING', @stale);
-stale('stale', 'max-age=1, stale-while-revalidate=0', while => 'EXPIRED', @stale);
+stale('stale', 'max-age=1', while => 'UPDATING', @error);
+stale('stale', 'max-age=1, stale-while-revalidate=0', while => 'EXPIRED', @error);
 stale('stale', 'max-age=1, stale-if-error=0', while => 'UPDATING', @failed);
 stale('stale', 'max-age=1, stale-while-revalidate=0, stale-if-error=0',
       while => 'MISS', error => '503 MISS');
 stale('stale', 'max-age=1, stale-if-error=1', while => 'UPDATING', @failed,
-      after => 2.4);
+      after => 2);
 stale('stale', 'max-age=0', while => 'MISS', error => '503 MISS');
 
 # and what must not be used stale is not
@@ -205,12 +220,51 @@ stale('stale', "max-age=1, stale-while-revalidate=60, stale-if-error=60, $_",
       while => 'MISS', error => '503 MISS')
     for qw(must-revalidate proxy-revalidate s-maxage=1);
 stale('stale', "max-age=1, stale-while-revalidate=60, stale-if-error=60, no-cache",
-      while => 'MISS', error => '503 MISS', fields => [ETag => '"e"']);
+      while => 'MISS', error => '503 MISS', fields => [@tag]);
+
+# X-Accel-Expires tells when it is stale only
+
+stale('no', 'max-age=60, stale-while-revalidate=60', while => 'UPDATING', @error,
+      fields => [accel(1)]);
+
+# what is kept for as long as its life, and is in nobody's way
+
+my $brief = '/brief' . answer(['Cache-Control' => 'no-cache', @tag], same => 1);
+
+# with fields that are not for others; without the word on stale ones
+
+my $own = '/stale' . $n++ . answer(['Cache-Control' => 'no-cache="X-One", max-age=1',
+                                    'X-One' => 1, @tag], same => 1);
+my $accel = '/stale' . $n++ . answer(['Cache-Control' => 'stale-if-error=0',
+                                      accel(1)]);
+
+# all of them grow old at once: those that are not kept for longer come first
+
+my @brief = grep { $_->{while} eq 'MISS' } @stale;
+my @long = grep { $_->{while} ne 'MISS' } @stale;
+
+$t->parallel([map { $a->req($_) }
+              map({ $_->{path} . answer($_->{fields}) } @brief, @long),
+              $brief, $own, $accel]);
+is_stored($_) for map({ $_->{path} } @long), $brief, $own, $accel;
+
+my $filled = time;
+my $used;
+
+for my $turn (1 .. 4) {
+    sleep 0.05 while time < $filled + 1.4 * $turn;
+    is(word($b, $brief), 'REVALIDATED', 'it lives on by its use');
+
+    for (grep { $turn == ($_->{after} ? 2 : 1) } @stale) {
+        ask_stale($_);
+        word($b, $brief);
+    }
+
+    $used = time;
+}
 
 
 # --- no-cache ---
-
-my @tag = (ETag => '"e"');
 
 for (['ETag', '"e"', 'if-none-match'],
      ['Last-Modified', date(-100), 'if-modified-since'])
@@ -239,28 +293,18 @@ for (['ETag', '"e"', 'if-none-match'],
 }
 
 passed(['Cache-Control' => 'no-cache'], 'without a validator it is not kept');
+asked();
 is($b->get($last)->header('x-seen'), '', 'nor asked for with a condition');
 passed(['Cache-Control' => 'no-cache', @tag], '404 with no-cache',
        status => 404, same => 1);
 passed(['Cache-Control' => 'no-cache, no-store', @tag], 'with no-store',
        same => 1);
+asked();
 
 my $uri = '/k' . $n++ . answer([@life, @tag, cdn('no-cache')], same => 1);
 $a->get($uri);
 is_stored($uri);
 is(word($b, $uri), 'REVALIDATED', 'in CDN-Cache-Control, too');
-
-# it is kept for as long as its life, and is in nobody's way
-
-$uri = '/brief' . answer(['Cache-Control' => 'no-cache', @tag], same => 1);
-$a->get($uri);
-is_stored($uri);
-for (1 .. 4) {
-    sleep 1.4;
-    is(word($b, $uri), 'REVALIDATED', 'it lives on by its use');
-}
-sleep 5.2;
-is(word($b, $uri), 'MISS', 'and ends without');
 
 $uri = '/lock' . answer(['Cache-Control' => 'no-cache', @tag], same => 1,
                         delay => 1);
@@ -278,43 +322,43 @@ cmp_ok($t->ran - $begun, '<', 4, 'at once');
 for my $word (qw(no-cache private)) {
     kept(['Cache-Control' => qq{$word="X-One, X-two", max-age=60}, 'X-One' => 1,
           'X-Two' => 2, 'X-Three' => 3], "$word with names");
-    my $res = $b->get($last);
-    is_deeply([map { scalar $res->header($_) } qw(X-One X-Two X-Three)],
-              [undef, undef, 3], 'others do not have them');
-    is($a->get($last =~ s/k/l/r)->header('x-one'), 1, 'who has asked has');
+    my $named = $last;
     kept(['Cache-Control' => "$word=Set-Cookie", 'Set-Cookie' => 'a=b', @life],
          "$word=Set-Cookie");
-    is($b->get($last)->header('set-cookie'), undef, 'it is nobody else\'s');
+    my $cookie = $last;
     kept([cdn(qq{$word="x-one", max-age=60}), 'X-One' => 1], 'a targeted one');
-    is($b->get($last)->header('x-one'), undef, 'the same');
+    my $targeted = $last;
     passed(['Cache-Control' => qq{$word="Vary", max-age=60}, Vary => 'X'],
            "$word=\"Vary\" stands for $word");
     passed(['Cache-Control' => qq{$word="a", $word, max-age=60}],
            "$word goes before it");
     passed(['Cache-Control' => qq{$word="a", $word=b, $word=c, $word=d, $word=e}],
            'too many of them');
+    asked();
+
+    my $res = $b->get($named);
+    is_deeply([map { scalar $res->header($_) } qw(X-One X-Two X-Three)],
+              [undef, undef, 3], 'others do not have them');
+    is($a->get($named =~ s/k/l/r)->header('x-one'), 1, 'who has asked has');
+    is($b->get($cookie)->header('set-cookie'), undef, 'it is nobody else\'s');
+    is($b->get($targeted)->header('x-one'), undef, 'the same');
 }
 passed(['Cache-Control' => 'no-cache="x"', 'Set-Cookie' => 'a=b', @life],
        'Set-Cookie that is not among them');
+asked();
 
-$uri = '/stale' . $n++ . answer(['Cache-Control' => 'no-cache="X-One", max-age=1',
-                                 'X-One' => 1, @tag], same => 1);
-$a->get($uri);
-is_stored($uri);
-sleep 1.4;
-my $res = $b->get($uri);
+my $res = $b->get($own);
 is($res->header('x-cache'), 'REVALIDATED', 'when it is revalidated');
 is($res->header('x-one'), 1, 'a field of that 304 is sent');
 $t->rest(0.2);
-is($a->get($uri)->header('x-one'), undef, 'and not stored');
+is($a->get($own)->header('x-one'), undef, 'and not stored');
 
 
 # --- X-Accel-Expires, and what is not to be looked at ---
 
-sub accel { return ('X-Accel-Expires' => $_[0]) }
-
 kept([@no, cdn('no-store'), Expires => date(-60), accel(60)],
      'X-Accel-Expires goes before all');
+asked();
 is($b->get($last)->header('x-accel-expires'), undef, 'it is for nginx only');
 kept([@no, accel('@' . int(time + 60))], 'a time');
 passed([@life, accel('@' . int(time - 60))], 'a time that is over');
@@ -325,24 +369,23 @@ kept([accel(60), accel(0)], 'the first one of several');
 passed([@no, accel('x')], 'what is no number is not there');
 kept([accel(60)], 'whatever the status', status => 404);
 passed([accel(60), 'Set-Cookie' => 'a=b'], 'Set-Cookie counts');
-stale('no', 'max-age=60, stale-while-revalidate=60', while => 'UPDATING', @stale,
-      fields => [accel(1)]);
+asked();
 
-$last = '/stale' . $n++ . answer(['Cache-Control' => 'stale-if-error=0', accel(1)]);
-$a->get($last);
-is_stored($last);
-sleep 1.4;
-is($b->get($last =~ s/\?.*//r . answer([], status => 503))->status, 503,
+is($b->get($accel =~ s/\?.*//r . answer([], status => 503))->status, 503,
    'and what is said of stale ones');
 
-for ([@no], [cdn('no-store')], [Expires => date(-60)], ['Set-Cookie' => 'a=b'],
-     [Vary => '*'], [accel(0)])
-{
-    my $uri = '/ignore' . $n++ . answer($_);
-    $a->get($uri);
+my @ignored = map { [$_->[0], '/ignore' . $n++ . answer($_)] }
+    [@no], [cdn('no-store')], [Expires => date(-60)], ['Set-Cookie' => 'a=b'],
+    [Vary => '*'], [accel(0)];
+
+$t->parallel([map { $a->req($_->[1]) } @ignored]);
+
+for (@ignored) {
+    my ($name, $uri) = @$_;
+
     is_stored($uri);
     my $res = $b->get($uri);
-    is($res->header('x-cache'), 'HIT', "proxy_ignore_headers: $_->[0]");
+    is($res->header('x-cache'), 'HIT', "proxy_ignore_headers: $name");
     is($res->header('set-cookie'), undef, 'a cookie goes to one client');
 }
 
@@ -365,5 +408,11 @@ is(word($b, $uri), 'MISS', 'another one is not used');
 $t->rest(0.2);
 unlike($b->log, qr/is damaged/, 'nor is it damaged');
 is(word($b, $uri), 'HIT', 'until it is stored anew');
+
+
+# --- what has lived on by its use ---
+
+sleep 0.05 while time < $used + 5.2;
+is(word($b, $brief), 'MISS', 'ends without');
 
 done_testing();

@@ -77,20 +77,29 @@ sub has {
     return $r->command('EXISTS', "coord:ca:pages:{$path}:r");
 }
 
-# a page that is stale; its path
+# pages that are stale, all of them at once: their paths
 
 sub expired {
-    my ($where, $fields, %is) = @_;
-    my $path = "/$where" . $n++;
+    my @pages = map { my ($where, $fields, %is) = @$_;
+                      ["/$where" . $n++,
+                       answer(['Cache-Control' => "max-age=1, $while",
+                               @{$fields || [@tag]}], body => 'old', %is)] } @_;
 
-    $fields ||= [@tag];
-    $a->get($path . answer(['Cache-Control' => "max-age=1, $while", @$fields],
-                           body => 'old', %is));
-    $t->wait_for(sub { has($path) });
+    $t->parallel([map { $a->req("$_->[0]$_->[1]") } @pages]);
+    $t->wait_for(sub { !grep { !has($_->[0]) } @pages });
     sleep 1.4;
     $origin->reset_counters;
 
-    return $path;
+    return map { $_->[0] } @pages;
+}
+
+# the answer for which the origin has waited
+
+sub answers {
+    my ($path) = @_;
+
+    $t->wait_for(sub { $origin->count($path) });
+    $origin->release($path);
 }
 
 sub says {
@@ -113,31 +122,34 @@ sub updated {
 
 # --- what changes ---
 
-for my $where (qw(p lock direct tried)) {
-    for ([], [chunked => 1]) {
-        my ($how, $value) = @$_;
-        my $name = $how ? "$where, $how" : $where;
-        my $path = expired($where);
-        my $uri = $path . answer(fields(@tag), body => 'new', delay => 1.5,
-                                 $how ? ($how => $value) : ());
-        my $begun = $t->ran;
+my @how = map { my $where = $_; [$where], [$where, 'chunked'] }
+          qw(p lock direct tried);
+my @old = expired(map({ [$_->[0]] } @how), ['p', undef, numbered => 1], ['p']);
 
-        is(says($a->get($uri)), '200 STALE old', "$name: who comes first");
-        cmp_ok($t->ran - $begun, '<', 1, 'does not wait');
-        is(says($b->get($uri)), '200 UPDATING old', 'nor does another one');
+for (@how) {
+    my ($where, $how) = @$_;
+    my $name = join ', ', @$_;
+    my $path = shift @old;
+    my $uri = $path . answer(fields(@tag), body => 'new', hold => 1,
+                             $how ? ($how => 1) : ());
+    my $begun = $t->ran;
 
-        # without its length it may pass on buffers that cannot be ended
+    is(says($a->get($uri)), '200 STALE old', "$name: who comes first");
+    cmp_ok($t->ran - $begun, '<', 1, 'does not wait');
+    is(says($b->get($uri)), '200 UPDATING old', 'nor does another one');
+    answers($path);
 
-        next if $where eq 'direct' && $how;
+    # without its length it may pass on buffers that cannot be ended
 
-        ok(updated($path, 'new'), 'then all have what is new');
-        is($origin->count($path), 1, 'one request has asked for it');
-        my $seen = ($origin->requests($path))[-1]{headers};
-        is($seen->{'if-none-match'}[0], '"e"', 'with a condition');
-    }
+    next if $where eq 'direct' && $how;
+
+    ok(updated($path, 'new'), 'then all have what is new');
+    is($origin->count($path), 1, 'one request has asked for it');
+    my $seen = ($origin->requests($path))[-1]{headers};
+    is($seen->{'if-none-match'}[0], '"e"', 'with a condition');
 }
 
-my $path = expired('p', undef, numbered => 1);
+my $path = shift @old;
 is($a->get($path . answer(fields(@tag), numbered => 1, split => 1))->body,
    numbered(), 'a long one');
 ok(updated($path, numbered()), 'and the next one');
@@ -145,7 +157,7 @@ ok(updated($path, numbered()), 'and the next one');
 
 # --- what does not ---
 
-$path = expired('p');
+$path = shift @old;
 my $uri = $path . answer(fields(@tag), same => 1);
 is(says($a->get($uri)), '200 STALE old', 'a 304');
 ok(updated($path, 'old'), 'is good for another life');
@@ -160,12 +172,20 @@ sub ask {
 
     $c->send("GET $uri HTTP/1.1\r\nHost: x\r\n\r\n");
 
-    return $c->response('GET', 5);
+    return $c->response;
 }
 
-for (['p', 503], ['p', 429], ['page', 503], ['tried', 503]) {
+my @errors = (['p', 503], ['p', 429], ['page', 503], ['tried', 503]);
+my @kept = (['p', ['Cache-Control' => 'no-store']], ['p', [], status => 404],
+            ['p', [], large => 300_000],
+            ['p', [], large => 300_000, chunked => 1],
+            ['direct', [], large => 3000, chunked => 1]);
+
+@old = expired(map { [$_->[0]] } @errors, @kept, ['p']);
+
+for (@errors) {
     my ($where, $status) = @$_;
-    my $path = expired($where);
+    my $path = shift @old;
     my $c = $a->connect;
     my $uri = $path . answer([], status => $status);
 
@@ -178,12 +198,9 @@ for (['p', 503], ['p', 429], ['page', 503], ['tried', 503]) {
 
 # --- what cannot be kept takes its place nevertheless ---
 
-for (['p', ['Cache-Control' => 'no-store']], ['p', [], status => 404],
-     ['p', [], large => 300_000], ['p', [], large => 300_000, chunked => 1],
-     ['direct', [], large => 3000, chunked => 1])
-{
+for (@kept) {
     my ($where, $fields, %is) = @$_;
-    my $path = expired($where);
+    my $path = shift @old;
     my $uri = $path . answer($fields, %is);
     my $c = $a->connect;
     my $new = $is{large} ? 'x' x $is{large} : 'body';
@@ -193,7 +210,7 @@ for (['p', ['Cache-Control' => 'no-store']], ['p', [], status => 404],
     is(ask($c, $uri)->body, $new, 'on the same connection');
 }
 
-$path = expired('p');
+$path = shift @old;
 $origin->refuse;
 like(says($a->get($path)), qr/^200 (?:STALE|UPDATING) old$/,
      "without its origin: $_") for 1 .. 3;
@@ -202,43 +219,50 @@ $origin->accept;
 
 # --- clients ---
 
-$path = expired('p', [@tag, Vary => 'X-Who']);
+@old = expired(['p', [@tag, Vary => 'X-Who']], ['p'],
+               ['p', undef, numbered => 1], ['p'], ['p'], ['lock']);
+
+$path = shift @old;
 is($b->get($path, headers => ['X-Who' => 'me'])->header('x-cache'), 'MISS',
    'another variant');
 
-$path = expired('p');
-$uri = $path . answer(fields(@tag), body => 'new', delay => 1);
+$path = shift @old;
+$uri = $path . answer(fields(@tag), body => 'new', hold => 1);
 my $res = $a->get($uri, headers => ['If-None-Match' => '"e"', 'X-Own' => 1]);
 is($res->status, 304, 'who has it');
+answers($path);
 ok(updated($path, 'new'), 'then what is new');
 my $seen = ($origin->requests($path))[-1]{headers};
 is($seen->{'x-own'}[0], 1, 'the origin is asked with the fields of the client');
 
-$path = expired('p', undef, numbered => 1);
-$uri = $path . answer(fields(@tag), body => 'new', delay => 1);
+$path = shift @old;
+$uri = $path . answer(fields(@tag), body => 'new', hold => 1);
 $res = $a->get($uri, headers => [Range => 'bytes=8-15', 'If-Range' => '"e"']);
 is($res->status . ' ' . $res->body, '206 X000001X', 'who wants a part');
+answers($path);
 ok(updated($path, 'new'), 'then what is new');
 ok(!($origin->requests($path))[-1]{headers}{range}, 'all of it');
 
-$path = expired('p');
+$path = shift @old;
 my $c = $a->connect;
-$c->send("GET $path" . answer(fields(@tag), body => 'new', delay => 1)
+$c->send("GET $path" . answer(fields(@tag), body => 'new', hold => 1)
          . " HTTP/1.1\r\nHost: x\r\n\r\n");
-is($c->response('GET', 5)->body, 'old', 'a client that goes');
+is($c->response->body, 'old', 'a client that goes');
 $c->close;
+answers($path);
 ok(updated($path, 'new'), 'ends nothing');
 
-$path = expired('p');
+$path = shift @old;
 is($a->request('HEAD', $path . answer(fields(@tag)))->header('x-cache'),
    'EXPIRED', 'HEAD goes to the origin itself');
 
-$path = expired('lock');
+$path = shift @old;
 my @res = $t->parallel([map { $_->req($path . answer(fields(@tag), body => 'new',
-                                                     delay => 1)) }
+                                                     hold => 1)) }
                         ($a, $b) x 5]);
 is_deeply([sort map { $_->header('x-cache') } @res],
           ['STALE', ('UPDATING') x 9], 'ten at once: one asks');
+answers($path);
 ok(updated($path, 'new'), 'for all');
 is($origin->count($path), 1, 'once');
 

@@ -11,7 +11,7 @@ package Coord::Origin;
 #           chunked => 1 | n (bytes a chunk), parts => [[delay, bytes], ..],
 #           close_at => n (ends the connection after n bytes of the body),
 #           until_close => 1 (no length), raw => bytes (instead of all that),
-#           size => n (a body of n bytes)
+#           size => n (a body of n bytes), hold => 1 (waits for release)
 #   request: method, uri, path, args (hash), headers (hash of arrays), body, n
 #
 # A query may say the same: /x?delay=0.5&status=500&size=100&chunked=1.
@@ -22,6 +22,7 @@ package Coord::Origin;
 #   $origin->requests, requests('/path')   what came, one hash a request
 #   $origin->aborted                    executions whose client went away
 #   $origin->reset_counters
+#   $origin->release('/path')           answers those that it holds; how many
 #   and all of Coord::Server: port, addr, stop, restart, freeze, thaw, refuse
 
 use strict;
@@ -40,6 +41,7 @@ sub start {
 sub count { $_[0]->call('stats', $_[1])->{count} }
 sub overlap { $_[0]->call('stats', $_[1])->{most} }
 sub reset_counters { $_[0]->call('reset_counters') }
+sub release { $_[0]->call('release', $_[1]) }
 
 
 sub requests {
@@ -136,7 +138,7 @@ sub decide {
     my %a = ( body => "$req->{method} $req->{path} $req->{n}\n",
               %{$answer || {}} );
 
-    for (qw(status delay size chunked close_at until_close)) {
+    for (qw(status delay hold size chunked close_at until_close)) {
         $a{$_} = $req->{args}{$_} if defined $req->{args}{$_};
     }
 
@@ -153,6 +155,7 @@ sub steps {
 
     my @steps;
 
+    push @steps, ['stall'] if $a->{hold};
     push @steps, [pause => $a->{delay}] if $a->{delay};
 
     if (defined $a->{raw}) {
@@ -280,6 +283,18 @@ sub command_stats {
 
     return $self->{stats}{defined $path ? $path : ''}
            || { count => 0, now => 0, most => 0 };
+}
+
+
+sub command_release {
+    my ($self, $path) = @_;
+
+    my @held = grep { $_->{stalled} && $_->{busy}{path} eq $path }
+               values %{$self->{conns}};
+
+    $self->resume($_) for @held;
+
+    return scalar @held;
 }
 
 

@@ -19,9 +19,9 @@ Coord::Pages - an origin whose answers stand in what is asked for
 
 The arguments of a path for which the origin answers with these fields. C<%is>:
 C<status>, C<body>, C<large> (bytes of it), C<numbered> (it is C<numbered()>),
-C<delay>, C<slow> (the body comes in two parts, a second apart), C<split> (in
-four), C<chunked>, C<same> (304 if there is a condition), C<other> (the same,
-with that ETag in it).
+C<delay>, C<hold> (until C<< $origin->release >>), C<slow> (the body comes in
+two parts, a second apart), C<split> (in four), C<chunked>, C<same> (304 if
+there is a condition), C<other> (the same, with that ETag in it).
 
 =item answered($request)
 
@@ -83,7 +83,8 @@ sub answered {
                                          0, 25000, 50000, 75000]) : (),
              body => $is{large} ? 'x' x $is{large}
                      : $is{numbered} ? numbered() : $is{body},
-             chunked => $is{chunked} || 0, delay => $is{delay} || 0 };
+             chunked => $is{chunked} || 0, delay => $is{delay} || 0,
+             hold => $is{hold} || 0 };
 }
 
 sub numbered { return join '', map { sprintf 'X%06dX', $_ } 0 .. 12499 }

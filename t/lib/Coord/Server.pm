@@ -362,7 +362,7 @@ sub pump {
             });
 
         } elsif ($kind eq 'stall') {
-            $c->{paused} = 1;
+            $c->{paused} = $c->{stalled} = 1;
 
         } elsif ($kind eq 'call') {
             $step->[1]->();
@@ -374,6 +374,16 @@ sub pump {
             $self->drop($c, 1);
         }
     }
+}
+
+
+# resume($c): after a stall
+
+sub resume {
+    my ($self, $c) = @_;
+
+    $c->{paused} = $c->{stalled} = 0;
+    $self->pump($c);
 }
 
 
