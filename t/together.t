@@ -67,18 +67,13 @@ my $uri = '/?k=u&s=s1&b=v1';
 
 $n->post($uri, 'body', headers => { 'Idempotency-Key' => 'k0' });
 
-my $transactions = sub {
-    my ($calls) = $c->command('INFO', 'commandstats')
-                  =~ /cmdstat_exec:calls=(\d+)/;
-    return $calls;
-};
-
+my $watch = $redis->watch;
 sleep(0.5);
-my $before = $transactions->();
+$watch->seen;
 is($n->post($uri, 'body', headers => { 'Idempotency-Key' => 'k1' })->status,
    200, 'all features allow');
 sleep(0.5);
-cmp_ok($transactions->() - $before, '<=', 4, 'one transaction for limits and '
+cmp_ok($watch->calls('exec'), '<=', 4, 'one transaction for limits and '
        . 'session, one for the claim, one for the result, one for the lease');
 
 my $r = $m->post($uri, 'body', headers => { 'Idempotency-Key' => 'k1' });

@@ -46,7 +46,8 @@ is checked at exit and makes the test file fail.
         pid, error_log, events, access_log, temp paths.
     $t->conf_error(%opt)   what "nginx -t" prints for such a node, '' if good
     $t->redis(@conf)       Coord::Redis->start(conf lines), a real server:
-                           $redis->{port}, {pid}, connect, stop($sig), run
+                           $redis->{port}, {pid}, connect, watch (what it is
+                           asked for: Coord::Watch), stop($sig), run
                            (again, with the data that it has stored);
                            gives %%REDIS%% (redis://127.0.0.1:port),
                            %%REDIS_PORT%%, %%REDIS_SOCKET%%; the second one

@@ -17,7 +17,8 @@ package Coord::FakeRedis;
 #       which: cmd => 'EXEC' (any when absent), match => regex over the
 #              arguments, nth => 1 (the n-th that matches), times => 1 (0: all
 #              from the n-th on), conn => number (from 1), store => name of
-#              the coord_store whose connection it is
+#              the coord_store whose connection it is.  What nodes tell of
+#              themselves every few seconds ("coord:st") is answered well.
 #       drop                   the reply is not sent
 #       duplicate              sent twice
 #       replace  data          other bytes instead of it
@@ -175,7 +176,7 @@ sub received {
 
     if ($c->{client}) {
         while (defined(my $reply = parse_reply(\$c->{in}))) {
-            my $asked = shift @{$c->{client}{asked}} || ['?'];
+            my $asked = shift @{$c->{client}{asked}} || [0, '?'];
 
             $self->answer($c->{client}, $asked, $reply);
             last if $c->{dead};
@@ -200,18 +201,45 @@ sub received {
 
         $c->{hears} = 1 if $name eq 'SUBSCRIBE';
 
+        my @asked = (own($c, $name, @args), $name, @args);
+
         if ($c->{peer}) {
-            CORE::push @{$c->{asked}}, [$name, @args];
+            CORE::push @{$c->{asked}}, \@asked;
 
             my $bytes = '*' . @$command . "\r\n" . join '',
                         map { bulk($_) } @$command;
             $self->enqueue($c->{peer}, [send => $bytes]);
 
         } else {
-            $self->answer($c, [$name, @args],
-                          $self->reply($c, $name, @args));
+            $self->answer($c, \@asked, $self->reply($c, $name, @args));
         }
     }
+}
+
+
+# 1: a command of what a node does by itself, whatever it is asked for: of its
+# key, in a transaction that begins with that, or the nonce behind it
+
+sub own {
+    my ($c, $name, @args) = @_;
+
+    my $key = qr/[^{}\r\n]*\bst(?::|\r|\z)/;
+    my $was = $c->{own} || '';
+
+    if ($name eq 'MULTI') {
+        $c->{own} = $c->{in} =~ /\A\*\d+\r\n\$\d+\r\n\w+\r\n\$\d+\r\n$key/
+                    ? 'multi' : '';
+        return $c->{own} ? 1 : 0;
+    }
+
+    if ($was eq 'multi') {
+        $c->{own} = '' if $name eq 'EXEC';
+        return 1;
+    }
+
+    $c->{own} = ($args[0] // '') =~ /\A$key/ ? 'plain' : '';
+
+    return $c->{own} || ($was eq 'plain' && $name eq 'ECHO') ? 1 : 0;
 }
 
 
@@ -284,7 +312,9 @@ sub single {
 sub find_fault {
     my ($self, $c, $asked) = @_;
 
-    my ($name, @args) = @$asked;
+    my ($own, $name, @args) = @$asked;
+
+    return if $own;
 
     for my $f (@{$self->{faults}}) {
         next if $f->{cmd} && $f->{cmd} ne $name;
@@ -311,7 +341,7 @@ sub answer {
     my $f = $self->find_fault($c, $asked)
         or return $self->enqueue($c, [send => $reply]);
 
-    $self->note(event => 'fault', conn => $c->{id}, cmd => $asked->[0],
+    $self->note(event => 'fault', conn => $c->{id}, cmd => $asked->[1],
                 action => $f->{action}, size => length $reply);
 
     my $method = "fault_$f->{action}";

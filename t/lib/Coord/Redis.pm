@@ -237,6 +237,15 @@ sub connect {
 }
 
 
+# watch(): what it is asked for from now on, Coord::Watch
+
+sub watch {
+    require Coord::Watch;
+
+    return Coord::Watch->new(@_);
+}
+
+
 # stop($signal): ends the process, by default with TERM, and waits for it
 
 sub stop {
