@@ -76,7 +76,7 @@ sub commands {
     my $info = $r->command('INFO', 'commandstats');
     my $n = 0;
 
-    $n += $1 while $info =~ /^cmdstat_(?:bitfield|zunionstore|zrangestore):calls=(\d+)/mg;
+    $n += $1 while $info =~ /^cmdstat_(?:bitfield|zunionstore|zrangestore|zremrangebyrank):calls=(\d+)/mg;
 
     return $n;
 }

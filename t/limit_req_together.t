@@ -2,9 +2,9 @@
 
 # Copyright (C) ngx_coord_module contributors
 
-# Requests of one turn of the event loop that ask the same of one bucket, or of
-# one fixed window, travel as one command: each gets the answer that it would have got by itself, and
-# gives back its own place.
+# Requests of one turn of the event loop that ask the same of one bucket, of one
+# fixed window or of one log travel as one command: each gets the answer that it
+# would have got by itself, and gives back its own place.
 
 use strict;
 use warnings;
@@ -37,6 +37,7 @@ my $n = $t->node(name => 'n', workers => 1, http => <<"EOF")->start;
                        connect_timeout 2s; breaker failures=1000; }
     coord_limit_req_zone \$arg_k zone=b:1m rate=1r/d;
     coord_limit_req_zone \$arg_k zone=w:1m rate=10r/d algorithm=fixed_window;
+    coord_limit_req_zone \$arg_k zone=g:1m rate=10r/d algorithm=sliding_log;
     coord_limit_req_zone \$arg_k zone=d:1m rate=10r/d algorithm=fixed_window
                          align=day;
     add_header X-Req \$coord_limit_req_status always;
@@ -50,6 +51,9 @@ my $n = $t->node(name => 'n', workers => 1, http => <<"EOF")->start;
         location /window_dry { coord_limit_req zone=w;
                                coord_limit_req_dry_run on; empty_gif; }
         location /window_cost { coord_limit_req zone=w cost=3; empty_gif; }
+        location /log { coord_limit_req zone=g; empty_gif; }
+        location /log_dry { coord_limit_req zone=g;
+                            coord_limit_req_dry_run on; empty_gif; }
         location /window_day { coord_limit_req zone=d; empty_gif; }
         location /none { return 204; }
     }
@@ -100,6 +104,14 @@ sub bitfields {
 
     return scalar grep { $_->[2] eq "coord:$zone:{$k}" }
            $fake->commands('BITFIELD');
+}
+
+
+sub logged {
+    my ($k) = @_;
+
+    return scalar grep { $_->[2] eq "coord:rg:g:{$k}" && $_->[3] eq 'NX' }
+           $fake->commands('ZADD');
 }
 
 
@@ -155,6 +167,21 @@ for (['rf:w' => '/window'], ['rf:w' => '/window_dry'], ['rf:w' => '/window_cost'
        unpack('N', $admin->command('GET', "coord:$z:{a$p}")),
        "$p: the same count");
     cmp_ok($admin->command('PTTL', "coord:$z:{b$p}"), '>', 0,
+           "$p: it has a life");
+}
+
+for my $p ('/log', '/log_dry') {
+    $n->get("$p?k=a$p");
+    $n->get("$p?k=b$p");
+
+    my @one = map { $n->get("$p?k=a$p") } 1 .. 20;
+    my $before = logged("b$p");
+    my @all = together(("$p?k=b$p") x 20);
+
+    is(told("$p?k=b$p", @all), told("$p?k=a$p", @one), "$p: the same answers");
+    is(logged("b$p") - $before, 1, "$p: by one command");
+    is($admin->command('ZCARD', "coord:rg:g:{b$p}"), 10, "$p: so many entries");
+    cmp_ok($admin->command('PTTL', "coord:rg:g:{b$p}"), '>', 0,
            "$p: it has a life");
 }
 

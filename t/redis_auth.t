@@ -222,7 +222,7 @@ sub limit { return $p->get("/$_[0]?k=" . rand)->header('X-Limit') }
 $p->allow(qr/\[emerg\].*NOPERM/);
 ok($t->wait_for(sub { limit('log') eq 'PASSED' }, 10), 'allowed');
 
-for my $case ([ 'zrangestore', 'log', 'bucket' ],
+for my $case ([ 'zremrangebyrank', 'log', 'bucket' ],
               [ 'bitfield', 'bucket', 'log' ])
 {
     my ($command, $refused, $other) = @$case;

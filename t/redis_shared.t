@@ -146,14 +146,14 @@ is(join(' ', map { $_->header('X-Req') } @got),
 
 # a command that is not allowed takes others along at most once
 
-$admin->command('ACL', 'SETUSER', 'default', '-zrangestore');
+$admin->command('ACL', 'SETUSER', 'default', '-zremrangebyrank');
 
 together(map { ('/l?k=acl', "/b?k=acl$_") } 1 .. 10);
 @got = together(map { ('/l?k=acl', "/b?k=acls$_") } 1 .. 10);
 is(join(' ', map { $_->header('X-Req') } @got),
    join(' ', ('BYPASSED PASSED') x 10), 'NOPERM: apart from then on');
 
-$admin->command('ACL', 'SETUSER', 'default', '+zrangestore');
+$admin->command('ACL', 'SETUSER', 'default', '+zremrangebyrank');
 $admin->command('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
 $t->wait_for(sub { $n->get('/b?k=' . rand)->header('X-Req') eq 'PASSED' }, 10);
 

@@ -274,7 +274,7 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
 # --- leases, and the log: where granted, dropped and used stand ---
 
 for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release', 2, 3, 4 ],
-           [ 'log', 'sliding_log_take', \&entry, 'sliding_log_give', 3, 0, 7 ])
+           [ 'log', 'sliding_log_take', \&entry, 'sliding_log_give', 3, 0, 5 ])
 {
     my ($what, $take, $args, $give, $granted, $dropped, $used) = @$c;
 
@@ -323,21 +323,41 @@ for my $c ([ 'lease', 'lease_acquire', \&lease, 'lease_release', 2, 3, 4 ],
 
 for my $held (0 .. 4) {
     for my $n (1, 2, 5) {
-        clear();
-        run('lease_acquire', lease("held$_", 9)) for 1 .. $held;
-
         my @ids = map { "id$_" } reverse 1 .. $n;
         my $room = $held < 3 ? 3 - $held : 0;
         $room = $n if $room > $n;
 
-        my $reply = run('lease_acquire', lease(\@ids, 3));
-        is("@$reply[0..4]",
-           join(' ', $n, $room, $room, $n - $room, $held + $room),
-           "lease: $n ask where $held of 3 are held");
-        is(join(' ', sort grep { !/held/ }
-                          @{ $admin->command('ZRANGE', '{k}', 0, -1) }),
-           join(' ', sort @ids[0 .. $room - 1]), 'lease: the first of them');
-        ttl_at_least('{k}', 30_000) if $held + $room;
+        for (['lease_acquire', \&lease, 0], ['sliding_log_take', \&entry, 1])
+        {
+            my ($take, $args, $at) = @$_;
+
+            clear();
+            run($take, $args->("held$_", 9)) for 1 .. $held;
+
+            my $reply = run($take, $args->(\@ids, 3));
+            is("@$reply[$at .. $at + 4]",
+               join(' ', $n, $room, $room, $n - $room, $held + $room),
+               "$take: $n ask where $held of 3 are held");
+            is(join(' ', sort grep { !/held/ }
+                              @{ $admin->command('ZRANGE', '{k}', 0, -1) }),
+               join(' ', sort @ids[0 .. $room - 1]), "$take: the first");
+            ttl_at_least('{k}', 30_000) if $held + $room;
+        }
+    }
+}
+
+# whose end makes room, where others have larger limits
+
+{
+    clear();
+    run('sliding_log_take', entry("e$_", 9, $_ * 1_000_000)) for 0 .. 4;
+
+    for my $limit (1, 3, 5) {
+        my $reply = run('sliding_log_take', entry('late', $limit, 10_000_000));
+        is($reply->[3], 0, "log: limit $limit refuses");
+        is("@{ $reply->[6] }", sprintf('e%d %d', 5 - $limit, 0)
+                               =~ s/0$/lease_time((5 - $limit) * 1_000_000)/er,
+           'log: until there is room');
     }
 }
 
@@ -1001,8 +1021,12 @@ sub renew {
 sub entry {
     my ($id, $limit, $later) = (@_, 0);
 
-    return (k => '{k}', tmp => '{k}tmp', id => $id, limit => $limit,
-            now => lease_time($later), old => lease_time($later - 30_000_000),
+    my @ids = ref $id ? @$id : $id;
+    my $now = lease_time($later);
+
+    return (k => '{k}', old => lease_time($later - 30_000_000),
+            asks => [map { (-1 - $_, $ids[$_]) } 0 .. $#ids], from => -$limit,
+            last => $#ids, entries => [map { ($now, $_) } @ids],
             window => 60_000);
 }
 
@@ -1010,10 +1034,11 @@ sub entry {
 sub entries {
     my ($id, $n, $limit) = @_;
 
-    my %e = entry($id, $limit);
     my @ids = map { "$id-$_" } 1 .. $n;
+    my %e = entry(\@ids, $limit);
+    delete @e{qw(asks from last)};
 
-    return (%e, ids => \@ids, entries => [map { ($e{now}, $_) } @ids],
+    return (%e, tmp => '{k}tmp', limit => $limit, ids => \@ids,
             rank => -($limit - $n + 1));
 }
 

@@ -772,10 +772,10 @@ enum {
 enum {
     NGX_COORD_SLIDING_LOG_TAKE_K = 0,
     NGX_COORD_SLIDING_LOG_TAKE_OLD,
-    NGX_COORD_SLIDING_LOG_TAKE_NOW,
-    NGX_COORD_SLIDING_LOG_TAKE_ID,
-    NGX_COORD_SLIDING_LOG_TAKE_TMP,
-    NGX_COORD_SLIDING_LOG_TAKE_LIMIT,
+    NGX_COORD_SLIDING_LOG_TAKE_ASKS,
+    NGX_COORD_SLIDING_LOG_TAKE_FROM,
+    NGX_COORD_SLIDING_LOG_TAKE_LAST,
+    NGX_COORD_SLIDING_LOG_TAKE_ENTRIES,
     NGX_COORD_SLIDING_LOG_TAKE_WINDOW
 };
 
@@ -784,10 +784,11 @@ enum {
 /* its replies */
 
 enum {
+    NGX_COORD_SLIDING_LOG_TAKE_ROOM_REPLY = 2,
     NGX_COORD_SLIDING_LOG_TAKE_GRANTED_REPLY = 3,
     NGX_COORD_SLIDING_LOG_TAKE_REFUSED_REPLY = 4,
-    NGX_COORD_SLIDING_LOG_TAKE_USED_REPLY = 7,
-    NGX_COORD_SLIDING_LOG_TAKE_FIRST_REPLY = 8
+    NGX_COORD_SLIDING_LOG_TAKE_USED_REPLY = 5,
+    NGX_COORD_SLIDING_LOG_TAKE_FIRST_REPLY = 6
 };
 
 
@@ -2439,60 +2440,50 @@ static const ngx_coord_script_part_t
       27, NGX_COORD_SLIDING_LOG_TAKE_K },
     { "$4\r\n-inf\r\n",
       10, NGX_COORD_SLIDING_LOG_TAKE_OLD },
+    { "",
+      0, NGX_COORD_SCRIPT_COUNT(2, NGX_COORD_SLIDING_LOG_TAKE_ASKS) },
+    { "$4\r\nZADD\r\n",
+      10, NGX_COORD_SLIDING_LOG_TAKE_K },
+    { "",
+      0, NGX_COORD_SCRIPT_LIST(NGX_COORD_SLIDING_LOG_TAKE_ASKS) },
     { "*4\r\n"
-      "$4\r\nZADD\r\n",
-      14, NGX_COORD_SLIDING_LOG_TAKE_K },
+      "$15\r\nZREMRANGEBYRANK\r\n",
+      26, NGX_COORD_SLIDING_LOG_TAKE_K },
     { "",
-      0, NGX_COORD_SLIDING_LOG_TAKE_NOW },
+      0, NGX_COORD_SLIDING_LOG_TAKE_FROM },
     { "",
-      0, NGX_COORD_SLIDING_LOG_TAKE_ID },
-    { "*5\r\n"
-      "$11\r\nZRANGESTORE\r\n",
-      22, NGX_COORD_SLIDING_LOG_TAKE_TMP },
+      0, NGX_COORD_SLIDING_LOG_TAKE_LAST },
     { "",
-      0, NGX_COORD_SLIDING_LOG_TAKE_K },
-    { "",
-      0, NGX_COORD_SLIDING_LOG_TAKE_LIMIT },
-    { "",
-      0, NGX_COORD_SLIDING_LOG_TAKE_LIMIT },
-    { "*3\r\n"
-      "$8\r\nRENAMENX\r\n",
-      18, NGX_COORD_SLIDING_LOG_TAKE_K },
-    { "",
-      0, NGX_COORD_SLIDING_LOG_TAKE_TMP },
-    { "*3\r\n"
-      "$4\r\nZREM\r\n",
-      14, NGX_COORD_SLIDING_LOG_TAKE_K },
-    { "",
-      0, NGX_COORD_SLIDING_LOG_TAKE_ID },
-    { "*3\r\n"
-      "$8\r\nRENAMENX\r\n",
-      18, NGX_COORD_SLIDING_LOG_TAKE_TMP },
-    { "",
-      0, NGX_COORD_SLIDING_LOG_TAKE_K },
-    { "*2\r\n"
-      "$3\r\nDEL\r\n",
-      13, NGX_COORD_SLIDING_LOG_TAKE_TMP },
-    { "*2\r\n"
+      0, NGX_COORD_SCRIPT_COUNT(3, NGX_COORD_SLIDING_LOG_TAKE_ENTRIES) },
+    { "$4\r\nZADD\r\n",
+      10, NGX_COORD_SLIDING_LOG_TAKE_K },
+    { "$2\r\nNX\r\n",
+      8, NGX_COORD_SCRIPT_LIST(NGX_COORD_SLIDING_LOG_TAKE_ENTRIES) },
+    { "*4\r\n"
+      "$16\r\nZREMRANGEBYSCORE\r\n",
+      27, NGX_COORD_SLIDING_LOG_TAKE_K },
+    { "$4\r\n-inf\r\n"
+      "$2\r\n-1\r\n"
+      "*2\r\n"
       "$5\r\nZCARD\r\n",
-      15, NGX_COORD_SLIDING_LOG_TAKE_K },
+      33, NGX_COORD_SLIDING_LOG_TAKE_K },
     { "*5\r\n"
       "$6\r\nZRANGE\r\n",
       16, NGX_COORD_SLIDING_LOG_TAKE_K },
-    { "$1\r\n0\r\n"
-      "$1\r\n0\r\n"
-      "$10\r\nWITHSCORES\r\n"
+    { "",
+      0, NGX_COORD_SLIDING_LOG_TAKE_FROM },
+    { "",
+      0, NGX_COORD_SLIDING_LOG_TAKE_FROM },
+    { "$10\r\nWITHSCORES\r\n"
       "*3\r\n"
       "$7\r\nPEXPIRE\r\n",
-      48, NGX_COORD_SLIDING_LOG_TAKE_K },
+      34, NGX_COORD_SLIDING_LOG_TAKE_K },
     { "",
       0, NGX_COORD_SLIDING_LOG_TAKE_WINDOW },
 };
 
 
 static const u_char  ngx_coord_sliding_log_take_replies[] = {
-    NGX_COORD_REPLY_INTEGER,
-    NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER,
@@ -3337,9 +3328,9 @@ const ngx_coord_script_t
       23, ngx_coord_sliding_log_many_parts },
 
     { ngx_string("sliding_log_take"),
-      NGX_COORD_SLIDING_LOG_TAKE_NARGS, 10, 0, 2, 13, 1111,
+      NGX_COORD_SLIDING_LOG_TAKE_NARGS, 8, 0, 1, 8, 1033,
       ngx_coord_sliding_log_take_replies,
-      20, ngx_coord_sliding_log_take_parts },
+      18, ngx_coord_sliding_log_take_parts },
 
     { ngx_string("sliding_window_give"),
       NGX_COORD_SLIDING_WINDOW_GIVE_NARGS, 1, 1, 1, 1, 167,

@@ -100,6 +100,40 @@ ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
 }
 
 
+void
+ngx_coord_arg_askers(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op, int64_t at, int64_t step)
+{
+    u_char           text[NGX_COORD_ENTRY_LEN + 2], *p;
+    ngx_str_t        src, dst;
+    ngx_uint_t       count;
+    ngx_coord_op_t  *first;
+
+    count = 0;
+    p = cmd->last;
+
+    for (first = op; op; op = op->with) {
+        op->behind = first->behind;
+
+        src.data = op->id;
+        src.len = NGX_COORD_ID_LEN;
+        dst.data = text;
+
+        ngx_encode_base64url(&dst, &src);
+
+        p = ngx_coord_script_number(p, at);
+        p = ngx_coord_script_string(p, text, dst.len);
+
+        at += step;
+        count += 2;
+    }
+
+    ngx_coord_arg_list(&cmd->args[n], cmd->last, p - cmd->last, count);
+
+    cmd->last = p;
+}
+
+
 int64_t
 ngx_coord_ttl(ngx_coord_nsec_t ns)
 {

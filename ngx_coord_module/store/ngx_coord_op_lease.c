@@ -21,8 +21,6 @@ static ngx_uint_t ngx_coord_lease_same(const ngx_coord_op_t *a,
     const ngx_coord_op_t *b);
 static void ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static void ngx_coord_lease_list(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op, int64_t at, int64_t step);
 static ngx_int_t ngx_coord_lease_acquire_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static void ngx_coord_lease_renew_build(ngx_coord_command_t *cmd,
@@ -201,20 +199,15 @@ static void
 ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    ngx_coord_op_t    *other;
     ngx_coord_arg_t   *a;
     ngx_coord_nsec_t   span;
 
     a = cmd->args;
     span = ngx_coord_lease_span(op);
 
-    for (other = op->with; other; other = other->with) {
-        other->behind = op->behind;
-    }
-
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_ACQUIRE_K, op, "}");
-    ngx_coord_lease_list(cmd, NGX_COORD_LEASE_ACQUIRE_ASKS, op, -1, -1);
-    ngx_coord_lease_list(cmd, NGX_COORD_LEASE_ACQUIRE_LEASES, op,
+    ngx_coord_arg_askers(cmd, NGX_COORD_LEASE_ACQUIRE_ASKS, op, -1, -1);
+    ngx_coord_arg_askers(cmd, NGX_COORD_LEASE_ACQUIRE_LEASES, op,
                          (now + span) / NGX_COORD_NSEC_PER_USEC, 0);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_NOW],
                       now / NGX_COORD_NSEC_PER_USEC);
@@ -224,39 +217,6 @@ ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
                                          NGX_COORD_RATE_LIMIT));
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_TTL],
                       ngx_coord_ttl(span));
-}
-
-
-/* of those that ask together the ids, each behind a number, by step from at */
-
-static void
-ngx_coord_lease_list(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op, int64_t at, int64_t step)
-{
-    u_char      text[NGX_COORD_ENTRY_LEN + 2], *p;
-    ngx_str_t   src, dst;
-    ngx_uint_t  count;
-
-    count = 0;
-    p = cmd->last;
-
-    for ( /* void */ ; op; op = op->with) {
-        src.data = op->id;
-        src.len = NGX_COORD_ID_LEN;
-        dst.data = text;
-
-        ngx_encode_base64url(&dst, &src);
-
-        p = ngx_coord_script_number(p, at);
-        p = ngx_coord_script_string(p, text, dst.len);
-
-        at += step;
-        count += 2;
-    }
-
-    ngx_coord_arg_list(&cmd->args[n], cmd->last, p - cmd->last, count);
-
-    cmd->last = p;
 }
 
 

@@ -64,7 +64,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_take = {
     &ngx_coord_op_log_peek,
     &ngx_coord_op_log_forget,
     NULL,
-    NULL
+    ngx_coord_take_same
 };
 
 
@@ -175,13 +175,13 @@ ngx_coord_log_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     a = cmd->args;
 
     ngx_coord_arg_key(cmd, NGX_COORD_SLIDING_LOG_TAKE_K, op, "}");
-    ngx_coord_arg_key(cmd, NGX_COORD_SLIDING_LOG_TAKE_TMP, op, "}:tmp");
-    ngx_coord_arg_entry(cmd, NGX_COORD_SLIDING_LOG_TAKE_ID, op);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_OLD],
                       (now - window.length) / NGX_COORD_NSEC_PER_USEC);
-    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_NOW],
-                      now / NGX_COORD_NSEC_PER_USEC);
-    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_LIMIT], window.limit);
+    ngx_coord_arg_askers(cmd, NGX_COORD_SLIDING_LOG_TAKE_ASKS, op, -1, -1);
+    ngx_coord_arg_askers(cmd, NGX_COORD_SLIDING_LOG_TAKE_ENTRIES, op,
+                         ngx_max(now, 0) / NGX_COORD_NSEC_PER_USEC, 0);
+    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_FROM], -window.limit);
+    ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_LAST], op->behind);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_WINDOW],
                       ngx_coord_ttl(window.length));
 }
@@ -191,19 +191,31 @@ static ngx_int_t
 ngx_coord_log_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    int64_t                  used;
+    int64_t                  granted, used;
     ngx_int_t                rc;
     ngx_coord_nsec_t         first;
     ngx_coord_window_t       window;
     ngx_coord_resp_value_t  *v;
 
-    rc = ngx_coord_set_parse(ngx_coord_reply(SLIDING_LOG_TAKE, GRANTED),
-                             ngx_coord_reply(SLIDING_LOG_TAKE, REFUSED));
+    granted = ngx_coord_reply(SLIDING_LOG_TAKE, GRANTED)->integer;
     used = ngx_coord_reply(SLIDING_LOG_TAKE, USED)->integer;
     v = ngx_coord_reply(SLIDING_LOG_TAKE, FIRST);
 
-    if (rc == NGX_ERROR || used < 0) {
+    if (granted != ngx_coord_reply(SLIDING_LOG_TAKE, ROOM)->integer
+        || granted < 0
+        || granted > op->behind + 1
+        || ngx_coord_reply(SLIDING_LOG_TAKE, REFUSED)->integer
+           != op->behind + 1 - granted
+        || used < granted)
+    {
         return NGX_ERROR;
+    }
+
+    rc = NGX_BUSY;
+
+    if (op->nth < granted) {
+        used -= granted - 1 - op->nth;
+        rc = NGX_OK;
     }
 
     first = now;

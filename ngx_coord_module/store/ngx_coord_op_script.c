@@ -49,7 +49,9 @@ ngx_coord_op_lists(ngx_coord_op_t *op, ngx_uint_t together)
         return together * 2 * NGX_COORD_OP_STEP_LEN;
     }
 
-    if (op->type == &ngx_coord_op_lease_acquire) {
+    if (op->type == &ngx_coord_op_lease_acquire
+        || op->type == &ngx_coord_op_log_take)
+    {
         return together * 2 * NGX_COORD_OP_ASKER_LEN;
     }
 
@@ -68,11 +70,20 @@ ngx_coord_op_uses(ngx_coord_op_t *op, const char *command)
     ngx_uint_t                 i;
     const ngx_coord_script_t  *script;
 
-    /* leases that could not be waited for would be half of them */
+    /*
+     * Leases that could not be waited for would be half of them, and so would
+     * logs without costs.
+     */
 
-    script = &ngx_coord_scripts[op->type == &ngx_coord_op_lease_acquire
-                                ? ngx_coord_op_lease_turn.script
-                                : op->type->script];
+    if (op->type == &ngx_coord_op_lease_acquire) {
+        script = &ngx_coord_scripts[ngx_coord_op_lease_turn.script];
+
+    } else if (op->type == &ngx_coord_op_log_take) {
+        script = &ngx_coord_scripts[ngx_coord_op_log_many.script];
+
+    } else {
+        script = &ngx_coord_scripts[op->type->script];
+    }
 
     for (i = 0; i < script->nparts; i++) {
         if (ngx_strstr(script->parts[i].text, command)) {
