@@ -292,20 +292,24 @@ for my $p ('/log', '/log_dry') {
 
 # streams of one connection of HTTP/2, which come in one read
 
+for (['/nodelay' => sub { bitfields('h2') }],
+     ['/window' => sub { bitfields('h2', 'rf:w') }],
+     ['/log' => sub { logged('h2') }])
 {
-    $n->get('/nodelay?k=h2');
+    my ($p, $asked) = @$_;
+    $n->get("$p?k=h2");
 
     my $h2 = Coord::HTTP2->new(port => $n->port(2));
     $h2->ended($h2->request('/none'));
 
-    my $before = bitfields('h2');
+    my $before = $asked->();
     my $worker = stopped();
-    my @ids = map { $h2->request('/nodelay?k=h2') } 1 .. 12;
+    my @ids = map { $h2->request("$p?k=h2") } 1 .. 12;
     kill 'CONT', $worker;
 
     my @got = map { $h2->ended($_)->{headers}{':status'} } @ids;
-    is(scalar(grep { $_ == 200 } @got), 9, 'HTTP/2: exact');
-    is(bitfields('h2') - $before, 1, 'HTTP/2: one command');
+    is("@got", '200 ' x 9 . '429 429 429', "$p: HTTP/2: the first nine");
+    is($asked->() - $before, 1, "$p: HTTP/2: one command");
 }
 
 done_testing();
