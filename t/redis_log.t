@@ -12,6 +12,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
+use Coord::Util qw(spew);
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -166,6 +167,51 @@ ok($t->wait_for(sub { ($n->get('/?k=' . rand)->header('X-Status') || '')
 my @ends = lines($n, qr/\[error\].*coord redis: connected again/);
 cmp_ok(scalar @ends, '<=', scalar @begins, 'and so is its end');
 like((lines($n, qr/coord redis: /))[-1], qr/again/, 'which is told last');
+
+
+# a server that tells the time and refuses all else: the breaker opens and
+# closes in vain, which is no end
+
+my $loaded = $t->file('loaded');
+my $loading = $t->fake_redis(on => {
+    BITFIELD => sub {
+        return -e $loaded
+               ? "*3\r\n:0\r\n:0\r\n:0\r\n"
+               : "-LOADING Redis is loading the dataset in memory\r\n";
+    },
+});
+$t->set(LOADING => $loading->addr);
+$n = $t->node(name => 'loading', http => <<'EOC')->start;
+    coord_store main { server redis://%%LOADING%%; timeout 5s;
+                       breaker failures=2 cooldown=50ms; }
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Status $coord_limit_req_status;
+        location / { coord_limit_req zone=one; empty_gif; }
+    }
+EOC
+
+my $since = time;
+$t->wait_for(sub {
+    $n->parallel(5, '/?k=1');
+    return time - $since > 3;
+}, 20);
+
+my $seconds = 1 + time - $since;
+cmp_ok(scalar(() = $loading->commands('BITFIELD')), '>', 20,
+       'it is asked again and again');
+
+for my $what ('LOADING', 'breaker opened') {
+    my @n = lines($n, qr/\[error\].*$what/);
+    ok(@n >= 1 && @n <= $seconds, "$what: by the second, " . @n);
+}
+
+is(scalar lines($n, qr/breaker closed/), 0, 'it has not come to an end');
+
+spew($loaded, '');
+ok($t->wait_for(sub { $n->get('/?k=' . rand);
+                      lines($n, qr/breaker closed/) }, 10), 'until it has');
 
 
 # the beginning and the end

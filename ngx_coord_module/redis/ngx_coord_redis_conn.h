@@ -218,6 +218,7 @@ struct ngx_coord_redis_node_s {
     ngx_uint_t                 failures;      /* in a row */
     ngx_coord_timer_t          cooldown;
     ngx_uint_t                 ended;         /* as conn->ended, its end */
+    unsigned                   ending:1;      /* it is told by an answer */
     unsigned                   was_ready:1;
 
     ngx_coord_redis_clock_t    clock;
@@ -611,6 +612,12 @@ void ngx_coord_redis_breaker_open(ngx_coord_redis_node_t *node,
 /* closes it; failures: how many in a row it shall have had already */
 void ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
     ngx_uint_t failures);
+
+/*
+ * The first call is answered after that, which tells that it is over: a server
+ * that tells the time may refuse all else.
+ */
+void ngx_coord_redis_breaker_ends(ngx_coord_redis_node_t *node);
 
 /* a probe has failed: another cooldown */
 void ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node);

@@ -85,6 +85,7 @@ ngx_coord_redis_breaker_open(ngx_coord_redis_node_t *node,
         (void) ngx_atomic_fetch_add(&stats->breaker_opens, 1);
 
         node->breaker = NGX_COORD_BREAKER_OPEN;
+        node->ending = 0;
 
         ngx_coord_redis_conn_log(node->conn, NGX_COORD_FAIL_BREAKER, 0,
                                  "breaker opened", NULL);
@@ -104,6 +105,20 @@ ngx_coord_redis_breaker_close(ngx_coord_redis_node_t *node,
     node->failures = failures;
 
     ngx_coord_timer_stop(&node->cooldown);
+
+    node->ending = 1;
+
+    if (node->lobby) {
+        /* its calls are answered by others */
+        ngx_coord_redis_breaker_ends(node);
+    }
+}
+
+
+void
+ngx_coord_redis_breaker_ends(ngx_coord_redis_node_t *node)
+{
+    node->ending = 0;
 
     if (ngx_coord_redis_conn_log_ends(node->conn, &node->ended)) {
         ngx_log_error(NGX_LOG_ERR, &node->conn->log, 0,

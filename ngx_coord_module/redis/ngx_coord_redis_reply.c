@@ -278,6 +278,10 @@ ngx_coord_redis_count(ngx_coord_redis_node_t *node,
         return;
     }
 
+    if (node->ending) {
+        ngx_coord_redis_breaker_ends(node);
+    }
+
     (void) ngx_atomic_fetch_add(&stats->calls, count);
     (void) ngx_atomic_fetch_add(&stats->commands, call->ncommands);
 
