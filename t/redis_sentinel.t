@@ -218,6 +218,56 @@ $_->run for @{$s->{sentinels}};
 reconnected('they are back');
 
 
+# a sentinel that is cut off still names who was master: a server that is gone,
+# or that does not answer; it is the first to be asked by half of the workers
+
+{
+    my $gone = $t->fake_redis;
+    my $mute = $t->fake_redis;
+    $gone->stop;
+    $mute->freeze;
+
+    for my $case ([ 'is gone', $gone ], [ 'does not answer', $mute ]) {
+        my ($what, $named) = @$case;
+        my $port = $named->port;
+
+        my $stale = $t->fake_redis(on => {
+            SENTINEL => sub {
+                return "*2\r\n\$9\r\n127.0.0.1\r\n\$" . length($port)
+                       . "\r\n$port\r\n";
+            },
+        });
+
+        $t->set(STALE => $stale->addr,
+                SENTINEL => ($s->lines =~ /^([^;]*;)/)[0]);
+
+        my $l = $t->node(name => "late$port", workers => 8,
+                         http => <<'EOF')->start;
+    coord_store main { server redis://%%STALE%%; %%SENTINEL%%
+                       mode sentinel=mymaster; timeout 200ms;
+                       connect_timeout 500ms; }
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Status $coord_limit_req_status always;
+        add_header X-Pid $pid always;
+        location / { coord_limit_req zone=one burst=999 nodelay; empty_gif; }
+    }
+EOF
+
+        ok($t->wait_for(sub {
+               my @r = $l->parallel(80, '/?k=' . rand);
+               my %pids = map { $_->header('X-Pid') => 1 } @r;
+               return 6 < keys %pids
+                      && !grep { $_->header('X-Status') ne 'PASSED' } @r;
+           }, 20),
+           "it names a server that $what: another sentinel is asked");
+        ok(scalar($stale->commands('SENTINEL')), 'it was asked');
+        $l->stop;
+    }
+}
+
+
 # configuration
 
 my $u = $t->node(name => 'u', http => <<'EOF')->start;

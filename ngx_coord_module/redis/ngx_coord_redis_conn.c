@@ -532,13 +532,20 @@ void
 ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure)
 {
-    ngx_uint_t  ready;
+    ngx_uint_t  ready, doubt;
 
     ngx_log_debug2(NGX_LOG_DEBUG_CORE, &conn->log, 0,
                    "coord redis: close, state:%d reason:%V", (int) conn->state,
                    &ngx_coord_fail_names[failure]);
 
     ready = (conn->state == NGX_COORD_CONN_READY);
+
+    /* who is not there may not be the master any more, as others know */
+
+    doubt = (conn->located
+             && conn->state >= NGX_COORD_CONN_CONNECTING
+             && conn->state < NGX_COORD_CONN_READY
+             && failure != NGX_COORD_FAIL_AUTH);
 
     if (ready && failure != NGX_COORD_FAIL_CONNECT) {
         ngx_coord_redis_conn_reset(conn);
@@ -549,6 +556,10 @@ ngx_coord_redis_conn_close(ngx_coord_redis_conn_t *conn,
 
     if (conn->failed == 0) {
         conn->failed = ngx_max(ngx_current_msec, 1);
+    }
+
+    if (doubt) {
+        conn->redis->distrust(conn);
     }
 
     conn->actions->closed(conn, failure, ready);

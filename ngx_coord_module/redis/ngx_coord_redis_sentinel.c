@@ -46,6 +46,7 @@ struct ngx_coord_redis_sentinel_s {
     unsigned                   asking:1;
     unsigned                   asked:1;       /* and the question is sent */
     unsigned                   refused:1;     /* this one was no use */
+    unsigned                   doubted:1;     /* nor is who it has named */
     unsigned                   again:1;       /* a switch was told meanwhile */
 };
 
@@ -212,9 +213,12 @@ ngx_coord_redis_sentinel_distrust(ngx_coord_redis_conn_t *conn)
 
     sentinel = conn->redis->sentinel;
 
-    if (!sentinel->asking && sentinel->master != NULL
+    /* once for each answer, whatever number of connections goes by it */
+
+    if (!sentinel->asking && !sentinel->doubted && sentinel->master != NULL
         && conn->endpoint == &sentinel->master->endpoint)
     {
+        sentinel->doubted = 1;
         sentinel->current++;
 
         /* the connection is to the one who has said it */
@@ -259,6 +263,7 @@ static void
 ngx_coord_redis_sentinel_question(ngx_coord_redis_sentinel_t *sentinel)
 {
     sentinel->asking = 1;
+    sentinel->doubted = 0;
     sentinel->unknown = 0;
     sentinel->left = sentinel->redis->conf->servers->nelts;
 
