@@ -237,9 +237,43 @@ for my $case ([ 'zremrangebyrank', 'log', 'bucket' ],
 unlike($p->log, qr/breaker opened/, 'no breaker has opened');
 
 
-# without ECHO nothing is certain, and it is told why
+# what may not be told of changes any more is read each time
 
 $p->stop;
+$admin->command('ACL', 'SETUSER', 'app', '~val:*');
+$admin->command('SET', 'val:1', 'a');
+
+my $l = $t->node(name => 'l', http => <<'EOF')->start;
+    coord_store main { server %%REDIS%%; username app; timeout 5s;
+                       password_file %%TESTDIR%%/pass; }
+    coord_lookup $value val:$arg_k default=none;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { add_header X-Value $value; empty_gif; }
+    }
+EOF
+
+sub value_is {
+    my ($value, $name) = @_;
+
+    $admin->command('SET', 'val:1', $value);
+    ok($t->wait_for(sub { $l->get('/?k=1')->header('X-Value') eq $value }, 5),
+       $name);
+}
+
+value_is($_, "a value: $_") for 'a', 'b';
+$admin->command('ACL', 'SETUSER', 'app', '-client|caching');
+value_is($_, "without CLIENT CACHING: $_") for 'c', 'd';
+ok($l->wait_log(qr/\[error\].*"val:1" are not told, .*NOPERM .*caching/, 5),
+   'which is told');
+$admin->command('ACL', 'SETUSER', 'app', '+client|caching');
+value_is($_, "with it: $_") for 'e', 'f';
+$l->stop;
+
+
+# without ECHO nothing is certain, and it is told why
+
 $p = $t->node(name => 'q', http => $http)->start;
 ok($t->wait_for(sub { limit('log') eq 'PASSED' }, 10), 'another node');
 $p->allow(qr/\[emerg\].*NOPERM/);

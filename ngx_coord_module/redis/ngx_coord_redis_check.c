@@ -206,8 +206,10 @@ ngx_coord_redis_check_plain(ngx_coord_redis_call_t *call,
         return NGX_ERROR;
     }
 
+    /* one that is refused for what it is leaves the others as they are */
+
     if (first != NULL
-        && ngx_coord_redis_error(&first->str)->failure != NGX_COORD_FAIL_ERROR)
+        && ngx_coord_redis_failure(first) == NGX_COORD_FAIL_UNAVAILABLE)
     {
         *error = first;
         return NGX_DECLINED;

@@ -128,7 +128,10 @@ ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
 
         if (error != NULL) {
             failure = ngx_coord_redis_failure(error);
-            ngx_coord_redis_node_error(node, error, failure, 0);
+
+            if (!call->foreign || failure != NGX_COORD_FAIL_AUTH) {
+                ngx_coord_redis_node_error(node, error, failure, 0);
+            }
 
             if (ngx_coord_redis_error(&error->str)->close) {
                 close = failure;

@@ -69,6 +69,8 @@ static u_char *ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p);
 static void ngx_coord_near_expired(ngx_coord_redis_call_t *call);
 static void ngx_coord_near_answered(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
+static void ngx_coord_near_untold(ngx_coord_near_fetch_t *fetch,
+    ngx_coord_resp_value_t *error);
 static void ngx_coord_near_expires(ngx_coord_near_fetch_t *fetch,
     ngx_coord_resp_value_t *left);
 static void ngx_coord_near_read(ngx_coord_near_fetch_t *fetch,
@@ -392,8 +394,7 @@ ngx_coord_near_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
         if (call->trust == NGX_COORD_TRUST_TRACKED) {
 
             if (reply->type == NGX_COORD_RESP_ERROR) {
-                /* it is not tracked */
-                fetch->epoch = 0;
+                ngx_coord_near_untold(fetch, reply);
             }
 
             value += value->next;
@@ -423,6 +424,37 @@ ngx_coord_near_answered(ngx_coord_redis_call_t *call, ngx_int_t rc,
         ngx_coord_near_free(fetch);
         break;
     }
+}
+
+
+/* it is not tracked: what was read is for those who wait, and is not kept */
+
+static void
+ngx_coord_near_untold(ngx_coord_near_fetch_t *fetch,
+    ngx_coord_resp_value_t *error)
+{
+    u_char              buf[NGX_COORD_LOG_TEXT], reason[NGX_COORD_LOG_TEXT];
+    ngx_str_t           key, text;
+    ngx_uint_t          n;
+    ngx_coord_store_t  *store;
+
+    fetch->epoch = 0;
+
+    store = fetch->worker->store;
+    n = ngx_coord_log_due(&fetch->worker->bad, NGX_COORD_LOG_INTERVAL);
+
+    if (n == 0) {
+        return;
+    }
+
+    key = ngx_coord_log_text(buf, &fetch->item.key);
+    text = ngx_coord_redis_error_text(ngx_coord_store_conf(store), reason,
+                                      &error->str);
+
+    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                  "coord store \"%V\": changes of \"%V\" are not told, it is "
+                  "read each time: %V (%ui times)",
+                  &store->name, &key, &text, n);
 }
 
 
