@@ -41,6 +41,7 @@ my $origin = $t->origin(routes => {
         return { delay => 30 } if $k eq 'hang';
         return { delay => 0.4, body => "\n slow $k \n" } if $k =~ /^slow/;
         return { body => "line\r\nend" } if $k eq 'lines';
+        return { body => "one\ttwo\n" } if $k eq 'tab';
         return { body => "value $k\n" };
     },
     '/content' => sub { return { body => $_[0]->{headers}{'x-value'}[0] } },
@@ -143,6 +144,7 @@ is($a->get('/v?k=broken1')->header('x-value'), 'none', 'again');
 is($origin->count('/load'), 2, 'asked again at once');
 is($a->get('/v?k=lines')->header('x-value'), 'none', 'no text: the default');
 is($r->command('EXISTS', 'val:lines'), 0, 'nothing is stored');
+is($a->get('/v?k=tab')->header('x-value'), "one\ttwo", 'a tab is text');
 
 # a key that is written while it is loaded
 

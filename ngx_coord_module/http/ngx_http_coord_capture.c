@@ -18,6 +18,8 @@ static ngx_int_t ngx_http_coord_capture_modified(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture);
 static ngx_int_t ngx_http_coord_capture_field(
     ngx_http_coord_capture_t *capture, ngx_str_t *name, ngx_str_t *value);
+
+
 static ngx_str_t  ngx_http_coord_last_modified = ngx_string("Last-Modified");
 
 

@@ -490,7 +490,6 @@ static void
 ngx_http_coord_lookup_load_body(ngx_http_coord_lookup_load_t *load,
     ngx_http_request_t *sr)
 {
-    size_t      i;
     ngx_buf_t  *b;
     ngx_str_t   s;
 
@@ -515,14 +514,8 @@ ngx_http_coord_lookup_load_body(ngx_http_coord_lookup_load_t *load,
         s.len--;
     }
 
-    if (s.len > NGX_COORD_NEAR_VALUE_MAX) {
+    if (s.len > NGX_COORD_NEAR_VALUE_MAX || !ngx_coord_near_text(&s)) {
         return;
-    }
-
-    for (i = 0; i < s.len; i++) {
-        if (s.data[i] < ' ' || s.data[i] == 0x7f) {
-            return;
-        }
     }
 
     load->answer.value.data = ngx_alloc(s.len + 1, &load->log);

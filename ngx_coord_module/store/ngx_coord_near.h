@@ -153,6 +153,9 @@ ngx_uint_t ngx_coord_near_forget(ngx_coord_near_t *near, ngx_str_t *key);
 ngx_int_t ngx_coord_near_fetch(ngx_coord_near_item_t *item,
     ngx_coord_near_wait_t *wait);
 
+/* 1 without control characters but tabs: it may become a field of a request */
+ngx_uint_t ngx_coord_near_text(ngx_str_t *value);
+
 /*
  * Stores a value under the key for item->ttl, unless there is one; nobody
  * waits for that.  The item and the value are copied.

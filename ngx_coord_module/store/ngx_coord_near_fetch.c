@@ -75,7 +75,6 @@ static void ngx_coord_near_expires(ngx_coord_near_fetch_t *fetch,
     ngx_coord_resp_value_t *left);
 static void ngx_coord_near_read(ngx_coord_near_fetch_t *fetch,
     ngx_coord_resp_value_t *value);
-static ngx_uint_t ngx_coord_near_text(ngx_str_t *value);
 static void ngx_coord_near_bad(ngx_coord_near_fetch_t *fetch,
     const char *reason);
 static void ngx_coord_near_post(ngx_coord_near_fetch_t *fetch);
@@ -557,9 +556,7 @@ ngx_coord_near_read(ngx_coord_near_fetch_t *fetch,
 }
 
 
-/* a value may become a field of a request: no line ends in it */
-
-static ngx_uint_t
+ngx_uint_t
 ngx_coord_near_text(ngx_str_t *value)
 {
     size_t  i;
