@@ -212,6 +212,10 @@ for my $size ([1280, 900], [360, 740]) {
                     . ' > e.clientWidth + 1 && /auto|scroll/.test('
                     . 'getComputedStyle(e).overflowX) }).length'), 0,
            "$what: nor in a part of it");
+        is($b->eval('Array.from(document.querySelectorAll(".legend"))'
+                    . '.filter(function (e) { return e.scrollWidth'
+                    . ' > e.clientWidth }).length'), 0,
+           "$what: all of the legend");
 
         my ($least, $whose) = split / /, $b->eval($contrast), 2;
         cmp_ok($least, '>=', 4.5, "$what: contrast") or diag($whose);
@@ -223,6 +227,13 @@ for my $size ([1280, 900], [360, 740]) {
 is(scalar keys %ground, 2, 'light is not dark');
 $b->size(1280, 900)->scheme('light');
 
+
+# what stands side by side is of one time
+
+is($b->eval('Array.from(document.querySelectorAll(".zones summary [data-v]"))'
+            . '.map(function (e) { return e.dataset.v.replace(/.*\.\d+\./, "")'
+            . ' }).filter(function (v) { return !/state|minute|share/.test(v)'
+            . ' }).join(" ")'), '', 'the figures of a zone: of the last minute');
 
 # a chart has a scale and a time
 

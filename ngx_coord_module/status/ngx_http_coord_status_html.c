@@ -329,7 +329,8 @@ ngx_http_coord_status_html_zones(ngx_http_coord_status_t *st,
     ngx_http_coord_out_text(out, "<section><input class=\"fold\" "
                             "type=\"checkbox\" id=\"quiet\" "
                             "aria-label=\"show idle zones\">"
-                            "<div class=\"title\"><h2>Zones, this node</h2>");
+                            "<div class=\"title\"><h2>Zones, this node, "
+                            "last minute</h2>");
 
     ngx_http_coord_out_printf(out, "<label id=\"idle\" for=\"quiet\" class="
                               "\"button%s\">show or hide %ui idle zones"

@@ -174,9 +174,10 @@ ngx_http_coord_status_html_rates(ngx_http_coord_status_t *st,
     ngx_coord_summary_zone_t  *sum;
 
     ngx_http_coord_out_printf(out, "<span class=\"n\"><b data-f=\"rate\" "
-                              "data-v=\"zones.%ui.rate.now\">%ui.%ui</b>"
+                              "data-v=\"zones.%ui.rate.minute\">%ui.%ui</b>"
                               "<small>a second</small></span>", n,
-                              rates->now.all / 5, rates->now.all % 5 * 2);
+                              rates->minute.all / 60,
+                              rates->minute.all % 60 / 6);
 
     sum = ngx_http_coord_status_fleet_of(st, zone);
     all = sum ? sum->minute : 0;

@@ -160,6 +160,7 @@ static const char  ngx_http_coord_status_style[] =
     ".zone .n small{display:block;font-size:.72rem}\n"
     ".title input{flex-basis:100%}}\n"
     "@media(max-width:40rem){\n"
+    ".axis small{font-size:.7rem}\n"
     "table:has(#nodes) thead,#nodes .sum td:empty{display:none}\n"
     "#nodes tr{display:grid;grid-template-columns:repeat(3,1fr);\n"
     "gap:0 .4rem;padding:.3rem 0;border-top:1px solid var(--line)}\n"
