@@ -120,6 +120,14 @@ kept([Date => date(3600), Expires => date(3660)], 'and later');
 passed([Date => date(-3600), Expires => date(-3000)],
    'it has expired');
 kept([Expires => date(60)], 'Expires without Date');
+kept([Expires => "Fri, 31 Dec $_ 23:59:59 GMT"], "it expires in $_")
+    for 2099, 2222, 2399, 3000, 9999;
+passed([Expires => "Fri, 31 Dec $_ 23:59:59 GMT"], "it has expired in $_")
+    for 1970, 1900, 1000;
+kept([@life, Date => "Fri, 31 Dec $_ 23:59:59 GMT"], "the origin is in $_")
+    for 2399, 3000, 9999;
+passed([@life, Date => "Fri, 31 Dec $_ 23:59:59 GMT"], "the origin is in $_")
+    for 1971, 1900, 1000, 1400;
 kept([Date => date(-3600)],
    'valid= counts from when it came, whatever the clock of the origin');
 

@@ -189,7 +189,8 @@ ngx_http_coord_cache_lifetime(ngx_http_request_t *r,
             fill->age += ngx_max(fill->stored - fill->started, 0);
         }
 
-        age = ngx_time() - date;
+        age = ngx_min(ngx_time() - date, NGX_HTTP_COORD_CACHE_YEAR);
+        age = ngx_max(age, 0);
         fill->age = ngx_max(fill->age, age * NGX_COORD_NSEC_PER_SEC);
     }
 
@@ -261,7 +262,7 @@ ngx_http_coord_cache_date(ngx_http_request_t *r)
 }
 
 
-/* the life that the origin gives, in seconds; -1: it tells of none */
+/* seconds that the origin gives, at most a year; -1: it tells of none */
 
 static time_t
 ngx_http_coord_cache_told_life(ngx_http_request_t *r,
@@ -289,7 +290,11 @@ ngx_http_coord_cache_told_life(ngx_http_request_t *r,
 
     n = ngx_http_coord_cache_time(line);
 
-    return n == NGX_ERROR ? 0 : ngx_max(n - date, 0);
+    if (n == NGX_ERROR || n <= date) {
+        return 0;
+    }
+
+    return ngx_min(n - date, NGX_HTTP_COORD_CACHE_YEAR);
 }
 
 
