@@ -419,4 +419,13 @@ is($origin->overlap('/lock/client'), 4, 'whose response is not to be kept by '
 is($r->command('EXISTS', 'coord:ca:pages:{/lock/client}:r'), 0,
    'and tells others nothing');
 
+# --- a note of a purge that is not ours ---
+
+for my $mark ('bad', '', '-1', '9223372036854775', '9223372036854776', '9' x 18, '9' x 30) {
+    kept([@life], 'kept');
+    my ($path) = $last =~ /^([^?]*)/;
+    $r->command('SET', "coord:ca:pages:{$path}:p", $mark);
+    is(word($_, $last), 'MISS', "\"$mark\": nothing is used") for $a, $b;
+}
+
 done_testing();

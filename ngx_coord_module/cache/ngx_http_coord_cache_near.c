@@ -105,7 +105,10 @@ ngx_http_coord_cache_near_purged(ngx_http_coord_cache_t *cache,
 
     n = ngx_atoi(answer.value.data, answer.value.len);
 
-    if (n == NGX_ERROR) {
+    if (n == NGX_ERROR
+        || n > (INT64_MAX - NGX_HTTP_COORD_CACHE_SLACK)
+               / NGX_COORD_NSEC_PER_USEC)
+    {
         return NGX_DECLINED;
     }
 

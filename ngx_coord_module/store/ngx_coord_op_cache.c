@@ -121,7 +121,6 @@ static ngx_int_t
 ngx_coord_cache_get_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    int64_t    purged;
     ngx_int_t  rc;
     ngx_str_t  blob;
 
@@ -134,12 +133,10 @@ ngx_coord_cache_get_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 
     op->u.cache.purged = 0;
 
-    rc = ngx_coord_resp_integer(ngx_coord_reply(CACHE_GET, PURGED), &purged);
+    rc = ngx_coord_time_parse(ngx_coord_reply(CACHE_GET, PURGED),
+                              &op->u.cache.purged);
 
-    if (rc == NGX_OK) {
-        op->u.cache.purged = purged * NGX_COORD_NSEC_PER_USEC;
-
-    } else if (rc == NGX_ERROR) {
+    if (rc == NGX_ERROR) {
 
         /* not ours: nothing can be said of what it is about */
 
