@@ -106,6 +106,9 @@ kept([@life, Date => date(3600)], 'the clock of the origin is fast');
 kept([@life, Date => 'yesterday'], 'a date that is none');
 passed([@life, Age => '9' x 20], 'an Age beyond all numbers');
 kept(['Cache-Control' => 'max-age=' . '9' x 20], 'a life beyond all numbers');
+my ($path) = $last =~ /^([^?]*)/;
+my $life = $r->command('PTTL', "coord:ca:pages:{$path}:r") / 86400_000;
+ok($life > 14.99 && $life <= 15.01, 'is 15 days') or diag($life);
 passed(['Cache-Control' => "max-age=$_"], "a life that is no number: $_")
     for '60;public', '3600; public', '86400seconds', '-1', '1.5', '';
 kept([@life, Age => 'old'], 'and one that is no number');
