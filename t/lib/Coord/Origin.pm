@@ -138,7 +138,7 @@ sub decide {
     my %a = ( body => "$req->{method} $req->{path} $req->{n}\n",
               %{$answer || {}} );
 
-    for (qw(status delay hold size chunked close_at until_close)) {
+    for (qw(status delay size chunked close_at until_close)) {
         $a{$_} = $req->{args}{$_} if defined $req->{args}{$_};
     }
 
