@@ -134,12 +134,35 @@ my $b = $t->node(name => 'b', workers => 2, http => $http)->start;
 
 sub word { return $_[0]->get(@_[1 .. $#_])->header('x-cache') // '' }
 
-sub stored {
-    my ($path, %opt) = @_;
+# until what a node has sent is stored: a record that is written
+
+my $watch = $redis->watch;
+
+sub fills {
+    my ($node, $path, %opt) = @_;
+
+    $watch->seen;
+    my $res = $node->get($path, %opt);
+    $t->wait_for(sub { $watch->calls('set', qr/^coord:ca:.*:r$/) });
+
+    return $res;
+}
+
+# what the other node says of a path for which this one was asked
+
+sub is_kept {
+    my ($path, $name, %opt) = @_;
+
+    fills($a, $path, %opt);
+    is(word($b, $path, %opt), 'HIT', $name);
+}
+
+sub is_passed {
+    my ($path, $name, %opt) = @_;
 
     $a->get($path, %opt);
     $t->rest(0.3);
-    return word($b, $path, %opt);
+    is(word($b, $path, %opt), 'MISS', $name);
 }
 
 
@@ -170,10 +193,9 @@ is($origin->count('/sub'), 2, 'goes past it');
 cmp_ok($r->command(PTTL => $r->command(KEYS => 'coord:ca:*')->[0]), '>', 0,
        'it has a life');
 
-my $range = $a->get('/ranged', headers => { Range => 'bytes=0-3' });
+my $range = fills($a, '/ranged', headers => { Range => 'bytes=0-3' });
 is($range->header('x-seen'), '', 'what fills the cache is whole');
 is($range->body, 'body', 'who has asked for a part has that');
-$t->rest(0.3);
 is(word($b, '/ranged'), 'HIT', 'and stored');
 
 for my $pair ([ 'If-Modified-Since' => 'Mon, 28 Sep 2037 06:00:00 GMT',
@@ -210,19 +232,20 @@ for (['cc=max-age=60', 'HIT'], ['cc=no-store', 'MISS'],
      ['expires=Thu,%2001%20Jan%202037%2000:00:00%20GMT', 'HIT'],
      ['vary=*', 'MISS'], ['big=5000', 'HIT'])
 {
-    is(stored("/rfc?$_->[0]"), $_->[1], "$_->[0]: $_->[1]");
+    my $is = $_->[1] eq 'HIT' ? \&is_kept : \&is_passed;
+
+    $is->("/rfc?$_->[0]", "$_->[0]: $_->[1]");
 }
 
 like($b->get('/rfc?age=30&cc=max-age=60')->header('age'), qr/^3\d$/,
      'Age counts from the origin');
 
 my $auth = { Authorization => 'Basic ' . 'dTpw' };
-is(stored('/auth?cc=max-age=60', headers => $auth), 'MISS',
-   'Authorization: not for others');
-is(stored('/auth?cc=public,max-age=60', headers => $auth), 'HIT',
-   'public: it is');
-is(stored('/user?k=1&cc=max-age=60', headers => $auth), 'HIT',
-   'a key with the user in it');
+is_passed('/auth?cc=max-age=60', 'Authorization: not for others',
+          headers => $auth);
+is_kept('/auth?cc=public,max-age=60', 'public: it is', headers => $auth);
+is_kept('/user?k=1&cc=max-age=60', 'a key with the user in it',
+        headers => $auth);
 is(word($b, '/user?k=1&cc=max-age=60'), 'MISS', 'is for that user');
 
 my ($wrong, @token) = map { { Authorization => $_ } }
@@ -237,22 +260,22 @@ $t->rest(0.3);
 $wrong = { Authorization => 'Basic dTp5' };
 is(word($b, '/user?k=1&cc=max-age=60', headers => $wrong), 'MISS',
    'nor the other way round');
-is(stored('/user?k=2&cc=max-age=60', headers => $token[0]), 'HIT',
-   'credentials without a name');
+is_kept('/user?k=2&cc=max-age=60', 'credentials without a name',
+        headers => $token[0]);
 is(word($b, '/user?k=2&cc=max-age=60', headers => $token[1]), 'MISS',
    'are not those of another one');
-is(stored('/whole?k=1&cc=max-age=60', headers => $auth), 'HIT',
-   'a key with the credentials in it');
+is_kept('/whole?k=1&cc=max-age=60', 'a key with the credentials in it',
+        headers => $auth);
 is(word($b, '/whole?k=1&cc=max-age=60', headers => $wrong), 'MISS',
    'is for these');
-is(stored('/like?k=1&cc=max-age=60', headers => $auth), 'MISS',
-   'a field of a like name is not Authorization');
+is_passed('/like?k=1&cc=max-age=60',
+          'a field of a like name is not Authorization', headers => $auth);
 is($a->request('DELETE', '/api/cache/pages?key=/user:u:1')->status, 200,
    'purged by its key');
 is(word($b, '/user?k=1&cc=max-age=60', headers => $auth), 'MISS',
    'with all credentials');
-is(stored('/ns?cc=max-age=60', headers => { 'Cache-Control' => 'no-store' }),
-   'MISS', 'the client does not want it stored');
+is_passed('/ns?cc=max-age=60', 'the client does not want it stored',
+          headers => { 'Cache-Control' => 'no-store' });
 
 
 # --- Vary ---
@@ -260,9 +283,8 @@ is(stored('/ns?cc=max-age=60', headers => { 'Cache-Control' => 'no-store' }),
 my @lang = map { { 'Accept-Language' => $_ } } qw(en de);
 my %body;
 for (0, 1) {
-    $body{$_} = $a->get('/v?vary=Accept-Language&cc=max-age=60',
-                        headers => $lang[$_])->body;
-    $t->rest(0.3);
+    $body{$_} = fills($a, '/v?vary=Accept-Language&cc=max-age=60',
+                      headers => $lang[$_])->body;
 }
 isnt($body{0}, $body{1}, 'two variants');
 for (0, 1, 0) {
@@ -273,22 +295,20 @@ for (0, 1, 0) {
 }
 is(word($b, '/v?vary=Accept-Language&cc=max-age=60'), 'MISS',
    'none for others');
-$a->get('/vn?vary=X-V&cc=max-age=60', headers => ['X-V' => 'a b, c']);
-$t->rest(0.3);
+fills($a, '/vn?vary=X-V&cc=max-age=60', headers => ['X-V' => 'a b, c']);
 is(word($b, '/vn?vary=X-V&cc=max-age=60', headers => $_->[0]), $_->[1],
    "the same list: $_->[1]")
     for [['X-V' => 'a b,c'], 'HIT'], [['X-V' => ',a b , c,'], 'HIT'],
         [['X-V' => 'a b', 'X-V' => 'c'], 'HIT'], [['X-V' => 'a b, C'], 'MISS'];
-$a->get('/vn?vary=X-W&cc=max-age=60');
-$t->rest(0.3);
+fills($a, '/vn?vary=X-W&cc=max-age=60');
 is(word($b, '/vn?vary=X-W&cc=max-age=60', headers => ['X-W' => '']), 'MISS',
    'an empty field is not an absent one');
 
 
 # --- large ones ---
 
-is(stored('/small?big=100'), 'HIT', 'a small one');
-is(stored('/small?big=2000'), 'MISS', 'max=: a larger one passes');
+is_kept('/small?big=100', 'a small one');
+is_passed('/small?big=2000', 'max=: a larger one passes');
 is($b->get('/small?big=200000')->body =~ s/^body \d+ //r, 'x' x 200_000,
    'as a whole');
 
@@ -297,15 +317,14 @@ is($b->get('/small?big=200000')->body =~ s/^body \d+ //r, 'x' x 200_000,
 
 sub purge { return $a->request('DELETE', "/api/cache/pages?$_[0]")->status }
 
-is(stored('/key?k=p1&cc=max-age=60'), 'HIT', 'before a purge');
+is_kept('/key?k=p1&cc=max-age=60', 'before a purge');
 is(purge('key=p1'), 200, 'purge by key');
 is(word($b, '/key?k=p1&cc=max-age=60'), 'MISS', 'it is gone on all nodes');
 $t->rest(0.3);
-$a->get('/key?k=p1&cc=max-age=60');
-$t->rest(0.3);
+fills($a, '/key?k=p1&cc=max-age=60');
 is(word($b, '/key?k=p1&cc=max-age=60'), 'HIT', 'and stored anew');
 
-is(stored("/key?k=t$_&cc=max-age=60&tags=news%20item$_"), 'HIT', 'tagged')
+is_kept("/key?k=t$_&cc=max-age=60&tags=news%20item$_", 'tagged')
     for 1, 2;
 is(purge('tag=item1'), 200, 'purge by tag');
 is(word($b, '/key?k=t1&cc=max-age=60&tags=news%20item1'), 'MISS', 'its page');
@@ -326,7 +345,7 @@ for (['POST', 200, 'MISS'], ['PUT', 204, 'MISS'], ['DELETE', 303, 'MISS'],
 {
     my ($method, $status, $word) = @$_;
     $r->command('FLUSHALL');
-    is(stored('/key?k=u&cc=max-age=60'), 'HIT', "before $method");
+    is_kept('/key?k=u&cc=max-age=60', "before $method");
     my $res = $a->request($method, "/key?k=u&status=$status");
     is($res->status, $status, 'its status');
     is($res->header('x-cache'), undef, 'it goes to the origin');
@@ -345,7 +364,7 @@ for (['slow', 'key=slow'], ['slower', 'tag=slow']) {
              . "Host: x\r\n\r\n");
     ok($t->wait_for(sub { $origin->count('/key') > $seen }), 'it is asked for');
     is(purge($what), 200, "a purge while it is filled: $what");
-    like($c->response('GET', 5)->body, qr/^body/, 'the client has its page');
+    like($c->response->body, qr/^body/, 'the client has its page');
     $t->rest(0.3);
     is(word($b, "/key?k=$k&cc=max-age=60"), 'MISS',
        'the old page does not come back');
@@ -356,18 +375,18 @@ $r->command('FLUSHALL');
 
 # --- stale ---
 
-$a->get('/stale?k=s');
-$t->rest(0.1);
+fills($a, '/stale?k=s');
 is(word($b, '/stale?k=s'), 'HIT', 'fresh');
 sleep 2.2;
 my $c = $a->connect;
 my $seen = $origin->count('/stale');
+$watch->seen;
 $c->send("GET /stale?k=s&delay=2 HTTP/1.1\r\nHost: x\r\n\r\n");
 $t->wait_for(sub { $origin->count('/stale') > $seen });
 is(word($b, '/stale?k=s'), 'UPDATING', 'stale while another one asks');
-my $res = $c->response('GET', 5);
+my $res = $c->response;
 is($res->header('x-cache'), 'EXPIRED', 'who asks the origin');
-$t->rest(0.3);
+$t->wait_for(sub { $watch->calls('set', qr/^coord:ca:.*:r$/) });
 is($b->get('/stale?k=s')->body, $res->body, 'and all have its answer');
 sleep 2.2;
 $res = $b->get('/stale?k=s&status=503');
@@ -404,14 +423,21 @@ sub conditions {
 
 # keys of their own: a near copy may be there when FLUSHALL is answered
 
-for ('', '&date=1') {
-    my $uri = '/stale?k=re' . length . $_;
-    my $first = $a->get($uri);
+my @pages = map { { args => $_, uri => '/stale?k=re' . length . $_ } }
+            '', '&date=1';
+
+for my $page (@pages) {
+    $page->{first} = $a->get($page->{uri});
     is_deeply([conditions()], [], 'who fills the cache has no conditions');
-    sleep 2.2;
-    my $res = $b->get("$uri&same=1",
-                      headers => { 'If-None-Match' => '"other"' });
-    is_deeply([conditions()], [$_ ? $date : '"e"'],
+}
+
+sleep 2.2;
+
+for my $page (@pages) {
+    my ($uri, $first) = @$page{qw(uri first)};
+    my $res = fills($b, "$uri&same=1",
+                    headers => { 'If-None-Match' => '"other"' });
+    is_deeply([conditions()], [$page->{args} ? $date : '"e"'],
               'those of the stored response, not of the client');
     is($res->header('x-cache'), 'REVALIDATED', 'a 304 of the origin');
     is($res->status, 200, 'is none for the client');
@@ -422,19 +448,23 @@ for ('', '&date=1') {
     cmp_ok($res->header('x-news'), '>', $first->header('x-count'),
            'and those of the 304');
     is($res->header('age'), 0, 'as young as that');
-    $t->rest(0.3);
     my $again = $a->get($uri);
     is($again->header('x-cache'), 'HIT', 'it is stored anew');
     is($again->body, $first->body, 'the same body');
     is($again->header('x-news'), $res->header('x-news'), 'the new fields');
     is($again->status, 200, 'the same status');
-    sleep 2.2;
+}
+
+sleep 2.2;
+
+for my $uri (map { $_->{uri} } @pages) {
     is($b->get("$uri&same=1&cc=no-store")->header('x-cache'), 'REVALIDATED',
        'once more');
     $t->rest(0.3);
     is(word($a, $uri), 'EXPIRED', 'if it may be stored');
-    $r->command('FLUSHALL');
 }
+
+$r->command('FLUSHALL');
 
 is($a->get('/stale?k=no304&status=304')->status, 304,
    'a 304 that nobody has asked for passes');
@@ -442,34 +472,40 @@ is($a->get('/stale?k=no304&status=304')->status, 304,
 
 # --- error pages ---
 
-for (['named', 502, 200], ['set', 502, 200], ['kept', 502, 502],
-     ['twice', 502, 200], ['404', 404, 200])
-{
-    my ($where, $error, $status) = @$_;
-    my $uri = "/page/$where?k=$where";
-    my $res = $a->get("$uri&status=$error");
-    is($res->status, $status, "error_page, $where");
-    $t->rest(0.3);
-    is(word($b, $uri), 'MISS', 'the page of the error is not stored');
-    $t->rest(0.3);
-    my $kept = $b->get($uri);
-    is($kept->header('x-cache'), 'HIT', 'that of the origin is');
-    sleep 2.2;
+my @error = map { { where => $_->[0], error => $_->[1], status => $_->[2],
+                    uri => "/page/$_->[0]?k=$_->[0]" } }
+    ['named', 502, 200], ['set', 502, 200], ['kept', 502, 502],
+    ['twice', 502, 200], ['404', 404, 200];
 
-    $res = $b->get("$uri&status=$error");
+for my $page (@error) {
+    my $uri = $page->{uri};
+    my $res = $a->get("$uri&status=$page->{error}");
+    is($res->status, $page->{status}, "error_page, $page->{where}");
+    $t->rest(0.3);
+    is(fills($b, $uri)->header('x-cache'), 'MISS',
+       'the page of the error is not stored');
+    $page->{kept} = $b->get($uri);
+    is($page->{kept}->header('x-cache'), 'HIT', 'that of the origin is');
+}
 
-    if ($error == 404) {
+sleep 2.2;
+
+for my $page (@error) {
+    my $res = $b->get("$page->{uri}&status=$page->{error}");
+
+    if ($page->{error} == 404) {
         is($res->header('x-cache'), 'EXPIRED', 'no stale one for a 404');
         next;
     }
 
+    my $kept = $page->{kept};
     is($res->header('x-cache'), 'STALE', 'stale instead of the page');
     is($res->status, 200, 'its status');
     is($res->header('x-count'), $kept->header('x-count'), 'its fields');
     is($res->body, $kept->body, 'its body');
 }
 
-is(stored('/fallback'), 'HIT', 'a location that is an error page caches');
+is_kept('/fallback', 'a location that is an error page caches');
 
 
 # --- X-Accel-Redirect: the origin decides each time ---
@@ -479,13 +515,13 @@ for (['/secret/', qr/^body/], ['/file/hostname', qr/./]) {
     my $uri = "/accel?k=$to&accel=$to";
 
     $origin->reset_counters;
-    is(stored($uri), 'MISS', "what is sent from $to is not stored");
+    is_passed($uri, "what is sent from $to is not stored");
     is($origin->count('/accel'), 2, 'the origin is asked each time');
     like($a->get($uri)->body, $body, 'it is sent');
 }
 
-is(stored('/accel/ignored?accel=/secret/'), 'HIT', 'proxy_ignore_headers');
-is(stored('/tried'), 'HIT', 'what try_files leads to is');
+is_kept('/accel/ignored?accel=/secret/', 'proxy_ignore_headers');
+is_kept('/tried', 'what try_files leads to is');
 
 
 # --- lock ---
@@ -530,7 +566,7 @@ is(word($b, '/mem?cc=max-age=60'), 'MISS', 'of one node');
 
 # --- bad records ---
 
-is(stored('/bad?cc=max-age=60'), 'HIT', 'a good one');
+is_kept('/bad?cc=max-age=60', 'a good one');
 my ($key) = grep { /:r$/ && $r->command(GET => $_) =~ m{/bad} || 1 }
             @{$r->command(KEYS => 'coord:ca:pages:*')};
 for my $k (@{$r->command(KEYS => 'coord:ca:pages:*:r')}) {
