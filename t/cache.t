@@ -141,11 +141,8 @@ my $watch = $redis->watch;
 sub fills {
     my ($node, $path, %opt) = @_;
 
-    $watch->seen;
-    my $res = $node->get($path, %opt);
-    $t->wait_for(sub { $watch->calls('set', qr/^coord:ca:.*:r$/) });
-
-    return $res;
+    return scalar $watch->after(sub { $node->get($path, %opt) }, 'set',
+                                qr/^coord:ca:.*:r$/);
 }
 
 # what the other node says of a path for which this one was asked
@@ -346,10 +343,11 @@ for (['POST', 200, 'MISS'], ['PUT', 204, 'MISS'], ['DELETE', 303, 'MISS'],
     my ($method, $status, $word) = @$_;
     $r->command('FLUSHALL');
     is_kept('/key?k=u&cc=max-age=60', "before $method");
-    my $res = $a->request($method, "/key?k=u&status=$status");
+    my $send = sub { $a->request($method, "/key?k=u&status=$status") };
+    my $res = $word eq 'MISS' ? $watch->after($send, 'unlink') : $send->();
     is($res->status, $status, 'its status');
     is($res->header('x-cache'), undef, 'it goes to the origin');
-    sleep 0.1;
+    $t->rest(0.1);
     is(word($b, '/key?k=u&cc=max-age=60'), $word, "and after it: $word");
 }
 

@@ -19,6 +19,7 @@ use Time::HiRes qw(sleep time);
 my $t = Coord->new;
 my $redis = $t->redis;
 my $r = $redis->connect;
+my $watch = $redis->watch;
 
 # the arguments of a path tell what the origin answers; the key has none
 
@@ -347,10 +348,9 @@ passed(['Cache-Control' => 'no-cache="x"', 'Set-Cookie' => 'a=b', @life],
        'Set-Cookie that is not among them');
 asked();
 
-my $res = $b->get($own);
+my $res = $watch->after(sub { $b->get($own) }, 'set', qr/^coord:ca:.*:r$/);
 is($res->header('x-cache'), 'REVALIDATED', 'when it is revalidated');
 is($res->header('x-one'), 1, 'a field of that 304 is sent');
-$t->rest(0.2);
 is($a->get($own)->header('x-one'), undef, 'and not stored');
 
 
@@ -404,8 +404,8 @@ my ($key) = map { "coord:ca:pages:{$_}:r" } $uri =~ /^([^?]*)/;
 my $blob = $r->command('GET', $key);
 like($blob, qr/^cca3/, 'its version');
 $r->command('SET', $key, 'cca2' . substr($blob, 4));
-is(word($b, $uri), 'MISS', 'another one is not used');
-$t->rest(0.2);
+is($watch->after(sub { word($b, $uri) }, 'set', qr/^coord:ca:.*:r$/), 'MISS',
+   'another one is not used');
 unlike($b->log, qr/is damaged/, 'nor is it damaged');
 is(word($b, $uri), 'HIT', 'until it is stored anew');
 

@@ -9,6 +9,8 @@ package Coord::Watch;
 #   $watch->calls('get', qr/^coord:ca:/)   the commands of this name in what
 #                                          seen() would return; with a pattern
 #                                          those whose first argument matches
+#   $watch->after(sub {..}, 'set', qr//)   what the code returns, once there was
+#                                          such a command
 #
 # A unit is what a node has sent with one nonce: a list of commands, each of them
 # [NAME, arguments ..].  Left out is what nodes do by themselves, every few
@@ -19,6 +21,8 @@ package Coord::Watch;
 
 use strict;
 use warnings;
+
+use Coord::Util qw(wait_for);
 
 my $serial = 0;
 
@@ -78,6 +82,17 @@ sub calls {
     return scalar grep { $_->[0] eq uc $name
                          && (!$key || ($_->[1] // '') =~ $key) }
                   map { @$_ } $self->seen;
+}
+
+
+sub after {
+    my ($self, $code, $name, $key) = @_;
+
+    $self->seen;
+    my @got = $code->();
+    wait_for(sub { $self->calls($name, $key) });
+
+    return wantarray ? @got : $got[0];
 }
 
 
