@@ -192,6 +192,37 @@ is_deeply([$res->status, $res->body, scalar $res->header('content-length')],
           [204, '', undef], '204 has no body');
 
 
+# --- what is to be stale later on ---
+
+my @words = qw(must-revalidate proxy-revalidate s-maxage=1);
+my @strict = map { '/stale/strict' . $n++
+                   . answer(['Cache-Control' => "max-age=1, $_", ETag => '"e"'],
+                            same => 1) } @words;
+my $locked = '/lock/stale/strict'
+             . answer(['Cache-Control' => 'max-age=4, must-revalidate',
+                       ETag => '"e"'], same => 1, delay => 1);
+my $only = '/stale/only' . answer(['Cache-Control' => 'max-age=1']);
+my $same = '/stale/if' . answer(['Cache-Control' => 'max-age=1', ETag => '"e"'],
+                                same => 1);
+my $bare = '/stale/bare' . answer(['Cache-Control' => 'max-age=1, must-revalidate']);
+my @others = map { '/stale/other' . $n++ . answer(['Cache-Control' => 'max-age=1',
+                                                   ETag => '"e"'], other => $_) }
+             'W/"e"', '"other"';
+
+$a->get($locked);
+is_stored($locked);
+my $filled = time;
+
+$t->parallel([map { $a->req($_) } $only, $same, $bare, @others, @strict]);
+
+for (0 .. $#words) {
+    is_stored($strict[$_]);
+    is(word($b, $strict[$_]), 'HIT', "$words[$_]: fresh");
+}
+
+sleep 1.4;
+
+
 # --- only-if-cached ---
 
 my %only = (headers => ['Cache-Control' => 'only-if-cached']);
@@ -205,10 +236,7 @@ $a->get($uri);
 is_stored($uri);
 is(word($b, $uri, %only), 'HIT', 'it is there');
 
-$uri = '/stale/only' . answer(['Cache-Control' => 'max-age=1']);
-$a->get($uri);
-sleep 1.4;
-is(word($b, $uri, %only), 'STALE', 'only-if-cached: what is stale');
+is(word($b, $only, %only), 'STALE', 'only-if-cached: what is stale');
 is($origin->count('/stale/only'), 1, 'the origin is not asked, either');
 
 
@@ -269,14 +297,10 @@ $uri = '/large' . answer([@tag], large => length $long);
 is($a->get($uri, headers => ['If-None-Match' => '"e"'])->status, 304,
    'what is too large');
 
-$uri = '/stale/if' . answer(['Cache-Control' => 'max-age=1', ETag => '"e"'],
-                            same => 1);
-$a->get($uri);
-sleep 1.4;
-$res = fills($b, $uri, headers => ['If-None-Match' => '"e"']);
+$res = fills($b, $same, headers => ['If-None-Match' => '"e"']);
 is($res->header('x-cache'), 'REVALIDATED', 'what has not changed');
 is($res->status, 304, 'since the client got it, either');
-$res = $a->get($uri);
+$res = $a->get($same);
 is($res->body, 'body', 'and is stored');
 is($res->header('content-seen'), 'if-none-match', 'with its new fields');
 like($res->header('date'), qr/ GMT$/, 'and the date of these');
@@ -284,39 +308,25 @@ like($res->header('date'), qr/ GMT$/, 'and the date of these');
 
 # what must not be used stale is revalidated nevertheless
 
-for my $word (qw(must-revalidate proxy-revalidate s-maxage=1)) {
-    my @strict = ('Cache-Control' => "max-age=1, $word", ETag => '"e"');
-
-    $uri = '/stale/strict' . $n++ . answer(\@strict, same => 1);
-    $a->get($uri);
-    is_stored($uri);
-    is(word($b, $uri), 'HIT', "$word: fresh");
-    sleep 1.4;
-    is(word($b, $uri, headers => ['Cache-Control' => 'only-if-cached']), 'MISS',
-       'it is not used');
+for my $uri (@strict) {
+    is(word($b, $uri, %only), 'MISS', 'it is not used');
     is(word($b, $uri), 'REVALIDATED', 'but revalidated');
+}
 
-    my ($path) = $uri =~ /^([^?]*)/;
-    sleep 1.4;
-    $res = $b->get($path . answer(\@strict, status => 503));
+sleep 1.4;
+
+for my $uri (@strict) {
+    $res = $b->get($uri =~ s/&same=1/&status=503/r);
     is($res->status, 503, 'nor in place of an error');
 }
 
 # by one of those who ask at once
 
-$uri = '/lock/stale/strict' . answer(['Cache-Control' => 'max-age=4, must-revalidate',
-                                      ETag => '"e"'], same => 1, delay => 1);
-$a->get($uri);
-is_stored($uri);
-sleep 4.4;
-is_deeply([sort map { $_->header('x-cache') } $b->parallel(3, $uri)],
+sleep 0.05 while time < $filled + 4.4;
+is_deeply([sort map { $_->header('x-cache') } $b->parallel(3, $locked)],
           [qw(HIT HIT REVALIDATED)], 'with lock one revalidates it');
 
-$uri = '/stale/bare' . answer(['Cache-Control' => 'max-age=1, must-revalidate']);
-$a->get($uri);
-is_stored($uri);
-sleep 1.4;
-is(word($b, $uri), 'MISS', 'what cannot be revalidated is fetched');
+is(word($b, $bare), 'MISS', 'what cannot be revalidated is fetched');
 
 
 # a 304 that is about another response changes nothing of the stored one
@@ -324,10 +334,7 @@ is(word($b, $uri), 'MISS', 'what cannot be revalidated is fetched');
 for (['W/"e"', 'HIT'], ['"other"', 'REVALIDATED']) {
     my ($other, $next) = @$_;
 
-    $uri = '/stale/other' . $n++ . answer(['Cache-Control' => 'max-age=1',
-                                           ETag => '"e"'], other => $other);
-    $a->get($uri);
-    sleep 1.4;
+    $uri = shift @others;
     $res = $next eq 'HIT' ? fills($b, $uri) : $b->get($uri);
     is($res->header('x-cache'), 'REVALIDATED', "304 with $other");
     is($res->body, 'body', 'the body');
