@@ -15,6 +15,7 @@ use Coord::HTTP;
 
 my $t = Coord->new;
 my $redis = $t->redis;
+my $watch = $redis->watch;
 
 my $crowd = 200;
 my $large = 'x' x 100_000;
@@ -84,12 +85,19 @@ sub crowd {
 
     my $asked = commands();
 
-    for (1 .. $crowd) {
+    my $comes = sub {
         my $conn = $n->connect;
         $conn->send(Coord::HTTP::format(method => 'POST', path => '/slow',
                                         body => 'b', headers => $h));
         push @conns, $conn;
-    }
+    };
+
+    # one runs, and one has asked and waits for that, before the others come
+
+    $comes->();
+    $t->wait_for(sub { $origin->count }, 10);
+    $store eq 'redis' ? $watch->after($comes, 'exec') : $comes->();
+    $comes->() for 3 .. $crowd;
 
     # all have asked: what comes now is of those who wait
 

@@ -114,7 +114,8 @@ for my $store (sort keys %node) {
                     "$name: and is counted");
             is($one->get("$path&l=$store&n=0")->status,
                $later eq 'lock' ? 423 : 429, "$name: is refused");
-            $one->get("$path&l=free$later$before&n=9");
+            is($one->get("$path&l=free$later$before&n=9")->status, 200,
+               "$name: the next one passes");
             becomes($two, $key, $before eq 'before' ? 8 : 4,
                     "$name: and is not");
         }

@@ -13,7 +13,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
-use Time::HiRes qw(sleep);
+use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -79,33 +79,34 @@ sub answers {
     }, 20);
 }
 
-# how long a request waits; on a busy machine the shortest of three tells
+# how long a request waits, at least and at most; on a busy machine the shortest
+# of three tells
 
 sub patience {
     my ($path) = @_;
-    my ($r, $took);
+    my ($r, $waited, $took);
 
     for (1 .. 3) {
         ok(answers(), "$path: Redis answers");
 
         kill 'STOP', $redis->{pid};
-        my $began = $t->ran;
+        my ($time, $began) = (time, $t->ran);
         $r = $n->post("/$path?k=" . rand, 'x',
                       headers => { 'Idempotency-Key' => rand });
-        $took = $t->ran - $began;
+        ($waited, $took) = (time - $time, $t->ran - $began);
         kill 'CONT', $redis->{pid};
 
         last if $took < 1.7;
     }
 
-    return ($r, $took);
+    return ($r, $waited, $took);
 }
 
 for my $path (qw(limit lookups lock all cache)) {
-    my ($r, $took) = patience($path);
+    my ($r, $waited, $took) = patience($path);
 
     is($r->status, $path eq 'lock' ? 503 : 200, "$path: by on_failure");
-    cmp_ok($took, '>', 0.7, "$path: it has waited");
+    cmp_ok($waited, '>', 0.7, "$path: it has waited");
     cmp_ok($took, '<', 1.7, "$path: once");
 }
 
