@@ -116,7 +116,7 @@ my ($a, $b) = map { $t->node(name => $_, workers => 2, http => $conf,
 my $fake = $t->fake_redis(upstream => $redis->{port});
 my $f = $t->node(name => 'f', workers => 1, http => $conf,
                  vars => { STORE => 'coord_store main { server %%FAKE%%; '
-                           . 'timeout 200ms; connect_timeout 2s; }' })->start;
+                           . 'timeout 1s; connect_timeout 5s; }' })->start;
 $f->allow(qr/coord store/);
 my $m = $t->node(name => 'm', workers => 2, http => $conf,
                  vars => { STORE => '' })->start;
@@ -264,12 +264,12 @@ for ([ $a, $b, 'redis' ], [ $m, $m, 'memory' ]) {
             is(told(with($f, $id, "$path?v=1")), '200 BOUND 1 0',
                "$path, $cmd: logged in");
 
-            $fake->fault(action => 'delay', delay => 0.6, cmd => $cmd,
+            $fake->fault(action => 'delay', delay => 2, cmd => $cmd,
                          match => $cmd eq 'ZADD' ? 'us:only' : 'ss:only');
             my $r = with($f, $id, "$path?v=1&login=1");
             is($r->status . ' ' . issued($r), '200 ',
                "$path, $cmd: keeps its id");
-            sleep 1;
+            sleep 1.5;
             is(told(with($a, $id, "$path?v=1")) =~ s/ \d+$//r,
                '200 BOUND 1', "$path, $cmd: which is good");
 

@@ -26,9 +26,11 @@ package Coord::FakeRedis;
 #       after    data          bytes behind it
 #       split    [delay]       one byte a segment
 #       delay    delay         seconds before it; later replies wait behind it
+#       hold                   it waits, as those behind it, for release
 #       stall                  nothing more is sent on this connection
 #       close    [offset] [rst]   ends after so many bytes of the reply
 #   $fake->clear               forgets all faults
+#   $fake->release             sends what is held; on how many connections
 #   $fake->fired               number of faults that fired; fired('drop')
 #   $fake->waiting             those that are still to fire: list of hashes
 #   $fake->commands            every command: [conn, name, arguments..]
@@ -57,6 +59,7 @@ sub start {
 
 sub fault { my ($self, %f) = @_; return $self->call('fault', \%f) }
 sub clear { $_[0]->call('clear') }
+sub release { $_[0]->call('release') }
 sub waiting { @{$_[0]->call('waiting')} }
 sub push { my ($self, @which) = @_; return $self->call('push', @which) }
 
@@ -356,7 +359,8 @@ sub fault_replace { [send => $_[1]{data}] }
 sub fault_before { [send => "$_[1]{data}$_[2]"] }
 sub fault_after { [send => "$_[2]$_[1]{data}"] }
 sub fault_delay { [pause => $_[1]{delay}], [send => $_[2]] }
-sub fault_stall { ['stall'] }
+sub fault_hold { ['stall'], [send => $_[2]] }
+sub fault_stall { ['stall'], ['stall'] }
 
 
 sub fault_split {
@@ -397,6 +401,19 @@ sub command_clear {
     $self->{faults} = [];
 
     return 1;
+}
+
+
+sub command_release {
+    my ($self) = @_;
+
+    my @held = grep { $_->{stalled} && $_->{queue}[0]
+                      && $_->{queue}[0][0] ne 'stall' }
+               values %{$self->{conns}};
+
+    $self->resume($_) for @held;
+
+    return scalar @held;
 }
 
 
