@@ -422,12 +422,18 @@ sub common {
 
     # log
 
-    my %status = map { $_ => 1 } map { (split)[1] }
-                 split /\n/, Coord::Util::slurp($n->file('status.log'));
+    my $all = '- CONFLICT INVALID MISMATCH MISSING NEW REPLAYED';
+    my $seen;
 
-    is(join(' ', sort keys %status),
-       '- CONFLICT INVALID MISMATCH MISSING NEW REPLAYED',
-       'values of $coord_idempotency_status');
+    $t->wait_for(sub {
+        my %status = map { $_ => 1 } map { (split)[1] }
+                     split /\n/, Coord::Util::slurp($n->file('status.log'));
+
+        $seen = join(' ', sort keys %status);
+        return $seen eq $all;
+    }, 5);
+
+    is($seen, $all, 'values of $coord_idempotency_status');
     like($n->log, qr/idempotency:\ replaying\ response\ by\ zone
                     \ "idempotency",\ client:\ .*,\ key:\ [0-9a-f]{8},
                     \ outcome:\ REPLAYED,\ store:\ /x, 'log line');

@@ -229,12 +229,15 @@ EOF
 }
 
 
-my %length = map { $_ => 1 }
-             split /\n/, Coord::Util::slurp($n->file('length.log'));
+for my $version (qw(1.1 2.0)) {
+    ok($t->wait_for(sub {
+        my %length = map { $_ => 1 }
+                     split /\n/, Coord::Util::slurp($n->file('length.log'));
 
-ok($length{"HTTP/$_ -"} && $length{"HTTP/$_ " . length $large},
-   "HTTP/$_: with and without a length")
-    for qw(1.1 2.0);
+        return $length{"HTTP/$version -"}
+               && $length{"HTTP/$version " . length $large};
+    }, 5), "HTTP/$version: with and without a length");
+}
 
 done_testing();
 

@@ -272,13 +272,11 @@ sub scope {
     is(replayed($n->post('/global/scoped', 'b', headers => \@k)), '',
        'a scope within');
 
-    my %seen = map { $_ => 1 } split /\n/,
-               Coord::Util::slurp($n->file('status.log'));
-
     for my $line ('/x UNSCOPED', '/digest UNSCOPED', '/required UNSCOPED',
                   '/required MISSING', '/shadow UNSCOPED', '/global NEW')
     {
-        ok($seen{$line}, $line);
+        ok($t->wait_for(sub { Coord::Util::slurp($n->file('status.log'))
+                              =~ /^\Q$line\E$/m }, 5), $line);
     }
 
     like($n->log, qr/\[error\].*not\ protected,\ its\ scope\ is\ empty,\ by

@@ -416,8 +416,8 @@ sub lost {
 sub told {
     like($here->log, qr/\[error\].*session\ revoked,\ request\ cut,\ by\ zone
                        \ "z".*outcome:\ REVOKED/x, 'in the log');
-    like(Coord::Util::slurp($here->file('status.log')), qr/^\/s REVOKED$/m,
-         'in the variable');
+    ok($t->wait_for(sub { Coord::Util::slurp($here->file('status.log'))
+                          =~ /^\/s REVOKED$/m }, 5), 'in the variable');
     like($here->get('/status?format=prometheus')->body,
          qr/feature="session",zone="z",outcome="cut"\} [1-9]/, 'counted');
 }
