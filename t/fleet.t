@@ -214,10 +214,10 @@ my $fake = $t->fake_redis(upstream => $redis->{port});
 (my $through = $http) =~ s/%%REDIS%%/%%FAKE%%/;
 $t->node(name => 'f', workers => 1, http => $through)->start;
 
-ok($t->wait_for(sub { $fake->commands('ZRANGE') }, 20), 'a node asks');
+ok($t->wait_for(sub { $fake->commands('ZRANGE', own => 1) }, 20), 'a node asks');
 
-my ($conn) = map { $_->[0] } $fake->commands('ZADD');
-like(join(' ', map { $_->[1] } grep { $_->[0] == $conn } $fake->commands),
+my ($conn) = map { $_->[0] } $fake->commands('ZADD', own => 1);
+like(join(' ', map { $_->[1] } grep { $_->[0] == $conn } $fake->commands('', own => 1)),
      qr/MULTI ZADD ZREMRANGEBYSCORE PEXPIRE ZRANGE ECHO EXEC/,
      'in one transaction');
 

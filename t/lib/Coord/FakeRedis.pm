@@ -33,8 +33,8 @@ package Coord::FakeRedis;
 #   $fake->release             sends what is held; on how many connections
 #   $fake->fired               number of faults that fired; fired('drop')
 #   $fake->waiting             those that are still to fire: list of hashes
-#   $fake->commands            every command: [conn, name, arguments..]
-#   $fake->commands('AUTH')
+#   $fake->commands            every command but those: [conn, name, arguments..]
+#   $fake->commands('AUTH')    own => 1: those as well
 #   $fake->push($bytes)        bytes that nobody asked for, on every connection;
 #                              push($bytes, $store): on those of a store that
 #                              do not subscribe; returns on how many
@@ -73,10 +73,11 @@ sub fired {
 
 
 sub commands {
-    my ($self, $name) = @_;
+    my ($self, $name, %opt) = @_;
 
     return map { [$_->{conn}, $_->{cmd}, @{$_->{args}}] }
-           $self->entries(event => 'command', $name ? (cmd => $name) : ());
+           $self->entries(event => 'command', $opt{own} ? () : (own => 0),
+                          $name ? (cmd => $name) : ());
 }
 
 
@@ -194,8 +195,6 @@ sub received {
         my ($name, @args) = @$command;
         $name = uc $name;
 
-        $self->note(event => 'command', conn => $c->{id}, cmd => $name,
-                    args => \@args);
 
         # the name that a coord_store gives its connections
         if ($name eq 'CLIENT' && "@args" =~ /^SETNAME ngx_coord:([^:]+):/) {
@@ -205,6 +204,9 @@ sub received {
         $c->{hears} = 1 if $name eq 'SUBSCRIBE';
 
         my @asked = (own($c, $name, @args), $name, @args);
+
+        $self->note(event => 'command', conn => $c->{id}, cmd => $name,
+                    args => \@args, own => $asked[0]);
 
         if ($c->{peer}) {
             CORE::push @{$c->{asked}}, \@asked;
