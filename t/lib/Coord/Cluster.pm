@@ -37,6 +37,10 @@ sub start {
     my $n = $masters * (1 + ($opt{replicas} || 0));
     my $self = bless { servers => [], masters => $masters }, $class;
 
+    # who cannot be replaced need not be missed as soon
+
+    my $timeout = $opt{replicas} ? 700 : 3000;
+
     my ($version) = `redis-server --version 2>/dev/null` =~ /v=(\d+)/;
 
     for (1 .. $n) {
@@ -48,7 +52,7 @@ sub start {
         }
 
         push @{$self->{servers}},
-             $t->redis('cluster-enabled yes', 'cluster-node-timeout 700',
+             $t->redis('cluster-enabled yes', "cluster-node-timeout $timeout",
                        'cluster-replica-validity-factor 0',
                        'repl-diskless-sync-delay 0', @bus, @{$opt{conf} || []},
                        $opt{each} ? $opt{each}->($_) : ());
