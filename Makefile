@@ -30,7 +30,7 @@ NGINX_BINARY ?=
 REDIS_SERVER ?=
 SANITIZE ?=
 CELLS ?= bookworm trixie forky
-PROVE_JOBS ?= 4
+PROVE_JOBS ?= 8
 FUZZ_TIME ?= 60
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -78,11 +78,15 @@ unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
 # tests wait more than they compute: several at once, the longest first; those
 # that only compute give way to the others
 
-slow_tests := $(wildcard $(foreach n,deb limit_req_align idempotency_body \
-                lint limit_req_cost limit_req_model storm scripts \
-                idempotency_abort idempotency_clients idempotency_failure \
-                limit_conn_nodes limit_conn_wait lifecycle lease_restart \
-                parity,t/$(n).t))
+slow_tests := $(wildcard $(foreach n,deb limit_req_align lint unit redis_bare \
+                cache_rules limit_req_model session_cut idempotency_failure \
+                redis_acl idempotency_abort status_browser fleet cache \
+                redis_hostile events_history giveback session_users \
+                idempotency_body limit_conn_nodes limit_conn_wait session \
+                harness events_hostile examples redis_sentinel redis_server \
+                idempotency_clients bench idempotency_wait events \
+                session_ended storm scripts idempotency_upstreams \
+                redis_cluster_hostile lifecycle session_seats parity,t/$(n).t))
 TESTS ?= $(slow_tests) $(filter-out $(slow_tests),$(sort $(wildcard t/*.t)))
 
 lua_redis := $(out)/bench/usr/share/lua/5.1/nginx/redis.lua
