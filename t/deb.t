@@ -31,6 +31,10 @@ plan(skip_all => 'another nginx is tested')
 my $t = Coord->new(time_limit => 800);
 my $dir = $t->file('deb');
 
+# with the compiler of the release: dwz does not read what all of them write
+
+delete $ENV{CC};
+
 my $out = `cd $root && packaging/deb $dir 2>&1`;
 is($?, 0, 'the package is built') or do { diag($out); done_testing(); exit };
 
