@@ -24,6 +24,12 @@ my $origin = $t->origin(routes => {
                                 'Location' => '/made/1', 'X-A' => 'a',
                                 'X-A' => 'b', 'Set-Cookie' => 'secret=1',
                                 'Keep-Alive' => 'timeout=5' ] },
+    '/hops' => { body => 'b', headers => [ 'Connection' => 'x-one , X-TWO,',
+                 'X-One' => 1, 'X-End' => 'end', 'X-Two' => 2,
+                 'Connection' => 'x-three', 'X-Three' => 3 ] },
+    '/charset' => { body => "\xc1", headers => [
+                    'Content-Type' => 'text/html',
+                    'X-Accel-Charset' => 'koi8-r' ] },
     '/empty' => { body => '' },
     '/none' => { status => 204 },
     '/chunked' => { body => 'chunk' x 2000, chunked => 100 },
@@ -54,6 +60,12 @@ my $locations = <<'EOC';
     location /required {
         coord_idempotency required;
         coord_idempotency_doc_url https://example.com/idempotency;
+        proxy_pass http://%%ORIGIN%%;
+    }
+
+    location /charset {
+        coord_idempotency on;
+        charset utf-8;
         proxy_pass http://%%ORIGIN%%;
     }
 
@@ -99,6 +111,7 @@ for my $store ('redis', 'memory') {
     my $http = ($store eq 'redis' ? 'coord_store main { server %%REDIS%%; '
                                     . 'timeout 30s; }' : '')
         . <<'EOC' . "server { listen 127.0.0.1:%%PORT%%; $locations }";
+    charset_map koi8-r utf-8 { C1 D0B0; }
     log_format status '$uri $coord_idempotency_status';
     coord_idempotency_scope all$http_authorization;
     access_log %%NODEDIR%%/status.log status;
@@ -160,6 +173,21 @@ sub common {
     like($r->header('Location'), qr!/made/1$!, 'Location');
     is($r->header('Set-Cookie'), undef, 'no Set-Cookie');
     is($r->header('Keep-Alive'), undef, 'no field of the connection');
+
+    $h = key();
+    $n->post('/hops', 'b', headers => $h);
+    $r = $n->post('/hops', 'b', headers => $h);
+    is($r->header('Idempotency-Replayed'), 'true', 'fields that are named');
+    is($r->header("X-$_"), undef, "in Connection: X-$_") for qw(One Two Three);
+    is($r->header('X-End'), 'end', 'others are kept');
+
+    $h = key();
+    my $charset = $n->post('/charset', 'b', headers => $h);
+    $r = $n->post('/charset', 'b', headers => $h);
+    is($charset->header('Content-Type'), 'text/html; charset=koi8-r',
+       'X-Accel-Charset');
+    is($r->header('Content-Type'), 'text/html; charset=koi8-r',
+       'X-Accel-Charset, replayed');
 
     $h = key();
     $n->get('/gif', headers => $h);

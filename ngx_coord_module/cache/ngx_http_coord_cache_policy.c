@@ -44,8 +44,6 @@ static const ngx_http_coord_cache_directive_t *
     ngx_http_coord_cache_known(ngx_str_t *name);
 static ngx_uint_t ngx_http_coord_cache_withhold(ngx_str_t *names,
     ngx_http_coord_cache_policy_t *policy);
-static ngx_uint_t ngx_http_coord_cache_hop(ngx_http_upstream_t *u,
-    ngx_str_t *name);
 static void ngx_http_coord_cache_silent(ngx_http_coord_cache_policy_t *policy);
 static ngx_uint_t ngx_http_coord_cache_same_name(const ngx_str_t *one,
     const ngx_str_t *other);
@@ -445,8 +443,7 @@ ngx_http_coord_cache_keep(void *data, ngx_str_t *name)
 {
     ngx_http_coord_cache_t *cache = data;
 
-    const ngx_str_t      *hidden;
-    ngx_http_upstream_t  *u;
+    const ngx_str_t  *hidden;
 
     for (hidden = ngx_http_coord_cache_hidden; hidden->len; hidden++) {
         if (ngx_http_coord_cache_same_name(hidden, name)) {
@@ -454,36 +451,7 @@ ngx_http_coord_cache_keep(void *data, ngx_str_t *name)
         }
     }
 
-    u = cache->request->upstream;
-
-    return !ngx_http_coord_cache_withheld(&cache->policy, name)
-           && (u == NULL || !ngx_http_coord_cache_hop(u, name));
-}
-
-
-/* 1 if the origin names a field in Connection (RFC 9111, 3.1) */
-
-static ngx_uint_t
-ngx_http_coord_cache_hop(ngx_http_upstream_t *u, ngx_str_t *name)
-{
-    ngx_str_t   *line, left, member;
-    ngx_uint_t   i;
-
-    for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(&u->headers_in.headers,
-                                          "Connection", &i);
-        if (line == NULL) {
-            return 0;
-        }
-
-        left = *line;
-
-        while (ngx_http_coord_cache_member(&left, &member) == NGX_OK) {
-            if (ngx_http_coord_cache_same_name(&member, name)) {
-                return 1;
-            }
-        }
-    }
+    return !ngx_http_coord_cache_withheld(&cache->policy, name);
 }
 
 

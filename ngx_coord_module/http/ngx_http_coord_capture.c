@@ -12,8 +12,13 @@
 
 static void ngx_http_coord_capture_type(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture);
-static ngx_int_t ngx_http_coord_capture_list(
+static ngx_int_t ngx_http_coord_capture_list(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_list_t *headers);
+static ngx_uint_t ngx_http_coord_capture_named(ngx_http_request_t *r,
+    ngx_str_t *name);
+static ngx_uint_t ngx_http_coord_capture_plain(ngx_str_t *line);
+static ngx_uint_t ngx_http_coord_capture_member(ngx_str_t *line,
+    ngx_str_t *name);
 static ngx_int_t ngx_http_coord_capture_modified(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture);
 static ngx_int_t ngx_http_coord_capture_field(
@@ -79,7 +84,9 @@ ngx_http_coord_capture_start(ngx_http_request_t *r,
 
     ngx_http_coord_capture_type(r, capture);
 
-    if (ngx_http_coord_capture_list(capture, &ho->headers) != NGX_OK) {
+    capture->named = ngx_http_coord_capture_named(r, NULL);
+
+    if (ngx_http_coord_capture_list(r, capture, &ho->headers) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -91,17 +98,22 @@ static void
 ngx_http_coord_capture_type(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture)
 {
+    ngx_str_t               *charset;
     ngx_coord_record_t      *record;
     ngx_http_headers_out_t  *ho;
 
     ho = &r->headers_out;
     record = &capture->record;
 
+    /* X-Accel-Charset tells more than Content-Type */
+
+    charset = ho->override_charset ? ho->override_charset : &ho->charset;
+
     if (ho->content_type.len > NGX_COORD_RECORD_VALUE
         || ho->content_type_len > ho->content_type.len
-        || ho->charset.len > 255
+        || charset->len > 255
         || !ngx_coord_record_value(&ho->content_type)
-        || !ngx_coord_record_value(&ho->charset))
+        || !ngx_coord_record_value(charset))
     {
         capture->unfit++;
         return;
@@ -109,13 +121,13 @@ ngx_http_coord_capture_type(ngx_http_request_t *r,
 
     record->content_type = ho->content_type;
     record->content_type_len = ho->content_type_len;
-    record->charset = ho->charset;
+    record->charset = *charset;
 }
 
 
 static ngx_int_t
-ngx_http_coord_capture_list(ngx_http_coord_capture_t *capture,
-    ngx_list_t *headers)
+ngx_http_coord_capture_list(ngx_http_request_t *r,
+    ngx_http_coord_capture_t *capture, ngx_list_t *headers)
 {
     ngx_uint_t        i;
     ngx_list_part_t  *part;
@@ -136,7 +148,9 @@ ngx_http_coord_capture_list(ngx_http_coord_capture_t *capture,
             i = 0;
         }
 
-        if (h[i].hash == 0) {
+        if (h[i].hash == 0
+            || (capture->named && ngx_http_coord_capture_named(r, &h[i].key)))
+        {
             continue;
         }
 
@@ -146,6 +160,95 @@ ngx_http_coord_capture_list(ngx_http_coord_capture_t *capture,
             return NGX_ERROR;
         }
     }
+}
+
+
+/*
+ * 1 if the upstream names a field in Connection (RFC 9110, 7.6.1); without a
+ * name: if it may name any.
+ */
+
+static ngx_uint_t
+ngx_http_coord_capture_named(ngx_http_request_t *r, ngx_str_t *name)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    if (r->upstream == NULL) {
+        return 0;
+    }
+
+    for (part = &r->upstream->headers_in.headers.part;
+         part;
+         part = part->next)
+    {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len == sizeof("Connection") - 1
+                && ngx_strncasecmp(h[i].key.data, (u_char *) "Connection",
+                                   sizeof("Connection") - 1)
+                   == 0
+                && (name ? ngx_http_coord_capture_member(&h[i].value, name)
+                         : !ngx_http_coord_capture_plain(&h[i].value)))
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+/* 1 if a line of Connection is what it is nearly always */
+
+static ngx_uint_t
+ngx_http_coord_capture_plain(ngx_str_t *line)
+{
+    return (line->len == sizeof("close") - 1
+            && ngx_strncasecmp(line->data, (u_char *) "close", line->len) == 0)
+           || (line->len == sizeof("keep-alive") - 1
+               && ngx_strncasecmp(line->data, (u_char *) "keep-alive",
+                                  line->len)
+                  == 0);
+}
+
+
+static ngx_uint_t
+ngx_http_coord_capture_member(ngx_str_t *line, ngx_str_t *name)
+{
+    u_char  *p, *last, *end, *next;
+
+    last = line->data + line->len;
+
+    for (p = line->data; p < last; p = next + 1) {
+
+        next = ngx_strlchr(p, last, ',');
+        if (next == NULL) {
+            next = last;
+        }
+
+        while (p < next && (*p == ' ' || *p == '\t')) {
+            p++;
+        }
+
+        for (end = next; end > p; end--) {
+            if (end[-1] != ' ' && end[-1] != '\t') {
+                break;
+            }
+        }
+
+        if ((size_t) (end - p) == name->len
+            && ngx_strncasecmp(p, name->data, name->len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -226,7 +329,7 @@ ngx_http_coord_capture_encode(ngx_http_request_t *r,
         ngx_str_null(&field->key);
         ngx_str_null(&field->value);
 
-        if (ngx_http_coord_capture_list(capture, &r->headers_out.trailers)
+        if (ngx_http_coord_capture_list(r, capture, &r->headers_out.trailers)
             != NGX_OK)
         {
             return NGX_ERROR;

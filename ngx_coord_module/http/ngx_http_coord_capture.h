@@ -56,6 +56,7 @@ typedef struct {
     unsigned                   held:1;
     unsigned                   upstream:1;    /* there it comes from */
     unsigned                   trailers:1;    /* may follow the body */
+    unsigned                   named:1;       /* Connection names fields */
 } ngx_http_coord_capture_t;
 
 
@@ -65,8 +66,10 @@ typedef struct {
 ngx_uint_t ngx_http_coord_capture_live(ngx_http_request_t *r);
 
 /*
- * Begins with the header of a response, for a header filter.  The body will
- * have to come in memory, and as a whole.  NGX_ERROR: no memory.
+ * Begins with the header of a response, for a header filter.  Fields that
+ * belong to a connection are not kept, nor are those that the upstream names as
+ * such.  The body will have to come in memory, and as a whole.  NGX_ERROR: no
+ * memory.
  */
 ngx_int_t ngx_http_coord_capture_start(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture);
