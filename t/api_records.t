@@ -169,6 +169,15 @@ EOF
     is_deeply([@{ $zone->{decisions} }{qw(new replayed conflict)}], [2, 1, 0],
               "$kind: decisions on idempotency keys are counted");
 
+    # in quotes, as it was sent
+
+    ok($drop->('/api/idempotency/%22k%2F1%22?scope=Bearer%20a%20b')->{deleted},
+       "$kind: deleted in quotes");
+    ok(!$drop->("/api/idempotency/$_?scope=Bearer%20a%20b")->{deleted},
+       "$kind: $_ is no key")
+        for '%22', '%22k', '%22k%2F1%22%3Bp', 'k%01';
+    is($pay->()->header('Idempotency-Replayed'), undef, "$kind: and once more");
+
     is($n->get('/api/idempotency/x')->header('Allow'), 'DELETE',
        "$kind: not shown");
 

@@ -272,6 +272,13 @@ ngx_int_t ngx_http_coord_idempotency_key(ngx_http_request_t *r,
 ngx_int_t ngx_http_coord_idempotency_scoped(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
 
+/*
+ * Makes a key as it was sent what it means: an sf-string of RFC 9651, from the
+ * pool, or what it is.  NGX_ERROR: not a key, key may be anything then; or no
+ * memory.
+ */
+ngx_int_t ngx_http_coord_idempotency_parse(ngx_str_t *key, ngx_pool_t *pool);
+
 /* run->name, from key and scope; NGX_ERROR: no memory */
 ngx_int_t ngx_http_coord_idempotency_record_name(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);

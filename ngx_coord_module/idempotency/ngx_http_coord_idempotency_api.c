@@ -30,7 +30,7 @@ const ngx_http_coord_route_t  ngx_http_coord_idempotency_routes[] = {
 };
 
 
-/* ?scope= and ?server= as they were when the key was used */
+/* key, ?scope= and ?server= as they were when the key was used */
 
 static ngx_int_t
 ngx_http_coord_idempotency_api_ask(ngx_http_coord_api_t *api)
@@ -54,6 +54,13 @@ ngx_http_coord_idempotency_api_ask(ngx_http_coord_api_t *api)
     (void) ngx_http_arg(r, (u_char *) "server", 6, &server);
 
     key = api->key;
+
+    if (ngx_http_coord_idempotency_parse(&key, r->pool) != NGX_OK) {
+
+        /* nobody can have used it */
+
+        key = api->key;
+    }
 
     if (ngx_http_coord_idempotency_name(r->pool, &server, &scope, &key,
                                         &api->key)

@@ -13,8 +13,6 @@
 static ngx_uint_t ngx_http_coord_idempotency_header(ngx_http_request_t *r,
     ngx_str_t *name, ngx_str_t *value);
 static void ngx_http_coord_idempotency_trim(ngx_str_t *value);
-static ngx_int_t ngx_http_coord_idempotency_parse(ngx_str_t *key,
-    ngx_pool_t *pool);
 static void ngx_http_coord_idempotency_turn(ngx_event_t *ev);
 static ngx_int_t ngx_http_coord_idempotency_digest(ngx_http_request_t *r,
     const ngx_str_t *host, const ngx_str_t *type, u_char *body,
@@ -147,12 +145,7 @@ ngx_http_coord_idempotency_trim(ngx_str_t *value)
 }
 
 
-/*
- * Makes an sf-string of RFC 9651 what it means; anything else stands for
- * itself.  NGX_ERROR: not a key.
- */
-
-static ngx_int_t
+ngx_int_t
 ngx_http_coord_idempotency_parse(ngx_str_t *key, ngx_pool_t *pool)
 {
     u_char     *p, *last, *dst;
