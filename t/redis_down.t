@@ -171,6 +171,33 @@ my @multi = $fake->commands('MULTI');
 cmp_ok(scalar @multi, '<=', 10, 'ten calls were sent, no more');
 
 
+# however long it has been away: an attempt a second, no more and no fewer, by
+# each of two connections, one of which listens
+
+my $hangup = $t->fake_redis;
+$hangup->fault(action => 'close', offset => 0, times => 0);
+$t->set(HANGUP => $hangup->addr);
+
+my $h = $t->node(name => 'hangup', http => <<'EOF')->start;
+    coord_store main { server redis://%%HANGUP%%; connect_timeout 5s; }
+    coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
+    server { listen 127.0.0.1:%%PORT%%;
+             location / { coord_limit_req zone=one; empty_gif; } }
+EOF
+
+sub attempts { return scalar $hangup->entries(event => 'accept') }
+
+$t->wait_for(sub { attempts() >= 1 }, 10);
+$t->rest(7);
+my $before = attempts();
+$t->rest(6);
+my $attempts = attempts() - $before;
+$h->stop;
+
+cmp_ok($attempts, '>=', 9, "$attempts attempts in six seconds");
+cmp_ok($attempts, '<=', 15, 'and not more');
+
+
 # a wrong password: open, told, never shown
 
 my $auth = $t->redis('requirepass right-one');

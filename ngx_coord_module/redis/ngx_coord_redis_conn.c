@@ -10,7 +10,7 @@
 
 
 #define NGX_COORD_CONN_BACKOFF       50       /* milliseconds */
-#define NGX_COORD_CONN_BACKOFF_MAX   2000
+#define NGX_COORD_CONN_BACKOFF_MAX   1000
 #define NGX_COORD_CONN_BACKOFF_FIND  500      /* there may be a new master */
 #define NGX_COORD_CONN_BACKOFF_AUTH  4000
 #define NGX_COORD_CONN_DENIED        1000     /* looks for a new password */
