@@ -39,6 +39,9 @@ typedef struct ngx_coord_store_counts_s  ngx_coord_store_counts_t;
 #define NGX_COORD_NSEC_PER_MSEC          1000000LL
 #define NGX_COORD_NSEC_PER_USEC          1000LL
 
+/* ten years, in milliseconds: longer times of a configuration are cut to it */
+#define NGX_COORD_MSEC_MAX               315360000000LL
+
 
 /*
  * ngx_coord_monotonic() returns CLOCK_MONOTONIC in nanoseconds: one clock for

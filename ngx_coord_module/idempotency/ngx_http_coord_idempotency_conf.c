@@ -347,6 +347,11 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
     ngx_conf_merge_msec_value(conf->ttl, prev->ttl, 24 * 3600 * 1000);
     ngx_conf_merge_msec_value(conf->lease, prev->lease, 30000);
     ngx_conf_merge_msec_value(conf->wait, prev->wait, 0);
+
+    conf->ttl = ngx_min(conf->ttl, (ngx_msec_t) NGX_COORD_MSEC_MAX);
+    conf->lease = ngx_min(conf->lease, (ngx_msec_t) NGX_COORD_MSEC_MAX);
+    conf->wait = ngx_min(conf->wait, (ngx_msec_t) NGX_COORD_MSEC_MAX);
+
     ngx_conf_merge_size_value(conf->max_response, prev->max_response,
                               1024 * 1024);
     ngx_conf_merge_ptr_value(conf->store_status, prev->store_status, NULL);

@@ -422,7 +422,7 @@ ngx_http_coord_session_time(ngx_conf_t *cf, ngx_str_t *value,
     }
 
     *ns = ms;
-    *ns = ngx_min(*ns, 315360000000LL) * NGX_COORD_NSEC_PER_MSEC;
+    *ns = ngx_min(*ns, NGX_COORD_MSEC_MAX) * NGX_COORD_NSEC_PER_MSEC;
 
     return NGX_OK;
 }

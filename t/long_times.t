@@ -1,0 +1,89 @@
+#!/usr/bin/perl
+
+# Copyright (C) ngx_coord_module contributors
+
+# Times of a thousand years, which are more nanoseconds than a number has: what
+# they are for is kept, in Redis and in memory.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Coord;
+
+my $t = Coord->new;
+my $redis = $t->redis;
+my $r = $redis->connect;
+
+my $origin = $t->origin(default => sub {
+    my ($req) = @_;
+    return { body => $req->{uri} =~ /loaded/ ? 'loaded' : "n $req->{n}" };
+});
+
+for my $store ('redis', 'memory') {
+    my $main = $store eq 'redis'
+             ? 'coord_store main { server %%REDIS%%; timeout 30s; '
+               . 'connect_timeout 30s; }'
+             : '';
+
+    my $node = $t->node(name => $store, http => <<"EOF")->start;
+    $main
+    coord_cache_zone zone=pages:1m;
+    coord_session_zone \$arg_s zone=people:1m ttl=365000d;
+    coord_lookup \$loaded loaded:\$arg_l load=/loaded ttl=365000d
+                 negative_ttl=365000d;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Cache \$coord_cache_status always;
+        add_header X-Loaded \$loaded always;
+
+        location / { proxy_pass http://%%ORIGIN%%; }
+        location /cache {
+            coord_cache \$uri zone=pages valid=365000d stale=365000d;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /order {
+            coord_idempotency on;
+            coord_idempotency_scope off;
+            coord_idempotency_ttl 365000d;
+            coord_idempotency_lease 365000d;
+            coord_idempotency_wait 365000d;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location = /look { empty_gif; }
+    }
+EOF
+
+    ok($t->wait_for(sub {
+           $node->get('/cache')->header('x-cache') eq 'HIT';
+       }, 5), "$store: a response");
+
+    my $body = $node->post('/order', 'x', headers =>
+                           ['Idempotency-Key' => 'k1'])->body;
+    my $res = $node->post('/order', 'x', headers =>
+                          ['Idempotency-Key' => 'k1']);
+    is($res->status, 200, 'an order');
+    is($res->body, $body, 'that was answered');
+
+    $origin->reset_counters;
+    is(join(' ', map { $node->get('/look?l=1')->header('x-loaded') } 1 .. 5),
+       'loaded loaded loaded loaded loaded', 'a look-up');
+    is($origin->count('/loaded'), 1, 'that was asked for once');
+
+    if ($store eq 'redis') {
+        $node->get('/look?l=1');
+        my ($before) = $r->command('INFO', 'commandstats')
+                       =~ /cmdstat_get:calls=(\d+)/;
+        $node->get('/look?l=1') for 1 .. 5;
+        is(($r->command('INFO', 'commandstats')
+            =~ /cmdstat_get:calls=(\d+)/)[0], $before, 'and read once');
+        my ($least) = sort { $a <=> $b } map { $r->command('PTTL', $_) }
+                      map { ref $_ ? @$_ : $_ } $r->command('KEYS', '*');
+        cmp_ok($least, '>', 0, 'all keys have an end') or diag($least);
+    }
+}
+
+done_testing();
