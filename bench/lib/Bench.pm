@@ -164,8 +164,9 @@ sub flame {
         POSIX::_exit(127);
     }
 
-    wrk($row, $seconds + 1);
-    waitpid($pid, 0);
+    # on a busy machine perf may begin late
+
+    do { wrk($row, $seconds + 1) } until waitpid($pid, POSIX::WNOHANG());
 
     system("perf script --no-inline -F comm,ip,sym,dso -i $file 2>$file.log"
            . " | $FindBin::Bin/flame '$row->{name}' >$svg") == 0
