@@ -20,6 +20,7 @@ my $t = Coord->new;
 my $redis = $t->redis;
 my $origin = $t->origin(routes => {
     '/*' => { body => 'x' x 3000, delay => 0.02 },
+    '/few' => sub { return { hold => $_[0]{args}{held} } },
 });
 
 my @nodes = map {
@@ -87,11 +88,12 @@ ok($t->wait_for(sub { !$c->command('ZCARD', 'coord:cc:conn:{u}') }, 5),
 # a connection limit that refuses gives the rate back
 
 my $held = $n->connect;
-$held->send("GET /few?k=g&delay=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+$held->send("GET /few?k=g&held=1 HTTP/1.1\r\nHost: x\r\n\r\n");
 $t->wait_for(sub { $c->command('ZCARD', 'coord:cc:one:{g}') }, 5);
 my @r = map { $m->get('/few?k=g')->status } 1 .. 20;
 is(scalar(grep { $_ == 429 } @r), 20, 'one lease: others are refused')
     or diag("@r");
+$origin->release('/few');
 $held->response(timeout => 5);
 $held->close;
 $t->wait_for(sub { !$c->command('ZCARD', 'coord:cc:one:{g}') }, 5);
