@@ -19,13 +19,14 @@ my $t = Coord->new;
 my $redis = $t->redis;
 
 my %body = map { $_ => join '', map { chr(97 + ($_ * 7) % 26) } 1 .. $_ }
-           (70_000, 300_000, 1_000_000);
+           (1_000, 6_000, 20_000, 70_000, 300_000, 1_000_000);
 
 my $origin = $t->origin(default => sub {
     my ($req) = @_;
     my ($size) = $req->{path} =~ /(\d+)$/;
     return { body => $body{$size}, $req->{path} =~ /chunked/
-                                   ? (chunked => 50_000) : () };
+                                   ? (chunked => 50_000) : (),
+             delay => $req->{path} =~ /frozen/ ? 2 : 0 };
 });
 
 my %opt = (workers => 2, http => <<'EOC');
@@ -51,7 +52,7 @@ my @node = map { $t->node(name => $_, %opt)->start } qw(a b);
 my $n = 0;
 
 for my $way ('', '/unbuffered', '/chunked', '/gzip') {
-    for my $size (sort { $a <=> $b } keys %body) {
+    for my $size (sort { $a <=> $b } grep { $_ > 4096 } keys %body) {
         my $path = "$way/$size";
         my ($bad, $again, $late) = (0, 0, 0);
 
@@ -102,5 +103,36 @@ ok($t->wait_for(sub {
                         headers => { 'Idempotency-Key' => 'frozen' });
     $r->header('Idempotency-Replayed') }, 10), 'it is stored afterwards');
 is($r->body, $body{1_000_000}, 'as a whole');
+
+
+# the end of a response waits for that, unless the record is a small one; the
+# origin takes two seconds, so that Redis stands still before it answers
+
+for my $case ([ '/frozen/20000', 1 ], [ '/unbuffered/frozen/6000', 1 ],
+              [ '/frozen/1000', 0 ])
+{
+    my ($path, $waits) = @$case;
+    my ($size) = $path =~ /(\d+)$/;
+    my @h = (headers => { 'Idempotency-Key' => "k$path" });
+
+    my $c = $node[0]->connect;
+    $c->send(Coord::HTTP::format(method => 'POST', path => $path, body => 'x',
+                                 @h));
+    $t->wait_for(sub { scalar $origin->requests($path) }, 10);
+    kill 'STOP', $redis->{pid};
+    my $start = $t->ran;
+    my $r = $c->response(method => 'POST', timeout => 10);
+    my $took = $t->ran - $start;
+    kill 'CONT', $redis->{pid};
+
+    is($r->body, $body{$size}, "$path: whole");
+    cmp_ok($took, $waits ? '>' : '<', 2.3,
+           "$path: " . ($waits ? 'not before it is stored' : 'does not wait'));
+    ok($t->wait_for(sub {
+        $r = $node[1]->post($path, 'x', @h);
+        $r->header('Idempotency-Replayed') }, 10), "$path: stored afterwards");
+    is($r->body, $body{$size}, "$path: as a whole");
+    is(scalar($origin->requests($path)), 1, "$path: one execution");
+}
 
 done_testing();

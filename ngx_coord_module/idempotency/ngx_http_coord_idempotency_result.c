@@ -65,11 +65,11 @@ ngx_http_coord_run_store(ngx_http_coord_idempotency_t *run,
     batch->handler = ngx_http_coord_run_stored;
 
     if (ngx_http_coord_run_push(batch) == NGX_AGAIN
-        && op->record.len > NGX_COORD_RECORD_BULK
+        && op->record.len > NGX_COORD_RECORD_INLINE
         && !run->shadow)
     {
         /*
-         * It does not travel in front of others' claims: who has all of the
+         * It need not be there before others' claims: who has all of the
          * response and asks again, elsewhere, is to find it.
          */
 

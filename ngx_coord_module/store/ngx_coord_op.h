@@ -53,8 +53,9 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
 #define NGX_COORD_OP_BULK       0x08
 
 /*
- * Bytes of a record that come with the answer to a claim, and that are stored
- * in the order of decisions: who has the response may ask for it at once.
+ * Bytes of a record that come with the answer to a claim, and that travel in
+ * the order of decisions.  Redis does not read what is above the first in one
+ * go, and takes others' commands in between.
  */
 #define NGX_COORD_RECORD_INLINE  4096
 #define NGX_COORD_RECORD_BULK    65536
