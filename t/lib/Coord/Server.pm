@@ -152,9 +152,11 @@ sub entries {
 
     # a long line is not written at once
 
+    my $text = slurp($self->{file});
+    substr($text, rindex($text, "\n") + 1) = '';
+
     my @found = map { $json->decode($_) }
-                grep { length } split /\n/, slurp($self->{file})
-                                             =~ s/[^\n]+\z//r;
+                grep { length } split /\n/, $text;
 
     for my $key (keys %want) {
         @found = grep { defined $_->{$key} && $_->{$key} eq $want{$key} }
