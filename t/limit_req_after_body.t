@@ -199,7 +199,7 @@ for my $store (sort keys %node) {
 
     # requests at a time
 
-    my @r = $t->parallel([map { $one->req('/conn?delay=0.5', method => 'POST',
+    my @r = $t->parallel([map { $one->req('/conn?delay=1.5', method => 'POST',
                                           body => "user=$_") } qw(a a b)]);
     is(join(' ', sort map { $_->status } @r), '200 200 429',
        "$store: coord_limit_conn");
