@@ -90,8 +90,14 @@ is("@$sum{qw(nodes workers total refused)}", '2 4 9 3',
 
 is(zone($a, 'two words')->{feature}, 'limit_conn', 'a name with a blank');
 
-my $page = $a->get('/status?format=html')->body;
+# what it has heard may be of the first moment of the other one
+
+my $page;
 my $name = (others($a))[0]{node};
+$t->wait_for(sub {
+    $page = $a->get('/status?format=html')->body;
+    return $page =~ m{<td>\Q$name\E</td><td>[\d.]+</td><td>2</td>};
+}, 20);
 like($page, qr{<section id="fleet"><h2 class="title">}, 'the page has the fleet');
 like($page, qr{<td>\Q$name\E</td><td>[\d.]+</td><td>2</td>},
      'and the other node in it');
