@@ -132,7 +132,7 @@ while ($t->ran - $began < 20 && !$promoted) {
 ok($promoted, 'the replica is promoted');
 recovers('killed', $promoted, 2);
 exact('on the new master');
-ok($s->failed_over(20), 'all sentinels have agreed');
+ok($s->failed_over(60), 'all sentinels have agreed');
 like($_->log, qr/\[warn\].*the master is 127\.0\.0\.1:$new->{port} now/,
      'the log tells of it') for @n;
 
@@ -143,13 +143,14 @@ is(server($n[0])->{address}, "127.0.0.1:$new->{port}",
    'health: the new address');
 
 
-# the old one comes back as a replica, and is promoted by hand, under load
+# the old one comes back as a replica, and is promoted by hand, under load;
+# sentinels that stood still for two seconds do nothing for 30
 
 $old->run;
 ok($t->wait_for(sub { (eval { $old->connect->command('INFO', 'replication') }
-                       || '') =~ /role:slave.*master_link_status:up/s }, 30),
+                       || '') =~ /role:slave.*master_link_status:up/s }, 90),
    'the old one is a replica now');
-ok($t->wait_for(sub { $s->known }, 30), 'which the sentinels know');
+ok($t->wait_for(sub { $s->known }, 90), 'which the sentinels know');
 exact('still on the new one');
 
 undef $promoted;
@@ -168,7 +169,7 @@ for my $n (@n) {
 }
 recovers('by hand', $promoted, 5);
 exact('after it');
-ok($s->failed_over(20), 'all sentinels have agreed');
+ok($s->failed_over(60), 'all sentinels have agreed');
 
 is_deeply(\%seen, { 200 => $seen{200} }, 'no request was lost');
 
@@ -187,7 +188,7 @@ ok($t->wait_for(sub {
 ok($t->wait_for(sub { !decides($n[0]) }, 5), 'demoted: by on_failure');
 is($n[0]->get('/closed?k=1')->status, 503, 'closed as well');
 ok($n[0]->wait_log(qr/sentinels name a server that is no master but a: slave/,
-                   10), 'it is looked at before it is used');
+                   30), 'it is looked at before it is used');
 $began = time;
 $master->connect->command('REPLICAOF', 'NO', 'ONE');
 recovers('master again', $began, 3);
