@@ -99,7 +99,7 @@ ok($t->wait_for(sub {
        my $got = $sentinel->connect->command('SENTINEL',
                                       'GET-MASTER-ADDR-BY-NAME', 'mymaster');
        return ref $got && $got->[1] == $port[1];
-   }, 30), 'the replica is the master now');
+   }, 90), 'the replica is the master now');
 ok(decides(10), 'which is found');
 is_deeply([ map { $n->get('/?k=b')->status } 1 .. 4 ], [ 200, 200, 429, 429 ],
           'and decides');
