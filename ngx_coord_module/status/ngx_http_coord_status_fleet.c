@@ -180,6 +180,7 @@ ngx_http_coord_status_fleet_anew(ngx_http_coord_status_t *st,
     ngx_coord_summary_t *lost, ngx_msec_t age)
 {
     size_t                         len;
+    uint64_t                       lasts;
     ngx_uint_t                     i;
     ngx_coord_summary_t           *s;
     ngx_http_coord_status_node_t  *nodes;
@@ -189,13 +190,17 @@ ngx_http_coord_status_fleet_anew(ngx_http_coord_status_t *st,
     for (i = 0; i < st->fleet.nodes.nelts; i++) {
         s = &nodes[i].summary;
 
+        /* at most: whole seconds, as of its last news */
+
+        lasts = (s->uptime + 1) * 1000 + nodes[i].node->age;
+
         /* the name of the host, "-", and digits of the node */
 
         len = lost->node.len - ngx_min(lost->node.len, 8);
 
         if (s->node.len == lost->node.len
             && ngx_memcmp(s->node.data, lost->node.data, len) == 0
-            && s->uptime * 1000 <= age)
+            && lasts <= age)
         {
             return 1;
         }
