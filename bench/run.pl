@@ -21,6 +21,7 @@ use Bench qw(flame measure prepare report seen);
 use Bench::Nodes;
 use Bench::Peer;
 use Bench::Redis;
+use Bench::Scale;
 use Coord;
 use Coord::Cluster;
 use Coord::TLS;
@@ -239,6 +240,11 @@ my @rows = (
               . "$keys rate=1000000r/s;"
               . server("coord_limit_req $plenty") },
 
+    Bench::Scale::rows($t, $secure, sub {
+        "coord_store main { $_[0] timeout 1s; key_prefix keys:; }"
+        . "$keys rate=1000000r/s;" . server("coord_limit_req $plenty")
+    }, sub { seen($only, @_) }),
+
     { name => 'one feature, one connection', connections => 1,
       redis => $redis, http => several(0) },
 
@@ -405,6 +411,7 @@ kill 'CONT', $frozen->{pid};
 
 print "\n\n";
 report(@rows);
+Bench::Scale::scale($redis, @rows);
 
 Bench::Redis::scripts($redis) if seen($only, 'scripts');
 Bench::Redis::sizes($t, $redis, $origin) if seen($only, 'sizes');
