@@ -48,6 +48,7 @@ my $http = <<'EOF';
         access_log %%NODEDIR%%/c.log c;
         add_header X-Status $coord_lock_status always;
         add_header X-Token $coord_lock_token always;
+        add_header X-Pid $pid always;
 
         location = /work { coord_lock zone=one wait=60s;
                            proxy_pass http://%%ORIGIN%%; }
@@ -163,6 +164,18 @@ $redis->run;
 $r = $redis->connect;
 $token = $t->wait_for(sub { $n1->get('/try?k=t')->header('X-Token') }, 10);
 is($token, $next + 1, 'and over a restart that keeps it');
+
+# each worker connects again by itself
+
+for my $n ($n1, $n2) {
+    soon(sub {
+        my @got = $t->parallel([map { $n->req('/try?k=' . rand) } 1 .. 20]);
+        my %pids = map { $_->header('X-Pid') => 1 }
+                   grep { $_->header('X-Token') } @got;
+
+        return keys %pids == 2;
+    }, 30, 'all workers have a store again');
+}
 
 
 # a request that loses its lock: the holder was stopped for too long
