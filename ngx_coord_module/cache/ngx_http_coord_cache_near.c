@@ -83,8 +83,8 @@ static ngx_int_t
 ngx_http_coord_cache_near_purged(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *op)
 {
+    off_t                    n;
     u_char                   name[NGX_HTTP_COORD_CACHE_NAME];
-    ngx_int_t                n;
     ngx_coord_near_item_t    item;
     ngx_coord_near_answer_t  answer;
 
@@ -103,7 +103,7 @@ ngx_http_coord_cache_near_purged(ngx_http_coord_cache_t *cache,
         return NGX_OK;
     }
 
-    n = ngx_atoi(answer.value.data, answer.value.len);
+    n = ngx_atoof(answer.value.data, answer.value.len);
 
     if (n == NGX_ERROR
         || n > (INT64_MAX - NGX_HTTP_COORD_CACHE_SLACK)

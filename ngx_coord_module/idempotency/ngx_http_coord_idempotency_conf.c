@@ -348,9 +348,11 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
     ngx_conf_merge_msec_value(conf->lease, prev->lease, 30000);
     ngx_conf_merge_msec_value(conf->wait, prev->wait, 0);
 
-    conf->ttl = ngx_min(conf->ttl, (ngx_msec_t) NGX_COORD_MSEC_MAX);
-    conf->lease = ngx_min(conf->lease, (ngx_msec_t) NGX_COORD_MSEC_MAX);
-    conf->wait = ngx_min(conf->wait, (ngx_msec_t) NGX_COORD_MSEC_MAX);
+    /* all that an ngx_msec_t of 32 bits holds is less */
+
+    conf->ttl = ngx_min((int64_t) conf->ttl, NGX_COORD_MSEC_MAX);
+    conf->lease = ngx_min((int64_t) conf->lease, NGX_COORD_MSEC_MAX);
+    conf->wait = ngx_min((int64_t) conf->wait, NGX_COORD_MSEC_MAX);
 
     ngx_conf_merge_size_value(conf->max_response, prev->max_response,
                               1024 * 1024);

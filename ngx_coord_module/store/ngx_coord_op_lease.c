@@ -230,14 +230,17 @@ ngx_coord_lease_acquire_parse(ngx_coord_op_t *op,
     dropped = ngx_coord_reply(LEASE_ACQUIRE, DROPPED)->integer;
     used = ngx_coord_reply(LEASE_ACQUIRE, USED)->integer;
 
-    refused = op->behind + 1 - granted;
-
     if (granted != ngx_coord_reply(LEASE_ACQUIRE, ROOM)->integer
         || granted < 0
-        || refused < 0
-        || dropped < refused
+        || granted > op->behind + 1
         || used < granted)
     {
+        return NGX_ERROR;
+    }
+
+    refused = op->behind + 1 - granted;
+
+    if (dropped < refused) {
         return NGX_ERROR;
     }
 
