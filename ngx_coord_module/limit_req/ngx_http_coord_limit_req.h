@@ -112,7 +112,6 @@ typedef struct {
     ngx_array_t                        items;     /* they stand behind this */
     ngx_coord_timer_t                  delay;
     unsigned                           delayed:1;
-    unsigned                           alone:1;   /* nothing else is decided */
 } ngx_http_coord_limit_req_state_t;
 
 

@@ -17,8 +17,8 @@ static ngx_int_t ngx_http_coord_limit_req_ask_all(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_limit_t *limit);
-static ngx_uint_t ngx_http_coord_limit_req_knows(
-    ngx_http_coord_limit_req_state_t *state, ngx_coord_zone_t *zone);
+static ngx_uint_t ngx_http_coord_limit_req_knows(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_coord_zone_t *zone);
 static ngx_int_t ngx_http_coord_limit_req_known(ngx_http_request_t *r,
     ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_uint_t burst);
 static ngx_int_t ngx_http_coord_limit_req_add(ngx_http_request_t *r,
@@ -40,11 +40,9 @@ ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx)
 {
     size_t                             size;
-    ngx_http_coord_loc_conf_t         *lcf;
     ngx_http_coord_limit_req_conf_t   *lrcf;
     ngx_http_coord_limit_req_state_t  *state;
 
-    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
     lrcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_req_module);
 
     size = sizeof(ngx_http_coord_limit_req_item_t);
@@ -60,10 +58,6 @@ ngx_http_coord_limit_req_begin(ngx_http_request_t *r,
     state->items.size = size;
     state->items.nalloc = lrcf->limits.nelts;
     state->items.pool = r->pool;
-
-    state->alone = (lrcf->limits.nelts == 1
-                    && lcf->features[ctx->stage]
-                       == (ngx_uint_t) 1 << ctx->slot);
 
     return ngx_http_coord_limit_req_ask_all(r, state, &lrcf->limits);
 }
@@ -155,7 +149,7 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
                                     (rc == NGX_BUSY) ? NGX_BUSY : NGX_ERROR);
     }
 
-    if (ngx_http_coord_limit_req_knows(state, limit->zone)) {
+    if (ngx_http_coord_limit_req_knows(r, state->limiter.ctx, limit->zone)) {
         rc = ngx_http_coord_limit_req_known(r, item, &key, burst);
 
         if (rc != NGX_DECLINED) {
@@ -174,9 +168,11 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
  */
 
 static ngx_uint_t
-ngx_http_coord_limit_req_knows(ngx_http_coord_limit_req_state_t *state,
-    ngx_coord_zone_t *zone)
+ngx_http_coord_limit_req_knows(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_coord_zone_t *zone)
 {
+    ngx_http_coord_loc_conf_t        *lcf;
+    ngx_http_coord_limit_req_conf_t  *lrcf;
     ngx_http_coord_limit_req_zone_t  *lrz;
 
     lrz = zone->data;
@@ -185,8 +181,12 @@ ngx_http_coord_limit_req_knows(ngx_http_coord_limit_req_state_t *state,
         return ngx_coord_deny_any(zone);
     }
 
-    return state->alone
-           && !state->limiter.ctx->missing
+    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+    lrcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_limit_req_module);
+
+    return lrcf->limits.nelts == 1
+           && lcf->features[ctx->stage] == (ngx_uint_t) 1 << ctx->slot
+           && !ctx->missing
            && !ngx_coord_store_is_memory(zone->store);
 }
 
@@ -222,9 +222,14 @@ ngx_http_coord_limit_req_known(ngx_http_request_t *r,
     ngx_http_coord_limit_req_rate(item, &op->u.rate);
 
     if (!zone->holds) {
-        item->held = zone->prefetch && ngx_coord_prefetch_grants(op);
-        item->known = item->held
-                      || (zone->prefetch == 0 && ngx_coord_deny_refuses(op));
+
+        if (zone->prefetch) {
+            item->known = ngx_coord_prefetch_grants(op);
+            item->held = item->known;
+
+        } else {
+            item->known = ngx_coord_deny_refuses(op);
+        }
 
         return item->known ? NGX_OK : NGX_DECLINED;
     }
