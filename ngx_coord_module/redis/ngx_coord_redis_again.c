@@ -21,8 +21,6 @@
 
 static void ngx_coord_redis_again_timer(ngx_event_t *ev);
 static void ngx_coord_redis_again_arm(ngx_coord_redis_again_t *again);
-static ngx_coord_redis_call_t *ngx_coord_redis_again_take(
-    ngx_coord_redis_again_t *again);
 
 
 void
@@ -98,45 +96,34 @@ ngx_coord_redis_again_timer(ngx_event_t *ev)
 {
     ngx_coord_redis_again_t *again = ngx_coord_timer_data(ev);
 
+    ngx_queue_t             *q, *next, due;
     ngx_coord_redis_call_t  *call;
 
-    for ( ;; ) {
-        call = ngx_coord_redis_again_take(again);
-
-        if (call == NULL) {
-            break;
-        }
-
-        again->send(again->data, call);
-    }
-
-    ngx_coord_redis_again_arm(again);
-}
-
-
-/* one whose time has come */
-
-static ngx_coord_redis_call_t *
-ngx_coord_redis_again_take(ngx_coord_redis_again_t *again)
-{
-    ngx_queue_t             *q;
-    ngx_coord_redis_call_t  *call;
+    ngx_queue_init(&due);
 
     for (q = ngx_queue_head(&again->calls);
          q != ngx_queue_sentinel(&again->calls);
-         q = ngx_queue_next(q))
+         q = next)
     {
+        next = ngx_queue_next(q);
         call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
 
         if ((ngx_msec_int_t) (call->when - ngx_current_msec) <= 0) {
             ngx_queue_remove(q);
+            ngx_queue_insert_tail(&due, q);
             again->ncalls--;
-
-            return call;
         }
     }
 
-    return NULL;
+    while (!ngx_queue_empty(&due)) {
+        q = ngx_queue_head(&due);
+        ngx_queue_remove(q);
+
+        again->send(again->data,
+                    ngx_queue_data(q, ngx_coord_redis_call_t, queue));
+    }
+
+    ngx_coord_redis_again_arm(again);
 }
 
 
