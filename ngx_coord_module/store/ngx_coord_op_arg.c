@@ -101,18 +101,20 @@ ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n, ngx_coord_op_t *op)
 
 
 void
-ngx_coord_arg_askers(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op, int64_t at, int64_t step)
+ngx_coord_arg_askers(ngx_coord_command_t *cmd, ngx_uint_t asks,
+    ngx_uint_t entries, ngx_coord_op_t *op, int64_t score)
 {
-    u_char           text[NGX_COORD_ENTRY_LEN + 2], *p;
+    u_char           text[NGX_COORD_ENTRY_LEN + 2], *start, *p, *q;
+    int64_t          n;
     ngx_str_t        src, dst;
-    ngx_uint_t       count;
     ngx_coord_op_t  *first;
 
-    count = 0;
+    first = op;
     p = cmd->last;
+    start = p + (first->behind + 1) * NGX_COORD_OP_ASKER_LEN;
+    q = start;
 
-    for (first = op; op; op = op->with) {
+    for (n = 1; op; op = op->with, n++) {
         op->behind = first->behind;
 
         src.data = op->id;
@@ -121,16 +123,17 @@ ngx_coord_arg_askers(ngx_coord_command_t *cmd, ngx_uint_t n,
 
         ngx_encode_base64url(&dst, &src);
 
-        p = ngx_coord_script_number(p, at);
+        p = ngx_coord_script_number(p, -n);
         p = ngx_coord_script_string(p, text, dst.len);
 
-        at += step;
-        count += 2;
+        q = ngx_coord_script_number(q, score);
+        q = ngx_coord_script_string(q, text, dst.len);
     }
 
-    ngx_coord_arg_list(&cmd->args[n], cmd->last, p - cmd->last, count);
+    ngx_coord_arg_list(&cmd->args[asks], cmd->last, p - cmd->last, 2 * n - 2);
+    ngx_coord_arg_list(&cmd->args[entries], start, q - start, 2 * n - 2);
 
-    cmd->last = p;
+    cmd->last = q;
 }
 
 

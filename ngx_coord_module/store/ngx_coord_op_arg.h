@@ -66,12 +66,13 @@ void ngx_coord_arg_entry(ngx_coord_command_t *cmd, ngx_uint_t n,
     ngx_coord_op_t *op);
 
 /*
- * A list, for the scripts of lease_acquire's steps: of those that travel as one
- * the ids as members of a set, each behind a number, by step from at.  Tells
- * all of them how many they are, in op->behind.
+ * Two lists, for the scripts of lease_acquire's steps: of those that travel as
+ * one the ids as members of a set, each behind -1, -2, .., and again, each
+ * behind the score that it shall have.  Tells all of them how many they are, in
+ * op->behind.
  */
-void ngx_coord_arg_askers(ngx_coord_command_t *cmd, ngx_uint_t n,
-    ngx_coord_op_t *op, int64_t at, int64_t step);
+void ngx_coord_arg_askers(ngx_coord_command_t *cmd, ngx_uint_t asks,
+    ngx_uint_t entries, ngx_coord_op_t *op, int64_t score);
 
 /* the channel on which waiters of all nodes listen */
 void ngx_coord_arg_wake(ngx_coord_command_t *cmd, ngx_uint_t n,

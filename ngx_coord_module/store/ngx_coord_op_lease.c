@@ -206,9 +206,9 @@ ngx_coord_lease_acquire_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     span = ngx_coord_lease_span(op);
 
     ngx_coord_arg_key(cmd, NGX_COORD_LEASE_ACQUIRE_K, op, "}");
-    ngx_coord_arg_askers(cmd, NGX_COORD_LEASE_ACQUIRE_ASKS, op, -1, -1);
-    ngx_coord_arg_askers(cmd, NGX_COORD_LEASE_ACQUIRE_LEASES, op,
-                         (now + span) / NGX_COORD_NSEC_PER_USEC, 0);
+    ngx_coord_arg_askers(cmd, NGX_COORD_LEASE_ACQUIRE_ASKS,
+                         NGX_COORD_LEASE_ACQUIRE_LEASES, op,
+                         (now + span) / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_NOW],
                       now / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_LEASE_ACQUIRE_LAST], op->behind);

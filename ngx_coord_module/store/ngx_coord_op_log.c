@@ -177,9 +177,9 @@ ngx_coord_log_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_arg_key(cmd, NGX_COORD_SLIDING_LOG_TAKE_K, op, "}");
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_OLD],
                       (now - window.length) / NGX_COORD_NSEC_PER_USEC);
-    ngx_coord_arg_askers(cmd, NGX_COORD_SLIDING_LOG_TAKE_ASKS, op, -1, -1);
-    ngx_coord_arg_askers(cmd, NGX_COORD_SLIDING_LOG_TAKE_ENTRIES, op,
-                         ngx_max(now, 0) / NGX_COORD_NSEC_PER_USEC, 0);
+    ngx_coord_arg_askers(cmd, NGX_COORD_SLIDING_LOG_TAKE_ASKS,
+                         NGX_COORD_SLIDING_LOG_TAKE_ENTRIES, op,
+                         ngx_max(now, 0) / NGX_COORD_NSEC_PER_USEC);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_FROM], -window.limit);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_LAST], op->behind);
     ngx_coord_arg_num(&a[NGX_COORD_SLIDING_LOG_TAKE_WINDOW],
