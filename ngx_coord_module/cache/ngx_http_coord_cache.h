@@ -31,6 +31,7 @@
 
 #include "ngx_http_coord_api.h"
 #include "ngx_http_coord_capture.h"
+#include "ngx_http_coord_fields.h"
 #include "ngx_http_coord_conf.h"
 #include "ngx_coord_near.h"
 
@@ -420,16 +421,6 @@ ngx_uint_t ngx_http_coord_cache_redirected(ngx_http_request_t *r,
 
 
 /* --- ngx_http_coord_cache_fields.c --- */
-
-/* the next line of a field of a list from *i on; NULL: no more */
-ngx_str_t *ngx_http_coord_cache_field(ngx_list_t *headers, const char *name,
-    ngx_uint_t *i);
-
-/*
- * Takes the next member of a list off value: what is between commas, without
- * blanks around.  NGX_DONE: no more.
- */
-ngx_int_t ngx_http_coord_cache_member(ngx_str_t *value, ngx_str_t *member);
 
 /*
  * Takes the next directive off a line of Cache-Control: its name, and its

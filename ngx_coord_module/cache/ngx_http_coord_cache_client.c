@@ -112,7 +112,7 @@ ngx_http_coord_cache_client_etag(ngx_str_t line, ngx_str_t *etag)
         own.len -= 2;
     }
 
-    while (ngx_http_coord_cache_member(&line, &member) == NGX_OK) {
+    while (ngx_http_coord_field_member(&line, &member) == NGX_OK) {
 
         if (member.len == 1 && member.data[0] == '*') {
             return 1;

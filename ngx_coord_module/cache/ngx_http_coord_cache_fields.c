@@ -2,8 +2,7 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Fields of a message: lists, directives of Cache-Control, what Vary names, the
- * Date.
+ * Fields of a message: directives of Cache-Control, what Vary names, the Date.
  */
 
 
@@ -13,95 +12,8 @@
 #define NGX_HTTP_COORD_CACHE_NAMES  32       /* in Vary */
 
 
-static ngx_uint_t ngx_http_coord_cache_is(ngx_str_t *s, const char *name);
 static ngx_int_t ngx_http_coord_cache_vary_by(ngx_http_request_t *r,
     ngx_str_t *name);
-
-
-static ngx_uint_t
-ngx_http_coord_cache_is(ngx_str_t *s, const char *name)
-{
-    return s->len == ngx_strlen(name)
-           && ngx_strncasecmp(s->data, (u_char *) name, s->len) == 0;
-}
-
-
-ngx_str_t *
-ngx_http_coord_cache_field(ngx_list_t *headers, const char *name,
-    ngx_uint_t *i)
-{
-    ngx_uint_t        k, n;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    n = 0;
-
-    for (part = &headers->part; part; part = part->next) {
-        h = part->elts;
-
-        for (k = 0; k < part->nelts; k++) {
-
-            if (n++ < *i) {
-                continue;
-            }
-
-            if (h[k].hash && ngx_http_coord_cache_is(&h[k].key, name)) {
-                *i = n;
-                return &h[k].value;
-            }
-        }
-    }
-
-    return NULL;
-}
-
-
-ngx_int_t
-ngx_http_coord_cache_member(ngx_str_t *value, ngx_str_t *member)
-{
-    u_char      *p, *last, *end;
-    ngx_uint_t   quoted;
-
-    p = value->data;
-    last = p + value->len;
-
-    while (p < last && (*p == ' ' || *p == '\t' || *p == ',')) {
-        p++;
-    }
-
-    if (p == last) {
-        return NGX_DONE;
-    }
-
-    member->data = p;
-    quoted = 0;
-
-    for ( /* void */ ; p < last; p++) {
-
-        if (*p == '\\' && quoted && p + 1 < last) {
-            p++;
-
-        } else if (*p == '"') {
-            quoted = !quoted;
-
-        } else if (*p == ',' && !quoted) {
-            break;
-        }
-    }
-
-    end = p;
-
-    while (end > member->data && (end[-1] == ' ' || end[-1] == '\t')) {
-        end--;
-    }
-
-    member->len = end - member->data;
-
-    value->data = p;
-    value->len = last - p;
-
-    return NGX_OK;
-}
 
 
 ngx_int_t
@@ -110,7 +22,7 @@ ngx_http_coord_cache_argument(ngx_str_t *line, ngx_str_t *name,
 {
     u_char  *equals;
 
-    if (ngx_http_coord_cache_member(line, name) != NGX_OK) {
+    if (ngx_http_coord_field_member(line, name) != NGX_OK) {
         return NGX_DONE;
     }
 
@@ -145,8 +57,8 @@ ngx_http_coord_cache_asked(ngx_http_request_t *r, const char *directive)
     ngx_uint_t   i;
 
     for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(&r->headers_in.headers,
-                                          "Cache-Control", &i);
+        line = ngx_http_coord_field_line(&r->headers_in.headers,
+                                         "Cache-Control", &i);
         if (line == NULL) {
             return 0;
         }
@@ -154,7 +66,7 @@ ngx_http_coord_cache_asked(ngx_http_request_t *r, const char *directive)
         left = *line;
 
         while (ngx_http_coord_cache_argument(&left, &name, &value) == NGX_OK) {
-            if (ngx_http_coord_cache_is(&name, directive)) {
+            if (ngx_http_coord_field_is(&name, directive)) {
                 return 1;
             }
         }
@@ -208,10 +120,10 @@ ngx_http_coord_cache_variant(ngx_http_request_t *r,
     for (i = 0; i < nlines; i++) {
         left = lines[i];
 
-        while (ngx_http_coord_cache_member(&left, &name) == NGX_OK) {
+        while (ngx_http_coord_field_member(&left, &name) == NGX_OK) {
 
             if (n++ == NGX_HTTP_COORD_CACHE_NAMES
-                || ngx_http_coord_cache_is(&name, "*"))
+                || ngx_http_coord_field_is(&name, "*"))
             {
                 return NGX_BUSY;
             }
@@ -269,15 +181,15 @@ ngx_http_coord_cache_vary_by(ngx_http_request_t *r, ngx_str_t *name)
     n = 0;
 
     for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(&r->headers_in.headers, (char *) buf,
-                                          &i);
+        line = ngx_http_coord_field_line(&r->headers_in.headers, (char *) buf,
+                                         &i);
         if (line == NULL) {
             break;
         }
 
         left = *line;
 
-        while (ngx_http_coord_cache_member(&left, &member) == NGX_OK) {
+        while (ngx_http_coord_field_member(&left, &member) == NGX_OK) {
             if (ngx_coord_digest_field(&member) != NGX_OK) {
                 return NGX_ERROR;
             }

@@ -145,8 +145,8 @@ ngx_http_coord_cache_accel(ngx_http_request_t *r,
     ngx_http_coord_cache_policy_t   told;
 
     i = 0;
-    line = ngx_http_coord_cache_field(&r->upstream->headers_in.headers,
-                                      "X-Accel-Expires", &i);
+    line = ngx_http_coord_field_line(&r->upstream->headers_in.headers,
+                                     "X-Accel-Expires", &i);
 
     if (line == NULL || line->len == 0) {
         return;
@@ -222,8 +222,8 @@ ngx_http_coord_cache_targeted(ngx_http_request_t *r, ngx_str_t *field)
     ngx_str_null(field);
 
     for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(&r->headers_out.headers,
-                                          "CDN-Cache-Control", &i);
+        line = ngx_http_coord_field_line(&r->headers_out.headers,
+                                         "CDN-Cache-Control", &i);
         if (line == NULL) {
             return NGX_OK;
         }
@@ -333,7 +333,7 @@ ngx_http_coord_cache_control(ngx_list_t *headers,
     ngx_uint_t   i;
 
     for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(headers, "Cache-Control", &i);
+        line = ngx_http_coord_field_line(headers, "Cache-Control", &i);
 
         if (line == NULL) {
             return;
@@ -402,7 +402,7 @@ ngx_http_coord_cache_withhold(ngx_str_t *names,
 
     left = *names;
 
-    while (ngx_http_coord_cache_member(&left, &name) == NGX_OK) {
+    while (ngx_http_coord_field_member(&left, &name) == NGX_OK) {
         for (needed = ngx_http_coord_cache_needed; needed->len; needed++) {
 
             if (ngx_http_coord_cache_same_name(needed, &name)) {
@@ -427,7 +427,7 @@ ngx_http_coord_cache_withheld(ngx_http_coord_cache_policy_t *policy,
     for (i = 0; i < policy->nwithheld; i++) {
         left = policy->withheld[i];
 
-        while (ngx_http_coord_cache_member(&left, &member) == NGX_OK) {
+        while (ngx_http_coord_field_member(&left, &member) == NGX_OK) {
             if (ngx_http_coord_cache_same_name(&member, name)) {
                 return 1;
             }

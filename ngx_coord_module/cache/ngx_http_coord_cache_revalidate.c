@@ -98,7 +98,7 @@ ngx_http_coord_cache_same(ngx_http_request_t *r,
     ngx_uint_t  i;
 
     i = 0;
-    told = ngx_http_coord_cache_field(&r->headers_out.headers, "ETag", &i);
+    told = ngx_http_coord_field_line(&r->headers_out.headers, "ETag", &i);
 
     return told == NULL
            || ngx_http_coord_stored_field(&cache->stored.record, "ETag",

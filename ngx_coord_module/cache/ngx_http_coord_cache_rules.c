@@ -125,8 +125,8 @@ ngx_http_coord_cache_forbidden(ngx_http_request_t *r,
     if (ngx_http_coord_cache_asked(r, "no-store")
         || policy->no_store
         || policy->private
-        || (ngx_http_coord_cache_field(&r->headers_out.headers, "Set-Cookie",
-                                       &i)
+        || (ngx_http_coord_field_line(&r->headers_out.headers, "Set-Cookie",
+                                      &i)
             && !(policy->ignored & NGX_HTTP_UPSTREAM_IGN_SET_COOKIE)
             && !ngx_http_coord_cache_withheld(policy, &cookie)))
     {
@@ -230,7 +230,7 @@ ngx_http_coord_cache_told_age(ngx_list_t *headers)
     ngx_uint_t   i;
 
     i = 0;
-    line = ngx_http_coord_cache_field(headers, "Age", &i);
+    line = ngx_http_coord_field_line(headers, "Age", &i);
 
     if (line == NULL) {
         return -1;
@@ -240,7 +240,7 @@ ngx_http_coord_cache_told_age(ngx_list_t *headers)
 
     left = *line;
 
-    return ngx_http_coord_cache_member(&left, &age) == NGX_OK
+    return ngx_http_coord_field_member(&left, &age) == NGX_OK
            ? ngx_http_coord_cache_number(&age)
            : 0;
 }
@@ -282,7 +282,7 @@ ngx_http_coord_cache_told_life(ngx_http_request_t *r,
     }
 
     i = 0;
-    line = ngx_http_coord_cache_field(&r->headers_out.headers, "Expires", &i);
+    line = ngx_http_coord_field_line(&r->headers_out.headers, "Expires", &i);
 
     if (line == NULL) {
         return -1;
@@ -412,8 +412,8 @@ ngx_http_coord_cache_varies(ngx_http_request_t *r,
             break;
         }
 
-        line = ngx_http_coord_cache_field(&r->headers_out.headers, "Vary",
-                                          &i);
+        line = ngx_http_coord_field_line(&r->headers_out.headers, "Vary",
+                                         &i);
         if (line == NULL) {
             break;
         }

@@ -21,8 +21,8 @@ static const struct {
     ngx_uint_t                 groups;
 } ngx_http_coord_cache_tagged_by[] = {
     { "Surrogate-Key", ngx_http_coord_cache_word, 0 },
-    { "Cache-Tag", ngx_http_coord_cache_member, 0 },
-    { "Cache-Groups", ngx_http_coord_cache_member, 1 },
+    { "Cache-Tag", ngx_http_coord_field_member, 0 },
+    { "Cache-Groups", ngx_http_coord_field_member, 1 },
     { NULL, NULL, 0 }
 };
 
@@ -39,7 +39,7 @@ ngx_http_coord_cache_tags(ngx_list_t *headers, u_char *p, u_char *last)
     for (k = 0; ngx_http_coord_cache_tagged_by[k].field; k++) {
 
         for (i = 0; /* void */ ; /* void */ ) {
-            line = ngx_http_coord_cache_field(headers,
+            line = ngx_http_coord_field_line(headers,
                                   ngx_http_coord_cache_tagged_by[k].field, &i);
             if (line == NULL) {
                 break;
@@ -66,7 +66,7 @@ ngx_http_coord_cache_tags(ngx_list_t *headers, u_char *p, u_char *last)
 }
 
 
-/* as ngx_http_coord_cache_member(), for what stands between blanks */
+/* as ngx_http_coord_field_member(), for what stands between blanks */
 
 static ngx_int_t
 ngx_http_coord_cache_word(ngx_str_t *value, ngx_str_t *member)

@@ -90,8 +90,8 @@ ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
     ngx_uint_t   i;
 
     for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_cache_field(&r->headers_out.headers,
-                                          "Cache-Group-Invalidation", &i);
+        line = ngx_http_coord_field_line(&r->headers_out.headers,
+                                         "Cache-Group-Invalidation", &i);
         if (line == NULL) {
             return NGX_OK;
         }
@@ -99,7 +99,7 @@ ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
         left = *line;
 
         while (batch->nops <= NGX_HTTP_COORD_CACHE_TAGS
-               && ngx_http_coord_cache_member(&left, &group) == NGX_OK)
+               && ngx_http_coord_field_member(&left, &group) == NGX_OK)
         {
             ngx_http_coord_cache_group(&group, buf);
             len = ngx_http_coord_cache_tag_key(key, &group);

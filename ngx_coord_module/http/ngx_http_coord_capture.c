@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_coord_capture.h"
+#include "ngx_http_coord_fields.h"
 
 
 static void ngx_http_coord_capture_type(ngx_http_request_t *r,
@@ -15,9 +16,6 @@ static void ngx_http_coord_capture_type(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_capture_list(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_list_t *headers);
 static ngx_uint_t ngx_http_coord_capture_named(ngx_http_request_t *r,
-    ngx_str_t *name);
-static ngx_uint_t ngx_http_coord_capture_plain(ngx_str_t *line);
-static ngx_uint_t ngx_http_coord_capture_member(ngx_str_t *line,
     ngx_str_t *name);
 static ngx_int_t ngx_http_coord_capture_modified(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture);
@@ -171,84 +169,36 @@ ngx_http_coord_capture_list(ngx_http_request_t *r,
 static ngx_uint_t
 ngx_http_coord_capture_named(ngx_http_request_t *r, ngx_str_t *name)
 {
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    ngx_str_t   *line, left, member;
+    ngx_uint_t   i;
 
     if (r->upstream == NULL) {
         return 0;
     }
 
-    for (part = &r->upstream->headers_in.headers.part;
-         part;
-         part = part->next)
-    {
-        h = part->elts;
+    i = 0;
 
-        for (i = 0; i < part->nelts; i++) {
+    for ( ;; ) {
+        line = ngx_http_coord_field_line(&r->upstream->headers_in.headers,
+                                         "Connection", &i);
+        if (line == NULL) {
+            return 0;
+        }
 
-            if (h[i].key.len == sizeof("Connection") - 1
-                && ngx_strncasecmp(h[i].key.data, (u_char *) "Connection",
-                                   sizeof("Connection") - 1)
-                   == 0
-                && (name ? ngx_http_coord_capture_member(&h[i].value, name)
-                         : !ngx_http_coord_capture_plain(&h[i].value)))
+        left = *line;
+
+        while (ngx_http_coord_field_member(&left, &member) == NGX_OK) {
+
+            if (name ? (member.len == name->len
+                        && ngx_strncasecmp(member.data, name->data, name->len)
+                           == 0)
+                     : !(ngx_http_coord_field_is(&member, "close")
+                         || ngx_http_coord_field_is(&member, "keep-alive")))
             {
                 return 1;
             }
         }
     }
-
-    return 0;
-}
-
-
-/* 1 if a line of Connection is what it is nearly always */
-
-static ngx_uint_t
-ngx_http_coord_capture_plain(ngx_str_t *line)
-{
-    return (line->len == sizeof("close") - 1
-            && ngx_strncasecmp(line->data, (u_char *) "close", line->len) == 0)
-           || (line->len == sizeof("keep-alive") - 1
-               && ngx_strncasecmp(line->data, (u_char *) "keep-alive",
-                                  line->len)
-                  == 0);
-}
-
-
-static ngx_uint_t
-ngx_http_coord_capture_member(ngx_str_t *line, ngx_str_t *name)
-{
-    u_char  *p, *last, *end, *next;
-
-    last = line->data + line->len;
-
-    for (p = line->data; p < last; p = next + 1) {
-
-        next = ngx_strlchr(p, last, ',');
-        if (next == NULL) {
-            next = last;
-        }
-
-        while (p < next && (*p == ' ' || *p == '\t')) {
-            p++;
-        }
-
-        for (end = next; end > p; end--) {
-            if (end[-1] != ' ' && end[-1] != '\t') {
-                break;
-            }
-        }
-
-        if ((size_t) (end - p) == name->len
-            && ngx_strncasecmp(p, name->data, name->len) == 0)
-        {
-            return 1;
-        }
-    }
-
-    return 0;
 }
 
 
