@@ -190,6 +190,41 @@ like($a->get('/status?format=html')->body,
      'on the page as well');
 
 
+# nobody is in its place who was there before it fell silent: as the news of
+# that one say, which are as old as they are
+
+my ($gone, $other) = map { "$host-0000000$_" } 1, 2;
+
+sub by_hand {
+    my ($node, $uptime) = @_;
+    my $at = $admin->command('TIME')->[0] * 1_000_000 + 3_600_000_000;
+
+    $admin->command('SET', "coord:st:$node",
+                    "coord 1 $node 1.2.3 17 $uptime 1 0\n", 'EX', 60);
+    $admin->command('ZADD', 'coord:st', $at, $node);
+}
+
+by_hand($gone, 100);
+ok($t->wait_for(sub {
+    my ($n) = grep { $_->{node} eq $gone } others($a);
+
+    return $n && $n->{age_ms} >= 5000;
+}, 30), 'one was heard of some seconds ago');
+$admin->command('DEL', "coord:st:$gone");
+$admin->command('ZREM', 'coord:st', $gone);
+by_hand($other, 14);
+
+ok($t->wait_for(sub {
+    my $fleet = fleet($a);
+
+    return grep({ $_->{node} eq $gone } @{ $fleet->{lost} })
+           && grep({ $_->{node} eq $other } @{ $fleet->{nodes} });
+}, 20), 'it is missed beside another one that was there already');
+
+$admin->command('DEL', "coord:st:$other");
+$admin->command('ZREM', 'coord:st', $other);
+
+
 # who was started anew takes its place
 
 $b->start;

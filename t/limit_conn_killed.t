@@ -172,8 +172,7 @@ for my $function (qw(ngx_coord_table_insert ngx_coord_table_remove)) {
 
         # not before it has stopped: it might be the one that is woken
 
-        kill 'STOP', $two;
-        $t->wait_for(sub { slurp("/proc/$two/stat") =~ /\) T / }, 20);
+        $n->hold_worker($two);
 
         patch($one, $code{$function}[0], LOOP);
         my $ticks = ticks($one);

@@ -14,7 +14,6 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 use Coord::HTTP2;
-use Coord::Util qw(slurp);
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -51,31 +50,11 @@ EOF
 my @clients;
 
 
-# it may run on for a moment on another core
-
-sub stopped {
-    my ($worker) = $n->workers;
-
-    kill 'STOP', $worker;
-    $t->wait_for(sub { slurp("/proc/$worker/stat") =~ /\) T / }, 5);
-
-    return $worker;
-}
-
-
-# all paths in one turn, each of a client of its own: in what order they are
-# found is the kernel's
+# in one turn, each of a client of its own; in what order they are found is the
+# kernel's
 
 sub begin {
-    my @paths = @_;
-
-    @clients = map { my $c = $n->connect; $c->request(path => '/none'); $c }
-               @paths;
-
-    my $worker = stopped();
-
-    $clients[$_]->send("GET $paths[$_] HTTP/1.1\r\nHost: a\r\n\r\n")
-        for 0 .. $#paths;
+    (my $worker, @clients) = $n->hold_crowd('/none', @_);
 
     return $worker;
 }
@@ -213,7 +192,7 @@ is($origin->overlap('/held'), 5, 'five at a time');
     $h2->ended($h2->request('/none'));
 
     my $before = asked('h2');
-    my $worker = stopped();
+    my $worker = $n->hold_worker;
     my @ids = map { $h2->request('/held?k=h2&delay=1') } 1 .. 12;
     kill 'CONT', $worker;
 

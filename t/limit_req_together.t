@@ -14,7 +14,6 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 use Coord::HTTP2;
-use Coord::Util qw(slurp);
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -62,32 +61,11 @@ EOF
 my @clients;
 
 
-# it may run on for a moment on another core
-
-sub stopped {
-    my ($worker) = $n->workers;
-
-    kill 'STOP', $worker;
-    $t->wait_for(sub { slurp("/proc/$worker/stat") =~ /\) T / }, 5);
-
-    return $worker;
-}
-
-
-# all paths in one turn: the worker finds them together
+# in one turn, each of a client of its own; in what order they are found is the
+# kernel's
 
 sub begin {
-    my @paths = @_;
-
-    while (@clients < @paths) {
-        push @clients, $n->connect;
-        $clients[-1]->request(path => '/none');
-    }
-
-    my $worker = stopped();
-
-    $clients[$_]->send("GET $paths[$_] HTTP/1.1\r\nHost: a\r\n\r\n")
-        for 0 .. $#paths;
+    (my $worker, @clients) = $n->hold_crowd('/none', @_);
 
     return $worker;
 }
@@ -303,7 +281,7 @@ for (['/nodelay' => sub { bitfields('h2') }],
     $h2->ended($h2->request('/none'));
 
     my $before = $asked->();
-    my $worker = stopped();
+    my $worker = $n->hold_worker;
     my @ids = map { $h2->request("$p?k=h2") } 1 .. 12;
     kill 'CONT', $worker;
 

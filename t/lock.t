@@ -167,15 +167,8 @@ is($token, $next + 1, 'and over a restart that keeps it');
 
 # each worker connects again by itself
 
-for my $n ($n1, $n2) {
-    soon(sub {
-        my @got = $t->parallel([map { $n->req('/try?k=' . rand) } 1 .. 20]);
-        my %pids = map { $_->header('X-Pid') => 1 }
-                   grep { $_->header('X-Token') } @got;
-
-        return keys %pids == 2;
-    }, 30, 'all workers have a store again');
-}
+ok($_->all_workers('/try?k=back', sub { $_[0]->header('X-Token') }),
+   'all workers have a store again') for $n1, $n2;
 
 
 # a request that loses its lock: the holder was stopped for too long

@@ -12,7 +12,6 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
-use Coord::Util qw(slurp);
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -66,9 +65,7 @@ for my $first (30, 40, 50, 60, 70, 80) {
     $_->[0]->send($_->[1]) for @all;
     $t->rest(0.25);
 
-    my ($worker) = $n->workers;
-    kill 'STOP', $worker;
-    $t->wait_for(sub { slurp("/proc/$worker/stat") =~ /\) T / }, 5);
+    my $worker = $n->hold_worker;
     $t->rest(0.35);
 
     # all replies are there before it asks

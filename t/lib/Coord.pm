@@ -79,6 +79,9 @@ is checked at exit and makes the test file fail.
     wait_gone($seconds, @pids)
     upgrade                USR2, returns pids of the old and the new master
     kill_worker($signal, $pid)      default KILL; waits for the successor
+    all_workers($path, sub {..})    all answer as is wanted; X-Pid tells who
+    hold_worker($pid)      STOP, waits until it stands; returns the pid
+    hold_crowd($first, @paths)      requests that it finds in one turn
     signal(name)           to the master
     conf(%opt)             a new nginx.conf, for reload
     check                  nginx -t: (good, output)

@@ -334,6 +334,40 @@ sub kill_worker {
 }
 
 
+# hold_worker($pid): STOP to a worker (the first); it may run on for a moment
+# on another core, so waits until it stands.  Returns the pid, for kill 'CONT'
+
+sub hold_worker {
+    my ($self, $pid) = @_;
+
+    ($pid) = $self->workers if !$pid;
+
+    kill 'STOP', $pid;
+    wait_for(sub { stopped($pid) }, 20)
+        or die "node $self->{name}: worker $pid does not stop";
+
+    return $pid;
+}
+
+
+# hold_crowd($first, @paths): a connection for each path, that has asked for
+# $first and then, while the worker stands still, for its path: it finds all of
+# them in one turn of its event loop.  Returns its pid, and the connections
+
+sub hold_crowd {
+    my ($self, $first, @paths) = @_;
+
+    my @clients = map { my $c = $self->connect; $c->request(path => $first); $c }
+                  @paths;
+    my $worker = $self->hold_worker;
+
+    $clients[$_]->send("GET $paths[$_] HTTP/1.1\r\nHost: a\r\n\r\n")
+        for 0 .. $#paths;
+
+    return ($worker, @clients);
+}
+
+
 sub signal {
     my ($self, $signal) = @_;
 
@@ -506,6 +540,26 @@ sub parallel {
 
     return Coord::HTTP::parallel([map { $self->req($path, %opt) } 1 .. $n],
                                  timeout => $timeout);
+}
+
+
+# all_workers($path, sub {..}, $seconds): true when requests for $path, each with
+# a number of its own behind it, are answered by all workers, whose pids stand
+# in X-Pid, as the function wants it of a response
+
+sub all_workers {
+    my ($self, $path, $wanted, $seconds) = @_;
+
+    my @pids = $self->workers;
+    my $n = 0;
+
+    return wait_for(sub {
+        my @got = Coord::HTTP::parallel([map { $self->req($path . $n++) }
+                                         1 .. 10 * @pids]);
+        my %seen = map { $_->header('X-Pid') => 1 } grep { $wanted->($_) } @got;
+
+        return keys %seen == @pids;
+    }, $seconds || 30);
 }
 
 
