@@ -20,6 +20,7 @@
 #include "ngx_coord_deny.h"
 #include "ngx_coord_giveback.h"
 #include "ngx_coord_lives.h"
+#include "ngx_coord_script.h"
 #include "ngx_coord_store_redis.h"
 #include "ngx_coord_channel.h"
 
@@ -956,6 +957,77 @@ who_asks_again_asks_alone(void **state)
 }
 
 
+/* whatever numbers a server tells of those who have asked together */
+
+static void
+numbers_that_cannot_be_true(void **state)
+{
+    ngx_int_t                rc;
+    ngx_uint_t               i, n, nth;
+    ngx_coord_op_t           op;
+    ngx_coord_resp_value_t   value[8], *values[8];
+
+    static const int64_t  numbers[] = { INT64_MIN, -1, 0, 1, 2, 3, INT64_MAX };
+
+    static const ngx_uint_t  told[2][4] = {
+        { NGX_COORD_LEASE_ACQUIRE_ROOM_REPLY,
+          NGX_COORD_LEASE_ACQUIRE_GRANTED_REPLY,
+          NGX_COORD_LEASE_ACQUIRE_DROPPED_REPLY,
+          NGX_COORD_LEASE_ACQUIRE_USED_REPLY },
+        { NGX_COORD_SLIDING_LOG_TAKE_ROOM_REPLY,
+          NGX_COORD_SLIDING_LOG_TAKE_GRANTED_REPLY,
+          NGX_COORD_SLIDING_LOG_TAKE_REFUSED_REPLY,
+          NGX_COORD_SLIDING_LOG_TAKE_USED_REPLY }
+    };
+
+    for (i = 0; i < 2 * 2 * 7 * 7 * 7 * 7; i++) {
+        memset(&op, 0, sizeof(op));
+        memset(value, 0, sizeof(value));
+
+        for (n = 0; n < 8; n++) {
+            value[n].type = NGX_COORD_RESP_INTEGER;
+            values[n] = &value[n];
+        }
+
+        nth = i / 2 % 2;
+        op.zone = &zone;
+        op.type = i % 2 ? &ngx_coord_op_log_take : &ngx_coord_op_lease_acquire;
+        op.nth = nth;
+        op.behind = 1;
+
+        if (i % 2) {
+            op.u.rate.interval = SEC;
+            op.u.rate.limit = 2;
+            op.u.rate.window = 100 * SEC;
+            op.u.rate.cost = 1;
+            value[NGX_COORD_SLIDING_LOG_TAKE_FIRST_REPLY].type =
+                                                        NGX_COORD_RESP_ARRAY;
+        } else {
+            op.u.lease.limit = 2;
+            op.u.lease.lease = 10 * SEC;
+        }
+
+        value[told[i % 2][0]].integer = numbers[i / 4 % 7];
+        value[told[i % 2][1]].integer = numbers[i / 4 / 7 % 7];
+        value[told[i % 2][2]].integer = numbers[i / 4 / 49 % 7];
+        value[told[i % 2][3]].integer = numbers[i / 4 / 343 % 7];
+
+        rc = op.type->parse(&op, values, 1000 * SEC);
+
+        /* granted is who is among the first ones, and nobody else */
+
+        if (rc == NGX_OK) {
+            assert_true(value[told[i % 2][1]].integer > (int64_t) nth);
+            assert_true(value[told[i % 2][1]].integer <= 2);
+
+        } else if (rc != NGX_ERROR) {
+            assert_true(value[told[i % 2][1]].integer <= (int64_t) nth);
+            assert_true(value[told[i % 2][1]].integer >= 0);
+        }
+    }
+}
+
+
 /* what is in other slots is another call, but of the same batch */
 
 static void
@@ -1505,6 +1577,8 @@ main(void)
         cmocka_unit_test_setup_teardown(a_cancelled_batch_gives_all_back,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_batch_costs_one_release,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(numbers_that_cannot_be_true,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(who_asks_again_asks_alone,
                                         setup, teardown),
