@@ -259,6 +259,13 @@ for ([ $a, $b, 'redis' ], [ $m, $m, 'memory' ]) {
     for my $path ('/only', '/only/seat') {
         for my $cmd ('ZADD', 'HSETNX') {
             my $user = "hal$path$cmd" =~ s!/!_!gr;
+
+            # the answer of the one before may be under way yet
+
+            ok($t->wait_for(sub {
+                   $f->get('/seat?u=ivy&k=1')->header('X-Status') ne 'BYPASSED'
+               }, 10), "$path, $cmd: the store answers");
+
             my $id = issued($f->get("$path?v=1&user=$user"));
 
             is(told(with($f, $id, "$path?v=1")), '200 BOUND 1 0',
