@@ -21,6 +21,7 @@ static void ngx_http_coord_idempotency_write_event(ngx_event_t *wev);
 static ngx_http_coord_idempotency_t *ngx_http_coord_idempotency_guarding(
     ngx_connection_t *c);
 static ngx_uint_t ngx_http_coord_idempotency_closing(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_coord_idempotency_lost(ngx_connection_t *c);
 static void ngx_http_coord_idempotency_detach(
     ngx_http_coord_idempotency_t *run);
 
@@ -129,9 +130,36 @@ ngx_http_coord_idempotency_closing(ngx_http_request_t *r)
 
     if (ngx_exiting && pc && pc->close) {
         c->close = 1;
+        return 1;
     }
 
+#if (NGX_HTTP_V3)
+
+    if (c->quic) {
+        /* the client has closed its connection */
+        return 0;
+    }
+
+#endif
+
     return c->close;
+}
+
+
+/* a stream of QUIC has its errors in its events */
+
+static ngx_uint_t
+ngx_http_coord_idempotency_lost(ngx_connection_t *c)
+{
+#if (NGX_HTTP_V3)
+
+    if (c->quic && (c->read->error || c->write->error)) {
+        return 1;
+    }
+
+#endif
+
+    return c->error;
 }
 
 
@@ -173,7 +201,9 @@ ngx_http_coord_idempotency_read_event(ngx_event_t *rev)
         (void) ngx_del_event(rev, NGX_READ_EVENT, 0);
     }
 
-    if (c->error && run->client == NGX_HTTP_COORD_CLIENT_GUARDED) {
+    if (run->client == NGX_HTTP_COORD_CLIENT_GUARDED
+        && ngx_http_coord_idempotency_lost(c))
+    {
         ngx_http_coord_idempotency_detach(run);
 
         /* an upstream that was blocked by the client has to be read on */
@@ -201,7 +231,8 @@ ngx_http_coord_idempotency_write_event(ngx_event_t *wev)
     }
 
     if (run->client == NGX_HTTP_COORD_CLIENT_GUARDED
-        && (c->error || (wev->timedout && !wev->delayed)))
+        && (ngx_http_coord_idempotency_lost(c)
+            || (wev->timedout && !wev->delayed)))
     {
         ngx_log_error(NGX_LOG_INFO, c->log, 0,
                       "idempotency: client does not read any more, "
@@ -222,8 +253,8 @@ ngx_http_coord_idempotency_write_event(ngx_event_t *wev)
 ngx_uint_t
 ngx_http_coord_run_gone(ngx_http_coord_idempotency_t *run)
 {
-    if (run->request->connection->error
-        && run->client == NGX_HTTP_COORD_CLIENT_GUARDED)
+    if (run->client == NGX_HTTP_COORD_CLIENT_GUARDED
+        && ngx_http_coord_idempotency_lost(run->request->connection))
     {
         ngx_http_coord_idempotency_detach(run);
     }
@@ -252,10 +283,14 @@ ngx_http_coord_idempotency_detach(ngx_http_coord_idempotency_t *run)
     /* nginx goes on with the upstream, and always may write */
 
     r->keepalive = 0;
+    c->close = 0;
     c->error = 0;
     c->timedout = 0;
     c->buffered = 0;
 
+    c->read->error = 0;
+
+    wev->error = 0;
     wev->timedout = 0;
     wev->delayed = 0;
     wev->ready = 1;
