@@ -164,7 +164,10 @@ sub far {
 # operation that is executed
 
 sub several {
-    my ($more) = @_;
+    my ($more, $server, $prefix) = @_;
+
+    $server ||= '%%REDIS%%';
+    $prefix ||= 'several:';
 
     $more = 'coord_limit_conn c 1000; coord_lock zone=l;'
             . ' coord_session zone=s bind=$server_port;'
@@ -172,8 +175,8 @@ sub several {
             . ' coord_idempotency_methods GET;'
             . ' coord_idempotency_key $request_id;' if $more;
 
-    return 'coord_store main { server %%REDIS%%; timeout 1s;'
-           . ' key_prefix several:; }'
+    return "coord_store main { server $server; timeout 1s;"
+           . " key_prefix $prefix; }"
            . 'coord_limit_conn_zone $binary_remote_addr zone=c:1m;'
            . 'coord_lock_zone $connection zone=l:1m;'
            . 'coord_session_zone $connection zone=s:1m;'
@@ -253,6 +256,16 @@ my @rows = (
     { name => 'five features, one connection', connections => 1,
       base => 'one feature, one connection', reach => 0.77,
       redis => $redis, http => several(1) },
+
+    # limits before the access phase, what is scoped to an identity behind it:
+    # two round trips
+
+    { name => 'one feature, 1 ms', connections => 1, redis => $redis,
+      http => several(0, "redis://127.0.0.1:$away{1}", 'away:') },
+
+    { name => 'five features, 1 ms', connections => 1,
+      base => 'one feature, 1 ms', reach => 0.77, redis => $redis,
+      http => several(1, "redis://127.0.0.1:$away{1}", 'away:') },
 
     { name => 'coord_limit_req, prefetch', base => $passing, reach => 0.95,
       redis => $redis,

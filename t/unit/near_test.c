@@ -84,7 +84,7 @@ ngx_array_push(ngx_array_t *array)
 
 
 static int
-start(void **state)
+begin(void **state)
 {
     static ngx_str_t          field = ngx_null_string;
     static ngx_array_t        nears;
@@ -139,7 +139,7 @@ start(void **state)
 
 
 static int
-stop(void **state)
+end(void **state)
 {
     free(shm.shm.addr);
     ngx_stub_clock = 0;
@@ -444,21 +444,21 @@ main(void)
 {
     static const struct CMUnitTest  tests[] = {
         cmocka_unit_test_setup_teardown(what_was_read_is_used_without_a_lock,
-                                        start, stop),
+                                        begin, end),
         cmocka_unit_test_setup_teardown(that_there_is_nothing_is_kept_as_well,
-                                        start, stop),
+                                        begin, end),
         cmocka_unit_test_setup_teardown(a_change_is_seen_by_all_at_once,
-                                        start, stop),
+                                        begin, end),
         cmocka_unit_test_setup_teardown(a_change_of_what_was_evicted_is_seen,
-                                        start, stop),
-        cmocka_unit_test_setup_teardown(what_is_forgotten_is_gone, start, stop),
+                                        begin, end),
+        cmocka_unit_test_setup_teardown(what_is_forgotten_is_gone, begin, end),
         cmocka_unit_test_setup_teardown(who_hears_no_more_is_not_trusted,
-                                        start, stop),
+                                        begin, end),
         cmocka_unit_test_setup_teardown(for_its_time_and_a_second_at_most,
-                                        start, stop),
-        cmocka_unit_test_setup_teardown(others_are_apart, start, stop),
+                                        begin, end),
+        cmocka_unit_test_setup_teardown(others_are_apart, begin, end),
         cmocka_unit_test_setup_teardown(what_is_long_is_read_each_time,
-                                        start, stop),
+                                        begin, end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
