@@ -116,6 +116,8 @@ spew($n->file('429.html'), "too many\n");
 spew($n->file('index/index.html'), "index\n");
 spew($n->file('ssi'), join '', map {
     "<!--#include virtual=\"/sub?k=ssi\" -->" } 1 .. 3);
+spew($n->file('ssi2'), join '', map {
+    "<!--#include virtual=\"$_\" -->" } '/sub?k=ssi', '/index/index.html');
 
 
 # the refusal
@@ -209,6 +211,12 @@ is($n->get('/index/?k=j')->status, 429, 'index: one charge');
 
 $r = $n->get('/ssi?k=ssi');
 is($r->status, 200, 'SSI: the page');
+
+# Redis refuses one part while another one is on its way to the client
+
+is($n->get('/ssi2')->status, 200, 'SSI: a page with a part that is refused');
+like(($n->log_lines(qr/limiting requests.*subrequest: "\/sub"/))[0],
+     qr/by zone "one", client: /, 'SSI: logged as by limit_req');
 is($n->get('/one?k=ssi')->status, 429, 'SSI: a subrequest is limited');
 like($r->body, qr/^GIF89a.*GIF89a.*GIF89a/s,
      'SSI: one decision for all subrequests, as limit_req');

@@ -615,6 +615,10 @@ ngx_http_coord_resume(ngx_http_coord_ctx_t *ctx)
 
     ngx_http_set_log_request(c->log, r);
 
+    /* as ngx_http_handler(): others of the connection were at work meanwhile */
+
+    c->log->action = NULL;
+
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
                    "coord resume \"%V\"", &r->uri);
 
