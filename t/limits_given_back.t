@@ -112,8 +112,16 @@ for my $store (sort keys %node) {
                "$name: passes");
             becomes($two, $key, $before eq 'before' ? 9 : 7,
                     "$name: and is counted");
-            is($one->get("$path&l=$store&n=0")->status,
-               $later eq 'lock' ? 423 : 429, "$name: is refused");
+            my $r = $one->get("$path&l=$store&n=0");
+            is($r->status, $later eq 'lock' ? 423 : 429, "$name: is refused");
+
+            # told as it is then, not as it was while the request had it
+
+            like($r->header('RateLimit'),
+                 $before eq 'before' ? qr/^"z";r=9;/ : qr/^"z";r=7;/,
+                 "$name: the refusal tells what is left");
+            like($r->header('RateLimit'), qr/, "held";r=9(,|$)/,
+                 "$name: and how many may come beside");
 
             # the first one's lock is released behind its answer
 

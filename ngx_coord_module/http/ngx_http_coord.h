@@ -149,6 +149,8 @@ typedef struct {
     time_t                     window;        /* w, seconds; 0: none */
     ngx_uint_t                 remaining;     /* r */
     time_t                     reset;         /* t, seconds */
+    ngx_uint_t                 taken;         /* by the request, not of r */
+    time_t                     untaken;       /* t without that */
     ngx_uint_t                 current;       /* requests at a time */
     ngx_coord_source_e         source;
     unsigned                   connections:1; /* qu="concurrent-requests" */

@@ -162,6 +162,41 @@ ngx_http_coord_limiter_report(ngx_http_request_t *r,
 
 
 void
+ngx_http_coord_limiter_given_back(ngx_http_coord_limiter_t *limiter)
+{
+    ngx_uint_t                i;
+    ngx_http_coord_report_t  *report;
+
+    if (limiter->nreports == 0) {
+        return;
+    }
+
+    report = limiter->ctx->reports->elts;
+    report += limiter->first;
+
+    for (i = 0; i < limiter->nreports; i++) {
+
+        if (report[i].taken == 0) {
+            continue;
+        }
+
+        /* more requests than places, after a failover: still none is left */
+
+        if (report[i].current <= report[i].quota) {
+            report[i].remaining += report[i].taken;
+        }
+
+        if (report[i].connections) {
+            report[i].current -= report[i].taken;
+        }
+
+        report[i].reset = report[i].untaken;
+        report[i].taken = 0;
+    }
+}
+
+
+void
 ngx_http_coord_limiter_invalid(ngx_http_request_t *r, const char *what,
     ngx_str_t *value, ngx_coord_zone_t *zone)
 {

@@ -121,6 +121,12 @@ ngx_http_coord_report_t *ngx_http_coord_limiter_report(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter);
 
 /*
+ * What the limits of a stage let the request have is given back, since it is
+ * refused: its reports, and so the variables, tell what there is then.
+ */
+void ngx_http_coord_limiter_given_back(ngx_http_coord_limiter_t *limiter);
+
+/*
  * Logs that a value which a request has given, "rate", is none; of its bytes
  * only what is printable.
  */

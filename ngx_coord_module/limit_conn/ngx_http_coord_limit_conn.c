@@ -42,7 +42,7 @@ static ngx_int_t ngx_http_coord_limit_conn_pass(
 static void ngx_http_coord_limit_conn_count(
     ngx_http_coord_limit_conn_state_t *state, ngx_uint_t refused);
 static void ngx_http_coord_limit_conn_lost(ngx_http_coord_lease_t *lease);
-static void ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx,
+static void ngx_http_coord_limit_conn_undo(ngx_http_coord_ctx_t *ctx,
     void *data);
 static void ngx_http_coord_limit_conn_end(ngx_http_coord_ctx_t *ctx,
     void *data);
@@ -80,13 +80,13 @@ ngx_http_coord_feature_t  ngx_http_coord_limit_conn_feature = {
         { 20,                              /* preaccess */
           ngx_http_coord_limit_conn_begin,
           ngx_http_coord_limit_conn_decide,
-          ngx_http_coord_limit_conn_release,
+          ngx_http_coord_limit_conn_undo,
           0 },
 
         { 40,                              /* precontent: "after_auth" */
           ngx_http_coord_limit_conn_begin,
           ngx_http_coord_limit_conn_decide,
-          ngx_http_coord_limit_conn_release,
+          ngx_http_coord_limit_conn_undo,
           NGX_HTTP_COORD_STEP_LATE }
     },
 
@@ -366,6 +366,7 @@ ngx_http_coord_limit_conn_policy(ngx_http_request_t *r,
     if (!report->refused) {
         report->remaining = report->quota
                             - ngx_min(report->current, report->quota);
+        report->taken = 1;
     }
 
     return NGX_OK;
@@ -383,7 +384,7 @@ ngx_http_coord_limit_conn_refuse(ngx_http_request_t *r,
     limiter->status = ngx_http_coord_limiter_refused(limiter, op);
 
     ngx_http_coord_limit_conn_count(state, 1);
-    ngx_http_coord_leases_release(&state->leases);
+    ngx_http_coord_limit_conn_undo(limiter->ctx, state);
 
     ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
 
@@ -488,24 +489,28 @@ ngx_http_coord_limit_conn_lost(ngx_http_coord_lease_t *lease)
 }
 
 
-/* when a feature behind refuses */
+/* when something refuses the request */
 
 static void
-ngx_http_coord_limit_conn_release(ngx_http_coord_ctx_t *ctx, void *data)
+ngx_http_coord_limit_conn_undo(ngx_http_coord_ctx_t *ctx, void *data)
 {
     ngx_http_coord_limit_conn_state_t *state = data;
 
     ngx_http_coord_leases_release(&state->leases);
+    ngx_http_coord_limiter_given_back(&state->limiter);
 }
 
 
 static void
 ngx_http_coord_limit_conn_end(ngx_http_coord_ctx_t *ctx, void *data)
 {
-    ngx_http_coord_limiter_t  *limiter;
+    ngx_http_coord_limit_conn_state_t  *state;
 
-    for (limiter = data; limiter; limiter = limiter->previous) {
-        ngx_http_coord_limit_conn_release(ctx, limiter);
+    for (state = data;
+         state;
+         state = (ngx_http_coord_limit_conn_state_t *) state->limiter.previous)
+    {
+        ngx_http_coord_leases_release(&state->leases);
     }
 }
 

@@ -15,8 +15,10 @@ static ngx_int_t ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
 static void ngx_http_coord_limit_req_answer(ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_limit_req_item_t *item);
 static ngx_int_t ngx_http_coord_limit_req_report(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state, ngx_uint_t refused);
+    ngx_http_coord_limit_req_state_t *state);
 static void ngx_http_coord_limit_req_policy(
+    ngx_http_coord_limit_req_item_t *item, ngx_http_coord_report_t *report);
+static void ngx_http_coord_limit_req_taken(
     ngx_http_coord_limit_req_item_t *item, ngx_http_coord_report_t *report);
 static ngx_int_t ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
@@ -157,8 +159,7 @@ ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
         }
     }
 
-    if (ngx_http_coord_limit_req_report(r, state, refused != NULL) != NGX_OK)
-    {
+    if (ngx_http_coord_limit_req_report(r, state) != NGX_OK) {
         ngx_http_coord_limit_req_give(state);
         return NGX_ERROR;
     }
@@ -221,11 +222,9 @@ ngx_http_coord_limit_req_answer(ngx_http_coord_ctx_t *ctx,
 }
 
 
-/* refused: by one of them, and the others get back what they gave */
-
 static ngx_int_t
 ngx_http_coord_limit_req_report(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state, ngx_uint_t refused)
+    ngx_http_coord_limit_req_state_t *state)
 {
     ngx_uint_t                        i;
     ngx_http_coord_report_t          *report;
@@ -245,10 +244,6 @@ ngx_http_coord_limit_req_report(ngx_http_request_t *r,
         }
 
         ngx_http_coord_limit_req_policy(&item[i], report);
-
-        if (refused && item[i].held && !item[i].op.u.rate.look) {
-            report->remaining += item[i].op.u.rate.cost;
-        }
     }
 
     if (state->limiter.nreports == 0) {
@@ -311,6 +306,33 @@ ngx_http_coord_limit_req_policy(ngx_http_coord_limit_req_item_t *item,
     } else {
         report->remaining = rate->remaining;
         report->reset = ngx_coord_ceil_sec(rate->reset);
+
+        ngx_http_coord_limit_req_taken(item, report);
+    }
+}
+
+
+/* what is told if the request gives its places back */
+
+static void
+ngx_http_coord_limit_req_taken(ngx_http_coord_limit_req_item_t *item,
+    ngx_http_coord_report_t *report)
+{
+    ngx_coord_nsec_t   left;
+    ngx_coord_rate_t  *rate;
+
+    rate = &item->op.u.rate;
+
+    if (rate->look) {
+        return;
+    }
+
+    report->taken = rate->cost;
+    report->untaken = report->reset;
+
+    if (item->op.type == &ngx_coord_op_bucket_take) {
+        left = rate->reset - rate->interval * (ngx_coord_nsec_t) rate->cost;
+        report->untaken = ngx_coord_ceil_sec(ngx_max(left, 0));
     }
 }
 
@@ -328,7 +350,7 @@ ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
     limiter = &state->limiter;
     limiter->status = ngx_http_coord_limiter_refused(limiter, &item->op);
 
-    ngx_http_coord_limit_req_give(state);
+    ngx_http_coord_limit_req_undo(limiter->ctx, state);
     ngx_http_coord_limit_req_count(state, 1);
 
     ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
@@ -537,6 +559,7 @@ static void
 ngx_http_coord_limit_req_undo(ngx_http_coord_ctx_t *ctx, void *data)
 {
     ngx_http_coord_limit_req_give(data);
+    ngx_http_coord_limiter_given_back(data);
 }
 
 
