@@ -246,6 +246,14 @@ $r->command('SET', 'coord:rf:f_redis:{back}', pack('N', 10), 'EX', 3600);
 ok($t->wait_for(sub { $f->get('/redis/f?k=back')->status == 200 }, 4),
    'a window that ends in an hour opens soon');
 
+# nobody of this module makes one without an end, a restored dump may
+
+$r->command('SET', 'coord:rf:f_redis:{ever}', pack('N', 10));
+is($f->get('/redis/f?k=ever')->status, 429, 'a window without an end is full');
+cmp_ok($r->command(qw(PTTL coord:rf:f_redis:{ever})), '>', 0, 'has one now');
+ok($t->wait_for(sub { $f->get('/redis/f?k=ever')->status == 200 }, 4),
+   'and opens soon');
+
 
 # --- more than can be counted ---
 

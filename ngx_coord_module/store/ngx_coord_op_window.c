@@ -229,6 +229,10 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     if (pttl >= 0) {
         left = ngx_min(pttl, NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC)
                * NGX_COORD_NSEC_PER_MSEC;
+
+    } else if (pttl == -1) {
+        /* somebody else has made it last for ever */
+        left = NGX_COORD_RATE_SPAN;
     }
 
     /*
