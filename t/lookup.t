@@ -36,6 +36,10 @@ my $http = <<'EOF';
 
     coord_lookup $backend route:$arg_b default=no;
 
+    # where a request ends before anything could wait
+
+    coord_lookup $closed closed default=no;
+
     # of a body: known when it has been read
 
     coord_lookup $said said:$request_body default=nothing;
@@ -54,6 +58,7 @@ my $http = <<'EOF';
         location = /n { coord_limit_req zone=n; empty_gif; }
         location = /u { coord_limit_req zone=u; empty_gif; }
         location = /v { empty_gif; }
+        location = /ret { return 200 "$plain"; }
         location = /route { proxy_pass http://%%ORIGIN%%/$backend; }
         location = /status { coord_status; }
 
@@ -62,6 +67,12 @@ my $http = <<'EOF';
             add_header X-Said $said always;
             proxy_pass http://%%ORIGIN%%/no;
         }
+    }
+
+    server {
+        listen 127.0.0.1:%%PORT_2%%;
+        if ($closed = yes) { return 503; }
+        location / { return 200 open; }
     }
 EOF
 
@@ -113,6 +124,21 @@ is($a->get('/u?u=ann')->status, 200, 'by the rate of its plan');
 is($a->get('/u?u=bob')->header('x-plan'), 'free|1r/h',
    'the default names the next key');
 is($a->get('/u?u=bob')->status, 429, 'and that rate holds');
+
+# "if" and "return": nobody waits, the next one has it
+
+for my $value ('first', 'second') {
+    $r->command('SET', 'plain:early', $value);
+    ok($t->wait_for(sub { $a->get('/ret?k=early')->body eq $value }, 5),
+       "\"return\" with the $value value");
+}
+
+for my $closed (qw(yes no yes)) {
+    $r->command('SET', 'closed', $closed);
+    ok($t->wait_for(sub { $a->get('/', port => $a->port(2))->status
+                          == ($closed eq 'yes' ? 503 : 200) }, 5),
+       "a server that is closed by a look-up: $closed");
+}
 
 # where nothing else is asked for
 

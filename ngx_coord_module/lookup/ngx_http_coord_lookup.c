@@ -18,6 +18,9 @@
 #define NGX_HTTP_COORD_LOOKUP_ROUNDS  8
 
 
+static void ngx_http_coord_lookup_item(ngx_http_coord_lookup_t *lookup,
+    ngx_coord_near_item_t *item);
+static void ngx_http_coord_lookup_ahead(ngx_coord_near_item_t *item);
 static ngx_int_t ngx_http_coord_lookup_default(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, ngx_http_coord_lookup_t *lookup);
 static void ngx_http_coord_lookup_value(ngx_http_variable_value_t *v,
@@ -134,12 +137,7 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
         rc = NGX_OK;
 
     } else {
-        item.near = lookup->near;
-        item.field = lookup->field;
-        item.ttl = lookup->ttl;
-        item.negative_ttl = lookup->negative_ttl;
-        item.made = (lookup->load != NULL);
-        item.copy = 0;
+        ngx_http_coord_lookup_item(lookup, &item);
 
         rc = ngx_coord_near_get(&item, r->pool, &answer);
 
@@ -157,6 +155,9 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
 
         if (rc == NGX_OK) {
             ngx_http_coord_lookup_count(lookup, answer.state, 1);
+
+        } else {
+            ngx_http_coord_lookup_ahead(&item);
         }
     }
 
@@ -168,6 +169,39 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
     }
 
     return ngx_http_coord_lookup_default(r, v, lookup);
+}
+
+
+/* what is asked for, but for its key */
+
+static void
+ngx_http_coord_lookup_item(ngx_http_coord_lookup_t *lookup,
+    ngx_coord_near_item_t *item)
+{
+    item->near = lookup->near;
+    item->field = lookup->field;
+    item->ttl = lookup->ttl;
+    item->negative_ttl = lookup->negative_ttl;
+    item->made = (lookup->load != NULL);
+    item->copy = 0;
+}
+
+
+/*
+ * Where nobody can wait, as in "if" and "return": it is asked for all the same,
+ * so that those who come later have it.
+ */
+
+static void
+ngx_http_coord_lookup_ahead(ngx_coord_near_item_t *item)
+{
+    ngx_coord_near_wait_t  wait;
+
+    if (ngx_coord_near_useful(item->near)
+        && ngx_coord_near_fetch(item, &wait) == NGX_OK)
+    {
+        ngx_coord_near_leave(&wait);
+    }
 }
 
 
