@@ -19,6 +19,8 @@ static ngx_int_t ngx_http_coord_cache_step(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *ops, ngx_uint_t n);
 static ngx_int_t ngx_http_coord_cache_got(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *op);
+static ngx_uint_t ngx_http_coord_cache_before(ngx_http_coord_cache_t *cache,
+    ngx_coord_nsec_t purged);
 static ngx_int_t ngx_http_coord_cache_matches(ngx_http_coord_cache_t *cache);
 static ngx_int_t ngx_http_coord_cache_tagged(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *ops, ngx_uint_t n);
@@ -245,14 +247,30 @@ ngx_http_coord_cache_got(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
         return ngx_http_coord_cache_miss(cache);
     }
 
-    if (cache->purged
-        && stored->started <= cache->purged + NGX_HTTP_COORD_CACHE_SLACK)
-    {
+    if (ngx_http_coord_cache_before(cache, cache->purged)) {
         ngx_http_coord_cache_drop(cache);
         return ngx_http_coord_cache_miss(cache);
     }
 
     return ngx_http_coord_cache_matches(cache);
+}
+
+
+/* 1 if what is stored was asked for before this purge; 0: there was none */
+
+static ngx_uint_t
+ngx_http_coord_cache_before(ngx_http_coord_cache_t *cache,
+    ngx_coord_nsec_t purged)
+{
+    if (purged == 0) {
+        return 0;
+    }
+
+    if (ngx_coord_store_apart(cache->conf->zone->store)) {
+        purged += NGX_HTTP_COORD_CACHE_SLACK;
+    }
+
+    return cache->stored.started <= purged;
 }
 
 
@@ -335,10 +353,7 @@ ngx_http_coord_cache_tagged(ngx_http_coord_cache_t *cache,
             return ngx_http_coord_cache_failed(cache, &ops[i]);
         }
 
-        if (ops[i].u.cache.purged
-            && cache->stored.started
-               <= ops[i].u.cache.purged + NGX_HTTP_COORD_CACHE_SLACK)
-        {
+        if (ngx_http_coord_cache_before(cache, ops[i].u.cache.purged)) {
             ngx_http_coord_cache_drop(cache);
             return ngx_http_coord_cache_miss(cache);
         }

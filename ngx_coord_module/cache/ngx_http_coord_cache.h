@@ -47,8 +47,8 @@
     ((ngx_coord_nsec_t) 30 * 86400 * NGX_COORD_NSEC_PER_SEC)
 
 /*
- * What was asked for so shortly after a purge is not used: clocks of nodes are
- * as far apart.
+ * What was asked for so shortly after a purge is not used where the times are
+ * those of several servers: their clocks are as far apart.
  */
 #define NGX_HTTP_COORD_CACHE_SLACK     (50 * NGX_COORD_NSEC_PER_MSEC)
 

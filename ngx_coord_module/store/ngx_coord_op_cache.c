@@ -12,10 +12,6 @@
 #include "ngx_coord_op_arg.h"
 
 
-/* a purge may be noted with a time that is as far from that of the server */
-#define NGX_COORD_CACHE_EXACT  (10 * NGX_COORD_NSEC_PER_MSEC)
-
-
 static void ngx_coord_cache_get_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_cache_get_parse(ngx_coord_op_t *op,
@@ -276,6 +272,11 @@ ngx_coord_cache_mark_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 }
 
 
+/*
+ * The time is told twice: as the worker knows it, and then as the server has
+ * answered.  What may have been stored in between stays.
+ */
+
 static void
 ngx_coord_cache_purge_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
@@ -284,7 +285,8 @@ ngx_coord_cache_purge_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
         now = op->u.cache.now;
     }
 
-    ngx_coord_arg_key(cmd, NGX_COORD_CACHE_PURGE_R, op, "}:r");
+    ngx_coord_arg_key(cmd, NGX_COORD_CACHE_PURGE_R, op,
+                      op->u.cache.now ? "}:p" : "}:r");
     ngx_coord_arg_key(cmd, NGX_COORD_CACHE_PURGE_P, op, "}:p");
 
     ngx_coord_arg_num(&cmd->args[NGX_COORD_CACHE_PURGE_NOW],
@@ -294,25 +296,20 @@ ngx_coord_cache_purge_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 }
 
 
-/* once more with the time of the server, if it was another one */
-
 static ngx_int_t
 ngx_coord_cache_purge_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
     ngx_coord_nsec_t  time;
 
+    if (op->u.cache.now) {
+        return NGX_OK;
+    }
+
     if (ngx_coord_resp_time(ngx_coord_reply(CACHE_PURGE, TIME), &time)
         != NGX_OK)
     {
         return NGX_ERROR;
-    }
-
-    if (op->u.cache.now
-        || (time - now < NGX_COORD_CACHE_EXACT
-            && now - time < NGX_COORD_CACHE_EXACT))
-    {
-        return NGX_OK;
     }
 
     op->u.cache.now = time;
