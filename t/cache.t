@@ -118,6 +118,8 @@ my $http = <<'EOT';
         location @tried { proxy_pass http://%%ORIGIN%%; }
         location /ssi { ssi on; default_type text/html;
                         return 200 '<!--#include virtual="/sub?cc=max-age=9" -->'; }
+        location /expires { coord_cache $uri?$args zone=pages; expires 1h;
+                            proxy_pass http://%%ORIGIN%%; }
         location /off { coord_cache off; proxy_pass http://%%ORIGIN%%; }
         location /api/ { coord_api write; }
         location /status { coord_status; }
@@ -310,6 +312,16 @@ is($b->get('/small?big=200000')->body =~ s/^body \d+ //r, 'x' x 200_000,
    'as a whole');
 
 
+# a field that other filters look at
+
+for my $word ('MISS', 'HIT') {
+    my $path = '/expires?cc=s-maxage=60';
+    my $res = $word eq 'MISS' ? fills($a, $path) : $b->get($path);
+    is(join('|', $word, @{$res->{headers}{'cache-control'}}),
+       $res->header('x-cache') . '|max-age=3600', "\"expires\" of a $word");
+}
+
+
 # --- purge ---
 
 sub purge { return $a->request('DELETE', "/api/cache/pages?$_[0]")->status }
@@ -337,6 +349,26 @@ for my $k ('p8', 'p9') {
     purge($k eq 'p8' ? 'key=p8' : 'tag=soon');
     is(fills($a, $path)->header('x-cache'), 'MISS', 'asked for at once');
     is(word($b, $path), 'HIT', 'and stored');
+}
+
+
+# who has a response, or the end of a request that changes it, is not ahead of
+# the store
+
+{
+    my ($from, $to) = ($a->connect, $b->connect);
+    my ($hits, $gone) = (0, 0);
+
+    for my $i (1 .. 300) {
+        my $path = "/key?k=ahead$i&cc=max-age=60";
+        $from->request(path => $path);
+        $hits += $to->request(path => $path)->header('x-cache') eq 'HIT';
+        $from->request(path => $path, method => 'POST', body => 'x');
+        $gone += $to->request(path => $path)->header('x-cache') eq 'MISS';
+    }
+
+    is($hits, 300, 'stored before its client has all of it');
+    is($gone, 300, 'and purged before the client is told');
 }
 
 is(purge('x=1'), 400, 'neither key nor tag');

@@ -179,7 +179,10 @@ ngx_http_coord_cache_blob(ngx_http_request_t *r,
 }
 
 
-/* the claim ends when it is stored: who waits for it finds it then */
+/*
+ * The claim ends when it is stored: who waits for it finds it then.  So does
+ * who asks another node for it as soon as this client has all of it.
+ */
 
 static void
 ngx_http_coord_cache_put(ngx_http_coord_cache_t *cache,
@@ -206,6 +209,8 @@ ngx_http_coord_cache_put(ngx_http_coord_cache_t *cache,
     if (ngx_coord_batch_send(batch) == NGX_OK && put) {
         ngx_http_coord_cache_put_done(batch);
     }
+
+    ngx_coord_store_push(cache->conf->zone->store);
 }
 
 

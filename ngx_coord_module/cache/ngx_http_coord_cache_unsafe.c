@@ -57,6 +57,10 @@ ngx_http_coord_cache_changed(ngx_http_request_t *r,
     /* without a handler it releases itself */
 
     (void) ngx_coord_batch_send(batch);
+
+    /* before the client is told */
+
+    ngx_coord_store_push(cache->conf->zone->store);
 }
 
 

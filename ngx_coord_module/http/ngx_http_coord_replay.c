@@ -8,14 +8,28 @@
 
 
 #include "ngx_http_coord_capture.h"
+#include "ngx_http_coord_fields.h"
+
+
+/* several lines of one field, as nginx has them */
+
+#if (nginx_version >= 1023000)
+typedef ngx_table_elt_t  *ngx_http_coord_replay_lines_t;
+#else
+typedef ngx_array_t       ngx_http_coord_replay_lines_t;
+#endif
 
 
 static ngx_int_t ngx_http_coord_replay_send(ngx_http_request_t *r,
     ngx_coord_record_t *record);
 static ngx_int_t ngx_http_coord_replay_fields(ngx_http_request_t *r,
     ngx_coord_record_t *record);
-static void ngx_http_coord_replay_known(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_replay_known(ngx_http_request_t *r,
     ngx_coord_record_t *record, ngx_table_elt_t *h);
+static ngx_http_coord_replay_lines_t *ngx_http_coord_replay_lines(
+    ngx_http_request_t *r, ngx_str_t *name);
+static ngx_int_t ngx_http_coord_replay_line(ngx_http_request_t *r,
+    ngx_http_coord_replay_lines_t *lines, ngx_table_elt_t *h);
 static void ngx_http_coord_replay_remove(ngx_http_request_t *r,
     ngx_str_t *name);
 static ngx_int_t ngx_http_coord_replay_mark(ngx_http_request_t *r,
@@ -236,8 +250,10 @@ ngx_http_coord_replay_fields(ngx_http_request_t *r,
         h->key = field.key;
         h->value = field.value;
 
-        if (list == &r->headers_out.headers) {
-            ngx_http_coord_replay_known(r, record, h);
+        if (list == &r->headers_out.headers
+            && ngx_http_coord_replay_known(r, record, h) != NGX_OK)
+        {
+            return NGX_ERROR;
         }
     }
 
@@ -247,12 +263,13 @@ ngx_http_coord_replay_fields(ngx_http_request_t *r,
 
 /* Location is one only where nginx was to work on it */
 
-static void
+static ngx_int_t
 ngx_http_coord_replay_known(ngx_http_request_t *r,
     ngx_coord_record_t *record, ngx_table_elt_t *h)
 {
-    ngx_uint_t         i;
-    ngx_table_elt_t  **ph;
+    ngx_uint_t                       i;
+    ngx_table_elt_t                **ph;
+    ngx_http_coord_replay_lines_t   *lines;
 
     if (h->key.len == sizeof("Location") - 1
         && ngx_strncasecmp(h->key.data, (u_char *) "Location", h->key.len)
@@ -262,7 +279,13 @@ ngx_http_coord_replay_known(ngx_http_request_t *r,
             r->headers_out.location = h;
         }
 
-        return;
+        return NGX_OK;
+    }
+
+    lines = ngx_http_coord_replay_lines(r, &h->key);
+
+    if (lines) {
+        return ngx_http_coord_replay_line(r, lines, h);
     }
 
     for (i = 0; ngx_http_coord_replay_pointers[i].name.len; i++) {
@@ -276,9 +299,64 @@ ngx_http_coord_replay_known(ngx_http_request_t *r,
             ph = (ngx_table_elt_t **) ((u_char *) &r->headers_out
                              + ngx_http_coord_replay_pointers[i].offset);
             *ph = h;
-            return;
+            break;
         }
     }
+
+    return NGX_OK;
+}
+
+
+/* NULL: there is nothing that looks for the field */
+
+static ngx_http_coord_replay_lines_t *
+ngx_http_coord_replay_lines(ngx_http_request_t *r, ngx_str_t *name)
+{
+    if (ngx_http_coord_field_is(name, "cache-control")) {
+        return &r->headers_out.cache_control;
+    }
+
+    if (ngx_http_coord_field_is(name, "link")) {
+        return &r->headers_out.link;
+    }
+
+    return NULL;
+}
+
+
+/* one more of them */
+
+static ngx_int_t
+ngx_http_coord_replay_line(ngx_http_request_t *r,
+    ngx_http_coord_replay_lines_t *lines, ngx_table_elt_t *h)
+{
+#if (nginx_version >= 1023000)
+
+    for ( /* void */ ; *lines; lines = &(*lines)->next) { /* void */ }
+
+    *lines = h;
+
+#else
+
+    ngx_table_elt_t  **line;
+
+    if (lines->elts == NULL
+        && ngx_array_init(lines, r->pool, 1, sizeof(ngx_table_elt_t *))
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    line = ngx_array_push(lines);
+    if (line == NULL) {
+        return NGX_ERROR;
+    }
+
+    *line = h;
+
+#endif
+
+    return NGX_OK;
 }
 
 
@@ -333,7 +411,9 @@ ngx_http_coord_replay_update(ngx_http_request_t *r, ngx_array_t *fields)
         h->key = field[i].key;
         h->value = field[i].value;
 
-        ngx_http_coord_replay_known(r, &record, h);
+        if (ngx_http_coord_replay_known(r, &record, h) != NGX_OK) {
+            return NGX_ERROR;
+        }
     }
 
     return NGX_OK;
@@ -343,9 +423,16 @@ ngx_http_coord_replay_update(ngx_http_request_t *r, ngx_array_t *fields)
 static void
 ngx_http_coord_replay_remove(ngx_http_request_t *r, ngx_str_t *name)
 {
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    ngx_uint_t                      i;
+    ngx_list_part_t                *part;
+    ngx_table_elt_t                *h;
+    ngx_http_coord_replay_lines_t  *lines;
+
+    lines = ngx_http_coord_replay_lines(r, name);
+
+    if (lines) {
+        ngx_memzero(lines, sizeof(ngx_http_coord_replay_lines_t));
+    }
 
     for (part = &r->headers_out.headers.part; part; part = part->next) {
         h = part->elts;
