@@ -202,7 +202,8 @@ problem('GET', $_, 404) for '/api/', '/api/limits', '/api/limits/',
     '/api/limits/leaky', '/api/limits/leaky/', '/api/limits/none/x',
     '/api/limits/conn/x', '/api/nothing/leaky/x', '/api/limits/leaky/a/b',
     '/api/limits//x', '/api/conns/leaky/x', '/api/sessions/s/x',
-    '/api/limits%2Fleaky%2Fx', '/api/' . '/' x 500;
+    '/api/limits%2Fleaky%2Fx', '/api/' . '/' x 500,
+    '/api/limits/leaky/x/', '/api/limits/leaky//', '/api/events/x/';
 
 problem('GET', '/api/limits/leaky/' . 'x' x 5000, 414);
 problem('GET', '/api/limits/var/x', 400);
@@ -210,6 +211,8 @@ problem('GET', '/api/limits/leaky/x?rate=fast', 400);
 problem('GET', "/api/limits/$_/x?rate=0r/s", 400) for qw(leaky fixed sliding log);
 problem('GET', '/api/limits/leaky/x?burst=-1', 400);
 is($n->get('/api/limits/var/x?rate=5r/s')->status, 200, 'with a rate');
+is(decode_json($n->get('/api/limits/var/x?rate=5r%2Fs&burst=%37')->body)->{burst},
+   7, 'with a rate, as libraries send it');
 is($n->request('DELETE', '/api/limits/var/x')->status, 200,
    'a reset needs none');
 
@@ -272,6 +275,8 @@ for ([{ Host => 'localhost' }, 200], [{ Host => "localhost:$port" }, 200],
      [{ Host => 'notlocalhost' }, 403], [{ Host => '10.0.0.1' }, 403],
      [{ Host => '127.0.0.1.evil' }, 403], [{ Host => '127.0.0' }, 403],
      [{ Host => '[2001:db8::1]' }, 403], [{ Host => '[::1].evil' }, 403],
+     [{ Host => 'localhost:evil' }, 403], [{ Host => '127.0.0.1:1.evil' }, 403],
+     [{ Host => '[::1]:x' }, 403], [{ Host => 'evil.example:127' }, 403],
      [{ 'X-Forwarded-For' => '127.0.0.1' }, 403],
      [{ 'x-forwarded-proto' => 'http' }, 403],
      [{ Forwarded => 'for=127.0.0.1' }, 403], [{ Via => '1.1 x' }, 403],

@@ -53,6 +53,11 @@ for (
      'application/json'],
     ['/status', 'text/plain;q=0, */*', 'application/json'],
     ['/status', ';;;q=,,,=;q', 'application/json'],
+    ['/status', "text/plain;\tq=0.1, application/json\t; q=0.2",
+     'application/json'],
+    ['/status', "text/plain\t;q=0.3\t, application/json;q=0.2", $no_json],
+    ['/status', 'text/plain;q=0.3;x=1, application/json;q=0.2', $no_json],
+    ['/status', 'text/plain;q=, application/json;q=0.1', 'application/json'],
 )
 {
     my ($path, $accept, $type) = @$_;

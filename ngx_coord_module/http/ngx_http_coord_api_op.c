@@ -134,6 +134,7 @@ ngx_http_coord_api_arg(ngx_http_coord_api_t *api, const char *name,
     ngx_str_t *value)
 {
     u_char     *p, *src;
+    size_t      i;
     ngx_str_t   arg;
 
     if (ngx_http_arg(api->request, (u_char *) name, ngx_strlen(name), &arg)
@@ -147,8 +148,15 @@ ngx_http_coord_api_arg(ngx_http_coord_api_t *api, const char *name,
         return NGX_ERROR;
     }
 
-    src = arg.data;
     value->data = p;
+
+    /* a space, as forms and most libraries send it */
+
+    for (i = 0; i < arg.len; i++) {
+        p[i] = (arg.data[i] == '+') ? ' ' : arg.data[i];
+    }
+
+    src = p;
 
     ngx_unescape_uri(&p, &src, arg.len, 0);
 

@@ -42,16 +42,16 @@ ngx_http_coord_idempotency_api_ask(ngx_http_coord_api_t *api)
 
     r = api->request;
 
-    ngx_str_null(&scope);
-
-    if (ngx_http_coord_api_arg(api, "scope", &scope) == NGX_ERROR) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
     cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
     server = cscf->server_name;
 
-    (void) ngx_http_arg(r, (u_char *) "server", 6, &server);
+    ngx_str_null(&scope);
+
+    if (ngx_http_coord_api_arg(api, "scope", &scope) == NGX_ERROR
+        || ngx_http_coord_api_arg(api, "server", &server) == NGX_ERROR)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
     key = api->key;
 

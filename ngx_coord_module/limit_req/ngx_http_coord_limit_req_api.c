@@ -94,17 +94,22 @@ static ngx_int_t
 ngx_http_coord_limit_req_api_quota(ngx_http_coord_api_t *api,
     ngx_coord_quota_t *quota, ngx_uint_t *burst)
 {
+    ngx_int_t                         rc;
     ngx_str_t                         value;
-    ngx_http_request_t               *r;
     ngx_http_coord_limit_req_zone_t  *lrz;
 
-    r = api->request;
     lrz = api->zone->data;
 
     *quota = lrz->quota;
     *burst = lrz->burst;
 
-    if (ngx_http_arg(r, (u_char *) "rate", 4, &value) == NGX_OK) {
+    rc = ngx_http_coord_api_arg(api, "rate", &value);
+
+    if (rc == NGX_ERROR) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (rc == NGX_OK) {
 
         if (ngx_coord_parse_rate(&value, quota) != NGX_OK
             || quota->count == 0)
@@ -125,7 +130,13 @@ ngx_http_coord_limit_req_api_quota(ngx_http_coord_api_t *api,
         quota->period = NGX_COORD_NSEC_PER_SEC;
     }
 
-    if (ngx_http_arg(r, (u_char *) "burst", 5, &value) == NGX_OK
+    rc = ngx_http_coord_api_arg(api, "burst", &value);
+
+    if (rc == NGX_ERROR) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (rc == NGX_OK
         && ngx_coord_parse_count(&value, 0, burst) != NGX_OK)
     {
         api->detail = "The argument burst is invalid.";

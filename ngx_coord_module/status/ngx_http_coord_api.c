@@ -301,10 +301,6 @@ ngx_http_coord_api_parts(ngx_http_request_t *r, ngx_str_t *parts,
             continue;
         }
 
-        if (start == last) {
-            break;
-        }
-
         if (*n == NGX_HTTP_COORD_API_PARTS) {
             return NGX_HTTP_NOT_FOUND;
         }

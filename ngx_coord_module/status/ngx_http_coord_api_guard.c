@@ -190,12 +190,12 @@ ngx_http_coord_api_authority(ngx_str_t *value)
 
     for (i = host.len; i > 0; i--) {
 
-        if (host.data[i - 1] == ']') {
+        if (host.data[i - 1] == ':') {
+            host.len = i - 1;
             break;
         }
 
-        if (host.data[i - 1] == ':') {
-            host.len = i - 1;
+        if (host.data[i - 1] < '0' || host.data[i - 1] > '9') {
             break;
         }
     }

@@ -340,8 +340,10 @@ ngx_http_coord_status_accept_range(ngx_str_t *part, ngx_uint_t *q,
         p++;
     }
 
-    for (end = p; end < last && *end != ';' && *end != ' '; end++) {
-        /* void */
+    end = p;
+
+    while (end < last && *end != ';' && *end != ' ' && *end != '\t') {
+        end++;
     }
 
     quality = ngx_http_coord_status_quality(end, last);
@@ -370,12 +372,13 @@ ngx_http_coord_status_accept_range(ngx_str_t *part, ngx_uint_t *q,
 }
 
 
-/* the parameter q in thousandths */
+/* the parameter q in thousandths; what stands behind it says nothing here */
 
 static ngx_uint_t
 ngx_http_coord_status_quality(u_char *p, u_char *last)
 {
-    ngx_int_t  q;
+    u_char     *end;
+    ngx_int_t   q;
 
     for ( ;; ) {
         p = ngx_strlchr(p, last, ';');
@@ -386,22 +389,25 @@ ngx_http_coord_status_quality(u_char *p, u_char *last)
 
         p++;
 
-        while (p < last && *p == ' ') {
+        while (p < last && (*p == ' ' || *p == '\t')) {
             p++;
         }
 
-        if (last - p >= 3 && (*p == 'q' || *p == 'Q') && p[1] == '=') {
+        if (last - p >= 2 && (*p == 'q' || *p == 'Q') && p[1] == '=') {
             break;
         }
     }
 
     p += 2;
 
-    while (last > p && (last[-1] == ' ' || last[-1] == '\t')) {
-        last--;
+    end = ngx_strlchr(p, last, ';');
+    end = end ? end : last;
+
+    while (end > p && (end[-1] == ' ' || end[-1] == '\t')) {
+        end--;
     }
 
-    q = ngx_atofp(p, last - p, 3);
+    q = ngx_atofp(p, end - p, 3);
 
     return (q == NGX_ERROR || q > 1000) ? 0 : q;
 }
