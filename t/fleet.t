@@ -190,47 +190,115 @@ like($a->get('/status?format=html')->body,
      'on the page as well');
 
 
-# nobody is in its place who was there before it fell silent: as the news of
-# that one say, which are as old as they are
+# who is gone is missed, but for those whose place another one of their host has
+# taken: that began after their last news, by their own clock, or upgrades them
 
-my ($gone, $other) = map { "$host-0000000$_" } 1, 2;
+my $now = time * 1000;
 
 sub by_hand {
-    my ($node, $uptime) = @_;
+    my ($node, $time, $uptime, @processes) = @_;
     my $at = $admin->command('TIME')->[0] * 1_000_000 + 3_600_000_000;
 
-    $admin->command('SET', "coord:st:$node",
-                    "coord 1 $node 1.2.3 17 $uptime 1 0\n", 'EX', 60);
+    $admin->command('SET', "coord:st:$node", join(' ', 'coord', 1, $node,
+                    '1.2.3', $now + $time, $uptime, 1, 0, @processes) . "\n",
+                    'EX', 60);
     $admin->command('ZADD', 'coord:st', $at, $node);
 }
 
-by_hand($gone, 100);
+by_hand(@$_) for (
+    [ "$host-00000001", 0, 100 ],
+    [ "$host-00000002", 13_000, 14 ],
+
+    # the first, the second and the third time
+
+    [ 'anew-00000001', 0, 100 ],
+    [ 'anew-00000002', 14_000, 14 ],
+
+    [ 'gone-00000001', 0, 100 ],
+    [ 'gone-00000002', 14_000, 14 ],
+
+    [ 'upgraded-00000001', 5000, 100, 11, 0 ],
+    [ 'upgraded-00000002', 5000, 3, 12, 11 ],
+
+    [ 'given-up-00000001', 5000, 3, 12, 11 ],
+    [ 'given-up-00000002', 5000, 100, 11, 0 ],
+
+    [ 'other-00000001', 5000, 100, 11, 0 ],
+    [ 'other-00000002', 5000, 3, 12, 13 ],
+    [ 'another-00000001', 5000, 100, 0, 0 ],
+    [ 'another-00000002', 5000, 3, 0, 0 ],
+);
+
+my @gone = ("$host-00000001", 'gone-00000002',
+            map { "$_-00000001" } 'anew', 'gone', 'upgraded', 'given-up',
+                                  'other', 'another');
+my @stay = ("$host-00000002", map { "$_-00000002" } 'anew', 'upgraded',
+                                  'given-up', 'other', 'another');
+
 ok($t->wait_for(sub {
-    my ($n) = grep { $_->{node} eq $gone } others($a);
+    my %there = map { $_->{node} => 1 } others($a);
 
-    return $n && $n->{age_ms} >= 5000;
-}, 30), 'one was heard of some seconds ago');
-$admin->command('DEL', "coord:st:$gone");
-$admin->command('ZREM', 'coord:st', $gone);
-by_hand($other, 14);
+    return @gone + @stay == grep { $there{$_} } @gone, @stay;
+}, 30), 'those of several hosts are heard of');
+
+$admin->command('DEL', map { "coord:st:$_" } @gone);
+$admin->command('ZREM', 'coord:st', @gone);
+
+# what stays has other news, so that it lives on
+
+my $news = 100_000;
+my %stay = map { $_ => $admin->command('GET', "coord:st:$_") } @stay;
 
 ok($t->wait_for(sub {
-    my $fleet = fleet($a);
+    $news += 1000;
 
-    return grep({ $_->{node} eq $gone } @{ $fleet->{lost} })
-           && grep({ $_->{node} eq $other } @{ $fleet->{nodes} });
-}, 20), 'it is missed beside another one that was there already');
+    for my $node (@stay) {
+        my @words = split / /, $stay{$node};
+        $words[4] += $news;
+        $words[5] += $news / 1000;
+        $admin->command('SET', "coord:st:$node", "@words", 'EX', 60);
+    }
 
-$admin->command('DEL', "coord:st:$other");
-$admin->command('ZREM', 'coord:st', $other);
+    my %there = map { $_->{node} => 1 } others($a);
+
+    return !grep { $there{$_} } @gone;
+}, 60), 'some of them are gone');
+
+is(join(' ', sort grep { /-0000000\d$/ }
+                       map { $_->{node} } @{ fleet($a)->{lost} }),
+   join(' ', sort "$host-00000001", 'gone-00000002', 'other-00000001',
+                  'another-00000001'),
+   'those are missed whose place nobody has taken');
+
+$admin->command('DEL', map { "coord:st:$_" } @stay);
+$admin->command('ZREM', 'coord:st', @stay);
 
 
 # who was started anew takes its place
 
 $b->start;
 ok($t->wait_for(sub {
-    others($a) == 1 && !lost($a)
+    (grep { !/-0000000\d$/ } map { $_->{node} } others($a)) == 1 && !lost($a)
 }, 60), 'another one of that host is not missed');
+
+# one that upgrades its binary says so
+
+sub told {
+    my ($node) = (grep { $_->{self} } @{ fleet($b)->{nodes} })[0]{node};
+    my $text = $admin->command('GET', "coord:st:$node") // '';
+    return $text =~ /^coord 1(?: \S+){6} (\d+) (\d+)\n/ ? "$1 $2" : '';
+}
+
+my $was = $b->pid;
+ok($t->wait_for(sub { told() eq "$was 0" }, 20), 'a node tells its process')
+    or diag(told());
+
+my ($old, $new) = $b->upgrade;
+kill 'QUIT', $old;
+$b->wait_gone(20, $old);
+ok($t->wait_for(sub { told() eq "$new $old" }, 20),
+   'and which one it upgrades') or diag(told());
+
 $b->stop;
 $t->wait_for(sub { !others($a) }, 60);
 

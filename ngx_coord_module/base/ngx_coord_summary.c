@@ -4,7 +4,8 @@
  *
  * The text that a node leaves for the others:
  *
- *   coord 1 <node> <nginx> <time> <uptime> <workers> <trouble>
+ *   coord 1 <node> <nginx> <time> <uptime> <workers> <trouble> <master>
+ *   <upgrades>
  *   zone <feature> <total> <refused> <bypassed> <of the last minute: the
  *   same three> <name>
  */
@@ -27,8 +28,9 @@ static ngx_int_t ngx_coord_summary_line(ngx_coord_summary_t *s,
 u_char *
 ngx_coord_summary_write(u_char *p, u_char *last, const ngx_coord_summary_t *s)
 {
-    return ngx_slprintf(p, last, "coord 1 %V %V %uL %uL %ui %ui\n", &s->node,
-                        &s->nginx, s->time, s->uptime, s->workers, s->trouble);
+    return ngx_slprintf(p, last, "coord 1 %V %V %uL %uL %ui %ui %ui %ui\n",
+                        &s->node, &s->nginx, s->time, s->uptime, s->workers,
+                        s->trouble, s->master, s->upgrades);
 }
 
 
@@ -53,7 +55,7 @@ ngx_int_t
 ngx_coord_summary_read(ngx_str_t *text, ngx_coord_summary_t *s)
 {
     u_char     *pos, *last;
-    uint64_t    version, workers, trouble;
+    uint64_t    version, workers, trouble, master, upgrades;
     ngx_str_t   line, word;
 
     ngx_memzero(s, sizeof(ngx_coord_summary_t));
@@ -85,6 +87,15 @@ ngx_coord_summary_read(ngx_str_t *text, ngx_coord_summary_t *s)
 
     s->workers = (ngx_uint_t) workers;
     s->trouble = (ngx_uint_t) trouble;
+
+    /* an earlier version does not tell them */
+
+    if (ngx_coord_summary_number(&pos, last, &master) == NGX_OK
+        && ngx_coord_summary_number(&pos, last, &upgrades) == NGX_OK)
+    {
+        s->master = (ngx_uint_t) master;
+        s->upgrades = (ngx_uint_t) upgrades;
+    }
 
     return NGX_OK;
 }

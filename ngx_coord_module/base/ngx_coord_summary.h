@@ -27,6 +27,8 @@ typedef struct {
     uint64_t                   uptime;       /* seconds */
     ngx_uint_t                 workers;
     ngx_uint_t                 trouble;      /* sentences on its page */
+    ngx_uint_t                 master;       /* process on its host */
+    ngx_uint_t                 upgrades;     /* the one that it upgrades */
 
     /* where the lines of zones are; ngx_coord_summary_zone() reads them */
     u_char                    *pos;
@@ -63,8 +65,9 @@ u_char *ngx_coord_summary_write_zone(u_char *p, u_char *last,
 
 /*
  * Reads the head of a text from anywhere: fills s, whose strings point into
- * text.  NGX_ERROR: this is no summary of a version that is known, or a name
- * in it is not printable, or longer than NGX_COORD_SUMMARY_WORD.
+ * text; the processes are 0 if it does not tell them.  NGX_ERROR: this is no
+ * summary of a version that is known, or a name in it is not printable, or
+ * longer than NGX_COORD_SUMMARY_WORD.
  */
 ngx_int_t ngx_coord_summary_read(ngx_str_t *text, ngx_coord_summary_t *s);
 

@@ -29,8 +29,9 @@ typedef struct {
 
 
 static ngx_int_t ngx_http_coord_status_fleet_lost(ngx_http_coord_status_t *st);
-static ngx_uint_t ngx_http_coord_status_fleet_anew(
-    ngx_http_coord_status_t *st, ngx_coord_summary_t *lost, ngx_msec_t age);
+static void ngx_http_coord_status_fleet_missed(ngx_http_coord_status_t *st);
+static ngx_uint_t ngx_http_coord_status_fleet_anew(ngx_array_t *array,
+    ngx_coord_summary_t *lost);
 static ngx_http_coord_status_shared_t *ngx_http_coord_status_fleet_find(
     ngx_http_coord_status_fleet_t *fleet, const ngx_str_t *feature,
     const ngx_str_t *name);
@@ -149,15 +150,14 @@ ngx_http_coord_status_fleet_lost(ngx_http_coord_status_t *st)
         }
 
         if (ngx_coord_fleet_lost(&st->conf->metrics, i, node) != NGX_OK) {
+            ngx_http_coord_status_fleet_missed(st);
             return NGX_OK;
         }
 
         text.data = node->text;
         text.len = node->len;
 
-        if (ngx_coord_summary_read(&text, &rest) != NGX_OK
-            || ngx_http_coord_status_fleet_anew(st, &rest, node->age))
-        {
+        if (ngx_coord_summary_read(&text, &rest) != NGX_OK) {
             continue;
         }
 
@@ -173,34 +173,64 @@ ngx_http_coord_status_fleet_lost(ngx_http_coord_status_t *st)
 }
 
 
-/* 1 if a node of the same host began after another one had its last news */
+/* leaves those whose place nobody has taken, be he gone as well */
+
+static void
+ngx_http_coord_status_fleet_missed(ngx_http_coord_status_t *st)
+{
+    ngx_uint_t                     i, n;
+    ngx_http_coord_status_node_t  *nodes;
+
+    nodes = st->fleet.lost.elts;
+    n = 0;
+
+    for (i = 0; i < st->fleet.lost.nelts; i++) {
+        if (!ngx_http_coord_status_fleet_anew(&st->fleet.nodes,
+                                              &nodes[i].summary)
+            && !ngx_http_coord_status_fleet_anew(&st->fleet.lost,
+                                                 &nodes[i].summary))
+        {
+            nodes[n++] = nodes[i];
+        }
+    }
+
+    st->fleet.lost.nelts = n;
+}
+
+
+/*
+ * 1 if a node of the same host has taken the place of another one: it began
+ * after that had its last news, by the clock that both have, or one of them
+ * upgrades the binary of the other.
+ */
 
 static ngx_uint_t
-ngx_http_coord_status_fleet_anew(ngx_http_coord_status_t *st,
-    ngx_coord_summary_t *lost, ngx_msec_t age)
+ngx_http_coord_status_fleet_anew(ngx_array_t *array, ngx_coord_summary_t *lost)
 {
     size_t                         len;
-    uint64_t                       lasts;
     ngx_uint_t                     i;
     ngx_coord_summary_t           *s;
     ngx_http_coord_status_node_t  *nodes;
 
-    nodes = st->fleet.nodes.elts;
+    nodes = array->elts;
 
-    for (i = 0; i < st->fleet.nodes.nelts; i++) {
+    /* the name of the host, "-", and digits of the node */
+
+    len = lost->node.len - ngx_min(lost->node.len, 8);
+
+    for (i = 0; i < array->nelts; i++) {
         s = &nodes[i].summary;
 
-        /* at most: whole seconds, as of its last news */
+        if (s->node.len != lost->node.len
+            || ngx_memcmp(s->node.data, lost->node.data, len) != 0
+            || ngx_memcmp(s->node.data, lost->node.data, lost->node.len) == 0)
+        {
+            continue;
+        }
 
-        lasts = (s->uptime + 1) * 1000 + nodes[i].node->age;
-
-        /* the name of the host, "-", and digits of the node */
-
-        len = lost->node.len - ngx_min(lost->node.len, 8);
-
-        if (s->node.len == lost->node.len
-            && ngx_memcmp(s->node.data, lost->node.data, len) == 0
-            && lasts <= age)
+        if (lost->time + s->uptime * 1000 <= s->time
+            || (s->upgrades && s->upgrades == lost->master)
+            || (lost->upgrades && lost->upgrades == s->master))
         {
             return 1;
         }

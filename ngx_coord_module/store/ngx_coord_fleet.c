@@ -89,7 +89,8 @@ ngx_coord_fleet_init(ngx_shm_zone_t *shm_zone, void *data)
 
 /*
  * The host's name and a few random digits: two nodes may run on one host.  It
- * lasts as long as the shared memory: reloads and upgrades keep it.
+ * lasts as long as the shared memory: a reload keeps it, and an upgrade, which
+ * runs beside what it upgrades, is another node.
  */
 
 static void
@@ -116,6 +117,10 @@ ngx_coord_fleet_name(ngx_coord_fleet_shm_t *shm, ngx_str_t *host)
 
     shm->name_len = p - shm->name;
     shm->start = ngx_current_msec;
+
+    /* in the master, before it may become a daemon */
+
+    shm->upgrades = ngx_inherited ? (ngx_uint_t) ngx_parent : 0;
 }
 
 
@@ -161,6 +166,8 @@ ngx_coord_fleet_write(ngx_coord_metrics_t *metrics, u_char *text)
     s.uptime = (ngx_current_msec - metrics->fleet->start) / 1000;
     s.workers = view.workers;
     s.trouble = ngx_coord_fleet_away(metrics, &view);
+    s.master = (ngx_process == NGX_PROCESS_SINGLE) ? ngx_pid : ngx_parent;
+    s.upgrades = metrics->fleet->upgrades;
 
     /* the zones are looked at first: they tell whether there is trouble */
 

@@ -38,6 +38,8 @@ struct ngx_coord_fleet_shm_s {
     ngx_atomic_t               nodes;        /* that were there lately, when
                                               * the store was last heard */
     ngx_msec_t                 start;        /* of this node */
+    ngx_uint_t                 upgrades;     /* the master whose binary is
+                                              * upgraded, or 0 */
     size_t                     name_len;
     u_char                     name[NGX_COORD_SUMMARY_WORD];
     ngx_coord_fleet_slot_t     slots[NGX_COORD_FLEET_NODES];

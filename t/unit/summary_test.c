@@ -34,6 +34,8 @@ written(ngx_uint_t zones)
     summary.uptime = 5;
     summary.workers = 2;
     summary.trouble = 1;
+    summary.master = 17;
+    summary.upgrades = 16;
 
     last = text + sizeof(text);
     p = ngx_coord_summary_write(text, last, &summary);
@@ -72,6 +74,8 @@ what_is_written_is_read(void **state)
     assert_int_equal(summary.uptime, 5);
     assert_int_equal(summary.workers, 2);
     assert_int_equal(summary.trouble, 1);
+    assert_int_equal(summary.master, 17);
+    assert_int_equal(summary.upgrades, 16);
 
     for (n = 0; ngx_coord_summary_zone(&summary, &zone) == NGX_OK; n++) {
         assert_int_equal(zone.total, 100);
@@ -81,6 +85,30 @@ what_is_written_is_read(void **state)
     }
 
     assert_int_equal(n, 3);
+}
+
+
+static void
+an_earlier_version_tells_no_processes(void **state)
+{
+    ngx_str_t            s;
+    ngx_uint_t           i;
+    ngx_coord_summary_t  summary;
+
+    static const char  *heads[] = {
+        "coord 1 n v 1 1 1 1", "coord 1 n v 1 1 1 1\n",
+        "coord 1 n v 1 1 1 1 5\n", "coord 1 n v 1 1 1 1 5 x\n", NULL
+    };
+
+    for (i = 0; heads[i]; i++) {
+        s.data = (u_char *) heads[i];
+        s.len = ngx_strlen(heads[i]);
+
+        assert_int_equal(ngx_coord_summary_read(&s, &summary), NGX_OK);
+        assert_int_equal(summary.trouble, 1);
+        assert_int_equal(summary.master, 0);
+        assert_int_equal(summary.upgrades, 0);
+    }
 }
 
 
@@ -170,6 +198,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(what_is_written_is_read),
+        cmocka_unit_test(an_earlier_version_tells_no_processes),
         cmocka_unit_test(zones_without_room_are_left_out),
         cmocka_unit_test(anything_else_is_refused)
     };
