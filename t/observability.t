@@ -79,14 +79,23 @@ $n->get('/?k=a', headers => { Host => "x\"y\x80" });
 $n->get('/?k=b');
 $n->get('/?k=b');
 $n->get('/none');
+$n->get('/none/%c3%a4');
+$n->get('/none/%ff%C3%28?k=secret');
+$n->get("/none/\xfe");
 
 my $log = $n->dir . '/json.log';
 my @lines;
-ok($t->wait_for(sub { @lines = split /\n/, slurp($log); @lines == 5 }, 10),
-   'five lines');
+ok($t->wait_for(sub { @lines = split /\n/, slurp($log); @lines == 8 }, 10),
+   'eight lines');
 
-my @records = map { eval { JSON::PP->new->utf8(0)->decode($_) } } @lines;
-is(scalar(grep { ref } @records), 5, 'each is JSON');
+my @records = map { eval { JSON::PP->new->utf8->decode($_) } } @lines;
+is(scalar(grep { ref } @records), 8, 'each is JSON');
+is($records[0]{uri}, '/', 'the path');
+isnt($records[0]{host}, '', 'the host');
+is($records[1]{host}, '', 'a host that is no text');
+is($records[5]{uri}, "/none/\xe4", 'a path in UTF-8');
+is($records[6]{uri}, '/none/%ff%C3%28', 'one that is not, as it was sent');
+is($records[7]{uri}, '', 'one that was sent so');
 is($records[2]{limit_req_status}, 'PASSED', 'passed');
 is($records[2]{limit_req_source}, 'redis', 'by whom');
 is($records[2]{limit_conn_current}, '1', 'at a time');
