@@ -69,6 +69,7 @@ sub conf {
         coord_limit_req_zone \$arg_k zone=chat:1m rate=20r/m;
         coord_limit_req_zone \$arg_k zone=plain:1m rate=100r/s;
         coord_limit_req_zone \$arg_k zone=any:1m rate=100r/s;
+        coord_limit_req_zone \$arg_k zone=plan:1m rate=\$arg_r;
 
         add_header X-Status \$coord_limit_req_status:\$coord_limit_req_source
                    always;
@@ -103,6 +104,19 @@ sub conf {
             }
             location /plain {
                 coord_limit_req zone=plain burst=99 nodelay;
+                empty_gif;
+            }
+            location /plan/ {
+                coord_limit_req zone=plain burst=99 nodelay;
+                coord_limit_req zone=plan;
+                empty_gif;
+            }
+            location /plan/only {
+                coord_limit_req zone=plan;
+                empty_gif;
+            }
+            location /plan/hold {
+                coord_limit_req_hold zone=plan for=50s;
                 empty_gif;
             }
             location /coord/ { coord_api write; }
@@ -177,6 +191,39 @@ for my $store (sort keys %node) {
          qr/"deleted": ?true/, "$store: the API lifts it");
     is($_->get('/login?k=bob')->status, 200, "$store: for all nodes")
         for $one, $two;
+
+
+    # who has no limit may be held, and who is refused anyway
+
+    for my $where (qw(only both)) {
+        my $key = "/plan/$where?k=$where";
+
+        is($one->get($key)->status, 200, "$store, $where: an empty rate");
+        is($two->get($key)->header('X-Status'),
+           $where eq 'only' ? ':' : "PASSED:$store",
+           "$store, $where: is no limit");
+        is($one->get("$key&r=0r/s")->status, 429,
+           "$store, $where: a rate of 0");
+
+        $one->get("/plan/hold?k=$where");
+        ok($t->wait_for(sub { held($two, 'plan', "$where?rate=5r/s") }, 5),
+           "$store, $where: the key is held");
+
+        for my $rate ('', '0r/s', '5r/s') {
+            for my $n ($one, $two) {
+                my $r = $n->get("$key&r=$rate");
+
+                is($r->status, 429, "$store, $where: refused at '$rate'");
+                is($r->header('X-Status'), 'REJECTED:hold',
+                   "$store, $where: by the hold");
+                cmp_ok($r->header('Retry-After'), '>', 40,
+                       "$store, $where: for as long as it lasts");
+            }
+        }
+
+        $one->request('DELETE', "/coord/limits/plan/$where");
+        is($two->get($key)->status, 200, "$store, $where: lifted");
+    }
 
 
     # what was used stays what it was

@@ -12,7 +12,11 @@
 
 static ngx_int_t ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_limit_req_answers(ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_limit_req_state_t *state);
 static void ngx_http_coord_limit_req_answer(ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_limit_req_item_t *item);
+static void ngx_http_coord_limit_req_peeked(ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_limit_req_item_t *item);
 static ngx_int_t ngx_http_coord_limit_req_report(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state);
@@ -134,15 +138,17 @@ ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
         return NGX_DECLINED;
     }
 
+    ngx_http_coord_limit_req_answers(ctx, state);
+
+    if (state->items.nelts == 0) {
+        return NGX_DECLINED;
+    }
+
     refused = NULL;
     item = state->items.elts;
 
     for (i = 0; i < state->items.nelts; i++) {
         op = &item[i].op;
-
-        if (!item[i].known) {
-            ngx_http_coord_limit_req_answer(ctx, &item[i]);
-        }
 
         if (op->rc == NGX_ERROR
             && op->on_failure != NGX_COORD_FAILURE_CLOSED)
@@ -172,13 +178,49 @@ ngx_http_coord_limit_req_decide(ngx_http_request_t *r,
 }
 
 
-/* what the store says; who is held is refused, whatever is left to him */
+/* those that stand limit the request, or refuse it */
+
+static void
+ngx_http_coord_limit_req_answers(ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_limit_req_state_t *state)
+{
+    ngx_uint_t                        i, n;
+    ngx_http_coord_limit_req_item_t  *item;
+
+    n = 0;
+    item = state->items.elts;
+
+    for (i = 0; i < state->items.nelts; i++) {
+
+        if (!item[i].known) {
+            ngx_http_coord_limit_req_answer(ctx, &item[i]);
+
+        } else if (item[i].peeks) {
+            ngx_http_coord_limit_req_peeked(ctx, &item[i]);
+        }
+
+        if (item[i].unlimited && item[i].op.rc == NGX_OK) {
+            continue;
+        }
+
+        if (n != i) {
+            item[n] = item[i];
+        }
+
+        n++;
+    }
+
+    state->items.nelts = n;
+}
+
+
+/* what the store says */
 
 static void
 ngx_http_coord_limit_req_answer(ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_limit_req_item_t *item)
 {
-    ngx_coord_op_t                   *op, *hold;
+    ngx_coord_op_t                   *op;
     ngx_http_coord_limit_req_zone_t  *lrz;
 
     op = &item->op;
@@ -192,10 +234,21 @@ ngx_http_coord_limit_req_answer(ngx_http_coord_ctx_t *ctx,
 
     item->held = (op->rc == NGX_OK);
 
-    if (!lrz->holds) {
-        return;
+    if (lrz->holds) {
+        ngx_http_coord_limit_req_peeked(ctx, item);
     }
+}
 
+
+/* who is held is refused, whatever is left to him */
+
+static void
+ngx_http_coord_limit_req_peeked(ngx_http_coord_ctx_t *ctx,
+    ngx_http_coord_limit_req_item_t *item)
+{
+    ngx_coord_op_t  *op, *hold;
+
+    op = &item->op;
     hold = ngx_http_coord_op(ctx, item->hold);
 
     if (hold->rc == NGX_OK

@@ -17,6 +17,9 @@ static ngx_int_t ngx_http_coord_limit_req_ask_all(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_limit_t *limit);
+static ngx_int_t ngx_http_coord_limit_req_settled(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_int_t rc);
 static ngx_uint_t ngx_http_coord_limit_req_knows(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_coord_zone_t *zone);
 static ngx_int_t ngx_http_coord_limit_req_known(ngx_http_request_t *r,
@@ -24,6 +27,9 @@ static ngx_int_t ngx_http_coord_limit_req_known(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_limit_req_add(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_uint_t burst);
+static ngx_int_t ngx_http_coord_limit_req_peek(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_item_t *item, ngx_str_t *key);
 static void ngx_http_coord_limit_req_rate(
     ngx_http_coord_limit_req_item_t *item, ngx_coord_rate_t *rate);
 static ngx_int_t ngx_http_coord_limit_req_quota(ngx_http_request_t *r,
@@ -113,7 +119,7 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
 
     rc = ngx_http_coord_limit_req_quota(r, limit, &quota, &burst);
 
-    if (rc == NGX_ERROR || rc == NGX_DECLINED) {
+    if (rc == NGX_ERROR || (rc == NGX_DECLINED && !zone->holds)) {
         return rc;
     }
 
@@ -139,14 +145,7 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     item->cost = cost;
 
     if (rc != NGX_OK) {
-
-        /* rc == NGX_BUSY || rc == NGX_ABORT */
-
-        item->known = 1;
-
-        return ngx_http_coord_known(r, &item->op, limit->zone, &key,
-                                    limit->on_failure,
-                                    (rc == NGX_BUSY) ? NGX_BUSY : NGX_ERROR);
+        return ngx_http_coord_limit_req_settled(r, state, item, &key, rc);
     }
 
     if (ngx_http_coord_limit_req_knows(r, state->limiter.ctx, limit->zone)) {
@@ -158,6 +157,60 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
     }
 
     return ngx_http_coord_limit_req_add(r, state, item, &key, burst);
+}
+
+
+/*
+ * What a rate of 0 (NGX_BUSY), an empty one (NGX_DECLINED) or one that is none
+ * (NGX_ABORT) makes of a request, whose key may be held all the same.
+ */
+
+static ngx_int_t
+ngx_http_coord_limit_req_settled(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_item_t *item, ngx_str_t *key, ngx_int_t rc)
+{
+    ngx_coord_op_t                    *op;
+    ngx_coord_nsec_t                   left;
+    ngx_http_coord_limit_req_zone_t   *zone;
+    ngx_http_coord_limit_req_limit_t  *limit;
+
+    limit = item->limit;
+    zone = limit->zone->data;
+    op = &item->op;
+
+    item->known = 1;
+    item->unlimited = (rc == NGX_DECLINED);
+
+    if (ngx_http_coord_known(r, op, limit->zone, key, limit->on_failure,
+                             item->unlimited ? NGX_OK : NGX_BUSY)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (rc == NGX_ABORT) {
+        op->rc = NGX_ERROR;
+    }
+
+    if (rc == NGX_ABORT || !zone->holds) {
+        return NGX_OK;
+    }
+
+    left = ngx_coord_deny_held(op);
+
+    if (left == 0) {
+        item->peeks = 1;
+
+        return ngx_http_coord_limit_req_peek(r, state, item, key);
+    }
+
+    op->rc = NGX_BUSY;
+    op->source = NGX_COORD_SOURCE_HOLD;
+    op->u.rate.retry = left;
+    op->u.rate.reset = left;
+
+    return NGX_OK;
 }
 
 
@@ -284,16 +337,22 @@ ngx_http_coord_limit_req_add(ngx_http_request_t *r,
         }
     }
 
-    if (zone->holds
-        && ngx_http_coord_add(r, state->limiter.ctx, &ngx_coord_op_hold_peek,
-                              limit->zone, key, 0, limit->on_failure,
-                              &item->hold)
-           == NULL)
-    {
-        return NGX_ERROR;
-    }
+    return zone->holds ? ngx_http_coord_limit_req_peek(r, state, item, key)
+                       : NGX_OK;
+}
 
-    return NGX_OK;
+
+/* asks whether the key is held */
+
+static ngx_int_t
+ngx_http_coord_limit_req_peek(ngx_http_request_t *r,
+    ngx_http_coord_limit_req_state_t *state,
+    ngx_http_coord_limit_req_item_t *item, ngx_str_t *key)
+{
+    return ngx_http_coord_add(r, state->limiter.ctx, &ngx_coord_op_hold_peek,
+                              item->limit->zone, key, 0,
+                              item->limit->on_failure, &item->hold)
+           ? NGX_OK : NGX_ERROR;
 }
 
 
