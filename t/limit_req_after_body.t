@@ -315,6 +315,40 @@ EOF
 }
 
 
+# dav takes the body as a file, and whoever has read it before makes one
+
+SKIP: {
+    skip 'nginx has no dav', 5
+        if `$t->{binary} -V 2>&1` !~ /http_dav/;
+
+    my $dav = $t->node(name => 'dav', http => <<'EOF')->start;
+        coord_limit_req_zone $request_body zone=body:1m rate=1r/h;
+
+        server {
+            listen 127.0.0.1:%%PORT%%;
+            root %%NODEDIR%%/files;
+
+            location / {
+                coord_limit_req zone=body after_body;
+                client_body_in_file_only clean;
+                create_full_put_path on;
+                dav_methods PUT;
+            }
+        }
+EOF
+
+    for my $body ('short', 'long' x 5000) {
+        is(join(' ', map { $dav->request('PUT', '/a', body => $body)->status }
+                     1 .. 2),
+           $body eq 'short' ? '201 429' : '204 429', 'dav: a file, once');
+        is(Coord::Util::slurp($dav->file('files/a')), $body, 'dav: all of it');
+    }
+
+    ok($t->wait_for(sub { !(() = glob($dav->file('client_body/*'))) }, 5),
+       'dav: nothing is left');
+}
+
+
 # warnings
 
 my %warned = (

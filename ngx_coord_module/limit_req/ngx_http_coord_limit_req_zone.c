@@ -214,8 +214,9 @@ ngx_http_coord_limit_req_zone_rate(ngx_conf_t *cf,
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid rate \"%V\", it must be like \"10r/s\", "
-                       "\"30r/m\", \"1000r/h\", \"5000r/d\" or \"10r/5s\"",
-                       rate);
+                       "\"30r/m\", \"1000r/h\", \"5000r/d\" or \"10r/5s\", "
+                       "of at most %d in at most 366 days",
+                       rate, NGX_COORD_COUNT_MAX);
 
     return NGX_ERROR;
 }
