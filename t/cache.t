@@ -618,6 +618,30 @@ for my $k (@{$r->command(KEYS => 'coord:ca:pages:*:r')}) {
 is(word($b, '/bad?cc=max-age=60'), 'MISS', 'a changed one is a miss');
 ok($b->wait_log(qr/is damaged, it is not used/), 'and told');
 
+# a request that changes something while the store is away
+
+{
+    my $kept = $t->redis('appendonly yes', 'appendfsync always');
+    my $c = $t->node(name => 'c', http => <<'EOF')->start;
+        coord_store main { server %%REDIS_2%%; }
+        coord_cache_zone zone=pages:4m;
+        server {
+            listen 127.0.0.1:%%PORT%%;
+            add_header X-Cache $coord_cache_status always;
+            location / { coord_cache $uri zone=pages;
+                         proxy_pass http://%%ORIGIN%%; }
+        }
+EOF
+    my $path = '/changed?cc=max-age=600';
+
+    ok($t->wait_for(sub { word($c, $path) eq 'HIT' }, 5), 'it is stored');
+    $kept->stop('TERM');
+    is($c->post($path, 'x')->status, 200, 'changed, and not purged');
+    $kept->run;
+    ok($t->wait_for(sub { word($c, $path) eq 'MISS' }, 10),
+       'purged when the store is back');
+}
+
 $redis->stop('KILL');
 $res = $a->get('/down?cc=max-age=60');
 is($res->status, 200, 'without Redis requests go on');

@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_coord_cache.h"
+#include "ngx_coord_giveback.h"
 
 
 #define NGX_HTTP_COORD_CACHE_SAFE                                             \
@@ -15,10 +16,14 @@
      |NGX_HTTP_PROPFIND)
 
 
-static ngx_int_t ngx_http_coord_cache_forget(ngx_http_coord_cache_t *cache,
-    ngx_coord_batch_t *batch, u_char *key, size_t len);
-static ngx_int_t ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *cache, ngx_coord_batch_t *batch);
+/* for so long a store that is away is tried again */
+#define NGX_HTTP_COORD_CACHE_FORGET  (300 * NGX_COORD_NSEC_PER_SEC)
+
+
+static void ngx_http_coord_cache_forget(ngx_http_coord_cache_t *cache,
+    u_char *key, size_t len);
+static void ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
 
 
 ngx_uint_t
@@ -32,8 +37,6 @@ void
 ngx_http_coord_cache_changed(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
-    ngx_coord_batch_t  *batch;
-
     if (r->headers_out.status < NGX_HTTP_OK
         || r->headers_out.status >= NGX_HTTP_BAD_REQUEST
         || ngx_http_coord_cache_error_page(r, cache))
@@ -41,78 +44,68 @@ ngx_http_coord_cache_changed(ngx_http_request_t *r,
         return;
     }
 
-    batch = ngx_coord_batch_create(cache->conf->zone->store);
-    if (batch == NULL) {
-        return;
-    }
-
-    if (ngx_http_coord_cache_forget(cache, batch, cache->key, cache->key_len)
-        != NGX_OK
-        || ngx_http_coord_cache_forget_groups(r, cache, batch) != NGX_OK)
-    {
-        ngx_coord_batch_done(batch);
-        return;
-    }
-
-    /* without a handler it releases itself */
-
-    (void) ngx_coord_batch_send(batch);
+    ngx_http_coord_cache_forget(cache, cache->key, cache->key_len);
+    ngx_http_coord_cache_forget_groups(r, cache);
 
     /* before the client is told */
 
+    ngx_coord_giveback_flush(cache->conf->zone->store);
     ngx_coord_store_push(cache->conf->zone->store);
 }
 
 
-static ngx_int_t
-ngx_http_coord_cache_forget(ngx_http_coord_cache_t *cache,
-    ngx_coord_batch_t *batch, u_char *key, size_t len)
+/* nobody waits for it, and it is asked for again until it is done */
+
+static void
+ngx_http_coord_cache_forget(ngx_http_coord_cache_t *cache, u_char *key,
+    size_t len)
 {
-    ngx_coord_op_t  *op;
+    ngx_coord_op_t  op;
 
-    op = ngx_coord_batch_add(batch, &ngx_coord_op_cache_purge,
-                             cache->conf->zone, key, len);
-    if (op == NULL) {
-        return NGX_ERROR;
-    }
+    ngx_memzero(&op, sizeof(ngx_coord_op_t));
 
-    op->u.cache.ttl = NGX_HTTP_COORD_CACHE_LIFE;
+    op.type = &ngx_coord_op_cache_purge;
+    op.zone = cache->conf->zone;
+    op.key_len = len;
+    op.u.cache.ttl = NGX_HTTP_COORD_CACHE_LIFE;
 
-    return NGX_OK;
+    ngx_memcpy(op.key, key, len);
+
+    ngx_coord_giveback_op(&op, NGX_HTTP_COORD_CACHE_FORGET);
 }
 
 
 /* as many as a response may be in */
 
-static ngx_int_t
+static void
 ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *cache, ngx_coord_batch_t *batch)
+    ngx_http_coord_cache_t *cache)
 {
     u_char       buf[NGX_HTTP_COORD_CACHE_TAG + 1], key[NGX_COORD_KEY_LEN];
     size_t       len;
     ngx_str_t   *line, left, group;
-    ngx_uint_t   i;
+    ngx_uint_t   i, n;
+
+    n = 0;
 
     for (i = 0; /* void */ ; /* void */ ) {
         line = ngx_http_coord_field_line(&r->headers_out.headers,
                                          "Cache-Group-Invalidation", &i);
         if (line == NULL) {
-            return NGX_OK;
+            return;
         }
 
         left = *line;
 
-        while (batch->nops <= NGX_HTTP_COORD_CACHE_TAGS
+        while (n < NGX_HTTP_COORD_CACHE_TAGS
                && ngx_http_coord_field_member(&left, &group) == NGX_OK)
         {
             ngx_http_coord_cache_group(&group, buf);
             len = ngx_http_coord_cache_tag_key(key, &group);
 
-            if (len
-                && ngx_http_coord_cache_forget(cache, batch, key, len)
-                   != NGX_OK)
-            {
-                return NGX_ERROR;
+            if (len) {
+                ngx_http_coord_cache_forget(cache, key, len);
+                n++;
             }
         }
     }

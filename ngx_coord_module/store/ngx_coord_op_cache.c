@@ -89,7 +89,7 @@ const ngx_coord_op_type_t  ngx_coord_op_cache_mark = {
 
 const ngx_coord_op_type_t  ngx_coord_op_cache_purge = {
     ngx_string("cache_purge"),
-    0,
+    NGX_COORD_OP_TWICE,
     NGX_COORD_KIND_CACHED,
     NGX_COORD_SCRIPT_CACHE_PURGE,
     ngx_coord_cache_purge_build,
