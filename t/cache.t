@@ -46,6 +46,7 @@ my $origin = $t->origin(default => sub {
         $headers{Vary} = $arg{vary} if $arg{vary};
         $headers{'Set-Cookie'} = 'a=b' if $arg{cookie};
         $headers{'Surrogate-Key'} = $arg{tags} if $arg{tags};
+        $headers{'Cache-Tag'} = $arg{tags} =~ s/ /, /gr if $arg{twice};
         $headers{Age} = $arg{age} if $arg{age};
         $headers{Expires} = $arg{expires} if $arg{expires};
         $headers{'X-Accel-Redirect'} = $arg{accel} if $arg{accel};
@@ -370,6 +371,18 @@ for my $k ('p8', 'p9') {
     is($hits, 300, 'stored before its client has all of it');
     is($gone, 300, 'and purged before the client is told');
 }
+
+
+# many tags; the same in two fields are as many
+
+sub tags { return '&cc=max-age=60&tags=' . join '%20', map { "m$_" } 1 .. $_[0] }
+
+is_kept('/key?k=m1' . tags(64), '64 tags');
+is_kept('/key?k=m2&twice=1' . tags(64), 'each of them twice');
+is_passed('/key?k=m3' . tags(65), '65 tags');
+is(purge('tag=m64'), 200, 'purge by the last one');
+is(word($b, "/key?k=m$_&twice=1" . tags(64)), 'MISS', "is one of page $_")
+    for 1, 2;
 
 is(purge('x=1'), 400, 'neither key nor tag');
 is(purge('tag=' . 'x' x 128), 200, 'a tag of 128 bytes');

@@ -36,7 +36,7 @@
 #include "ngx_coord_near.h"
 
 
-#define NGX_HTTP_COORD_CACHE_TAGS      32       /* of a response */
+#define NGX_HTTP_COORD_CACHE_TAGS      64       /* of a response */
 #define NGX_HTTP_COORD_CACHE_TAG       128      /* bytes of one */
 #define NGX_HTTP_COORD_CACHE_META      8192     /* bytes of times and tags */
 #define NGX_HTTP_COORD_CACHE_YEAR      31536000 /* seconds */

@@ -11,8 +11,8 @@
 
 static ngx_int_t ngx_http_coord_cache_word(ngx_str_t *value,
     ngx_str_t *member);
-static u_char *ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *p,
-    u_char *last, ngx_uint_t *n);
+static u_char *ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *start,
+    u_char *p, u_char *last);
 
 
 static const struct {
@@ -30,11 +30,11 @@ static const struct {
 u_char *
 ngx_http_coord_cache_tags(ngx_list_t *headers, u_char *p, u_char *last)
 {
-    u_char       buf[NGX_HTTP_COORD_CACHE_TAG + 1];
+    u_char      *start, buf[NGX_HTTP_COORD_CACHE_TAG + 1];
     ngx_str_t   *line, left, tag;
-    ngx_uint_t   i, k, n;
+    ngx_uint_t   i, k;
 
-    n = 0;
+    start = p;
 
     for (k = 0; ngx_http_coord_cache_tagged_by[k].field; k++) {
 
@@ -54,7 +54,7 @@ ngx_http_coord_cache_tags(ngx_list_t *headers, u_char *p, u_char *last)
                     ngx_http_coord_cache_group(&tag, buf);
                 }
 
-                p = ngx_http_coord_cache_tag(&tag, p, last, &n);
+                p = ngx_http_coord_cache_tag(&tag, start, p, last);
                 if (p == NULL) {
                     return NULL;
                 }
@@ -136,15 +136,34 @@ ngx_http_coord_cache_group(ngx_str_t *member, u_char *buf)
 }
 
 
+/* one that stands in several fields is one; from start to p: those before */
+
 static u_char *
-ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *p, u_char *last,
-    ngx_uint_t *n)
+ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *start, u_char *p,
+    u_char *last)
 {
+    u_char      *end, *one;
+    ngx_uint_t   n;
+
     if (tag->len == 0) {
         return p;
     }
 
-    if ((*n)++ == NGX_HTTP_COORD_CACHE_TAGS
+    n = 0;
+
+    for (one = start; one < p; one = end + 1) {
+        end = ngx_strlchr(one, p, LF);
+
+        if ((size_t) (end - one) == tag->len
+            && ngx_memcmp(one, tag->data, tag->len) == 0)
+        {
+            return p;
+        }
+
+        n++;
+    }
+
+    if (n == NGX_HTTP_COORD_CACHE_TAGS
         || tag->len > NGX_HTTP_COORD_CACHE_TAG
         || (size_t) (last - p) < tag->len + 1
         || !ngx_coord_record_value(tag))
