@@ -261,4 +261,27 @@ like($told[-1], qr/store "main" has no answer: .*, reason: connect/, 'why');
 like($n->log, qr/again, @{[$open + $closed]} requests went by on_failure in/,
      'the sum');
 
+
+# a server that is silent has not answered, though nobody asks it any more
+
+$n = node('silent', '%%REDIS_2%%');
+
+my $passes = sub {
+    $n->get('/?k=' . rand)->header('X-Status') eq 'PASSED';
+};
+
+ok($t->wait_for($passes, 20), 'it is asked');
+$n->wait_log(qr/answers again/, 10) if lines($n, qr/has no answer/);
+my $again = lines($n, qr/answers again/);
+
+kill 'STOP', $own->{pid};
+is($n->get('/?k=frozen')->header('X-Status'), 'BYPASSED', 'it is silent');
+ok($n->wait_log(qr/has no answer/, 10), 'which is told');
+$t->rest(2.5);
+is(scalar lines($n, qr/answers again/), $again, 'and not its end');
+kill 'CONT', $own->{pid};
+ok($t->wait_for($passes, 20), 'it answers');
+ok($t->wait_for(sub { lines($n, qr/answers again/) > $again }, 10),
+   'and that is told');
+
 done_testing();

@@ -50,6 +50,10 @@ ngx_coord_outage_count(ngx_coord_batch_t *batch)
         }
     }
 
+    /* who is not ready is so again when he has answered */
+
+    outage->silent = (by && ngx_coord_store_ready(store));
+
     if (by == 0) {
         return;
     }
@@ -88,18 +92,24 @@ ngx_coord_outage_stop(ngx_coord_store_t *store)
 }
 
 
-/* a second in which all was answered is the end */
+/* a second in which all was answered, after an answer, is the end */
 
 static void
 ngx_coord_outage_tick(ngx_event_t *ev)
 {
     ngx_coord_store_t *store = ngx_coord_timer_data(ev);
 
+    ngx_uint_t           ready;
     ngx_coord_outage_t  *outage;
 
     outage = &store->outage;
+    ready = ngx_coord_store_ready(store);
 
-    if (ngx_coord_outage_tell(store) || !ngx_coord_store_ready(store)) {
+    if (!ready) {
+        outage->silent = 0;
+    }
+
+    if (ngx_coord_outage_tell(store) || !ready || outage->silent) {
         ngx_coord_timer_start(&outage->timer, NGX_COORD_OUTAGE_INTERVAL);
         return;
     }

@@ -129,6 +129,7 @@ typedef struct {
     ngx_uint_t                 total;
     ngx_uint_t                 requests[NGX_COORD_FAILURE_MAX];  /* untold */
     ngx_coord_fail_e           reason;       /* of the last one */
+    ngx_uint_t                 silent;       /* ready, but not heard since */
     ngx_coord_timer_t          timer;
 } ngx_coord_outage_t;
 
