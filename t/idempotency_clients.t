@@ -120,6 +120,34 @@ const body = await got.post(process.argv[2], { json: { amount: 1 }, headers: {
 console.log(body);
 EOP
     },
+    undici => {
+        npm => 'undici',
+        not => { middle => 1 },
+        run => sub { ('node', script('undici.mjs', <<'EOP'), @_) },
+import { Agent, interceptors, request } from 'undici';
+const r = await request(process.argv[2], { method: 'POST',
+    dispatcher: new Agent().compose(interceptors.retry({ maxRetries: 5,
+        minTimeout: 100, methods: [ 'POST' ], statusCodes: [ 409, 503 ],
+        errorCodes: [ 'ECONNRESET', 'UND_ERR_SOCKET' ] })),
+    body: '{"amount":1}', headers: { 'Content-Type': 'application/json',
+        'Idempotency-Key': process.argv[3], 'Authorization': 'Bearer t' } });
+console.log(await r.body.text());
+process.exit(0);
+EOP
+    },
+    fetch => {
+        npm => 'fetch-retry',
+        not => { middle => 1 },
+        run => sub { ('node', script('fetch.mjs', <<'EOP'), @_) },
+import fetchRetry from 'fetch-retry';
+const r = await fetchRetry(fetch)(process.argv[2], { method: 'POST',
+    retries: 5, retryDelay: 200, retryOn: [ 409, 503 ], body: '{"amount":1}',
+    headers: { 'Content-Type': 'application/json',
+        'Idempotency-Key': process.argv[3], 'Authorization': 'Bearer t' } });
+console.log(await r.text());
+process.exit(0);
+EOP
+    },
     'axios-retry' => {
         npm => 'axios-retry',
         run => sub { ('node', script('axios.mjs', <<'EOP'), @_) },
@@ -166,7 +194,7 @@ if ($ENV{TEST_NPM}) {
     mkdir "$root/build";
     mkdir $npm;
     has("cd $npm && npm install --no-audit --no-fund stripe got axios "
-        . 'axios-retry')
+        . 'axios-retry undici fetch-retry')
         or diag('npm install has failed');
 }
 
