@@ -3,9 +3,8 @@
 # Copyright (C) ngx_coord_module contributors
 
 # examples/mcp.conf on two nodes: clients of MCP servers of both generations.
-# With the SDK for Node.js in the directory MCP_SDK (the packages
-# @modelcontextprotocol/sdk and express in its node_modules) its servers and its
-# client as well.
+# TEST_NPM=1 installs the SDKs for Node.js into build/npm and asks their servers
+# and clients as well; MCP_SDK names a directory that has them in node_modules.
 
 use strict;
 use warnings;
@@ -69,45 +68,56 @@ is($b->post('/mcp', '{}', headers => { 'Mcp-Name' => 'fetch',
    ->status, 200, 'without: another tool');
 
 
-# the SDK
+# the SDKs: of the first generation, and of both
+
+my $sdk = $ENV{MCP_SDK} || "$FindBin::Bin/../build/npm";
+my ($node) = grep { -x } map { "$_/node" } split /:/, $ENV{PATH};
+
+if ($ENV{TEST_NPM} && !$ENV{MCP_SDK}) {
+    system("mkdir -p $sdk && cd $sdk && npm install --no-audit --no-fund "
+           . join(' ', 'express', 'zod', map { "\@modelcontextprotocol/$_" }
+                                             'sdk', 'client', 'server', 'node')
+           . ' >/dev/null 2>&1') == 0
+        or diag('npm install has failed');
+}
+
+sub without {
+    return $node && ($ENV{TEST_NPM} || $ENV{MCP_SDK})
+           && -d "$sdk/node_modules/\@modelcontextprotocol/$_[0]" ? ''
+           : "neither TEST_NPM nor MCP_SDK has \@modelcontextprotocol/$_[0]";
+}
 
 SKIP: {
-    my $sdk = $ENV{MCP_SDK} || '';
-    my ($node) = grep { -x } map { "$_/node" } split /:/, $ENV{PATH};
+    my $why = without('sdk');
+    skip $why, 2 if $why;
 
-    skip 'MCP_SDK names no directory with @modelcontextprotocol/sdk', 2
-        if !$node || !-d "$sdk/node_modules/\@modelcontextprotocol/sdk";
-
-    my @ports = map { port() } 1 .. 3;
-
-    spew($t->file('server.mjs'), sdk_server($sdk));
-    spew($t->file('client.mjs'), sdk_client($sdk));
-
-    for my $port (@ports) {
-        my $pid = fork;
-
-        if ($pid == 0) {
-            open STDOUT, '>', $t->file("server$port.log");
-            open STDERR, '>&', \*STDOUT;
-            exec $node, $t->file('server.mjs'), $port;
-            exit 1;
-        }
-
-        $t->track($pid);
-        $t->wait_for(sub { IO::Socket::INET->new("127.0.0.1:$port") }, 30)
-            or diag(slurp($t->file("server$port.log")));
-    }
-
-    my ($c, $d) = map { $t->node(name => $_, conf => example(
-                            map { "127.0.0.1:$_" } @ports))->start } 'c', 'd';
-    my $command = join ' ', $node, $t->file('client.mjs'),
-                       map { $_->url('/mcp') } $c, $d;
-    my $out = `$command 2>&1`;
+    my $out = talk('one', sdk_server($sdk), sdk_client($sdk));
     my %n = map { $_ => 1 } $out =~ /^call (\d+)$/mg;
 
     is(scalar(() = $out =~ /^call \d+$/mg), 40,
        'SDK: 10 clients, 4 calls each over both nodes') or diag($out);
     cmp_ok(scalar keys %n, '>=', 2, 'SDK: at several servers');
+}
+
+SKIP: {
+    my $why = without('server');
+    skip $why, 5 if $why;
+
+    my $out = talk('two', server_without_sessions($sdk),
+                   client_without_sessions($sdk));
+    my %n;
+
+    $n{$1}++ while $out =~ /^(\w+ \w+ (?:\d+|\w+))$/mg;
+
+    my $passed = () = $out =~ /^me search \d+$/mg;
+
+    like($out, qr/^me 2026-07-28 without$/m, 'SDK: a protocol without sessions')
+        or diag($out);
+    cmp_ok($passed, '>=', 21, 'SDK: as many calls as the limit says');
+    cmp_ok($n{'me search refused'} || 0, '>=', 5, 'SDK: and no more')
+        or diag($out);
+    like($out, qr/^me fetch \d+$/m, 'SDK: another tool');
+    like($out, qr/^you search \d+$/m, 'SDK: another user');
 }
 
 done_testing();
@@ -149,6 +159,40 @@ sub server {
         return { body => "s$n", headers => [
                      'Content-Type' => 'text/event-stream' ] };
     });
+}
+
+
+# what a client says, with three servers behind two nodes
+
+sub talk {
+    my ($name, $server, $client) = @_;
+    my @ports = map { port() } 1 .. 3;
+
+    spew($t->file("$name-server.mjs"), $server);
+    spew($t->file("$name-client.mjs"), $client);
+
+    for my $port (@ports) {
+        my $pid = fork;
+
+        if ($pid == 0) {
+            open STDOUT, '>', $t->file("server$port.log");
+            open STDERR, '>&', \*STDOUT;
+            exec $node, $t->file("$name-server.mjs"), $port;
+            exit 1;
+        }
+
+        $t->track($pid);
+        $t->wait_for(sub { IO::Socket::INET->new("127.0.0.1:$port") }, 30)
+            or diag(slurp($t->file("server$port.log")));
+    }
+
+    my $command = join ' ', $node, $t->file("$name-client.mjs"), map {
+        $t->node(name => "$name$_",
+                 conf => example(map { "127.0.0.1:$_" } @ports))->start
+          ->url('/mcp')
+    } 1, 2;
+
+    return scalar `$command 2>&1`;
 }
 
 
@@ -238,6 +282,82 @@ await Promise.all(Array.from({ length: 10 }, async () => {
     await transport.terminateSession();
     await client.close();
 }));
+process.exit(0);
+EOF
+}
+
+
+sub server_without_sessions {
+    my ($sdk) = @_;
+
+    return <<"EOF";
+import { createServer } from 'node:http';
+import { createRequire } from 'node:module';
+
+const require = createRequire('$sdk/x.cjs');
+const { createMcpHandler, McpServer } =
+    require('\@modelcontextprotocol/server');
+const { toNodeHandler } = require('\@modelcontextprotocol/node');
+const { z } = require('zod');
+
+const port = process.argv[2];
+const text = async () => ({ content: [{ type: 'text', text: port }] });
+
+const handler = toNodeHandler(createMcpHandler(() => {
+    const server = new McpServer({ name: 'where', version: '1.0.0' });
+    for (const name of [ 'search', 'fetch' ]) {
+        server.registerTool(name, { description: 'tells the port',
+                                    inputSchema: z.object({}) }, text);
+    }
+    return server;
+}));
+createServer((req, res) => handler(req, res)).listen(port, '127.0.0.1');
+EOF
+}
+
+
+sub client_without_sessions {
+    my ($sdk) = @_;
+
+    return <<"EOF";
+import { createRequire } from 'node:module';
+
+const require = createRequire('$sdk/x.cjs');
+const { Client, StreamableHTTPClientTransport } =
+    require('\@modelcontextprotocol/client');
+
+const urls = process.argv.slice(2);
+let n = 0;
+
+for (const [user, calls] of [ ['me', 30], ['you', 1] ]) {
+    const client = new Client({ name: 'test', version: '1.0.0' },
+                              { versionNegotiation: { mode: 'auto' } });
+    const transport = new StreamableHTTPClientTransport(new URL(urls[0]), {
+        requestInit: { headers: { Authorization: 'Bearer ' + user } },
+        fetch: (url, init) => fetch(urls[n++ % urls.length], init),
+    });
+
+    await client.connect(transport);
+    console.log(user, client.getNegotiatedProtocolVersion(),
+                transport.sessionId ? 'with' : 'without');
+
+    const call = async (name) => {
+        try {
+            const r = await client.callTool({ name, arguments: {} });
+            console.log(user, name, r.content[0].text);
+        } catch (e) {
+            console.log(user, name, /quota-exceeded/.test(e.message)
+                                    ? 'refused' : e.message);
+        }
+    };
+
+    for (let i = 0; i < calls; i++) {
+        await call('search');
+    }
+
+    await call('fetch');
+    await client.close();
+}
 process.exit(0);
 EOF
 }
