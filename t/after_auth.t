@@ -187,8 +187,10 @@ EOF
     $r = $get->('/both', 'bob');
     is($r->status . ' ' . $r->header('X-Status'), '429 REJECTED:user',
        "$store: both: refused by the second");
-    like($r->header('RateLimit'), qr/^"addr";r=27;/,
-         "$store: both: the first phase has counted it");
+    like($r->header('RateLimit'), qr/^"addr";r=28;/,
+         "$store: both: the first phase gets back what it gave");
+    like($get->('/both')->header('RateLimit'), qr/^"addr";r=27;/,
+         "$store: both: and counts the next one");
 
 
     # a delay

@@ -26,7 +26,7 @@ my $origin = $t->origin(default => sub {
     my ($size) = $req->{path} =~ /(\d+)$/;
     return { body => $body{$size}, $req->{path} =~ /chunked/
                                    ? (chunked => 50_000) : (),
-             delay => $req->{path} =~ /frozen/ ? 2 : 0 };
+             delay => $req->{path} =~ /frozen/ ? 1 : 0 };
 });
 
 my %opt = (workers => 2, http => <<'EOC');
@@ -106,7 +106,7 @@ is($r->body, $body{1_000_000}, 'as a whole');
 
 
 # the end of a response waits for that, unless the record is a small one; the
-# origin takes two seconds, so that Redis stands still before it answers
+# origin takes a second, so that Redis stands still before it answers
 
 for my $case ([ '/frozen/20000', 1 ], [ '/unbuffered/frozen/6000', 1 ],
               [ '/frozen/1000', 0 ])
@@ -126,7 +126,7 @@ for my $case ([ '/frozen/20000', 1 ], [ '/unbuffered/frozen/6000', 1 ],
     kill 'CONT', $redis->{pid};
 
     is($r->body, $body{$size}, "$path: whole");
-    cmp_ok($took, $waits ? '>' : '<', 2.3,
+    cmp_ok($took, $waits ? '>' : '<', 1.7,
            "$path: " . ($waits ? 'not before it is stored' : 'does not wait'));
     ok($t->wait_for(sub {
         $r = $node[1]->post($path, 'x', @h);
