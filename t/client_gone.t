@@ -3,7 +3,8 @@
 # Copyright (C) ngx_coord_module contributors
 
 # A client that leaves while its request waits for Redis, over HTTP/1.1 and
-# HTTP/2: what Redis grants later is given back, nothing else happens.
+# HTTP/2: what Redis grants later is given back, nothing else happens.  One that
+# only ends what it sends is answered.
 
 use strict;
 use warnings;
@@ -75,6 +76,22 @@ for my $way (qw(reset close h2)) {
     is(scalar(grep { $_->status == 200 } @r), 6,
        "$way: all six places of all limits are free");
 }
+
+my $half = 0;
+
+sub answered {
+    my $c = $n->connect;
+    $c->send("GET /?k=half" . $half++ . " HTTP/1.1\r\nHost: x\r\n\r\n");
+    shutdown $c->{sock}, 1;
+
+    my $r = $c->response;
+    return $r && $r->status == 200;
+}
+
+# all of them, unless the machine stands still in between
+
+ok($t->wait_for(sub { 10 == grep { answered() } 1 .. 10 }, 10),
+   'who has ended what he sends may not have left');
 
 is_deeply([$n->workers], [$worker], 'the worker is the same');
 

@@ -11,6 +11,10 @@
 #include "ngx_http_coord_body.h"
 
 
+/* how long an answer may take for who sends no more, milliseconds */
+#define NGX_HTTP_COORD_GRACE  100
+
+
 static ngx_int_t ngx_http_coord_walk(ngx_http_request_t *r,
     ngx_http_coord_stage_e stage, ngx_uint_t used);
 static ngx_int_t ngx_http_coord_begin(ngx_http_request_t *r,
@@ -33,6 +37,7 @@ static void ngx_http_coord_undo_passed(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_wait(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_test_reading(ngx_http_request_t *r);
 static void ngx_http_coord_block_writing(ngx_http_request_t *r);
 static void ngx_http_coord_answered(ngx_coord_batch_t *batch);
 
@@ -560,7 +565,9 @@ ngx_http_coord_undo_passed(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
 /*
  * Waits as ngx_http_limit_req_handler() does: the read side watches for a
- * client that leaves, the write side is quiet.
+ * client that leaves, the write side is quiet.  While the stores are asked who
+ * has only ended what he sends may not have left, as with handlers that do not
+ * wait at all.
  */
 
 static ngx_int_t
@@ -580,9 +587,54 @@ ngx_http_coord_wait(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_coord_block_writing;
 
+    if (ctx->walk != NGX_HTTP_COORD_WALK_DECIDE
+        && r->http_version < NGX_HTTP_VERSION_20)
+    {
+        r->read_event_handler = ngx_http_coord_test_reading;
+    }
+
     ctx->waiting = 1;
 
     return NGX_AGAIN;
+}
+
+
+/* of HTTP/1, where the end of what is sent may be that of the client or not */
+
+static void
+ngx_http_coord_test_reading(ngx_http_request_t *r)
+{
+    ngx_event_t  *rev;
+
+    rev = r->connection->read;
+
+    if (rev->timedout) {
+        rev->timedout = 0;
+        ngx_http_test_reading(r);
+        return;
+    }
+
+#if (NGX_HAVE_EPOLLRDHUP)
+
+    if ((ngx_event_flags & NGX_USE_EPOLL_EVENT)
+        && ngx_use_epoll_rdhup
+        && !rev->pending_eof)
+    {
+        return;
+    }
+
+#endif
+
+    if (!rev->timer_set) {
+        ngx_add_timer(rev, NGX_HTTP_COORD_GRACE);
+    }
+
+    if ((ngx_event_flags & NGX_USE_LEVEL_EVENT)
+        && rev->active
+        && ngx_del_event(rev, NGX_READ_EVENT, 0) != NGX_OK)
+    {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+    }
 }
 
 
@@ -618,6 +670,12 @@ ngx_http_coord_resume(ngx_http_coord_ctx_t *ctx)
     /* as ngx_http_handler(): others of the connection were at work meanwhile */
 
     c->log->action = NULL;
+
+    if (r->read_event_handler == ngx_http_coord_test_reading
+        && c->read->timer_set)
+    {
+        ngx_del_timer(c->read);
+    }
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
                    "coord resume \"%V\"", &r->uri);
