@@ -610,6 +610,22 @@ for (['private', 'big=9000000&cc=private'], ['large', 'big=9000000'],
     $slow->close;
 }
 
+# a worker that dies on the way: its successor lets the others go on
+
+{
+    my $path = '/lock?k=dies&delay=20&cc=max-age=60';
+    my ($from, $to) = ($a->connect, $b->connect);
+
+    $origin->reset_counters;
+    $from->send("GET $path HTTP/1.1\r\nHost: x\r\n\r\n");
+    ok($t->wait_for(sub { $origin->count('/lock') == 1 }, 5), 'on its way');
+    $to->send("GET $path HTTP/1.1\r\nHost: x\r\n\r\n");
+    $a->kill_worker('KILL', $_) for $a->workers;
+    ok($t->wait_for(sub { $origin->count('/lock') == 2 }, 4),
+       'another node asks as soon as it is dead');
+    $to->close;
+}
+
 
 # --- memory ---
 

@@ -204,6 +204,19 @@ ok($t->wait_for(sub {
        return !grep { /hang/ } map { ref $_ ? @$_ : $_ } @keys;
    }, 5), 'its lease is free');
 
+# a worker that dies while it loads: others do
+
+$c = $a->connect;
+$origin->reset_counters;
+$c->send("GET /v?k=hang HTTP/1.1\r\nHost: a\r\n\r\n");
+ok($t->wait_for(sub { $origin->count('/load') == 1 }, 5), 'it loads');
+$a->kill_worker('KILL', $_) for $a->workers;
+$c = $b->connect;
+$c->send("GET /v?k=hang HTTP/1.1\r\nHost: b\r\n\r\n");
+ok($t->wait_for(sub { $origin->count('/load') == 2 }, 4),
+   'another node does when it is dead');
+$c->close;
+
 # a look-up that one location uses
 
 $origin->reset_counters;

@@ -9,6 +9,7 @@
 
 
 #include "ngx_http_coord_cache.h"
+#include "ngx_coord_lease.h"
 
 
 #define NGX_HTTP_COORD_CACHE_POLL   100      /* ms: for what another fills */
@@ -509,6 +510,8 @@ ngx_http_coord_cache_claimed(ngx_http_coord_cache_t *cache,
 
         return ngx_http_coord_cache_ask(cache, NGX_HTTP_COORD_CACHE_CHECKED);
     }
+
+    ngx_coord_journal_remove(op);
 
     if (ngx_http_coord_stored_while(cache)) {
         return ngx_http_coord_cache_hit(cache, NGX_COORD_OUTCOME_UPDATING);

@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_coord_cache.h"
+#include "ngx_coord_lease.h"
 
 
 #define NGX_HTTP_COORD_CACHE_LEASE  30000    /* milliseconds: of a fill */
@@ -178,14 +179,14 @@ ngx_http_coord_cache_ask_claim(ngx_http_coord_cache_t *cache)
     op = ngx_coord_batch_add(cache->batch, &ngx_coord_op_lease_acquire,
                              cache->conf->zone, cache->key, cache->key_len);
 
-    if (op == NULL || ngx_coord_id(op->id) != NGX_OK) {
+    if (op == NULL) {
         return NGX_ERROR;
     }
 
     op->u.lease.limit = 1;
     op->u.lease.lease = NGX_HTTP_COORD_CACHE_LEASE * NGX_COORD_NSEC_PER_MSEC;
 
-    return NGX_OK;
+    return ngx_coord_lease_name(op);
 }
 
 

@@ -264,6 +264,7 @@ ngx_http_coord_cache_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     zone->store_name = store;
+    zone->journal = 1;
 
     return NGX_CONF_OK;
 }

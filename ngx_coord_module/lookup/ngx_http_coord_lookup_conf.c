@@ -397,6 +397,7 @@ ngx_http_coord_lookup_near(ngx_conf_t *cf,
     }
 
     zone->store_name = *store;
+    zone->journal = 1;
 
     near = ngx_array_push(&lmcf->nears);
     if (near == NULL) {

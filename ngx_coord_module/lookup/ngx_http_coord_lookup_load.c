@@ -15,6 +15,7 @@
 
 
 #include "ngx_http_coord_lookup.h"
+#include "ngx_coord_lease.h"
 
 
 #define NGX_HTTP_COORD_LOAD_LEASE  (30 * NGX_COORD_NSEC_PER_SEC)
@@ -229,14 +230,16 @@ ngx_http_coord_lookup_load_lock(ngx_http_coord_lookup_load_t *load)
                                  zone, key, len);
     }
 
-    if (op == NULL || ngx_coord_id(op->id) != NGX_OK) {
+    if (op) {
+        op->u.lease.limit = 1;
+        op->u.lease.lease = NGX_HTTP_COORD_LOAD_LEASE;
+    }
+
+    if (op == NULL || ngx_coord_lease_name(op) != NGX_OK) {
         ngx_memzero(&none, sizeof(ngx_coord_near_answer_t));
         ngx_http_coord_lookup_load_finish(load, &none);
         return;
     }
-
-    op->u.lease.limit = 1;
-    op->u.lease.lease = NGX_HTTP_COORD_LOAD_LEASE;
 
     load->batch->handler = ngx_http_coord_lookup_load_locked;
     load->batch->data = load;
@@ -272,6 +275,10 @@ ngx_http_coord_lookup_load_decide(ngx_http_coord_lookup_load_t *load)
         load->state = NGX_HTTP_COORD_LOAD_CHECK;
         ngx_http_coord_lookup_load_read(load);
         return;
+    }
+
+    if (rc == NGX_BUSY) {
+        ngx_coord_journal_remove(&load->lease);
     }
 
     if (rc == NGX_BUSY

@@ -68,7 +68,7 @@ ngx_coord_journal_add(ngx_coord_op_t *op, ngx_coord_nsec_t life)
     payload[0] = ngx_coord_journal_owner();
     payload[1] = ngx_coord_journal_what(op);
 
-    if (payload[0] == 0) {
+    if (payload[0] == 0 || ngx_coord_journal_tag(op) == 0) {
         return;
     }
 
@@ -110,7 +110,8 @@ ngx_coord_journal_remove(ngx_coord_op_t *op)
     ngx_coord_entry_t  *entry;
     ngx_coord_table_t  *table;
 
-    table = ngx_coord_journal_lock(op->zone);
+    table = ngx_coord_journal_tag(op) ? ngx_coord_journal_lock(op->zone)
+                                      : NULL;
 
     if (table == NULL) {
         return;
@@ -266,6 +267,8 @@ ngx_coord_journal_lock(ngx_coord_zone_t *zone)
 }
 
 
+/* 0: what becomes of the operation is not for a successor */
+
 static ngx_uint_t
 ngx_coord_journal_tag(ngx_coord_op_t *op)
 {
@@ -277,8 +280,11 @@ ngx_coord_journal_tag(ngx_coord_op_t *op)
     case NGX_COORD_KIND_CLAIM:
         return NGX_COORD_JOURNAL_CLAIM;
 
-    default: /* NGX_COORD_KIND_LEASE */
+    case NGX_COORD_KIND_LEASE:
         return NGX_COORD_JOURNAL_LEASE;
+
+    default:
+        return 0;
     }
 }
 
