@@ -197,6 +197,19 @@ ok($t->wait_for(sub { (asked($b, 4, '/?k=6'))[0] > 0 }, 2),
    'without the connection Redis is asked');
 ok(near($b, '/?k=6'), 'and later it is near again');
 
+# --- a page that a request changes: its node knows without the news of it ---
+
+$a->get('/?k=own');
+stored('own');
+ok(near($a, '/?k=own'), 'a page is in memory');
+kill 'STOP', $redis->{pid};
+is($a->post('/?k=own', 'x')->status, 200, 'changed, and Redis tells nothing');
+my $waits = $a->connect;
+$waits->send("GET /?k=own HTTP/1.1\r\nHost: x\r\n\r\n");
+ok(!$waits->read(0.3), 'Redis is asked');
+kill 'CONT', $redis->{pid};
+is($waits->response('GET', 20)->header('x-cache'), 'MISS', 'it is purged');
+
 # --- a large one ---
 
 $a->get('/?k=7&big=40000');

@@ -248,6 +248,13 @@ void ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache);
 ngx_int_t ngx_http_coord_cache_near_get(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *op, ngx_uint_t tag);
 
+/*
+ * A key, or a tag, is about to be purged: this node does not wait for the news
+ * of that, it asks the store from now on.
+ */
+void ngx_http_coord_cache_near_forget(ngx_http_coord_cache_t *cache,
+    u_char *key, size_t len);
+
 /* the stored response was found in the store: if that is often it is copied */
 void ngx_http_coord_cache_near_found(ngx_http_coord_cache_t *cache);
 

@@ -151,6 +151,21 @@ ngx_http_coord_cache_near_item(ngx_http_coord_cache_t *cache, u_char *key,
 
 
 void
+ngx_http_coord_cache_near_forget(ngx_http_coord_cache_t *cache, u_char *key,
+    size_t len)
+{
+    u_char                 name[NGX_HTTP_COORD_CACHE_NAME];
+    ngx_coord_near_item_t  item;
+
+    if (ngx_http_coord_cache_near_item(cache, key, len, "}:p", name, &item)
+        == NGX_OK)
+    {
+        (void) ngx_coord_near_forget(item.near, &item.key);
+    }
+}
+
+
+void
 ngx_http_coord_cache_near_found(ngx_http_coord_cache_t *cache)
 {
     u_char     *p, *last, *end, key[NGX_COORD_KEY_LEN];

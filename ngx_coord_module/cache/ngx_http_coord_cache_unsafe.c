@@ -72,6 +72,7 @@ ngx_http_coord_cache_forget(ngx_http_coord_cache_t *cache, u_char *key,
     ngx_memcpy(op.key, key, len);
 
     ngx_coord_giveback_op(&op, NGX_HTTP_COORD_CACHE_FORGET);
+    ngx_http_coord_cache_near_forget(cache, key, len);
 }
 
 
