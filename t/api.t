@@ -223,8 +223,11 @@ $r = problem($_, '/api/limits/leaky/x', 405)
 is($r->header('Allow'), 'GET, HEAD, DELETE', 'Allow with write');
 $r = problem('DELETE', '/api/conns/conn/x', 405);
 is($r->header('Allow'), 'GET, HEAD', 'Allow of conns');
-problem('POST', '/api/limits/leaky/x', 400, body => 'x' x 1000);
-problem('DELETE', '/api/limits/leaky/x', 400, body => '{}');
+$r = problem($_, '/api/limits/leaky/x', 405, body => 'x' x 1000)
+    for 'PUT', 'POST';
+is($r->header('Allow'), 'GET, HEAD, DELETE', 'Allow, whatever it has');
+problem($_, '/api/limits/leaky/x', 400, body => '{}') for 'GET', 'DELETE';
+problem('GET', '/api/limits/none/x', 404, body => '{}');
 
 for my $path ('/api/limits/leaky/' . 'y' x 10240, '/api/limits/leaky/a%00b',
               '/api/limits/leaky/%', "/api/limits/leaky/a\0b")

@@ -134,11 +134,6 @@ ngx_http_coord_api_handler(ngx_http_request_t *r)
         return ngx_http_coord_out_problem(r, NGX_HTTP_FORBIDDEN, why);
     }
 
-    if (body) {
-        return ngx_http_coord_out_problem(r, NGX_HTTP_BAD_REQUEST,
-                                          "No request here has a body.");
-    }
-
     cln = ngx_http_cleanup_add(r, sizeof(ngx_http_coord_api_t));
     if (cln == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -159,6 +154,11 @@ ngx_http_coord_api_handler(ngx_http_request_t *r)
         if (rc == NGX_DECLINED) {
             return ngx_http_coord_out_not_allowed(r, api->detail);
         }
+    }
+
+    if (rc == NGX_OK && body) {
+        api->detail = "No request here has a body.";
+        rc = NGX_HTTP_BAD_REQUEST;
     }
 
     if (rc == NGX_OK) {
