@@ -89,7 +89,7 @@ soon(sub { held('late') == 0 }, 5, 'and given back, long before it expires');
 
 sleep 1;
 my $c = open_request('/hold?k=rel');
-soon(sub { held('rel') == 1 }, 5, 'held');
+soon(sub { held('rel') == 1 && $origin->count('/hold') == 1 }, 5, 'held');
 freeze();
 $c->close;
 sleep 3;
