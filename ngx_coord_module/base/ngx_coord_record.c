@@ -32,6 +32,7 @@
 #define NGX_COORD_RECORD_SUMMED    12
 #define NGX_COORD_RECORD_OMITTED   0x01
 #define NGX_COORD_RECORD_LOCATION  0x02
+#define NGX_COORD_RECORD_OVERRIDE  0x04
 
 
 static u_char *ngx_coord_record_put(u_char *p, uint64_t n, ngx_uint_t bytes);
@@ -241,7 +242,8 @@ ngx_coord_record_encode(u_char *p, ngx_coord_record_t *record,
     p = start + NGX_COORD_RECORD_SUMMED;
     p = ngx_coord_record_put(p, size, 4);
     *p++ = (record->omitted ? NGX_COORD_RECORD_OMITTED : 0)
-           | (record->location ? NGX_COORD_RECORD_LOCATION : 0);
+           | (record->location ? NGX_COORD_RECORD_LOCATION : 0)
+           | (record->override ? NGX_COORD_RECORD_OVERRIDE : 0);
     *p++ = (u_char) record->key.len;
     p = ngx_coord_record_put(p, record->status, 2);
     *p++ = (u_char) record->status_line.len;
@@ -312,6 +314,7 @@ ngx_coord_record_decode(ngx_coord_record_t *record, ngx_str_t *blob,
 
     record->omitted = (p[16] & NGX_COORD_RECORD_OMITTED) != 0;
     record->location = (p[16] & NGX_COORD_RECORD_LOCATION) != 0;
+    record->override = (p[16] & NGX_COORD_RECORD_OVERRIDE) != 0;
     key_len = p[17];
     record->status = ngx_coord_record_get(p + 18, 2);
     line_len = p[20];

@@ -33,6 +33,8 @@ typedef struct {
     unsigned                   omitted:1;     /* the body was too large */
     unsigned                   location:1;    /* nginx made the Location, and
                                                * makes it absolute */
+    unsigned                   override:1;    /* the charset is one that is to
+                                               * be: X-Accel-Charset */
     u_char                     fingerprint[NGX_COORD_DIGEST_LEN];
     ngx_str_t                  key;           /* encoded, of the operation */
     ngx_str_t                  status_line;   /* "201 Made", or empty */

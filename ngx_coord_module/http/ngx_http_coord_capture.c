@@ -120,6 +120,7 @@ ngx_http_coord_capture_type(ngx_http_request_t *r,
     record->content_type = ho->content_type;
     record->content_type_len = ho->content_type_len;
     record->charset = *charset;
+    record->override = (ho->override_charset != NULL);
 }
 
 

@@ -148,12 +148,29 @@ ngx_int_t
 ngx_http_coord_replay_header(ngx_http_request_t *r,
     ngx_coord_record_t *record, ngx_keyval_t *mark)
 {
+    ngx_str_t  *charset;
+
     r->headers_out.status = record->status;
     r->headers_out.status_line = record->status_line;
     r->headers_out.content_type = record->content_type;
     r->headers_out.content_type_len = record->content_type_len;
     r->headers_out.content_type_lowcase = NULL;
-    r->headers_out.charset = record->charset;
+    charset = &r->headers_out.charset;
+
+    if (record->override) {
+
+        /* for the charset filter, where it is on */
+
+        charset = ngx_palloc(r->pool, sizeof(ngx_str_t));
+        if (charset == NULL) {
+            return NGX_ERROR;
+        }
+
+        r->headers_out.override_charset = charset;
+    }
+
+    *charset = record->charset;
+
     r->headers_out.content_length_n = record->body_len;
 
     if (ngx_http_coord_replay_fields(r, record) != NGX_OK) {
