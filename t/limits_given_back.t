@@ -3,7 +3,8 @@
 # Copyright (C) ngx_coord_module contributors
 
 # A request that a limit of a later phase refuses: what those before it let it
-# have is given back, and nothing is charged for it.
+# have is given back, and nothing is charged for it.  Nor is what Redis counts
+# when the request has been refused for want of its answer.
 
 use strict;
 use warnings;
@@ -136,6 +137,47 @@ for my $store (sort keys %node) {
 
     is($one->get('/dry/?k=dry&n=0')->status, 200, "$store: dry run");
     becomes($two, 'dry', 7, "$store: is counted");
+}
+
+
+
+# no answer in time, but one later
+
+my @alg = qw(leaky_bucket token_bucket fixed_window sliding_window sliding_log);
+
+my $late = $t->node(name => 'late', http => join '',
+    'coord_store main { server %%REDIS%%; timeout 1s; connect_timeout 30s; }',
+    (map { "coord_limit_req_zone \$arg_k zone=$_:1m rate=10r/h algorithm=$_;\n" }
+         @alg),
+    'server { listen 127.0.0.1:%%PORT%%; location /coord/ { coord_api; }',
+    (map { my $policy = $_;
+           "location /$policy { coord_on_failure $policy; empty_gif; "
+           . join('', map { "coord_limit_req zone=$_ "
+                            . (/bucket/ ? 'burst=9 ' : '')
+                            . (/leaky/ ? 'nodelay' : '') . ';' } @alg)
+           . "}\n" } qw(open closed)),
+    '}')->start;
+
+sub rest {
+    my ($key) = @_;
+    return join ' ', map { $late->get("/coord/limits/$_/$key")->body
+                           =~ /"remaining": ?(\d+)/ ? $1 : '?' } @alg;
+}
+
+for (['closed', 503, '9 9 9 9 9'], ['open', 200, '8 8 8 8 8']) {
+    my ($policy, $status, $want) = @$_;
+
+    is($late->get("/$policy?k=$policy")->status, 200, "$policy: an answer");
+
+    kill 'STOP', $redis->{pid};
+    my $r = $late->get("/$policy?k=$policy");
+    kill 'CONT', $redis->{pid};
+
+    is($r->status, $status, "$policy: none in time");
+
+    my $rest;
+    $t->wait_for(sub { ($rest = rest($policy)) eq $want }, 5);
+    is($rest, $want, "$policy: what was refused is not counted, what went on is");
 }
 
 done_testing();

@@ -378,6 +378,20 @@ ngx_http_coord_undo_begun(ngx_http_coord_ctx_t *ctx)
 
 
 void
+ngx_http_coord_refuse_batches(ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t           i;
+    ngx_coord_batch_t  **batches;
+
+    batches = ctx->batches.elts;
+
+    for (i = 0; i < ctx->batches.nelts; i++) {
+        batches[i]->refused = 1;
+    }
+}
+
+
+void
 ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx)
 {
     ngx_uint_t           i;

@@ -254,6 +254,7 @@ ngx_http_coord_end_stage(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     if (rc != NGX_DECLINED) {
         ngx_http_coord_undo_passed(r, ctx);
         ngx_http_coord_undo_begun(ctx);
+        ngx_http_coord_refuse_batches(ctx);
     }
 
     ngx_http_coord_drop_batches(ctx);

@@ -58,7 +58,7 @@ void ngx_coord_batch_expired(ngx_coord_batch_t *batch);
  * An answer that came when nobody waited for it any more: op is a copy of the
  * operation with that answer.  What a cancelled batch was granted is given
  * back.  What was named by an id and came late is being given back since the
- * deadline; a place of a rate stays taken then.
+ * deadline; a place of a rate stays taken then, unless the batch is refused.
  */
 void ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op);
 

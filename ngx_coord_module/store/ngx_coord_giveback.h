@@ -41,7 +41,7 @@ typedef enum {
  * Those of rates may not be given back twice: they are not asked for again when
  * it is not known whether they were done, and only given back when they were
  * granted; a request that was let through without an answer is counted, if it
- * was.
+ * was, and one that was refused is not.
  */
 void ngx_coord_giveback(ngx_coord_op_t *op, ngx_coord_giveback_e how);
 

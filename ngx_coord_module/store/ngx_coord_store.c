@@ -555,12 +555,23 @@ ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op)
         return;
     }
 
-    /* what came late is given back since it was late */
+    if (op->again || !ngx_coord_op_takes(op)) {
+        return;
+    }
 
-    if (batch->state != NGX_COORD_BATCH_CANCELLED
-        || op->again
-        || !ngx_coord_op_takes(op))
-    {
+    if (batch->state != NGX_COORD_BATCH_CANCELLED) {
+
+        /* what has a name and came late is given back since it was late */
+
+        if (batch->state == NGX_COORD_BATCH_LEFT
+            && batch->refused
+            && op->rc == NGX_OK
+            && op->type->undo
+            && !(op->type->undo->flags & NGX_COORD_OP_TWICE))
+        {
+            ngx_coord_giveback(op, NGX_COORD_GIVEBACK_GRANTED);
+        }
+
         return;
     }
 

@@ -74,6 +74,8 @@ struct ngx_coord_batch_s {
     unsigned                   request:1;    /* a client waits: the caller's */
     unsigned                   silent:1;     /* it has waited before, in vain:
                                               * nothing is asked; the same */
+    unsigned                   refused:1;    /* nothing is to be taken for it,
+                                              * also late; the same */
 
     /* the store's */
     ngx_coord_batch_state_e    state;
