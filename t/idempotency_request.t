@@ -130,6 +130,13 @@ my $http = <<'EOF';
         location /large/ {
             client_max_body_size 500m;
             root %%NODEDIR%%;
+
+            location /large/values/ {
+                coord_idempotency_key $http_x_key;
+                coord_idempotency_scope $http_authorization;
+                coord_idempotency_fingerprint $content_length$http_x_key;
+                root %%NODEDIR%%;
+            }
         }
 
         # the body has been read before the claim
@@ -460,8 +467,8 @@ sub settled {
 sub large {
     my $piece = "\0" x 1_000_000;
 
-    for my $path ('/large/x', '/read/x') {
-        my $h = key();
+    for my $path ('/large/x', '/large/values/x', '/read/x') {
+        my $h = key(Authorization => 'me', 'X-Key' => "large$serial");
 
         for my $i (1 .. 2) {
             my $conn = $n->connect;
@@ -480,7 +487,7 @@ sub large {
 
                 # it is digested while it comes
 
-                next if $path ne '/large/x' || $sent % 15;
+                next if $path !~ m{^/large} || $sent % 15;
                 is($n->get('/quiet/get')->status, 200, 'another') or last;
                 $others++;
             }
@@ -497,7 +504,7 @@ sub large {
             is(replayed($r), $i == 1 ? '' : 'true', "$path: $i");
             cmp_ok($others, '>', 5, "$path: others come to their turn");
 
-            if ($path eq '/large/x') {
+            if ($path =~ m{^/large}) {
                 cmp_ok(bytes_read() - $before, '<', 50_000_000,
                        "$path: nothing is left to be done when it has come");
             }

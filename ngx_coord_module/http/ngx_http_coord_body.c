@@ -102,10 +102,14 @@ ngx_http_coord_body_handler(ngx_http_request_t *r)
 
 ngx_int_t
 ngx_http_coord_body_value(ngx_http_request_t *r, ngx_http_complex_value_t *cv,
-    ngx_str_t *value)
+    ngx_uint_t used, ngx_str_t *value)
 {
     ngx_int_t                    rc;
     ngx_http_coord_body_shown_t  shown;
+
+    if (!used) {
+        return ngx_http_complex_value(r, cv, value);
+    }
 
     if (ngx_http_coord_body_show(r, &shown) != NGX_OK) {
         return NGX_ERROR;

@@ -56,11 +56,12 @@ void ngx_http_coord_body_hide(ngx_http_request_t *r,
     ngx_http_coord_body_shown_t *shown);
 
 /*
- * A complex value that may use $request_body, which holds the body also where
- * it lies in a file.  NGX_ERROR: no memory, or the file cannot be read.
+ * A complex value; used: it may use $request_body, which then holds the body
+ * also where it lies in a file, in the request's pool.  NGX_ERROR: no memory,
+ * or the file cannot be read.
  */
 ngx_int_t ngx_http_coord_body_value(ngx_http_request_t *r,
-    ngx_http_complex_value_t *cv, ngx_str_t *value);
+    ngx_http_complex_value_t *cv, ngx_uint_t used, ngx_str_t *value);
 
 /*
  * Has the digest of a body that has not been read yet go along with its

@@ -80,6 +80,7 @@ typedef struct {
     ngx_uint_t                     global;        /* _scope off */
     unsigned                       key_body:1;    /* the key may look at the */
     unsigned                       scope_body:1;  /* body; so may the scope */
+    unsigned                       fingerprint_body:1;
     unsigned                       key_constant:1;
     ngx_uint_t                     methods;
     ngx_msec_t                     ttl;

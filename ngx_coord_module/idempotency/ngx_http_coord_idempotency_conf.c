@@ -251,6 +251,7 @@ ngx_http_coord_idempotency_create_conf(ngx_conf_t *cf)
      *     conf->global = 0;
      *     conf->key_body = 0;
      *     conf->scope_body = 0;
+     *     conf->fingerprint_body = 0;
      *     conf->key_constant = 0;
      *     conf->fingerprint = NULL;
      *     conf->methods = 0;
@@ -300,6 +301,7 @@ ngx_http_coord_idempotency_merge_values(
 
     if (conf->check == NGX_CONF_UNSET_UINT) {
         conf->fingerprint = prev->fingerprint;
+        conf->fingerprint_body = prev->fingerprint_body;
     }
 
     if (conf->zone == NULL) {

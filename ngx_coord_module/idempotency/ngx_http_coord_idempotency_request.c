@@ -53,7 +53,9 @@ ngx_http_coord_idempotency_key(ngx_http_request_t *r,
                                                   &run->key);
 
     } else {
-        if (ngx_http_coord_body_value(r, icf->key, &run->key) != NGX_OK) {
+        if (ngx_http_coord_body_value(r, icf->key, icf->key_body, &run->key)
+            != NGX_OK)
+        {
             return NGX_ERROR;
         }
 
@@ -209,7 +211,9 @@ ngx_http_coord_idempotency_scoped(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    if (ngx_http_coord_body_value(r, icf->scope, &run->scope) != NGX_OK) {
+    if (ngx_http_coord_body_value(r, icf->scope, icf->scope_body, &run->scope)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -345,7 +349,8 @@ ngx_http_coord_idempotency_fingerprint(ngx_http_request_t *r,
 
     case NGX_HTTP_COORD_FINGERPRINT_VALUE:
 
-        if (ngx_http_coord_body_value(r, run->conf->fingerprint, &value)
+        if (ngx_http_coord_body_value(r, run->conf->fingerprint,
+                                      run->conf->fingerprint_body, &value)
             != NGX_OK
             || ngx_coord_digest_init() != NGX_OK
             || ngx_coord_digest_field(&value) != NGX_OK)

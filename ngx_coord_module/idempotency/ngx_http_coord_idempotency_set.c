@@ -347,6 +347,7 @@ ngx_http_coord_idempotency_check_value(ngx_conf_t *cf, ngx_command_t *cmd,
     }
 
     icf->check = NGX_HTTP_COORD_FINGERPRINT_VALUE;
+    icf->fingerprint_body = ngx_http_coord_body_used(&value[1]);
     icf->fingerprint = ngx_http_coord_complex_value(cf, &value[1]);
 
     return icf->fingerprint ? NGX_CONF_OK : NGX_CONF_ERROR;
