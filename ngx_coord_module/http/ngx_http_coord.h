@@ -414,11 +414,12 @@ void ngx_http_coord_silence(ngx_http_coord_ctx_t *ctx,
 ngx_uint_t ngx_http_coord_is_silent(ngx_http_coord_ctx_t *ctx,
     ngx_coord_store_t *store);
 
-/* the request is refused: what its batches count late is given back, too */
-void ngx_http_coord_refuse_batches(ngx_http_coord_ctx_t *ctx);
-
-/* ends the batches of the stage; what is granted late is given back */
-void ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx);
+/*
+ * Ends the batches of the stage; what is granted late is given back, and where
+ * the request is refused so is what is counted late.
+ */
+void ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx,
+    ngx_uint_t refused);
 
 
 /* --- ngx_http_coord_answer.c: what the client sees --- */

@@ -96,8 +96,8 @@ ngx_coord_op_t *ngx_http_coord_api_op(ngx_http_coord_api_t *api,
 
 /*
  * Gives an argument of the request, decoded as that of a form ("+" is a space),
- * in its pool.  NGX_DECLINED: it is
- * not there, value is untouched; NGX_ERROR: no memory.
+ * in its pool.  NGX_DECLINED: it is not there, value is untouched; NGX_ERROR:
+ * no memory.
  */
 ngx_int_t ngx_http_coord_api_arg(ngx_http_coord_api_t *api, const char *name,
     ngx_str_t *value);

@@ -378,7 +378,7 @@ ngx_http_coord_undo_begun(ngx_http_coord_ctx_t *ctx)
 
 
 void
-ngx_http_coord_refuse_batches(ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx, ngx_uint_t refused)
 {
     ngx_uint_t           i;
     ngx_coord_batch_t  **batches;
@@ -386,20 +386,7 @@ ngx_http_coord_refuse_batches(ngx_http_coord_ctx_t *ctx)
     batches = ctx->batches.elts;
 
     for (i = 0; i < ctx->batches.nelts; i++) {
-        batches[i]->refused = 1;
-    }
-}
-
-
-void
-ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx)
-{
-    ngx_uint_t           i;
-    ngx_coord_batch_t  **batches;
-
-    batches = ctx->batches.elts;
-
-    for (i = 0; i < ctx->batches.nelts; i++) {
+        batches[i]->refused = refused;
         ngx_coord_batch_done(batches[i]);
     }
 
@@ -420,7 +407,7 @@ ngx_http_coord_cleanup(void *data)
     ctx->waiting = 0;
 
     ngx_http_coord_undo_begun(ctx);
-    ngx_http_coord_drop_batches(ctx);
+    ngx_http_coord_drop_batches(ctx, 0);
 
     if (ctx->ending == 0) {
         return;

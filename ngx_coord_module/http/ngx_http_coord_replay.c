@@ -288,10 +288,7 @@ ngx_http_coord_replay_known(ngx_http_request_t *r,
     ngx_table_elt_t                **ph;
     ngx_http_coord_replay_lines_t   *lines;
 
-    if (h->key.len == sizeof("Location") - 1
-        && ngx_strncasecmp(h->key.data, (u_char *) "Location", h->key.len)
-           == 0)
-    {
+    if (ngx_http_coord_field_is(&h->key, "Location")) {
         if (record->location) {
             r->headers_out.location = h;
         }

@@ -233,7 +233,7 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
             ctx->walk = NGX_HTTP_COORD_WALK_BEGIN;
             ctx->next = 0;
 
-            ngx_http_coord_drop_batches(ctx);
+            ngx_http_coord_drop_batches(ctx, 0);
 
             continue;
         }
@@ -254,10 +254,9 @@ ngx_http_coord_end_stage(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     if (rc != NGX_DECLINED) {
         ngx_http_coord_undo_passed(r, ctx);
         ngx_http_coord_undo_begun(ctx);
-        ngx_http_coord_refuse_batches(ctx);
     }
 
-    ngx_http_coord_drop_batches(ctx);
+    ngx_http_coord_drop_batches(ctx, rc != NGX_DECLINED);
 
     ctx->walk = NGX_HTTP_COORD_WALK_IDLE;
     ctx->begun = 0;
@@ -402,7 +401,7 @@ ngx_http_coord_fetch(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
     mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
 
-    ngx_http_coord_drop_batches(ctx);
+    ngx_http_coord_drop_batches(ctx, 0);
 
     ctx->next = 0;
     ctx->begun = 0;

@@ -133,14 +133,10 @@ ngx_http_coord_idempotency_closing(ngx_http_request_t *r)
         return 1;
     }
 
-#if (NGX_HTTP_V3)
-
-    if (c->quic) {
-        /* the client has closed its connection */
+    if (r->http_version > NGX_HTTP_VERSION_20) {
+        /* the client has closed its connection of QUIC */
         return 0;
     }
-
-#endif
 
     return c->close;
 }
@@ -151,15 +147,13 @@ ngx_http_coord_idempotency_closing(ngx_http_request_t *r)
 static ngx_uint_t
 ngx_http_coord_idempotency_lost(ngx_connection_t *c)
 {
-#if (NGX_HTTP_V3)
+    ngx_http_request_t  *r;
 
-    if (c->quic && (c->read->error || c->write->error)) {
-        return 1;
-    }
+    r = c->data;
 
-#endif
-
-    return c->error;
+    return c->error
+           || (r->http_version > NGX_HTTP_VERSION_20
+               && (c->read->error || c->write->error));
 }
 
 

@@ -199,7 +199,7 @@ ngx_http_coord_limit_req_answers(ngx_http_coord_ctx_t *ctx,
             ngx_http_coord_limit_req_peeked(ctx, &item[i]);
         }
 
-        if (item[i].unlimited && item[i].op.rc == NGX_OK) {
+        if (item[i].peeks && item[i].op.rc == NGX_OK) {
             continue;
         }
 

@@ -101,9 +101,8 @@ typedef struct {
     unsigned                           known:1;   /* op was not asked: a rate
                                                    * of 0, a hold, a refusal,
                                                    * a place of a block */
-    unsigned                           unlimited:1;  /* an empty rate: its key
-                                                   * may be held */
-    unsigned                           peeks:1;   /* known, but for a hold */
+    unsigned                           peeks:1;   /* known, but for a hold;
+                                                   * NGX_OK: not limited */
     unsigned                           held:1;    /* op is to give back */
     unsigned                           over:1;    /* cost never fits */
     unsigned                           due:1;     /* to be charged, settled */

@@ -180,10 +180,9 @@ ngx_http_coord_limit_req_settled(ngx_http_request_t *r,
     op = &item->op;
 
     item->known = 1;
-    item->unlimited = (rc == NGX_DECLINED);
 
     if (ngx_http_coord_known(r, op, limit->zone, key, limit->on_failure,
-                             item->unlimited ? NGX_OK : NGX_BUSY)
+                             (rc == NGX_DECLINED) ? NGX_OK : NGX_BUSY)
         != NGX_OK)
     {
         return NGX_ERROR;
