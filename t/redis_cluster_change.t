@@ -21,7 +21,7 @@ my $cluster = Coord::Cluster->start($t, masters => 3, replicas => 1);
 my @servers = @{$cluster->{servers}};
 my $origin = $t->origin;
 
-my ($a, $b) = map { $t->node(name => $_, workers => 2, http => <<'EOF')->start }
+my $conf = <<'EOF';
     coord_store main { mode cluster; %%CLUSTER%%
                        timeout 5s; connect_timeout 5s; }
 
@@ -46,7 +46,9 @@ my ($a, $b) = map { $t->node(name => $_, workers => 2, http => <<'EOF')->start }
         location = /health { coord_health; }
     }
 EOF
-    qw(a b);
+
+my ($a, $b) = map { $t->node(name => $_, workers => 2, http => $conf)->start }
+                  qw(a b);
 
 
 sub statuses {
@@ -294,6 +296,16 @@ is_deeply(statuses(map { $_->get("/strict?k=$after") } ($a, $b) x 4),
 my $dead = $servers[0];
 my $key = $cluster->key_on($dead, 'f');
 
+# one node has its name alone
+
+(my $alone = $conf) =~ s/%%CLUSTER%%/server redis:\/\/127.0.0.1:$dead->{port};/;
+
+my $lone = $t->node(name => 'lone', workers => 2, http => $alone)->start;
+
+ok($t->wait_for(sub {
+    defined $lone->get('/rate?k=alone' . rand)->header('RateLimit')
+}, 5), 'a node whose configuration has the name of one server');
+
 $dead->stop('KILL');
 
 ok($t->wait_for(sub {
@@ -336,5 +348,29 @@ for my $i (1 .. 6) {
 
     is_deeply(statuses(@responses), { 200 => 5, 429 => 3 }, 'exact again');
 }
+
+
+# workers that start now find none of those that the configuration names
+
+sub exact_from_the_start {
+    my ($name) = @_;
+
+    my $k = 'start' . rand;
+
+    ok($t->wait_for(sub {
+        $k = 'start' . rand;
+        my $r = $lone->get("/strict?k=$k");
+        return $r->status == 200 && defined $r->header('RateLimit');
+    }, 5), "$name: they ask those that the last ones knew");
+
+    is_deeply(statuses(map { $_->get("/strict?k=$k") } ($lone, $b) x 4),
+              { 200 => 4, 429 => 4 }, "$name: exact, with other nodes");
+}
+
+$lone->wait_gone(20, $lone->reload);
+exact_from_the_start('a reload');
+
+$lone->kill_worker('KILL', $_) for $lone->workers;
+exact_from_the_start('workers that were killed');
 
 done_testing();

@@ -215,6 +215,24 @@ $s->{sentinels}[2]->stop('KILL');
 reconnected('all are dead: the last master serves');
 ok($n[0]->wait_log(qr/no sentinel answers; the last master: 127\.0\.0\.1/, 10),
    'which is told');
+
+# workers that never heard of a master: their node has
+
+$n[0]->wait_gone(20, $n[0]->reload);
+reconnected('a reload while all are dead');
+$n[0]->kill_worker('KILL', $_) for $n[0]->workers;
+reconnected('workers that were killed meanwhile');
+exact('the limits of a node that was reloaded');
+
+# of another master of the same sentinels nothing is known
+
+my $fresh = $t->node(name => 'fresh', http => $conf =~ s/mymaster/another/r);
+$fresh->start;
+ok($fresh->wait_log(qr/no sentinel answers; the last master: another/, 10),
+   'a node that was started while all are dead has no master');
+ok(!decides($fresh), 'and no decisions');
+$fresh->stop;
+
 $_->run for @{$s->{sentinels}};
 reconnected('they are back');
 

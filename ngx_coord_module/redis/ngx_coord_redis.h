@@ -18,6 +18,7 @@
  *   ngx_coord_redis_conn.c    socket, states, back-off
  *   ngx_coord_redis_lookup.c  addresses of a name
  *   ngx_coord_redis_sentinel.c  who the master is
+ *   ngx_coord_redis_known.c   servers, for processes that find nobody to ask
  *   ngx_coord_redis_tls.c     TLS of a connection
  *   ngx_coord_redis_auth.c    passwords that are rotated
  *   ngx_coord_redis_log.c     what a connection logs
@@ -38,6 +39,7 @@
 
 #include "ngx_coord.h"
 #include "ngx_coord_endpoint.h"
+#include "ngx_coord_known.h"
 #include "ngx_coord_resp.h"
 #include "ngx_coord_stats.h"
 #include "ngx_coord_topology.h"
@@ -246,11 +248,16 @@ struct ngx_coord_redis_call_s {
 
 /*
  * Creates the client of this worker and starts to connect; only from
- * init_process.  conf and stats must outlive it; stats is never NULL.
- * NULL: no memory.
+ * init_process.  conf, stats and known must outlive it; stats is never NULL.
+ * In known, in shared memory, stands who was named by sentinels or a cluster;
+ * it may be NULL.  NULL: no memory.
  */
 ngx_coord_redis_t *ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
-    ngx_coord_store_stats_t *stats, ngx_cycle_t *cycle);
+    ngx_coord_store_stats_t *stats, ngx_coord_known_t *known,
+    ngx_cycle_t *cycle);
+
+/* a number for who is asked: the same for the same servers, mode, database */
+uint32_t ngx_coord_redis_conf_sum(ngx_coord_redis_conf_t *conf);
 
 /*
  * For exit_process: makes one last attempt to write what is queued, ends all

@@ -336,6 +336,17 @@ ngx_coord_redis_lobby_closed(ngx_coord_redis_conn_t *conn,
     cluster->state = NGX_COORD_CLUSTER_IDLE;
 
     ngx_coord_timer_stop(&cluster->timer);
+
+    if (cluster->tries <= 1 && cluster->nservers == 0) {
+
+        /* none of the lines "server" was any use, since the start */
+
+        ngx_coord_redis_servers_recall(cluster);
+
+        cluster->tries = cluster->nservers + 1;
+        cluster->next = 0;
+    }
+
     ngx_coord_redis_lobby_next(cluster);
 
     if (cluster->tries > 1 && !ngx_exiting && !ngx_terminate) {
@@ -427,6 +438,7 @@ ngx_coord_redis_cluster_told(ngx_coord_redis_cluster_t *cluster)
     lobby = &cluster->lobby[NGX_COORD_LANE_DECISIONS];
 
     ngx_coord_redis_cluster_up(cluster, 1);
+    ngx_coord_redis_servers_keep(cluster);
 
     cluster->stale = 0;
     cluster->refreshed = ngx_max(ngx_current_msec, 1);

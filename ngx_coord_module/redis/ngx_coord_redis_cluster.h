@@ -163,6 +163,13 @@ ngx_coord_redis_server_t *ngx_coord_redis_server_get(
     ngx_coord_redis_cluster_t *cluster, ngx_coord_slot_node_t *node,
     ngx_str_t *from);
 
+/*
+ * Keeps the names of the servers for processes of this node, and adds those
+ * that were kept, without slots: until there is a map they are only asked.
+ */
+void ngx_coord_redis_servers_keep(ngx_coord_redis_cluster_t *cluster);
+void ngx_coord_redis_servers_recall(ngx_coord_redis_cluster_t *cluster);
+
 /* it is no more in the map: goes when its calls have ended, from a timer */
 void ngx_coord_redis_server_retire(ngx_coord_redis_cluster_t *cluster,
     ngx_coord_redis_server_t *server);

@@ -248,6 +248,7 @@ typedef struct {
 struct ngx_coord_redis_s {
     ngx_coord_redis_conf_t    *conf;
     ngx_coord_store_stats_t   *stats;
+    ngx_coord_known_t         *known;         /* in shm; or NULL */
     ngx_cycle_t               *cycle;
     ngx_coord_redis_limits_t   limits;
     ngx_uint_t                 version;       /* of which was told */

@@ -13,12 +13,14 @@
  *       it knows none  +--+
  *                      |
  *                      v  all of them were asked
- *                     IDLE, the last master is kept, if there is one
+ *                     IDLE, the last master is kept, if there is one: of this
+ *                     worker, or of any before it
  */
 
 
 #include "ngx_coord_redis_conn.h"
 #include "ngx_coord_redis_master.h"
+#include "ngx_coord_redis_known.h"
 #include "ngx_coord_slot.h"
 
 
@@ -66,6 +68,8 @@ static void ngx_coord_redis_sentinel_done(
     ngx_coord_redis_sentinel_t *sentinel, ngx_int_t rc);
 static ngx_int_t ngx_coord_redis_sentinel_learn(
     ngx_coord_redis_sentinel_t *sentinel, ngx_coord_resp_value_t *value);
+static ngx_coord_redis_master_t *ngx_coord_redis_sentinel_recall(
+    ngx_coord_redis_sentinel_t *sentinel);
 static void ngx_coord_redis_sentinel_switch(
     ngx_coord_redis_sentinel_t *sentinel, ngx_coord_redis_master_t *master);
 
@@ -341,6 +345,10 @@ ngx_coord_redis_sentinel_next(ngx_coord_redis_sentinel_t *sentinel)
     ask = sentinel->ask;
     name = &sentinel->redis->conf->master;
 
+    if (sentinel->master == NULL) {
+        sentinel->master = ngx_coord_redis_sentinel_recall(sentinel);
+    }
+
     if (sentinel->unknown) {
         ngx_coord_redis_conn_log(ask, NGX_COORD_FAIL_ERROR, 0,
                                  "sentinels do not know a master", name);
@@ -404,14 +412,18 @@ ngx_coord_redis_sentinel_learn(ngx_coord_redis_sentinel_t *sentinel,
     ngx_coord_resp_value_t *value)
 {
     ngx_int_t                  n;
-    ngx_str_t                  host, port;
+    ngx_str_t                  port;
+    ngx_coord_slot_node_t      node;
     ngx_coord_resp_value_t    *v;
+    ngx_coord_redis_known_t    list;
     ngx_coord_redis_master_t  *master;
+
+    ngx_memzero(&node, sizeof(ngx_coord_slot_node_t));
 
     v = ngx_coord_resp_element(value, 1);
 
     if (v == NULL
-        || ngx_coord_resp_string(ngx_coord_resp_element(value, 0), &host)
+        || ngx_coord_resp_string(ngx_coord_resp_element(value, 0), &node.host)
            != NGX_OK
         || ngx_coord_resp_string(v, &port) != NGX_OK)
     {
@@ -420,20 +432,45 @@ ngx_coord_redis_sentinel_learn(ngx_coord_redis_sentinel_t *sentinel,
 
     n = ngx_atoi(port.data, port.len);
 
-    master = (n < 1 || n > 65535 || host.len == 0
-              || !ngx_coord_slot_host_good(&host)) ? NULL
+    node.port = (in_port_t) n;
+
+    master = (n < 1 || n > 65535 || node.host.len == 0
+              || !ngx_coord_slot_host_good(&node.host)) ? NULL
              : ngx_coord_redis_master_get(&sentinel->masters, sentinel->ask,
-                                          &host, (in_port_t) n);
+                                          &node.host, node.port);
 
     if (master == NULL) {
         return NGX_DECLINED;
     }
+
+    ngx_coord_redis_known_init(&list);
+    ngx_coord_redis_known_add(&list, &node);
+    ngx_coord_redis_known_keep(sentinel->redis, &list);
 
     if (master != sentinel->master) {
         ngx_coord_redis_sentinel_switch(sentinel, master);
     }
 
     return NGX_OK;
+}
+
+
+/* whom sentinels have named to another worker, maybe to one before this */
+
+static ngx_coord_redis_master_t *
+ngx_coord_redis_sentinel_recall(ngx_coord_redis_sentinel_t *sentinel)
+{
+    ngx_coord_slot_node_t    node;
+    ngx_coord_redis_known_t  list;
+
+    ngx_coord_redis_known_read(sentinel->redis, &list);
+
+    if (ngx_coord_redis_known_next(&list, &node) != NGX_OK) {
+        return NULL;
+    }
+
+    return ngx_coord_redis_master_get(&sentinel->masters, sentinel->ask,
+                                      &node.host, node.port);
 }
 
 

@@ -2,11 +2,12 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The servers of a cluster: found, added, and let go.
+ * The servers of a cluster: found, added, kept for others, and let go.
  */
 
 
 #include "ngx_coord_redis_cluster.h"
+#include "ngx_coord_redis_known.h"
 
 
 #define NGX_COORD_SERVER_RETIRE  100     /* milliseconds between looks */
@@ -222,6 +223,51 @@ found:
     server->endpoint.naddrs = 1;
 
     return NGX_OK;
+}
+
+
+void
+ngx_coord_redis_servers_keep(ngx_coord_redis_cluster_t *cluster)
+{
+    ngx_queue_t               *q;
+    ngx_coord_slot_node_t      node;
+    ngx_coord_redis_known_t    list;
+    ngx_coord_redis_server_t  *server;
+
+    ngx_coord_redis_known_init(&list);
+
+    for (q = ngx_queue_head(&cluster->servers);
+         q != ngx_queue_sentinel(&cluster->servers);
+         q = ngx_queue_next(q))
+    {
+        server = ngx_queue_data(q, ngx_coord_redis_server_t, queue);
+
+        node.host = server->announced;
+        node.hostname = server->endpoint.host;
+        node.ip = server->ip;
+        node.port = server->endpoint.port;
+
+        ngx_coord_redis_known_add(&list, &node);
+    }
+
+    ngx_coord_redis_known_keep(cluster->redis, &list);
+}
+
+
+void
+ngx_coord_redis_servers_recall(ngx_coord_redis_cluster_t *cluster)
+{
+    ngx_str_t                from;
+    ngx_coord_slot_node_t    node;
+    ngx_coord_redis_known_t  list;
+
+    ngx_str_null(&from);
+
+    ngx_coord_redis_known_read(cluster->redis, &list);
+
+    while (ngx_coord_redis_known_next(&list, &node) == NGX_OK) {
+        (void) ngx_coord_redis_server_get(cluster, &node, &from);
+    }
 }
 
 

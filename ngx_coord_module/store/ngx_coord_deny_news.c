@@ -128,26 +128,10 @@ ngx_coord_deny_heard(ngx_coord_store_t *store)
 static ngx_atomic_uint_t
 ngx_coord_deny_where(ngx_coord_store_t *store)
 {
-    uint32_t                  crc;
-    ngx_uint_t                i;
-    ngx_coord_endpoint_t    **server;
-    ngx_coord_redis_conf_t   *conf;
+    ngx_coord_redis_conf_t  *conf;
 
     conf = &ngx_coord_store_redis(store)->conf;
-    server = conf->servers->elts;
 
-    ngx_crc32_init(crc);
-
-    ngx_crc32_update(&crc, store->deny.data, store->deny.len);
-    ngx_crc32_update(&crc, (u_char *) &conf->db, sizeof(conf->db));
-    ngx_crc32_update(&crc, conf->master.data, conf->master.len);
-
-    for (i = 0; i < conf->servers->nelts; i++) {
-        ngx_crc32_update(&crc, server[i]->host.data, server[i]->host.len);
-        ngx_crc32_update(&crc, (u_char *) &server[i]->port, sizeof(in_port_t));
-    }
-
-    ngx_crc32_final(crc);
-
-    return crc;
+    return ngx_coord_redis_conf_sum(conf)
+           ^ ngx_crc32_long(store->deny.data, store->deny.len);
 }

@@ -15,6 +15,7 @@
 
 #include "ngx_coord_store.h"
 #include "ngx_coord_metrics.h"
+#include "ngx_coord_known.h"
 
 
 #define NGX_COORD_INFO_STR       32
@@ -107,6 +108,9 @@ struct ngx_coord_store_counts_s {
 
     /* those who hear the channels: ngx_coord_deny_news.c */
     ngx_coord_store_hearer_t   hearers[NGX_COORD_METRICS_PROCS];
+
+    /* servers that others have named: ngx_coord_redis_known.c */
+    ngx_coord_known_t          known;
 
     ngx_atomic_t               asked;        /* second of the last INFO */
     ngx_atomic_t               version;      /* odd: info is being written */

@@ -9,6 +9,7 @@
 
 
 #include "ngx_coord_store_redis.h"
+#include "ngx_coord_store_metrics.h"
 #include "ngx_coord_channel.h"
 #include "ngx_coord_op_script.h"
 
@@ -73,7 +74,8 @@ ngx_coord_store_redis_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
     redis->conf.need = &ngx_coord_store_redis_need;
     store->several = (redis->conf.mode == NGX_COORD_MODE_CLUSTER);
 
-    redis->client = ngx_coord_redis_create(&redis->conf, store->stats, cycle);
+    redis->client = ngx_coord_redis_create(&redis->conf, store->stats,
+                        store->counts ? &store->counts->known : NULL, cycle);
 
     if (redis->client == NULL) {
         return NGX_ERROR;
