@@ -39,8 +39,20 @@ typedef struct ngx_coord_store_counts_s  ngx_coord_store_counts_t;
 #define NGX_COORD_NSEC_PER_MSEC          1000000LL
 #define NGX_COORD_NSEC_PER_USEC          1000LL
 
-/* ten years, in milliseconds: longer times of a configuration are cut to it */
+/* ten years, in milliseconds */
 #define NGX_COORD_MSEC_MAX               315360000000LL
+
+
+/*
+ * Cuts a time of a configuration, in milliseconds, to ten years, so that it
+ * can be added to any other; one of 32 bits never is as long.
+ */
+
+static ngx_inline int64_t
+ngx_coord_msec_cut(int64_t ms)
+{
+    return ngx_min(ms, NGX_COORD_MSEC_MAX);
+}
 
 
 /*

@@ -487,7 +487,7 @@ ngx_http_coord_cache_time(ngx_str_t *value, ngx_coord_nsec_t *time)
         return NGX_ERROR;
     }
 
-    *time = ngx_min(ms, NGX_COORD_MSEC_MAX) * NGX_COORD_NSEC_PER_MSEC;
+    *time = ngx_coord_msec_cut(ms) * NGX_COORD_NSEC_PER_MSEC;
 
     return NGX_OK;
 }

@@ -350,11 +350,9 @@ ngx_http_coord_idempotency_merge_conf(ngx_conf_t *cf, void *parent,
     ngx_conf_merge_msec_value(conf->lease, prev->lease, 30000);
     ngx_conf_merge_msec_value(conf->wait, prev->wait, 0);
 
-    /* all that an ngx_msec_t of 32 bits holds is less */
-
-    conf->ttl = ngx_min((int64_t) conf->ttl, NGX_COORD_MSEC_MAX);
-    conf->lease = ngx_min((int64_t) conf->lease, NGX_COORD_MSEC_MAX);
-    conf->wait = ngx_min((int64_t) conf->wait, NGX_COORD_MSEC_MAX);
+    conf->ttl = ngx_coord_msec_cut(conf->ttl);
+    conf->lease = ngx_coord_msec_cut(conf->lease);
+    conf->wait = ngx_coord_msec_cut(conf->wait);
 
     ngx_conf_merge_size_value(conf->max_response, prev->max_response,
                               1024 * 1024);

@@ -18,6 +18,7 @@
 
 static ngx_int_t ngx_http_coord_limit_req_hold_time(ngx_conf_t *cf,
     ngx_http_coord_limit_req_hold_t *hold, ngx_str_t *value);
+static ngx_coord_nsec_t ngx_http_coord_limit_req_hold_cut(int64_t ms);
 static void ngx_http_coord_limit_req_hold_place(ngx_http_request_t *r,
     ngx_http_coord_limit_req_hold_t *hold,
     ngx_http_coord_limit_req_state_t *state);
@@ -135,11 +136,19 @@ ngx_http_coord_limit_req_hold_time(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    hold->length = (ngx_coord_nsec_t) ngx_min(ms, NGX_COORD_RATE_SPAN
-                                                  / NGX_COORD_NSEC_PER_MSEC)
-                   * NGX_COORD_NSEC_PER_MSEC;
+    hold->length = ngx_http_coord_limit_req_hold_cut(ms);
 
     return NGX_OK;
+}
+
+
+/* milliseconds as nanoseconds, as many as a bucket may last */
+
+static ngx_coord_nsec_t
+ngx_http_coord_limit_req_hold_cut(int64_t ms)
+{
+    return ngx_min(ms, NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC)
+           * NGX_COORD_NSEC_PER_MSEC;
 }
 
 
@@ -296,9 +305,7 @@ ngx_http_coord_limit_req_hold_parse(ngx_str_t *value,
         return NGX_ERROR;
     }
 
-    *length = ngx_min((ngx_coord_nsec_t) ms,
-                      NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC)
-              * NGX_COORD_NSEC_PER_MSEC;
+    *length = ngx_http_coord_limit_req_hold_cut(ms);
 
     return NGX_OK;
 }

@@ -328,7 +328,7 @@ ngx_http_coord_lookup_time(ngx_conf_t *cf, ngx_str_t *param, ngx_str_t *value,
         return NGX_ERROR;
     }
 
-    *time = ngx_min(ms, NGX_COORD_MSEC_MAX);
+    *time = ngx_coord_msec_cut(ms);
 
     return NGX_OK;
 }

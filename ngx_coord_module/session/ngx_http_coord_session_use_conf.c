@@ -421,8 +421,7 @@ ngx_http_coord_session_time(ngx_conf_t *cf, ngx_str_t *value,
         return NGX_ERROR;
     }
 
-    *ns = ms;
-    *ns = ngx_min(*ns, NGX_COORD_MSEC_MAX) * NGX_COORD_NSEC_PER_MSEC;
+    *ns = ngx_coord_msec_cut(ms) * NGX_COORD_NSEC_PER_MSEC;
 
     return NGX_OK;
 }
