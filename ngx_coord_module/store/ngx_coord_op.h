@@ -185,6 +185,7 @@ typedef struct {
 
 #define NGX_COORD_SESSION_VALUE_LEN  512  /* bytes of a bound value */
 #define NGX_COORD_SESSION_LIST       100  /* sessions that a list tells */
+#define NGX_COORD_SESSION_ANY  1000000000  /* more than a user has */
 
 
 /* one of the sessions of a user, as USER_LIST leaves them in the blob */

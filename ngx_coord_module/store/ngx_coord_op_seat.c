@@ -94,7 +94,8 @@ ngx_coord_user_add_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 
     a = cmd->args;
     ttl = ngx_coord_user_ttl(op);
-    max = op->u.session.max ? (int64_t) op->u.session.max : 0x7fffffff;
+    max = op->u.session.max ? (int64_t) op->u.session.max
+                            : NGX_COORD_SESSION_ANY;
 
     ngx_coord_arg_user(cmd, NGX_COORD_USER_ADD_I, op, "}");
     ngx_coord_arg_id(cmd, NGX_COORD_USER_ADD_ID, op);

@@ -192,7 +192,9 @@ ngx_vslprintf(u_char *buf, u_char *last, const char *fmt, va_list args)
 
         case 'u':
             len = sprintf(tmp, "%0*llu", width,
-                          (unsigned long long) va_arg(args, uint64_t));
+                          (*fmt == 'L')
+                          ? (unsigned long long) va_arg(args, uint64_t)
+                          : (unsigned long long) va_arg(args, ngx_uint_t));
             fmt++;
             break;
 

@@ -77,7 +77,7 @@ check(ngx_coord_table_t *t)
 
     assert_int_equal(heads, t->nentries);
 
-    for (i = 1; i <= t->ncells; i++) {
+    for (i = 1; i <= t->nused; i++) {
         cell = cell_of(t, i);
 
         if (cell->head.state != NGX_COORD_CELL_HEAD) {
@@ -120,7 +120,7 @@ fixed_layout(void **state)
     assert_int_equal(sizeof(ngx_coord_cell_t), NGX_COORD_CELL_SIZE);
     assert_true(sizeof(ngx_coord_entry_t) <= NGX_COORD_CELL_SIZE);
     assert_int_equal(sizeof(ngx_coord_data_t), NGX_COORD_CELL_SIZE);
-    assert_int_equal(sizeof(ngx_coord_table_t) % 8, 0);
+    assert_int_equal(sizeof(ngx_coord_table_t) % sizeof(uint32_t), 0);
 }
 
 
