@@ -214,8 +214,8 @@ static ngx_int_t
 ngx_http_coord_stored_number(u_char **p, u_char *last, ngx_coord_nsec_t unit,
     ngx_coord_nsec_t *value)
 {
-    u_char     *end;
-    ngx_int_t   n;
+    off_t    n;
+    u_char  *end;
 
     end = ngx_strlchr(*p, last, ' ');
 
@@ -223,9 +223,9 @@ ngx_http_coord_stored_number(u_char **p, u_char *last, ngx_coord_nsec_t unit,
         return NGX_ERROR;
     }
 
-    n = ngx_atoi(*p, end - *p);
+    n = ngx_atoof(*p, end - *p);
 
-    if (n == NGX_ERROR || n > (ngx_int_t) (NGX_MAX_INT_T_VALUE / unit)) {
+    if (n == NGX_ERROR || n > (off_t) (NGX_MAX_OFF_T_VALUE / unit)) {
         return NGX_ERROR;
     }
 
