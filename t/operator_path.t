@@ -88,16 +88,26 @@ ok($t->wait_for(sub { (page()->{unprotected} || '') =~ / \(7 of \d+\) were not m
 
 kill 'CONT', $redis->{pid};
 
+# it may have no answer in time once more, on a busy machine
+
+sub told {
+    my $n = 0;
+
+    $n += $_ for map { /answers again, (\d+) requests went by on_failure in \d+ms/ }
+                     $a->log_lines(qr/answers again/);
+
+    return $n;
+}
+
+my $all;
+
 ok($t->wait_for(sub {
     $a->get('/address', local => '127.0.0.9');
-    return scalar($a->log_lines(qr/answers again/));
-}, 30), 'the end is told');
+    $all = told();
+    return $all && bypassed() - $before == $all;
+}, 30), 'the end is told, and how many there were: as many as metrics have');
 
-my ($all) = ($a->log_lines(qr/answers again/))[0]
-            =~ /answers again, (\d+) requests went by on_failure in \d+ms/;
-
-cmp_ok($all, '>=', 7, 'and how many there were');
-is(bypassed() - $before, $all, 'metrics have that number');
+cmp_ok($all, '>=', 7, 'all of them');
 
 my @logged = map { decode_json($_) } split /\n/, slurp($a->file('json.log'));
 is(scalar(grep { $_->{limit_req_status} eq 'BYPASSED' } @logged), $all,
