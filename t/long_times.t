@@ -11,7 +11,11 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use Config;
 use Coord;
+
+# the longest that nginx takes where it counts milliseconds in 32 bits
+my $long = $Config{ptrsize} == 8 ? '365000d' : '24d';
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -31,9 +35,9 @@ for my $store ('redis', 'memory') {
     my $node = $t->node(name => $store, http => <<"EOF")->start;
     $main
     coord_cache_zone zone=pages:1m;
-    coord_session_zone \$arg_s zone=people:1m ttl=365000d;
-    coord_lookup \$loaded loaded:\$arg_l load=/loaded ttl=365000d
-                 negative_ttl=365000d;
+    coord_session_zone \$arg_s zone=people:1m ttl=$long;
+    coord_lookup \$loaded loaded:\$arg_l load=/loaded ttl=$long
+                 negative_ttl=$long;
 
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -42,15 +46,15 @@ for my $store ('redis', 'memory') {
 
         location / { proxy_pass http://%%ORIGIN%%; }
         location /cache {
-            coord_cache \$uri zone=pages valid=365000d stale=365000d;
+            coord_cache \$uri zone=pages valid=$long stale=$long;
             proxy_pass http://%%ORIGIN%%;
         }
         location /order {
             coord_idempotency on;
             coord_idempotency_scope off;
-            coord_idempotency_ttl 365000d;
-            coord_idempotency_lease 365000d;
-            coord_idempotency_wait 365000d;
+            coord_idempotency_ttl $long;
+            coord_idempotency_lease $long;
+            coord_idempotency_wait $long;
             proxy_pass http://%%ORIGIN%%;
         }
         location = /look { empty_gif; }

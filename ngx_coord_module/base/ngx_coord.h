@@ -94,11 +94,11 @@ ngx_coord_realtime(void)
 
 /* rounds a duration up to whole milliseconds; a negative one gives 0 */
 
-static ngx_inline ngx_msec_t
+static ngx_inline int64_t
 ngx_coord_ceil_msec(ngx_coord_nsec_t ns)
 {
-    return ns <= 0 ? 0 : (ngx_msec_t) ((ns + NGX_COORD_NSEC_PER_MSEC - 1)
-                                       / NGX_COORD_NSEC_PER_MSEC);
+    return ns <= 0 ? 0 : (ns + NGX_COORD_NSEC_PER_MSEC - 1)
+                         / NGX_COORD_NSEC_PER_MSEC;
 }
 
 

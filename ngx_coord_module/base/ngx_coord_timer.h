@@ -54,11 +54,18 @@ ngx_coord_timer_init(ngx_coord_timer_t *timer, ngx_event_handler_pt handler,
 #define ngx_coord_timer_data(ev)  ((ngx_coord_timer_t *) (ev)->data)->data
 
 
-/* ngx_coord_timer_start() sets or moves a timer, in milliseconds from now */
+/*
+ * ngx_coord_timer_start() sets or moves a timer, in milliseconds from now; one
+ * of 32 bits fires after 24 days at the latest.
+ */
 
 static ngx_inline void
-ngx_coord_timer_start(ngx_coord_timer_t *timer, ngx_msec_t delay)
+ngx_coord_timer_start(ngx_coord_timer_t *timer, int64_t delay)
 {
+    if (sizeof(ngx_msec_t) == sizeof(int32_t)) {
+        delay = ngx_min(delay, NGX_MAX_INT32_VALUE);
+    }
+
     /* ngx_add_timer() leaves one that is to fire about then where it is */
 
     if (timer->event.timer_set) {

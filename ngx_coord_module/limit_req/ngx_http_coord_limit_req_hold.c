@@ -208,7 +208,7 @@ ngx_http_coord_limit_req_hold_place(ngx_http_request_t *r,
     op.u.rate.mark = ngx_coord_monotonic() + length;
 
     ngx_log_error(NGX_LOG_NOTICE, r->connection->log, 0,
-                  "holding a key of zone \"%V\" for %Mms",
+                  "holding a key of zone \"%V\" for %Lms",
                   &hold->zone->name, ngx_coord_ceil_msec(length));
 
     /* in memory, or a copy for on_failure=local */

@@ -140,7 +140,7 @@ ngx_coord_arg_askers(ngx_coord_command_t *cmd, ngx_uint_t asks,
 int64_t
 ngx_coord_ttl(ngx_coord_nsec_t ns)
 {
-    return (int64_t) ngx_coord_ceil_msec(ns) + NGX_COORD_OP_SLACK;
+    return ngx_coord_ceil_msec(ns) + NGX_COORD_OP_SLACK;
 }
 
 

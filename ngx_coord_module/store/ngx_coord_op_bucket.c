@@ -265,7 +265,7 @@ ngx_coord_bucket_open_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
                                                             &steps.bucket));
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_AT], steps.at);
     ngx_coord_arg_num(&a[NGX_COORD_GCRA_OPEN_TTL],
-                      (int64_t) ngx_coord_ceil_msec(op->u.rate.life));
+                      ngx_coord_ceil_msec(op->u.rate.life));
 }
 
 

@@ -277,7 +277,7 @@ ngx_coord_wait_enter_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 static int64_t
 ngx_coord_wait_ttl(ngx_coord_op_t *op)
 {
-    return (int64_t) ngx_coord_ceil_msec(op->zone->wait + NGX_COORD_WAIT_SLACK)
+    return ngx_coord_ceil_msec(op->zone->wait + NGX_COORD_WAIT_SLACK)
            + NGX_COORD_OP_SLACK;
 }
 
