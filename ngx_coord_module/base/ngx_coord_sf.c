@@ -16,6 +16,14 @@
 #define NGX_COORD_SF_FRACTION  3
 
 
+/* what may come next of a character of UTF-8 */
+typedef struct {
+    ngx_uint_t                 left;         /* bytes */
+    u_char                     low;
+    u_char                     high;
+} ngx_coord_sf_utf8_t;
+
+
 static ngx_int_t ngx_coord_sf_key(ngx_str_t *text, ngx_str_t *key);
 static ngx_int_t ngx_coord_sf_parameters(ngx_str_t *text);
 static ngx_int_t ngx_coord_sf_list(ngx_str_t *text, ngx_coord_sf_t *item);
@@ -26,6 +34,8 @@ static ngx_int_t ngx_coord_sf_token(ngx_str_t *text, ngx_coord_sf_t *item);
 static ngx_int_t ngx_coord_sf_bytes(ngx_str_t *text, ngx_coord_sf_t *item);
 static ngx_int_t ngx_coord_sf_marked(ngx_str_t *text, ngx_coord_sf_t *item);
 static ngx_int_t ngx_coord_sf_display(ngx_str_t *text, ngx_coord_sf_t *item);
+static ngx_int_t ngx_coord_sf_utf8(ngx_coord_sf_utf8_t *utf8, u_char c);
+static u_char ngx_coord_sf_octet(const u_char *p);
 static ngx_uint_t ngx_coord_sf_take(ngx_str_t *text, u_char c);
 static ngx_uint_t ngx_coord_sf_skip(ngx_str_t *text, const char *chars);
 static ngx_uint_t ngx_coord_sf_among(u_char c, const char *chars);
@@ -313,20 +323,34 @@ ngx_coord_sf_token(ngx_str_t *text, ngx_coord_sf_t *item)
 }
 
 
+/* base64, which need not be padded (4.2.7) */
+
 static ngx_int_t
 ngx_coord_sf_bytes(ngx_str_t *text, ngx_coord_sf_t *item)
 {
+    ngx_uint_t  n;
+
     item->type = NGX_COORD_SF_BYTES;
 
     (void) ngx_coord_sf_take(text, ':');
 
-    while (text->len
-           && (ngx_coord_sf_alpha(text->data[0])
-               || ngx_coord_sf_digit(text->data[0])
-               || ngx_coord_sf_among(text->data[0], "+/=")))
+    for (n = 0;
+         text->len
+         && (ngx_coord_sf_alpha(text->data[0])
+             || ngx_coord_sf_digit(text->data[0])
+             || ngx_coord_sf_among(text->data[0], "+/"));
+         n++)
     {
         text->data++;
         text->len--;
+    }
+
+    if (n % 4 == 1) {
+        return NGX_ERROR;
+    }
+
+    while (n % 4 && ngx_coord_sf_take(text, '=')) {
+        n++;
     }
 
     return ngx_coord_sf_take(text, ':') ? NGX_OK : NGX_ERROR;
@@ -370,37 +394,97 @@ ngx_coord_sf_marked(ngx_str_t *text, ngx_coord_sf_t *item)
 static ngx_int_t
 ngx_coord_sf_display(ngx_str_t *text, ngx_coord_sf_t *item)
 {
-    u_char  *p, *last;
+    u_char               *p, *last, c;
+    ngx_coord_sf_utf8_t   utf8;
 
     p = text->data;
     last = p + text->len;
 
     item->type = NGX_COORD_SF_DISPLAY;
+    utf8.left = 0;
 
     for ( /* void */ ; p < last && *p != '"'; p++) {
+        c = *p;
 
-        if (*p < 0x20 || *p > 0x7e) {
+        if (c < 0x20 || c > 0x7e) {
             return NGX_ERROR;
         }
 
-        if (*p != '%') {
-            continue;
+        if (c == '%') {
+
+            if (last - p < 3
+                || !ngx_coord_sf_among(p[1], "0123456789abcdef")
+                || !ngx_coord_sf_among(p[2], "0123456789abcdef"))
+            {
+                return NGX_ERROR;
+            }
+
+            c = ngx_coord_sf_octet(p);
+            p += 2;
         }
 
-        if (last - p < 3
-            || !ngx_coord_sf_among(p[1], "0123456789abcdef")
-            || !ngx_coord_sf_among(p[2], "0123456789abcdef"))
-        {
+        if (ngx_coord_sf_utf8(&utf8, c) != NGX_OK) {
             return NGX_ERROR;
         }
-
-        p += 2;
     }
 
     text->data = p;
     text->len = last - p;
 
-    return ngx_coord_sf_take(text, '"') ? NGX_OK : NGX_ERROR;
+    return (utf8.left == 0 && ngx_coord_sf_take(text, '"')) ? NGX_OK
+                                                            : NGX_ERROR;
+}
+
+
+/* NGX_ERROR: this byte cannot come next (RFC 3629, 4) */
+
+static ngx_int_t
+ngx_coord_sf_utf8(ngx_coord_sf_utf8_t *utf8, u_char c)
+{
+    if (utf8->left) {
+
+        if (c < utf8->low || c > utf8->high) {
+            return NGX_ERROR;
+        }
+
+        utf8->left--;
+        utf8->low = 0x80;
+        utf8->high = 0xbf;
+
+        return NGX_OK;
+    }
+
+    if (c < 0x80) {
+        return NGX_OK;
+    }
+
+    if (c < 0xc2 || c > 0xf4) {
+        return NGX_ERROR;
+    }
+
+    utf8->left = 1 + (c >= 0xe0) + (c >= 0xf0);
+
+    /* nothing that could be shorter, no surrogates, nothing above U+10FFFF */
+
+    utf8->low = (c == 0xe0) ? 0xa0 : (c == 0xf0) ? 0x90 : 0x80;
+    utf8->high = (c == 0xed) ? 0x9f : (c == 0xf4) ? 0x8f : 0xbf;
+
+    return NGX_OK;
+}
+
+
+/* of "%" and two hexadecimal digits */
+
+static u_char
+ngx_coord_sf_octet(const u_char *p)
+{
+    ngx_uint_t  i, n;
+
+    for (n = 0, i = 1; i <= 2; i++) {
+        n = n * 16 + p[i] - (ngx_coord_sf_digit(p[i]) ? '0' : 'a' - 10);
+    }
+
+    return n;
 }
 
 

@@ -40,8 +40,7 @@ typedef struct {
  * Takes the next member of a dictionary off text; its parameters are passed
  * over.  Of several lines of a field the text has to be all, with commas
  * between them.  NGX_DONE: there is no more.  NGX_ERROR: text is no dictionary,
- * and what was taken before is not to be used, either.  Whether the bytes of a
- * display string are UTF-8 is not looked at.
+ * and what was taken before is not to be used, either.
  */
 ngx_int_t ngx_coord_sf_next(ngx_str_t *text, ngx_coord_sf_t *member);
 
