@@ -32,6 +32,7 @@ my $n = $t->node(name => 'n', workers => 1,
     server {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_2%% ssl http2;
+        listen 127.0.0.1:%%PORT_3%%;
         ssl_certificate %%CERT%%;
         ssl_certificate_key %%KEY%%;
 
@@ -42,6 +43,17 @@ my $n = $t->node(name => 'n', workers => 1,
 
         location = /live { coord_subscribe room message error history; }
         location = /news { coord_subscribe news heartbeat=100ms; }
+        location = /cross {
+            add_header Access-Control-Allow-Origin $http_origin;
+            add_header Access-Control-Allow-Headers Last-Event-ID;
+
+            if ($request_method = OPTIONS) {
+                return 204;
+            }
+
+            coord_subscribe c1 c2 c3 c4 c5 c6 c7 c8 c9 history;
+        }
+
         location = /bad { coord_subscribe $arg_none; }
         location = /stop { return 204; }
         location /api/ { coord_api; }
@@ -87,6 +99,8 @@ my @messages = (
 my %url = ('http/1.1' => $n->url, h2 => 'https://127.0.0.1:' . $n->port(2) . '/');
 
 browser($_, $url{$_}) for sort keys %url;
+
+cross('http/1.1', $n->port(3));
 
 # none of those that ended for good was asked for again
 
@@ -173,6 +187,44 @@ sub back {
     is_deeply([map { $_->[1] } @{ $b->eval('got') }],
               ['while away 1', 'while away 2', 'while away 3', 'and on'],
               "$protocol: what was missed, once, in order");
+}
+
+
+# a page of another origin, whose ids name so many channels that they are longer
+# than what others are asked for without a preflight
+
+sub cross {
+    my ($protocol, $port) = @_;
+
+    ok($b->open("$url{$protocol}page"), "$protocol: a page");
+    $b->eval(<<"EOF");
+        window.got = []; window.opened = 0;
+        window.es = new EventSource('http://127.0.0.1:$port/cross');
+        es.onopen = () => { window.opened++; };
+        es.addEventListener('c9', e => got.push([e.data, e.lastEventId]));
+        1
+EOF
+    ok($b->until('window.opened == 1', 20), "$protocol: another origin");
+    append("c$_", 'x') for 1 .. 9;
+    ok($b->until('got.length == 1', 20), "$protocol: hears");
+    cmp_ok($b->eval('got[0][1].length'), '>', 128, "$protocol: a long id");
+
+    $n->reload;
+
+    append('c9', 'while away');
+    ok($b->until('window.opened == 2', 30), "$protocol: comes back")
+        or diag($b->eval('es.readyState'));
+    append('c9', 'and on');
+    ok($b->until('got.length >= 3', 20), "$protocol: hears");
+    is_deeply($b->eval('got.map(e => e[0])'), ['x', 'while away', 'and on'],
+              "$protocol: what was missed, once");
+    $b->eval('es.close(); 1');
+
+    my $res = $n->request(OPTIONS => '/cross');
+
+    is($res->status, 204, "$protocol: who asks before");
+    is($res->header('access-control-allow-headers'), 'Last-Event-ID',
+       "$protocol: may send an id");
 }
 
 
