@@ -693,6 +693,8 @@ like(outcomes('pages'), qr/^bypassed=1 /, 'metrics: as with other features');
 for (['coord_cache k;', 'must have "zone" parameter'],
      ['coord_cache k zone=none;', 'none'],
      ['coord_cache k zone=z valid=x;', 'invalid parameter'],
+     ['coord_cache k zone=z valid=-1;', 'invalid parameter'],
+     ['coord_cache k zone=z stale=0;', 'invalid parameter'],
      ['coord_cache k zone=z max=9m;', 'invalid parameter'],
      ['coord_cache k zone=z; coord_cache k zone=z;', 'duplicate'],
      ['coord_cache zone=z;', 'must have a key in front of its parameters'],

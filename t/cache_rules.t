@@ -37,6 +37,14 @@ my $http = <<'EOT';
             coord_cache $uri zone=pages valid=5s;
             proxy_pass http://%%ORIGIN%%;
         }
+        location /told {
+            coord_cache $uri zone=pages valid=0 stale=60s lock;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /told/mem {
+            coord_cache $uri zone=mem valid=0;
+            proxy_pass http://%%ORIGIN%%;
+        }
         location /stale {
             coord_cache $uri zone=pages valid=5s stale=60s;
             proxy_pass http://%%ORIGIN%%;
@@ -143,6 +151,23 @@ passed([@life, Date => "Fri, 31 Dec $_ 23:59:59 GMT"], "the origin is in $_")
     for 1971, 1900, 1000, 1400;
 kept([Date => date(-3600)],
    'valid= counts from when it came, whatever the clock of the origin');
+
+# --- valid=0: nothing without a word of the origin ---
+
+for my $at ('/told', '/told/mem') {
+    my $none = "$at/none" . answer([ETag => '"e"']);
+    my $life = "$at/life" . answer([@life]);
+    my $expires = "$at/expires" . answer([Expires => date(60)], status => 404);
+
+    $a->get($none);
+    $t->rest(0.1);
+    is(word($a, $none), 'MISS', "$at: what tells no life is not kept");
+
+    for ($life, $expires) {
+        $a->get($_);
+        ok($t->wait_for(sub { word($a, $_) eq 'HIT' }, 5), "$at: what does is");
+    }
+}
 
 my $made = date(-7);
 

@@ -450,7 +450,9 @@ ngx_http_coord_cache_param(ngx_conf_t *cf, ngx_http_coord_cache_conf_t *ccf,
 
     } else if (ngx_http_coord_param(value, "stale=", &s)) {
 
-        if (ngx_http_coord_cache_time(&s, &ccf->stale) == NGX_OK) {
+        if (ngx_http_coord_cache_time(&s, &ccf->stale) == NGX_OK
+            && ccf->stale)
+        {
             return NGX_OK;
         }
 
@@ -481,9 +483,9 @@ ngx_http_coord_cache_time(ngx_str_t *value, ngx_coord_nsec_t *time)
 {
     ngx_int_t  ms;
 
-    ms = ngx_parse_time(value, 0);
+    ms = ngx_http_coord_long_time(value);
 
-    if (ms == NGX_ERROR || ms == 0) {
+    if (ms == NGX_ERROR) {
         return NGX_ERROR;
     }
 

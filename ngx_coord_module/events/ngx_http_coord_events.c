@@ -445,7 +445,7 @@ ngx_http_coord_events_publish_arg(ngx_conf_t *cf,
         }
 
     } else if (ngx_http_coord_param(value, "ttl=", &s)) {
-        n = ngx_parse_time(&s, 0);
+        n = ngx_http_coord_long_time(&s);
 
         if (n > 0) {
             pub->ttl = n;

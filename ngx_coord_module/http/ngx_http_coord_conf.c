@@ -603,3 +603,51 @@ ngx_http_coord_param(ngx_str_t *s, const char *prefix, ngx_str_t *rest)
 
     return 1;
 }
+
+
+ngx_int_t
+ngx_http_coord_long_time(ngx_str_t *value)
+{
+    ngx_int_t  n;
+
+    n = ngx_parse_time(value, 0);
+
+    if (n != NGX_ERROR) {
+        return n;
+    }
+
+    n = ngx_parse_time(value, 1);
+
+    if (n == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    return ngx_min(n, NGX_MAX_INT_T_VALUE / 1000) * 1000;
+}
+
+
+char *
+ngx_http_coord_long_time_slot(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_int_t    ms;
+    ngx_str_t   *value;
+    ngx_msec_t  *field;
+
+    field = (ngx_msec_t *) ((char *) conf + cmd->offset);
+
+    if (*field != NGX_CONF_UNSET_MSEC) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    ms = ngx_http_coord_long_time(&value[1]);
+
+    if (ms == NGX_ERROR) {
+        return "invalid value";
+    }
+
+    *field = ms;
+
+    return NGX_CONF_OK;
+}

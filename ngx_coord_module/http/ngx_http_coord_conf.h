@@ -102,6 +102,17 @@ void ngx_http_coord_hash_variables(ngx_conf_t *cf);
 ngx_uint_t ngx_http_coord_param(ngx_str_t *s, const char *prefix,
     ngx_str_t *rest);
 
+/*
+ * The milliseconds of a time that is long, written as nginx has times: those
+ * in milliseconds and those in seconds, which have months and years.
+ * NGX_ERROR: it is none.
+ */
+ngx_int_t ngx_http_coord_long_time(ngx_str_t *value);
+
+/* a directive with such a time, which is an ngx_msec_t */
+char *ngx_http_coord_long_time_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
 
 /* --- ngx_http_coord_store_conf.c --- */
 

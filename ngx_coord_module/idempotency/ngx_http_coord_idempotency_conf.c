@@ -92,7 +92,7 @@ static ngx_command_t  ngx_http_coord_idempotency_commands[] = {
 
     { ngx_string("coord_idempotency_ttl"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_msec_slot,
+      ngx_http_coord_long_time_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_coord_idempotency_conf_t, ttl),
       NULL },

@@ -126,7 +126,7 @@ ngx_http_coord_limit_req_hold_time(ngx_conf_t *cf,
         return hold->time ? NGX_OK : NGX_ERROR;
     }
 
-    ms = ngx_parse_time(value, 0);
+    ms = ngx_http_coord_long_time(value);
 
     if (ms == NGX_ERROR || ms == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,

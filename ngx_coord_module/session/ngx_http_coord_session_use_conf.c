@@ -413,7 +413,7 @@ ngx_http_coord_session_time(ngx_conf_t *cf, ngx_str_t *value,
 {
     ngx_int_t  ms;
 
-    ms = ngx_parse_time(value, 0);
+    ms = ngx_http_coord_long_time(value);
 
     if (ms == NGX_ERROR || ms == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
