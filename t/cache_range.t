@@ -41,6 +41,11 @@ my $http = <<'EOT';
             coord_cache $uri zone=pages valid=60s stale=60s;
             proxy_pass http://%%ORIGIN%%;
         }
+        location /trailer {
+            coord_cache $uri zone=pages valid=60s;
+            add_trailer X-Trailer end;
+            proxy_pass http://%%ORIGIN%%;
+        }
         location /hide {
             coord_cache $uri zone=pages valid=60s;
             proxy_hide_header Cache-Control;
@@ -126,6 +131,23 @@ is($res->status . ' ' . $res->body, "200 $long", 'of unknown length: all of it')
 is_stored($uri);
 is($b->get($uri, headers => [Range => 'bytes=0-9'])->body, 'X000000XX0',
    'and a part, once it is there');
+
+# with trailers the length is not told
+
+for ('bytes=0-9', 'bytes=5-40004', 'bytes=-17') {
+    $uri = page('trailer', []);
+
+    my ($from, $to) = /=(\d+)-(\d+)/ ? ($1, $2) : ($size - 17, $size - 1);
+
+    for my $node ($a, $b) {
+        $res = $node->get($uri, headers => [Range => $_]);
+        is($res->status . ' ' . $res->header('content-range'),
+           "206 bytes $from-$to/$size", "$_, and a trailer");
+        is($res->body, substr($long, $from, $to - $from + 1), 'its bytes');
+        is($res->header('content-length'), undef, 'the length is not told');
+        is_stored($uri);
+    }
+}
 
 $uri = page('if', []);
 is($a->get($uri, headers => [Range => 'bytes=0-9', 'If-None-Match' => '"e"'])

@@ -46,6 +46,10 @@ ngx_uint_t
 ngx_http_coord_cache_range_take(ngx_http_request_t *r,
     ngx_http_coord_cache_client_t *client)
 {
+    off_t      last;
+    u_char    *p, *end;
+    ngx_str_t  range;
+
     if (client->range.value.len == 0
         || r->headers_out.status != NGX_HTTP_PARTIAL_CONTENT
         || r->headers_out.content_range == NULL)
@@ -53,8 +57,25 @@ ngx_http_coord_cache_range_take(ngx_http_request_t *r,
         return 0;
     }
 
+    /* with trailers the length is gone by now */
+
+    range = r->headers_out.content_range->value;
+    end = range.data + range.len;
+
+    p = ngx_strlchr(range.data, end, '-');
+    if (p == NULL) {
+        return 0;
+    }
+
+    end = ngx_strlchr(++p, end, '/');
+    last = end ? ngx_atoof(p, end - p) : NGX_ERROR;
+
+    if (last == NGX_ERROR) {
+        return 0;
+    }
+
     client->begin = r->headers_out.content_offset;
-    client->end = client->begin + r->headers_out.content_length_n;
+    client->end = last + 1;
 
     ngx_http_set_ctx(r, NULL, ngx_http_range_body_filter_module);
 
