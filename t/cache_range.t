@@ -149,6 +149,31 @@ for ('bytes=0-9', 'bytes=5-40004', 'bytes=-17') {
     }
 }
 
+# conditions that a part, or all of it, is for
+
+for (['If-Match' => '"f"', '"e"'],
+     ['If-Unmodified-Since' => date(-90000), $date])
+{
+    my ($field, $bad, $good) = @$_;
+
+    $uri = page('match', []);
+
+    $res = $a->get($uri, headers => [$field => $bad]);
+    is($res->status, 412, "a miss: $field");
+    is($res->header('x-cache'), 'MISS', 'which it is');
+    is($a->get($uri, headers => [$field => $good])->body, $long, 'that holds');
+    is_stored($uri);
+    is($b->get($uri, headers => [$field => $bad])->status, 412, 'of a hit');
+    $res = $b->get($uri, headers => [$field => $good]);
+    is($res->header('x-cache') . ' ' . $res->body, "HIT $long", 'that holds');
+
+    $uri = page('match', ['Cache-Control' => 'no-store']);
+    is($a->get($uri, headers => [$field => $bad])->status, 412,
+       'of what is not to be kept');
+    is($a->get($uri, headers => [$field => $good, Range => 'bytes=0-9'])->body,
+       'X000000XX0', 'a part');
+}
+
 $uri = page('if', []);
 is($a->get($uri, headers => [Range => 'bytes=0-9', 'If-None-Match' => '"e"'])
    ->status, 304, 'who has it gets no part of it');
@@ -185,6 +210,10 @@ for (['same=1', 'REVALIDATED'], ['status=503', 'STALE']) {
     sleep 1.4 if $word eq 'REVALIDATED';
     is($b->get("$uri&$how", headers => [Range => 'bytes=100000-'])->status, 416,
        'a part that there is not');
+    sleep 1.4 if $word eq 'REVALIDATED';
+    $res = $b->get("$uri&$how", headers => ['If-Match' => '"f"']);
+    is($res->status . ' ' . $res->header('x-cache'), "412 $word",
+       'If-Match, which does not hold');
 }
 
 # on a connection that goes on, and one that does not

@@ -109,6 +109,8 @@ typedef struct {
 typedef struct {
     ngx_str_t                  none_match;
     ngx_str_t                  since;
+    ngx_str_t                  match;
+    ngx_str_t                  unmodified;
     ngx_table_elt_t            range;
     ngx_table_elt_t            if_range;
     off_t                      begin;        /* of the range, in the body */
@@ -288,6 +290,10 @@ void ngx_http_coord_cache_mark(ngx_http_request_t *r,
  * the bytes are those of the request.
  */
 void ngx_http_coord_cache_client_take(ngx_http_request_t *r,
+    ngx_http_coord_cache_client_t *client);
+
+/* 1 if the client does not want a response at all: 412 takes its place */
+ngx_uint_t ngx_http_coord_cache_client_refuses(ngx_http_request_t *r,
     ngx_http_coord_cache_client_t *client);
 
 /*

@@ -12,6 +12,9 @@
 
 static void ngx_http_coord_cache_client_field(ngx_table_elt_t *h,
     ngx_str_t *value);
+static void ngx_http_coord_cache_client_modified(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_coord_cache_client_match(ngx_http_request_t *r,
+    ngx_str_t line);
 static ngx_uint_t ngx_http_coord_cache_client_has(ngx_http_request_t *r,
     ngx_http_coord_cache_client_t *client);
 static ngx_uint_t ngx_http_coord_cache_client_since(ngx_http_request_t *r,
@@ -31,6 +34,11 @@ ngx_http_coord_cache_client_take(ngx_http_request_t *r,
                                       &client->range.value);
     ngx_http_coord_cache_client_field(r->headers_in.if_range,
                                       &client->if_range.value);
+
+    ngx_http_coord_cache_client_field(r->headers_in.if_match,
+                                      &client->match);
+    ngx_http_coord_cache_client_field(r->headers_in.if_unmodified_since,
+                                      &client->unmodified);
 
     ngx_http_coord_capture_whole(r);
 }
@@ -55,13 +63,7 @@ ngx_http_coord_cache_client_apply(ngx_http_request_t *r,
         return 0;
     }
 
-    if (r->headers_out.last_modified
-        && r->headers_out.last_modified_time == -1)
-    {
-        r->headers_out.last_modified_time = ngx_parse_http_time(
-                                   r->headers_out.last_modified->value.data,
-                                   r->headers_out.last_modified->value.len);
-    }
+    ngx_http_coord_cache_client_modified(r);
 
     if (!ngx_http_coord_cache_client_has(r, client)) {
         return 0;
@@ -80,6 +82,76 @@ ngx_http_coord_cache_client_apply(ngx_http_request_t *r,
     }
 
     return 1;
+}
+
+
+/* an origin tells the time as text */
+
+static void
+ngx_http_coord_cache_client_modified(ngx_http_request_t *r)
+{
+    if (r->headers_out.last_modified
+        && r->headers_out.last_modified_time == -1)
+    {
+        r->headers_out.last_modified_time = ngx_parse_http_time(
+                                   r->headers_out.last_modified->value.data,
+                                   r->headers_out.last_modified->value.len);
+    }
+}
+
+
+ngx_uint_t
+ngx_http_coord_cache_client_refuses(ngx_http_request_t *r,
+    ngx_http_coord_cache_client_t *client)
+{
+    time_t  time;
+
+    if (r->headers_out.status != NGX_HTTP_OK) {
+        return 0;
+    }
+
+    if (client->unmodified.len) {
+        ngx_http_coord_cache_client_modified(r);
+
+        time = ngx_parse_http_time(client->unmodified.data,
+                                   client->unmodified.len);
+
+        if (r->headers_out.last_modified_time == -1
+            || time < r->headers_out.last_modified_time)
+        {
+            return 1;
+        }
+    }
+
+    return client->match.len
+           && !ngx_http_coord_cache_client_match(r, client->match);
+}
+
+
+/* the tags are the same, as nginx compares them for what is a hit */
+
+static ngx_uint_t
+ngx_http_coord_cache_client_match(ngx_http_request_t *r, ngx_str_t line)
+{
+    ngx_str_t  *etag, member;
+
+    etag = r->headers_out.etag ? &r->headers_out.etag->value : NULL;
+
+    while (ngx_http_coord_field_member(&line, &member) == NGX_OK) {
+
+        if (member.len == 1 && member.data[0] == '*') {
+            return 1;
+        }
+
+        if (etag
+            && member.len == etag->len
+            && ngx_memcmp(member.data, etag->data, etag->len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

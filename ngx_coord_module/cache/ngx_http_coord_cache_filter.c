@@ -197,6 +197,14 @@ ngx_http_coord_cache_send_header(ngx_http_request_t *r,
     ngx_int_t   rc;
     ngx_uint_t  has;
 
+    if (ngx_http_coord_cache_client_refuses(r, &cache->client)) {
+        ngx_memzero(&cache->capture, sizeof(ngx_http_coord_capture_t));
+        ngx_http_coord_cache_settle(cache);
+
+        return ngx_http_filter_finalize_request(r, NULL,
+                                                NGX_HTTP_PRECONDITION_FAILED);
+    }
+
     has = ngx_http_coord_cache_client_apply(r, &cache->client);
 
     ngx_http_coord_cache_range_allow(r, &cache->client);
@@ -403,6 +411,11 @@ ngx_http_coord_cache_serve(ngx_http_request_t *r,
     /* $status is that of what is sent */
 
     r->err_status = 0;
+
+    if (ngx_http_coord_cache_client_refuses(r, &cache->client)) {
+        return ngx_http_filter_finalize_request(r, NULL,
+                                                NGX_HTTP_PRECONDITION_FAILED);
+    }
 
     (void) ngx_http_coord_cache_client_apply(r, &cache->client);
 
