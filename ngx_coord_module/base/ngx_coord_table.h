@@ -123,8 +123,12 @@ typedef struct {
                                          * sizeof(uint32_t),                  \
                                        NGX_COORD_CELL_SIZE)))
 
-/* keeps the compiler from moving stores across it */
-#define ngx_coord_table_commit()  ngx_memory_barrier()
+/*
+ * Keeps the compiler from moving stores across it.  Those of a process that
+ * died in between have been made in the order of its instructions when another
+ * one takes the lock, so that the processor needs no barrier.
+ */
+#define ngx_coord_table_commit()  __atomic_signal_fence(__ATOMIC_SEQ_CST)
 
 
 /*
