@@ -476,15 +476,20 @@ typedef struct {
     ngx_uint_t                 requests;      /* set by ngx_http_coord_log() */
 } ngx_http_coord_log_fields_t;
 
+#define ngx_http_coord_log(r, level, ...)                                     \
+    if ((r)->connection->log->log_level >= (level))                           \
+        ngx_http_coord_log_core(r, level, __VA_ARGS__)
+
 /*
- * Writes a line at its level: the text, what nginx appends to it, and behind
- * that ", key: 1a2b3c4d, outcome: REJECTED, store: main (redis)".  The text
- * is that of the stock directive, where there is one.  What has a limit is told
- * once a second, with the number of requests; so is what has no answer, by
- * zone.
+ * Writes a line at its level, if that is logged: the text, what nginx appends
+ * to it, and behind that ", key: 1a2b3c4d, outcome: REJECTED, store: main
+ * (redis)".  The text is that of the stock directive, where there is one.  What
+ * has a limit is told once a second, with the number of requests; so is what
+ * has no answer, by zone.  Call it as ngx_http_coord_log().
  */
-void ngx_http_coord_log(ngx_http_request_t *r, ngx_uint_t level,
-    ngx_http_coord_log_fields_t *fields, const char *fmt, ...);
+ngx_coord_cold void ngx_http_coord_log_core(ngx_http_request_t *r,
+    ngx_uint_t level, ngx_http_coord_log_fields_t *fields, const char *fmt,
+    ...);
 
 
 #endif /* _NGX_HTTP_COORD_H_INCLUDED_ */

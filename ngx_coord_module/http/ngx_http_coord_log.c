@@ -40,7 +40,7 @@ const ngx_str_t  ngx_coord_source_names[] = {
 
 
 void
-ngx_http_coord_log(ngx_http_request_t *r, ngx_uint_t level,
+ngx_http_coord_log_core(ngx_http_request_t *r, ngx_uint_t level,
     ngx_http_coord_log_fields_t *fields, const char *fmt, ...)
 {
     u_char                     *p, text[NGX_MAX_ERROR_STR];
@@ -50,11 +50,6 @@ ngx_http_coord_log(ngx_http_request_t *r, ngx_uint_t level,
     ngx_http_coord_log_line_t   line;
 
     log = r->connection->log;
-
-    if (level > log->log_level) {
-        return;
-    }
-
     limit = fields->limit;
 
     if (limit == NULL && fields->op && fields->op->zone
