@@ -53,21 +53,7 @@ ngx_coord_digits(u_char *end, uint64_t n)
 
 
 /* writes n at p, at most NGX_INT64_LEN bytes, and returns the end */
-
-static ngx_inline u_char *
-ngx_coord_decimal(u_char *p, uint64_t n)
-{
-    u_char  *start, digits[NGX_INT64_LEN];
-
-    if (n < 10) {
-        *p++ = (u_char) (n + '0');
-        return p;
-    }
-
-    start = ngx_coord_digits(digits + NGX_INT64_LEN, n);
-
-    return ngx_cpymem(p, start, digits + NGX_INT64_LEN - start);
-}
+u_char *ngx_coord_decimal(u_char *p, uint64_t n);
 
 
 #endif /* _NGX_COORD_DECIMAL_H_INCLUDED_ */

@@ -142,9 +142,18 @@ typedef struct {
 } ngx_http_coord_mark_t;
 
 
+/* a policy as the RateLimit-Policy field has told it first; mostly it stays */
+typedef struct {
+    ngx_uint_t                 quota;
+    time_t                     window;
+    ngx_str_t                  text;          /* empty: not told yet */
+} ngx_http_coord_told_t;
+
+
 /* one limit as the RateLimit fields tell it */
 typedef struct {
     ngx_str_t                  policy;        /* zone name */
+    ngx_http_coord_told_t     *told;          /* of the limit, or NULL */
     ngx_uint_t                 quota;         /* q */
     time_t                     window;        /* w, seconds; 0: none */
     ngx_uint_t                 remaining;     /* r */
@@ -200,9 +209,10 @@ struct ngx_http_coord_ctx_s {
     void                     **state;         /* by slot: the features' */
 
     ngx_http_coord_respond_pt  respond;
-    void                      *response;      /* of respond */
+    ngx_uint_t                 status;        /* of a refusal */
+    ngx_str_t                  document;
 
-    ngx_array_t               *reports;       /* ngx_http_coord_report_t */
+    ngx_array_t                reports;       /* ngx_http_coord_report_t */
     ngx_uint_t                 limit_headers;
     time_t                     retry_after;   /* seconds; 0: no field */
     ngx_array_t               *fields;        /* of ngx_keyval_t, to add */
@@ -212,6 +222,10 @@ struct ngx_http_coord_ctx_s {
     unsigned                   again:1;       /* others are yet to begin */
     unsigned                   missing:1;     /* values: see the supply */
     unsigned                   headers_done:1;
+
+    /* where the arrays begin; the states stand behind it */
+    ngx_coord_batch_t         *first_batch;
+    ngx_http_coord_report_t    first_reports[2];
 };
 
 
@@ -358,8 +372,9 @@ ngx_coord_op_t *ngx_http_coord_add_encoded(ngx_http_request_t *r,
     ngx_http_coord_ref_t *ref);
 
 /*
- * Makes op the operation on key in zone that nobody asks, as its result, rc,
- * stands: to be counted and logged as the others.  NGX_ERROR: OpenSSL failed.
+ * Makes op, which is zeroed, the operation on key in zone that nobody asks, as
+ * its result, rc, stands: to be counted and logged as the others.  NGX_ERROR:
+ * OpenSSL failed.
  */
 ngx_int_t ngx_http_coord_known(ngx_http_request_t *r, ngx_coord_op_t *op,
     ngx_coord_zone_t *zone, ngx_str_t *key, ngx_uint_t on_failure,
@@ -441,6 +456,15 @@ typedef struct {
  */
 ngx_int_t ngx_http_coord_refuse(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_problem_t *problem);
+
+/* the document of a problem, made in a pool; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_document(ngx_pool_t *pool,
+    ngx_http_coord_problem_t *problem, ngx_str_t *document);
+
+/* refuses as ngx_http_coord_refuse() does, where there is a document already */
+ngx_int_t ngx_http_coord_refuse_by(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx, ngx_uint_t status, time_t retry_after,
+    ngx_str_t *document);
 
 /* refuses with 503 because a store has no answer: on_failure=closed */
 ngx_int_t ngx_http_coord_refuse_unavailable(ngx_http_request_t *r,

@@ -14,8 +14,10 @@
 static ngx_uint_t ngx_http_coord_special(ngx_uint_t status);
 static ngx_uint_t ngx_http_coord_error_page(ngx_http_request_t *r,
     ngx_uint_t status);
-static ngx_int_t ngx_http_coord_send_problem(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_respond_refused(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_send_document(ngx_http_request_t *r,
+    ngx_uint_t status, ngx_str_t *document);
 static void ngx_http_coord_reason(ngx_http_request_t *r, ngx_uint_t status);
 static size_t ngx_http_coord_problem_size(ngx_http_coord_problem_t *problem);
 static u_char *ngx_http_coord_problem_body(u_char *p,
@@ -26,30 +28,37 @@ ngx_int_t
 ngx_http_coord_refuse(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_http_coord_problem_t *problem)
 {
-    ngx_http_coord_problem_t  *response;
+    ngx_str_t  document;
 
-    if (r == r->main) {
-        /* a page with a part that was refused is not */
-        ctx->retry_after = problem->retry_after;
-    }
-
-    if (ngx_http_coord_special(problem->status)
-        || ngx_http_coord_error_page(r, problem->status))
-    {
-        return problem->status;
-    }
-
-    response = ngx_palloc(r->pool, sizeof(ngx_http_coord_problem_t));
-    if (response == NULL) {
+    if (ngx_http_coord_document(r->pool, problem, &document) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    *response = *problem;
+    return ngx_http_coord_refuse_by(r, ctx, problem->status,
+                                    problem->retry_after, &document);
+}
 
-    ctx->response = response;
-    ctx->respond = ngx_http_coord_send_problem;
 
-    return problem->status;
+ngx_int_t
+ngx_http_coord_refuse_by(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
+    ngx_uint_t status, time_t retry_after, ngx_str_t *document)
+{
+    if (r == r->main) {
+        /* a page with a part that was refused is not */
+        ctx->retry_after = retry_after;
+    }
+
+    if (ngx_http_coord_special(status)
+        || ngx_http_coord_error_page(r, status))
+    {
+        return status;
+    }
+
+    ctx->status = status;
+    ctx->document = *document;
+    ctx->respond = ngx_http_coord_respond_refused;
+
+    return status;
 }
 
 
@@ -114,9 +123,10 @@ ngx_http_coord_error_page(ngx_http_request_t *r, ngx_uint_t status)
 
 
 static ngx_int_t
-ngx_http_coord_send_problem(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+ngx_http_coord_respond_refused(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx)
 {
-    return ngx_http_coord_problem(r, ctx->response);
+    return ngx_http_coord_send_document(r, ctx->status, &ctx->document);
 }
 
 
@@ -124,22 +134,30 @@ ngx_int_t
 ngx_http_coord_problem(ngx_http_request_t *r,
     ngx_http_coord_problem_t *problem)
 {
+    ngx_str_t  document;
+
+    if (ngx_http_coord_document(r->pool, problem, &document) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_coord_send_document(r, problem->status, &document);
+}
+
+
+static ngx_int_t
+ngx_http_coord_send_document(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *document)
+{
     ngx_str_t                 type;
     ngx_http_complex_value_t  cv;
 
     ngx_memzero(&cv, sizeof(ngx_http_complex_value_t));
 
-    cv.value.data = ngx_pnalloc(r->pool, ngx_http_coord_problem_size(problem));
-    if (cv.value.data == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    cv.value.len = ngx_http_coord_problem_body(cv.value.data, problem)
-                   - cv.value.data;
+    cv.value = *document;
 
     ngx_str_set(&type, "application/problem+json");
 
-    ngx_http_coord_reason(r, problem->status);
+    ngx_http_coord_reason(r, status);
 
     /* no body is asked for that nobody reads, as with special responses */
 
@@ -147,7 +165,7 @@ ngx_http_coord_problem(ngx_http_request_t *r,
 
     /* the connection may go on if the rest of the request is discarded */
 
-    return ngx_http_send_response(r, problem->status, &type, &cv);
+    return ngx_http_send_response(r, status, &type, &cv);
 }
 
 
@@ -166,6 +184,22 @@ ngx_http_coord_reason(ngx_http_request_t *r, ngx_uint_t status)
         ngx_str_set(&r->headers_out.status_line, "423 Locked");
         break;
     }
+}
+
+
+ngx_int_t
+ngx_http_coord_document(ngx_pool_t *pool, ngx_http_coord_problem_t *problem,
+    ngx_str_t *document)
+{
+    document->data = ngx_pnalloc(pool, ngx_http_coord_problem_size(problem));
+    if (document->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    document->len = ngx_http_coord_problem_body(document->data, problem)
+                    - document->data;
+
+    return NGX_OK;
 }
 
 
@@ -246,7 +280,7 @@ ngx_http_coord_tightest(ngx_http_coord_ctx_t *ctx, ngx_uint_t first,
         return NULL;
     }
 
-    report = ctx->reports->elts;
+    report = ctx->reports.elts;
     report += first;
     tightest = report;
 

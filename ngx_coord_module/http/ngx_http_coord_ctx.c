@@ -62,11 +62,15 @@ ngx_http_coord_ctx(ngx_http_request_t *r)
 
     ctx->state = (void **) (ctx + 1);
 
-    if (ngx_array_init(&ctx->batches, r->pool, 1, sizeof(ngx_coord_batch_t *))
-        != NGX_OK)
-    {
-        return NULL;
-    }
+    ctx->batches.elts = &ctx->first_batch;
+    ctx->batches.size = sizeof(ngx_coord_batch_t *);
+    ctx->batches.nalloc = 1;
+    ctx->batches.pool = r->pool;
+
+    ctx->reports.elts = ctx->first_reports;
+    ctx->reports.size = sizeof(ngx_http_coord_report_t);
+    ctx->reports.nalloc = 2;
+    ctx->reports.pool = r->pool;
 
     cln = ngx_pool_cleanup_add(r->pool, 0);
     if (cln == NULL) {
@@ -220,8 +224,6 @@ ngx_http_coord_known(ngx_http_request_t *r, ngx_coord_op_t *op,
     ngx_http_coord_loc_conf_t  *lcf;
 
     lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
-
-    ngx_memzero(op, sizeof(ngx_coord_op_t));
 
     op->rc = rc;
     op->zone = zone;

@@ -16,11 +16,19 @@
      + 2 * NGX_INT64_LEN)
 
 
+typedef u_char *(*ngx_http_coord_item_pt)(u_char *p,
+    ngx_http_coord_report_t *report);
+
+
 static ngx_int_t ngx_http_coord_header_filter(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_add_draft(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_add_legacy(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_policy_list(ngx_http_request_t *r,
+    ngx_array_t *reports, ngx_str_t *list);
+static ngx_int_t ngx_http_coord_list(ngx_pool_t *pool, ngx_array_t *reports,
+    ngx_http_coord_item_pt item, ngx_str_t *list);
 static u_char *ngx_http_coord_item_name(u_char *p,
     ngx_http_coord_report_t *report);
 static u_char *ngx_http_coord_policy_item(u_char *p,
@@ -124,7 +132,7 @@ ngx_http_coord_header_filter(ngx_http_request_t *r)
 
     /* a redirect is followed at once: the draft advises against the fields */
 
-    if (ctx->reports
+    if (ctx->reports.nelts
         && (r->headers_out.status < NGX_HTTP_SPECIAL_RESPONSE
             || r->headers_out.status >= NGX_HTTP_BAD_REQUEST))
     {
@@ -149,44 +157,14 @@ ngx_http_coord_header_filter(ngx_http_request_t *r)
 static ngx_int_t
 ngx_http_coord_add_draft(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
-    size_t                    size;
-    ngx_str_t                 policy, limit;
-    ngx_uint_t                i;
-    ngx_http_coord_report_t  *report;
+    ngx_str_t  policy, limit;
 
-    size = 0;
-    report = ctx->reports->elts;
-
-    for (i = 0; i < ctx->reports->nelts; i++) {
-        size += NGX_HTTP_COORD_ITEM_LEN + report[i].policy.len;
-    }
-
-    policy.data = ngx_pnalloc(r->pool, 2 * size);
-    if (policy.data == NULL) {
+    if (ngx_http_coord_policy_list(r, &ctx->reports, &policy) != NGX_OK
+        || ngx_http_coord_list(r->pool, &ctx->reports,
+                               ngx_http_coord_limit_item, &limit)
+           != NGX_OK)
+    {
         return NGX_ERROR;
-    }
-
-    limit.data = policy.data + size;
-
-    policy.len = 0;
-    limit.len = 0;
-
-    for (i = 0; i < ctx->reports->nelts; i++) {
-
-        if (i) {
-            policy.data[policy.len++] = ',';
-            policy.data[policy.len++] = ' ';
-            limit.data[limit.len++] = ',';
-            limit.data[limit.len++] = ' ';
-        }
-
-        policy.len = ngx_http_coord_policy_item(policy.data + policy.len,
-                                                &report[i])
-                     - policy.data;
-
-        limit.len = ngx_http_coord_limit_item(limit.data + limit.len,
-                                              &report[i])
-                    - limit.data;
     }
 
     if (ngx_http_coord_add_field(r, &ngx_http_coord_policy, &policy)
@@ -196,6 +174,86 @@ ngx_http_coord_add_draft(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     }
 
     return ngx_http_coord_add_field(r, &ngx_http_coord_limit, &limit);
+}
+
+
+/* of one limit it is mostly as it was told before */
+
+static ngx_int_t
+ngx_http_coord_policy_list(ngx_http_request_t *r, ngx_array_t *reports,
+    ngx_str_t *list)
+{
+    ngx_http_coord_told_t    *told;
+    ngx_http_coord_report_t  *report;
+
+    report = reports->elts;
+    told = (reports->nelts == 1) ? report->told : NULL;
+
+    if (told == NULL) {
+        return ngx_http_coord_list(r->pool, reports,
+                                   ngx_http_coord_policy_item, list);
+    }
+
+    if (told->text.len == 0) {
+
+        if (ngx_http_coord_list(ngx_cycle->pool, reports,
+                                ngx_http_coord_policy_item, &told->text)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        told->quota = report->quota;
+        told->window = report->window;
+    }
+
+    if (told->quota != report->quota || told->window != report->window) {
+        return ngx_http_coord_list(r->pool, reports,
+                                   ngx_http_coord_policy_item, list);
+    }
+
+    *list = told->text;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_coord_list(ngx_pool_t *pool, ngx_array_t *reports,
+    ngx_http_coord_item_pt item, ngx_str_t *list)
+{
+    u_char                   *p;
+    size_t                    size;
+    ngx_uint_t                i;
+    ngx_http_coord_report_t  *report;
+
+    size = 0;
+    report = reports->elts;
+
+    for (i = 0; i < reports->nelts; i++) {
+        size += NGX_HTTP_COORD_ITEM_LEN + report[i].policy.len;
+    }
+
+    p = ngx_pnalloc(pool, size);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    list->data = p;
+
+    for (i = 0; i < reports->nelts; i++) {
+
+        if (i) {
+            *p++ = ',';
+            *p++ = ' ';
+        }
+
+        p = item(p, &report[i]);
+    }
+
+    list->len = p - list->data;
+
+    return NGX_OK;
 }
 
 
@@ -257,7 +315,7 @@ ngx_http_coord_add_legacy(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 {
     ngx_http_coord_report_t  *report;
 
-    report = ngx_http_coord_tightest(ctx, 0, ctx->reports->nelts);
+    report = ngx_http_coord_tightest(ctx, 0, ctx->reports.nelts);
 
     if (ngx_http_coord_add_number(r, &ngx_http_coord_x_limit, report->quota)
         != NGX_OK

@@ -12,8 +12,11 @@
 
 static void ngx_http_coord_limiter_undo_earlier(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static ngx_int_t ngx_http_coord_limiter_document(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter, const ngx_http_coord_problem_t *problem,
+    ngx_uint_t status, ngx_str_t *document, time_t *retry_after);
 static ngx_int_t ngx_http_coord_violated(ngx_http_request_t *r,
-    ngx_http_coord_limiter_t *limiter, ngx_http_coord_problem_t *problem);
+    ngx_http_coord_limiter_t *limiter, ngx_str_t *members);
 
 
 void
@@ -133,12 +136,7 @@ ngx_http_coord_limiter_report(ngx_http_request_t *r,
 
     ctx = limiter->ctx;
 
-    if (ctx->reports == NULL) {
-        ctx->reports = ngx_array_create(r->pool, 2,
-                                        sizeof(ngx_http_coord_report_t));
-        if (ctx->reports == NULL) {
-            return NULL;
-        }
+    if (ctx->reports.nelts == 0) {
 
         /* as configured where the limits are, not where a redirect ends */
 
@@ -146,7 +144,7 @@ ngx_http_coord_limiter_report(ngx_http_request_t *r,
         ctx->limit_headers = lcf->limit_headers;
     }
 
-    report = ngx_array_push(ctx->reports);
+    report = ngx_array_push(&ctx->reports);
     if (report == NULL) {
         return NULL;
     }
@@ -154,7 +152,7 @@ ngx_http_coord_limiter_report(ngx_http_request_t *r,
     ngx_memzero(report, sizeof(ngx_http_coord_report_t));
 
     if (limiter->nreports++ == 0) {
-        limiter->first = ctx->reports->nelts - 1;
+        limiter->first = ctx->reports.nelts - 1;
     }
 
     return report;
@@ -171,7 +169,7 @@ ngx_http_coord_limiter_given_back(ngx_http_coord_limiter_t *limiter)
         return;
     }
 
-    report = limiter->ctx->reports->elts;
+    report = limiter->ctx->reports.elts;
     report += limiter->first;
 
     for (i = 0; i < limiter->nreports; i++) {
@@ -260,7 +258,9 @@ ngx_int_t
 ngx_http_coord_limiter_refuse(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter, const ngx_http_coord_problem_t *problem)
 {
-    ngx_http_coord_problem_t  p;
+    time_t      retry_after;
+    ngx_str_t   document;
+    ngx_uint_t  status;
 
     if (limiter->conf->dry_run) {
         return NGX_DECLINED;
@@ -272,19 +272,17 @@ ngx_http_coord_limiter_refuse(ngx_http_request_t *r,
         return ngx_http_coord_refuse_unavailable(r, limiter->ctx);
     }
 
-    p = *problem;
+    status = problem->status ? problem->status : limiter->conf->status_code;
 
-    if (p.status == 0) {
-        p.status = limiter->conf->status_code;
-    }
-
-    if (limiter->nreports
-        && ngx_http_coord_violated(r, limiter, &p) != NGX_OK)
+    if (ngx_http_coord_limiter_document(r, limiter, problem, status, &document,
+                                        &retry_after)
+        != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    return ngx_http_coord_refuse(r, limiter->ctx, &p);
+    return ngx_http_coord_refuse_by(r, limiter->ctx, status, retry_after,
+                                    &document);
 }
 
 
@@ -324,18 +322,82 @@ ngx_http_coord_limiter_undo_earlier(ngx_http_request_t *r,
 }
 
 
-/* the member "violated-policies", and the longest time of those to wait */
+/*
+ * What a client is told, and the longest time of those to wait.  Of one limit
+ * it is the same each time, and is kept.
+ */
+
+static ngx_int_t
+ngx_http_coord_limiter_document(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter, const ngx_http_coord_problem_t *problem,
+    ngx_uint_t status, ngx_str_t *document, time_t *retry_after)
+{
+    ngx_uint_t                      i, n, keep;
+    ngx_http_coord_report_t        *report, *refused;
+    ngx_http_coord_problem_t        p;
+    ngx_http_coord_limiter_conf_t  *conf;
+
+    n = 0;
+    refused = NULL;
+    conf = limiter->conf;
+
+    report = limiter->ctx->reports.elts;
+    report += limiter->first;
+
+    *retry_after = problem->retry_after;
+
+    for (i = 0; i < limiter->nreports; i++) {
+
+        if (report[i].refused) {
+            n++;
+            refused = &report[i];
+            *retry_after = ngx_max(*retry_after, refused->reset);
+        }
+    }
+
+    if (n == 1 && conf->violated == refused->policy.data) {
+        *document = conf->document;
+        return NGX_OK;
+    }
+
+    p = *problem;
+    p.status = status;
+
+    if (limiter->nreports
+        && ngx_http_coord_violated(r, limiter, &p.members) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    keep = (n == 1 && conf->violated == NULL);
+
+    if (ngx_http_coord_document(keep ? ngx_cycle->pool : r->pool, &p, document)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (keep) {
+        conf->violated = refused->policy.data;
+        conf->document = *document;
+    }
+
+    return NGX_OK;
+}
+
+
+/* the member "violated-policies" */
 
 static ngx_int_t
 ngx_http_coord_violated(ngx_http_request_t *r,
-    ngx_http_coord_limiter_t *limiter, ngx_http_coord_problem_t *problem)
+    ngx_http_coord_limiter_t *limiter, ngx_str_t *members)
 {
     u_char                   *p;
     size_t                    len;
     ngx_uint_t                i, n;
     ngx_http_coord_report_t  *report;
 
-    report = limiter->ctx->reports->elts;
+    report = limiter->ctx->reports.elts;
     report += limiter->first;
 
     len = sizeof(",\"violated-policies\":[]") - 1;
@@ -350,7 +412,7 @@ ngx_http_coord_violated(ngx_http_request_t *r,
     }
 
     n = 0;
-    problem->members.data = p;
+    members->data = p;
 
     p = ngx_coord_literal(p, ",\"violated-policies\":[");
 
@@ -367,13 +429,11 @@ ngx_http_coord_violated(ngx_http_request_t *r,
         *p++ = '"';
         p = ngx_cpymem(p, report[i].policy.data, report[i].policy.len);
         *p++ = '"';
-
-        problem->retry_after = ngx_max(problem->retry_after, report[i].reset);
     }
 
     *p++ = ']';
 
-    problem->members.len = p - problem->members.data;
+    members->len = p - members->data;
 
     return NGX_OK;
 }

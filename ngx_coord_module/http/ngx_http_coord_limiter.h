@@ -22,6 +22,10 @@ typedef struct {
     ngx_uint_t                      status_code;
     ngx_flag_t                      dry_run;
     unsigned                        off:1;    /* ends inheritance */
+
+    /* of a worker: the first document that told of one policy, and which */
+    u_char                         *violated;
+    ngx_str_t                       document;
 } ngx_http_coord_limiter_conf_t;
 
 
@@ -152,8 +156,9 @@ void ngx_http_coord_limiter_log_failure(ngx_http_request_t *r,
  * has none; it tells the policies that were violated, and the client to come
  * back when all of them admit it again, if it has a retry_after.  What
  * limiters of an earlier stage let the request have is given back by their
- * undo(): steps of that stage that have one are limiters'.  What decide() has
- * to return: in dry run NGX_DECLINED, if limiter->status is UNAVAILABLE a 503.
+ * undo(): steps of that stage that have one are limiters'.  A feature has one
+ * problem: its document may be kept.  What decide() has to return: in dry run
+ * NGX_DECLINED, if limiter->status is UNAVAILABLE a 503.
  */
 ngx_int_t ngx_http_coord_limiter_refuse(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter,

@@ -385,7 +385,7 @@ ngx_http_coord_open(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     ctx->missing = 0;
 
     ctx->mark.decided = ctx->decided[ctx->stage];
-    ctx->mark.nreports = ctx->reports ? ctx->reports->nelts : 0;
+    ctx->mark.nreports = ctx->reports.nelts;
     ctx->mark.retry_after = ctx->retry_after;
 
     return mcf->supply->open(r, ctx);
@@ -414,9 +414,7 @@ ngx_http_coord_fetch(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     ctx->decided[ctx->stage] = ctx->mark.decided;
     ctx->retry_after = ctx->mark.retry_after;
 
-    if (ctx->reports) {
-        ctx->reports->nelts = ctx->mark.nreports;
-    }
+    ctx->reports.nelts = ctx->mark.nreports;
 
     return mcf->supply->fetch(r, ctx);
 }

@@ -321,6 +321,7 @@ ngx_http_coord_limit_req_policy(ngx_http_coord_limit_req_item_t *item,
     rate = &item->op.u.rate;
 
     report->policy = item->limit->zone->name;
+    report->told = &item->limit->told;
     report->source = item->op.source;
     report->quota = item->quota.count;
     report->window = ngx_coord_ceil_sec(item->quota.period);

@@ -69,6 +69,7 @@ typedef struct {
     unsigned                           cost_body:1;  /* the cost may be of it */
     u_char                            *file;
     ngx_uint_t                         line;
+    ngx_http_coord_told_t              told;
 } ngx_http_coord_limit_req_limit_t;
 
 
