@@ -223,6 +223,9 @@ struct ngx_http_coord_ctx_s {
     unsigned                   missing:1;     /* values: see the supply */
     unsigned                   headers_done:1;
 
+    ngx_pool_cleanup_t         marker;        /* finds it after a redirect */
+    ngx_http_cleanup_t         cleanup;
+
     /* where the arrays begin; the states stand behind it */
     ngx_coord_batch_t         *first_batch;
     ngx_http_coord_report_t    first_reports[2];

@@ -40,8 +40,6 @@ ngx_http_coord_find_ctx(ngx_http_request_t *r)
 ngx_http_coord_ctx_t *
 ngx_http_coord_ctx(ngx_http_request_t *r)
 {
-    ngx_pool_cleanup_t          *cln;
-    ngx_http_cleanup_t          *hcln;
     ngx_http_coord_ctx_t        *ctx;
     ngx_http_coord_main_conf_t  *mcf;
 
@@ -72,21 +70,15 @@ ngx_http_coord_ctx(ngx_http_request_t *r)
     ctx->reports.nalloc = 2;
     ctx->reports.pool = r->pool;
 
-    cln = ngx_pool_cleanup_add(r->pool, 0);
-    if (cln == NULL) {
-        return NULL;
-    }
+    ctx->marker.handler = ngx_http_coord_marker;
+    ctx->marker.data = ctx;
+    ctx->marker.next = r->pool->cleanup;
+    r->pool->cleanup = &ctx->marker;
 
-    hcln = ngx_http_cleanup_add(r, 0);
-    if (hcln == NULL) {
-        return NULL;
-    }
-
-    cln->handler = ngx_http_coord_marker;
-    cln->data = ctx;
-
-    hcln->handler = ngx_http_coord_cleanup;
-    hcln->data = ctx;
+    ctx->cleanup.handler = ngx_http_coord_cleanup;
+    ctx->cleanup.data = ctx;
+    ctx->cleanup.next = r->cleanup;
+    r->cleanup = &ctx->cleanup;
 
     ctx->request = r;
 
@@ -385,6 +377,10 @@ ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx, ngx_uint_t refused)
     ngx_uint_t           i;
     ngx_coord_batch_t  **batches;
 
+    if (ctx->batches.nelts == 0) {
+        return;
+    }
+
     batches = ctx->batches.elts;
 
     for (i = 0; i < ctx->batches.nelts; i++) {
@@ -419,8 +415,13 @@ ngx_http_coord_cleanup(void *data)
 
     features = mcf->features.elts;
 
-    for (i = mcf->features.nelts; i-- > 0; /* void */ ) {
-        if ((ctx->ending & (1 << i)) && features[i]->end) {
+    /* the last one first */
+
+    while (ctx->ending) {
+        i = 63 - __builtin_clzll((uint64_t) ctx->ending);
+        ctx->ending &= ~((ngx_uint_t) 1 << i);
+
+        if (features[i]->end) {
             features[i]->end(ctx, ctx->state[i]);
         }
     }
