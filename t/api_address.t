@@ -36,6 +36,7 @@ my $http = <<'EOF';
     coord_limit_req_zone $binary_remote_addr zone=none:1m rate=$arg_rate STORE;
     coord_limit_req_zone $binary_remote_addr zone=held:1m rate=1r/s STORE;
     coord_limit_conn_zone $binary_remote_addr zone=conn:1m STORE;
+    coord_limit_conn_zone $arg_k zone=named:1m STORE;
     coord_lock_zone $binary_remote_addr zone=lock:1m STORE;
 
     set_real_ip_from 127.0.0.1;
@@ -59,6 +60,12 @@ my $http = <<'EOF';
         location /conn {
             coord_limit_conn conn 1;
             proxy_pass http://%%ORIGIN%%/slow;
+        }
+
+        location /named {
+            coord_limit_conn conn $arg_any;
+            coord_limit_conn named $arg_none;
+            empty_gif;
         }
 
         location /lock {
@@ -160,6 +167,11 @@ for my $kind ('redis', 'memory') {
     like($keys->('both')->[0], qr/^~[0-9a-f]{32}$/, "$kind both: shown");
     ok($look->('limits/both/' . $keys->('both')->[0])->{refused},
        "$kind both: by its digest");
+
+    # nor is one behind an address whose limit is none
+
+    is($n->get('/named?k=x&any=many&none=0')->status, 429, "$kind named");
+    is_deeply($keys->('named'), ['x'], "$kind named: shown");
 
     # leases and locks
 

@@ -40,6 +40,9 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
                          algorithm=fixed_window;
     coord_limit_req_zone $arg_k$http_x_k zone=slow:1m rate=1r/s;
     coord_limit_req_zone $arg_k zone=min10:1m rate=1r/m;
+    coord_limit_req_zone $arg_a zone=turn_a:1m rate=1r/h;
+    coord_limit_req_zone $arg_b zone=turn_b:1m rate=1r/h;
+    coord_limit_req_zone $arg_k zone=rates:1m rate=$arg_rate;
 
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -106,6 +109,12 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
         location /probe { coord_limit_req zone=min10 burst=5 nodelay;
                           empty_gif; }
         location /empty { empty_gif; }
+
+        location /turns { coord_limit_req zone=turn_a;
+                          coord_limit_req zone=turn_b; empty_gif; }
+        location /other { coord_limit_req_status 503;
+                          coord_limit_req zone=turn_a; empty_gif; }
+        location /rates { coord_limit_req zone=rates; empty_gif; }
     }
 
     limit_conn_zone $binary_remote_addr zone=stock:1m;
@@ -145,6 +154,27 @@ is($c->request(method => 'POST', path => '/one?k=a', body => 'x' x 100000,
 is($c->request(path => '/empty', keepalive => 1)->status, 200,
    'its connection goes on: the body was discarded');
 
+
+# what was told before is told again only where it is the same
+
+is($n->get("/turns?$_=1")->status, 200, "turns: $_ passed") for 'a', 'b';
+
+for (['/turns?a=1', 429, 'turn_a'], ['/turns?b=1', 429, 'turn_b'],
+     ['/other?a=1', 503, 'turn_a'], ['/turns?a=1', 429, 'turn_a'],
+     ['/turns?a=1&b=1', 429, 'turn_a', 'turn_b'],
+     ['/turns?b=1', 429, 'turn_b'], ['/other?a=1', 503, 'turn_a'])
+{
+    my ($path, $status, @zones) = @$_;
+    my $said = decode_json($n->get($path)->body);
+
+    is($said->{status}, $status, "turns: $path: status");
+    is_deeply($said->{'violated-policies'}, \@zones, "turns: $path: policies");
+}
+
+for my $rate (5, 7, 5, 120) {
+    is($n->get("/rates?k=$rate&rate=${rate}r/m")->header('RateLimit-Policy'),
+       qq("rates";q=$rate;w=60), "turns: a rate of $rate");
+}
 
 # fields
 

@@ -375,9 +375,9 @@ ngx_coord_op_t *ngx_http_coord_add_encoded(ngx_http_request_t *r,
     ngx_http_coord_ref_t *ref);
 
 /*
- * Makes op, which is zeroed, the operation on key in zone that nobody asks, as
- * its result, rc, stands: to be counted and logged as the others.  NGX_ERROR:
- * OpenSSL failed.
+ * Makes op, zeroed or used for this before, the operation on key in zone that
+ * nobody asks, as its result, rc, stands: to be counted and logged as the
+ * others.  NGX_ERROR: OpenSSL failed.
  */
 ngx_int_t ngx_http_coord_known(ngx_http_request_t *r, ngx_coord_op_t *op,
     ngx_coord_zone_t *zone, ngx_str_t *key, ngx_uint_t on_failure,

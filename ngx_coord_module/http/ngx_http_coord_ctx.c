@@ -165,6 +165,8 @@ ngx_http_coord_add(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 static void
 ngx_http_coord_op_address(ngx_coord_op_t *op, ngx_str_t *key)
 {
+    op->address_len = 0;
+
     if (op->zone->address
         && (key->len == sizeof(in_addr_t)
             || key->len == NGX_COORD_ADDRESS_LEN))
