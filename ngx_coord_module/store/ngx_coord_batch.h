@@ -35,9 +35,6 @@
 extern const ngx_coord_edges_t  ngx_coord_batch_edges[];
 
 
-/* the client holds the batch: from the store's send, at its end */
-void ngx_coord_batch_sent(ngx_coord_batch_t *batch);
-
 /*
  * Ends an operation of a batch that got no answer, by its on_failure; what
  * Redis may have granted is given back.

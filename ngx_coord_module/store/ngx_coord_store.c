@@ -250,6 +250,7 @@ ngx_int_t
 ngx_coord_batch_send(ngx_coord_batch_t *batch)
 {
     if (batch->store->actions->send(batch) == NGX_AGAIN) {
+        ngx_coord_batch_enter(batch, NGX_COORD_BATCH_IN_FLIGHT);
         return NGX_AGAIN;
     }
 
@@ -262,13 +263,6 @@ ngx_coord_batch_send(ngx_coord_batch_t *batch)
     }
 
     return NGX_OK;
-}
-
-
-void
-ngx_coord_batch_sent(ngx_coord_batch_t *batch)
-{
-    ngx_coord_batch_enter(batch, NGX_COORD_BATCH_IN_FLIGHT);
 }
 
 

@@ -173,13 +173,7 @@ ngx_coord_store_redis_send(ngx_coord_batch_t *batch)
 
     batch->held = batch->waits;
 
-    if (batch->held == 0) {
-        return NGX_OK;
-    }
-
-    ngx_coord_batch_sent(batch);
-
-    return NGX_AGAIN;
+    return batch->held ? NGX_AGAIN : NGX_OK;
 }
 
 
