@@ -34,9 +34,10 @@ ngx_http_coord_cache_ask(ngx_http_coord_cache_t *cache,
 
     cache->batch->handler = ngx_http_coord_cache_answered;
     cache->batch->data = cache;
+    cache->batch->silent = ngx_http_coord_is_silent(cache->ctx,
+                                                    cache->batch->store);
 
-    return ngx_http_coord_ask_batch(cache->ctx, cache->batch) == NGX_OK
-           ? NGX_OK : NGX_AGAIN;
+    return ngx_coord_batch_send(cache->batch) == NGX_OK ? NGX_OK : NGX_AGAIN;
 }
 
 

@@ -419,12 +419,9 @@ void ngx_http_coord_undo_begun(ngx_http_coord_ctx_t *ctx);
 /*
  * A client request waits once for a store that gives no answer: while the
  * breaker of a store would be open after that, nothing more is asked for it.
- * ask: ngx_coord_batch_send() by that rule.  answered: for the handler of such
- * a batch.  silence: a store had no answer in time.  is_silent: 1 if it is not
- * to be asked.
+ * is_silent: 1 if it is not to be asked, for batch->silent.  answered: for the
+ * handler of such a batch.  silence: a store had no answer in time.
  */
-ngx_int_t ngx_http_coord_ask_batch(ngx_http_coord_ctx_t *ctx,
-    ngx_coord_batch_t *batch);
 void ngx_http_coord_batch_answered(ngx_http_coord_ctx_t *ctx,
     ngx_coord_batch_t *batch);
 void ngx_http_coord_silence(ngx_http_coord_ctx_t *ctx,

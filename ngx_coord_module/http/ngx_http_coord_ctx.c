@@ -287,15 +287,6 @@ ngx_http_coord_zone_key(ngx_http_request_t *r, ngx_coord_zone_t *zone,
 }
 
 
-ngx_int_t
-ngx_http_coord_ask_batch(ngx_http_coord_ctx_t *ctx, ngx_coord_batch_t *batch)
-{
-    batch->silent = ngx_http_coord_is_silent(ctx, batch->store);
-
-    return ngx_coord_batch_send(batch);
-}
-
-
 void
 ngx_http_coord_batch_answered(ngx_http_coord_ctx_t *ctx,
     ngx_coord_batch_t *batch)

@@ -435,8 +435,9 @@ ngx_http_coord_ask(ngx_http_coord_ctx_t *ctx)
     for (i = 0; i < ctx->batches.nelts; i++) {
         batches[i]->handler = ngx_http_coord_answered;
         batches[i]->data = ctx;
+        batches[i]->silent = ngx_http_coord_is_silent(ctx, batches[i]->store);
 
-        if (ngx_http_coord_ask_batch(ctx, batches[i]) == NGX_AGAIN) {
+        if (ngx_coord_batch_send(batches[i]) == NGX_AGAIN) {
             ctx->in_flight++;
         }
     }
