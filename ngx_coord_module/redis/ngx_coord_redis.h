@@ -178,15 +178,17 @@ typedef enum {
 
 struct ngx_coord_redis_call_s {
     /*
-     * size() returns how many bytes encode() may write; encode() writes the
-     * commands in RESP at p, without MULTI and EXEC, and returns the end.
-     * Both run once, or once more each time that the call is sent on or asked
-     * again, within ngx_coord_redis_send() or when the handshake is
-     * done, so that arguments can hold the server's clock.
+     * encode() writes the commands in RESP at p, without MULTI and EXEC, in
+     * room bytes at most, and returns the end.  It runs within
+     * ngx_coord_redis_send() or when the handshake is done, and once more each
+     * time that the call is sent on or asked again, so that arguments can hold
+     * the server's clock, now.  Before it, where there is one, prepare() sets
+     * ncommands by trust.
      */
-    size_t                   (*size)(ngx_coord_redis_call_t *call);
+    void                     (*prepare)(ngx_coord_redis_call_t *call);
     u_char                  *(*encode)(ngx_coord_redis_call_t *call,
                                        u_char *p);
+    size_t                     room;
     ngx_uint_t                 ncommands;
     ngx_uint_t                 more;     /* who it is for beside its owner */
     ngx_uint_t                 slot;     /* of all its keys */
@@ -224,8 +226,8 @@ struct ngx_coord_redis_call_s {
     /* the client's */
     ngx_coord_call_state_e     state;
     ngx_coord_fail_e           failure;
-    ngx_coord_redis_trust_e    trust;    /* from size() on, which may set
-                                          * ncommands by it */
+    ngx_coord_redis_trust_e    trust;    /* from prepare() on, */
+    ngx_coord_nsec_t           now;      /* as is the clock of its server */
     unsigned                   sent:1;   /* the server may have done it, */
     unsigned                   refused:1;  /* and says that it has not */
     unsigned                   ask:1;    /* behind ASKING */
@@ -335,7 +337,7 @@ ngx_int_t ngx_coord_redis_track(ngx_coord_redis_t *redis,
 
 /*
  * The clock of the server of a slot: CLOCK_MONOTONIC plus the offset of the
- * best TIME sample.  Meaningful inside size() and encode() and later.
+ * best TIME sample.  Meaningful once there was a connection to it.
  */
 ngx_coord_nsec_t ngx_coord_redis_now(ngx_coord_redis_t *redis,
     ngx_uint_t slot);

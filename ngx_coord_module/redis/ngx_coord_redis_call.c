@@ -36,7 +36,6 @@ static ngx_coord_redis_call_t *ngx_coord_redis_join(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call);
 static ngx_uint_t ngx_coord_redis_joins(ngx_coord_redis_call_t *call,
     ngx_coord_redis_call_t *first);
-static size_t ngx_coord_redis_command_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_redis_command_encode(ngx_coord_redis_call_t *call,
     u_char *p);
 
@@ -176,9 +175,15 @@ ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t  *first;
 
     call->trust = node->trust;
+    call->now = ngx_coord_monotonic()
+                + node->nodes[NGX_COORD_LANE_DECISIONS].clock.offset;
+
+    if (call->prepare) {
+        call->prepare(call);
+    }
 
     p = ngx_coord_redis_conn_room(node->conn,
-                                  call->size(call) + NGX_COORD_CALL_OVERHEAD,
+                                  call->room + NGX_COORD_CALL_OVERHEAD,
                                   &failure);
     if (p == NULL) {
         return failure;
@@ -319,18 +324,11 @@ ngx_coord_redis_command(ngx_coord_redis_call_t *call, const ngx_str_t *resp)
 {
     ngx_memzero(call, sizeof(ngx_coord_redis_call_t));
 
-    call->size = ngx_coord_redis_command_size;
     call->encode = ngx_coord_redis_command_encode;
+    call->room = resp->len;
     call->ncommands = 1;
     call->form = NGX_COORD_CALL_PLAIN;
     call->command = resp;
-}
-
-
-static size_t
-ngx_coord_redis_command_size(ngx_coord_redis_call_t *call)
-{
-    return call->command->len;
 }
 
 

@@ -87,7 +87,6 @@ static void ngx_coord_redis_track_message(ngx_coord_redis_track_t *track,
 static void ngx_coord_redis_track_closed(ngx_coord_redis_conn_t *conn,
     ngx_coord_fail_e failure, ngx_uint_t ready);
 static void ngx_coord_redis_track_ask(ngx_coord_redis_track_t *track);
-static size_t ngx_coord_redis_track_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_redis_track_encode(ngx_coord_redis_call_t *call,
     u_char *p);
 static void ngx_coord_redis_track_answered(ngx_coord_redis_call_t *call,
@@ -460,8 +459,9 @@ ngx_coord_redis_track_ask(ngx_coord_redis_track_t *track)
 
     /* it is for this server, whatever it says of slots */
     call->slot = (ngx_uint_t) -1;
-    call->size = ngx_coord_redis_track_size;
     call->encode = ngx_coord_redis_track_encode;
+    call->room = sizeof(NGX_COORD_TRACK_ON) + sizeof(NGX_COORD_TRACK_TRY)
+                 + ngx_coord_redis_bulk_size(NGX_INT64_LEN);
     call->handler = ngx_coord_redis_track_answered;
     call->data = track;
     call->ncommands = 2;
@@ -478,14 +478,6 @@ ngx_coord_redis_track_ask(ngx_coord_redis_track_t *track)
 
     ngx_coord_redis_enqueue(track->node, call);
     (void) ngx_atomic_fetch_add(&track->node->redis->stats->pending, 1);
-}
-
-
-static size_t
-ngx_coord_redis_track_size(ngx_coord_redis_call_t *call)
-{
-    return sizeof(NGX_COORD_TRACK_ON) + sizeof(NGX_COORD_TRACK_TRY)
-           + ngx_coord_redis_bulk_size(NGX_INT64_LEN);
 }
 
 

@@ -39,7 +39,6 @@ static void ngx_coord_bus_message_free(ngx_coord_bus_message_t *m);
 static ngx_int_t ngx_coord_bus_message_send(ngx_coord_bus_message_t *m);
 static const ngx_coord_script_t *ngx_coord_bus_message_script(
     ngx_coord_bus_message_t *m);
-static size_t ngx_coord_bus_message_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_bus_message_encode(ngx_coord_redis_call_t *call,
     u_char *p);
 static void ngx_coord_bus_message_handler(ngx_coord_redis_call_t *call,
@@ -170,10 +169,12 @@ ngx_coord_bus_mark(u_char *p, ngx_str_t *text)
 static ngx_int_t
 ngx_coord_bus_message_send(ngx_coord_bus_message_t *m)
 {
-    ngx_coord_redis_t       *client;
-    ngx_coord_redis_call_t  *call;
+    ngx_coord_redis_t         *client;
+    ngx_coord_redis_call_t    *call;
+    const ngx_coord_script_t  *script;
 
     call = &m->call;
+    script = ngx_coord_bus_message_script(m);
 
     ngx_memzero(call, sizeof(ngx_coord_redis_call_t));
 
@@ -189,9 +190,10 @@ ngx_coord_bus_message_send(ngx_coord_bus_message_t *m)
                                       m->stream.len)
                  : ngx_coord_redis_slot(client, &m->channel);
 
-    call->size = ngx_coord_bus_message_size;
     call->encode = ngx_coord_bus_message_encode;
-    call->ncommands = ngx_coord_bus_message_script(m)->ncommands;
+    call->room = ngx_coord_script_bound(script, m->stream.len,
+                                        m->channel.len + 2 * m->text.len);
+    call->ncommands = script->ncommands;
     call->form = NGX_COORD_CALL_SHARED;
     call->lane = NGX_COORD_LANE_DECISIONS;
     call->handler = ngx_coord_bus_message_handler;
@@ -212,17 +214,6 @@ ngx_coord_bus_message_script(ngx_coord_bus_message_t *m)
 {
     return &ngx_coord_scripts[m->history ? NGX_COORD_SCRIPT_EVENT_APPEND
                                          : NGX_COORD_SCRIPT_EVENT_PUBLISH];
-}
-
-
-static size_t
-ngx_coord_bus_message_size(ngx_coord_redis_call_t *call)
-{
-    ngx_coord_bus_message_t *m = call->data;
-
-    return ngx_coord_script_bound(ngx_coord_bus_message_script(m),
-                                  m->stream.len,
-                                  m->channel.len + 2 * m->text.len);
 }
 
 

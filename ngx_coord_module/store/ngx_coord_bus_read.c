@@ -19,7 +19,6 @@ typedef struct {
 
 
 static void ngx_coord_bus_read_redis(ngx_coord_bus_look_t *look);
-static size_t ngx_coord_bus_read_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_bus_read_encode(ngx_coord_redis_call_t *call,
     u_char *p);
 static void ngx_coord_bus_read_handler(ngx_coord_redis_call_t *call,
@@ -115,17 +114,19 @@ ngx_coord_bus_read(ngx_coord_bus_read_t *read)
 static void
 ngx_coord_bus_read_redis(ngx_coord_bus_look_t *look)
 {
-    ngx_coord_redis_t       *client;
-    ngx_coord_redis_call_t  *call;
+    ngx_coord_redis_t         *client;
+    ngx_coord_redis_call_t    *call;
+    const ngx_coord_script_t  *script;
 
     call = &look->call;
+    script = &ngx_coord_scripts[NGX_COORD_SCRIPT_EVENT_READ];
     client = ngx_coord_bus_client(look->read.store);
 
     ngx_memzero(call, sizeof(ngx_coord_redis_call_t));
 
-    call->size = ngx_coord_bus_read_size;
     call->encode = ngx_coord_bus_read_encode;
-    call->ncommands = ngx_coord_scripts[NGX_COORD_SCRIPT_EVENT_READ].ncommands;
+    call->room = ngx_coord_script_bound(script, look->key.len, 0);
+    call->ncommands = script->ncommands;
     call->form = NGX_COORD_CALL_ALONE;
     call->lane = NGX_COORD_LANE_BULK;
     call->handler = ngx_coord_bus_read_handler;
@@ -143,17 +144,6 @@ ngx_coord_bus_read_redis(ngx_coord_bus_look_t *look)
     }
 
     look->flying = 1;
-}
-
-
-static size_t
-ngx_coord_bus_read_size(ngx_coord_redis_call_t *call)
-{
-    ngx_coord_bus_look_t *look = call->data;
-
-    return ngx_coord_script_bound(
-                              &ngx_coord_scripts[NGX_COORD_SCRIPT_EVENT_READ],
-                              look->key.len, 0);
 }
 
 

@@ -49,7 +49,6 @@ static void ngx_coord_fleet_read(ngx_coord_fleet_ask_t *ask, ngx_str_t *name);
 static ngx_int_t ngx_coord_fleet_ask(ngx_coord_fleet_ask_t *ask,
     ngx_uint_t script, ngx_str_t *name);
 static void ngx_coord_fleet_send(ngx_coord_fleet_ask_t *ask);
-static size_t ngx_coord_fleet_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_fleet_encode(ngx_coord_redis_call_t *call,
     u_char *p);
 static void ngx_coord_fleet_told(ngx_coord_redis_call_t *call, ngx_int_t rc,
@@ -274,8 +273,9 @@ ngx_coord_fleet_send(ngx_coord_fleet_ask_t *ask)
 
     call = &ask->call;
 
-    call->size = ngx_coord_fleet_size;
     call->encode = ngx_coord_fleet_encode;
+    call->room = ngx_coord_script_bound(ask->script, ask->key_len,
+                                        NGX_COORD_SUMMARY_SIZE);
     call->ncommands = ask->script->ncommands;
     call->form = (call->ncommands > 1) ? NGX_COORD_CALL_ALONE
                                        : NGX_COORD_CALL_PLAIN;
@@ -284,16 +284,6 @@ ngx_coord_fleet_send(ngx_coord_fleet_ask_t *ask)
     client = ngx_coord_store_redis(ngx_coord_fleet.store)->client;
 
     ask->busy = (ngx_coord_redis_send(client, call) == NGX_AGAIN);
-}
-
-
-static size_t
-ngx_coord_fleet_size(ngx_coord_redis_call_t *call)
-{
-    ngx_coord_fleet_ask_t *ask = call->data;
-
-    return ngx_coord_script_bound(ask->script, ask->key_len,
-                                  NGX_COORD_SUMMARY_SIZE);
 }
 
 

@@ -64,7 +64,7 @@ static ngx_coord_near_fetch_t *ngx_coord_near_ask(
 static void ngx_coord_near_call(ngx_coord_near_fetch_t *fetch);
 static void ngx_coord_near_follow(ngx_event_t *ev);
 static void ngx_coord_near_shared(ngx_coord_near_fetch_t *fetch);
-static size_t ngx_coord_near_size(ngx_coord_redis_call_t *call);
+static void ngx_coord_near_prepare(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p);
 static void ngx_coord_near_expired(ngx_coord_redis_call_t *call);
 static void ngx_coord_near_answered(ngx_coord_redis_call_t *call,
@@ -232,14 +232,20 @@ ngx_coord_near_follow(ngx_event_t *ev)
 static void
 ngx_coord_near_call(ngx_coord_near_fetch_t *fetch)
 {
-    ngx_str_t                 tag;
+    ngx_str_t                 tag, *field;
     ngx_coord_redis_t        *client;
     ngx_coord_near_worker_t  *worker;
 
     worker = fetch->worker;
+    field = fetch->item.near->fields.elts;
 
-    fetch->call.size = ngx_coord_near_size;
+    fetch->call.prepare = ngx_coord_near_prepare;
     fetch->call.encode = ngx_coord_near_encode;
+    fetch->call.room = sizeof(NGX_COORD_NEAR_CACHING)
+                       + sizeof(NGX_COORD_NEAR_HGET)
+                       + sizeof(NGX_COORD_NEAR_PTTL)
+                       + 3 * NGX_COORD_NEAR_BULK + 2 * fetch->item.key.len
+                       + field[fetch->item.field].len;
     fetch->call.expired = ngx_coord_near_expired;
     fetch->call.handler = ngx_coord_near_answered;
     fetch->call.data = fetch;
@@ -278,15 +284,9 @@ ngx_coord_near_shared(ngx_coord_near_fetch_t *fetch)
 }
 
 
-static size_t
-ngx_coord_near_size(ngx_coord_redis_call_t *call)
+static void
+ngx_coord_near_prepare(ngx_coord_redis_call_t *call)
 {
-    ngx_str_t               *field;
-    ngx_coord_near_fetch_t  *fetch;
-
-    fetch = call->data;
-    field = fetch->item.near->fields.elts;
-
     if (call->ask) {
         /* the server is about to get the key: ASKING is for one command */
         call->trust = NGX_COORD_TRUST_NONE;
@@ -306,11 +306,6 @@ ngx_coord_near_size(ngx_coord_redis_call_t *call)
         call->ncommands = 2;
         break;
     }
-
-    return sizeof(NGX_COORD_NEAR_CACHING) + sizeof(NGX_COORD_NEAR_HGET)
-           + sizeof(NGX_COORD_NEAR_PTTL)
-           + 3 * NGX_COORD_NEAR_BULK + 2 * fetch->item.key.len
-           + field[fetch->item.field].len;
 }
 
 

@@ -30,7 +30,6 @@ typedef struct {
 
 static void ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *channel,
     ngx_str_t *key, ngx_str_t *value, ngx_msec_t ttl);
-static size_t ngx_coord_near_write_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_near_write_encode(ngx_coord_redis_call_t *call,
     u_char *p);
 static void ngx_coord_near_written(ngx_coord_redis_call_t *call, ngx_int_t rc,
@@ -106,8 +105,12 @@ ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *channel,
     w->channel = channel;
     w->ttl = ttl;
 
-    w->call.size = ngx_coord_near_write_size;
     w->call.encode = ngx_coord_near_write_encode;
+    w->call.room = sizeof(NGX_COORD_NEAR_SET NGX_COORD_NEAR_PX
+                          NGX_COORD_NEAR_NX)
+                   + sizeof(NGX_COORD_NEAR_PUBLISH) + 3 * NGX_COORD_NEAR_BULK
+                   + w->key.len + w->value.len + NGX_INT64_LEN
+                   + (w->channel ? w->channel->len : 0);
     w->call.handler = ngx_coord_near_written;
     w->call.data = w;
     w->call.ncommands = 1;
@@ -120,20 +123,6 @@ ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *channel,
     if (ngx_coord_redis_send(client, &w->call) == NGX_ERROR) {
         ngx_free(w);
     }
-}
-
-
-static size_t
-ngx_coord_near_write_size(ngx_coord_redis_call_t *call)
-{
-    ngx_coord_near_write_t  *w;
-
-    w = call->data;
-
-    return sizeof(NGX_COORD_NEAR_SET NGX_COORD_NEAR_PX NGX_COORD_NEAR_NX)
-           + sizeof(NGX_COORD_NEAR_PUBLISH) + 3 * NGX_COORD_NEAR_BULK
-           + w->key.len + w->value.len + NGX_INT64_LEN
-           + (w->channel ? w->channel->len : 0);
 }
 
 

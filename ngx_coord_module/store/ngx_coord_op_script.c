@@ -143,7 +143,7 @@ ngx_coord_op_bound(ngx_coord_op_t *op)
     key = ngx_coord_op_key_len(op);
 
     more = op->zone->store->wake.len + op->record.len
-           + ngx_coord_op_lists(op, op->behind + 1);
+           + ngx_coord_op_lists(op, 1);
 
     if (op->type->kind <= NGX_COORD_KIND_LOG) {
         more += op->zone->store->deny.len + key;
@@ -154,6 +154,13 @@ ngx_coord_op_bound(ngx_coord_op_t *op)
     }
 
     return ngx_coord_script_bound(script, key, more);
+}
+
+
+size_t
+ngx_coord_op_along(ngx_coord_op_t *op)
+{
+    return ngx_coord_op_lists(op, 1);
 }
 
 

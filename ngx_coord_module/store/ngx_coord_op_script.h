@@ -42,8 +42,12 @@ ngx_uint_t ngx_coord_op_uses(ngx_coord_op_t *op, const char *command);
  */
 ngx_int_t ngx_coord_op_prepare(ngx_coord_batch_t *batch);
 
-/* how many bytes its encoding may have; quick, for it looks at nothing */
+/*
+ * How many bytes its encoding may have, and how many more where another one
+ * takes it along; quick, for they look at nothing.
+ */
 size_t ngx_coord_op_bound(ngx_coord_op_t *op);
+size_t ngx_coord_op_along(ngx_coord_op_t *op);
 
 /* writes its commands at p, now on the clock of the server; returns the end */
 u_char *ngx_coord_op_encode(u_char *p, ngx_coord_op_t *op,

@@ -34,7 +34,6 @@ static void ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op);
 static void ngx_coord_part_send(ngx_coord_part_t *part);
 static ngx_uint_t ngx_coord_part_follows(ngx_coord_op_t *op);
 static void ngx_coord_part_writes(ngx_coord_part_t *part);
-static size_t ngx_coord_part_size(ngx_coord_redis_call_t *call);
 static u_char *ngx_coord_part_encode(ngx_coord_redis_call_t *call, u_char *p);
 
 
@@ -385,6 +384,7 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
 
     part->nops++;
     call->ncommands += ncommands;
+    call->room += ngx_coord_op_bound(op);
 
     /* who travels with others, and who where nobody waits behind it */
 
@@ -421,7 +421,6 @@ ngx_coord_part_send(ngx_coord_part_t *part)
         return;
     }
 
-    call->size = ngx_coord_part_size;
     call->encode = ngx_coord_part_encode;
     call->expired = ngx_coord_part_expired;
     call->handler = ngx_coord_part_handler;
@@ -524,31 +523,6 @@ ngx_coord_part_writes(ngx_coord_part_t *part)
 }
 
 
-static size_t
-ngx_coord_part_size(ngx_coord_redis_call_t *call)
-{
-    size_t              size;
-    ngx_uint_t          i;
-    ngx_coord_op_t     *op;
-    ngx_coord_part_t   *part;
-    ngx_coord_batch_t  *batch;
-
-    part = call->data;
-    batch = part->batch;
-    size = 0;
-
-    for (i = 0; i < batch->nops; i++) {
-        op = &batch->ops[i];
-
-        if (op->sent && op->part == part->index) {
-            size += ngx_coord_op_bound(op);
-        }
-    }
-
-    return size;
-}
-
-
 static u_char *
 ngx_coord_part_encode(ngx_coord_redis_call_t *call, u_char *p)
 {
@@ -556,18 +530,14 @@ ngx_coord_part_encode(ngx_coord_redis_call_t *call, u_char *p)
     ngx_coord_op_t     *op;
     ngx_coord_part_t   *part, *other;
     ngx_coord_batch_t  *batch;
-    ngx_coord_redis_t  *client;
 
     part = call->data;
     batch = part->batch;
-    client = ngx_coord_store_redis(batch->store)->client;
 
     /* one time for all operations and for reading the replies */
 
-    part->now = ngx_coord_redis_now(client, call->slot);
-
     for (other = part->next; other; other = other->next) {
-        other->now = part->now;
+        other->call.now = call->now;
         ngx_coord_part_op(other)->gone = 1;
     }
 
@@ -576,7 +546,7 @@ ngx_coord_part_encode(ngx_coord_redis_call_t *call, u_char *p)
 
         if (op->sent && op->part == part->index) {
             op->gone = 1;
-            p = ngx_coord_op_encode(p, op, part->now);
+            p = ngx_coord_op_encode(p, op, call->now);
         }
     }
 

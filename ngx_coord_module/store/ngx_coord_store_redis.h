@@ -46,7 +46,6 @@ struct ngx_coord_part_s {
     ngx_coord_redis_call_t     call;
     ngx_coord_batch_t         *batch;
     ngx_uint_t                 index;         /* op->part of its operations */
-    ngx_coord_nsec_t           now;           /* the node's, when encoded */
     ngx_uint_t                 nops;          /* sent */
     ngx_queue_t                write;         /* in writes, if large */
     ngx_queue_t                turn;          /* in turn, until it is sent */

@@ -149,7 +149,7 @@ ngx_coord_part_answered(ngx_coord_part_t *part, ngx_coord_resp_value_t *reply)
         copy.source = NGX_COORD_SOURCE_REDIS;
         copy.failure = NGX_COORD_FAIL_NONE;
 
-        answer = ngx_coord_part_decode(&copy, part->now, &reply, &left);
+        answer = ngx_coord_part_decode(&copy, part->call.now, &reply, &left);
 
         if (!awaited) {
 

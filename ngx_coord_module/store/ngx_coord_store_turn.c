@@ -9,6 +9,7 @@
 
 
 #include "ngx_coord_store_redis.h"
+#include "ngx_coord_op_script.h"
 
 
 /* calls that are looked at for one that asks the same, the last found first */
@@ -92,6 +93,7 @@ ngx_coord_turn_hold(ngx_coord_part_t *part)
         first->last = part;
 
         first->call.more++;
+        first->call.room += ngx_coord_op_along(op);
 
         op->nth = ++ngx_coord_part_op(first)->behind;
 

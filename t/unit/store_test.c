@@ -161,7 +161,8 @@ ngx_coord_redis_send(ngx_coord_redis_t *r, ngx_coord_redis_call_t *call)
 
     assert_true(npending < CALLS);
     p = &pending[npending++];
-    size = call->size(call);
+    size = call->room;
+    call->now = ngx_coord_redis_now(r, call->slot);
     p->call = call;
     p->data = malloc(size);
     end = call->encode(call, p->data);
