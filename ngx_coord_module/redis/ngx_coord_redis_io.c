@@ -108,8 +108,15 @@ ngx_coord_redis_conn_read(ngx_event_t *rev)
 
     budget = NGX_COORD_CONN_REPLY_BUDGET;
     size = NGX_COORD_CONN_READ_BUDGET;
+    failure = NGX_COORD_FAIL_NONE;
 
-    for ( ;; ) {
+    /* what the last event has left comes first */
+
+    if (rev->ready && ngx_coord_resp_pending(conn->resp) == 0) {
+        failure = ngx_coord_redis_conn_recv(conn, &size);
+    }
+
+    while (failure == NGX_COORD_FAIL_NONE) {
         failure = ngx_coord_redis_conn_replies(conn, &budget);
 
         if (failure != NGX_COORD_FAIL_NONE) {
@@ -132,10 +139,6 @@ ngx_coord_redis_conn_read(ngx_event_t *rev)
         }
 
         failure = ngx_coord_redis_conn_recv(conn, &size);
-
-        if (failure != NGX_COORD_FAIL_NONE) {
-            break;
-        }
     }
 
     ngx_coord_redis_conn_close(conn, failure);
