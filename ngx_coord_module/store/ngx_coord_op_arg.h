@@ -125,8 +125,12 @@ ngx_int_t ngx_coord_forget_parse(ngx_coord_op_t *op,
 ngx_int_t ngx_coord_forget_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 
+/* the known() of a take of any window: it never fits, or is refused */
+ngx_int_t ngx_coord_window_take_known(ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
+
 /*
- * The same of a window algorithm, which is told to all nodes; its build may be
+ * A forget of a window algorithm, which is told to all nodes; its build may be
  * followed by other keys in B and C.
  */
 void ngx_coord_window_forget_build(ngx_coord_command_t *cmd,

@@ -58,7 +58,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_take = {
     NGX_COORD_SCRIPT_SLIDING_LOG_TAKE,
     ngx_coord_log_take_build,
     ngx_coord_log_take_parse,
-    ngx_coord_log_take_known,
+    ngx_coord_window_take_known,
     ngx_coord_log_take_run,
     &ngx_coord_op_log_give,
     &ngx_coord_op_log_peek,
@@ -94,7 +94,7 @@ static const ngx_coord_op_type_t  ngx_coord_op_log_look = {
     NGX_COORD_SCRIPT_SET_PEEK,
     ngx_coord_log_peek_build,
     ngx_coord_log_look_parse,
-    ngx_coord_log_take_known,
+    ngx_coord_window_take_known,
     ngx_coord_log_take_run,
     NULL,
     NULL,
@@ -147,19 +147,6 @@ ngx_coord_op_log(ngx_coord_rate_t *rate)
 
     return (rate->cost == 1 && !rate->force) ? &ngx_coord_op_log_take
                                              : &ngx_coord_op_log_many;
-}
-
-
-ngx_int_t
-ngx_coord_log_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
-{
-    ngx_coord_window_t  window;
-
-    if (ngx_coord_window_init(&window, &op->u.rate) != NGX_OK) {
-        return ngx_coord_rate_never(&op->u.rate);
-    }
-
-    return ngx_coord_deny_window(op, now) ? NGX_BUSY : NGX_AGAIN;
 }
 
 

@@ -14,8 +14,7 @@
 #include "ngx_coord_op_arg.h"
 
 
-/* as known() and run() of the descriptors; they look at cost and look */
-ngx_int_t ngx_coord_log_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now);
+/* as run() of the descriptors; they look at cost and look */
 ngx_int_t ngx_coord_log_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 ngx_int_t ngx_coord_log_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,

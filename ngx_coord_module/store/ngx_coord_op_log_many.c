@@ -44,7 +44,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_many = {
     NGX_COORD_SCRIPT_SLIDING_LOG_MANY,
     ngx_coord_log_many_build,
     ngx_coord_log_many_parse,
-    ngx_coord_log_take_known,
+    ngx_coord_window_take_known,
     ngx_coord_log_take_run,
     &ngx_coord_op_log_back,
     &ngx_coord_op_log_peek,

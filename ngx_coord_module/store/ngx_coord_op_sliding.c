@@ -15,8 +15,6 @@
 #define NGX_COORD_SLIDING_ANY  (1LL << 53)
 
 
-static ngx_int_t ngx_coord_sliding_take_known(ngx_coord_op_t *op,
-    ngx_coord_nsec_t now);
 static void ngx_coord_sliding_take_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_sliding_take_parse(ngx_coord_op_t *op,
@@ -49,7 +47,7 @@ const ngx_coord_op_type_t  ngx_coord_op_sliding_take = {
     NGX_COORD_SCRIPT_SLIDING_WINDOW_TAKE,
     ngx_coord_sliding_take_build,
     ngx_coord_sliding_take_parse,
-    ngx_coord_sliding_take_known,
+    ngx_coord_window_take_known,
     ngx_coord_sliding_take_run,
     &ngx_coord_op_sliding_give,
     &ngx_coord_op_sliding_peek,
@@ -108,19 +106,6 @@ const ngx_coord_op_type_t  ngx_coord_op_sliding_forget = {
     NULL,
     NULL
 };
-
-
-static ngx_int_t
-ngx_coord_sliding_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
-{
-    ngx_coord_window_t  window;
-
-    if (ngx_coord_window_init(&window, &op->u.rate) != NGX_OK) {
-        return ngx_coord_rate_never(&op->u.rate);
-    }
-
-    return ngx_coord_deny_window(op, now) ? NGX_BUSY : NGX_AGAIN;
-}
 
 
 static void

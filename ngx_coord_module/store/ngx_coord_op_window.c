@@ -15,8 +15,6 @@
 #define NGX_COORD_WINDOW_MARGIN  (100 * NGX_COORD_NSEC_PER_MSEC)
 
 
-static ngx_int_t ngx_coord_window_take_known(ngx_coord_op_t *op,
-    ngx_coord_nsec_t now);
 static void ngx_coord_window_take_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_take_parse(ngx_coord_op_t *op,
@@ -153,7 +151,7 @@ const ngx_coord_op_type_t  ngx_coord_op_window_forget = {
 };
 
 
-static ngx_int_t
+ngx_int_t
 ngx_coord_window_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 {
     ngx_coord_window_t  window;
