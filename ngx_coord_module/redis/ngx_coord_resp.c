@@ -78,6 +78,7 @@ static void *ngx_coord_resp_keep(ngx_coord_resp_t *resp,
 static ngx_int_t ngx_coord_resp_queued(ngx_coord_resp_t *resp);
 static ngx_int_t ngx_coord_resp_reserve(ngx_coord_resp_t *resp, size_t len);
 static void ngx_coord_resp_reset(ngx_coord_resp_t *resp);
+static void ngx_coord_resp_measure(ngx_coord_resp_t *resp);
 static ngx_int_t ngx_coord_resp_check_partial(ngx_coord_resp_t *resp);
 static ngx_int_t ngx_coord_resp_check_length(ngx_coord_resp_t *resp,
     u_char *p, u_char *last);
@@ -246,13 +247,48 @@ ngx_coord_resp_next(ngx_coord_resp_t *resp, ngx_coord_resp_value_t **value)
 
     } while (resp->gather);
 
-    ngx_coord_resp_measure(resp->values, resp->nvalues, resp->arena);
+    ngx_coord_resp_measure(resp);
 
     resp->whole = 1;
 
     *value = resp->values;
 
     return NGX_OK;
+}
+
+
+/*
+ * Values in document order become a reply: each has the way to the next one,
+ * and strings their data in place of an offset.
+ */
+
+static void
+ngx_coord_resp_measure(ngx_coord_resp_t *resp)
+{
+    int64_t                  i;
+    ngx_uint_t               n;
+    ngx_coord_resp_value_t  *v;
+
+    /* from the end: elements stand behind their array */
+
+    for (n = resp->nvalues; n > 0; n--) {
+        v = &resp->values[n - 1];
+
+        if (v->type == NGX_COORD_RESP_ARRAY) {
+            v->next = 1;
+
+            for (i = 0; i < v->integer; i++) {
+                v->next += v[v->next].next;
+            }
+
+        } else if (v->type == NGX_COORD_RESP_STRING
+                   || v->type == NGX_COORD_RESP_STATUS
+                   || v->type == NGX_COORD_RESP_ERROR)
+        {
+            v->str.data = resp->arena + v->integer;
+            v->integer = 0;
+        }
+    }
 }
 
 

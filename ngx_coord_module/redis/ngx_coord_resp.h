@@ -84,13 +84,6 @@ void ngx_coord_resp_gather(ngx_coord_resp_t *resp, ngx_uint_t n);
 ngx_int_t ngx_coord_resp_next(ngx_coord_resp_t *resp,
     ngx_coord_resp_value_t **value);
 
-/*
- * For ngx_coord_resp_next(): n values in document order become a reply, the
- * offsets in arena that strings have as integers become pointers.
- */
-void ngx_coord_resp_measure(ngx_coord_resp_value_t *values, ngx_uint_t n,
-    u_char *arena);
-
 /* what was wrong, for the log; a constant string without reply data */
 const char *ngx_coord_resp_error(ngx_coord_resp_t *resp);
 

@@ -15,47 +15,6 @@ static u_char *ngx_coord_resp_parse_digits(u_char *p, u_char *last,
     uint64_t *value);
 
 
-void
-ngx_coord_resp_measure(ngx_coord_resp_value_t *values, ngx_uint_t n,
-    u_char *arena)
-{
-    int64_t                  i;
-    uint32_t                 next;
-    ngx_coord_resp_value_t  *v;
-
-    /* from the end: elements stand behind their array */
-
-    while (n) {
-        v = &values[--n];
-
-        switch (v->type) {
-
-        case NGX_COORD_RESP_ARRAY:
-
-            next = 1;
-
-            for (i = 0; i < v->integer; i++) {
-                next += v[next].next;
-            }
-
-            v->next = next;
-            break;
-
-        case NGX_COORD_RESP_STATUS:
-        case NGX_COORD_RESP_ERROR:
-        case NGX_COORD_RESP_STRING:
-
-            v->str.data = arena + v->integer;
-            v->integer = 0;
-            break;
-
-        default:
-            break;
-        }
-    }
-}
-
-
 ngx_int_t
 ngx_coord_resp_number(ngx_coord_resp_value_t *v, int64_t *n)
 {
