@@ -165,25 +165,14 @@ ngx_coord_op_along(ngx_coord_op_t *op)
 
 
 u_char *
-ngx_coord_op_encode(u_char *p, ngx_coord_op_t *op, ngx_coord_nsec_t now)
+ngx_coord_op_words(void)
 {
-    ngx_coord_command_t         cmd;
-    const ngx_coord_op_type_t  *type;
-
-    type = ngx_coord_op_type(op);
-
-    cmd.last = ngx_coord_scratch;
-
-    type->build(&cmd, op, now);
-
-    return ngx_coord_script_encode(p, &ngx_coord_scripts[type->script],
-                                   cmd.args);
+    return ngx_coord_scratch;
 }
 
 
-ngx_int_t
-ngx_coord_op_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
-    ngx_coord_nsec_t now)
+ngx_uint_t
+ngx_coord_op_fits(ngx_coord_op_t *op, ngx_coord_resp_value_t **values)
 {
     ngx_uint_t                 i;
     const ngx_coord_script_t  *script;
@@ -201,9 +190,9 @@ ngx_coord_op_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
 
     for (i = 0; i < script->ncommands; i++) {
         if (!(kinds[values[i]->type] & script->replies[i])) {
-            return NGX_ERROR;
+            return 0;
         }
     }
 
-    return op->type->parse(op, values, now);
+    return 1;
 }

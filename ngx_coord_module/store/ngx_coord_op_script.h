@@ -2,7 +2,8 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * One operation of the store as a script of lua-free-scripts/ and back.
+ * An operation of the store as a script of lua-free-scripts/: what it takes to
+ * write it, and whether a reply may be its.
  */
 
 
@@ -49,17 +50,15 @@ ngx_int_t ngx_coord_op_prepare(ngx_coord_batch_t *batch);
 size_t ngx_coord_op_bound(ngx_coord_op_t *op);
 size_t ngx_coord_op_along(ngx_coord_op_t *op);
 
-/* writes its commands at p, now on the clock of the server; returns the end */
-u_char *ngx_coord_op_encode(u_char *p, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now);
+/* that room, for the keys and words of the operation that is being encoded */
+u_char *ngx_coord_op_words(void);
 
 /*
- * Reads the replies of an operation that was encoded at now; none of them is
- * an error reply.  Fills the answer and returns NGX_OK or NGX_BUSY, or
- * NGX_ERROR: this is not what the script answers.
+ * 1 if replies, none of which is an error reply, are of the kinds that the
+ * script of the operation answers: before they are parsed.
  */
-ngx_int_t ngx_coord_op_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+ngx_uint_t ngx_coord_op_fits(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values);
 
 
 #endif /* _NGX_COORD_OP_SCRIPT_H_INCLUDED_ */

@@ -528,10 +528,12 @@ ngx_coord_part_writes(ngx_coord_part_t *part)
 static u_char *
 ngx_coord_part_encode(ngx_coord_redis_call_t *call, u_char *p)
 {
-    ngx_uint_t          i;
-    ngx_coord_op_t     *op;
-    ngx_coord_part_t   *part, *other;
-    ngx_coord_batch_t  *batch;
+    ngx_uint_t                  i;
+    ngx_coord_op_t             *op;
+    ngx_coord_part_t           *part, *other;
+    ngx_coord_batch_t          *batch;
+    ngx_coord_command_t         cmd;
+    const ngx_coord_op_type_t  *type;
 
     part = call->data;
     batch = part->batch;
@@ -546,10 +548,19 @@ ngx_coord_part_encode(ngx_coord_redis_call_t *call, u_char *p)
     for (i = 0; i < batch->nops; i++) {
         op = &batch->ops[i];
 
-        if (op->sent && op->part == part->index) {
-            op->gone = 1;
-            p = ngx_coord_op_encode(p, op, call->now);
+        if (!op->sent || op->part != part->index) {
+            continue;
         }
+
+        op->gone = 1;
+
+        type = ngx_coord_op_type(op);
+        cmd.last = ngx_coord_op_words();
+
+        type->build(&cmd, op, call->now);
+
+        p = ngx_coord_script_encode(p, &ngx_coord_scripts[type->script],
+                                    cmd.args);
     }
 
     return p;

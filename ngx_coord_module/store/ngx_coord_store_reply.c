@@ -348,7 +348,8 @@ ngx_coord_part_decode(ngx_coord_op_t *op, ngx_coord_nsec_t now,
         return NGX_ERROR;
     }
 
-    op->rc = ngx_coord_op_parse(op, values, now);
+    op->rc = ngx_coord_op_fits(op, values)
+             ? op->type->parse(op, values, now) : NGX_ERROR;
 
     if (op->rc == NGX_ERROR) {
         ngx_coord_part_log(op, NULL);

@@ -16,6 +16,7 @@
 
 #include "test_redis.h"
 #include "ngx_coord_store.h"
+#include "ngx_coord_op_arg.h"
 #include "ngx_coord_op_script.h"
 
 
@@ -63,17 +64,20 @@ parse(ngx_coord_op_t *op, ngx_coord_resp_value_t *v, ngx_coord_nsec_t now)
         v += v->next;
     }
 
-    return ngx_coord_op_parse(op, values, now);
+    return ngx_coord_op_fits(op, values) ? op->type->parse(op, values, now)
+                                         : NGX_ERROR;
 }
 
 
 static ngx_int_t
 in_redis(ngx_coord_op_t *op)
 {
-    size_t              size;
-    u_char             *data, *end;
-    ngx_uint_t          i;
-    ngx_coord_batch_t   batch;
+    size_t                      size;
+    u_char                     *data, *end;
+    ngx_uint_t                  i;
+    ngx_coord_batch_t           batch;
+    ngx_coord_command_t         cmd;
+    const ngx_coord_op_type_t  *type;
 
     ngx_memzero(&batch, sizeof(batch));
     batch.ops = op;
@@ -83,7 +87,14 @@ in_redis(ngx_coord_op_t *op)
 
     size = ngx_coord_op_bound(op);
     data = malloc(size);
-    end = ngx_coord_op_encode(data, op, ngx_stub_clock);
+
+    type = ngx_coord_op_type(op);
+    cmd.last = ngx_coord_op_words();
+
+    type->build(&cmd, op, ngx_stub_clock);
+
+    end = ngx_coord_script_encode(data, &ngx_coord_scripts[type->script],
+                                  cmd.args);
     assert_true((size_t) (end - data) <= size);
 
     (void) raw("MULTI");
