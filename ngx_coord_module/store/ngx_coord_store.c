@@ -39,7 +39,6 @@ const ngx_coord_edges_t  ngx_coord_batch_edges[NGX_COORD_BATCH_STATES] = {
     ngx_coord_edge(NGX_COORD_BATCH_AGAIN)
     | ngx_coord_edge(NGX_COORD_BATCH_LATE)
     | ngx_coord_edge(NGX_COORD_BATCH_POSTED)
-    | ngx_coord_edge(NGX_COORD_BATCH_COMPLETE)
     | ngx_coord_edge(NGX_COORD_BATCH_CANCELLED)
     | ngx_coord_edge(NGX_COORD_BATCH_LEFT)
     | ngx_coord_edge(NGX_COORD_BATCH_ENDED),
