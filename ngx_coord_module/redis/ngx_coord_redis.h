@@ -17,14 +17,14 @@
  *   ngx_coord_redis_health.c  breaker, server clock
  *   ngx_coord_redis_conn.c    socket, states, back-off
  *   ngx_coord_redis_lookup.c  addresses of a name
- *   ngx_coord_redis_sentinel.c  who the master is
+ *   ngx_coord_redis_sentinel.c  who the master is, _master.c who was
  *   ngx_coord_redis_known.c   servers, for processes that find nobody to ask
  *   ngx_coord_redis_tls.c     TLS of a connection
  *   ngx_coord_redis_auth.c    passwords that are rotated
  *   ngx_coord_redis_log.c     what a connection logs
  *   ngx_coord_redis_hello.c   the handshake
  *   ngx_coord_redis_io.c      reading, writing
- *   ngx_coord_redis_reply.c   replies come back: checked, calls ended
+ *   ngx_coord_redis_reply.c   replies come back, by _check.c those of a call
  *   ngx_coord_redis_deadline.c  calls that are late
  *   ngx_coord_redis_word.c    arguments, classes of error replies
  *   ngx_coord_redis_sub.c     the subscriber connection
