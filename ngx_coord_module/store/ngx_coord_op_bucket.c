@@ -3,8 +3,8 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * Buckets: what is taken.  In Redis a take is one command where the key is
- * known to be there and to live long enough (ngx_coord_lives_find()), and
- * another script where it is not; both may find that there is more to do.
+ * known to be there and to live long enough (ngx_coord_lives.h), and another
+ * script where it is not; both may find that there is more to do.
  *
  *            +-- lives ------> STEADY -- gone, or odd --> ANEW
  *   TAKE ----+                   |                         |
@@ -15,6 +15,7 @@
 
 
 #include "ngx_coord_giveback.h"
+#include "ngx_coord_lives.h"
 #include "ngx_coord_op_bucket.h"
 
 

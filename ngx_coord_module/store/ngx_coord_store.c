@@ -11,6 +11,7 @@
 #include "ngx_coord_batch.h"
 #include "ngx_coord_giveback.h"
 #include "ngx_coord_lease.h"
+#include "ngx_coord_lives.h"
 #include "ngx_coord_outage.h"
 
 
@@ -86,6 +87,8 @@ ngx_coord_store_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
     store->cycle = cycle;
     store->ending = 0;
     store->giveback = NULL;
+
+    ngx_coord_lives_reset();
 
     ngx_queue_init(&store->completed);
 

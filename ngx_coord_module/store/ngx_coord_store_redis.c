@@ -11,7 +11,7 @@
 #include "ngx_coord_store_redis.h"
 #include "ngx_coord_store_metrics.h"
 #include "ngx_coord_channel.h"
-#include "ngx_coord_op_bucket.h"
+#include "ngx_coord_op_arg.h"
 #include "ngx_coord_op_script.h"
 
 
@@ -70,7 +70,6 @@ ngx_coord_store_redis_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
 
     ngx_queue_init(&redis->writes);
     ngx_coord_turn_init(store);
-    ngx_coord_lives_reset();
 
     redis->conf.need = &ngx_coord_store_redis_need;
     store->several = (redis->conf.mode == NGX_COORD_MODE_CLUSTER);

@@ -19,7 +19,7 @@
 #include "ngx_coord_batch.h"
 #include "ngx_coord_deny.h"
 #include "ngx_coord_giveback.h"
-#include "ngx_coord_op_bucket.h"
+#include "ngx_coord_lives.h"
 #include "ngx_coord_script.h"
 #include "ngx_coord_store_redis.h"
 #include "ngx_coord_channel.h"
