@@ -203,11 +203,16 @@ $a->get('/?k=own');
 stored('own');
 ok(near($a, '/?k=own'), 'a page is in memory');
 kill 'STOP', $redis->{pid};
-is($a->post('/?k=own', 'x')->status, 200, 'changed, and Redis tells nothing');
-my $waits = $a->connect;
-$waits->send("GET /?k=own HTTP/1.1\r\nHost: x\r\n\r\n");
-ok(!$waits->read(0.3), 'Redis is asked');
+my $post = $a->connect;
+$post->send("POST /?k=own HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx");
+my $waits;
+ok($t->wait_for(sub {
+    $waits = $a->connect;
+    $waits->send("GET /?k=own HTTP/1.1\r\nHost: x\r\n\r\n");
+    return !$waits->read(0.3);
+}, 10), 'changed, and Redis tells nothing: it is asked');
 kill 'CONT', $redis->{pid};
+is($post->response('POST', 20)->status, 200, 'the client is told');
 is($waits->response('GET', 20)->header('x-cache'), 'MISS', 'it is purged');
 
 # --- a large one ---
@@ -222,7 +227,7 @@ cmp_ok($gets, '>=', 4, 'is asked of Redis');
 # --- a user who may not track ---
 
 $r->command(qw(ACL SETUSER plain on >secret ~* &* +@all -client|tracking
-               -client|caching));
+               -client|caching -publish));
 my $c = $t->node(name => 'c', workers => 1, http =>
                  $http =~ s/server %%REDIS%%;/$& username plain;
                             password_file %%TESTDIR%%\/pass;/r);
@@ -238,5 +243,11 @@ is(words(@all), 'HIT HIT HIT HIT', 'without tracking');
 cmp_ok($gets, '>=', 4, 'Redis is asked');
 purge('key=8');
 is($c->get('/?k=8')->header('x-cache'), 'MISS', 'and a purge holds at once');
+stored(8);
+$old = $b->get('/?k=8')->body;
+is($c->post('/?k=8', 'x')->status, 200, 'without the right to publish');
+isnt($b->get('/?k=8')->body, $old, 'it is purged');
+like($c->request('GET', '/status?format=prometheus')->body,
+     qr/^coord_breaker_open\{store="main"\} 0$/m, 'and nothing is amiss');
 
 done_testing();

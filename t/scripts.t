@@ -879,6 +879,10 @@ for my $limit (1, 3) {
     ttl_at_least('{k}:p', 50_000);
     is_deeply([ @{ run('cache_get', r => '{k}:r', p => '{k}:p') }[0, 1] ],
               [undef, 17], 'cache: when');
+    is(run('cache_purged', p => '{k}:p', time => 18, ttl => 60_000)->[0], 17,
+       'cache: what was noted before');
+    is($admin->command(GET => '{k}:p'), 18, 'cache: noted');
+    ttl_at_least('{k}:p', 50_000);
     is(run('cache_mark', r => '{k}:r', record => 'mark', ttl => 60_000)->[0], 'OK',
        'cache: a mark');
     ttl_at_least('{k}:r', 50_000);

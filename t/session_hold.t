@@ -41,7 +41,8 @@ my $origin = $t->origin(default => sub {
              headers => [ 'X-Id' => $id ] }
         if $req->{args}{part};
 
-    my $body = $req->{args}{small} ? 'small' : $big;
+    my $body = $req->{args}{ssi} ? 'a <!--#include virtual="/error" --> b'
+               : $req->{args}{small} ? 'small' : $big;
 
     return { body => $body, headers => [ defined $req->{args}{id}
                                          ? ('X-Id' => $id) : (),
@@ -108,6 +109,11 @@ my $conf = <<'EOF';
         location /gzip {
             gzip on;
             gzip_types text/plain;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /ssi {
+            ssi on;
+            ssi_types text/plain;
             proxy_pass http://%%ORIGIN%%;
         }
         location /rate { limit_rate 2m; proxy_pass http://%%ORIGIN%%; }
@@ -226,6 +232,9 @@ is($n->get('/cache')->header('X-Cache'), 'HIT', 'cache: stored meanwhile');
     $r = $n->get('/ranges?id=range', headers => { Range => 'bytes=5-9' });
     is($r->status . ' ' . length $r->body, '200 ' . length $big,
        'a Range is not served');
+
+    $admin->command(qw(CLIENT PAUSE 300 WRITE));
+    is($n->get('/ssi?id=ssi&ssi=1')->body, 'a error b', 'with a subrequest');
 
     # a client that reads slowly
 

@@ -13,6 +13,7 @@ typedef enum {
     NGX_COORD_SCRIPT_CACHE_GET = 0,
     NGX_COORD_SCRIPT_CACHE_MARK,
     NGX_COORD_SCRIPT_CACHE_PURGE,
+    NGX_COORD_SCRIPT_CACHE_PURGED,
     NGX_COORD_SCRIPT_CACHE_PUT,
     NGX_COORD_SCRIPT_EVENT_APPEND,
     NGX_COORD_SCRIPT_EVENT_PUBLISH,
@@ -125,7 +126,25 @@ enum {
 /* its replies */
 
 enum {
+    NGX_COORD_CACHE_PURGE_FOUND_REPLY = 0,
     NGX_COORD_CACHE_PURGE_TIME_REPLY = 2
+};
+
+
+/* cache_purged.redis */
+
+enum {
+    NGX_COORD_CACHE_PURGED_P = 0,
+    NGX_COORD_CACHE_PURGED_TIME,
+    NGX_COORD_CACHE_PURGED_TTL
+};
+
+#define NGX_COORD_CACHE_PURGED_NARGS  3
+
+/* its replies */
+
+enum {
+    NGX_COORD_CACHE_PURGED_WAS_REPLY = 0
 };
 
 
@@ -1155,6 +1174,28 @@ static const u_char  ngx_coord_cache_purge_replies[] = {
     NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_STATUS,
     NGX_COORD_REPLY_ARRAY
+};
+
+
+static const ngx_coord_script_part_t
+    ngx_coord_cache_purged_parts[] = {
+
+    { "*2\r\n"
+      "$3\r\nGET\r\n",
+      13, NGX_COORD_CACHE_PURGED_P },
+    { "*5\r\n"
+      "$3\r\nSET\r\n",
+      13, NGX_COORD_CACHE_PURGED_P },
+    { "",
+      0, NGX_COORD_CACHE_PURGED_TIME },
+    { "$2\r\nPX\r\n",
+      8, NGX_COORD_CACHE_PURGED_TTL },
+};
+
+
+static const u_char  ngx_coord_cache_purged_replies[] = {
+    NGX_COORD_REPLY_STRING|NGX_COORD_REPLY_NIL,
+    NGX_COORD_REPLY_STATUS
 };
 
 
@@ -3126,6 +3167,11 @@ const ngx_coord_script_t
       NGX_COORD_CACHE_PURGE_NARGS, 3, 0, 2, 2, 307,
       ngx_coord_cache_purge_replies,
       5, ngx_coord_cache_purge_parts },
+
+    { ngx_string("cache_purged"),
+      NGX_COORD_CACHE_PURGED_NARGS, 2, 0, 1, 2, 290,
+      ngx_coord_cache_purged_replies,
+      4, ngx_coord_cache_purged_parts },
 
     { ngx_string("cache_put"),
       NGX_COORD_CACHE_PUT_NARGS, 1, 1, 1, 1, 277,

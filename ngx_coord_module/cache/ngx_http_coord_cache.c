@@ -658,10 +658,14 @@ ngx_http_coord_cache_drop(ngx_http_coord_cache_t *cache)
 }
 
 
-/* what is sent from the blob lives as long as the pool */
+/*
+ * What is sent from the blob lives as long as the pool; and of a request that
+ * the cache has nothing to decide about nobody else tells the end.
+ */
 
 static void
 ngx_http_coord_cache_cleanup(void *data)
 {
+    ngx_http_coord_cache_changed_end(data);
     ngx_http_coord_cache_drop(data);
 }

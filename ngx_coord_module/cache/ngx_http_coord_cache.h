@@ -15,6 +15,8 @@
  *   ngx_http_coord_cache_revalidate.c   whether it has changed
  *   ngx_http_coord_cache_update.c   ... asked in the background
  *   ngx_http_coord_cache_unsafe.c   requests that change it
+ *   ngx_http_coord_cache_purge.c    ... is told to all nodes
+ *   ngx_http_coord_cache_hold.c     ... before their client is
  *   ngx_http_coord_cache_policy.c   what the origin says of it
  *   ngx_http_coord_cache_rules.c    what may be kept, and how long
  *   ngx_http_coord_cache_error.c    what is the response of another location
@@ -33,6 +35,7 @@
 #include "ngx_http_coord_capture.h"
 #include "ngx_http_coord_fields.h"
 #include "ngx_http_coord_conf.h"
+#include "ngx_http_coord_hold.h"
 #include "ngx_coord_near.h"
 
 
@@ -187,6 +190,11 @@ struct ngx_http_coord_cache_s {
     u_char                    *meta;
 
     ngx_http_coord_cache_t    *update;       /* in the background */
+
+    /* of what has changed it */
+    ngx_http_coord_hold_t      hold;
+    unsigned                   purging:1;    /* its response may wait for it */
+    unsigned                   unpurged:1;   /* told in the log: no answer */
 };
 
 
@@ -205,6 +213,13 @@ void ngx_http_coord_cache_end(ngx_http_coord_ctx_t *ctx, void *data);
 
 /* the state of a request, or NULL */
 ngx_http_coord_cache_t *ngx_http_coord_cache_get(ngx_http_request_t *r);
+
+
+/* --- ngx_http_coord_cache_conf.c --- */
+
+/* the near cache of a zone, or NULL: no location has it */
+ngx_coord_near_t *ngx_http_coord_cache_near_of(ngx_http_request_t *r,
+    ngx_coord_zone_t *zone);
 
 
 /* --- ngx_http_coord_cache_ask.c --- */
@@ -254,8 +269,12 @@ ngx_int_t ngx_http_coord_cache_near_get(ngx_http_coord_cache_t *cache,
  * A key, or a tag, is about to be purged: this node does not wait for the news
  * of that, it asks the store from now on.
  */
-void ngx_http_coord_cache_near_forget(ngx_http_coord_cache_t *cache,
-    u_char *key, size_t len);
+void ngx_http_coord_cache_near_forget(ngx_coord_near_t *near, u_char *key,
+    size_t len);
+
+/* it was purged: all workers of all nodes are told, whoever has copied it */
+void ngx_http_coord_cache_near_tell(ngx_coord_zone_t *zone, u_char *key,
+    size_t len);
 
 /* the stored response was found in the store: if that is often it is copied */
 void ngx_http_coord_cache_near_found(ngx_http_coord_cache_t *cache);
@@ -339,10 +358,45 @@ ngx_uint_t ngx_http_coord_cache_unsafe(ngx_http_request_t *r);
 /*
  * The header of an unsafe request has come: if it is no error what was asked
  * for until now under its key, or is in the groups that the response names in
- * Cache-Group-Invalidation (RFC 9875), is not used any more.
+ * Cache-Group-Invalidation (RFC 9875), is not used any more.  While that is not
+ * known to all nodes cache->purging is set, for the store's timeout at most;
+ * then cache->hold is released.
  */
 void ngx_http_coord_cache_changed(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
+
+/* the pool ends: what has no answer yet is asked for without the request */
+void ngx_http_coord_cache_changed_end(ngx_http_coord_cache_t *cache);
+
+
+/* --- ngx_http_coord_cache_purge.c --- */
+
+/*
+ * A purge has two rounds.  The first drops the response and notes the time that
+ * this worker knows; the second, of the batch that purge_note() makes when the
+ * answers of the first stand, notes that of the server.  In between all workers
+ * of all nodes are told, by the same connection: when the second is answered
+ * they have been sent the news.
+ */
+
+/*
+ * Adds the purge of an encoded key, or of that of a tag.  near: that of the
+ * zone, or NULL.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_cache_purge_add(ngx_coord_batch_t *batch,
+    ngx_coord_zone_t *zone, ngx_coord_near_t *near, u_char *key, size_t len,
+    ngx_uint_t tag);
+
+/*
+ * The batch of the second round; NULL: nothing is left to be noted, as behind
+ * that or in memory, or there is no memory.
+ */
+ngx_coord_batch_t *ngx_http_coord_cache_purge_note(ngx_coord_batch_t *batch);
+
+
+/* --- ngx_http_coord_cache_hold.c --- */
+
+extern ngx_module_t               ngx_http_coord_cache_hold_module;
 
 
 /* --- ngx_http_coord_cache_revalidate.c --- */
@@ -489,6 +543,9 @@ u_char *ngx_http_coord_cache_tags(ngx_list_t *headers, u_char *p,
  */
 void ngx_http_coord_cache_group(ngx_str_t *member, u_char *buf);
 
+/* the encoded key of a tag; 0: OpenSSL failed */
+size_t ngx_http_coord_cache_tag_key(u_char *dst, ngx_str_t *tag);
+
 
 /* --- ngx_http_coord_cache_stored.c --- */
 
@@ -534,9 +591,6 @@ ngx_int_t ngx_http_coord_cache_age(ngx_http_request_t *r,
 /* --- ngx_http_coord_cache_api.c --- */
 
 extern const ngx_http_coord_route_t  ngx_http_coord_cache_routes[];
-
-/* the encoded key of a tag; 0: OpenSSL failed */
-size_t ngx_http_coord_cache_tag_key(u_char *dst, ngx_str_t *tag);
 
 
 #endif /* _NGX_HTTP_COORD_CACHE_H_INCLUDED_ */

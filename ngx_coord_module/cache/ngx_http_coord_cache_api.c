@@ -11,6 +11,8 @@
 
 
 static ngx_int_t ngx_http_coord_cache_api_ask(ngx_http_coord_api_t *api);
+static ngx_int_t ngx_http_coord_cache_api_answer(ngx_http_coord_api_t *api,
+    ngx_http_coord_out_t *out);
 
 
 const ngx_http_coord_route_t  ngx_http_coord_cache_routes[] = {
@@ -18,7 +20,7 @@ const ngx_http_coord_route_t  ngx_http_coord_cache_routes[] = {
     { ngx_string("cache"),
       NGX_HTTP_DELETE, NGX_HTTP_COORD_API_ALL_KEYS,
       ngx_http_coord_cache_api_ask,
-      ngx_http_coord_api_forgotten },
+      ngx_http_coord_cache_api_answer },
 
     { ngx_null_string, 0, 0, NULL, NULL }
 };
@@ -27,11 +29,11 @@ const ngx_http_coord_route_t  ngx_http_coord_cache_routes[] = {
 static ngx_int_t
 ngx_http_coord_cache_api_ask(ngx_http_coord_api_t *api)
 {
-    u_char           dst[NGX_COORD_KEY_LEN];
-    size_t           len;
-    ngx_int_t        by_key, by_tag;
-    ngx_str_t        key, tag;
-    ngx_coord_op_t  *op;
+    u_char             dst[NGX_COORD_KEY_LEN];
+    size_t             len;
+    ngx_int_t          by_key, by_tag;
+    ngx_str_t          key, tag;
+    ngx_coord_near_t  *near;
 
     api->detail = "Ask for cache/<zone>?key=<key>, or ?tag=<tag> of up to "
                   "128 bytes.";
@@ -70,32 +72,28 @@ ngx_http_coord_cache_api_ask(ngx_http_coord_api_t *api)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    op = ngx_coord_batch_add(api->batch, &ngx_coord_op_cache_purge, api->zone,
-                             dst, len);
-    if (op == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
+    near = ngx_http_coord_cache_near_of(api->request, api->zone);
 
-    op->u.cache.ttl = NGX_HTTP_COORD_CACHE_LIFE;
-
-    return NGX_OK;
+    return ngx_http_coord_cache_purge_add(api->batch, api->zone, near, dst, len,
+                                          by_tag == NGX_OK)
+           == NGX_OK ? NGX_OK : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 
-size_t
-ngx_http_coord_cache_tag_key(u_char *dst, ngx_str_t *tag)
+static ngx_int_t
+ngx_http_coord_cache_api_answer(ngx_http_coord_api_t *api,
+    ngx_http_coord_out_t *out)
 {
-    u_char      buf[sizeof("tag:") - 1 + NGX_HTTP_COORD_CACHE_TAG];
-    ngx_str_t   name;
+    ngx_coord_batch_t  *next;
 
-    if (tag->len > NGX_HTTP_COORD_CACHE_TAG) {
-        return 0;
+    next = ngx_http_coord_cache_purge_note(api->batch);
+
+    if (next) {
+        ngx_http_coord_api_next(api);
+        api->batch = next;
+
+        return NGX_AGAIN;
     }
 
-    name.data = buf;
-    name.len = ngx_sprintf(buf, "tag:%V", tag) - buf;
-
-    /* no key of a response stands so: those that are plain are no digests */
-
-    return ngx_coord_key_digest(dst, &name);
+    return ngx_http_coord_api_forgotten(api, out);
 }

@@ -29,6 +29,8 @@ static char *ngx_http_coord_cache_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_coord_cache(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static ngx_coord_near_t *ngx_http_coord_cache_near_find(
+    ngx_http_coord_cache_main_conf_t *ccmcf, ngx_coord_zone_t *zone);
 static ngx_coord_near_t *ngx_http_coord_cache_near(ngx_conf_t *cf,
     ngx_coord_zone_t *zone);
 static ngx_int_t ngx_http_coord_cache_key(ngx_conf_t *cf,
@@ -405,23 +407,50 @@ ngx_http_coord_cache_names(ngx_str_t *value, const char *name)
 }
 
 
-/* that of a zone, made once; NULL: no memory */
+ngx_coord_near_t *
+ngx_http_coord_cache_near_of(ngx_http_request_t *r, ngx_coord_zone_t *zone)
+{
+    ngx_http_coord_cache_main_conf_t  *ccmcf;
+
+    ccmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_cache_module);
+
+    return ngx_http_coord_cache_near_find(ccmcf, zone);
+}
+
 
 static ngx_coord_near_t *
-ngx_http_coord_cache_near(ngx_conf_t *cf, ngx_coord_zone_t *zone)
+ngx_http_coord_cache_near_find(ngx_http_coord_cache_main_conf_t *ccmcf,
+    ngx_coord_zone_t *zone)
 {
-    ngx_uint_t                          i;
-    ngx_coord_near_t                  **near;
-    ngx_http_coord_cache_main_conf_t   *ccmcf;
+    ngx_uint_t          i;
+    ngx_coord_near_t  **near;
 
-    ccmcf = ngx_http_conf_get_module_main_conf(cf,
-                                               ngx_http_coord_cache_module);
     near = ccmcf->nears.elts;
 
     for (i = 0; i < ccmcf->nears.nelts; i++) {
         if (near[i]->zone == zone) {
             return near[i];
         }
+    }
+
+    return NULL;
+}
+
+
+/* that of a zone, made once; NULL: no memory */
+
+static ngx_coord_near_t *
+ngx_http_coord_cache_near(ngx_conf_t *cf, ngx_coord_zone_t *zone)
+{
+    ngx_coord_near_t                   *found, **near;
+    ngx_http_coord_cache_main_conf_t   *ccmcf;
+
+    ccmcf = ngx_http_conf_get_module_main_conf(cf,
+                                               ngx_http_coord_cache_module);
+
+    found = ngx_http_coord_cache_near_find(ccmcf, zone);
+    if (found) {
+        return found;
     }
 
     near = ngx_array_push(&ccmcf->nears);

@@ -29,9 +29,11 @@ typedef struct {
 } ngx_http_coord_cache_hot_t;
 
 
-static ngx_int_t ngx_http_coord_cache_near_item(ngx_http_coord_cache_t *cache,
+static ngx_int_t ngx_http_coord_cache_near_item(ngx_coord_near_t *near,
     u_char *key, size_t len, const char *suffix, u_char *name,
     ngx_coord_near_item_t *item);
+static size_t ngx_http_coord_cache_near_name(ngx_coord_zone_t *zone,
+    u_char *key, size_t len, const char *suffix, u_char *name);
 static ngx_int_t ngx_http_coord_cache_near_purged(
     ngx_http_coord_cache_t *cache, ngx_coord_op_t *op);
 static ngx_uint_t ngx_http_coord_cache_near_often(
@@ -61,8 +63,8 @@ ngx_http_coord_cache_near_get(ngx_http_coord_cache_t *cache,
         return NGX_OK;
     }
 
-    if (ngx_http_coord_cache_near_item(cache, op->key, op->key_len, "}:r",
-                                       name, &item)
+    if (ngx_http_coord_cache_near_item(cache->conf->near, op->key, op->key_len,
+                                       "}:r", name, &item)
         != NGX_OK
         || ngx_coord_near_get(&item, cache->request->pool, &answer) != NGX_OK
         || answer.state != NGX_COORD_NEAR_VALUE)
@@ -88,8 +90,8 @@ ngx_http_coord_cache_near_purged(ngx_http_coord_cache_t *cache,
     ngx_coord_near_item_t    item;
     ngx_coord_near_answer_t  answer;
 
-    if (ngx_http_coord_cache_near_item(cache, op->key, op->key_len, "}:p",
-                                       name, &item)
+    if (ngx_http_coord_cache_near_item(cache->conf->near, op->key, op->key_len,
+                                       "}:p", name, &item)
         != NGX_OK
         || ngx_coord_near_get(&item, cache->request->pool, &answer) != NGX_OK)
     {
@@ -119,48 +121,76 @@ ngx_http_coord_cache_near_purged(ngx_http_coord_cache_t *cache,
 
 
 static ngx_int_t
-ngx_http_coord_cache_near_item(ngx_http_coord_cache_t *cache, u_char *key,
-    size_t len, const char *suffix, u_char *name, ngx_coord_near_item_t *item)
+ngx_http_coord_cache_near_item(ngx_coord_near_t *near, u_char *key, size_t len,
+    const char *suffix, u_char *name, ngx_coord_near_item_t *item)
+{
+    if (!ngx_coord_near_useful(near)) {
+        return NGX_DECLINED;
+    }
+
+    ngx_memzero(item, sizeof(ngx_coord_near_item_t));
+
+    item->near = near;
+    item->key.data = name;
+    item->key.len = ngx_http_coord_cache_near_name(near->zone, key, len,
+                                                   suffix, name);
+    item->ttl = NGX_HTTP_COORD_CACHE_KEEP;
+    item->negative_ttl = NGX_HTTP_COORD_CACHE_KEEP;
+    item->copy = 1;
+
+    return item->key.len ? NGX_OK : NGX_DECLINED;
+}
+
+
+/* as it stands in the store; 0: too long to be here */
+
+static size_t
+ngx_http_coord_cache_near_name(ngx_coord_zone_t *zone, u_char *key, size_t len,
+    const char *suffix, u_char *name)
 {
     u_char     *p;
     ngx_str_t  *head;
 
-    head = &cache->conf->zone->key_head;
+    head = &zone->key_head;
 
-    if (!ngx_coord_near_useful(cache->conf->near)
-        || head->len + len + ngx_strlen(suffix) > NGX_HTTP_COORD_CACHE_NAME)
-    {
-        return NGX_DECLINED;
+    if (head->len + len + ngx_strlen(suffix) > NGX_HTTP_COORD_CACHE_NAME) {
+        return 0;
     }
 
     p = ngx_cpymem(name, head->data, head->len);
     p = ngx_cpymem(p, key, len);
     p = ngx_cpymem(p, suffix, ngx_strlen(suffix));
 
-    ngx_memzero(item, sizeof(ngx_coord_near_item_t));
-
-    item->near = cache->conf->near;
-    item->key.data = name;
-    item->key.len = p - name;
-    item->ttl = NGX_HTTP_COORD_CACHE_KEEP;
-    item->negative_ttl = NGX_HTTP_COORD_CACHE_KEEP;
-    item->copy = 1;
-
-    return NGX_OK;
+    return p - name;
 }
 
 
 void
-ngx_http_coord_cache_near_forget(ngx_http_coord_cache_t *cache, u_char *key,
+ngx_http_coord_cache_near_forget(ngx_coord_near_t *near, u_char *key,
     size_t len)
 {
     u_char                 name[NGX_HTTP_COORD_CACHE_NAME];
     ngx_coord_near_item_t  item;
 
-    if (ngx_http_coord_cache_near_item(cache, key, len, "}:p", name, &item)
+    if (ngx_http_coord_cache_near_item(near, key, len, "}:p", name, &item)
         == NGX_OK)
     {
-        (void) ngx_coord_near_forget(item.near, &item.key);
+        (void) ngx_coord_near_forget(near, &item.key);
+    }
+}
+
+
+void
+ngx_http_coord_cache_near_tell(ngx_coord_zone_t *zone, u_char *key, size_t len)
+{
+    u_char     name[NGX_HTTP_COORD_CACHE_NAME];
+    ngx_str_t  text;
+
+    text.data = name;
+    text.len = ngx_http_coord_cache_near_name(zone, key, len, "}:p", name);
+
+    if (text.len) {
+        ngx_coord_near_tell_all(zone->store, &text);
     }
 }
 
@@ -263,7 +293,8 @@ ngx_http_coord_cache_near_fetch(ngx_http_coord_cache_t *cache, u_char *key,
     ngx_coord_near_item_t  item;
 
     if (len == 0
-        || ngx_http_coord_cache_near_item(cache, key, len, suffix, name, &item)
+        || ngx_http_coord_cache_near_item(cache->conf->near, key, len, suffix,
+                                          name, &item)
            != NGX_OK
         || ngx_coord_near_fetch(&item, &wait) != NGX_OK)
     {

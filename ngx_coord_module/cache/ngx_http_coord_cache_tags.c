@@ -176,3 +176,22 @@ ngx_http_coord_cache_tag(ngx_str_t *tag, u_char *start, u_char *p,
 
     return p;
 }
+
+
+size_t
+ngx_http_coord_cache_tag_key(u_char *dst, ngx_str_t *tag)
+{
+    u_char      buf[sizeof("tag:") - 1 + NGX_HTTP_COORD_CACHE_TAG];
+    ngx_str_t   name;
+
+    if (tag->len > NGX_HTTP_COORD_CACHE_TAG) {
+        return 0;
+    }
+
+    name.data = buf;
+    name.len = ngx_sprintf(buf, "tag:%V", tag) - buf;
+
+    /* no key of a response stands so: those that are plain are no digests */
+
+    return ngx_coord_key_digest(dst, &name);
+}

@@ -3,7 +3,8 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * Requests that change what is kept: POST, PUT, DELETE and the like, after
- * which a cache has to forget what it has (RFC 9111, 4.4).
+ * which a cache has to forget what it has (RFC 9111, 4.4), on all nodes before
+ * the client is told.
  */
 
 
@@ -20,10 +21,18 @@
 #define NGX_HTTP_COORD_CACHE_FORGET  (300 * NGX_COORD_NSEC_PER_SEC)
 
 
-static void ngx_http_coord_cache_forget(ngx_http_coord_cache_t *cache,
-    u_char *key, size_t len);
-static void ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_cache_changed_ask(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_changed_groups(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache);
+static ngx_int_t ngx_http_coord_cache_changed_send(
+    ngx_http_coord_cache_t *cache);
+static void ngx_http_coord_cache_changed_later(ngx_http_coord_cache_t *cache,
+    ngx_uint_t all);
+static void ngx_http_coord_cache_changed_answered(ngx_coord_batch_t *batch);
+static void ngx_http_coord_cache_changed_late(ngx_event_t *ev);
+static void ngx_http_coord_cache_changed_log(ngx_http_coord_cache_t *cache,
+    ngx_coord_op_t *op);
 
 
 ngx_uint_t
@@ -37,49 +46,62 @@ void
 ngx_http_coord_cache_changed(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
+    ngx_coord_store_t  *store;
+
     if (r->headers_out.status < NGX_HTTP_OK
         || r->headers_out.status >= NGX_HTTP_BAD_REQUEST
-        || ngx_http_coord_cache_error_page(r, cache))
+        || ngx_http_coord_cache_error_page(r, cache)
+        || ngx_http_coord_cache_changed_ask(r, cache) != NGX_OK)
     {
         return;
     }
 
-    ngx_http_coord_cache_forget(cache, cache->key, cache->key_len);
-    ngx_http_coord_cache_forget_groups(r, cache);
+    store = cache->conf->zone->store;
 
-    /* before the client is told */
+    if (ngx_http_coord_cache_changed_send(cache) != NGX_AGAIN) {
+        return;
+    }
 
-    ngx_coord_giveback_flush(cache->conf->zone->store);
-    ngx_coord_store_push(cache->conf->zone->store);
+    /* a response that cannot wait is not ahead of it, either */
+
+    ngx_coord_store_push(store);
+
+    cache->purging = 1;
+
+    ngx_coord_timer_init(&cache->timer, ngx_http_coord_cache_changed_late,
+                         cache, r->connection->log);
+    ngx_coord_timer_start(&cache->timer, store->timeout);
 }
 
 
-/* nobody waits for it, and it is asked for again until it is done */
-
-static void
-ngx_http_coord_cache_forget(ngx_http_coord_cache_t *cache, u_char *key,
-    size_t len)
+static ngx_int_t
+ngx_http_coord_cache_changed_ask(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache)
 {
-    ngx_coord_op_t  op;
+    ngx_http_coord_cache_conf_t  *ccf;
 
-    ngx_memzero(&op, sizeof(ngx_coord_op_t));
+    ccf = cache->conf;
 
-    op.type = &ngx_coord_op_cache_purge;
-    op.zone = cache->conf->zone;
-    op.key_len = len;
-    op.u.cache.ttl = NGX_HTTP_COORD_CACHE_LIFE;
+    cache->batch = ngx_coord_batch_create(ccf->zone->store);
+    if (cache->batch == NULL) {
+        return NGX_ERROR;
+    }
 
-    ngx_memcpy(op.key, key, len);
+    if (ngx_http_coord_cache_purge_add(cache->batch, ccf->zone, ccf->near,
+                                       cache->key, cache->key_len, 0)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
-    ngx_coord_giveback_op(&op, NGX_HTTP_COORD_CACHE_FORGET);
-    ngx_http_coord_cache_near_forget(cache, key, len);
+    return ngx_http_coord_cache_changed_groups(r, cache);
 }
 
 
 /* as many as a response may be in */
 
-static void
-ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
+static ngx_int_t
+ngx_http_coord_cache_changed_groups(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
     u_char       buf[NGX_HTTP_COORD_CACHE_TAG + 1], key[NGX_COORD_KEY_LEN];
@@ -93,7 +115,7 @@ ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
         line = ngx_http_coord_field_line(&r->headers_out.headers,
                                          "Cache-Group-Invalidation", &i);
         if (line == NULL) {
-            return;
+            return NGX_OK;
         }
 
         left = *line;
@@ -104,10 +126,150 @@ ngx_http_coord_cache_forget_groups(ngx_http_request_t *r,
             ngx_http_coord_cache_group(&group, buf);
             len = ngx_http_coord_cache_tag_key(key, &group);
 
-            if (len) {
-                ngx_http_coord_cache_forget(cache, key, len);
-                n++;
+            if (len == 0) {
+                continue;
             }
+
+            if (ngx_http_coord_cache_purge_add(cache->batch, cache->conf->zone,
+                                               cache->conf->near, key, len, 1)
+                != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+
+            n++;
         }
     }
+}
+
+
+/* NGX_OK: it is done, or not to be waited for; NGX_AGAIN: later */
+
+static ngx_int_t
+ngx_http_coord_cache_changed_send(ngx_http_coord_cache_t *cache)
+{
+    ngx_coord_batch_t  *batch;
+
+    while (cache->batch) {
+        batch = cache->batch;
+
+        batch->handler = ngx_http_coord_cache_changed_answered;
+        batch->data = cache;
+
+        if (ngx_coord_batch_send(batch) == NGX_AGAIN) {
+            return NGX_AGAIN;
+        }
+
+        ngx_http_coord_cache_changed_later(cache, 0);
+
+        cache->batch = ngx_http_coord_cache_purge_note(batch);
+        ngx_coord_batch_done(batch);
+    }
+
+    return NGX_OK;
+}
+
+
+/* what has failed, or all, is asked for again until it is done */
+
+static void
+ngx_http_coord_cache_changed_later(ngx_http_coord_cache_t *cache,
+    ngx_uint_t all)
+{
+    ngx_uint_t       i;
+    ngx_coord_op_t  *op, again;
+
+    for (i = 0; i < cache->batch->nops; i++) {
+        op = &cache->batch->ops[i];
+
+        if (!all && op->rc != NGX_ERROR) {
+            continue;
+        }
+
+        if (!all) {
+            ngx_http_coord_cache_changed_log(cache, op);
+        }
+
+        again = *op;
+        again.u.cache.apart = 0;
+
+        ngx_coord_giveback_op(&again, NGX_HTTP_COORD_CACHE_FORGET);
+    }
+}
+
+
+static void
+ngx_http_coord_cache_changed_answered(ngx_coord_batch_t *batch)
+{
+    ngx_http_coord_cache_t *cache = batch->data;
+
+    ngx_http_coord_cache_changed_later(cache, 0);
+
+    cache->batch = ngx_http_coord_cache_purge_note(batch);
+    ngx_coord_batch_done(batch);
+
+    if (ngx_http_coord_cache_changed_send(cache) == NGX_AGAIN) {
+        return;
+    }
+
+    ngx_coord_timer_stop(&cache->timer);
+
+    cache->purging = 0;
+    ngx_http_coord_hold_release(&cache->hold);
+}
+
+
+/* its answers are of no interest to the client any more */
+
+static void
+ngx_http_coord_cache_changed_late(ngx_event_t *ev)
+{
+    ngx_http_coord_cache_t *cache = ngx_coord_timer_data(ev);
+
+    ngx_http_coord_cache_changed_log(cache, &cache->batch->ops[0]);
+
+    cache->purging = 0;
+    ngx_http_coord_hold_release(&cache->hold);
+}
+
+
+static void
+ngx_http_coord_cache_changed_log(ngx_http_coord_cache_t *cache,
+    ngx_coord_op_t *op)
+{
+    ngx_http_coord_log_fields_t  fields;
+
+    if (cache->unpurged) {
+        return;
+    }
+
+    cache->unpurged = 1;
+
+    ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
+
+    fields.op = op;
+    fields.outcome = NGX_COORD_OUTCOME_BYPASSED;
+
+    ngx_http_coord_log(cache->request, NGX_LOG_ERR, &fields,
+                       "what a request has changed is not known to be purged "
+                       "from the cache zone \"%V\"",
+                       &cache->conf->zone->name);
+}
+
+
+void
+ngx_http_coord_cache_changed_end(ngx_http_coord_cache_t *cache)
+{
+    ngx_coord_timer_stop(&cache->timer);
+
+    if (cache->batch == NULL) {
+        return;
+    }
+
+    if (cache->batch->handler == ngx_http_coord_cache_changed_answered) {
+        ngx_http_coord_cache_changed_later(cache, 1);
+    }
+
+    ngx_coord_batch_done(cache->batch);
+    cache->batch = NULL;
 }

@@ -87,6 +87,7 @@ ngx_http_coord_hold_body(ngx_http_request_t *r, ngx_http_coord_hold_t *hold,
     if (in == NULL
         && hold->state == NGX_HTTP_COORD_HOLD_SENT
         && !r->buffered
+        && !r->postponed
         && !r->connection->buffered)
     {
         /* who comes to send what was kept finds it sent */

@@ -283,14 +283,18 @@ typedef struct {
 /*
  * Stored responses.  GET: the record, or NGX_BUSY: none; both with the time of
  * the last purge.  PUT: stores it.  PURGE: from now on nothing that was asked
- * for before is used.
+ * for before is used; it becomes PURGED, which notes the time that the server
+ * has told, unless the caller asks for that by itself (apart).
  */
 typedef struct {
-    ngx_coord_nsec_t           ttl;       /* asked: PUT, PURGE */
+    ngx_coord_nsec_t           ttl;       /* asked: PUT, PURGE, PURGED */
 
-    /* answered by GET, on the clock of the store; PURGE: 0 at first */
+    /* answered by GET and PURGE, asked by PURGED: on the clock of the store */
     ngx_coord_nsec_t           now;
-    ngx_coord_nsec_t           purged;    /* 0: never */
+    ngx_coord_nsec_t           purged;    /* 0: never; PURGE: as was noted */
+
+    unsigned                   apart:1;   /* asked: PURGE */
+    unsigned                   found:1;   /* set by PURGE: one was there */
 } ngx_coord_cached_t;
 
 
@@ -457,6 +461,7 @@ extern const ngx_coord_op_type_t  ngx_coord_op_cache_get;
 extern const ngx_coord_op_type_t  ngx_coord_op_cache_put;
 extern const ngx_coord_op_type_t  ngx_coord_op_cache_mark;
 extern const ngx_coord_op_type_t  ngx_coord_op_cache_purge;
+extern const ngx_coord_op_type_t  ngx_coord_op_cache_purged;
 
 
 #endif /* _NGX_COORD_OP_H_INCLUDED_ */

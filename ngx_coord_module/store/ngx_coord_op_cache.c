@@ -12,6 +12,10 @@
 #include "ngx_coord_op_arg.h"
 
 
+/* what is noted for later than that after a purge is none of this moment */
+#define NGX_COORD_CACHE_TOGETHER  (5 * NGX_COORD_NSEC_PER_SEC)
+
+
 static void ngx_coord_cache_get_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_cache_get_parse(ngx_coord_op_t *op,
@@ -33,6 +37,12 @@ static void ngx_coord_cache_purge_build(ngx_coord_command_t *cmd,
 static ngx_int_t ngx_coord_cache_purge_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_cache_purge_run(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static void ngx_coord_cache_purged_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_cache_purged_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_cache_purged_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
@@ -96,6 +106,23 @@ const ngx_coord_op_type_t  ngx_coord_op_cache_purge = {
     ngx_coord_cache_purge_parse,
     NULL,
     ngx_coord_cache_purge_run,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+const ngx_coord_op_type_t  ngx_coord_op_cache_purged = {
+    ngx_string("cache_purged"),
+    NGX_COORD_OP_TWICE,
+    NGX_COORD_KIND_CACHED,
+    NGX_COORD_SCRIPT_CACHE_PURGED,
+    ngx_coord_cache_purged_build,
+    ngx_coord_cache_purged_parse,
+    NULL,
+    ngx_coord_cache_purged_run,
     NULL,
     NULL,
     NULL,
@@ -281,12 +308,9 @@ static void
 ngx_coord_cache_purge_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
-    if (op->u.cache.now) {
-        now = op->u.cache.now;
-    }
+    op->u.cache.purged = now;
 
-    ngx_coord_arg_key(cmd, NGX_COORD_CACHE_PURGE_R, op,
-                      op->u.cache.now ? "}:p" : "}:r");
+    ngx_coord_arg_key(cmd, NGX_COORD_CACHE_PURGE_R, op, "}:r");
     ngx_coord_arg_key(cmd, NGX_COORD_CACHE_PURGE_P, op, "}:p");
 
     ngx_coord_arg_num(&cmd->args[NGX_COORD_CACHE_PURGE_NOW],
@@ -300,11 +324,8 @@ static ngx_int_t
 ngx_coord_cache_purge_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
 {
-    ngx_coord_nsec_t  time;
-
-    if (op->u.cache.now) {
-        return NGX_OK;
-    }
+    ngx_coord_nsec_t         time;
+    ngx_coord_resp_value_t  *found;
 
     if (ngx_coord_resp_time(ngx_coord_reply(CACHE_PURGE, TIME), &time)
         != NGX_OK)
@@ -312,7 +333,19 @@ ngx_coord_cache_purge_parse(ngx_coord_op_t *op,
         return NGX_ERROR;
     }
 
+    found = ngx_coord_reply(CACHE_PURGE, FOUND);
+
     op->u.cache.now = time;
+
+    if (found->type == NGX_COORD_RESP_INTEGER && found->integer > 0) {
+        op->u.cache.found = 1;
+    }
+
+    if (op->u.cache.apart) {
+        return NGX_OK;
+    }
+
+    op->type = &ngx_coord_op_cache_purged;
 
     return NGX_AGAIN;
 }
@@ -348,4 +381,54 @@ ngx_coord_cache_purge_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
                                    now + op->u.cache.ttl, now);
 
     return entry ? NGX_OK : NGX_ERROR;
+}
+
+
+static void
+ngx_coord_cache_purged_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_key(cmd, NGX_COORD_CACHE_PURGED_P, op, "}:p");
+
+    ngx_coord_arg_num(&cmd->args[NGX_COORD_CACHE_PURGED_TIME],
+                      op->u.cache.now / NGX_COORD_NSEC_PER_USEC);
+    ngx_coord_arg_num(&cmd->args[NGX_COORD_CACHE_PURGED_TTL],
+                      ngx_coord_ttl(op->u.cache.ttl));
+}
+
+
+/* a later purge, of somebody else, is not taken back */
+
+static ngx_int_t
+ngx_coord_cache_purged_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    ngx_int_t         rc;
+    ngx_coord_nsec_t  was, own;
+
+    rc = ngx_coord_time_parse(ngx_coord_reply(CACHE_PURGED, WAS), &was);
+
+    own = op->u.cache.purged / NGX_COORD_NSEC_PER_USEC;
+
+    if (rc != NGX_OK
+        || was / NGX_COORD_NSEC_PER_USEC == own
+        || was <= op->u.cache.now
+        || was > op->u.cache.now + NGX_COORD_CACHE_TOGETHER)
+    {
+        return NGX_OK;
+    }
+
+    op->u.cache.now = was;
+
+    return NGX_AGAIN;
+}
+
+
+/* in memory it is known */
+
+static ngx_int_t
+ngx_coord_cache_purged_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    return NGX_OK;
 }
