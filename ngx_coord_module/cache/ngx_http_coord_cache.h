@@ -179,6 +179,7 @@ struct ngx_http_coord_cache_s {
     unsigned                   marked:1;     /* nothing to wait for */
     unsigned                   error_page:1;
     unsigned                   conditional:1;  /* the origin may say 304 */
+    unsigned                   same:1;       /* ... and has, of this one */
     unsigned                   background:1;   /* nobody is sent what it says */
     unsigned                   serving:1;    /* stored, in place of an error
                                               * or a 304 */
@@ -531,11 +532,12 @@ ngx_int_t ngx_http_coord_cache_dated(ngx_http_request_t *r);
 /* --- ngx_http_coord_cache_tags.c --- */
 
 /*
- * Writes the tags of a response at p, each with LF behind it, before last.
- * NULL: they are too many, too long, or not printable.
+ * Writes the tags of the response of r, also those of fields of its upstream
+ * that are not passed on, at p, each with LF behind it, before last.  NULL:
+ * they are too many, too long, or not printable, or there is no memory.
  */
-u_char *ngx_http_coord_cache_tags(ngx_list_t *headers, u_char *p,
-    u_char *last);
+u_char *ngx_http_coord_cache_tags(ngx_http_request_t *r,
+    ngx_http_coord_cache_t *cache, u_char *p, u_char *last);
 
 /*
  * Makes the member of a list of groups its name: a string without quotes and

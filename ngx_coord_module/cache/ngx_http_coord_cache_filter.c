@@ -367,18 +367,17 @@ ngx_http_coord_cache_unchanged(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache)
 {
     ngx_int_t                 rc;
-    ngx_uint_t                same;
     ngx_http_coord_stored_t  *stored;
 
     stored = &cache->stored;
 
-    same = ngx_http_coord_cache_same(r, cache);
+    cache->same = ngx_http_coord_cache_same(r, cache);
 
-    if (ngx_http_coord_cache_revalidate(r, cache, same) != NGX_OK) {
+    if (ngx_http_coord_cache_revalidate(r, cache, cache->same) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    rc = same ? ngx_http_coord_cache_rules(r, cache) : NGX_DECLINED;
+    rc = cache->same ? ngx_http_coord_cache_rules(r, cache) : NGX_DECLINED;
 
     if (rc == NGX_ERROR) {
         return NGX_ERROR;

@@ -86,7 +86,7 @@ ngx_http_coord_cache_rules(ngx_http_request_t *r,
 
     fill->tags.data = p;
 
-    p = ngx_http_coord_cache_tags(&r->headers_out.headers, p,
+    p = ngx_http_coord_cache_tags(r, cache, p,
                                   cache->meta + NGX_HTTP_COORD_CACHE_META);
 
     /* what cannot be purged by all of its tags is not kept */

@@ -107,13 +107,18 @@ ngx_http_coord_cache_changed_groups(ngx_http_request_t *r,
     u_char       buf[NGX_HTTP_COORD_CACHE_TAG + 1], key[NGX_COORD_KEY_LEN];
     size_t       len;
     ngx_str_t   *line, left, group;
+    ngx_list_t  *headers;
     ngx_uint_t   i, n;
 
+    /* all of the upstream, as the client may not see them */
+
+    headers = ngx_http_coord_capture_live(r) ? &r->upstream->headers_in.headers
+                                             : &r->headers_out.headers;
     n = 0;
 
     for (i = 0; /* void */ ; /* void */ ) {
-        line = ngx_http_coord_field_line(&r->headers_out.headers,
-                                         "Cache-Group-Invalidation", &i);
+        line = ngx_http_coord_field_line(headers, "Cache-Group-Invalidation",
+                                         &i);
         if (line == NULL) {
             return NGX_OK;
         }
