@@ -81,11 +81,13 @@ for my $kind ('redis', 'cluster') {
     # one that comes when all is over, and one that was in between
 
     my @own;
-    for my $es (@kept) {
-        push @own, [ map { $es->next(10) } 1 .. $n / 2 ];
-    }
     my $late = Coord::Events->new($node[0], "/events?c=$kind", last => '0');
-    push @own, [ map { $late->next(10) } 1 .. $n / 2 ];
+    for my $es (@kept, $late) {
+        push @own, [];
+        while (@{$own[-1]} < $n / 2) {
+            push @{$own[-1]}, $es->next(10) // last;
+        }
+    }
     my $back = Coord::Events->new($node[1], "/events?c=$kind",
                                   last => $own[0][99]{id});
     my @rest = map { $back->next(10) } 101 .. $n / 2;
