@@ -25,6 +25,8 @@ static void *ngx_http_coord_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_http_coord_init(ngx_conf_t *cf);
+static ngx_uint_t ngx_http_coord_stage_used(ngx_http_coord_main_conf_t *mcf,
+    ngx_uint_t stage);
 static ngx_int_t ngx_http_coord_step_add(ngx_array_t *steps,
     ngx_http_coord_feature_t *feature, ngx_uint_t stage);
 static ngx_int_t ngx_http_coord_init_process(ngx_cycle_t *cycle);
@@ -399,9 +401,10 @@ ngx_http_coord_init(ngx_conf_t *cf)
      * found, and what the stock limits refuse never reaches a store.
      */
 
-    if (ngx_http_coord_phase_handler(cf, NGX_HTTP_PREACCESS_PHASE,
-                                     ngx_http_coord_preaccess_handler, 1)
-        != NGX_OK)
+    if (ngx_http_coord_stage_used(mcf, NGX_HTTP_COORD_PREACCESS)
+        && ngx_http_coord_phase_handler(cf, NGX_HTTP_PREACCESS_PHASE,
+                                        ngx_http_coord_preaccess_handler, 1)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -410,6 +413,24 @@ ngx_http_coord_init(ngx_conf_t *cf)
 
     return ngx_http_coord_phase_handler(cf, NGX_HTTP_PRECONTENT_PHASE,
                                         ngx_http_coord_precontent_handler, 0);
+}
+
+
+static ngx_uint_t
+ngx_http_coord_stage_used(ngx_http_coord_main_conf_t *mcf, ngx_uint_t stage)
+{
+    ngx_uint_t                  i;
+    ngx_http_coord_feature_t  **features;
+
+    features = mcf->steps[stage].elts;
+
+    for (i = 0; i < mcf->steps[stage].nelts; i++) {
+        if (mcf->used & (1 << features[i]->slot)) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
