@@ -102,4 +102,35 @@ is($a->request('DELETE', '/api/cache/pages?tag=all')->status, 200,
 ok($t->wait_for(sub { !grep { $b->get("/?k=$_")->body eq $page{$_} } @k }, 5),
    'is heard from the one master that has it');
 
+
+# at once: what is purged by one node no other one uses, also from its memory
+
+{
+    my ($old, $near, @get) = (0, 0, map { $b->connect } 1 .. 4);
+    my $post = $a->connect;
+
+    for my $i (1 .. 100) {
+        my $uri = "/?k=now$i";
+        my $page;
+
+        for (1 .. 3) {
+            $page = $_->request(path => $uri)->body for @get;
+        }
+
+        my $before = gets();
+        $get[0]->request(path => $uri);
+        $near++ if gets() == $before;
+
+        my $res = $i % 3 == 0 ? $post->request(path => $uri, method => 'POST',
+                                               body => 'x')
+                : $a->request('DELETE', '/api/cache/pages?'
+                              . ($i % 3 == 1 ? "key=now$i" : "tag=tagnow$i"));
+        is($res->status, 200, 'purged') if $res->status != 200;
+        $old += $_->request(path => $uri)->body eq $page for @get;
+    }
+
+    is($old, 0, 'no old page in 400');
+    cmp_ok($near, '>', 50, "$near were in memory");
+}
+
 done_testing();
