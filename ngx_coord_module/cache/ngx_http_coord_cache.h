@@ -373,11 +373,11 @@ void ngx_http_coord_cache_changed_end(ngx_http_coord_cache_t *cache);
 /* --- ngx_http_coord_cache_purge.c --- */
 
 /*
- * A purge has two rounds.  The first drops the response and notes the time that
- * this worker knows; the second, of the batch that purge_note() makes when the
- * answers of the first stand, notes that of the server.  In between all workers
- * of all nodes are told, by the same connection: when the second is answered
- * they have been sent the news.
+ * The first round of a purge drops the response and notes the time that this
+ * worker knows; the second, of the batch that purge_note() makes when the
+ * answers of the first stand, notes that of the server.  If there was a
+ * response all workers of all nodes are told with the second; the server writes
+ * that in no certain order beside the answer, so there is a third one like it.
  */
 
 /*
@@ -389,8 +389,8 @@ ngx_int_t ngx_http_coord_cache_purge_add(ngx_coord_batch_t *batch,
     ngx_uint_t tag);
 
 /*
- * The batch of the second round; NULL: nothing is left to be noted, as behind
- * that or in memory, or there is no memory.
+ * The batch of the next round; NULL: there is none, as behind the last one or
+ * in a memory store, or there is no memory.
  */
 ngx_coord_batch_t *ngx_http_coord_cache_purge_note(ngx_coord_batch_t *batch);
 

@@ -2,12 +2,15 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The two rounds of a purge, of a request that changes what is kept and of
+ * The rounds of a purge, of a request that changes what is kept and of
  * coord_api.
  */
 
 
 #include "ngx_http_coord_cache.h"
+
+
+static ngx_uint_t ngx_http_coord_cache_purge_goes_on(ngx_coord_op_t *op);
 
 
 ngx_int_t
@@ -41,26 +44,16 @@ ngx_coord_batch_t *
 ngx_http_coord_cache_purge_note(ngx_coord_batch_t *batch)
 {
     ngx_uint_t          i;
-    ngx_coord_op_t     *op, *purged;
+    ngx_coord_op_t     *op, *last;
     ngx_coord_batch_t  *next;
 
     next = NULL;
 
     for (i = 0; i < batch->nops; i++) {
-        purged = &batch->ops[i];
+        last = &batch->ops[i];
 
-        if (purged->type != &ngx_coord_op_cache_purge
-            || purged->rc != NGX_OK
-            || purged->u.cache.now == 0)
-        {
+        if (!ngx_http_coord_cache_purge_goes_on(last)) {
             continue;
-        }
-
-        /* what is not there any more may have been copied only if it was */
-
-        if (purged->u.cache.found) {
-            ngx_http_coord_cache_near_tell(purged->zone, purged->key,
-                                           purged->key_len);
         }
 
         if (next == NULL) {
@@ -71,12 +64,41 @@ ngx_http_coord_cache_purge_note(ngx_coord_batch_t *batch)
             }
         }
 
-        op = ngx_coord_batch_add(next, &ngx_coord_op_cache_purged,
-                                 purged->zone, purged->key, purged->key_len);
-        if (op) {
-            op->u.cache = purged->u.cache;
+        op = ngx_coord_batch_add(next, &ngx_coord_op_cache_purged, last->zone,
+                                 last->key, last->key_len);
+        if (op == NULL) {
+            continue;
+        }
+
+        op->u.cache = last->u.cache;
+
+        if (last->type == &ngx_coord_op_cache_purged) {
+            op->u.cache.apart = 0;
         }
     }
 
     return next;
+}
+
+
+/* what was found was told, and another answer tells that this has left */
+
+static ngx_uint_t
+ngx_http_coord_cache_purge_goes_on(ngx_coord_op_t *op)
+{
+    if (op->rc != NGX_OK || op->u.cache.now == 0) {
+        return 0;
+    }
+
+    if (op->type == &ngx_coord_op_cache_purged) {
+        return op->u.cache.found && op->u.cache.apart;
+    }
+
+    /* what is not there any more may have been copied only if it was */
+
+    if (op->u.cache.found) {
+        ngx_http_coord_cache_near_tell(op->zone, op->key, op->key_len);
+    }
+
+    return 1;
 }

@@ -25,8 +25,6 @@ ngx_coord_near_start(ngx_coord_store_t *store, ngx_cycle_t *cycle)
     u_char                   *p;
     ngx_coord_near_worker_t  *worker;
 
-    static const char  name[] = "invalidate";
-
     store->nearby = NULL;
 
     if (store->near == NULL) {
@@ -62,14 +60,16 @@ ngx_coord_near_start(ngx_coord_store_t *store, ngx_cycle_t *cycle)
 
     ngx_coord_timer_start(&worker->timer, NGX_COORD_NEAR_LOOK);
 
-    p = ngx_pnalloc(cycle->pool, store->key_prefix.len + sizeof(name) - 1);
+    p = ngx_pnalloc(cycle->pool, store->key_prefix.len
+                                 + sizeof(NGX_COORD_NEAR_CHANNEL) - 1);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     worker->tracking.channel.data = p;
     p = ngx_cpymem(p, store->key_prefix.data, store->key_prefix.len);
-    p = ngx_cpymem(p, name, sizeof(name) - 1);
+    p = ngx_cpymem(p, NGX_COORD_NEAR_CHANNEL,
+                   sizeof(NGX_COORD_NEAR_CHANNEL) - 1);
     worker->tracking.channel.len = p - worker->tracking.channel.data;
 
     worker->tracking.changed = ngx_coord_near_told;

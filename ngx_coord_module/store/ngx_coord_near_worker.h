@@ -19,6 +19,9 @@
 #define NGX_COORD_NEAR_BULK  (sizeof("$" CRLF CRLF) - 1 + NGX_SIZE_T_LEN)
 
 
+/* behind the prefix of keys: the channel of messages of changes */
+#define NGX_COORD_NEAR_CHANNEL    "invalidate"
+
 /* answers that a worker keeps by itself, and the bytes of key and value */
 #define NGX_COORD_NEAR_MEMOS      64
 #define NGX_COORD_NEAR_MEMO_DATA  200

@@ -21,14 +21,14 @@
 
 typedef struct {
     ngx_coord_redis_call_t     call;
-    ngx_str_t                 *channel;       /* NULL: it is a value */
+    ngx_str_t                  channel;       /* empty: it is a value */
     ngx_str_t                  key;
     ngx_str_t                  value;
     ngx_msec_t                 ttl;
 } ngx_coord_near_write_t;
 
 
-static void ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *channel,
+static void ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *prefix,
     ngx_str_t *key, ngx_str_t *value, ngx_msec_t ttl);
 static u_char *ngx_coord_near_write_encode(ngx_coord_redis_call_t *call,
     u_char *p);
@@ -69,7 +69,7 @@ ngx_coord_near_tell_all(ngx_coord_store_t *store, ngx_str_t *key)
     ngx_str_t           none;
     ngx_coord_redis_t  *client;
 
-    if (ngx_coord_store_is_memory(store) || store->nearby == NULL) {
+    if (ngx_coord_store_is_memory(store)) {
         return;
     }
 
@@ -77,21 +77,25 @@ ngx_coord_near_tell_all(ngx_coord_store_t *store, ngx_str_t *key)
 
     if (client) {
         ngx_str_null(&none);
-        ngx_coord_near_send(client, &store->nearby->tracking.channel, key,
-                            &none, 0);
+        ngx_coord_near_send(client, &store->key_prefix, key, &none, 0);
     }
 }
 
 
+/* prefix: of the channel that hears of the key; NULL: it is a value */
+
 static void
-ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *channel,
+ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *prefix,
     ngx_str_t *key, ngx_str_t *value, ngx_msec_t ttl)
 {
+    u_char                  *p;
     ngx_str_t                tag;
     ngx_coord_near_write_t  *w;
 
-    w = ngx_calloc(sizeof(ngx_coord_near_write_t) + key->len
-                   + value->len, ngx_cycle->log);
+    w = ngx_calloc(sizeof(ngx_coord_near_write_t) + key->len + value->len
+                   + (prefix ? prefix->len + sizeof(NGX_COORD_NEAR_CHANNEL) - 1
+                             : 0),
+                   ngx_cycle->log);
     if (w == NULL) {
         return;
     }
@@ -100,9 +104,16 @@ ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *channel,
     w->key.data = (u_char *) (w + 1);
     w->value.len = value->len;
     w->value.data = ngx_cpymem(w->key.data, key->data, key->len);
-    ngx_memcpy(w->value.data, value->data, value->len);
+    p = ngx_cpymem(w->value.data, value->data, value->len);
 
-    w->channel = channel;
+    if (prefix) {
+        w->channel.data = p;
+        p = ngx_cpymem(p, prefix->data, prefix->len);
+        p = ngx_cpymem(p, NGX_COORD_NEAR_CHANNEL,
+                       sizeof(NGX_COORD_NEAR_CHANNEL) - 1);
+        w->channel.len = p - w->channel.data;
+    }
+
     w->ttl = ttl;
 
     w->call.encode = ngx_coord_near_write_encode;
@@ -110,7 +121,7 @@ ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *channel,
                           NGX_COORD_NEAR_NX)
                    + sizeof(NGX_COORD_NEAR_PUBLISH) + 3 * NGX_COORD_NEAR_BULK
                    + w->key.len + w->value.len + NGX_INT64_LEN
-                   + (w->channel ? w->channel->len : 0);
+                   + w->channel.len;
     w->call.handler = ngx_coord_near_written;
     w->call.data = w;
     w->call.ncommands = 1;
@@ -135,10 +146,10 @@ ngx_coord_near_write_encode(ngx_coord_redis_call_t *call, u_char *p)
 
     w = call->data;
 
-    if (w->channel) {
+    if (w->channel.len) {
         p = ngx_cpymem(p, NGX_COORD_NEAR_PUBLISH,
                        sizeof(NGX_COORD_NEAR_PUBLISH) - 1);
-        p = ngx_coord_script_string(p, w->channel->data, w->channel->len);
+        p = ngx_coord_script_string(p, w->channel.data, w->channel.len);
         return ngx_coord_script_string(p, w->key.data, w->key.len);
     }
 
