@@ -190,10 +190,10 @@ sub attempts { return scalar $hangup->entries(event => 'accept') }
 $t->wait_for(sub { attempts() >= 1 }, 10);
 $t->rest(7);
 my $before = attempts();
-my $began = time;
+my $since = time;
 $t->rest(6);
 my $attempts = attempts() - $before;
-my $took = time - $began;
+my $took = time - $since;
 $h->stop;
 
 cmp_ok($attempts, '>=', 9, "$attempts attempts in six seconds or more");
