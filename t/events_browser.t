@@ -96,6 +96,7 @@ my @messages = (
     ['x' x 70_000, 'x' x 70_000],
 );
 
+my @old;
 my %url = ('http/1.1' => $n->url, h2 => 'https://127.0.0.1:' . $n->port(2) . '/');
 
 browser($_, $url{$_}) for sort keys %url;
@@ -109,6 +110,10 @@ my @log = split /\n/, slurp($n->file('access.log'));
 is(scalar(grep { m{GET /(?:bad|stop) } } @log), 4, 'each asked for once');
 
 $b->close;
+
+# with the last connection of the browser
+
+ok($n->wait_gone(20, @old), 'the worker from before the reload has ended');
 
 done_testing();
 
@@ -209,7 +214,7 @@ EOF
     ok($b->until('got.length == 1', 20), "$protocol: hears");
     cmp_ok($b->eval('got[0][1].length'), '>', 128, "$protocol: a long id");
 
-    $n->reload;
+    @old = $n->reload;
 
     append('c9', 'while away');
     ok($b->until('window.opened == 2', 30), "$protocol: comes back")
