@@ -160,6 +160,7 @@ ngx_http_coord_cache_changed_send(ngx_http_coord_cache_t *cache)
 
         batch->handler = ngx_http_coord_cache_changed_answered;
         batch->data = cache;
+        batch->silent = ngx_http_coord_is_silent(cache->ctx, batch->store);
 
         if (ngx_coord_batch_send(batch) == NGX_AGAIN) {
             return NGX_AGAIN;
@@ -231,6 +232,7 @@ ngx_http_coord_cache_changed_late(ngx_event_t *ev)
 {
     ngx_http_coord_cache_t *cache = ngx_coord_timer_data(ev);
 
+    ngx_http_coord_silence(cache->ctx, cache->batch->store);
     ngx_http_coord_cache_changed_log(cache, &cache->batch->ops[0]);
 
     cache->purging = 0;
