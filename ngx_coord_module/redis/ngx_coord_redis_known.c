@@ -140,6 +140,7 @@ uint32_t
 ngx_coord_redis_conf_sum(ngx_coord_redis_conf_t *conf)
 {
     uint32_t                sum;
+    ngx_str_t              *host;
     ngx_uint_t              i;
     ngx_coord_endpoint_t  **servers;
 
@@ -152,7 +153,13 @@ ngx_coord_redis_conf_sum(ngx_coord_redis_conf_t *conf)
     ngx_crc32_update(&sum, conf->master.data, conf->master.len);
 
     for (i = 0; i < conf->servers->nelts; i++) {
-        ngx_crc32_update(&sum, servers[i]->host.data, servers[i]->host.len);
+
+        /* a path of a socket has no host */
+
+        host = servers[i]->host.len ? &servers[i]->host
+                                    : &servers[i]->addrs[0].name;
+
+        ngx_crc32_update(&sum, host->data, host->len);
         ngx_crc32_update(&sum, (u_char *) &servers[i]->port,
                          sizeof(in_port_t));
     }

@@ -233,6 +233,45 @@ what_is_no_list_has_no_servers(void **state)
 }
 
 
+static void
+who_is_asked_has_a_number(void **state)
+{
+    uint32_t                 host, path;
+    ngx_addr_t               addr;
+    ngx_array_t              servers;
+    ngx_coord_endpoint_t     endpoint, *elts[1];
+    ngx_coord_redis_conf_t   conf;
+
+    memset(&addr, 0, sizeof(addr));
+    memset(&conf, 0, sizeof(conf));
+    memset(&servers, 0, sizeof(servers));
+    memset(&endpoint, 0, sizeof(endpoint));
+
+    elts[0] = &endpoint;
+    servers.elts = elts;
+    servers.nelts = 1;
+    conf.servers = &servers;
+
+    endpoint.addrs = &addr;
+    endpoint.host = text("redis");
+    host = ngx_coord_redis_conf_sum(&conf);
+    assert_int_equal(ngx_coord_redis_conf_sum(&conf), host);
+
+    endpoint.port = 1;
+    assert_int_not_equal(ngx_coord_redis_conf_sum(&conf), host);
+
+    conf.master = text("another");
+    path = ngx_coord_redis_conf_sum(&conf);
+    endpoint.host = text("");
+    addr.name = text("unix:/a");
+    assert_int_not_equal(ngx_coord_redis_conf_sum(&conf), path);
+
+    path = ngx_coord_redis_conf_sum(&conf);
+    addr.name = text("unix:/b");
+    assert_int_not_equal(ngx_coord_redis_conf_sum(&conf), path);
+}
+
+
 /* that of ngx_crc32.c */
 
 static void
@@ -260,7 +299,8 @@ main(void)
         cmocka_unit_test_setup(of_something_else_nothing_is_known, begin),
         cmocka_unit_test_setup(half_a_text_is_none, begin),
         cmocka_unit_test(servers_are_read_as_they_were_added),
-        cmocka_unit_test(what_is_no_list_has_no_servers)
+        cmocka_unit_test(what_is_no_list_has_no_servers),
+        cmocka_unit_test(who_is_asked_has_a_number)
     };
 
     crc_table();
