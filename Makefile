@@ -78,15 +78,18 @@ unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
 # tests wait more than they compute: several at once, the longest first; those
 # that only compute give way to the others
 
-slow_tests := $(wildcard $(foreach n,deb limit_req_align lint unit redis_bare \
-                cache_rules limit_req_model session_cut idempotency_failure \
-                redis_acl idempotency_abort status_browser fleet cache \
-                redis_hostile events_history giveback session_users \
-                idempotency_body limit_conn_nodes limit_conn_wait session \
-                harness events_hostile examples redis_sentinel redis_server \
-                idempotency_clients bench idempotency_wait events \
-                session_ended storm scripts idempotency_upstreams \
-                redis_cluster_hostile lifecycle session_seats parity,t/$(n).t))
+slow_tests := $(wildcard $(foreach n,deb limit_req_align session_cluster fleet \
+                cache_rules idempotency_failure redis_acl cache \
+                limit_req_model status_browser giveback limit_conn_nodes \
+                session_users storm session_cut redis_bare bench \
+                redis_sentinel harness redis_server redis_cluster_hostile \
+                limit_conn_wait unit redis_hostile cache_purge \
+                events_hostile idempotency_wait idempotency_request \
+                session lint limit_req_prefetch events lifecycle \
+                session_seats examples cache_unsafe session_ended \
+                idempotency_upstreams idempotency_clients redis_down \
+                session_login session_hold idempotency_body redis_cluster \
+                idempotency_abort on_failure_local,t/$(n).t))
 TESTS ?= $(slow_tests) $(filter-out $(slow_tests),$(sort $(wildcard t/*.t)))
 
 lua_redis := $(out)/bench/usr/share/lua/5.1/nginx/redis.lua
