@@ -138,6 +138,12 @@ ngx_int_t ngx_http_coord_limit_req_cost(ngx_http_request_t *r,
 
 /* --- ngx_http_coord_limit_req_lint.c --- */
 
+/*
+ * Forgets what was read of the files of an earlier configuration; called
+ * before a new one is read.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_limit_req_lint_init(ngx_conf_t *cf);
+
 /* warns of what is allowed and will not do what it looks like */
 void ngx_http_coord_limit_req_lint(ngx_conf_t *cf,
     ngx_http_coord_limit_req_limit_t *limit);

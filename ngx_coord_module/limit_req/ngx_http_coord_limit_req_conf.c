@@ -101,6 +101,10 @@ ngx_http_coord_limit_req_preconfiguration(ngx_conf_t *cf)
 {
     ngx_http_coord_limit_req_logs = 0;
 
+    if (ngx_http_coord_limit_req_lint_init(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     return ngx_http_coord_feature_add(cf, &ngx_http_coord_limit_req_feature);
 }
 

@@ -14,13 +14,28 @@
 #define NGX_HTTP_COORD_LINT_SIZE  (1024 * 1024)
 
 
+typedef struct {
+    u_char       *file;         /* the name: of one that is being read */
+    ngx_array_t   names;        /* of ngx_str_t, see ..._collect() */
+} ngx_http_coord_limit_req_geos_t;
+
+
 static void ngx_http_coord_limit_req_lint_geo(ngx_conf_t *cf, ngx_str_t *key);
-static ngx_uint_t ngx_http_coord_limit_req_geo(ngx_str_t *text,
-    ngx_str_t *name);
+static ngx_http_coord_limit_req_geos_t *ngx_http_coord_limit_req_geos(
+    ngx_conf_t *cf);
+static ngx_int_t ngx_http_coord_limit_req_read(ngx_conf_t *cf,
+    ngx_str_t *text);
+static void ngx_http_coord_limit_req_collect(ngx_conf_t *cf, ngx_str_t *text,
+    ngx_array_t *names);
 static ngx_int_t ngx_http_coord_limit_req_token(ngx_str_t *text,
     ngx_str_t *token);
 static ngx_str_t *ngx_http_coord_limit_req_names(ngx_str_t *text,
     ngx_str_t *names);
+
+
+/* of this configuration */
+
+static ngx_array_t  ngx_http_coord_limit_req_files;
 
 
 /*
@@ -66,6 +81,14 @@ static ngx_str_t  ngx_http_coord_limit_req_body[] = {
 };
 
 
+ngx_int_t
+ngx_http_coord_limit_req_lint_init(ngx_conf_t *cf)
+{
+    return ngx_array_init(&ngx_http_coord_limit_req_files, cf->pool, 1,
+                          sizeof(ngx_http_coord_limit_req_geos_t));
+}
+
+
 void
 ngx_http_coord_limit_req_lint_key(ngx_conf_t *cf, ngx_str_t *key)
 {
@@ -94,10 +117,9 @@ ngx_http_coord_limit_req_lint_key(ngx_conf_t *cf, ngx_str_t *key)
 static void
 ngx_http_coord_limit_req_lint_geo(ngx_conf_t *cf, ngx_str_t *key)
 {
-    off_t        size, offset;
-    ssize_t      n;
-    ngx_str_t    text, rest, name;
-    ngx_file_t  *file;
+    ngx_str_t                         rest, name, *names;
+    ngx_uint_t                        i;
+    ngx_http_coord_limit_req_geos_t  *geos;
 
     rest = *key;
 
@@ -108,76 +130,158 @@ ngx_http_coord_limit_req_lint_geo(ngx_conf_t *cf, ngx_str_t *key)
         return;
     }
 
-    file = &cf->conf_file->file;
-    size = ngx_file_size(&file->info);
-
-    if (size > NGX_HTTP_COORD_LINT_SIZE) {
+    geos = ngx_http_coord_limit_req_geos(cf);
+    if (geos == NULL) {
         return;
     }
 
-    text.data = ngx_alloc((size_t) size + 1, cf->log);
-    if (text.data == NULL) {
-        return;
-    }
+    names = geos->names.elts;
 
-    /* the parser goes on where it was */
-
-    offset = file->offset;
-    n = ngx_read_file(file, text.data, (size_t) size, 0);
-    file->offset = offset;
-
-    if (n > 0) {
-        text.len = n;
-        text.data[n] = '\0';
-
-        if (ngx_http_coord_limit_req_geo(&text, &name)) {
+    for (i = 0; i < geos->names.nelts; i++) {
+        if (names[i].len == name.len
+            && ngx_strncmp(names[i].data, name.data, name.len) == 0)
+        {
             ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                                "\"geo\" does not evaluate its values: those "
                                "of \"$%V\" that begin with \"$\" are one key "
                                "for all, use \"map\" on what it yields",
                                &name);
+            return;
         }
     }
-
-    ngx_free(text.data);
 }
 
 
-/* 1 if the text has a "geo" of that name with a value that is a variable */
+/* a file with many zones is read once; NULL: not to be had, no reason to fail */
 
-static ngx_uint_t
-ngx_http_coord_limit_req_geo(ngx_str_t *text, ngx_str_t *name)
+static ngx_http_coord_limit_req_geos_t *
+ngx_http_coord_limit_req_geos(ngx_conf_t *cf)
 {
-    ngx_str_t   rest, token, first, last;
-    ngx_uint_t  n, geo;
+    ngx_str_t                         text;
+    ngx_uint_t                        i;
+    ngx_http_coord_limit_req_geos_t  *geos;
+
+    geos = ngx_http_coord_limit_req_files.elts;
+
+    for (i = 0; i < ngx_http_coord_limit_req_files.nelts; i++) {
+        if (geos[i].file == cf->conf_file->file.name.data) {
+            return &geos[i];
+        }
+    }
+
+    geos = ngx_array_push(&ngx_http_coord_limit_req_files);
+    if (geos == NULL) {
+        return NULL;
+    }
+
+    geos->file = cf->conf_file->file.name.data;
+
+    if (ngx_array_init(&geos->names, cf->pool, 1, sizeof(ngx_str_t))
+        != NGX_OK)
+    {
+        geos->file = NULL;
+        return NULL;
+    }
+
+    if (ngx_http_coord_limit_req_read(cf, &text) == NGX_OK) {
+        ngx_http_coord_limit_req_collect(cf, &text, &geos->names);
+        ngx_free(text.data);
+    }
+
+    return geos;
+}
+
+
+/* the whole file that is being read, from ngx_alloc() */
+
+static ngx_int_t
+ngx_http_coord_limit_req_read(ngx_conf_t *cf, ngx_str_t *text)
+{
+    off_t        size, offset;
+    ssize_t      n;
+    ngx_file_t  *file;
+
+    file = &cf->conf_file->file;
+    size = ngx_file_size(&file->info);
+
+    if (size > NGX_HTTP_COORD_LINT_SIZE) {
+        return NGX_DECLINED;
+    }
+
+    text->data = ngx_alloc((size_t) size + 1, cf->log);
+    if (text->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    /* the parser goes on where it was */
+
+    offset = file->offset;
+    n = ngx_read_file(file, text->data, (size_t) size, 0);
+    file->offset = offset;
+
+    if (n <= 0) {
+        ngx_free(text->data);
+        return NGX_ERROR;
+    }
+
+    text->len = n;
+    text->data[n] = '\0';
+
+    return NGX_OK;
+}
+
+
+/* the names of each "geo" of the text with a value that is a variable */
+
+static void
+ngx_http_coord_limit_req_collect(ngx_conf_t *cf, ngx_str_t *text,
+    ngx_array_t *names)
+{
+    ngx_str_t   rest, token, first, last, geo, *name;
+    ngx_uint_t  n;
 
     n = 0;
-    geo = 0;
     rest = *text;
 
     ngx_str_null(&first);
     ngx_str_null(&last);
+    ngx_str_null(&geo);
 
     while (ngx_http_coord_limit_req_token(&rest, &token) == NGX_OK) {
 
         switch (token.data[0]) {
 
         case '{':
-            geo = (first.len == 3
-                   && ngx_strncmp(first.data, "geo", 3) == 0
-                   && last.len == name->len + 1
-                   && ngx_strncmp(last.data + 1, name->data, name->len) == 0);
+            if (first.len == 3 && ngx_strncmp(first.data, "geo", 3) == 0
+                && last.len > 1 && last.data[0] == '$')
+            {
+                geo.len = last.len - 1;
+                geo.data = last.data + 1;
+            }
+
             n = 0;
             break;
 
         case '}':
-            geo = 0;
+            geo.len = 0;
             n = 0;
             break;
 
         case ';':
-            if (geo && n == 2 && last.data[0] == '$') {
-                return 1;
+            if (geo.len && n == 2 && last.data[0] == '$') {
+                name = ngx_array_push(names);
+                if (name == NULL) {
+                    return;
+                }
+
+                name->len = geo.len;
+                name->data = ngx_pstrdup(cf->pool, &geo);
+                if (name->data == NULL) {
+                    names->nelts--;
+                    return;
+                }
+
+                geo.len = 0;
             }
 
             n = 0;
@@ -193,8 +297,6 @@ ngx_http_coord_limit_req_geo(ngx_str_t *text, ngx_str_t *name)
             break;
         }
     }
-
-    return 0;
 }
 
 
