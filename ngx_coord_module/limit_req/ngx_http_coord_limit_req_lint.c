@@ -152,7 +152,7 @@ ngx_http_coord_limit_req_lint_geo(ngx_conf_t *cf, ngx_str_t *key)
 }
 
 
-/* a file with many zones is read once; NULL: not to be had, no reason to fail */
+/* a file with many zones is read once; NULL: it cannot, which is no error */
 
 static ngx_http_coord_limit_req_geos_t *
 ngx_http_coord_limit_req_geos(ngx_conf_t *cf)
