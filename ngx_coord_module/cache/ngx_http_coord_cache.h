@@ -119,6 +119,7 @@ typedef struct {
     off_t                      begin;        /* of the range, in the body */
     off_t                      end;          /* behind it; 0: all is sent */
     off_t                      passed;       /* of the body, until now */
+    void                      *several;      /* nginx knows which; or NULL */
 } ngx_http_coord_cache_client_t;
 
 
@@ -331,10 +332,10 @@ ngx_uint_t ngx_http_coord_cache_client_etag(ngx_str_t line, ngx_str_t *etag);
 
 /*
  * Lets the range filter of nginx look at what the client wants of a response,
- * whose header goes to it next.
+ * whose header goes to it next.  whole: its body will be in one buffer.
  */
 void ngx_http_coord_cache_range_allow(ngx_http_request_t *r,
-    ngx_http_coord_cache_client_t *client);
+    ngx_http_coord_cache_client_t *client, ngx_uint_t whole);
 
 /*
  * Behind that: 1 if it is a part.  The body is not cut by nginx then, and has
@@ -342,6 +343,14 @@ void ngx_http_coord_cache_range_allow(ngx_http_request_t *r,
  */
 ngx_uint_t ngx_http_coord_cache_range_take(ngx_http_request_t *r,
     ngx_http_coord_cache_client_t *client);
+
+/*
+ * Sends what the client wants of a body that is in one buffer, the last one, to
+ * the next filter.
+ */
+ngx_int_t ngx_http_coord_cache_range_send(ngx_http_request_t *r,
+    ngx_http_coord_cache_client_t *client, ngx_buf_t *b,
+    ngx_http_output_body_filter_pt next);
 
 /*
  * Cuts the next buffers of the body, which are in memory and nobody else's, to

@@ -207,7 +207,7 @@ ngx_http_coord_cache_send_header(ngx_http_request_t *r,
 
     has = ngx_http_coord_cache_client_apply(r, &cache->client);
 
-    ngx_http_coord_cache_range_allow(r, &cache->client);
+    ngx_http_coord_cache_range_allow(r, &cache->client, 0);
 
     rc = ngx_http_next_header_filter(r);
 
@@ -418,7 +418,7 @@ ngx_http_coord_cache_serve(ngx_http_request_t *r,
 
     (void) ngx_http_coord_cache_client_apply(r, &cache->client);
 
-    ngx_http_coord_cache_range_allow(r, &cache->client);
+    ngx_http_coord_cache_range_allow(r, &cache->client, 1);
 
     r->filter_need_in_memory = 1;
     cache->serving = 1;
@@ -523,7 +523,7 @@ ngx_http_coord_cache_swallow(ngx_http_request_t *r,
 {
     ngx_buf_t           *b;
     ngx_uint_t           last;
-    ngx_chain_t         *cl, *rest, out;
+    ngx_chain_t         *cl;
     ngx_coord_record_t  *record;
 
     last = 0;
@@ -557,13 +557,8 @@ ngx_http_coord_cache_swallow(ngx_http_request_t *r,
     b->last_buf = 1;
     b->last_in_chain = 1;
 
-    out.buf = b;
-    out.next = NULL;
-
-    rest = &out;
-    ngx_http_coord_cache_range_cut(&cache->client, &rest);
-
-    return ngx_http_next_body_filter(r, rest);
+    return ngx_http_coord_cache_range_send(r, &cache->client, b,
+                                           ngx_http_next_body_filter);
 }
 
 

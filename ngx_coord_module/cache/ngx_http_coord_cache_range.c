@@ -21,7 +21,7 @@ static ngx_uint_t ngx_http_coord_cache_range_cut_buf(
 
 void
 ngx_http_coord_cache_range_allow(ngx_http_request_t *r,
-    ngx_http_coord_cache_client_t *client)
+    ngx_http_coord_cache_client_t *client, ngx_uint_t whole)
 {
     if (client->range.value.len == 0
         || r->headers_out.status != NGX_HTTP_OK)
@@ -38,7 +38,7 @@ ngx_http_coord_cache_range_allow(ngx_http_request_t *r,
     /* several are sent of what is in one buffer only */
 
     r->allow_ranges = 1;
-    r->single_range = 1;
+    r->single_range = !whole;
 }
 
 
@@ -51,9 +51,17 @@ ngx_http_coord_cache_range_take(ngx_http_request_t *r,
     ngx_str_t  range;
 
     if (client->range.value.len == 0
-        || r->headers_out.status != NGX_HTTP_PARTIAL_CONTENT
-        || r->headers_out.content_range == NULL)
+        || r->headers_out.status != NGX_HTTP_PARTIAL_CONTENT)
     {
+        return 0;
+    }
+
+    if (r->headers_out.content_range == NULL) {
+        client->several = ngx_http_get_module_ctx(r,
+                                          ngx_http_range_body_filter_module);
+
+        ngx_http_set_ctx(r, NULL, ngx_http_range_body_filter_module);
+
         return 0;
     }
 
@@ -80,6 +88,35 @@ ngx_http_coord_cache_range_take(ngx_http_request_t *r,
     ngx_http_set_ctx(r, NULL, ngx_http_range_body_filter_module);
 
     return 1;
+}
+
+
+/*
+ * Several parts have text between them, which the filter of nginx writes: it is
+ * in front of this module, so that such a body begins there.
+ */
+
+ngx_int_t
+ngx_http_coord_cache_range_send(ngx_http_request_t *r,
+    ngx_http_coord_cache_client_t *client, ngx_buf_t *b,
+    ngx_http_output_body_filter_pt next)
+{
+    ngx_chain_t  *in, out;
+
+    out.buf = b;
+    out.next = NULL;
+
+    if (client->several) {
+        ngx_http_set_ctx(r, client->several,
+                         ngx_http_range_body_filter_module);
+
+        return ngx_http_output_filter(r, &out);
+    }
+
+    in = &out;
+    ngx_http_coord_cache_range_cut(client, &in);
+
+    return next(r, in);
 }
 
 
