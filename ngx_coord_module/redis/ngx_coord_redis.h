@@ -310,7 +310,7 @@ void ngx_coord_redis_command(ngx_coord_redis_call_t *call,
 void ngx_coord_redis_open_bulk(ngx_coord_redis_t *redis, ngx_uint_t slot);
 
 /*
- * What is to be told of keys that were read with trust TRACKED.  Both run
+ * What is to be told of keys that were read with trust TRACKED.  All run
  * inside the client: they record, and must not resume a request.
  */
 
@@ -323,7 +323,14 @@ typedef struct {
     /* changes may have gone untold: what was read before is not known */
     void                     (*lost)(void *data);
 
+    /*
+     * Every server has been heard with all that it had to tell until then, an
+     * ngx_current_msec: once a second, and before what is read may be kept.
+     */
+    void                     (*heard)(void *data, ngx_msec_t when);
+
     void                      *data;
+    ngx_queue_t                tracks;        /* the client's own */
     unsigned                   told:1;        /* in the log, that it cannot */
 } ngx_coord_redis_tracking_t;
 

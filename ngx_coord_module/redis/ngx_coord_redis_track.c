@@ -16,13 +16,8 @@
  */
 
 
-#include "ngx_coord_redis_conn.h"
+#include "ngx_coord_redis_track.h"
 
-
-#define NGX_COORD_TRACK_IDLE     10000    /* milliseconds without a message */
-#define NGX_COORD_TRACK_OVERDUE  2000
-
-#define NGX_COORD_TRACK_PING     "*1" CRLF "$4" CRLF "PING" CRLF
 
 #define NGX_COORD_TRACK_LISTEN                                                \
     "*2" CRLF "$6" CRLF "CLIENT" CRLF "$2" CRLF "ID" CRLF                     \
@@ -38,40 +33,6 @@
     "$5" CRLF "OPTIN" CRLF                                                    \
     "*3" CRLF "$6" CRLF "CLIENT" CRLF "$7" CRLF "CACHING" CRLF                \
     "$3" CRLF "YES" CRLF
-
-
-typedef enum {
-    NGX_COORD_TRACK_OFF = 0,
-    NGX_COORD_TRACK_LISTENING,
-    NGX_COORD_TRACK_ASKED,
-    NGX_COORD_TRACK_TRACKING,
-    NGX_COORD_TRACK_REFUSED
-} ngx_coord_track_state_e;
-
-
-/* what the next reply is to, but for messages */
-typedef enum {
-    NGX_COORD_TRACK_ID = 0,
-    NGX_COORD_TRACK_KEYS,
-    NGX_COORD_TRACK_CHANNEL,
-    NGX_COORD_TRACK_DONE
-} ngx_coord_track_step_e;
-
-
-struct ngx_coord_redis_track_s {
-    ngx_coord_redis_node_t    *node;
-    ngx_coord_redis_conn_t    *conn;
-    ngx_coord_redis_tracking_t  *tracking;
-
-    ngx_coord_track_state_e    state;
-    ngx_coord_track_step_e     step;
-    int64_t                    id;            /* of conn; 0: not told */
-    ngx_coord_redis_call_t     call;          /* CLIENT TRACKING */
-
-    ngx_coord_timer_t          ping;
-    ngx_msec_t                 last;          /* something was received */
-    unsigned                   waiting:1;     /* for a reply */
-};
 
 
 static void ngx_coord_redis_track_ready(ngx_coord_redis_conn_t *conn,
@@ -96,7 +57,6 @@ static void ngx_coord_redis_track_refused(ngx_coord_redis_track_t *track,
     ngx_str_t *text);
 static void ngx_coord_redis_track_lost(ngx_coord_redis_track_t *track,
     ngx_coord_track_state_e state);
-static void ngx_coord_redis_track_ping(ngx_event_t *ev);
 static void ngx_coord_redis_track_set(ngx_coord_redis_track_t *track,
     ngx_coord_track_state_e state);
 static ngx_uint_t ngx_coord_redis_track_is(ngx_coord_resp_value_t *value,
@@ -116,6 +76,8 @@ ngx_coord_redis_track(ngx_coord_redis_t *redis,
     ngx_coord_redis_tracking_t *tracking)
 {
     redis->tracking = tracking;
+
+    ngx_queue_init(&tracking->tracks);
 
     if (redis->cluster) {
         /* with each server that is found */
@@ -158,6 +120,8 @@ ngx_coord_redis_track_node(ngx_coord_redis_node_t *node)
 
     node->track = track;
 
+    ngx_queue_insert_tail(&track->tracking->tracks, &track->queue);
+
     if (node->redis->cluster == NULL) {
         ngx_coord_redis_conn_start(track->conn);
     }
@@ -188,6 +152,8 @@ ngx_coord_redis_track_free(ngx_coord_redis_node_t *node)
 
     node->track = NULL;
     node->trust = NGX_COORD_TRUST_NONE;
+
+    ngx_queue_remove(&track->queue);
 
     /* keys of a server that is left are tracked elsewhere from now on */
 
@@ -233,6 +199,7 @@ ngx_coord_redis_track_ready(ngx_coord_redis_conn_t *conn,
     channel = &track->tracking->channel;
 
     track->last = ngx_current_msec;
+    track->asked = ngx_current_msec;
     track->step = NGX_COORD_TRACK_ID;
     track->id = 0;
     track->waiting = 1;
@@ -290,7 +257,8 @@ ngx_coord_redis_track_reply(ngx_coord_redis_conn_t *conn,
         && ((kind != NULL && ngx_coord_redis_track_is(kind, "pong"))
             || value->type == NGX_COORD_RESP_STATUS))
     {
-        track->waiting = 0;
+        ngx_coord_redis_track_heard(track);
+        ngx_coord_redis_track_tell(track->tracking);
         return NGX_COORD_FAIL_NONE;
     }
 
@@ -336,7 +304,7 @@ ngx_coord_redis_track_step(ngx_coord_redis_track_t *track,
     track->step++;
 
     if (track->step == NGX_COORD_TRACK_DONE) {
-        track->waiting = 0;
+        ngx_coord_redis_track_heard(track);
         ngx_coord_redis_track_listening(track);
     }
 
@@ -607,49 +575,6 @@ ngx_coord_redis_track_refused(ngx_coord_redis_track_t *track, ngx_str_t *text)
 }
 
 
-static void
-ngx_coord_redis_track_ping(ngx_event_t *ev)
-{
-    ngx_coord_redis_track_t  *track = ngx_coord_timer_data(ev);
-
-    u_char            *p;
-    ngx_msec_t         quiet;
-    ngx_coord_fail_e   failure;
-
-    quiet = ngx_current_msec - track->last;
-
-    if (track->waiting && quiet >= NGX_COORD_TRACK_OVERDUE) {
-        ngx_coord_redis_conn_log(track->conn, NGX_COORD_FAIL_TIMEOUT, 0,
-                                 "no reply, connection closed", NULL);
-        ngx_coord_redis_conn_close(track->conn, NGX_COORD_FAIL_TIMEOUT);
-        return;
-    }
-
-    if (track->waiting) {
-        ngx_add_timer(ev, NGX_COORD_TRACK_OVERDUE - quiet);
-        return;
-    }
-
-    if (quiet < NGX_COORD_TRACK_IDLE) {
-        ngx_add_timer(ev, NGX_COORD_TRACK_IDLE - quiet);
-        return;
-    }
-
-    p = ngx_coord_redis_conn_room(track->conn,
-                                  sizeof(NGX_COORD_TRACK_PING) - 1, &failure);
-    if (p != NULL) {
-        p = ngx_cpymem(p, NGX_COORD_TRACK_PING,
-                       sizeof(NGX_COORD_TRACK_PING) - 1);
-        ngx_coord_redis_conn_queue(track->conn, p);
-    }
-
-    track->last = ngx_current_msec;
-    track->waiting = 1;
-
-    ngx_add_timer(ev, NGX_COORD_TRACK_OVERDUE);
-}
-
-
 /* what is read from now on may be kept, or not */
 
 static void
@@ -664,6 +589,10 @@ ngx_coord_redis_track_set(ngx_coord_redis_track_t *track,
 
     } else if (state == NGX_COORD_TRACK_REFUSED) {
         track->node->trust = NGX_COORD_TRUST_TTL;
+    }
+
+    if (track->node->trust != NGX_COORD_TRUST_NONE) {
+        ngx_coord_redis_track_tell(track->tracking);
     }
 }
 

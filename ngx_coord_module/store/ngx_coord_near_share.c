@@ -52,7 +52,7 @@ ngx_coord_near_share_begin(ngx_coord_near_item_t *item)
     if (entry
         && now < (ngx_coord_nsec_t) entry->payload[0]
         && entry->payload[1] != worker->epoch
-        && ngx_coord_near_trusted(store, entry->payload[1]))
+        && ngx_coord_near_stands(store, entry->payload[1]))
     {
         ngx_coord_zone_unlock(item->near->zone);
         return 0;
@@ -123,7 +123,7 @@ ngx_coord_near_share_look(ngx_coord_near_item_t *item,
     entry = ngx_coord_near_share_find(item, key, len);
 
     if (entry == NULL
-        || !ngx_coord_near_trusted(zone->store, entry->payload[1]))
+        || !ngx_coord_near_stands(zone->store, entry->payload[1]))
     {
         rc = NGX_OK;
 

@@ -17,6 +17,7 @@
 static void ngx_coord_near_look(ngx_event_t *ev);
 static void ngx_coord_near_told(void *data, ngx_str_t *key);
 static void ngx_coord_near_lost(void *data);
+static void ngx_coord_near_all_told(void *data, ngx_msec_t when);
 
 
 ngx_int_t
@@ -74,6 +75,7 @@ ngx_coord_near_start(ngx_coord_store_t *store, ngx_cycle_t *cycle)
 
     worker->tracking.changed = ngx_coord_near_told;
     worker->tracking.lost = ngx_coord_near_lost;
+    worker->tracking.heard = ngx_coord_near_all_told;
     worker->tracking.data = worker;
 
     return ngx_coord_redis_track(ngx_coord_store_redis(store)->client,
@@ -113,4 +115,15 @@ ngx_coord_near_lost(void *data)
 
     ngx_coord_near_taint(worker, NULL);
     ngx_coord_near_renew(worker);
+}
+
+
+static void
+ngx_coord_near_all_told(void *data, ngx_msec_t when)
+{
+    ngx_coord_near_worker_t *worker = data;
+
+    if (worker->store->nearby) {
+        ngx_coord_near_heard(worker, when);
+    }
 }

@@ -6,12 +6,20 @@
  * and its slot.  It stands in shared memory while that worker hears of changes;
  * when it stands there no more, all that was read under it is not fresh at
  * once.
+ *
+ * A worker that is stopped, or waits for a disk, hears nothing and does not
+ * know, nor does one whose connection is dead.  So beside its word stands when
+ * it was known to have heard all, which it tells once a second, and who has not
+ * told for some seconds is not trusted until he does again.
  */
 
 
 #include "ngx_coord_near_worker.h"
 #include "ngx_coord_store_metrics.h"
 
+
+/* milliseconds: for so long it counts that a worker has heard all */
+#define NGX_COORD_NEAR_BELIEF  3000
 
 #define ngx_coord_near_slot(epoch)  ((epoch) & (NGX_COORD_METRICS_PROCS - 1))
 
@@ -87,13 +95,43 @@ ngx_coord_near_renew(ngx_coord_near_worker_t *worker)
 }
 
 
+void
+ngx_coord_near_heard(ngx_coord_near_worker_t *worker, ngx_msec_t when)
+{
+    ngx_coord_store_counts_t  *counts;
+
+    counts = worker->store->counts;
+
+    if (counts) {
+        counts->heard[worker->store->stats - counts->procs] = when;
+    }
+}
+
+
 ngx_uint_t
 ngx_coord_near_trusted(ngx_coord_store_t *store, ngx_atomic_uint_t epoch)
 {
+    ngx_msec_t  when;
+
     if (epoch == NGX_COORD_NEAR_ALWAYS) {
         return 1;
     }
 
+    if (!ngx_coord_near_stands(store, epoch)) {
+        return 0;
+    }
+
+    /* this worker may not know yet how late it is for that one */
+
+    when = store->counts->heard[ngx_coord_near_slot(epoch)];
+
+    return (ngx_msec_int_t) (ngx_current_msec - when) < NGX_COORD_NEAR_BELIEF;
+}
+
+
+ngx_uint_t
+ngx_coord_near_stands(ngx_coord_store_t *store, ngx_atomic_uint_t epoch)
+{
     return epoch != 0
            && store->counts != NULL
            && store->counts->epochs[ngx_coord_near_slot(epoch)] == epoch;

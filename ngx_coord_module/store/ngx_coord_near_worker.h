@@ -90,9 +90,19 @@ void ngx_coord_near_taint(ngx_coord_near_worker_t *worker, ngx_str_t *key);
 /* the event of a worker: those who wait for what has been answered hear it */
 void ngx_coord_near_tell(ngx_event_t *ev);
 
-/* 1 if the worker with this word hears of changes */
+/*
+ * 1 if the worker with this word hears of changes: it has not lost what tells
+ * it of them, and has heard all of them until some seconds ago.
+ */
 ngx_uint_t ngx_coord_near_trusted(ngx_coord_store_t *store,
     ngx_atomic_uint_t epoch);
+
+/* 1 if the first of these holds: that worker is there, and may keep a value */
+ngx_uint_t ngx_coord_near_stands(ngx_coord_store_t *store,
+    ngx_atomic_uint_t epoch);
+
+/* this worker has heard of all changes until then, an ngx_current_msec */
+void ngx_coord_near_heard(ngx_coord_near_worker_t *worker, ngx_msec_t when);
 
 /*
  * Whether this worker, which hears of changes, is to ask for an item: its word,

@@ -103,6 +103,9 @@ struct ngx_coord_store_counts_s {
     /* what a worker has read is true while its word stands: ngx_coord_near.h */
     ngx_atomic_t               epochs[NGX_COORD_METRICS_PROCS];
 
+    /* and it has heard of all changes until then: an ngx_current_msec */
+    ngx_atomic_t               heard[NGX_COORD_METRICS_PROCS];
+
     /* and this grows before it is changed: ngx_coord_near_memo.c */
     ngx_atomic_t               changes[NGX_COORD_STORE_CHANGES];
 

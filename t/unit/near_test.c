@@ -124,6 +124,7 @@ begin(void **state)
     a.epoch = EPOCH;
 
     counts.epochs[3] = EPOCH;
+    counts.heard[3] = ngx_current_msec;
 
     ngx_memzero(&item, sizeof(item));
 
@@ -333,6 +334,33 @@ who_hears_no_more_is_not_trusted(void **state)
 
 
 static void
+who_has_not_heard_lately_is_not_trusted(void **state)
+{
+    ngx_msec_t  now;
+
+    keep("gold", NGX_COORD_NEAR_VALUE);
+    now = ngx_current_msec;
+
+    later(2999);
+    (void) get(NGX_OK);
+    assert_int_equal(get(NGX_OK), 0);
+
+    later(1);
+    assert_int_equal(get(NGX_AGAIN), 1);
+    assert_int_equal(ngx_coord_near_stands(&store, EPOCH), 1);
+
+    /* who is late himself may find that another worker has heard later */
+
+    store.stats = &counts.procs[3];
+    ngx_coord_near_heard(&a, ngx_current_msec + 1000);
+    (void) get(NGX_OK);
+
+    ngx_coord_near_heard(&a, now);
+    assert_int_equal(get(NGX_AGAIN), 1);
+}
+
+
+static void
 for_its_time_and_a_second_at_most(void **state)
 {
     keep("gold", NGX_COORD_NEAR_VALUE);
@@ -453,6 +481,7 @@ main(void)
                                         begin, end),
         cmocka_unit_test_setup_teardown(what_is_forgotten_is_gone, begin, end),
         cmocka_unit_test_setup_teardown(who_hears_no_more_is_not_trusted,
+        cmocka_unit_test_setup_teardown(who_has_not_heard_lately_is_not_trusted,
                                         begin, end),
         cmocka_unit_test_setup_teardown(for_its_time_and_a_second_at_most,
                                         begin, end),
