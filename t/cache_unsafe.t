@@ -60,6 +60,17 @@ my $locations = <<'EOT';
                          error_page 500 =200 /sorry;
                          proxy_pass http://%%ORIGIN%%; }
         location /sorry { return 200 sorry; }
+        location /said { coord_cache $arg_k zone=pages;
+                         if ($request_method = POST) { return 200 said; }
+                         proxy_pass http://%%ORIGIN%%; }
+        location /moved { coord_cache moved$arg_k zone=pages;
+                          rewrite ^ /to last; }
+        location /to { coord_cache $arg_k zone=pages;
+                       proxy_pass http://%%ORIGIN%%; }
+        location /guarded { coord_cache $arg_k zone=pages;
+                            if ($arg_ssl) { return 308 https://x$uri; }
+                            deny all;
+                            proxy_pass http://%%ORIGIN%%; }
         location /parts { coord_cache $arg_k zone=pages; ssi on;
                           ssi_types text/plain;
                           proxy_pass http://%%ORIGIN%%; }
@@ -322,6 +333,18 @@ for my $how ('POST', 'DELETE key', 'DELETE tag', 'DELETE tag by others') {
     is($a->request('HEAD', '/?k=1')->status, 200, 'HEAD');
     is($a->request('DELETE', '/?k=1&status=204')->status, 204, 'no content');
     isnt($b->get('/?k=1')->body, $old, 'DELETE');
+}
+
+# what asks nobody, and is not asked whether it may, changes nothing
+
+{
+    my $old = $b->get('/?k=1')->body;
+    is($a->post('/said?k=1', 'x')->body, 'said', 'return');
+    is($a->post('/guarded?k=1&ssl=1', 'x')->status, 308, 'a redirect');
+    is($a->post('/guarded?k=1', 'x')->status, 403, 'access denied');
+    is($b->get('/?k=1')->body, $old, 'purges nothing');
+    is($a->post('/moved?k=1', 'x')->status, 200, 'rewrite .. last');
+    isnt($b->get('/?k=1')->body, $old, 'purges by the key of where it led');
 }
 
 like(waits($b, '/parts?k=1&ssi=1', '/?k=1')->body,
