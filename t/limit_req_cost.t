@@ -179,7 +179,7 @@ for my $store (sort keys %node) {
         $r = $two->get("/$z/cost?k=n&c=0");
         is($r->status . ':' . r($r), '200:6', "$name: one of 0 takes nothing");
         $r = $two->get("/$z/cost?k=n&c=7");
-        is($r->status, 429, "$name: 7 of 6 are refused");
+        is($r->status . ':' . r($r), '429:6', "$name: 7 of 6 are refused");
         cmp_ok($r->header('Retry-After'), '>', 1, "$name: Retry-After");
         $r = $one->get("/$z/cost?k=n&c=");
         is($r->status . ':' . r($r), '200:5', "$name: an empty cost is 1");
@@ -193,6 +193,7 @@ for my $store (sort keys %node) {
 
         $r = $two->get("/$z/cost?k=m&c=11");
         is($r->status . ':' . r($r), '429:10', "$name: more than the capacity");
+        is($r->header('Retry-After'), undef, "$name: no use to come back");
         ok($two->wait_log(qr/by zone "$z".*, cost: 11/, 5), "$name: is logged");
         is($one->get("/$z/cost?k=m&c=99999999999999999999")->status, 429,
            "$name: any number");

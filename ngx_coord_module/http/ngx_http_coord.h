@@ -165,6 +165,7 @@ typedef struct {
     unsigned                   connections:1; /* qu="concurrent-requests" */
     unsigned                   bytes:1;       /* qu="content-bytes" */
     unsigned                   refused:1;
+    unsigned                   never:1;       /* refused, whenever it comes */
 } ngx_http_coord_report_t;
 
 

@@ -323,8 +323,8 @@ ngx_http_coord_limiter_undo_earlier(ngx_http_request_t *r,
 
 
 /*
- * What a client is told, and the longest time of those to wait.  Of one limit
- * it is the same each time, and is kept.
+ * What a client is told, and the longest time of those to wait, 0 if it is no
+ * use.  Of one limit it is the same each time, and is kept.
  */
 
 static ngx_int_t
@@ -332,12 +332,13 @@ ngx_http_coord_limiter_document(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter, const ngx_http_coord_problem_t *problem,
     ngx_uint_t status, ngx_str_t *document, time_t *retry_after)
 {
-    ngx_uint_t                      i, n, keep;
+    ngx_uint_t                      i, n, keep, never;
     ngx_http_coord_report_t        *report, *refused;
     ngx_http_coord_problem_t        p;
     ngx_http_coord_limiter_conf_t  *conf;
 
     n = 0;
+    never = 0;
     refused = NULL;
     conf = limiter->conf;
 
@@ -351,8 +352,13 @@ ngx_http_coord_limiter_document(ngx_http_request_t *r,
         if (report[i].refused) {
             n++;
             refused = &report[i];
+            never |= refused->never;
             *retry_after = ngx_max(*retry_after, refused->reset);
         }
+    }
+
+    if (never) {
+        *retry_after = 0;
     }
 
     if (n == 1 && conf->violated == refused->policy.data) {

@@ -154,7 +154,7 @@ void ngx_http_coord_limiter_log_failure(ngx_http_request_t *r,
 /*
  * Refuses with a problem document, whose status is the one configured if it
  * has none; it tells the policies that were violated, and the client to come
- * back when all of them admit it again, if it has a retry_after.  What
+ * back when all of them admit it again, unless one never does.  What
  * limiters of an earlier stage let the request have is given back by their
  * undo(): steps of that stage that have one are limiters'.  A feature has one
  * problem: its document may be kept.  What decide() has to return: in dry run

@@ -350,11 +350,13 @@ ngx_http_coord_limit_req_policy(ngx_http_coord_limit_req_item_t *item,
 
     if (item->over && item->op.source != NGX_COORD_SOURCE_HOLD) {
         report->refused = 1;
+        report->never = 1;
         report->remaining = rate->remaining;
         report->reset = ngx_coord_ceil_sec(rate->reset);
 
     } else if (item->op.rc == NGX_BUSY) {
         report->refused = 1;
+        report->remaining = rate->remaining;
         report->reset = ngx_max(ngx_coord_ceil_sec(rate->retry), 1);
 
     } else {
