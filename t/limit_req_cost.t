@@ -194,6 +194,7 @@ for my $store (sort keys %node) {
         $r = $two->get("/$z/cost?k=m&c=11");
         is($r->status . ':' . r($r), '429:10', "$name: more than the capacity");
         is($r->header('Retry-After'), undef, "$name: no use to come back");
+        unlike($r->body, qr/Retry-After/, "$name: nor says the document");
         ok($two->wait_log(qr/by zone "$z".*, cost: 11/, 5), "$name: is logged");
         is($one->get("/$z/cost?k=m&c=99999999999999999999")->status, 429,
            "$name: any number");

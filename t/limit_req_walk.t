@@ -43,6 +43,7 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
     coord_limit_req_zone $arg_a zone=turn_a:1m rate=1r/h;
     coord_limit_req_zone $arg_b zone=turn_b:1m rate=1r/h;
     coord_limit_req_zone $arg_k zone=rates:1m rate=$arg_rate;
+    coord_limit_conn_zone $arg_k zone=seats:1m;
 
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -55,6 +56,10 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
         location /legacy { coord_limit_headers legacy;
                            coord_limit_req zone=win; coord_limit_req zone=min;
                            empty_gif; }
+        location /both { coord_limit_headers legacy; coord_limit_req zone=win;
+                         coord_limit_conn seats $arg_n; empty_gif; }
+        location /seats { coord_limit_headers legacy;
+                          coord_limit_conn seats 3; empty_gif; }
         location /off { coord_limit_headers off; coord_limit_req zone=one;
                         empty_gif; }
         location /status { coord_limit_req_status 503;
@@ -195,6 +200,15 @@ is($r->header('X-RateLimit-Limit'), 2, 'legacy: the tightest limit');
 is($r->header('X-RateLimit-Remaining'), 1, 'legacy: remaining');
 like($r->header('X-RateLimit-Reset'), qr/^3(600|59\d)$/, 'legacy: seconds');
 ok(!defined $r->header('RateLimit'), 'legacy: no draft fields');
+
+# a client that reads these fields takes them for a rate
+
+$r = $n->get('/both?k=seated&n=1');
+is($r->header('X-RateLimit-Limit'), 2, 'legacy: a rate, not the connections');
+is($r->header('X-RateLimit-Remaining'), 1, 'legacy: which are all taken');
+ok($r->header('X-RateLimit-Reset'), 'legacy: its time');
+is($n->get('/seats?k=seated')->header('X-RateLimit-Limit'), 3,
+   'legacy: connections where there is no rate');
 
 $r = $n->get('/off?k=d');
 ok(!defined $r->header('RateLimit-Policy'), 'coord_limit_headers off');

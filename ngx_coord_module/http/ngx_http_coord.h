@@ -480,7 +480,8 @@ ngx_int_t ngx_http_coord_problem(ngx_http_request_t *r,
 
 /*
  * Of the n reports from the first one on: the one that refused, and does so
- * longest, or else is nearest to.  NULL: n is 0.
+ * longest, or else is nearest to; a rate goes before a number of connections.
+ * NULL: n is 0.
  */
 ngx_http_coord_report_t *ngx_http_coord_tightest(ngx_http_coord_ctx_t *ctx,
     ngx_uint_t first, ngx_uint_t n);

@@ -291,6 +291,11 @@ ngx_http_coord_tightest(ngx_http_coord_ctx_t *ctx, ngx_uint_t first,
             continue;
         }
 
+        if (report[i].connections != tightest->connections) {
+            tightest = report[i].connections ? tightest : &report[i];
+            continue;
+        }
+
         if (tightest->refused ? report[i].reset > tightest->reset
                               : report[i].remaining < tightest->remaining)
         {

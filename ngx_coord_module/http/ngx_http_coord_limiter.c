@@ -361,7 +361,7 @@ ngx_http_coord_limiter_document(ngx_http_request_t *r,
         *retry_after = 0;
     }
 
-    if (n == 1 && conf->violated == refused->policy.data) {
+    if (n == 1 && !never && conf->violated == refused->policy.data) {
         *document = conf->document;
         return NGX_OK;
     }
@@ -369,13 +369,17 @@ ngx_http_coord_limiter_document(ngx_http_request_t *r,
     p = *problem;
     p.status = status;
 
+    if (never) {
+        ngx_str_set(&p.detail, "The request takes more than there ever is.");
+    }
+
     if (limiter->nreports
         && ngx_http_coord_violated(r, limiter, &p.members) != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    keep = (n == 1 && conf->violated == NULL);
+    keep = (n == 1 && !never && conf->violated == NULL);
 
     if (ngx_http_coord_document(keep ? ngx_cycle->pool : r->pool, &p, document)
         != NGX_OK)
