@@ -74,6 +74,24 @@ sub passed {
     is(passed(429, map { $n->get('/login', headers => { 'X-Api-Key' => $_ }) }
                        1 .. 8), 5, 'kong: a path, whoever asks');
 
+    # another path than that of the limit: by the address, as Kong does
+
+    my $m = page('kong', 'coord_limit_req_zone /login zone=login'
+                 => 'map $uri $by_path { /login /login; default $remote_addr; }'
+                    . "\ncoord_limit_req_zone \$by_path zone=login",
+                 'coord_limit_req zone=minute;' => 'coord_limit_req zone=login;');
+
+    is(passed(429, map { $m->get("/$_") } 1 .. 7), 5, 'kong: other paths');
+    is(passed(429, map { $m->get('/login') } 1 .. 7), 5, 'kong: count apart');
+
+    # who hides the fields still says when to come back
+
+    $m = page('kong', 'coord_limit_headers legacy' => 'coord_limit_headers off');
+    $m->get('/login') for 1 .. 5;
+    my $hidden = $m->get('/login');
+    ok($hidden->header('Retry-After'), 'kong: hidden, Retry-After stays');
+    ok(!defined $hidden->header('X-RateLimit-Limit'), 'kong: hidden');
+
     my $r = $n->get('/', @key);
     is($r->header('X-RateLimit-Limit'), 20, 'kong: X-RateLimit-Limit');
     is($r->header('X-RateLimit-Remaining'), 0, 'kong: X-RateLimit-Remaining');
@@ -115,6 +133,55 @@ sub passed {
 
     my $rest = passed(503, map { $n->get('/') } 1 .. 40);
     is($passed + $rest, 130, 'lua: the count is that of all');
+}
+
+# who waits in vain is refused; a delay holds no place; a look takes none
+
+{
+    my $n = page('lua_resty', 'conn 200 wait=500ms queue=100'
+                 => 'conn 2 wait=100ms queue=2');
+    my @all = $n->parallel(5, '/slow');
+
+    is(passed(503, @all), 2, 'lua: who waits for longer is refused');
+}
+
+{
+    my $n = page('lua_resty', 'rate=200r/s' => 'rate=4r/s',
+                 'conn 200 wait=500ms queue=100' => 'conn 1');
+
+    is(passed(503, map { $n->get('/') } 1 .. 4), 4, 'lua: delayed');
+    is(passed(503, $n->parallel(4, '/')), 4, 'lua: without a place');
+}
+
+for my $store ('', 'coord_store main { server %%REDIS%%; timeout 30s; }') {
+    my $name = $store ? 'redis' : 'memory';
+
+    my $n = $t->node(name => "look_$name", http => <<"EOF")->start;
+        $store
+        coord_limit_req_zone \$arg_k zone=bucket:1m rate=3r/h;
+        coord_limit_req_zone \$arg_k zone=window:1m rate=3r/h
+                             algorithm=fixed_window;
+        server {
+            listen 127.0.0.1:%%PORT%%;
+            location /bucket/ { coord_limit_req zone=bucket burst=2 nodelay;
+                                empty_gif; }
+            location /window/ { coord_limit_req zone=window; empty_gif; }
+            location /bucket/look { coord_limit_req zone=bucket burst=2 nodelay
+                                                    charge=after cost=0;
+                                    empty_gif; }
+            location /window/look { coord_limit_req zone=window charge=after
+                                                    cost=0; empty_gif; }
+        }
+EOF
+
+    for my $z (qw(bucket window)) {
+        is(passed(429, map { $n->get("/$z/look?k=a") } 1 .. 9), 9,
+           "lua: $name: $z: a look takes nothing");
+        is(passed(429, map { $n->get("/$z/?k=a") } 1 .. 5), 3,
+           "lua: $name: $z: all were there");
+        is($n->get("/$z/look?k=a")->status, 429,
+           "lua: $name: $z: a look is refused as the next one would be");
+    }
 }
 
 {
