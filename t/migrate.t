@@ -193,6 +193,46 @@ EOF
 }
 
 
+# redis-cell: what it would answer, one place in six minutes and five more
+
+for my $store ('', 'coord_store main { server %%REDIS%%; timeout 30s; }') {
+    my $name = $store ? 'redis' : 'memory';
+    my $n = $t->node(name => "cell_$name", http => <<"EOF")->start;
+        $store
+        coord_limit_req_zone \$arg_k zone=z:1m rate=10r/h
+                             algorithm=token_bucket;
+        server {
+            listen 127.0.0.1:%%PORT%%;
+            add_header X-Limit \$coord_limit_req_limit always;
+            add_header X-Left \$coord_limit_req_remaining always;
+            add_header X-Reset \$coord_limit_req_reset always;
+            location / { coord_limit_req zone=z burst=5 cost=\$arg_n;
+                         empty_gif; }
+        }
+EOF
+
+    # quantity => status, remaining, reset rounded to a place, retry after
+
+    my @cell = ([7, '429 6 0 -'], [0, '200 6 0 -'], [2, '200 4 2 -'],
+                [1, '200 3 3 -'], [4, '429 3 1 1'], [0, '200 3 3 -'],
+                [3, '200 0 6 -'], [1, '429 0 1 1'], [2, '429 0 2 2'],
+                [0, '200 0 6 -']);
+
+    for my $i (0 .. $#cell) {
+        my ($cost, $want) = @{$cell[$i]};
+        my $r = $n->get("/?k=a&n=$cost");
+        my $after = $r->header('Retry-After');
+        my $got = join ' ', $r->status, $r->header('X-Left'),
+                            int($r->header('X-Reset') / 360 + 0.9),
+                            defined $after ? int($after / 360 + 0.9) : '-';
+
+        is($got, $want, "redis-cell: $name: step $i, a quantity of $cost");
+        is($r->header('X-Limit'), 10, "redis-cell: $name: the count")
+            if !$i;
+    }
+}
+
+
 # stock: these lines and those without "coord_"
 
 {
