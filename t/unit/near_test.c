@@ -481,6 +481,7 @@ main(void)
                                         begin, end),
         cmocka_unit_test_setup_teardown(what_is_forgotten_is_gone, begin, end),
         cmocka_unit_test_setup_teardown(who_hears_no_more_is_not_trusted,
+                                        begin, end),
         cmocka_unit_test_setup_teardown(who_has_not_heard_lately_is_not_trusted,
                                         begin, end),
         cmocka_unit_test_setup_teardown(for_its_time_and_a_second_at_most,
