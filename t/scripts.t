@@ -229,6 +229,33 @@ like($redis->command('EVAL', 'return 1', 0), qr/^NOPERM/, 'no scripting');
         is($both[1], $both[0], "window: five of cost $cost at once");
     }
 
+    # the same of one that is there, in one command
+
+    clear();
+    run('window_take', window(7, 5));
+    $ttl = $admin->command('PTTL', '{k}');
+
+    is_deeply(run('window_more', k => '{k}', steps => counts(7, 2))->[0],
+              [ 4294967295, 7, 7 ], 'window: more');
+    $before = dump_of('{k}');
+    is_deeply(run('window_more', k => '{k}', steps => counts(7, 1))->[0],
+              [ undef, undef, 7 ], 'window: no more');
+    is(dump_of('{k}'), $before, 'window: it leaves no trace');
+    cmp_ok($admin->command('PTTL', '{k}'), '<=', $ttl, 'window: its own end');
+    cmp_ok($admin->command('PTTL', '{k}'), '>', 0, 'window: it has one');
+
+    clear();
+    $granted = together('window_more',
+                        sub { (k => '{k}', steps => counts(7, 1)) },
+                        sub { defined $_[0][0][1] });
+    is($granted, 7, 'window: one that was gone admits 7 of 20 at once');
+    is($admin->command('PTTL', '{k}'), -1, 'window: without an end');
+    is_deeply(run('window_peek', k => '{k}'), [ [7], -1 ],
+              'window: which is seen');
+    is(run('window_cut', k => '{k}', window => 5000)->[0], 1,
+       'window: and mended');
+    cmp_ok($admin->command('PTTL', '{k}'), '>', 0, 'window: it ends');
+
     clear();
     run('window_give', k => '{k}', zero => $zero, remaining => 60_000,
         minus_cost => -1);

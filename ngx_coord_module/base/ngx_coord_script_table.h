@@ -73,6 +73,7 @@ typedef enum {
     NGX_COORD_SCRIPT_WINDOW_FILL,
     NGX_COORD_SCRIPT_WINDOW_FORGET,
     NGX_COORD_SCRIPT_WINDOW_GIVE,
+    NGX_COORD_SCRIPT_WINDOW_MORE,
     NGX_COORD_SCRIPT_WINDOW_PEEK,
     NGX_COORD_SCRIPT_WINDOW_TAKE,
     NGX_COORD_SCRIPT_MAX
@@ -1081,6 +1082,16 @@ enum {
 #define NGX_COORD_WINDOW_GIVE_NARGS  4
 
 
+/* window_more.redis */
+
+enum {
+    NGX_COORD_WINDOW_MORE_STEPS = 0,
+    NGX_COORD_WINDOW_MORE_K
+};
+
+#define NGX_COORD_WINDOW_MORE_NARGS  2
+
+
 /* window_peek.redis */
 
 enum {
@@ -1088,6 +1099,12 @@ enum {
 };
 
 #define NGX_COORD_WINDOW_PEEK_NARGS  1
+
+/* its replies */
+
+enum {
+    NGX_COORD_WINDOW_PEEK_LEFT_REPLY = 1
+};
 
 
 /* window_take.redis */
@@ -3097,6 +3114,28 @@ static const u_char  ngx_coord_window_give_replies[] = {
 
 
 static const ngx_coord_script_part_t
+    ngx_coord_window_more_parts[] = {
+
+    { "",
+      0, NGX_COORD_SCRIPT_COUNT(7, NGX_COORD_WINDOW_MORE_STEPS) },
+    { "$8\r\nBITFIELD\r\n",
+      14, NGX_COORD_WINDOW_MORE_K },
+    { "$8\r\nOVERFLOW\r\n"
+      "$4\r\nFAIL\r\n",
+      24, NGX_COORD_SCRIPT_LIST(NGX_COORD_WINDOW_MORE_STEPS) },
+    { "$3\r\nGET\r\n"
+      "$3\r\nu32\r\n"
+      "$1\r\n0\r\n",
+      25, -1 },
+};
+
+
+static const u_char  ngx_coord_window_more_replies[] = {
+    NGX_COORD_REPLY_ARRAY
+};
+
+
+static const ngx_coord_script_part_t
     ngx_coord_window_peek_parts[] = {
 
     { "*5\r\n"
@@ -3467,6 +3506,11 @@ const ngx_coord_script_t
       NGX_COORD_WINDOW_GIVE_NARGS, 2, 0, 1, 2, 483,
       ngx_coord_window_give_replies,
       5, ngx_coord_window_give_parts },
+
+    { ngx_string("window_more"),
+      NGX_COORD_WINDOW_MORE_NARGS, 1, 1, 1, 1, 95,
+      ngx_coord_window_more_replies,
+      4, ngx_coord_window_more_parts },
 
     { ngx_string("window_peek"),
       NGX_COORD_WINDOW_PEEK_NARGS, 2, 0, 1, 2, 57,

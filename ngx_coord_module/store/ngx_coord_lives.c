@@ -73,7 +73,7 @@ ngx_coord_lives_slot(ngx_coord_op_t *op, uint32_t kind)
 }
 
 
-ngx_uint_t
+ngx_coord_nsec_t
 ngx_coord_lives_find(ngx_coord_op_t *op, uint32_t kind, ngx_coord_nsec_t now,
     uint32_t *note)
 {
@@ -87,7 +87,7 @@ ngx_coord_lives_find(ngx_coord_op_t *op, uint32_t kind, ngx_coord_nsec_t now,
 
     *note = life->note;
 
-    return 1;
+    return life->until;
 }
 
 

@@ -2,23 +2,43 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * Fixed windows: in Redis a count in a BITFIELD whose TTL is the end of the
- * window, in memory payload[0]: the end, payload[1]: used places.
+ * Fixed windows: what is taken.  In Redis a take is one command while the
+ * window is known to last (ngx_coord_lives.h), and another script where it is
+ * not; both may find that there is more to do.
+ *
+ *            +-- lasts ------> STEADY -- it may have begun --> UNTIL
+ *   TAKE ----+                   |                              |
+ *            +-- not known ------|--> answered <---- CUT <------+
+ *                                v     ^               too long, or for ever
+ *                             answered +--- FILL
  */
 
 
-#include "ngx_coord_op_arg.h"
 #include "ngx_coord_deny.h"
+#include "ngx_coord_lives.h"
+#include "ngx_coord_op_window.h"
 
 
-/* a window that has less left may end before a give arrives */
-#define NGX_COORD_WINDOW_MARGIN  (100 * NGX_COORD_NSEC_PER_MSEC)
+/* callers of all rates know the same of a window: see ngx_coord_lives.h */
+#define NGX_COORD_WINDOW_ANY  0
 
 
+static ngx_int_t ngx_coord_window_known(ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
+static void ngx_coord_window_steps(ngx_coord_command_t *cmd, ngx_uint_t n,
+    ngx_coord_op_t *op);
 static void ngx_coord_window_take_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_take_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static void ngx_coord_window_steady_build(ngx_coord_command_t *cmd,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_steady_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_until_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_judge(ngx_coord_op_t *op, ngx_int_t opened,
+    int64_t used, int64_t pttl, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_found(ngx_coord_resp_value_t *v,
     ngx_uint_t nth, int64_t *used);
 static void ngx_coord_window_fill_build(ngx_coord_command_t *cmd,
@@ -27,22 +47,8 @@ static ngx_int_t ngx_coord_window_fill_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_take_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static void ngx_coord_window_cut_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_cut_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_window_give_known(ngx_coord_op_t *op,
-    ngx_coord_nsec_t now);
-static void ngx_coord_window_give_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_window_give_run(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static void ngx_coord_window_peek_build(ngx_coord_command_t *cmd,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_window_peek_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_window_peek_run(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
 
 
 const ngx_coord_op_type_t  ngx_coord_op_window_take = {
@@ -52,13 +58,49 @@ const ngx_coord_op_type_t  ngx_coord_op_window_take = {
     NGX_COORD_SCRIPT_WINDOW_TAKE,
     ngx_coord_window_take_build,
     ngx_coord_window_take_parse,
-    ngx_coord_window_take_known,
+    ngx_coord_window_known,
     ngx_coord_window_take_run,
     &ngx_coord_op_window_give,
     &ngx_coord_op_window_peek,
     &ngx_coord_op_window_forget,
     NULL,
     ngx_coord_take_same
+};
+
+
+/* a take of one command, and what follows if it may have begun a window */
+
+static const ngx_coord_op_type_t  ngx_coord_op_window_steady = {
+    ngx_string("window_steady"),
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
+    NGX_COORD_KIND_WINDOW,
+    NGX_COORD_SCRIPT_WINDOW_MORE,
+    ngx_coord_window_steady_build,
+    ngx_coord_window_steady_parse,
+    NULL,
+    ngx_coord_window_take_run,
+    &ngx_coord_op_window_left,
+    NULL,
+    NULL,
+    NULL,
+    ngx_coord_take_same
+};
+
+
+static const ngx_coord_op_type_t  ngx_coord_op_window_until = {
+    ngx_string("window_until"),
+    NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
+    NGX_COORD_KIND_WINDOW,
+    NGX_COORD_SCRIPT_WINDOW_PEEK,
+    ngx_coord_window_peek_build,
+    ngx_coord_window_until_parse,
+    NULL,
+    ngx_coord_window_take_run,
+    &ngx_coord_op_window_left,
+    NULL,
+    NULL,
+    NULL,
+    NULL
 };
 
 
@@ -92,58 +134,7 @@ static const ngx_coord_op_type_t  ngx_coord_op_window_cut = {
     ngx_coord_window_cut_parse,
     NULL,
     ngx_coord_window_take_run,
-    &ngx_coord_op_window_give,
-    NULL,
-    NULL,
-    NULL,
-    NULL
-};
-
-
-const ngx_coord_op_type_t  ngx_coord_op_window_give = {
-    ngx_string("window_give"),
-    NGX_COORD_OP_JOINS,
-    NGX_COORD_KIND_WINDOW,
-    NGX_COORD_SCRIPT_WINDOW_GIVE,
-    ngx_coord_window_give_build,
-    ngx_coord_window_give_parse,
-    ngx_coord_window_give_known,
-    ngx_coord_window_give_run,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL
-};
-
-
-const ngx_coord_op_type_t  ngx_coord_op_window_peek = {
-    ngx_string("window_peek"),
-    0,
-    NGX_COORD_KIND_WINDOW,
-    NGX_COORD_SCRIPT_WINDOW_PEEK,
-    ngx_coord_window_peek_build,
-    ngx_coord_window_peek_parse,
-    NULL,
-    ngx_coord_window_peek_run,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL
-};
-
-
-const ngx_coord_op_type_t  ngx_coord_op_window_forget = {
-    ngx_string("window_forget"),
-    0,
-    NGX_COORD_KIND_WINDOW,
-    NGX_COORD_SCRIPT_WINDOW_FORGET,
-    ngx_coord_window_forget_build,
-    ngx_coord_window_forget_parse,
-    NULL,
-    ngx_coord_forget_run,
-    NULL,
+    &ngx_coord_op_window_left,
     NULL,
     NULL,
     NULL,
@@ -164,23 +155,45 @@ ngx_coord_window_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 }
 
 
+/* who only looks, or takes in any case, may have a window to begin */
+
+static ngx_int_t
+ngx_coord_window_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    uint32_t           note;
+    ngx_int_t          rc;
+    ngx_coord_rate_t  *rate;
+    ngx_coord_nsec_t   until;
+
+    rate = &op->u.rate;
+    rc = ngx_coord_window_take_known(op, now);
+
+    if (rc != NGX_AGAIN || rate->force || rate->look || rate->cost == 0) {
+        return rc;
+    }
+
+    until = ngx_coord_lives_find(op, NGX_COORD_WINDOW_ANY, now, &note);
+
+    if (until) {
+        rate->mark = until + NGX_COORD_WINDOW_MARGIN;
+        op->type = &ngx_coord_op_window_steady;
+    }
+
+    return NGX_AGAIN;
+}
+
+
+/* the steps of each of those that travel as one */
+
 static void
-ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
+ngx_coord_window_steps(ngx_coord_command_t *cmd, ngx_uint_t arg,
+    ngx_coord_op_t *op)
 {
     u_char              *p;
     ngx_uint_t           i, n;
-    ngx_coord_arg_t     *a;
-    ngx_coord_nsec_t     length, most;
     ngx_coord_window_t   window;
 
-    length = ngx_coord_window_begins(&op->u.rate, now, &most);
-
     (void) ngx_coord_window_init(&window, &op->u.rate);
-
-    a = cmd->args;
-
-    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_TAKE_K, op, "}");
 
     n = op->behind + 1;
     p = cmd->last;
@@ -191,10 +204,25 @@ ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
                                window.room + window.take - 0xffffffffLL);
     }
 
-    ngx_coord_arg_list(&a[NGX_COORD_WINDOW_TAKE_STEPS], cmd->last,
-                       p - cmd->last, 2 * NGX_COORD_OP_STEP_WORDS * n);
+    ngx_coord_arg_list(&cmd->args[arg], cmd->last, p - cmd->last,
+                       2 * NGX_COORD_OP_STEP_WORDS * n);
     cmd->last = p;
+}
 
+
+static void
+ngx_coord_window_take_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_arg_t   *a;
+    ngx_coord_nsec_t   length, most;
+
+    length = ngx_coord_window_begins(&op->u.rate, now, &most);
+
+    a = cmd->args;
+
+    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_TAKE_K, op, "}");
+    ngx_coord_window_steps(cmd, NGX_COORD_WINDOW_TAKE_STEPS, op);
     ngx_coord_arg_str(&a[NGX_COORD_WINDOW_TAKE_ZERO], (u_char *) "\0\0\0", 4);
     ngx_coord_arg_num(&a[NGX_COORD_WINDOW_TAKE_WINDOW],
                       ngx_coord_ceil_msec(length));
@@ -205,10 +233,8 @@ static ngx_int_t
 ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    int64_t             used, pttl;
-    ngx_int_t           rc, opened;
-    ngx_coord_nsec_t    left, most;
-    ngx_coord_window_t  window;
+    int64_t    used, pttl;
+    ngx_int_t  opened;
 
     opened = ngx_coord_window_found(values[1], op->nth, &used);
 
@@ -217,6 +243,85 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     {
         return NGX_ERROR;
     }
+
+    return ngx_coord_window_judge(op, opened, used, pttl, now);
+}
+
+
+static void
+ngx_coord_window_steady_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
+    ngx_coord_nsec_t now)
+{
+    ngx_coord_nsec_t  most;
+
+    /* should it begin a window: for so long that is looked for */
+
+    op->u.rate.life = ngx_coord_window_begins(&op->u.rate, now, &most);
+
+    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_MORE_K, op, "}");
+    ngx_coord_window_steps(cmd, NGX_COORD_WINDOW_MORE_STEPS, op);
+}
+
+
+/*
+ * The end of the window is that which was known, unless this was the first to
+ * count in it: it has gone, and another may have begun, without an end.
+ */
+
+static ngx_int_t
+ngx_coord_window_steady_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    int64_t             used, left;
+    ngx_int_t           opened;
+    ngx_coord_window_t  window;
+
+    opened = ngx_coord_window_found(values[0], op->nth, &used);
+
+    if (opened == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    if (opened == NGX_OK && op->nth == 0 && used == window.take) {
+        op->u.rate.found = used;
+
+        ngx_coord_lives_drop(op, NGX_COORD_WINDOW_ANY);
+
+        op->type = &ngx_coord_op_window_until;
+
+        return NGX_AGAIN;
+    }
+
+    left = (op->u.rate.mark - now) / NGX_COORD_NSEC_PER_MSEC;
+
+    return ngx_coord_window_judge(op, opened, used, ngx_max(left, 0), now);
+}
+
+
+static ngx_int_t
+ngx_coord_window_until_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
+{
+    return ngx_coord_window_judge(op, NGX_OK, op->u.rate.found,
+                                  ngx_coord_reply(WINDOW_PEEK, LEFT)->integer,
+                                  now);
+}
+
+
+/*
+ * The answer to one who has found a count, with his own places if opened is
+ * NGX_OK, and the milliseconds to the end of the window, as of PTTL.
+ */
+
+static ngx_int_t
+ngx_coord_window_judge(ngx_coord_op_t *op, ngx_int_t opened, int64_t used,
+    int64_t pttl, ngx_coord_nsec_t now)
+{
+    ngx_int_t           rc;
+    ngx_coord_nsec_t    left, most;
+    ngx_coord_window_t  window;
 
     /* an end that lies too early is safe: see NGX_COORD_WINDOW_MARGIN */
 
@@ -229,7 +334,7 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
                * NGX_COORD_NSEC_PER_MSEC;
 
     } else if (pttl == -1) {
-        /* somebody else has made it last for ever */
+        /* whoever has begun it has not given it an end */
         left = NGX_COORD_RATE_SPAN;
     }
 
@@ -252,6 +357,13 @@ ngx_coord_window_take_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
         op->type = &ngx_coord_op_window_fill;
         return NGX_AGAIN;
     }
+
+    if (pttl >= 0 && op->type != &ngx_coord_op_window_steady) {
+        ngx_coord_lives_keep(op, NGX_COORD_WINDOW_ANY,
+                             op->u.rate.mark - NGX_COORD_WINDOW_MARGIN, 0);
+    }
+
+    op->type = &ngx_coord_op_window_take;
 
     /* the key goes when its last millisecond is over */
 
@@ -303,7 +415,7 @@ ngx_coord_window_found(ngx_coord_resp_value_t *v, ngx_uint_t nth,
 }
 
 
-static void
+void
 ngx_coord_window_cut_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {
@@ -445,170 +557,4 @@ ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
 
     return ngx_coord_window_answer(&window, rate, NGX_OK, used,
                                    rate->mark - now);
-}
-
-
-static ngx_int_t
-ngx_coord_window_give_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
-{
-    ngx_coord_nsec_t  left, least;
-
-    if (op->u.rate.look || op->u.rate.cost == 0) {
-        return NGX_OK;
-    }
-
-    left = op->u.rate.mark - now;
-    least = (ngx_coord_nsec_t) op->zone->store->timeout
-            * NGX_COORD_NSEC_PER_MSEC;
-
-    return left > NGX_COORD_WINDOW_MARGIN && left > least ? NGX_AGAIN : NGX_OK;
-}
-
-
-static void
-ngx_coord_window_give_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_arg_t     *a;
-    ngx_coord_nsec_t     left;
-    ngx_coord_window_t   window;
-
-    (void) ngx_coord_window_init(&window, &op->u.rate);
-
-    a = cmd->args;
-    left = (op->u.rate.mark - now) / NGX_COORD_NSEC_PER_MSEC;
-
-    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_GIVE_K, op, "}");
-    ngx_coord_arg_str(&a[NGX_COORD_WINDOW_GIVE_ZERO], (u_char *) "\0\0\0", 4);
-    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_GIVE_REMAINING], ngx_max(left, 1));
-    ngx_coord_arg_num(&a[NGX_COORD_WINDOW_GIVE_MINUS_COST],
-                      left > 0 ? -window.take : 0);
-}
-
-
-static ngx_int_t
-ngx_coord_window_give_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    int64_t              used;
-    ngx_coord_entry_t   *entry;
-    ngx_coord_window_t   window;
-
-    entry = ngx_coord_entry_find(table, op, now);
-
-    if (entry == NULL
-        || (ngx_coord_nsec_t) entry->payload[0] != op->u.rate.mark)
-    {
-        return NGX_OK;
-    }
-
-    (void) ngx_coord_window_init(&window, &op->u.rate);
-
-    used = (int64_t) entry->payload[1] - window.take;
-    entry->payload[1] = (uint64_t) ngx_max(used, 0);
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_coord_window_give_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
-{
-    ngx_coord_deny_drop(op->zone, op->key, op->key_len, 0);
-
-    return NGX_OK;
-}
-
-
-void
-ngx_coord_window_forget_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_str_t        *channel;
-    ngx_coord_arg_t  *a;
-
-    a = cmd->args;
-    channel = &op->zone->store->deny;
-
-    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_FORGET_A, op, "}");
-
-    a[NGX_COORD_WINDOW_FORGET_B] = a[NGX_COORD_WINDOW_FORGET_A];
-    a[NGX_COORD_WINDOW_FORGET_C] = a[NGX_COORD_WINDOW_FORGET_A];
-    a[NGX_COORD_WINDOW_FORGET_NAME] = a[NGX_COORD_WINDOW_FORGET_A];
-
-    ngx_coord_arg_str(&a[NGX_COORD_WINDOW_FORGET_CHANNEL],
-                      channel->len ? channel->data : (u_char *) "",
-                      channel->len);
-}
-
-
-ngx_int_t
-ngx_coord_window_forget_parse(ngx_coord_op_t *op,
-    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now)
-{
-    ngx_coord_deny_drop(op->zone, op->key, op->key_len, 1);
-
-    return ngx_coord_reply(WINDOW_FORGET, DROPPED)->integer ? NGX_OK
-                                                            : NGX_BUSY;
-}
-
-
-static void
-ngx_coord_window_peek_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_arg_key(cmd, NGX_COORD_WINDOW_PEEK_K, op, "}");
-}
-
-
-static ngx_int_t
-ngx_coord_window_peek_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
-    ngx_coord_nsec_t now)
-{
-    int64_t                  used, pttl;
-    ngx_coord_nsec_t         most;
-    ngx_coord_resp_value_t  *v;
-
-    v = values[0];
-
-    if (v->type != NGX_COORD_RESP_ARRAY
-        || v->integer != 1
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &used)
-           != NGX_OK
-        || ngx_coord_resp_integer(values[1], &pttl) != NGX_OK
-        || used < 0)
-    {
-        return NGX_ERROR;
-    }
-
-    pttl = ngx_min(ngx_max(pttl, 0),
-                   NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC);
-
-    (void) ngx_coord_window_begins(&op->u.rate, now, &most);
-
-    return ngx_coord_peek_window(&op->u.rate, used,
-                                 pttl * NGX_COORD_NSEC_PER_MSEC);
-}
-
-
-static ngx_int_t
-ngx_coord_window_peek_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
-    ngx_coord_nsec_t now)
-{
-    ngx_coord_nsec_t    end, most;
-    ngx_coord_entry_t  *entry;
-
-    entry = ngx_coord_entry_find(table, op, now);
-
-    (void) ngx_coord_window_begins(&op->u.rate, ngx_coord_realtime(), &most);
-
-    if (entry == NULL) {
-        return ngx_coord_peek_window(&op->u.rate, 0, 0);
-    }
-
-    end = (ngx_coord_nsec_t) entry->payload[0];
-
-    return ngx_coord_peek_window(&op->u.rate, (int64_t) entry->payload[1],
-                                 end - now);
 }
