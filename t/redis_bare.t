@@ -60,9 +60,6 @@ sub together {
 }
 
 
-my $watch = $redis->watch;
-
-
 sub endless {
     return grep { $r->command('PTTL', $_) == -1 } @{$r->command('KEYS', '*')};
 }
@@ -112,7 +109,7 @@ cmp_ok($r->command('PTTL', 'coord:rl:z:{long}'), '>', 10_000_000,
 
 my ($least, $until) = (1e9, time + 60);
 my $pexpire = 0;
-$watch->seen;
+my $watch = $redis->watch;
 
 do {
     $n->get('/f?k=short');
@@ -143,7 +140,7 @@ sub one_command {
     $r->command('BITFIELD', "$it->{key}\{$keys[$_]}", 'INCRBY', $it->{use}[0],
                 0, $_ * 40 * $it->{use}[1]) for 0 .. 29;
 
-    $watch->seen;
+    my $watch = $redis->watch;
     my @got = together(map { "$it->{path}?k=$_" } @keys);
     $used{lc $_->[0]}++ for map { @$_ } $watch->seen;
 
