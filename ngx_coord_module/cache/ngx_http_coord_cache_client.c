@@ -179,7 +179,7 @@ ngx_http_coord_cache_client_etag(ngx_str_t line, ngx_str_t *etag)
 
     own = *etag;
 
-    if (own.len > 2 && own.data[0] == 'W' && own.data[1] == '/') {
+    if (ngx_http_coord_field_weak(&own)) {
         own.data += 2;
         own.len -= 2;
     }
@@ -190,7 +190,7 @@ ngx_http_coord_cache_client_etag(ngx_str_t line, ngx_str_t *etag)
             return 1;
         }
 
-        if (member.len > 2 && member.data[0] == 'W' && member.data[1] == '/') {
+        if (ngx_http_coord_field_weak(&member)) {
             member.data += 2;
             member.len -= 2;
         }

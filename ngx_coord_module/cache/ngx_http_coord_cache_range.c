@@ -24,6 +24,7 @@ ngx_http_coord_cache_range_allow(ngx_http_request_t *r,
     ngx_http_coord_cache_client_t *client, ngx_uint_t whole)
 {
     if (client->range.value.len == 0
+        || ngx_http_coord_field_weak(&client->if_range.value)
         || r->headers_out.status != NGX_HTTP_OK)
     {
         return;

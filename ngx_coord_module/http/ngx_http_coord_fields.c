@@ -91,3 +91,10 @@ ngx_http_coord_field_member(ngx_str_t *value, ngx_str_t *member)
 
     return NGX_OK;
 }
+
+
+ngx_uint_t
+ngx_http_coord_field_weak(ngx_str_t *etag)
+{
+    return etag->len > 2 && etag->data[0] == 'W' && etag->data[1] == '/';
+}

@@ -31,5 +31,8 @@ ngx_str_t *ngx_http_coord_field_line(ngx_list_t *headers, const char *name,
  */
 ngx_int_t ngx_http_coord_field_member(ngx_str_t *value, ngx_str_t *member);
 
+/* 1 if an entity tag is a weak one (RFC 9110, 8.8.3) */
+ngx_uint_t ngx_http_coord_field_weak(ngx_str_t *etag);
+
 
 #endif /* _NGX_HTTP_COORD_FIELDS_H_INCLUDED_ */

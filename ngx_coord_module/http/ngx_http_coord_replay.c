@@ -34,6 +34,7 @@ static void ngx_http_coord_replay_remove(ngx_http_request_t *r,
     ngx_str_t *name);
 static ngx_int_t ngx_http_coord_replay_mark(ngx_http_request_t *r,
     ngx_keyval_t *mark);
+static ngx_uint_t ngx_http_coord_replay_weak(ngx_table_elt_t *if_range);
 
 
 /* fields that filters look for */
@@ -128,7 +129,7 @@ ngx_http_coord_replay_cached(ngx_http_request_t *r,
 
     ngx_http_clear_accept_ranges(r);
 
-    r->allow_ranges = 1;
+    r->allow_ranges = !ngx_http_coord_replay_weak(r->headers_in.if_range);
 
     /* nginx wants both to hold; only one counts (RFC 9110, 13.2.2) */
 
@@ -391,6 +392,15 @@ ngx_http_coord_replay_mark(ngx_http_request_t *r, ngx_keyval_t *mark)
     h->value = mark->value;
 
     return NGX_OK;
+}
+
+
+/* nginx compares only strings; such a tag never matches (RFC 9110, 13.1.5) */
+
+static ngx_uint_t
+ngx_http_coord_replay_weak(ngx_table_elt_t *if_range)
+{
+    return if_range && ngx_http_coord_field_weak(&if_range->value);
 }
 
 
