@@ -157,4 +157,30 @@ is($after, $gets, 'is trusted');
 $after = () = $fake->commands('PING');
 cmp_ok($after - $pings, '>=', 2, 'is asked all the same');
 
+# --- a user who may not PING ---
+
+$r->command(qw(ACL SETUSER mute on >pw ~* &* +@all -ping));
+$t->set(SERVER => "redis://mute:pw\@127.0.0.1:$redis->{port}");
+my $c = $t->node(name => 'c', workers => 1, http => $http)->start;
+
+$r->command(SET => 'v:mute', 'old');
+is(value($c, 'mute'), 'old', 'who may not ask for a sign of life');
+
+sub refused {
+    my ($text) = $r->command(INFO => 'commandstats')
+        =~ /^cmdstat_ping:.*rejected_calls=(\d+)/m;
+
+    return $text // 0;
+}
+
+my $refused = refused();
+ok($t->wait_for(sub { refused() >= $refused + 3 }, 20), 'is refused');
+value($c, 'mute');
+$watch->seen;
+is(value($c, 'mute'), 'old', 'has it') for 1 .. 4;
+is($watch->calls('get'), 0, 'without asking again');
+ok(!$c->log_lines(qr/coord redis/), 'over the same connections');
+$r->command(SET => 'v:mute', 'new');
+within('new', 1.5, 'and hears of a change', sub { value($c, 'mute') });
+
 done_testing();

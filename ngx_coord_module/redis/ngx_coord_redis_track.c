@@ -40,6 +40,8 @@ static void ngx_coord_redis_track_ready(ngx_coord_redis_conn_t *conn,
 static ngx_uint_t ngx_coord_redis_track_expect(ngx_coord_redis_conn_t *conn);
 static ngx_coord_fail_e ngx_coord_redis_track_reply(
     ngx_coord_redis_conn_t *conn, ngx_coord_resp_value_t *value);
+static ngx_uint_t ngx_coord_redis_track_pong(ngx_coord_resp_value_t *kind,
+    ngx_coord_resp_value_t *value);
 static ngx_coord_fail_e ngx_coord_redis_track_step(
     ngx_coord_redis_track_t *track, ngx_coord_resp_value_t *value);
 static void ngx_coord_redis_track_listening(ngx_coord_redis_track_t *track);
@@ -251,12 +253,7 @@ ngx_coord_redis_track_reply(ngx_coord_redis_conn_t *conn,
         return ngx_coord_redis_track_step(track, value);
     }
 
-    /* ["pong", ""]; without a subscription it is a status */
-
-    if (track->waiting
-        && ((kind != NULL && ngx_coord_redis_track_is(kind, "pong"))
-            || value->type == NGX_COORD_RESP_STATUS))
-    {
+    if (track->waiting && ngx_coord_redis_track_pong(kind, value)) {
         ngx_coord_redis_track_heard(track);
         ngx_coord_redis_track_tell(track->tracking);
         return NGX_COORD_FAIL_NONE;
@@ -266,6 +263,24 @@ ngx_coord_redis_track_reply(ngx_coord_redis_conn_t *conn,
                              "unexpected message", NULL);
 
     return NGX_COORD_FAIL_PROTOCOL;
+}
+
+
+/*
+ * ["pong", ""]; without a subscription it is a status.  Who may not ask for it,
+ * or not now, is told that, which is as good a sign of life.
+ */
+
+static ngx_uint_t
+ngx_coord_redis_track_pong(ngx_coord_resp_value_t *kind,
+    ngx_coord_resp_value_t *value)
+{
+    if (value->type == NGX_COORD_RESP_ERROR) {
+        return !ngx_coord_redis_error(&value->str)->close;
+    }
+
+    return value->type == NGX_COORD_RESP_STATUS
+           || (kind != NULL && ngx_coord_redis_track_is(kind, "pong"));
 }
 
 
