@@ -52,6 +52,17 @@ my $a = $t->node(name => 'a', workers => 1, http => <<'EOT')->start;
             proxy_pass http://%%ORIGIN%%;
         }
 
+        location /slow/ {
+            limit_rate 60k;
+            coord_cache $uri zone=pages valid=60s stale=60s;
+            proxy_pass http://%%ORIGIN%%;
+        }
+        location /stock/slow/ {
+            limit_rate 60k;
+            proxy_cache stock;
+            proxy_pass http://%%ORIGIN%%;
+        }
+
         location /one/ {
             max_ranges 1;
             coord_cache $uri zone=pages valid=60s;
@@ -228,6 +239,12 @@ my @parts = (['several', @several], ['none', Range => 'bytes=100000-'],
              ['a part', Range => 'bytes=7-9'],
              ['If-Range', @several, 'If-Range' => '"f"']);
 my @old;
+my @slow = pages('slow/', ['Cache-Control' => 'max-age=2'], numbered => 0,
+                 body => '0123456789' x 20);
+my @large = pages('slow/', ['Cache-Control' => 'max-age=2']);
+
+@$_ = @$_[0, 2] for \@slow, \@large;
+fill(@slow, @large);
 
 for my $how (['same=1', 'REVALIDATED'], ['status=503', 'STALE']) {
     for (@parts) {
@@ -248,6 +265,24 @@ for (@old) {
                 headers => \@headers);
     like($res->header('x-cache'), qr/^$word\b/, 'which it is');
 }
+
+# what is sent in many pieces, by HTTP/2, to who asks for its end only
+
+for my $how ('status=503', 'same=1') {
+    @uris = map { "$_&$how" } @large;
+    same("$how, slowly", \@uris,
+         headers => [Range => 'bytes=0-49999,50001-99989,-3']);
+    sleep 2.1;
+}
+
+my ($stock, $ours) = map {
+    $a->h2('http://127.0.0.1:' . $a->port(2) . "$_&status=503", '-H',
+           'Range: bytes=0-2,50-54,-3');
+} @slow;
+
+is($ours->status, 206, 'HTTP/2, stale');
+like($ours->header('content-type'), qr/^multipart/, 'several');
+is(seen($ours), seen($stock), 'as proxy_cache');
 
 # --- what is not there: proxy_cache sends all of it ---
 
