@@ -49,6 +49,28 @@ my $b = $t->node(name => 'b', workers => 2, http => $http)->start;
 my $p = $t->node(name => 'p', workers => 1, http => $http)->start;
 
 
+# --- a connection that is dead, and nobody has closed it ---
+
+{
+    my $fake = $t->fake_redis(upstream => $redis->{port});
+    my $d = $t->node(name => 'd', workers => 1,
+                     http => $http =~ s/%%REDIS%%/%%FAKE%%/r)->start;
+    $d->allow(qr/coord redis/);
+
+    my $es = Coord::Events->new($d, '/events?c=dead');
+    ok($es->wait_text(qr/\Aid: 0-0\n\n/), 'a stream over a connection');
+
+    my $since = $t->ran;
+    $fake->fault(action => 'stall', cmd => 'PING');
+    ok($t->wait_for(sub { $fake->fired('stall') }, 20), 'that dies');
+    $p->get("/pub?c=dead&m=$_") for 1 .. 3;
+    is(join(',', $es->data(3, 20)), '1,2,3', 'what was missed comes');
+    my $took = $t->ran - $since;
+    cmp_ok($took, '<', 7, "after some seconds: $took");
+    $es->close;
+}
+
+
 # --- ids ---
 
 my $es = Coord::Events->new($a, '/events?c=room');

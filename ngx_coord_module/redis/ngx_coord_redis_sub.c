@@ -11,8 +11,9 @@
 #include "ngx_coord_redis_channel.h"
 
 
-#define NGX_COORD_SUB_IDLE      10000    /* milliseconds without a message */
+#define NGX_COORD_SUB_IDLE      1000     /* milliseconds without a message */
 #define NGX_COORD_SUB_OVERDUE   2000
+#define NGX_COORD_SUB_RETRY     10000    /* of channels that were refused */
 
 #define NGX_COORD_PING          "*1" CRLF "$4" CRLF "PING" CRLF
 
@@ -29,6 +30,7 @@ struct ngx_coord_redis_sub_s {
 
     ngx_coord_timer_t          ping;
     ngx_msec_t                 last;          /* something was received */
+    ngx_msec_t                 retried;       /* channels that were refused */
     ngx_uint_t                 missing;       /* channels not yet confirmed */
     unsigned                   waiting:1;     /* for a confirmation, a pong */
 };
@@ -204,6 +206,7 @@ ngx_coord_redis_sub_ready(ngx_coord_redis_conn_t *conn,
     sub = conn->data;
 
     sub->last = ngx_current_msec;
+    sub->retried = ngx_current_msec;
     sub->missing = ngx_coord_redis_sub_fixed(sub);
     sub->waiting = (sub->missing != 0);
 
@@ -565,7 +568,10 @@ ngx_coord_redis_sub_ping(ngx_event_t *ev)
         return;
     }
 
-    ngx_coord_redis_channels_retry(&sub->channels);
+    if (ngx_current_msec - sub->retried >= NGX_COORD_SUB_RETRY) {
+        sub->retried = ngx_current_msec;
+        ngx_coord_redis_channels_retry(&sub->channels);
+    }
 
     if (quiet < NGX_COORD_SUB_IDLE) {
         ngx_add_timer(ev, NGX_COORD_SUB_IDLE - quiet);
