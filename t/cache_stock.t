@@ -49,6 +49,14 @@ s{127\.0\.0\.1:8082}{127.0.0.1:%%PORT_2%%}g for @blocks;
 
 my ($skip, $hop, $purge) = @blocks;
 
+# the same for pages that are old after a second, and updated in the background
+
+my $background = $hop =~ s/600/1/r =~ s/\$life/\$short/gr =~ s/PORT_2/PORT_3/gr
+                      =~ s/www\.example/background/r;
+
+$background =~ s/(add_header) X-Accel.*\n/$&$1 Cache-Control
+                 "stale-while-revalidate=60" always;\n/;
+
 my $http = <<'EOT';
     coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_cache_zone zone=pages:4m;
@@ -57,7 +65,7 @@ my $http = <<'EOT';
     add_header X-Cache $coord_cache_status$upstream_cache_status always;
 EOT
 
-my $a = $t->node(name => 'a', workers => 2, http => "$http$skip" . <<'EOT' . $hop);
+my $a = $t->node(name => 'a', workers => 2, http => "$http$skip" . <<'EOT' . "$hop$background");
     server {
         listen 127.0.0.1:%%PORT%%;
 
@@ -328,7 +336,23 @@ for (['a 404', 404, 'HIT'], ['a 200', 200, 'HIT'], ['a 403', 403, 'MISS']) {
     }
 }
 
-sub hop { return $a->get($_[0], headers => [Host => 'www.example.com']) }
+sub hop {
+    return $a->get($_[0], headers => [Host => $_[1] || 'www.example.com']);
+}
+
+$uri = path('said/') . answer([]);
+my $res = hop($uri, 'background.com');
+is(word($res), 'MISS', 'stale-while-revalidate, told in the same way');
+
+my $first = $res->header('x-number');
+ok($t->wait_for(sub {
+    $res = hop($uri, 'background.com');
+    return word($res) ne 'HIT' && word($res) ne 'MISS';
+}, 20), 'it is old some time');
+is(word($res), 'STALE', 'who asks then has it at once');
+ok($t->wait_for(sub {
+    return hop($uri, 'background.com')->header('x-number') ne $first;
+}, 20), 'and the next one what has come in the background');
 
 # --- the third one: PURGE ---
 
@@ -337,7 +361,7 @@ my $b = $t->node(name => 'b', workers => 2, http => "$http$purge")->start;
 $uri = '/' . $n++ . 'news';
 ok($t->wait_for(sub { word($b->get($uri)) eq 'HIT' }, 10), 'a page');
 my $old = $b->get($uri)->header('x-number');
-my $res = $b->request('PURGE', $uri);
+$res = $b->request('PURGE', $uri);
 is($res->status, 200, 'PURGE');
 like($res->body, qr/"deleted":true/, 'is a DELETE of the API');
 isnt($b->get($uri)->header('x-number'), $old, 'it is another one');
