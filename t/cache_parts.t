@@ -296,4 +296,19 @@ same('a miss', \@uris, headers => \@several);
 fill(@uris);
 same('which is kept', \@uris, headers => \@several);
 
+for (['none of a miss', headers => [Range => 'bytes=100000-']],
+     ['a part of a miss', headers => [Range => 'bytes=7-9']],
+     ['a part, If-Range', headers => [Range => 'bytes=7-9',
+                                      'If-Range' => '"e"']],
+     ['a part, another one', headers => [Range => 'bytes=7-9',
+                                         'If-Range' => '"f"']])
+{
+    my ($name, %opt) = @$_;
+
+    @uris = pages('', []);
+    same($name, \@uris, %opt);
+    fill(@uris);
+    same("$name, kept", \@uris, %opt);
+}
+
 done_testing();
