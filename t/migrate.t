@@ -12,6 +12,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
+use Coord::HTTP2;
 use Coord::Util qw(slurp);
 
 my $root = "$FindBin::Bin/..";
@@ -96,6 +97,32 @@ sub passed {
     is($r->header('X-RateLimit-Limit'), 20, 'kong: X-RateLimit-Limit');
     is($r->header('X-RateLimit-Remaining'), 0, 'kong: X-RateLimit-Remaining');
     like($r->header('Retry-After'), qr/^[1-6]?\d$/, 'kong: Retry-After');
+}
+
+# Kong: what a call of gRPC that is refused hears
+
+{
+    my (undef, $block) = slurp("$root/docs/migrate_kong.md")
+                         =~ /^```nginx\n(.*?)^```/msg;
+
+    my $n = page('kong', "server {\n" => "server {\n"
+                 . "    listen 127.0.0.1:%%PORT_2%% http2;\n$block\n",
+                 'rate=20r/m' => 'rate=1r/m');
+    my $h2 = Coord::HTTP2->new(port => $n->port(2));
+
+    my @call = map {
+        my $id = $h2->request('/chat.Chat/Say', method => 'POST', body => 'x',
+                              headers => ['content-type', 'application/grpc',
+                                          te => 'trailers']);
+        $h2->ended($id, 20);
+        $h2->stream($id);
+    } 1 .. 2;
+
+    isnt($call[0]{status}, 200, 'grpc: nobody is behind it');
+    is($call[1]{status}, 200, 'grpc: refused');
+    is($call[1]{headers}{'content-type'}, 'application/grpc', 'grpc: its type');
+    is($call[1]{headers}{'grpc-status'}, 8, 'grpc: RESOURCE_EXHAUSTED');
+    is($call[1]{body}, '', 'grpc: nothing more');
 }
 
 
