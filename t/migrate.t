@@ -105,10 +105,11 @@ sub passed {
     my (undef, $block) = slurp("$root/docs/migrate_kong.md")
                          =~ /^```nginx\n(.*?)^```/msg;
 
-    my $n = page('kong', "server {\n" => "server {\n"
-                 . "    listen 127.0.0.1:%%PORT_2%% http2;\n$block\n",
-                 'rate=20r/m' => 'rate=1r/m');
-    my $h2 = Coord::HTTP2->new(port => $n->port(2));
+    $block =~ s/rate=20r/rate=1r/;
+    $block =~ s/server \{\n/server {\n    listen 127.0.0.1:%%PORT%% http2;\n/;
+
+    my $n = $t->node(name => 'grpc', http => $block)->start;
+    my $h2 = Coord::HTTP2->new(port => $n->port);
 
     my @call = map {
         my $id = $h2->request('/chat.Chat/Say', method => 'POST', body => 'x',
