@@ -22,6 +22,10 @@ my $redis = $t->redis;
 my $origin = $t->origin(routes => {
     '/limited' => { headers => ['RateLimit-Policy', '"up";q=9;w=9',
                                 'RateLimit', '"up";r=8;t=7'] },
+    map({ ("/has/$_" => { headers => ['x-ratelimit-limit', 500,
+                                      'X-RateLimit-Remaining', $_,
+                                      'X-RateLimit-Reset', 1234,
+                                      'Retry-After', 77] }) } qw(0 7 many)),
     '/*' => { body => "origin\n" },
 });
 
@@ -60,6 +64,14 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
                          coord_limit_conn seats $arg_n; empty_gif; }
         location /seats { coord_limit_headers legacy;
                           coord_limit_conn seats 3; empty_gif; }
+        location /has/ { coord_limit_headers legacy; coord_limit_req zone=win;
+                         proxy_pass http://%%ORIGIN%%; }
+        location /hasnot { coord_limit_headers legacy;
+                           coord_limit_req zone=win; error_page 429 /has/0;
+                           empty_gif; }
+        location /has/few { coord_limit_headers legacy;
+                            coord_limit_conn seats 3;
+                            proxy_pass http://%%ORIGIN%%/has/7; }
         location /off { coord_limit_headers off; coord_limit_req zone=one;
                         empty_gif; }
         location /status { coord_limit_req_status 503;
@@ -209,6 +221,27 @@ is($r->header('X-RateLimit-Remaining'), 1, 'legacy: which are all taken');
 ok($r->header('X-RateLimit-Reset'), 'legacy: its time');
 is($n->get('/seats?k=seated')->header('X-RateLimit-Limit'), 3,
    'legacy: connections where there is no rate');
+
+# one limit is told, the upstream's or ours: of which less is left
+
+sub legacy {
+    my ($r) = @_;
+    return join ' ', map { join '+', @{$r->{headers}{lc $_} || []} }
+                         qw(X-RateLimit-Limit X-RateLimit-Remaining
+                            X-RateLimit-Reset Retry-After);
+}
+
+like(legacy($n->get('/has/7?k=up7')), qr/^2 1 3(?:600|59\d) 77$/,
+     'legacy: ours, less than what an upstream has left');
+is(legacy($n->get('/has/0?k=up0')), '500 0 1234 77',
+   'legacy: what an upstream has left');
+like(legacy($n->get('/has/many?k=upm')), qr/^2 1 3(?:600|59\d) 77$/,
+     'legacy: ours, where an upstream tells no number');
+is(legacy($n->get('/has/few?k=few')), '3 2  77', 'legacy: connections');
+
+$n->get('/hasnot?k=ref') for 1 .. 2;
+like(legacy($n->get('/hasnot?k=ref')), qr/^2 0 (3\d\d\d) \1$/,
+     'legacy: who refused, with a page of an upstream');
 
 $r = $n->get('/off?k=d');
 ok(!defined $r->header('RateLimit-Policy'), 'coord_limit_headers off');

@@ -45,6 +45,28 @@ ngx_http_coord_field_line(ngx_list_t *headers, const char *name,
 }
 
 
+void
+ngx_http_coord_field_remove(ngx_list_t *headers, const ngx_str_t *name)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    for (part = &headers->part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len == name->len
+                && ngx_strncasecmp(h[i].key.data, name->data, name->len) == 0)
+            {
+                h[i].hash = 0;
+            }
+        }
+    }
+}
+
+
 ngx_int_t
 ngx_http_coord_field_member(ngx_str_t *value, ngx_str_t *member)
 {

@@ -25,6 +25,9 @@ ngx_uint_t ngx_http_coord_field_is(ngx_str_t *s, const char *name);
 ngx_str_t *ngx_http_coord_field_line(ngx_list_t *headers, const char *name,
     ngx_uint_t *i);
 
+/* The lines of the field of that name, in letters of any case, are not sent */
+void ngx_http_coord_field_remove(ngx_list_t *headers, const ngx_str_t *name);
+
 /*
  * Takes the next member of a list off value: what is between commas that do not
  * stand in quotes, without blanks around.  NGX_DONE: no more.

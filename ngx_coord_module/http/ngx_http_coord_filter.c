@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_coord.h"
+#include "ngx_http_coord_fields.h"
 #include "ngx_coord_decimal.h"
 
 
@@ -25,6 +26,8 @@ static ngx_int_t ngx_http_coord_add_draft(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_add_legacy(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static ngx_uint_t ngx_http_coord_legacy_told(ngx_http_request_t *r,
+    ngx_http_coord_report_t *report);
 static ngx_int_t ngx_http_coord_policy_list(ngx_http_request_t *r,
     ngx_array_t *reports, ngx_str_t *list);
 static ngx_int_t ngx_http_coord_list(ngx_pool_t *pool, ngx_array_t *reports,
@@ -37,7 +40,7 @@ static u_char *ngx_http_coord_limit_item(u_char *p,
     ngx_http_coord_report_t *report);
 static ngx_int_t ngx_http_coord_add_field(ngx_http_request_t *r,
     const ngx_str_t *name, ngx_str_t *value);
-static ngx_int_t ngx_http_coord_add_number(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_set_number(ngx_http_request_t *r,
     const ngx_str_t *name, ngx_uint_t number);
 static ngx_int_t ngx_http_coord_filter_init(ngx_conf_t *cf);
 
@@ -111,7 +114,7 @@ ngx_http_coord_header_filter(ngx_http_request_t *r)
 
     if (ctx->retry_after
         && r->headers_out.status >= NGX_HTTP_BAD_REQUEST
-        && ngx_http_coord_add_number(r, &ngx_http_coord_retry_after,
+        && ngx_http_coord_set_number(r, &ngx_http_coord_retry_after,
                                      ctx->retry_after)
            != NGX_OK)
     {
@@ -317,9 +320,13 @@ ngx_http_coord_add_legacy(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
     report = ngx_http_coord_tightest(ctx, 0, ctx->reports.nelts);
 
-    if (ngx_http_coord_add_number(r, &ngx_http_coord_x_limit, report->quota)
+    if (ngx_http_coord_legacy_told(r, report)) {
+        return NGX_OK;
+    }
+
+    if (ngx_http_coord_set_number(r, &ngx_http_coord_x_limit, report->quota)
         != NGX_OK
-        || ngx_http_coord_add_number(r, &ngx_http_coord_x_remaining,
+        || ngx_http_coord_set_number(r, &ngx_http_coord_x_remaining,
                                      report->remaining)
            != NGX_OK)
     {
@@ -327,10 +334,36 @@ ngx_http_coord_add_legacy(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
     }
 
     if (report->connections) {
+        ngx_http_coord_field_remove(&r->headers_out.headers,
+                                    &ngx_http_coord_x_reset);
         return NGX_OK;
     }
 
-    return ngx_http_coord_add_number(r, &ngx_http_coord_x_reset, report->reset);
+    return ngx_http_coord_set_number(r, &ngx_http_coord_x_reset, report->reset);
+}
+
+
+/* an upstream has a limit of its own, of which less is left */
+
+static ngx_uint_t
+ngx_http_coord_legacy_told(ngx_http_request_t *r,
+    ngx_http_coord_report_t *report)
+{
+    ngx_int_t   left;
+    ngx_str_t  *value;
+    ngx_uint_t  i;
+
+    i = 0;
+    value = ngx_http_coord_field_line(&r->headers_out.headers,
+                                      "X-RateLimit-Remaining", &i);
+
+    if (value == NULL || report->refused) {
+        return 0;
+    }
+
+    left = ngx_atoi(value->data, value->len);
+
+    return left != NGX_ERROR && (ngx_uint_t) left < report->remaining;
 }
 
 
@@ -355,11 +388,15 @@ ngx_http_coord_add_field(ngx_http_request_t *r, const ngx_str_t *name,
 }
 
 
+/* a field that has one value: what an upstream has sent gives way */
+
 static ngx_int_t
-ngx_http_coord_add_number(ngx_http_request_t *r, const ngx_str_t *name,
+ngx_http_coord_set_number(ngx_http_request_t *r, const ngx_str_t *name,
     ngx_uint_t number)
 {
     ngx_str_t  value;
+
+    ngx_http_coord_field_remove(&r->headers_out.headers, name);
 
     value.data = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
     if (value.data == NULL) {

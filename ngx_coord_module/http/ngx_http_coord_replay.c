@@ -447,9 +447,6 @@ ngx_http_coord_replay_update(ngx_http_request_t *r, ngx_array_t *fields)
 static void
 ngx_http_coord_replay_remove(ngx_http_request_t *r, ngx_str_t *name)
 {
-    ngx_uint_t                      i;
-    ngx_list_part_t                *part;
-    ngx_table_elt_t                *h;
     ngx_http_coord_replay_lines_t  *lines;
 
     lines = ngx_http_coord_replay_lines(r, name);
@@ -458,16 +455,5 @@ ngx_http_coord_replay_remove(ngx_http_request_t *r, ngx_str_t *name)
         ngx_memzero(lines, sizeof(ngx_http_coord_replay_lines_t));
     }
 
-    for (part = &r->headers_out.headers.part; part; part = part->next) {
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-
-            if (h[i].key.len == name->len
-                && ngx_strncasecmp(h[i].key.data, name->data, name->len) == 0)
-            {
-                h[i].hash = 0;
-            }
-        }
-    }
+    ngx_http_coord_field_remove(&r->headers_out.headers, name);
 }
