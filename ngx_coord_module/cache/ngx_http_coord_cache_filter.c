@@ -281,7 +281,7 @@ ngx_http_coord_cache_cut(ngx_http_request_t *r, ngx_chain_t *in)
 }
 
 
-/* NGX_DECLINED: it is too large */
+/* NGX_DECLINED: it is too large, or comes in parts of subrequests */
 
 static ngx_int_t
 ngx_http_coord_cache_capture(ngx_http_request_t *r,
@@ -291,7 +291,9 @@ ngx_http_coord_cache_capture(ngx_http_request_t *r,
 
     capture = &cache->capture;
 
-    if (r->headers_out.content_length_n > (off_t) cache->conf->max) {
+    if (r->headers_out.content_length_n > (off_t) cache->conf->max
+        || ngx_http_coord_capture_sliced(r))
+    {
         return NGX_DECLINED;
     }
 

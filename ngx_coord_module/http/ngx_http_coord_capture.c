@@ -35,6 +35,18 @@ ngx_http_coord_capture_live(ngx_http_request_t *r)
 }
 
 
+ngx_uint_t
+ngx_http_coord_capture_sliced(ngx_http_request_t *r)
+{
+    /* nobody else asks for that */
+
+    return r->subrequest_ranges
+           && !(r->upstream
+                && r->upstream->headers_in.content_length_n
+                   == r->headers_out.content_length_n);
+}
+
+
 ngx_int_t
 ngx_http_coord_capture_start(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture)

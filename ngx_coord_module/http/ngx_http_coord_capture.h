@@ -66,6 +66,12 @@ typedef struct {
 ngx_uint_t ngx_http_coord_capture_live(ngx_http_request_t *r);
 
 /*
+ * 1 if subrequests bring the rest of a response whose header is that of all of
+ * it (slice): only its first part passes as its own, and must not wait.
+ */
+ngx_uint_t ngx_http_coord_capture_sliced(ngx_http_request_t *r);
+
+/*
  * Begins with the header of a response, for a header filter.  Fields that
  * belong to a connection are not kept, nor are those that the upstream names as
  * such.  The body will have to come in memory, and as a whole.  NGX_ERROR: no

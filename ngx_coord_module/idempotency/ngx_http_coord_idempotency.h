@@ -9,6 +9,7 @@
  *   ngx_http_coord_idempotency_conf.c      directives
  *   ngx_http_coord_idempotency_filter.c    what a response means
  *   ngx_http_coord_idempotency_grpc.c      ... if it is one of gRPC
+ *   ngx_http_coord_idempotency_lint.c      what nginx -t says
  *   ngx_http_coord_idempotency_request.c   key, scope, body, fingerprint
  *   ngx_http_coord_idempotency_result.c    a result, on its way to the store
  *   ngx_http_coord_idempotency_run.c       a run, from its claim to its end
@@ -255,6 +256,13 @@ void ngx_http_coord_idempotency_grpc_read(ngx_http_coord_idempotency_t *run,
  */
 ngx_int_t ngx_http_coord_idempotency_grpc_end(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
+
+
+/* --- ngx_http_coord_idempotency_lint.c --- */
+
+/* for merging: warns of what others' directives do to protected requests */
+void ngx_http_coord_idempotency_lint(ngx_conf_t *cf,
+    ngx_http_coord_idempotency_conf_t *conf);
 
 
 /* --- ngx_http_coord_idempotency_request.c --- */

@@ -25,10 +25,6 @@ static ngx_int_t ngx_http_coord_idempotency_use_zone(ngx_conf_t *cf,
     ngx_http_coord_idempotency_conf_t *conf);
 static char *ngx_http_coord_idempotency_check(ngx_conf_t *cf,
     ngx_http_coord_idempotency_conf_t *conf, ngx_uint_t inherited);
-static void ngx_http_coord_idempotency_check_next(ngx_conf_t *cf,
-    ngx_http_coord_idempotency_conf_t *conf);
-static ngx_command_t *ngx_http_coord_idempotency_next_command(
-    ngx_module_t *module);
 static ngx_int_t ngx_http_coord_idempotency_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_coord_idempotency_init(ngx_conf_t *cf);
 static ngx_int_t ngx_http_coord_idempotency_begin_handler(
@@ -478,119 +474,12 @@ ngx_http_coord_idempotency_check(ngx_conf_t *cf,
                       conf->file, conf->line);
     }
 
-    ngx_http_coord_idempotency_check_next(cf, conf);
+    ngx_http_coord_idempotency_lint(cf, conf);
 
     ngx_http_coord_feature_enable(cf, &ngx_http_coord_idempotency_feature,
                                   NGX_HTTP_COORD_PRECONTENT, inherited);
 
     return NGX_CONF_OK;
-}
-
-
-/*
- * Warns if nginx may run a request of the location twice.  The structures of
- * the upstream modules are private, but their directives tell where the value
- * is; the stock ones are merged before this module.
- */
-
-static void
-ngx_http_coord_idempotency_check_next(ngx_conf_t *cf,
-    ngx_http_coord_idempotency_conf_t *conf)
-{
-    u_char                    *p;
-    ngx_uint_t                 i;
-    ngx_command_t             *cmd, *found;
-    ngx_module_t             **modules;
-    ngx_http_conf_ctx_t       *ctx;
-    ngx_http_core_loc_conf_t  *clcf;
-    ngx_http_upstream_conf_t  *u;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if (clcf->handler == NULL || clcf->noname) {
-        return;
-    }
-
-    ctx = cf->ctx;
-    modules = cf->cycle->modules;
-    found = NULL;
-
-    for (i = 0; modules[i]; i++) {
-
-        cmd = ngx_http_coord_idempotency_next_command(modules[i]);
-
-        if (cmd == NULL) {
-            continue;
-        }
-
-        p = ctx->loc_conf[modules[i]->ctx_index];
-
-        u = (ngx_http_upstream_conf_t *)
-                (p + cmd->offset
-                 - offsetof(ngx_http_upstream_conf_t, next_upstream));
-
-        if (u->next_upstream & NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT) {
-            found = cmd;
-        }
-
-        if (u->upstream) {
-
-            /* this module it is that the location passes requests to */
-
-            if (found != cmd) {
-                return;
-            }
-
-            break;
-        }
-    }
-
-    if (found) {
-        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                      "\"%V\" with \"non_idempotent\" may run a request "
-                      "twice in location \"%V\", in spite of "
-                      "\"coord_idempotency\" in %s:%ui",
-                      &found->name, &clcf->name, conf->file, conf->line);
-    }
-}
-
-
-/* the directive of a module that is like proxy_next_upstream, or NULL */
-
-static ngx_command_t *
-ngx_http_coord_idempotency_next_command(ngx_module_t *module)
-{
-    ngx_str_t            suffix;
-    ngx_command_t       *cmd;
-    ngx_conf_bitmask_t  *mask;
-
-    if (module->type != NGX_HTTP_MODULE || module->commands == NULL) {
-        return NULL;
-    }
-
-    ngx_str_set(&suffix, "_next_upstream");
-
-    for (cmd = module->commands; cmd->name.len; cmd++) {
-
-        if (cmd->name.len <= suffix.len
-            || cmd->set != ngx_conf_set_bitmask_slot
-            || cmd->conf != NGX_HTTP_LOC_CONF_OFFSET
-            || cmd->offset < offsetof(ngx_http_upstream_conf_t, next_upstream)
-            || ngx_strcmp(cmd->name.data + cmd->name.len - suffix.len,
-                          suffix.data)
-               != 0)
-        {
-            continue;
-        }
-
-        for (mask = cmd->post; mask->name.len; mask++) {
-            if (mask->mask == NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT) {
-                return cmd;
-            }
-        }
-    }
-
-    return NULL;
 }
 
 

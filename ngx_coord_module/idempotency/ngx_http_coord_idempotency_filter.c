@@ -338,6 +338,13 @@ ngx_http_coord_idempotency_meaning(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
+    if (ngx_http_coord_capture_sliced(r)) {
+
+        /* it cannot be kept; what is safe may run again */
+
+        return (r->method == NGX_HTTP_GET) ? NGX_DECLINED : NGX_ERROR;
+    }
+
     if (status > 599
         || !ngx_http_coord_idempotency_storable(run->conf, status))
     {
