@@ -9,11 +9,22 @@
 #include "ngx_http_coord_body.h"
 #include "ngx_coord_parse.h"
 
+#include <sys/mman.h>
+
 
 #define NGX_HTTP_COORD_BODY_CHUNK  16384
 
 
+typedef struct {
+    void                      *addr;
+    size_t                     size;
+} ngx_http_coord_body_map_t;
+
+
 static void ngx_http_coord_body_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_body_map(ngx_http_request_t *r,
+    ngx_buf_t *b);
+static void ngx_http_coord_body_unmap(void *data);
 static ngx_int_t ngx_http_coord_body_load(ngx_http_request_t *r,
     ngx_buf_t *b);
 static ngx_uint_t ngx_http_coord_body_followed(ngx_http_request_t *r,
@@ -167,6 +178,68 @@ ngx_http_coord_body_hide(ngx_http_request_t *r,
 }
 
 
+/*
+ * The body in a file, as memory: its pages are those of the file, and none of
+ * them is read before it is looked at.  They stay as long as the pool, values
+ * may point to them.  NGX_DECLINED: it does not lie in one file, or others may
+ * cut that file, as one with a name.
+ */
+
+static ngx_int_t
+ngx_http_coord_body_map(ngx_http_request_t *r, ngx_buf_t *b)
+{
+    ngx_buf_t                  *src;
+    ngx_pool_cleanup_t         *cln;
+    ngx_http_coord_body_map_t  *map;
+
+    src = r->request_body->bufs->buf;
+
+    if (r->request_body_in_persistent_file
+        || r->request_body->bufs->next
+        || ngx_buf_in_memory(src)
+        || src->file_pos != 0
+        || src->file_last == 0)
+    {
+        return NGX_DECLINED;
+    }
+
+    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_coord_body_map_t));
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    map = cln->data;
+
+    map->size = (size_t) src->file_last;
+    map->addr = mmap(NULL, map->size, PROT_READ, MAP_PRIVATE, src->file->fd, 0);
+
+    if (map->addr == MAP_FAILED) {
+        return NGX_DECLINED;
+    }
+
+    cln->handler = ngx_http_coord_body_unmap;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "coord shows body in a file: %uz", map->size);
+
+    b->start = map->addr;
+    b->pos = b->start;
+    b->last = b->start + map->size;
+    b->end = b->last;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_coord_body_unmap(void *data)
+{
+    ngx_http_coord_body_map_t *map = data;
+
+    (void) munmap(map->addr, map->size);
+}
+
+
 /* all of the body in memory, which is the pool's: values may point to it */
 
 static ngx_int_t
@@ -174,16 +247,25 @@ ngx_http_coord_body_load(ngx_http_request_t *r, ngx_buf_t *b)
 {
     size_t        size;
     ssize_t       n;
+    ngx_int_t     rc;
     ngx_buf_t    *src;
     ngx_chain_t  *cl;
+
+    ngx_memzero(b, sizeof(ngx_buf_t));
+
+    b->memory = 1;
+
+    rc = ngx_http_coord_body_map(r, b);
+
+    if (rc != NGX_DECLINED) {
+        return rc;
+    }
 
     size = 0;
 
     for (cl = r->request_body->bufs; cl; cl = cl->next) {
         size += (size_t) ngx_buf_size(cl->buf);
     }
-
-    ngx_memzero(b, sizeof(ngx_buf_t));
 
     b->start = ngx_pnalloc(r->pool, ngx_max(size, 1));
     if (b->start == NULL) {
@@ -193,7 +275,6 @@ ngx_http_coord_body_load(ngx_http_request_t *r, ngx_buf_t *b)
     b->pos = b->start;
     b->last = b->start;
     b->end = b->start + size;
-    b->memory = 1;
 
     for (cl = r->request_body->bufs; cl; cl = cl->next) {
         src = cl->buf;

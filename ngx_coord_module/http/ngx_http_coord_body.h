@@ -47,7 +47,8 @@ typedef struct {
 
 /*
  * Has $request_body hold the body, which has been read, also where it lies in
- * a file, until ngx_http_coord_body_hide().  NGX_ERROR: no memory, or the file
+ * a file, until ngx_http_coord_body_hide(); what has been seen of it may be
+ * pointed to as long as the request lives.  NGX_ERROR: no memory, or the file
  * cannot be read.
  */
 ngx_int_t ngx_http_coord_body_show(ngx_http_request_t *r,

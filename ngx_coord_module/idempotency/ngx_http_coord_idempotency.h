@@ -52,6 +52,9 @@
 /* how often a request whose client is gone looks whether it is to end */
 #define NGX_HTTP_COORD_CLIENT_LOOK           1000
 
+/* bytes of a scope; a longer one, a body, stands as its digest */
+#define NGX_HTTP_COORD_IDEMPOTENCY_SCOPE     65536
+
 /* bytes of a client's key */
 #define NGX_HTTP_COORD_IDEMPOTENCY_KEY       255
 
@@ -294,7 +297,8 @@ ngx_int_t ngx_http_coord_idempotency_record_name(ngx_http_request_t *r,
 
 /*
  * What a record is stored under, before it is digested: server, scope and
- * key, each with its length; from the pool.  NGX_ERROR: no memory.
+ * key, each with its length; from the pool.  NGX_ERROR: no memory, or OpenSSL
+ * failed.
  */
 ngx_int_t ngx_http_coord_idempotency_name(ngx_pool_t *pool, ngx_str_t *server,
     ngx_str_t *scope, ngx_str_t *key, ngx_str_t *name);

@@ -255,7 +255,26 @@ ngx_int_t
 ngx_http_coord_idempotency_name(ngx_pool_t *pool, ngx_str_t *server,
     ngx_str_t *scope, ngx_str_t *key, ngx_str_t *name)
 {
-    u_char  *p;
+    u_char     *p, digest[NGX_COORD_DIGEST_LEN];
+    ngx_str_t   shorter;
+
+    if (scope->len > NGX_HTTP_COORD_IDEMPOTENCY_SCOPE) {
+
+        /* a body: it may lie in a file, and is not to be copied */
+
+        if (ngx_coord_digest_init() != NGX_OK
+            || ngx_coord_digest_field(scope) != NGX_OK
+            || ngx_coord_digest_final(digest) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        shorter.data = digest;
+        shorter.len = NGX_COORD_DIGEST_LEN;
+
+        return ngx_http_coord_idempotency_name(pool, server, &shorter, key,
+                                               name);
+    }
 
     p = ngx_pnalloc(pool, server->len + scope->len + key->len
                           + 2 * (NGX_SIZE_T_LEN + 1));
