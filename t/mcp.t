@@ -67,6 +67,31 @@ is($b->post('/mcp', '{}', headers => { 'Mcp-Name' => 'fetch',
                                        Authorization => 'Bearer one' })
    ->status, 200, 'without: another tool');
 
+# a name in base64 is the same name, and no way around the limit
+
+sub statuses {
+    my ($user, @names) = @_;
+    my %n;
+
+    $n{$_->status}++ for $t->parallel([ map { (($a, $b)[rand 2])->req('/mcp',
+        method => 'POST', body => '{}', headers => {
+            'Mcp-Name' => $_, Authorization => "Bearer $user" }) } @names ]);
+
+    return \%n;
+}
+
+my $n = statuses('three', ('search') x 20, ('=?base64?c2VhcmNo?=') x 15);
+cmp_ok($n->{429} || 0, '>=', 10, 'base64: a name that is known, one limit')
+    or diag(join ' ', %$n);
+
+$n = statuses('four', map { "=?base64?$_?=" } map { ($_) x 5 }
+              qw(Zm8= Zm9v Zm9vYg== w6Q= ZmV0Y2g= 5LiW55WM YQ==));
+cmp_ok($n->{429} || 0, '>=', 10, 'base64: other names, one limit for a user')
+    or diag(join ' ', %$n);
+is($b->post('/mcp', '{}', headers => { 'Mcp-Name' => '=?base64?Zm8=?=',
+                                       Authorization => 'Bearer five' })
+   ->status, 200, 'base64: another user');
+
 
 # the SDKs: of the first generation, and of both
 
