@@ -135,6 +135,34 @@ console.log(await r.body.text());
 process.exit(0);
 EOP
     },
+    'retry-agent' => {
+        npm => 'undici',
+        not => { middle => 1 },
+        run => sub { ('node', script('agent.mjs', <<'EOP'), @_) },
+import { Agent, RetryAgent, request } from 'undici';
+const r = await request(process.argv[2], { method: 'POST',
+    dispatcher: new RetryAgent(new Agent(), { maxRetries: 5,
+        minTimeout: 100, methods: [ 'POST' ], statusCodes: [ 409, 503 ],
+        errorCodes: [ 'ECONNRESET', 'UND_ERR_SOCKET' ] }),
+    body: '{"amount":1}', headers: { 'Content-Type': 'application/json',
+        'Idempotency-Key': process.argv[3], 'Authorization': 'Bearer t' } });
+console.log(await r.body.text());
+process.exit(0);
+EOP
+    },
+    ky => {
+        npm => 'ky',
+        not => { middle => 1 },
+        run => sub { ('node', script('ky.mjs', <<'EOP'), @_) },
+import ky from 'ky';
+console.log(await ky.post(process.argv[2], { json: { amount: 1 },
+    timeout: 20000, headers: { 'Idempotency-Key': process.argv[3],
+                               'Authorization': 'Bearer t' },
+    retry: { limit: 5, methods: [ 'post' ], statusCodes: [ 409, 503 ],
+             backoffLimit: 500 } }).text());
+process.exit(0);
+EOP
+    },
     fetch => {
         npm => 'fetch-retry',
         not => { middle => 1 },
@@ -194,7 +222,7 @@ if ($ENV{TEST_NPM}) {
     mkdir "$root/build";
     mkdir $npm;
     has("cd $npm && npm install --no-audit --no-fund stripe got axios "
-        . 'axios-retry undici fetch-retry')
+        . 'axios-retry undici fetch-retry ky @grpc/grpc-js')
         or diag('npm install has failed');
 }
 
@@ -255,6 +283,13 @@ SKIP: {
     skip('gRPC: no python3-grpcio', 1)
         if !has("$python -c 'import grpc'");
     grpc();
+}
+
+SKIP: {
+    skip('gRPC for Node.js: TEST_NPM is not set', 1) if !$ENV{TEST_NPM};
+    skip('gRPC for Node.js: no @grpc/grpc-js', 1)
+        if !-d "$npm/node_modules/\@grpc/grpc-js";
+    grpc_js();
 }
 
 done_testing();
@@ -326,4 +361,121 @@ EOP
         cmp_ok($chaos->connections, '>', $#$breaks, 'as it should be');
         $chaos->stop;
     }
+}
+
+
+# the same of npm, and responses that are streams: of three messages the first
+# one comes before the server sends the second
+
+sub grpc_js {
+    my $ran = $t->file('grpc-js-ran');
+    my $go = $t->file('grpc-js-go');
+
+    my $server = script('grpc-server.mjs', <<'EOP');
+import grpc from '@grpc/grpc-js';
+import fs from 'node:fs';
+const [ , , port, ran, go ] = process.argv;
+const bytes = { requestSerialize: (b) => b, requestDeserialize: (b) => b,
+                responseSerialize: (b) => b, responseDeserialize: (b) => b };
+const server = new grpc.Server();
+server.addService({
+    pay: { path: '/bank.Bank/Pay', requestStream: false,
+           responseStream: false, ...bytes },
+    list: { path: '/bank.Bank/List', requestStream: false,
+            responseStream: true, ...bytes },
+}, {
+    pay(call, done) {
+        fs.appendFileSync(ran, call.request + '\n');
+        setTimeout(() => done(null, Buffer.from('paid ' + call.request)), 300);
+    },
+    async list(call) {
+        fs.appendFileSync(ran, call.request + '\n');
+        call.write(Buffer.from('one'));
+        while (!fs.existsSync(go))
+            await new Promise((done) => setTimeout(done, 20));
+        call.write(Buffer.from('two'));
+        call.write(Buffer.from('three'));
+        call.end();
+    },
+});
+server.bindAsync('127.0.0.1:' + port, grpc.ServerCredentials.createInsecure(),
+                 () => {});
+EOP
+
+    my $client = script('grpc-client.mjs', <<'EOP');
+import grpc from '@grpc/grpc-js';
+import fs from 'node:fs';
+const [ , , port, key, go ] = process.argv;
+const config = JSON.stringify({ methodConfig: [ { name: [ {} ], retryPolicy: {
+    maxAttempts: 5, initialBackoff: '0.1s', maxBackoff: '1s',
+    backoffMultiplier: 2, retryableStatusCodes: [ 'UNAVAILABLE' ] } } ] });
+const client = new grpc.Client('127.0.0.1:' + port,
+    grpc.credentials.createInsecure(),
+    { 'grpc.service_config': config, 'grpc.enable_http_proxy': 0 });
+const fields = new grpc.Metadata();
+fields.set('idempotency-key', key);
+fields.set('authorization', 'Bearer t');
+const same = (b) => b;
+const within = { deadline: Date.now() + 20000 };
+if (go) {
+    const got = [];
+    const call = client.makeServerStreamRequest('/bank.Bank/List', same, same,
+        Buffer.from(key), fields, within);
+    call.on('data', (b) => { got.push(b); fs.writeFileSync(go, ''); });
+    call.on('end', () => { console.log(got.join(' ')); process.exit(0); });
+    call.on('error', (e) => { console.log(e.message); process.exit(1); });
+} else {
+    client.makeUnaryRequest('/bank.Bank/Pay', same, same, Buffer.from(key),
+        fields, within, (e, b) => {
+            console.log(e ? e.message : b.toString());
+            process.exit(0);
+        });
+}
+EOP
+
+    my $port = free_port();
+    my $pid = fork();
+    die "fork: $!" if !defined $pid;
+    exec('node', $server, $port, $ran, $go) if $pid == 0;
+    $t->track($pid);
+
+    my $front = $t->node(name => 'js', workers => 2, http => <<"EOC")->start;
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
+
+    coord_idempotency required on_failure=closed;
+    coord_idempotency_on_unknown conflict;
+    coord_idempotency_wait 10s;
+
+    server {
+        listen 127.0.0.1:%%PORT%% http2;
+        location / { grpc_pass grpc://127.0.0.1:$port; }
+    }
+EOC
+
+    spew($ran, '');
+    $t->wait_for(sub {
+        IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) },
+        20) or return fail('the gRPC server of Node.js starts');
+
+    for my $breaks ([], ['running'], ['answered'], ['running', 'answered']) {
+        my $key = join '-', 'js', @$breaks;
+        my $ran_it = sub { grep { $_ eq $key } split /\n/, slurp($ran) };
+        my $chaos = Coord::Chaos->start(
+            test => $t, to => $front->port, breaks => [@$breaks],
+            begun => sub { scalar $ran_it->() });
+
+        is(run('node', $client, $chaos->port, $key), "paid $key",
+           'gRPC for Node.js, ' . (@$breaks ? "broken: @$breaks" : 'whole')
+           . ': it has its answer');
+        is(scalar($ran_it->()), 1, 'of one execution');
+        $chaos->stop;
+    }
+
+    for my $try (1, 2) {
+        is(run('node', $client, $front->port, 'stream', $go), 'one two three',
+           "gRPC for Node.js, a stream, $try: as it comes");
+    }
+
+    is(scalar(grep { $_ eq 'stream' } split /\n/, slurp($ran)), 1,
+       'of one execution');
 }
