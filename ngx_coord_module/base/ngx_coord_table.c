@@ -4,7 +4,7 @@
  */
 
 
-#include "ngx_coord_table.h"
+#include "ngx_coord_table_hash.h"
 
 
 /* cells that an insertion looks at to free expired entries */
@@ -23,12 +23,6 @@
 #define ngx_coord_table_number(t, c)                                          \
     ((uint32_t) ((ngx_coord_cell_t *) (c) - ngx_coord_table_cells(t)))
 
-#define ngx_coord_rotl(v, n)  ((v) << (n) | (v) >> (64 - (n)))
-
-
-static uint32_t ngx_coord_table_hash(ngx_coord_table_t *table,
-    ngx_uint_t tag, const u_char *key, size_t len);
-static ngx_inline void ngx_coord_sip_round(uint64_t *v);
 static uint32_t ngx_coord_table_alloc(ngx_coord_table_t *table,
     uint32_t keep, ngx_coord_nsec_t now);
 static void ngx_coord_table_free(ngx_coord_table_t *table, uint32_t n);
@@ -112,72 +106,6 @@ ngx_coord_table_leave(ngx_coord_table_t *table)
     table->dirty = 0;
 
     ngx_coord_table_commit();
-}
-
-
-/*
- * SipHash-1-3: clients choose the keys and must not be able to choose the
- * bucket.
- */
-
-static uint32_t
-ngx_coord_table_hash(ngx_coord_table_t *table, ngx_uint_t tag,
-    const u_char *key, size_t len)
-{
-    size_t    n;
-    uint64_t  v[4], word;
-
-    v[0] = table->seed[0] ^ 0x736f6d6570736575ULL;
-    v[1] = table->seed[1] ^ 0x646f72616e646f6dULL;
-    v[2] = table->seed[0] ^ 0x6c7967656e657261ULL;
-    v[3] = table->seed[1] ^ 0x7465646279746573ULL;
-
-    n = len;
-
-    while (n >= 8) {
-        ngx_memcpy(&word, key, 8);
-
-        v[3] ^= word;
-        ngx_coord_sip_round(v);
-        v[0] ^= word;
-
-        key += 8;
-        n -= 8;
-    }
-
-    word = 0;
-    ngx_memcpy(&word, key, n);
-    word ^= (uint64_t) len << 56 ^ (uint64_t) tag << 48;
-
-    v[3] ^= word;
-    ngx_coord_sip_round(v);
-    v[0] ^= word;
-
-    v[2] ^= 0xff;
-    ngx_coord_sip_round(v);
-    ngx_coord_sip_round(v);
-    ngx_coord_sip_round(v);
-
-    word = v[0] ^ v[1] ^ v[2] ^ v[3];
-
-    return (uint32_t) (word ^ word >> 32);
-}
-
-
-static ngx_inline void
-ngx_coord_sip_round(uint64_t *v)
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = ngx_coord_rotl(v[1], 13) ^ v[0];
-    v[3] = ngx_coord_rotl(v[3], 16) ^ v[2];
-    v[0] = ngx_coord_rotl(v[0], 32);
-
-    v[2] += v[1];
-    v[0] += v[3];
-    v[1] = ngx_coord_rotl(v[1], 17) ^ v[2];
-    v[3] = ngx_coord_rotl(v[3], 21) ^ v[0];
-    v[2] = ngx_coord_rotl(v[2], 32);
 }
 
 

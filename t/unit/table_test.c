@@ -178,6 +178,58 @@ tags_lengths_and_bytes_make_keys_differ(void **state)
 
 /* random operations on blobs, against arrays */
 
+/* hashes are kept: those of other tables and tags are no others' */
+
+static void
+tables_do_not_share_hashes(void **state)
+{
+    u_char             *p[2], key[16];
+    size_t              size;
+    ngx_uint_t          i, n, tag;
+    ngx_coord_entry_t  *entry;
+    ngx_coord_table_t  *t[2];
+
+    size = 64 * 1024;
+
+    for (i = 0; i < 2; i++) {
+        p[i] = calloc(size, 1);
+        t[i] = ngx_coord_table_create(p[i], size, seed, &name);
+        t[i]->seed[1] += i;
+
+        ngx_coord_table_enter(t[i]);
+
+        for (tag = 1; tag < 4; tag++) {
+            entry = ngx_coord_table_insert(t[i], tag, 0, (u_char *) "a key", 5,
+                                           NULL, FOREVER, 1);
+            assert_non_null(entry);
+
+            entry->payload[0] = i * 10 + tag;
+        }
+    }
+
+    for (i = 0; i < 2; i++) {
+
+        /* all that is kept is of other keys then */
+
+        for (n = 0; n < 1000; n++) {
+            fill(key, sizeof(key), n);
+            assert_null(ngx_coord_table_find(t[i], 1 + n % 3, key,
+                                             sizeof(key), 1));
+        }
+
+        for (tag = 1; tag < 4; tag++) {
+            entry = ngx_coord_table_find(t[i], tag, (u_char *) "a key", 5, 1);
+
+            assert_non_null(entry);
+            assert_int_equal(entry->payload[0], i * 10 + tag);
+        }
+
+        ngx_coord_table_leave(t[i]);
+        free(p[i]);
+    }
+}
+
+
 static void
 blobs_match_a_model(void **state)
 {
@@ -775,6 +827,7 @@ main(void)
         cmocka_unit_test(fixed_layout),
         cmocka_unit_test(too_small_is_refused),
         cmocka_unit_test(tags_lengths_and_bytes_make_keys_differ),
+        cmocka_unit_test(tables_do_not_share_hashes),
         cmocka_unit_test(blobs_match_a_model),
         cmocka_unit_test(full_evicts_only_what_may_go),
         cmocka_unit_test(expired_entries_make_room),
