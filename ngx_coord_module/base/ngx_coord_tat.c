@@ -86,6 +86,25 @@ ngx_coord_tat_fits(int64_t number, ngx_coord_nsec_t interval)
 
 
 ngx_coord_nsec_t
+ngx_coord_tat_own_backlog(int64_t number, ngx_coord_nsec_t interval,
+    ngx_coord_nsec_t now)
+{
+    int64_t  empty;
+
+    empty = ngx_coord_tat_empty(interval, now);
+
+    if (number >> NGX_COORD_TAT_BITS != empty >> NGX_COORD_TAT_BITS
+        || number <= empty)
+    {
+        return 0;
+    }
+
+    return ngx_min((number - empty) * NGX_COORD_NSEC_PER_USEC,
+                   NGX_COORD_RATE_SPAN);
+}
+
+
+ngx_coord_nsec_t
 ngx_coord_tat_backlog(int64_t number, ngx_coord_nsec_t interval,
     ngx_coord_nsec_t now, ngx_coord_nsec_t idle)
 {

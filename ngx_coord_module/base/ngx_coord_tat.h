@@ -66,6 +66,13 @@ ngx_coord_nsec_t ngx_coord_tat_backlog(int64_t number,
     ngx_coord_nsec_t interval, ngx_coord_nsec_t now, ngx_coord_nsec_t idle);
 
 /*
+ * The same of a number that counts in intervals of the class of this one; one
+ * of another class holds 0.
+ */
+ngx_coord_nsec_t ngx_coord_tat_own_backlog(int64_t number,
+    ngx_coord_nsec_t interval, ngx_coord_nsec_t now);
+
+/*
  * A number of places, 0 to NGX_COORD_RATE_LIMIT, in 16 bits: rounded up, by
  * less than a two-thousandth, and in the order of the numbers.  places() is
  * at least what was coded, and something for any code.

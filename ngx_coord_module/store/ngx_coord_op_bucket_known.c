@@ -56,28 +56,17 @@ static ngx_coord_nsec_t
 ngx_coord_bucket_denied(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
     ngx_coord_nsec_t now)
 {
-    int64_t             number;
-    ngx_coord_rate_t   *rate;
-    ngx_coord_nsec_t    held;
-
-    rate = &op->u.rate;
+    ngx_coord_nsec_t  held;
 
     /* the common case: nothing is refused now */
 
-    if (rate->force || !ngx_coord_deny_any(op->zone)) {
+    if (op->u.rate.force || !ngx_coord_deny_any(op->zone)) {
         return 0;
     }
 
-    number = ngx_coord_deny_find(op, now);
-
-    if (number == 0
-        || !ngx_coord_tat_fits(number, bucket->interval))
-    {
-        return 0;
-    }
-
-    held = ngx_coord_tat_backlog(number, bucket->interval,
-                                 ngx_coord_bucket_clock(now), 0);
+    held = ngx_coord_tat_own_backlog(ngx_coord_deny_find(op, now),
+                                     bucket->interval,
+                                     ngx_coord_bucket_clock(now));
 
     return (held > bucket->limit) ? held : 0;
 }

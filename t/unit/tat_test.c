@@ -68,6 +68,11 @@ time_counts_at_the_same_rate(void **state)
 
         assert_true(backlog <= held);
         assert_true(held - backlog < 2 * NGX_COORD_NSEC_PER_USEC);
+
+        backlog = ngx_coord_tat_own_backlog(number, interval, NOW);
+
+        assert_true(backlog <= held);
+        assert_true(held - backlog < 2 * NGX_COORD_NSEC_PER_USEC);
     }
 }
 
@@ -93,6 +98,8 @@ requests_count_at_another_rate(void **state)
         if (ngx_coord_tat_fits(number, to)) {
             continue;
         }
+
+        assert_int_equal(ngx_coord_tat_own_backlog(number, to, NOW), 0);
 
         seen = (double) ngx_coord_tat_backlog(number, to, NOW, 0) / to;
 
@@ -141,6 +148,8 @@ nothing_overflows(void **state)
 
                 (void) ngx_coord_tat_backlog(edges[i], edges[j], edges[k],
                                              edges[k]);
+                (void) ngx_coord_tat_own_backlog(edges[i], edges[j],
+                                                 edges[k]);
                 (void) ngx_coord_tat_empty(edges[j], edges[k]);
             }
         }
