@@ -27,6 +27,9 @@ static void ngx_http_coord_limit_req_taken(
 static ngx_int_t ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item);
+static ngx_coord_cold void ngx_http_coord_limit_req_log_refused(
+    ngx_http_request_t *r, ngx_http_coord_limiter_t *limiter,
+    ngx_http_coord_limit_req_item_t *item);
 static ngx_int_t ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state);
 static ngx_msec_t ngx_http_coord_limit_req_wait(
@@ -398,16 +401,30 @@ ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item)
 {
-    u_char                        cost[sizeof("cost: ") + NGX_INT_T_LEN];
-    ngx_uint_t                    excess;
-    ngx_http_coord_limiter_t     *limiter;
-    ngx_http_coord_log_fields_t   fields;
+    ngx_http_coord_limiter_t  *limiter;
 
     limiter = &state->limiter;
     limiter->status = ngx_http_coord_limiter_refused(limiter, &item->op);
 
     ngx_http_coord_limit_req_undo(limiter->ctx, state);
     ngx_http_coord_limit_req_count(state, 1);
+
+    if (r->connection->log->log_level >= limiter->conf->log_level) {
+        ngx_http_coord_limit_req_log_refused(r, limiter, item);
+    }
+
+    return ngx_http_coord_limiter_refuse(r, limiter,
+                                         &ngx_http_coord_limit_req_problem);
+}
+
+
+static void
+ngx_http_coord_limit_req_log_refused(ngx_http_request_t *r,
+    ngx_http_coord_limiter_t *limiter, ngx_http_coord_limit_req_item_t *item)
+{
+    u_char                        cost[sizeof("cost: ") + NGX_INT_T_LEN];
+    ngx_uint_t                    excess;
+    ngx_http_coord_log_fields_t   fields;
 
     ngx_memzero(&fields, sizeof(ngx_http_coord_log_fields_t));
 
@@ -432,9 +449,6 @@ ngx_http_coord_limit_req_refuse(ngx_http_request_t *r,
     } else {
         ngx_http_coord_limiter_log_failure(r, limiter, &fields);
     }
-
-    return ngx_http_coord_limiter_refuse(r, limiter,
-                                         &ngx_http_coord_limit_req_problem);
 }
 
 
