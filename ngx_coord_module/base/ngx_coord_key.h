@@ -26,18 +26,25 @@
 static ngx_inline uint32_t
 ngx_coord_key_hash(const u_char *key, size_t len)
 {
-    size_t    i;
-    uint32_t  hash;
+    uint64_t  hash, word;
 
-    hash = (uint32_t) len;
+    hash = len;
 
-    for (i = 0; i < len; i++) {
-        hash = (uint32_t) ngx_hash(hash, key[i]);
+    for ( /* void */ ; len >= 8; len -= 8) {
+        ngx_memcpy(&word, key, 8);
+        key += 8;
+
+        hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+        hash ^= hash >> 32;
     }
 
-    hash *= 2654435761U;
+    for ( /* void */ ; len; len--) {
+        hash = hash << 8 ^ hash >> 56 ^ *key++;
+    }
 
-    return hash ^ hash >> 16;
+    hash *= 0x9e3779b97f4a7c15ULL;
+
+    return (uint32_t) (hash >> 32);
 }
 
 

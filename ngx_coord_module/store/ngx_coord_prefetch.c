@@ -248,7 +248,7 @@ ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
                                                    ngx_coord_block_size(word),
                                                    used, usable - rate->cost);
 
-        (void) ngx_atomic_fetch_add(&table->near[1], 1);
+        table->near[1]++;
 
         ngx_coord_zone_unlock(op->zone);
         return NGX_OK;
