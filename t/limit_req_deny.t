@@ -23,6 +23,7 @@ my $origin = $t->origin(default => { delay => 1 });
 my $http = <<'EOF';
     coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_limit_req_zone $arg_k zone=s:1m rate=1r/m;
+    coord_limit_req_zone $arg_k zone=bucket:1m rate=1r/m;
     coord_limit_req_zone $arg_k zone=f:1m rate=2r/s;
     coord_limit_req_zone $arg_k zone=v:1m rate=$arg_r;
     coord_limit_req_zone $arg_k zone=fixed_window:1m rate=3r/h algorithm=fixed_window;
@@ -40,6 +41,7 @@ my $http = <<'EOF';
         listen 127.0.0.1:%%PORT%%;
         location /s { coord_limit_req zone=s; empty_gif; }
         location /more { coord_limit_req zone=s burst=3 nodelay; empty_gif; }
+        location /bucket { coord_limit_req zone=bucket; empty_gif; }
         location /f { coord_limit_req zone=f; empty_gif; }
         location /v { coord_limit_req zone=v; empty_gif; }
         location = /fixed_window { coord_limit_req zone=fixed_window; empty_gif; }
@@ -169,9 +171,54 @@ for my $round (1 .. 3) {
 }
 
 
-# --- windows: the next place is free at a time that is known ---
+# --- what is told counts down as it does where Redis is asked ---
 
 my @windows = qw(fixed_window sliding_window sliding_log);
+
+sub left {
+    my ($z) = @_;
+    my $got = $n->get("/api/limits/$z/count")->body;
+
+    return $got =~ /"refused":true.*"retry_after_seconds":([\d.]+)/s ? $1 : 0;
+}
+
+sub ceil { return int($_[0]) + (int($_[0]) < $_[0]) }
+
+# the clocks of the workers are samples of that of Redis
+
+my $sample = 0.05;
+my (%told, @off);
+
+for my $z ('bucket', @windows) {
+    $n->get("/$z?k=count") for 1 .. 5;
+}
+
+my $counted = $t->wait_for(sub {
+    for my $z ('bucket', @windows) {
+        my $most = ceil(left($z) + $sample);
+        my $got = $n->get("/$z?k=count");
+        my $least = ceil(left($z) - $sample);
+        my $retry = $got->header('Retry-After') || 0;
+
+        $told{$z}{$retry}++;
+
+        push @off, "$z: $retry, not $least to $most, "
+                   . $got->header('X-Source')
+            if $retry < $least || $retry > $most
+               || $got->header('X-Source') ne 'deny_cache'
+               || $got->header('RateLimit') ne "\"$z\";r=0;t=$retry";
+    }
+
+    sleep 0.1;
+
+    return !grep { keys %$_ < 3 } values %told;
+}, 20);
+
+ok($counted, 'what is left becomes less');
+is_deeply(\@off, [], 'and is what Redis says at each moment');
+
+
+# --- windows: the next place is free at a time that is known ---
 
 for my $z (@windows) {
     $r->command('CONFIG', 'RESETSTAT');
