@@ -79,7 +79,11 @@ my @cases = (
     (map { ["coord_limit_req_zone \$arg_k zone=z rate=$_;",
             qr/invalid rate "\Q$_\E", it must be like "10r\/s".*2000000000 in/] }
      '0r/s', '1', '1r', '1r/', '1r/x', '-1r/s', '1.5r/s', '1r/0s', 'r/s',
-     '1r/9999999d', '99999999999r/s', '1r/ss'),
+     '1r/9999999d', '99999999999r/x', '1r/ss'),
+    (map { ["coord_limit_req_zone \$arg_k zone=z rate=$_;",
+            qr/too large rate "\Q$_\E", it must be of at most 2000000000, in/] }
+     '2000000001r/s', '99999999999r/10d', '99999999999999999999r/s'),
+    ['coord_limit_req_zone $arg_k zone=z rate=2000000000r/s;', ''],
     (map { ["coord_limit_req_zone \$arg_k zone=z rate=$_;", ''] }
      qw(10r/s 30r/m 1000r/h 5000r/d 10r/5s)),
     ['coord_limit_req_zone $arg_k zone=z rate=1r/s algorithm=magic;',

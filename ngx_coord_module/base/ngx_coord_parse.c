@@ -26,16 +26,15 @@ ngx_coord_parse_rate(ngx_str_t *value, ngx_coord_quota_t *quota)
         /* void */
     }
 
-    count = ngx_atoi(value->data, p - value->data);
-
-    if (count == NGX_ERROR
-        || count > NGX_COORD_COUNT_MAX
+    if (p == value->data
         || last - p < 3
         || p[0] != 'r'
         || p[1] != '/')
     {
         return NGX_ERROR;
     }
+
+    count = ngx_atoi(value->data, p - value->data);
 
     p += 2;
 
@@ -44,6 +43,10 @@ ngx_coord_parse_rate(ngx_str_t *value, ngx_coord_quota_t *quota)
 
     if (unit == 0 || n < 1 || n > NGX_COORD_PERIOD_MAX / unit) {
         return NGX_ERROR;
+    }
+
+    if (count == NGX_ERROR || count > NGX_COORD_COUNT_MAX) {
+        return NGX_DECLINED;
     }
 
     quota->count = count;

@@ -26,7 +26,8 @@ typedef struct {
 /*
  * Parses a rate: "10r/s", "30r/m", "1000r/h", "5000r/d", "10r/5s".  Both
  * numbers are whole and positive; the period is at most 366 days.
- * NGX_ERROR: not a rate, *quota is not changed.
+ * NGX_ERROR: not a rate; NGX_DECLINED: one of more than NGX_COORD_COUNT_MAX.
+ * Then *quota is not changed.
  */
 ngx_int_t ngx_coord_parse_rate(ngx_str_t *value, ngx_coord_quota_t *quota);
 

@@ -200,16 +200,26 @@ static ngx_int_t
 ngx_http_coord_limit_req_zone_rate(ngx_conf_t *cf,
     ngx_http_coord_limit_req_zone_t *lrz, ngx_str_t *rate)
 {
+    ngx_int_t  rc;
+
     if (ngx_http_script_variables_count(rate)) {
         lrz->rate = ngx_http_coord_complex_value(cf, rate);
 
         return lrz->rate ? NGX_OK : NGX_ERROR;
     }
 
-    if (ngx_coord_parse_rate(rate, &lrz->quota) == NGX_OK
-        && lrz->quota.count)
-    {
+    rc = ngx_coord_parse_rate(rate, &lrz->quota);
+
+    if (rc == NGX_OK && lrz->quota.count) {
         return NGX_OK;
+    }
+
+    if (rc == NGX_DECLINED) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "too large rate \"%V\", it must be of at most %d, "
+                           "in a shorter period if need be",
+                           rate, NGX_COORD_COUNT_MAX);
+        return NGX_ERROR;
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
