@@ -284,12 +284,6 @@ ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind, ngx_coord_nsec_t now,
     left = 0;
     clock = ngx_coord_monotonic();
 
-    /* where there was no room the next one is half as large */
-
-    payload[0] = (uint64_t) (mark ? mark : now);
-    payload[1] = mark ? ngx_coord_block_word(kind, extra, 0, extra)
-                      : ngx_coord_block_word(kind, extra / 4, extra / 4, 0);
-
     entry = ngx_coord_table_find(table, NGX_COORD_KIND_BLOCK, op->key,
                                  op->key_len, clock);
     if (entry) {
@@ -299,11 +293,25 @@ ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind, ngx_coord_nsec_t now,
     }
 
     if (left && mark == 0) {
-        entry->payload[1] &= ~NGX_COORD_BLOCK_ASKED;
+        entry->payload[1] = ngx_coord_block_word(kind, extra / 4,
+                                 ngx_coord_block_used(entry->payload[1]),
+                                 ngx_coord_block_left(entry->payload[1]));
 
         ngx_coord_zone_unlock(op->zone);
         return;
     }
+
+    /* what is given back has stood before this: the bucket drains earlier */
+
+    if (left) {
+        mark -= (ngx_coord_nsec_t) left * op->u.rate.interval;
+    }
+
+    /* where there was no room the next one is half as large */
+
+    payload[0] = (uint64_t) (mark ? mark : now);
+    payload[1] = mark ? ngx_coord_block_word(kind, extra, 0, extra)
+                      : ngx_coord_block_word(kind, extra / 4, extra / 4, 0);
 
     entry = ngx_coord_prefetch_write(table, entry, op, payload, clock);
 

@@ -50,7 +50,7 @@ ngx_uint_t ngx_coord_prefetch_grants(ngx_coord_op_t *op);
 /*
  * What came of extra places: they were granted, and mark is the time when the
  * last of them has drained; or, mark 0, they were not.  What a block of before
- * still has is given back where there is a new one.
+ * still has is given back where there is a new one, which drains earlier then.
  */
 void ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind,
     ngx_coord_nsec_t now, ngx_coord_nsec_t mark, ngx_uint_t extra);
