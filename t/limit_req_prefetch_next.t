@@ -21,11 +21,17 @@ my $redis = $t->redis;
 my $http = <<'EOT';
     coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_limit_req_zone $arg_k zone=drains:1m rate=100r/s prefetch=64;
+    coord_limit_req_zone $arg_k zone=hot:1m rate=1r/h prefetch=16;
+    coord_limit_req_zone $arg_k zone=full:1m rate=1r/h prefetch=16;
     add_header X-Source $coord_limit_req_source always;
     server {
         listen 127.0.0.1:%%PORT%%;
         location /drains { coord_limit_req zone=drains burst=299 nodelay
                                            cost=$arg_c; empty_gif; }
+        location /hot { coord_limit_req zone=hot burst=999 nodelay;
+                        empty_gif; }
+        location /full { coord_limit_req zone=full burst=49 nodelay;
+                         empty_gif; }
         location /api { coord_api; }
     }
 EOT
@@ -103,5 +109,63 @@ for (1 .. 100) {
 
 is($last->status, 429, 'all is used');
 cmp_ok(beyond(300, 100), '<', 3, 'and no more was let in than there was');
+
+
+
+# --- the next block is there before the last place of this one is used ---
+
+# what is asked for ahead is answered before what is asked for after it
+
+my (%source, @late);
+
+for my $i (1 .. 200) {
+    my $source = $n->get('/hot?k=b')->header('X-Source') || '';
+
+    $source{$source}++;
+    push @late, $i if $i > 40 && $source ne 'prefetch';
+
+    left($n, 'hot', 'b');
+}
+
+is_deeply(\@late, [], 'nobody waits for Redis once a key is hot');
+cmp_ok(left($n, 'hot', 'b'), '<=', 800, 'what was let in is in the bucket');
+ok($t->wait_for(sub { left($m, 'hot', 'b') == 800 }, 11),
+   'and what was not used is there again');
+
+
+# --- where there is no room for it, the places of this one are let in ---
+
+my @full = map { my $s = $n->get('/full?k=c')->status;
+                 left($n, 'full', 'c');
+                 $s } 1 .. 60;
+
+is_deeply(\@full, [(200) x 50, (429) x 10], 'all that there is, and no more');
+
+
+# --- Redis does not answer: neither is anybody held up ---
+
+is($n->get('/hot?k=d')->header('X-Source'), 'redis', 'a key');
+
+for (1 .. 60) {
+    $n->get('/hot?k=d');
+    left($n, 'hot', 'd');
+}
+
+# a fourth of a block is there at any time
+
+my @got;
+
+for (1 .. 12) {
+    $n->get('/hot?k=d');
+    left($n, 'hot', 'd');
+
+    kill 'STOP', $redis->{pid};
+    push @got, map { $n->get('/hot?k=d')->header('X-Source') } 1 .. 3;
+    kill 'CONT', $redis->{pid};
+
+    left($n, 'hot', 'd');
+}
+
+is_deeply(\@got, [('prefetch') x 36], 'the last places of a block');
 
 done_testing();

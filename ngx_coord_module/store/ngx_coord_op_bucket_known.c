@@ -102,6 +102,7 @@ static ngx_uint_t
 ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
     const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now, ngx_uint_t ask)
 {
+    uint32_t           kind;
     ngx_uint_t         extra;
     ngx_coord_rate_t  *rate;
     ngx_coord_nsec_t   held;
@@ -115,10 +116,14 @@ ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
         return 0;
     }
 
-    if (ngx_coord_prefetch_take(op, ngx_coord_bucket_kind(rate), now, &held,
-                                ask ? &extra : NULL)
-        == NGX_OK)
-    {
+    kind = ngx_coord_bucket_kind(rate);
+
+    if (ngx_coord_prefetch_take(op, kind, now, ask, &held, &extra) == NGX_OK) {
+
+        if (extra) {
+            ngx_coord_prefetch_ahead(op, kind, extra);
+        }
+
         if (ngx_coord_bucket_answer(bucket, rate, held) != NGX_OK) {
             return 0;
         }
@@ -181,8 +186,10 @@ ngx_coord_bucket_block(ngx_coord_op_t *op, int64_t held, ngx_int_t rc,
 
     rate->mark = now + rate->reset;
 
-    if (rc == own) {
-        return rc;
+    /* nobody waits for a block alone */
+
+    if (rc == own || rate->cost == 0) {
+        return own;
     }
 
     rate->tries++;

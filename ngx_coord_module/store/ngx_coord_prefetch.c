@@ -40,6 +40,9 @@
 /* a first block shall let in so many requests as are expected meanwhile */
 #define NGX_COORD_PREFETCH_WORTH  8
 
+/* of the largest block: the part that is left when the next one is asked for */
+#define NGX_COORD_PREFETCH_AHEAD  4
+
 /* cells that are looked at while the lock is held */
 #define NGX_COORD_PREFETCH_CELLS  1024
 
@@ -65,6 +68,8 @@ static ngx_uint_t ngx_coord_prefetch_size(ngx_coord_zone_t *zone,
     uint64_t *payload, ngx_coord_nsec_t interval, ngx_coord_nsec_t now);
 static ngx_uint_t ngx_coord_prefetch_ask(ngx_coord_op_t *op,
     ngx_coord_entry_t *entry, uint32_t kind, ngx_coord_nsec_t now);
+static ngx_uint_t ngx_coord_prefetch_grant(ngx_coord_op_t *op,
+    ngx_coord_entry_t *entry, uint32_t kind, ngx_uint_t usable);
 static ngx_coord_entry_t *ngx_coord_prefetch_write(ngx_coord_table_t *table,
     ngx_coord_entry_t *entry, ngx_coord_op_t *op, const uint64_t *payload,
     ngx_coord_nsec_t clock);
@@ -146,11 +151,10 @@ static ngx_uint_t
 ngx_coord_prefetch_ask(ngx_coord_op_t *op, ngx_coord_entry_t *entry,
     uint32_t kind, ngx_coord_nsec_t now)
 {
-    ngx_uint_t  size, usable;
+    ngx_uint_t        asked, size, usable;
+    ngx_coord_nsec_t  expires;
 
-    if (entry->payload[1] & NGX_COORD_BLOCK_ASKED) {
-        return 0;
-    }
+    asked = (entry->payload[1] & NGX_COORD_BLOCK_ASKED) != 0;
 
     /* less than this request needs, and not less than another one may */
 
@@ -160,7 +164,15 @@ ngx_coord_prefetch_ask(ngx_coord_op_t *op, ngx_coord_entry_t *entry,
     /* should the answer be lost, all begins anew */
 
     if (usable == 0) {
-        entry->expires = ngx_coord_monotonic() + NGX_COORD_NSEC_PER_SEC;
+        expires = ngx_coord_monotonic() + NGX_COORD_NSEC_PER_SEC;
+
+        if (!asked || expires < entry->expires) {
+            entry->expires = expires;
+        }
+    }
+
+    if (asked) {
+        return 0;
     }
 
     size = ngx_coord_prefetch_size(op->zone, entry->payload,
@@ -184,12 +196,41 @@ ngx_coord_prefetch_ask(ngx_coord_op_t *op, ngx_coord_entry_t *entry,
 }
 
 
+/* takes the places of op from those that are usable: is the next block due */
+
+static ngx_uint_t
+ngx_coord_prefetch_grant(ngx_coord_op_t *op, ngx_coord_entry_t *entry,
+    uint32_t kind, ngx_uint_t usable)
+{
+    uint64_t    asked;
+    ngx_uint_t  left, size, used, due;
+
+    asked = entry->payload[1] & NGX_COORD_BLOCK_ASKED;
+    size = ngx_coord_block_size(entry->payload[1]);
+    used = ngx_coord_block_used(entry->payload[1]) + op->u.rate.cost;
+    left = usable - op->u.rate.cost;
+
+    due = asked == 0
+          && size == op->zone->prefetch
+          && left < size / NGX_COORD_PREFETCH_AHEAD;
+
+    if (due) {
+        asked = NGX_COORD_BLOCK_ASKED;
+    }
+
+    entry->payload[1] = asked | ngx_coord_block_word(kind, size, used, left);
+
+    return due ? size : 0;
+}
+
+
 ngx_int_t
 ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
-    ngx_coord_nsec_t now, ngx_coord_nsec_t *held, ngx_uint_t *extra)
+    ngx_coord_nsec_t now, ngx_uint_t ask, ngx_coord_nsec_t *held,
+    ngx_uint_t *extra)
 {
     uint64_t            payload[2], word;
-    ngx_uint_t          usable, used;
+    ngx_uint_t          usable;
     ngx_coord_rate_t   *rate;
     ngx_coord_nsec_t    clock;
     ngx_coord_entry_t  *entry;
@@ -207,7 +248,7 @@ ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
     entry = ngx_coord_table_find(table, NGX_COORD_KIND_BLOCK, op->key,
                                  op->key_len, clock);
 
-    if (entry == NULL && extra == NULL) {
+    if (entry == NULL && !ask) {
         ngx_coord_zone_unlock(op->zone);
         return NGX_AGAIN;
     }
@@ -241,12 +282,7 @@ ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
         *held = (ngx_coord_nsec_t) entry->payload[0] - now
                 - (ngx_coord_nsec_t) usable * rate->interval;
 
-        used = ngx_coord_block_used(word) + rate->cost;
-
-        entry->payload[1] = (word & NGX_COORD_BLOCK_ASKED)
-                            | ngx_coord_block_word(kind,
-                                                   ngx_coord_block_size(word),
-                                                   used, usable - rate->cost);
+        *extra = ngx_coord_prefetch_grant(op, entry, kind, usable);
 
         table->near[1]++;
 
@@ -254,7 +290,7 @@ ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
         return NGX_OK;
     }
 
-    if (extra) {
+    if (ask) {
         *extra = ngx_coord_prefetch_ask(op, entry, kind, now);
     }
 

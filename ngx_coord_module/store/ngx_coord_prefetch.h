@@ -17,7 +17,8 @@
  * A block is as large as the demand: none for a key that comes once; then so
  * large that some requests come before it has lapsed, or none if that would be
  * more than zone->prefetch, the most; then twice as large as the last one,
- * until the largest is of no use.
+ * until the largest is of no use.  Behind the largest one the next is asked for
+ * while the last quarter is left.
  */
 
 
@@ -35,11 +36,21 @@
 /*
  * Asks the block of a key for what op, a take, needs, for callers of its kind.
  * NGX_OK: it is granted, and *held is what was in the bucket before it, in
- * nanoseconds; NGX_AGAIN: ask Redis, and for *extra places more.  With extra
- * NULL it is not going to ask, and nothing is noted.
+ * nanoseconds; where *extra is set, the next block of so many is due:
+ * ngx_coord_prefetch_ahead().  NGX_AGAIN: ask Redis, and for *extra places
+ * more; without ask it is not going to, and nothing is noted.  *extra is 0
+ * before.
  */
 ngx_int_t ngx_coord_prefetch_take(ngx_coord_op_t *op, uint32_t kind,
-    ngx_coord_nsec_t now, ngx_coord_nsec_t *held, ngx_uint_t *extra);
+    ngx_coord_nsec_t now, ngx_uint_t ask, ngx_coord_nsec_t *held,
+    ngx_uint_t *extra);
+
+/*
+ * Asks Redis for the next block of the key of op, of so many places, while the
+ * last ones of the block before let requests in; none waits for it.
+ */
+void ngx_coord_prefetch_ahead(ngx_coord_op_t *op, uint32_t kind,
+    ngx_uint_t extra);
 
 /*
  * For a feature, before it asks the store: 1 if the block of the key grants op,
