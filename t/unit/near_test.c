@@ -124,7 +124,9 @@ begin(void **state)
     a.epoch = EPOCH;
 
     counts.epochs[3] = EPOCH;
-    counts.heard[3] = ngx_current_msec;
+
+    store.stats = &counts.procs[3];
+    ngx_coord_near_heard(&a, ngx_current_msec);
 
     ngx_memzero(&item, sizeof(item));
 
@@ -351,7 +353,6 @@ who_has_not_heard_lately_is_not_trusted(void **state)
 
     /* who is late himself may find that another worker has heard later */
 
-    store.stats = &counts.procs[3];
     ngx_coord_near_heard(&a, ngx_current_msec + 1000);
     (void) get(NGX_OK);
 
@@ -372,7 +373,7 @@ for_its_time_and_a_second_at_most(void **state)
     assert_int_equal(get(NGX_OK), 1);
 
     later(58500);
-    counts.heard[3] = ngx_current_msec;
+    ngx_coord_near_heard(&a, ngx_current_msec);
     assert_int_equal(get(NGX_OK), 1);
     later(499);
     assert_int_equal(get(NGX_OK), 0);
