@@ -5,7 +5,8 @@
  * The heartbeat of a tracker.  A connection that is dead looks like one without
  * news, so once a second it is asked for a sign of life: what the server has
  * told before it answers is heard by then.  The connection of the calls, for
- * which the server tracks, is asked as well where nothing else does that.
+ * which the server tracks, is asked as well where nothing else does that, now
+ * and then.
  */
 
 
@@ -13,6 +14,12 @@
 
 
 #define NGX_COORD_TRACK_BEAT     1000     /* milliseconds between two PINGs */
+
+/*
+ * The same for the connection of the calls: their time is short, and a server
+ * that takes a breath longer than that is no reason to distrust all.
+ */
+#define NGX_COORD_TRACK_CALLS    10000
 
 #define NGX_COORD_TRACK_PING     "*1" CRLF "$4" CRLF "PING" CRLF
 
@@ -110,7 +117,7 @@ ngx_coord_redis_track_ask_calls(ngx_coord_redis_node_t *node)
 {
     if (node->trust == NGX_COORD_TRUST_TRACKED
         && node->breaker == NGX_COORD_BREAKER_CLOSED
-        && ngx_current_msec - node->clock.asked >= NGX_COORD_TRACK_BEAT)
+        && ngx_current_msec - node->clock.asked >= NGX_COORD_TRACK_CALLS)
     {
         ngx_coord_redis_clock_ask(node);
     }
