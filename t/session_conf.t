@@ -116,6 +116,29 @@ like((check('', 'coord_session_zone sid zone=all;'))[1],
      'one session for all: a warning');
 
 
+# names of cookies that are none of variables
+
+my $dot = qr/\[warn\].*"\$(\w+)" in "[^"]*" ends at the "\."/;
+
+for my $c ([ '', 'coord_session_zone $cookie_connect.sid zone=d:1m;',
+             'cookie_connect' ],
+           [ 'coord_session zone=z create=$upstream_cookie_connect.sid;', $zones,
+             'upstream_cookie_connect' ],
+           [ 'coord_idempotency on; coord_idempotency_scope $cookie_a.b;', '',
+             'cookie_a' ])
+{
+    my ($good, $out) = check($c->[0], $c->[1]);
+    ok($good, "accepted: $c->[2]");
+    is(($out =~ $dot)[0], $c->[2], "with a warning: $c->[2]");
+}
+
+for my $key ('${cookie_sid}.v1', '$cookie_a.$cookie_b', '$cookie_a.1',
+             '$host.x$cookie_a')
+{
+    is((check('', "coord_session_zone $key zone=d:1m;"))[1], '', "good: $key");
+}
+
+
 # coord_sticky in front of a balancer
 
 for my $c ([ 'coord_sticky $arg_p; least_conn;', 1 ],

@@ -11,12 +11,14 @@
 #include "ngx_http_coord_conf.h"
 #include "ngx_coord_deny.h"
 #include "ngx_coord_wake.h"
+#include "ngx_coord_parse.h"
 
 
 /* buckets that a variable of ours may take in the hash of all */
 #define NGX_HTTP_COORD_VARIABLE_ROOM  16
 
 
+static void ngx_http_coord_warn_cookie(ngx_conf_t *cf, ngx_str_t *value);
 static ngx_int_t ngx_http_coord_zone_head(ngx_conf_t *cf,
     ngx_coord_zone_t *zone);
 static ngx_http_coord_zone_conf_t *ngx_http_coord_zone_conf(ngx_conf_t *cf,
@@ -503,11 +505,43 @@ ngx_http_coord_complex_value(ngx_conf_t *cf, ngx_str_t *value)
     ccv.value = value;
     ccv.complex_value = cv;
 
+    ngx_http_coord_warn_cookie(cf, value);
+
     if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
         return NULL;
     }
 
     return cv;
+}
+
+
+/* "$cookie_connect.sid" is the cookie "connect", and ".sid" for all clients */
+
+static void
+ngx_http_coord_warn_cookie(ngx_conf_t *cf, ngx_str_t *value)
+{
+    u_char     *p;
+    ngx_str_t   rest, name;
+
+    rest = *value;
+
+    while (ngx_coord_parse_variable(&rest, &name) == NGX_OK) {
+
+        p = rest.data;
+
+        if (rest.len > 1
+            && p[0] == '.'
+            && ((p[1] >= 'a' && p[1] <= 'z') || (p[1] >= 'A' && p[1] <= 'Z'))
+            && ngx_strlcasestrn(name.data, name.data + name.len,
+                                (u_char *) "cookie_", sizeof("cookie_") - 2))
+        {
+            ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                               "\"$%V\" in \"%V\" ends at the \".\": a "
+                               "cookie with such a name is found by a \"map\" "
+                               "of $http_cookie or $upstream_http_set_cookie",
+                               &name, value);
+        }
+    }
 }
 
 
