@@ -171,6 +171,18 @@ for my $store (sort keys %node) {
     for my $z (@algorithms) {
         my $name = "$store: $z";
 
+        # what takes nothing begins nothing
+
+        $one->get("/$z/after?k=w&used=0");
+
+        for my $path ("/$z/cost?k=w&c=0", "/$z/after?k=w&used=0",
+                      "/$z/cost?k=w&c=11")
+        {
+            my $r = $one->get($path);
+            like($r->header('RateLimit'), qr/;r=10;t=0$/,
+                 "$name: $path begins nothing");
+        }
+
         # a number of places
 
         my $r = $one->get("/$z/cost?k=n&c=4");

@@ -236,6 +236,9 @@ for my $step (1 .. $steps) {
     my $asked = $path eq 'take' ? $cost : $path eq 'after' ? 1 : 0;
     my $eps = $layout{$z} eq 'bucket' ? 0.06 : 1e-6;
 
+    # a look begins no window, nor does what never fits
+    my $begins = $path eq 'take' && $cost && $cost <= $limit;
+
     if ($passed) {
         $admitted++;
 
@@ -244,8 +247,8 @@ for my $step (1 .. $steps) {
               $name, $step)
             if $used[0] + $asked > $limit + $eps;
 
-        # a look begins a window as well
-        take($z, $s, $path eq 'take' ? $cost : 0, $from, $to, @used);
+        take($z, $s, $path eq 'take' ? $cost : 0, $from, $to, @used)
+            if $layout{$z} ne 'fixed' || $begins;
 
     } else {
         $refused++;
@@ -255,8 +258,9 @@ for my $step (1 .. $steps) {
               $name, $step)
             if !$may_hold && $used[1] + $asked <= $limit - $eps;
 
-        # one that is held, or never fits, begins a window all the same
-        take($z, $s, 0, $from, $to, @used) if $layout{$z} eq 'fixed';
+        # one that is held begins a window all the same
+        take($z, $s, 0, $from, $to, @used)
+            if $layout{$z} eq 'fixed' && $begins;
     }
 
     # what is done when it is over is waited for

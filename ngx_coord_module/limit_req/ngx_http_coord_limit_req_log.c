@@ -186,6 +186,7 @@ ngx_http_coord_limit_req_charged(ngx_http_coord_limit_req_item_t *item,
     op.u.rate.tries = 0;
 
     lrz = item->limit->zone->data;
+    op.type = lrz->op;
 
     if (lrz->op == &ngx_coord_op_log_take) {
         op.u.rate.cost = ngx_min(n, NGX_COORD_LOG_COST);

@@ -45,8 +45,6 @@ static void ngx_coord_window_fill_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_fill_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
-static ngx_int_t ngx_coord_window_take_run(ngx_coord_table_t *table,
-    ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_cut_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 
@@ -155,7 +153,7 @@ ngx_coord_window_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
 }
 
 
-/* who only looks, or takes in any case, may have a window to begin */
+/* who takes in any case may have a window to begin */
 
 static ngx_int_t
 ngx_coord_window_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
@@ -168,8 +166,13 @@ ngx_coord_window_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
     rate = &op->u.rate;
     rc = ngx_coord_window_take_known(op, now);
 
-    if (rc != NGX_AGAIN || rate->force || rate->look || rate->cost == 0) {
+    if (rc != NGX_AGAIN || rate->force) {
         return rc;
+    }
+
+    if (rate->look || rate->cost == 0) {
+        op->type = &ngx_coord_op_window_look;
+        return NGX_AGAIN;
     }
 
     until = ngx_coord_lives_find(op, NGX_COORD_WINDOW_ANY, now, &note);
@@ -495,7 +498,7 @@ ngx_coord_window_fill_parse(ngx_coord_op_t *op,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_nsec_t now)
 {

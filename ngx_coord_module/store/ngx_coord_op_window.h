@@ -25,6 +25,13 @@ void ngx_coord_window_peek_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
 void ngx_coord_window_cut_build(ngx_coord_command_t *cmd, ngx_coord_op_t *op,
     ngx_coord_nsec_t now);
 
+/* run() of a take, and of what a take becomes on its way */
+ngx_int_t ngx_coord_window_take_run(ngx_coord_table_t *table,
+    ngx_coord_op_t *op, ngx_coord_nsec_t now);
+
+
+/* a take that takes nothing, or of no places: it begins no window */
+extern const ngx_coord_op_type_t  ngx_coord_op_window_look;
 
 /*
  * Twice is as good as once: gives a window that has no end one, as if it began

@@ -17,6 +17,10 @@ static void ngx_coord_window_give_build(ngx_coord_command_t *cmd,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_give_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_look_parse(ngx_coord_op_t *op,
+    ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
+static ngx_int_t ngx_coord_window_seen(ngx_coord_resp_value_t **values,
+    int64_t *used, ngx_coord_nsec_t *left);
 static ngx_int_t ngx_coord_window_peek_parse(ngx_coord_op_t *op,
     ngx_coord_resp_value_t **values, ngx_coord_nsec_t now);
 static ngx_int_t ngx_coord_window_peek_run(ngx_coord_table_t *table,
@@ -53,6 +57,23 @@ const ngx_coord_op_type_t  ngx_coord_op_window_peek = {
     ngx_coord_window_peek_parse,
     NULL,
     ngx_coord_window_peek_run,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL
+};
+
+
+const ngx_coord_op_type_t  ngx_coord_op_window_look = {
+    ngx_string("window_look"),
+    NGX_COORD_OP_JOINS|NGX_COORD_OP_LOOKS,
+    NGX_COORD_KIND_WINDOW,
+    NGX_COORD_SCRIPT_WINDOW_PEEK,
+    ngx_coord_window_peek_build,
+    ngx_coord_window_look_parse,
+    NULL,
+    ngx_coord_window_take_run,
     NULL,
     NULL,
     NULL,
@@ -232,29 +253,73 @@ static ngx_int_t
 ngx_coord_window_peek_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
     ngx_coord_nsec_t now)
 {
-    int64_t                  used, pttl;
-    ngx_coord_nsec_t         most;
+    int64_t           used;
+    ngx_coord_nsec_t  left, most;
+
+    if (ngx_coord_window_seen(values, &used, &left) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_coord_window_begins(&op->u.rate, now, &most);
+
+    return ngx_coord_peek_window(&op->u.rate, used, left);
+}
+
+
+static ngx_int_t
+ngx_coord_window_look_parse(ngx_coord_op_t *op, ngx_coord_resp_value_t **values,
+    ngx_coord_nsec_t now)
+{
+    int64_t             used;
+    ngx_int_t           rc;
+    ngx_coord_nsec_t    left, most;
+    ngx_coord_window_t  window;
+
+    if (ngx_coord_window_seen(values, &used, &left) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_coord_window_begins(&op->u.rate, now, &most);
+    (void) ngx_coord_window_init(&window, &op->u.rate);
+
+    op->u.rate.mark = now + left;
+
+    rc = ngx_coord_window_answer(&window, &op->u.rate,
+                                 used > window.room ? NGX_BUSY : NGX_OK,
+                                 used, left);
+
+    return ngx_coord_deny_window_keep(op, rc, now);
+}
+
+
+/* what a window has counted, and what is left of it; 0: there is none */
+
+static ngx_int_t
+ngx_coord_window_seen(ngx_coord_resp_value_t **values, int64_t *used,
+    ngx_coord_nsec_t *left)
+{
+    int64_t                  pttl;
     ngx_coord_resp_value_t  *v;
 
     v = values[0];
+    pttl = ngx_coord_reply(WINDOW_PEEK, LEFT)->integer;
 
     if (v->type != NGX_COORD_RESP_ARRAY
         || v->integer != 1
-        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), &used)
-           != NGX_OK
-        || ngx_coord_resp_integer(values[1], &pttl) != NGX_OK
-        || used < 0)
+        || ngx_coord_resp_integer(ngx_coord_resp_element(v, 0), used) != NGX_OK
+        || *used < 0)
     {
         return NGX_ERROR;
     }
 
-    pttl = ngx_min(ngx_max(pttl, 0),
-                   NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC);
+    /* -2: no key; -1: whoever has begun it has not given it an end */
 
-    (void) ngx_coord_window_begins(&op->u.rate, now, &most);
+    pttl = (pttl == -1) ? INT64_MAX : ngx_max(pttl + 1, 0);
+    pttl = ngx_min(pttl, NGX_COORD_RATE_SPAN / NGX_COORD_NSEC_PER_MSEC);
 
-    return ngx_coord_peek_window(&op->u.rate, used,
-                                 pttl * NGX_COORD_NSEC_PER_MSEC);
+    *left = pttl * NGX_COORD_NSEC_PER_MSEC;
+
+    return NGX_OK;
 }
 
 
