@@ -168,4 +168,34 @@ for (1 .. 12) {
 
 is_deeply(\@got, [('prefetch') x 36], 'the last places of a block');
 
+
+
+# --- who has asked for the next one is killed ---
+
+sub used {
+    $n->get('/hot?k=d');
+    return left($n, 'hot', 'd');
+}
+
+# until the next one has just come, and then to the last quarter of it
+
+my $left = used();
+my $taken;
+
+do { ($taken, $left) = ($left - used(), left($n, 'hot', 'd')) }
+    until $taken > 1;
+
+kill 'STOP', $redis->{pid};
+
+is_deeply([map { $n->get('/hot?k=d')->header('X-Source') } 1 .. 13],
+          [('prefetch') x 13], 'the next one is asked for');
+
+$n->allow(qr/exited on signal 9/);
+$n->kill_worker('KILL', $n->workers);
+
+kill 'CONT', $redis->{pid};
+
+ok($t->wait_for(sub { $n->get('/hot?k=d')->header('X-Source') eq $_ }, 5),
+   "then by $_") for qw(redis prefetch);
+
 done_testing();
