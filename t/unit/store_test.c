@@ -1338,6 +1338,10 @@ both_stores_answer_the_same(void **state)
             a->u.rate.cost = any(5);
             a->u.rate.look = (any(5) == 0);
             a->u.rate.force = (any(8) == 0);
+
+        } else if (type == &ngx_coord_op_window_take) {
+            a->u.rate.cost = any(5);
+            a->u.rate.look = (any(5) == 0);
         }
 
         *b = *a;
@@ -1391,6 +1395,10 @@ both_stores_answer_the_same(void **state)
                 if (type != &ngx_coord_op_log_take || a->rc == NGX_OK) {
                     assert_int_equal(a->u.rate.reset, b->u.rate.reset);
                 }
+
+            } else {
+                /* a window has begun, or none has */
+                assert_true(!a->u.rate.reset == !b->u.rate.reset);
             }
 
             undo = any(type == &ngx_coord_op_window_take ? 2 : 4);
