@@ -172,6 +172,13 @@ my %stop = (
     'FLUSHALL' => sub { $r->command('FLUSHALL') },
 );
 
+sub listeners {
+    return scalar(() = $r->command(qw(CLIENT LIST TYPE pubsub)) =~ /^id=/mg);
+}
+
+
+my $listeners = listeners();
+
 for my $what (sort keys %stop) {
     my $k = 'stop' . ($what =~ /(\w)/)[0];
     my $uri = "/?k=$k";
@@ -181,6 +188,11 @@ for my $what (sort keys %stop) {
         $b->get($uri) for 1 .. 12;
         $stop{$what}->();
         purge($round % 2 ? 'POST' : 'key', $k);
+
+        # who has found out that he has heard nothing listens again
+
+        $t->wait_for(sub { listeners() >= $listeners }, 10);
+
         my @new = map { $b->get($uri)->body } 1 .. 4;
         my $is = grep { $_ eq $old } @new;
         is($is, 0, "$what, round $round: no old page") if $is || $round == 10;

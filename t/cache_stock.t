@@ -43,6 +43,7 @@ my @all = qw(proxy_cache proxy_cache_background_update proxy_cache_bypass
 
 is(join(' ', grep { !$rows{$_} } @all), '', 'all directives are there');
 
+s{^coord_cache_zone zone=pages;\n\n}{}m for @blocks;
 s{http://127\.0\.0\.1:8081}{http://%%ORIGIN%%}g for @blocks;
 s{127\.0\.0\.1:8080}{127.0.0.1:%%PORT%%}g for @blocks;
 s{127\.0\.0\.1:8082}{127.0.0.1:%%PORT_2%%}g for @blocks;
