@@ -148,4 +148,35 @@ ok($t->wait_for(sub {
 is(at_once($a, '/conn?k=back&d=2', 6), 4, 'all of the limit');
 is(passes($a, '/token_bucket?k=back', 12), 9, 'all of the rate');
 
+
+# what memory granted in place of Redis is given back to memory, also where
+# Redis was to be asked in the short way of a window that it has begun
+
+my $n = $t->node(name => 'n', http => <<'EOF')->start;
+    coord_store main { server %%REDIS%%; key_prefix n:; timeout 5s;
+                       connect_timeout 5s; breaker failures=1 cooldown=200ms; }
+    coord_on_failure local;
+    coord_limit_req_zone $arg_k zone=w:1m rate=9r/h algorithm=fixed_window;
+    coord_limit_req_zone $arg_k zone=b:1m rate=1r/h;
+    add_header X-Source $coord_limit_req_source always;
+    add_header X-Remaining $coord_limit_req_remaining always;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /w { coord_limit_req zone=w; empty_gif; }
+        location /both { coord_limit_req zone=w; coord_limit_req zone=b;
+                         empty_gif; }
+    }
+EOF
+
+$n->allow(qr/\[(warn|error)\].*coord store: "main"/);
+
+is($n->get('/w?k=begun')->header('X-Source'), 'redis', 'a window in Redis');
+$redis->stop;
+is(join(' ', map { $n->get('/both?k=begun')->status } 1 .. 4),
+   '200 429 429 429', 'the other limit refuses');
+
+my $r = $n->get('/w?k=begun');
+is($r->header('X-Source'), 'fallback', 'a window in memory');
+is($r->header('X-Remaining'), 7, 'two places are taken of it');
+
 done_testing();

@@ -510,6 +510,8 @@ ngx_coord_window_take_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     ngx_coord_window_t   window;
 
     rate = &op->u.rate;
+    op->type = &ngx_coord_op_window_take;
+
     length = ngx_coord_window_begins(rate, ngx_coord_realtime(), &most);
 
     if (ngx_coord_window_init(&window, rate) != NGX_OK) {
