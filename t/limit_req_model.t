@@ -258,9 +258,11 @@ for my $step (1 .. $steps) {
               $name, $step)
             if !$may_hold && $used[1] + $asked <= $limit - $eps;
 
-        # one that is held begins a window all the same
-        take($z, $s, 0, $from, $to, @used)
-            if $layout{$z} eq 'fixed' && $begins;
+        # one that is held begins a window where Redis was asked, and none
+        # where the node knew of the hold: another key from here on
+        delete $name{$slot}
+            if $layout{$z} eq 'fixed' && $begins && $may_hold
+               && (!$s->{from} || $to > $s->{from} + $W - $slack);
     }
 
     # what is done when it is over is waited for
