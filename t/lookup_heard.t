@@ -105,6 +105,32 @@ for my $round (1, 2) {
     kill 'CONT', $owner;
     $r->command(SET => "v:$key", 'newest');
     within('newest', 1.5, 'who goes on does not bring it back', $is);
+
+    # that all are gone is heard by each, and who is the first speaks for all
+
+    $r->command(SET => "v:all$round", 'old');
+    $owner = $a->get("/?k=all$round")->header('x-pid');
+    ($pid) = grep { $_ != $owner } $a->workers;
+
+    ok($t->wait_for(sub {
+        $other = $a->connect;
+        return says($other, "all$round")->header('x-pid') == $pid;
+    }, 20), 'a connection to the one that has not read it');
+
+    $a->hold_worker($owner);
+    $r->command('FLUSHALL');
+    says($other, "asked$round");
+    is(says($other, "all$round")->header('x-value'), 'no', 'FLUSHALL');
+
+    kill 'CONT', $owner;
+    $r->command(SET => "v:all$round", 'new');
+    within('new', 1.5, 'and both hear of what is new',
+           sub { value($a, "all$round") });
+    ok($t->wait_for(sub {
+        $watch->seen;
+        value($a, "all$round") for 1 .. 12;
+        return $watch->calls('get') == 0;
+    }, 10), 'and keep it');
 }
 
 # --- a connection that is dead ---

@@ -261,7 +261,8 @@ ngx_coord_near_read(ngx_coord_near_item_t *item, ngx_pool_t *pool,
 
 void
 ngx_coord_near_keep(ngx_coord_near_item_t *item,
-    ngx_coord_near_answer_t *answer, ngx_atomic_uint_t epoch)
+    ngx_coord_near_answer_t *answer, ngx_atomic_uint_t epoch,
+    ngx_atomic_uint_t told)
 {
     size_t   len, size;
     u_char  *p, key[NGX_COORD_KEY_LEN];
@@ -284,6 +285,10 @@ ngx_coord_near_keep(ngx_coord_near_item_t *item,
                answer->value.len);
 
     if (ngx_coord_zone_lock(item->near->zone)) {
+
+        if (told != ngx_coord_near_news(item)) {
+            epoch = 0;
+        }
 
         ngx_coord_near_put(item, key, len, p, size, epoch);
         ngx_coord_zone_unlock(item->near->zone);
@@ -335,7 +340,8 @@ ngx_coord_near_put(ngx_coord_near_item_t *item, u_char *key, size_t len,
 
 
 void
-ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch)
+ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch,
+    ngx_atomic_uint_t told)
 {
     size_t              len;
     u_char              key[NGX_COORD_KEY_LEN];
@@ -349,6 +355,10 @@ ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch)
 
     if (table == NULL) {
         return;
+    }
+
+    if (told != ngx_coord_near_news(item)) {
+        epoch = 0;
     }
 
     now = ngx_coord_monotonic();
@@ -389,7 +399,7 @@ ngx_coord_near_changed(ngx_coord_near_worker_t *worker, ngx_str_t *key)
     if (len == 0) {
 
         if (worker->epoch != NGX_COORD_NEAR_ALWAYS) {
-            ngx_coord_near_renew(worker);
+            ngx_coord_near_revoke(worker);
         }
 
         return;
@@ -407,6 +417,7 @@ ngx_coord_near_changed(ngx_coord_near_worker_t *worker, ngx_str_t *key)
         }
 
         ngx_coord_near_memo_void(near[i], key);
+        ngx_coord_near_note_news(near[i], key);
 
         for (n = 0; n < near[i]->fields.nelts; n++) {
             entry = ngx_coord_table_find(table, NGX_COORD_NEAR_TAG + n,

@@ -130,11 +130,14 @@ ngx_int_t ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
     ngx_coord_near_answer_t *answer);
 
 /*
- * Keeps an answer.  epoch: the worker's word when it was read; 0: nobody would
- * tell of a change, it is the last value and not fresh.
+ * Keeps an answer.  epoch: the worker's word when it was asked for; 0: nobody
+ * would tell of a change, it is the last value and not fresh.  told: what was
+ * told of changes by then (ngx_coord_near_news()); it is not fresh either if
+ * another worker has heard of one since.
  */
 void ngx_coord_near_keep(ngx_coord_near_item_t *item,
-    ngx_coord_near_answer_t *answer, ngx_atomic_uint_t epoch);
+    ngx_coord_near_answer_t *answer, ngx_atomic_uint_t epoch,
+    ngx_atomic_uint_t told);
 
 /* a key was written: what is kept of it is not fresh; NULL: all of it */
 void ngx_coord_near_changed(ngx_coord_near_worker_t *worker, ngx_str_t *key);

@@ -51,6 +51,7 @@ struct ngx_coord_near_fetch_s {
     ngx_coord_near_answer_t    answer;        /* the value: on the heap */
     ngx_coord_redis_call_t     call;
     ngx_atomic_uint_t          epoch;         /* when it was sent; 0: none */
+    ngx_atomic_uint_t          told;          /* and of what changes by then */
     ngx_coord_nsec_t           sent;          /* monotonic */
     ngx_atomic_uint_t          shared;        /* others wait for it; or 0 */
     ngx_coord_timer_t          timer;         /* FOLLOWING */
@@ -65,6 +66,8 @@ static void ngx_coord_near_call(ngx_coord_near_fetch_t *fetch);
 static void ngx_coord_near_follow(ngx_event_t *ev);
 static void ngx_coord_near_shared(ngx_coord_near_fetch_t *fetch);
 static void ngx_coord_near_prepare(ngx_coord_redis_call_t *call);
+static ngx_atomic_uint_t ngx_coord_near_word(
+    ngx_coord_near_worker_t *worker);
 static u_char *ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p);
 static void ngx_coord_near_expired(ngx_coord_redis_call_t *call);
 static void ngx_coord_near_answered(ngx_coord_redis_call_t *call,
@@ -309,6 +312,20 @@ ngx_coord_near_prepare(ngx_coord_redis_call_t *call)
 }
 
 
+/* of what is asked for now: another one, if that of before was revoked */
+
+static ngx_atomic_uint_t
+ngx_coord_near_word(ngx_coord_near_worker_t *worker)
+{
+    if (!ngx_coord_near_stands(worker->store, worker->epoch)) {
+        ngx_coord_near_taint(worker, NULL);
+        ngx_coord_near_renew(worker);
+    }
+
+    return worker->epoch;
+}
+
+
 static u_char *
 ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p)
 {
@@ -321,7 +338,8 @@ ngx_coord_near_encode(ngx_coord_redis_call_t *call, u_char *p)
     field += fetch->item.field;
 
     fetch->epoch = (call->trust == NGX_COORD_TRUST_NONE)
-                   ? 0 : fetch->worker->epoch;
+                   ? 0 : ngx_coord_near_word(fetch->worker);
+    fetch->told = ngx_coord_near_news(&fetch->item);
 
     if (call->trust == NGX_COORD_TRUST_TRACKED) {
         p = ngx_cpymem(p, NGX_COORD_NEAR_CACHING,
@@ -543,11 +561,11 @@ ngx_coord_near_read(ngx_coord_near_fetch_t *fetch,
     }
 
     if (answer->state == NGX_COORD_NEAR_NONE && fetch->item.made) {
-        ngx_coord_near_note(&fetch->item, fetch->epoch);
+        ngx_coord_near_note(&fetch->item, fetch->epoch, fetch->told);
         return;
     }
 
-    ngx_coord_near_keep(&fetch->item, answer, fetch->epoch);
+    ngx_coord_near_keep(&fetch->item, answer, fetch->epoch, fetch->told);
 }
 
 

@@ -11,6 +11,10 @@
  * know, nor does one whose connection is dead.  So beside its word stands when
  * it was known to have heard all, which it tells once a second, and who has not
  * told for some seconds is not trusted until he does again.
+ *
+ * Workers hear of a change one after the other, and the first who does speaks
+ * for all: what another one has asked for before that, and has the answer to
+ * later, is not fresh.
  */
 
 
@@ -92,6 +96,26 @@ ngx_coord_near_renew(ngx_coord_near_worker_t *worker)
 
     worker->epoch = epoch;
     counts->epochs[slot] = epoch;
+}
+
+
+void
+ngx_coord_near_revoke(ngx_coord_near_worker_t *worker)
+{
+    ngx_uint_t                 slot;
+    ngx_coord_store_counts_t  *counts;
+
+    counts = worker->store->counts;
+
+    if (counts == NULL) {
+        return;
+    }
+
+    for (slot = 0; slot < NGX_COORD_METRICS_PROCS; slot++) {
+        counts->epochs[slot] = 0;
+    }
+
+    ngx_coord_near_renew(worker);
 }
 
 

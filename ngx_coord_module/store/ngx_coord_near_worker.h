@@ -57,10 +57,11 @@ struct ngx_coord_near_worker_s {
 
 
 /*
- * Notes that there was no such key when it was read, under epoch; what is known
- * of it stays as it is.
+ * Notes that there was no such key when it was read; what is known of it stays
+ * as it is.  epoch and told: as for ngx_coord_near_keep().
  */
-void ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch);
+void ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch,
+    ngx_atomic_uint_t told);
 
 /*
  * An answer that this worker has read before, if it still is what stands in
@@ -100,6 +101,18 @@ ngx_uint_t ngx_coord_near_trusted(ngx_coord_store_t *store,
 /* 1 if the first of these holds: that worker is there, and may keep a value */
 ngx_uint_t ngx_coord_near_stands(ngx_coord_store_t *store,
     ngx_atomic_uint_t epoch);
+
+/*
+ * All keys have changed, as this worker is the first to hear: whatever workers
+ * of this node have read, or have asked for, is not fresh.
+ */
+void ngx_coord_near_revoke(ngx_coord_near_worker_t *worker);
+
+/* grows when a worker hears that the key of the item has changed, or others */
+ngx_atomic_uint_t ngx_coord_near_news(ngx_coord_near_item_t *item);
+
+/* this one has heard that; in a table that is entered */
+void ngx_coord_near_note_news(ngx_coord_near_t *near, ngx_str_t *key);
 
 /* this worker has heard of all changes until then, an ngx_current_msec */
 void ngx_coord_near_heard(ngx_coord_near_worker_t *worker, ngx_msec_t when);

@@ -49,7 +49,8 @@ ngx_coord_near_write(ngx_coord_near_item_t *item, ngx_str_t *value)
         answer.state = NGX_COORD_NEAR_VALUE;
         answer.value = *value;
 
-        ngx_coord_near_keep(item, &answer, NGX_COORD_NEAR_ALWAYS);
+        ngx_coord_near_keep(item, &answer, NGX_COORD_NEAR_ALWAYS,
+                            ngx_coord_near_news(item));
         return;
     }
 

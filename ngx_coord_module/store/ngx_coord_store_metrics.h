@@ -109,6 +109,9 @@ struct ngx_coord_store_counts_s {
     /* and this grows before it is changed: ngx_coord_near_memo.c */
     ngx_atomic_t               changes[NGX_COORD_STORE_CHANGES];
 
+    /* and this as soon as one worker has heard of a change of it */
+    ngx_atomic_t               told[NGX_COORD_STORE_CHANGES];
+
     /* those who hear the channels: ngx_coord_deny_news.c */
     ngx_coord_store_hearer_t   hearers[NGX_COORD_METRICS_PROCS];
 

@@ -151,8 +151,10 @@ end(void **state)
 }
 
 
+/* the first worker keeps what it has asked for before that */
+
 static void
-keep(const char *value, ngx_coord_near_e is)
+keep_since(ngx_atomic_uint_t told, const char *value, ngx_coord_near_e is)
 {
     ngx_coord_near_answer_t  kept;
 
@@ -162,7 +164,22 @@ keep(const char *value, ngx_coord_near_e is)
     kept.value.data = (u_char *) value;
     kept.value.len = ngx_strlen(value);
 
-    ngx_coord_near_keep(&item, &kept, EPOCH);
+    ngx_coord_near_keep(&item, &kept, a.epoch, told);
+}
+
+
+static void
+keep(const char *value, ngx_coord_near_e is)
+{
+    keep_since(ngx_coord_near_news(&item), value, is);
+}
+
+
+static void
+turn_of(ngx_coord_near_worker_t *worker)
+{
+    store.nearby = worker;
+    store.stats = &counts.procs[worker == &a ? 3 : 4];
 }
 
 
@@ -362,6 +379,69 @@ who_has_not_heard_lately_is_not_trusted(void **state)
 
 
 static void
+all_is_void_as_soon_as_one_has_heard_of_it(void **state)
+{
+    keep("gold", NGX_COORD_NEAR_VALUE);
+    (void) get(NGX_OK);
+
+    turn_of(&b);
+    (void) get(NGX_OK);
+    ngx_coord_near_changed(&b, NULL);
+
+    assert_int_equal(get(NGX_AGAIN), 1);
+    turn_of(&a);
+    assert_int_equal(get(NGX_AGAIN), 1);
+
+    /* what the first has asked for before */
+
+    keep("gold", NGX_COORD_NEAR_VALUE);
+    assert_int_equal(get(NGX_AGAIN), 1);
+
+    /* and what it asks for now */
+
+    assert_int_equal(ngx_coord_near_stands(&store, a.epoch), 0);
+    ngx_coord_near_renew(&a);
+    assert_int_equal(ngx_coord_near_stands(&store, b.epoch), 1);
+
+    keep("silver", NGX_COORD_NEAR_VALUE);
+    (void) get(NGX_OK);
+    turn_of(&b);
+    (void) get(NGX_OK);
+    is("silver");
+
+    turn_of(&a);
+}
+
+
+static void
+what_was_asked_for_before_a_change_is_not_fresh(void **state)
+{
+    ngx_atomic_uint_t  told;
+
+    told = ngx_coord_near_news(&item);
+    ngx_coord_near_changed(&b, &item.key);
+
+    keep_since(told, "gold", NGX_COORD_NEAR_VALUE);
+    (void) get(NGX_AGAIN);
+    is("gold");
+
+    /* nor that there is no such key */
+
+    ngx_coord_near_note(&item, EPOCH, told);
+    ngx_coord_near_absent(&item);
+    (void) get(NGX_AGAIN);
+    is("gold");
+
+    told = ngx_coord_near_news(&item);
+
+    ngx_coord_near_note(&item, EPOCH, told);
+    ngx_coord_near_absent(&item);
+    (void) get(NGX_OK);
+    assert_int_equal(answer.state, NGX_COORD_NEAR_NONE);
+}
+
+
+static void
 for_its_time_and_a_second_at_most(void **state)
 {
     keep("gold", NGX_COORD_NEAR_VALUE);
@@ -485,6 +565,12 @@ main(void)
         cmocka_unit_test_setup_teardown(who_hears_no_more_is_not_trusted,
                                         begin, end),
         cmocka_unit_test_setup_teardown(who_has_not_heard_lately_is_not_trusted,
+                                        begin, end),
+        cmocka_unit_test_setup_teardown(
+                               all_is_void_as_soon_as_one_has_heard_of_it,
+                                        begin, end),
+        cmocka_unit_test_setup_teardown(
+                          what_was_asked_for_before_a_change_is_not_fresh,
                                         begin, end),
         cmocka_unit_test_setup_teardown(for_its_time_and_a_second_at_most,
                                         begin, end),
