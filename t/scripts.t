@@ -560,6 +560,16 @@ for my $n (1, 3, 40) {
     is(run('user_revoke', i => '{k}')->[0], 1, 'user: revoke all');
     is($admin->command('EXISTS', '{k}'), 0, 'user: none is left');
 
+    # the new one stays, also if the clocks of those before were fast
+
+    clear();
+    run('user_add', user("s$_", 20 + $_, 2)) for 1, 2;
+    $one = run('user_add', user('s3', 20, 2));
+    is("@{ $one->[2] } $one->[3]", 's1 1', 'user: another one is ended');
+    $r = run('user_list', i => '{k}', old => us(-9), last => 9);
+    is("@{ $r->[2] }", 's2 ' . us(22) . ' s3 ' . us(20),
+       'user: and the time is that of its caller');
+
     # places that are numbered: who is in stays
 
     clear();

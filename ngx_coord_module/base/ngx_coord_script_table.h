@@ -852,11 +852,11 @@ enum {
 enum {
     NGX_COORD_USER_ADD_I = 0,
     NGX_COORD_USER_ADD_OLD,
-    NGX_COORD_USER_ADD_NOW,
     NGX_COORD_USER_ADD_ID,
     NGX_COORD_USER_ADD_FIRST,
     NGX_COORD_USER_ADD_LAST,
     NGX_COORD_USER_ADD_BEYOND,
+    NGX_COORD_USER_ADD_NOW,
     NGX_COORD_USER_ADD_TTL
 };
 
@@ -2683,10 +2683,8 @@ static const ngx_coord_script_part_t
     { "*4\r\n"
       "$4\r\nZADD\r\n",
       14, NGX_COORD_USER_ADD_I },
-    { "",
-      0, NGX_COORD_USER_ADD_NOW },
-    { "",
-      0, NGX_COORD_USER_ADD_ID },
+    { "$4\r\n+inf\r\n",
+      10, NGX_COORD_USER_ADD_ID },
     { "*5\r\n"
       "$6\r\nZRANGE\r\n",
       16, NGX_COORD_USER_ADD_I },
@@ -2700,6 +2698,13 @@ static const ngx_coord_script_part_t
       35, NGX_COORD_USER_ADD_I },
     { "$1\r\n0\r\n",
       7, NGX_COORD_USER_ADD_BEYOND },
+    { "*4\r\n"
+      "$4\r\nZADD\r\n",
+      14, NGX_COORD_USER_ADD_I },
+    { "",
+      0, NGX_COORD_USER_ADD_NOW },
+    { "",
+      0, NGX_COORD_USER_ADD_ID },
     { "*3\r\n"
       "$7\r\nPEXPIRE\r\n",
       17, NGX_COORD_USER_ADD_I },
@@ -2712,6 +2717,7 @@ static const u_char  ngx_coord_user_add_replies[] = {
     NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_ARRAY,
+    NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER,
     NGX_COORD_REPLY_INTEGER
 };
@@ -3433,9 +3439,9 @@ const ngx_coord_script_t
       20, ngx_coord_sliding_window_take_parts },
 
     { ngx_string("user_add"),
-      NGX_COORD_USER_ADD_NARGS, 5, 0, 1, 5, 1022,
+      NGX_COORD_USER_ADD_NARGS, 6, 0, 1, 6, 1174,
       ngx_coord_user_add_replies,
-      12, ngx_coord_user_add_parts },
+      14, ngx_coord_user_add_parts },
 
     { ngx_string("user_check"),
       NGX_COORD_USER_CHECK_NARGS, 1, 1, 1, 1, 144,

@@ -430,6 +430,35 @@ a_user_has_the_most_active(void **state)
 }
 
 
+/* whoever was active before may have had a faster clock */
+
+static void
+the_new_one_stays(void **state)
+{
+    char            text[4096];
+    ngx_uint_t      i;
+    ngx_coord_op_t  op;
+
+    for (i = 1; i <= 5; i++) {
+        make(&op, &ngx_coord_op_user_add, i, 0);
+        op.u.session.max = 2;
+        both(&op, NULL);
+
+        make(&op, &ngx_coord_op_user_check, i, 0);
+        both(&op, text);
+        assert_string_equal(text, "found 1");
+
+        ngx_stub_clock -= SEC / 100;
+    }
+
+    /* with the time of its caller; of the others the first had the least */
+
+    make(&op, &ngx_coord_op_user_list, 0, 0);
+    both(&op, text);
+    assert_string_equal(text, "2: 1 0 5 0");
+}
+
+
 static void
 a_long_list_tells_the_newest(void **state)
 {
@@ -645,7 +674,8 @@ no_reply_is_trusted(void **state)
                                      ":5\r\n" },
         { &ngx_coord_op_session_revoke, "*4\r\n$-1\r\n$-1\r\n$-1\r\n"
                                        ":1\r\n" },
-        { &ngx_coord_op_user_add, "*5\r\n:0\r\n:1\r\n:1\r\n:1\r\n:1\r\n" },
+        { &ngx_coord_op_user_add, "*6\r\n:0\r\n:1\r\n:1\r\n:1\r\n:0\r\n"
+                                 ":1\r\n" },
         { &ngx_coord_op_user_check, "*1\r\n*0\r\n" },
         { &ngx_coord_op_user_drop, "*1\r\n$-1\r\n" },
         { &ngx_coord_op_user_revoke, "*2\r\n:-1\r\n:1\r\n" },
@@ -890,6 +920,7 @@ main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_user_has_the_most_active,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(the_new_one_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(a_long_list_tells_the_newest,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(what_redis_said_is_kept,
