@@ -30,8 +30,9 @@ my %limits = (
     both => ['1 burst=5', 'm burst=3'],
 );
 
-my %rates = (1 => 1, 2 => 2, 4 => 4, m => 0.5);
-my %zone_rates = (1 => '1r/s', 2 => '2r/s', 4 => '4r/s', m => '30r/m');
+my %rates = (1 => 1, 2 => 2, 4 => 4, m => 0.5, d => 1 / 60);
+my %zone_rates = (1 => '1r/s', 2 => '2r/s', 4 => '4r/s', m => '30r/m',
+                  d => '1r/m');
 
 my %stores = (redis => '', memory => 'store=local');
 my @names = qw(stock redis memory);
@@ -69,7 +70,7 @@ for my $name (@names) {
     $locations .= "location /wait/$name { ${prefix}limit_req zone=${name}4 "
                   . "burst=6 delay=2; empty_gif; }\n";
     $locations .= "location /$name/dry { ${prefix}limit_req_dry_run on; "
-                  . "${prefix}limit_req zone=${name}2; empty_gif; "
+                  . "${prefix}limit_req zone=${name}d; empty_gif; "
                   . "add_header X-Status \$${prefix}limit_req_status; }\n";
 }
 
@@ -205,7 +206,7 @@ for my $name (@names) {
 }
 
 
-# dry run and the words of the log
+# dry run, at a rate that refills nothing meanwhile, and the words of the log
 
 for my $name (@names) {
     my @status = map { $n->get("/$name/dry?k=dry")->header('X-Status') } 1 .. 2;
