@@ -15,7 +15,7 @@ use Coord;
 use Coord::Events;
 use Coord::Sentinel;
 use Coord::TLS;
-use Coord::Util qw(free_port slurp spew);
+use Coord::Util qw(free_port patient slurp spew);
 
 use JSON::PP;
 
@@ -178,7 +178,7 @@ for my $file (grep { slurp($_) =~ /^load_module/m }
 
 sub example {
     my ($name, $dir) = @_;
-    my $text = slurp("$root/examples/$name");
+    my $text = patient(slurp("$root/examples/$name"));
 
     $text =~ s{^load_module.*\n}{}m;
     $text =~ s{redis://127\.0\.0\.1:6379}{%%REDIS%%}g;

@@ -13,7 +13,7 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 use Coord::HTTP2;
-use Coord::Util qw(slurp);
+use Coord::Util qw(patient slurp);
 
 my $root = "$FindBin::Bin/..";
 my $t = Coord->new;
@@ -45,7 +45,7 @@ sub page {
 
     unlike($out, qr/\[warn\]/, "$name: no warning");
 
-    return $n->start;
+    return $n->conf(http => patient($block))->start;
 }
 
 sub passed {
@@ -108,7 +108,7 @@ sub passed {
     $block =~ s/rate=20r/rate=1r/;
     $block =~ s/server \{\n/server {\n    listen 127.0.0.1:%%PORT%% http2;\n/;
 
-    my $n = $t->node(name => 'grpc', http => $block)->start;
+    my $n = $t->node(name => 'grpc', http => patient($block))->start;
     my $h2 = Coord::HTTP2->new(port => $n->port);
 
     my @call = map {

@@ -13,7 +13,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
-use Coord::Util qw(slurp);
+use Coord::Util qw(patient slurp);
 
 my $root = "$FindBin::Bin/..";
 my $t = Coord->new;
@@ -52,6 +52,7 @@ is(join(' ', grep { !$named{$_} } map { m{([^/]+)$} }
     my $redis = $t->redis;
     my $origin = $t->origin;
 
+    $block = patient($block);
     $block =~ s{redis://127\.0\.0\.1:6379}{redis://127.0.0.1:$redis->{port}};
     $block =~ s{127\.0\.0\.1:8081}{%%ORIGIN%%}g;
     $block =~ s/server \{\n/server {\n    listen 127.0.0.1:%%PORT%%;\n/;
@@ -84,7 +85,7 @@ sub recipe {
     my $redis = $t->redis;
     my ($head) = $text =~ /\A(.*?)^load_module/ms;
 
-    $text =~ s{^load_module.*\n}{}m;
+    $text = patient($text =~ s{^load_module.*\n}{}mr);
     $text =~ s{redis://127\.0\.0\.1:6379}{'redis://127.0.0.1:' . $redis->{port}}ge;
     $text =~ s{127\.0\.0\.1:8080}{127.0.0.1:%%PORT%%}g;
     $text =~ s{127\.0\.0\.1:((?:80|90)\d\d)}{127.0.0.1:%%PORT_$1%%}g;
