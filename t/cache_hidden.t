@@ -47,7 +47,7 @@ $t->origin(default => $answer);
 my $gateway = $t->gateway(protocol => 'fastcgi', default => $answer);
 
 my $http = <<'EOT';
-    coord_store main { server %%REDIS%%; timeout 20s; }
+    coord_store main { server %%REDIS%%; timeout 20s; connect_timeout 20s; }
     coord_cache_zone zone=pages:4m;
 
     server {

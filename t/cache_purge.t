@@ -45,7 +45,7 @@ my $locations = <<'EOT';
     }
 EOT
 
-my $http = "    coord_store main { server %%REDIS%%; timeout 20s; }\n$locations";
+my $http = "    coord_store main { server %%REDIS%%; timeout 20s; connect_timeout 20s; }\n$locations";
 
 my ($a, $b, $c) = map { $t->node(name => $_, workers => 2, http => $http)
                         ->start } qw(a b c);

@@ -185,7 +185,7 @@ for my $from ($b, $d) {
 # --- a worker that stands still: it is the one that is told by the server ---
 
 my $admin = $t->node(name => 'admin', http => <<'EOT')->start;
-    coord_store main { server %%REDIS%%; timeout 20s; }
+    coord_store main { server %%REDIS%%; timeout 20s; connect_timeout 20s; }
     coord_cache_zone zone=pages:4m;
     server { listen 127.0.0.1:%%PORT%%; location /api/ { coord_api write; } }
 EOT

@@ -25,7 +25,7 @@ my $origin = $t->origin(routes => {
 });
 
 my $http = <<'EOF';
-    coord_store redis { server %%REDIS%%; timeout 2s;
+    coord_store redis { server %%REDIS%%; timeout 2s; connect_timeout 5s;
                         breaker failures=2 cooldown=100ms; }
     coord_store memory { }
     coord_limit_conn_status 429;

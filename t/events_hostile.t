@@ -35,7 +35,7 @@ my $fake = $t->fake_redis(on => {
 });
 
 my $n = $t->node(name => 'a', http => <<'EOT')->start;
-    coord_store main { server %%FAKE%%; timeout 2s; }
+    coord_store main { server %%FAKE%%; timeout 2s; connect_timeout 5s; }
     server {
         listen 127.0.0.1:%%PORT%%;
         location /events { coord_subscribe room; }

@@ -21,7 +21,7 @@ my $redis = $t->redis;
 my $admin = $redis->connect;
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
 
     coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
     coord_limit_conn_zone $arg_k "zone=two words:1m";

@@ -109,7 +109,7 @@ EOC
 
 for my $store ('redis', 'memory') {
     my $http = ($store eq 'redis' ? 'coord_store main { server %%REDIS%%; '
-                                    . 'timeout 30s; }' : '')
+                                    . 'timeout 30s; connect_timeout 30s; }' : '')
         . <<'EOC' . "server { listen 127.0.0.1:%%PORT%%; $locations }";
     charset_map koi8-r utf-8 { C1 D0B0; }
     log_format status '$uri $coord_idempotency_status';

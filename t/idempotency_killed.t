@@ -57,7 +57,7 @@ EOC
 my %node = (
     memory => $t->node(name => 'm', http => $http)->start,
     redis => $t->node(name => 'r', http => <<"EOC")->start,
-    coord_store main { server %%REDIS%%; timeout 1s; }
+    coord_store main { server %%REDIS%%; timeout 1s; connect_timeout 5s; }
     $http
 EOC
 );

@@ -36,7 +36,7 @@ my $origin = $t->origin(default => sub {
 });
 
 my %opt = (workers => 2, http => <<'EOC');
-    coord_store main { server %%REDIS%%; timeout 2s; }
+    coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 5s; }
     coord_idempotency on;
     coord_idempotency_scope off;
     coord_idempotency_max_response 2m;

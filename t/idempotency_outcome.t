@@ -182,7 +182,7 @@ my $n;
 for my $store ('redis', 'memory') {
     $n = $t->node(name => $store, workers => 2, http =>
         ($store eq 'redis' ? 'coord_store main { server %%REDIS%%; '
-                             . 'timeout 30s; }' : '') . $http);
+                             . 'timeout 30s; connect_timeout 30s; }' : '') . $http);
     Coord::Util::spew($n->file('whole.txt'), '0123456789' x 10);
     $n->start;
 

@@ -177,7 +177,7 @@ my $n;
 for my $store ('redis', 'memory') {
     $n = $t->node(name => $store, workers => 1, http =>
         ($store eq 'redis' ? 'coord_store main { server %%REDIS%%; '
-                             . 'timeout 30s; }' : '') . $http)->start;
+                             . 'timeout 30s; connect_timeout 30s; }' : '') . $http)->start;
 
     subtest "$store: keys from the body" => \&bodies;
     subtest "$store: fingerprints" => \&fingerprints;

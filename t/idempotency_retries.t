@@ -31,7 +31,7 @@ my $origin = $t->origin(default => sub {
 });
 
 my $http = <<'EOT';
-    coord_store main { server %%REDIS%%; timeout 2s; }
+    coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 5s; }
     coord_idempotency_scope off;
     coord_idempotency_methods GET POST PUT PATCH DELETE;
     coord_idempotency_wait 10s;

@@ -52,7 +52,7 @@ EOF
 for my $store ('redis', 'memory') {
     my $n = $t->node(name => $store, workers => 1, http =>
         ($store eq 'redis' ? 'coord_store main { server %%REDIS%%; '
-                             . 'timeout 30s; }' : '') . $http)->start;
+                             . 'timeout 30s; connect_timeout 30s; }' : '') . $http)->start;
 
     subtest "$store: a crowd" => sub { crowd($n, $store) };
     $n->stop;

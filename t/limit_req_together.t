@@ -102,7 +102,7 @@ sub told {
                      ($_->header('RateLimit') || '') =~ /;r=(\d+)/,
                      $_->header('Retry-After') ? 'after' : '' } @responses;
     my @excess = map { sprintf 'excess %.1f', $_ }
-                 $n->log =~ /excess: ([\d.]+).*request: "GET \Q$path\E"/mg;
+                 $n->log =~ /excess: ([\d.]+).*request: "GET \Q$path\E /mg;
 
     return join "\n", sort @told, @excess;
 }

@@ -23,7 +23,7 @@ my $r = $redis->connect;
 my $origin = $t->origin(routes => { '/hold' => { delay => 100 } });
 
 my $http = <<'EOF';
-    coord_store redis { server %%REDIS%%; timeout 2s;
+    coord_store redis { server %%REDIS%%; timeout 2s; connect_timeout 5s;
                         breaker failures=3 cooldown=100ms; }
     coord_store memory { }
     proxy_read_timeout 200s;

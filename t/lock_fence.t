@@ -48,7 +48,7 @@ my $origin = $t->origin(routes => {
 });
 
 my $http = <<'EOF';
-    coord_store main { server %%SERVER%%; timeout 2s;
+    coord_store main { server %%SERVER%%; timeout 2s; connect_timeout 5s;
                        breaker failures=3 cooldown=200ms; }
     coord_lock_zone $arg_k zone=one:1m lease=1s;
 

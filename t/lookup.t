@@ -19,7 +19,7 @@ my $redis = $t->redis;
 my $r = $redis->connect;
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 2s;
+    coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 5s;
                        breaker failures=50 cooldown=100ms; }
 
     coord_lookup $rate rate:$arg_t default=100000r/s;

@@ -20,7 +20,7 @@ my $redis = $t->redis('enable-debug-command yes');
 my $r = $redis->connect;
 
 my $http = <<'EOF';
-    coord_store main { server %%SERVER%%; timeout 2s; }
+    coord_store main { server %%SERVER%%; timeout 2s; connect_timeout 5s; }
     coord_lookup $tenant_rate rate:$arg_t ttl=1h negative_ttl=1h default=no;
     coord_limit_req_zone $arg_t$arg_n zone=t:1m rate=$limit;
 

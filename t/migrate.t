@@ -181,7 +181,7 @@ sub passed {
     is(passed(503, $n->parallel(4, '/')), 4, 'lua: without a place');
 }
 
-for my $store ('', 'coord_store main { server %%REDIS%%; timeout 30s; }') {
+for my $store ('', 'coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }') {
     my $name = $store ? 'redis' : 'memory';
 
     my $n = $t->node(name => "look_$name", http => <<"EOF")->start;
@@ -223,7 +223,7 @@ EOF
 
 # redis-cell: what it would answer, one place in six minutes and five more
 
-for my $store ('', 'coord_store main { server %%REDIS%%; timeout 30s; }') {
+for my $store ('', 'coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }') {
     my $name = $store ? 'redis' : 'memory';
     my $n = $t->node(name => "cell_$name", http => <<"EOF")->start;
         $store

@@ -42,7 +42,7 @@ password('secret');
 
 my $n = $t->node(name => 'n', http => <<'EOF')->start;
     coord_store main { server %%REDIS%%; username app;
-                       password_file %%TESTDIR%%/pass; timeout 1s; }
+                       password_file %%TESTDIR%%/pass; timeout 1s; connect_timeout 5s; }
 
     coord_limit_req_zone $arg_k zone=leaky:1m rate=1000r/s;
     coord_limit_req_zone $arg_k zone=sliding:1m rate=10r/m
@@ -200,7 +200,7 @@ $n->stop;
 # what is refused for what it is says nothing of the server: no breaker opens
 
 my $http = <<'EOF';
-    coord_store main { server %%REDIS%%; username app; timeout 5s;
+    coord_store main { server %%REDIS%%; username app; timeout 5s; connect_timeout 5s;
                        password_file %%TESTDIR%%/pass;
                        breaker failures=3 cooldown=1h; }
 
@@ -244,7 +244,7 @@ $admin->command('ACL', 'SETUSER', 'app', '~val:*');
 $admin->command('SET', 'val:1', 'a');
 
 my $l = $t->node(name => 'l', http => <<'EOF')->start;
-    coord_store main { server %%REDIS%%; username app; timeout 5s;
+    coord_store main { server %%REDIS%%; username app; timeout 5s; connect_timeout 5s;
                        password_file %%TESTDIR%%/pass; }
     coord_lookup $value val:$arg_k default=none;
 

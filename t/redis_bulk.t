@@ -25,7 +25,7 @@ my $redis = $t->redis;
 my $fake = $t->fake_redis(upstream => $redis->{port});
 
 my $m = $t->node(name => 'm', http => <<'EOF')->start;
-    coord_store main { server %%FAKE%%; timeout 3s; }
+    coord_store main { server %%FAKE%%; timeout 3s; connect_timeout 5s; }
     coord_limit_req_zone $arg_k zone=one rate=100000r/s;
     coord_session_zone $arg_s zone=ses;
 

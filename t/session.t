@@ -95,7 +95,7 @@ my $origin = $t->origin(default => sub {
 
 my %opt = (workers => 2, http => $conf,
            vars => { STORE => 'coord_store main { server %%REDIS%%; '
-                              . 'timeout 5s; }' });
+                              . 'timeout 5s; connect_timeout 5s; }' });
 my $a = $t->node(name => 'a', %opt)->start;
 my $b = $t->node(name => 'b', %opt)->start;
 my $m = $t->node(name => 'm', %opt, vars => { STORE => '' })->start;

@@ -23,7 +23,7 @@ my @apps = map { app($_) } 1 .. 4;
 $t->set(map { ("APP$_" => $apps[$_ - 1]->addr) } 1 .. 4);
 
 my $http = <<'EOT';
-    coord_store main { server %%REDIS%%; timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
 
     # a name with a dot is none of a variable
 

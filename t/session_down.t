@@ -26,7 +26,7 @@ my $origin = $t->origin(default => sub {
 my $conf = <<'EOF';
     coord_store main {
         server redis://127.0.0.1:%%FAKE_PORT%%;
-        timeout 2s;
+        timeout 2s; connect_timeout 5s;
         breaker failures=1000 cooldown=100ms;
     }
     coord_session_zone $arg_k zone=one:1m;

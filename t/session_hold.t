@@ -65,7 +65,7 @@ my $tls = !system("openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=gate"
                   . " -days 9 -keyout $pem.key -out $pem >$pem.log 2>&1");
 
 my $conf = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
     coord_store quick { server %%REDIS%%; timeout 200ms; }
     coord_store late { server %%FAKE%%; timeout 5s; connect_timeout 2s; }
     coord_session_zone $http_x_id zone=z:1m ttl=1h;

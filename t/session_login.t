@@ -110,7 +110,7 @@ my $conf = <<'EOF';
     }
 EOF
 
-my %store = (STORE => 'coord_store main { server %%REDIS%%; timeout 5s; }');
+my %store = (STORE => 'coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }');
 my ($a, $b) = map { $t->node(name => $_, workers => 2, http => $conf,
                              vars => { %store })->start } 'a', 'b';
 my $fake = $t->fake_redis(upstream => $redis->{port});

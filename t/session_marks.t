@@ -24,7 +24,7 @@ my $origin = $t->origin(default => sub {
 });
 
 my $conf = <<'EOF';
-    coord_store main { server %%REDIS%%; timeout 2s;
+    coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 5s;
                        breaker failures=1000 cooldown=100ms; }
     coord_session_zone $arg_k zone=one:1m ttl=4s absolute=1h;
     coord_session_zone $coord_session_id zone=app:1m ttl=1h;

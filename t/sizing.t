@@ -63,7 +63,7 @@ my $zones = <<'EOF';
 EOF
 
 my $n = $t->node(name => 'redis', http => <<"EOF")->start;
-    coord_store main { server %%REDIS%%; timeout 5s; }
+    coord_store main { server %%REDIS%%; timeout 5s; connect_timeout 5s; }
 $zones
         location /pay {
             coord_idempotency on;

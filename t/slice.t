@@ -39,7 +39,7 @@ my $origin = $t->origin(default => sub {
 
 my $redis = $t->redis;
 my $n = $t->node(http => <<'EOT')->start;
-    coord_store main { server %%REDIS%%; timeout 2s; }
+    coord_store main { server %%REDIS%%; timeout 2s; connect_timeout 5s; }
     coord_cache_zone zone=pages:8m;
     coord_idempotency_scope off;
     coord_idempotency_methods GET POST;
