@@ -176,6 +176,7 @@ typedef enum {
 
 typedef struct {
     ngx_coord_nsec_t           offset;        /* server - CLOCK_MONOTONIC */
+    ngx_coord_nsec_t           middle;        /* the same by the sample alone */
     ngx_coord_nsec_t           rtt;           /* of the best sample */
     ngx_coord_nsec_t           taken;         /* when, on our clock */
     ngx_msec_t                 asked;

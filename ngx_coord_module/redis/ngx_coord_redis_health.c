@@ -22,6 +22,8 @@ static void ngx_coord_redis_clock_handler(ngx_coord_redis_call_t *call,
     ngx_int_t rc, ngx_coord_resp_value_t *reply);
 static void ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
     ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end);
+static ngx_coord_nsec_t ngx_coord_redis_clock_choice(ngx_coord_nsec_t middle,
+    ngx_coord_nsec_t rtt);
 static ngx_coord_nsec_t ngx_coord_redis_wall_offset(void);
 
 
@@ -270,17 +272,17 @@ static void
 ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
     ngx_coord_nsec_t server, ngx_coord_nsec_t start, ngx_coord_nsec_t end)
 {
-    ngx_coord_nsec_t          rtt, offset, step, slack;
+    ngx_coord_nsec_t          rtt, middle, step, slack;
     ngx_coord_redis_clock_t  *clock;
 
     clock = &node->clock;
 
     rtt = end - start;
-    offset = server - (start + rtt / 2);
+    middle = server - (start + rtt / 2);
 
     node->stats->rtt_usec = rtt / NGX_COORD_NSEC_PER_USEC;
 
-    step = offset - clock->offset;
+    step = middle - clock->middle;
     slack = (rtt + clock->rtt) / 2 + NGX_COORD_NSEC_PER_MSEC;
 
     if (clock->sampled
@@ -293,9 +295,32 @@ ngx_coord_redis_clock_sample(ngx_coord_redis_node_t *node,
     }
 
     clock->sampled = 1;
-    clock->offset = offset;
+    clock->middle = middle;
+    clock->offset = ngx_coord_redis_clock_choice(middle, rtt);
     clock->rtt = rtt;
     clock->taken = end;
+}
+
+
+/*
+ * What a sample leaves open the machine's own clock may know: if it is one of
+ * the times that the server may have, it is that one.  It is for a server on
+ * this machine, and nearly so where both are told the time, and then all
+ * workers, of other machines too, agree on it, however busy they were.
+ */
+
+static ngx_coord_nsec_t
+ngx_coord_redis_clock_choice(ngx_coord_nsec_t middle, ngx_coord_nsec_t rtt)
+{
+    ngx_coord_nsec_t  wall, most;
+
+    wall = ngx_coord_redis_wall_offset();
+
+    /* the server tells microseconds, rounded down */
+
+    most = rtt / 2 + NGX_COORD_NSEC_PER_USEC;
+
+    return (wall - middle <= most && middle - wall <= most) ? wall : middle;
 }
 
 
