@@ -247,6 +247,12 @@ for my $n (1 .. 5) {
     is($r->status, $n <= 3 ? 200 : 429, "all features, request $n");
 }
 
+# what is given back comes behind the answer
+
+ok($t->wait_for(sub {
+    $b->get("/api/limits/rate/$on{0}")->body =~ /"remaining": ?2\b/ }, 10),
+   'what was refused was not counted');
+
 for my $n (1 .. 3) {
     my $r = $b->post("/all?k=$on{0}&b=other&s=$on{2}&v=1", 'x',
                      headers => { 'Idempotency-Key' => "all-rest-$n" });
