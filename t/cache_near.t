@@ -33,12 +33,21 @@ $t->origin(default => sub {
 my $http = <<'EOT';
     coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     coord_cache_zone zone=pages:4m;
+    coord_session_zone $http_x_session zone=bound;
+    coord_limit_req_zone $stem zone=stemmed rate=1000r/s;
+    coord_lookup $stem app:$http_x_stem zone=stems;
 
     server {
         listen 127.0.0.1:%%PORT%%;
         add_header X-Cache $coord_cache_status always;
         location / { coord_cache $arg_k zone=pages;
                      proxy_pass http://%%ORIGIN%%; }
+        location /bound { coord_session zone=bound bind=$http_x_client;
+                          coord_cache $arg_k zone=pages;
+                          proxy_pass http://%%ORIGIN%%; }
+        location /later { coord_limit_req zone=stemmed after_auth;
+                          coord_cache $arg_k zone=pages;
+                          proxy_pass http://%%ORIGIN%%; }
         location /status { coord_status; }
         location /api/ { coord_api write; }
     }
@@ -214,6 +223,37 @@ ok($t->wait_for(sub {
 kill 'CONT', $redis->{pid};
 is($post->response('POST', 20)->status, 200, 'the client is told');
 is($waits->response('GET', 20)->header('x-cache'), 'MISS', 'it is purged');
+
+# --- a page in memory, of a request that is refused before it is looked at ---
+
+my @pids = sort $b->workers;
+my %mine = ('X-Session' => 'one', 'X-Client' => 'me');
+
+$a->get('/?k=ref');
+stored('ref');
+is($b->get('/bound?k=ref', headers => \%mine)->status, 200, 'a session');
+ok(near($b, '/?k=ref'), 'and a page');
+is($b->get('/bound?k=ref', headers => \%mine)->header('x-cache'), 'HIT',
+   'it is served to whom it is bound to');
+is($b->get('/bound?k=ref', headers => { %mine, 'X-Client' => 'thief' })->status,
+   403, 'and to nobody else') for 1 .. 8;
+
+# one who leaves while Redis is asked for the session
+
+kill 'STOP', $redis->{pid};
+my @gone = map { $b->connect } 1 .. 4;
+$gone[$_]->send("GET /bound?k=ref HTTP/1.1\r\nHost: x\r\n"
+                . "X-Session: new$_\r\n\r\n") for 0 .. $#gone;
+$t->rest(0.3);
+$_->reset for @gone;
+$t->rest(0.3);
+kill 'CONT', $redis->{pid};
+
+# and one whose limit needs a look-up first, so that all begin once more
+
+is($b->get("/later?k=ref", headers => { 'X-Stem' => $_ })->header('x-cache'),
+   'HIT', 'a page of a request that begins anew') for 1 .. 4;
+is("@{[sort $b->workers]}", "@pids", 'no worker has died');
 
 # --- a large one ---
 

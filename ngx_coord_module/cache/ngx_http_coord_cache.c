@@ -37,6 +37,7 @@ static ngx_int_t ngx_http_coord_cache_failed(ngx_http_coord_cache_t *cache,
 static void ngx_http_coord_cache_timer(ngx_event_t *ev);
 static ngx_int_t ngx_http_coord_cache_respond(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static void ngx_http_coord_cache_leave(ngx_http_coord_cache_t *cache);
 static void ngx_http_coord_cache_drop(ngx_http_coord_cache_t *cache);
 static void ngx_http_coord_cache_cleanup(void *data);
 
@@ -67,6 +68,11 @@ ngx_http_coord_cache_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
 
     if (key.len == 0) {
         return NGX_DECLINED;
+    }
+
+    if (ctx->state[ctx->slot]) {
+        /* it begins anew: what it had in hand is for nobody */
+        ngx_http_coord_cache_leave(ctx->state[ctx->slot]);
     }
 
     cache = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_cache_t));
@@ -220,7 +226,7 @@ ngx_http_coord_cache_got(ngx_http_coord_cache_t *cache, ngx_coord_op_t *op)
 
     ngx_http_coord_cache_drop(cache);
 
-    cache->blob = op->record;
+    cache->blob = cache->near ? cache->lent : op->record;
     cache->pooled = cache->near;
     op->record.data = NULL;
 
@@ -636,14 +642,20 @@ ngx_http_coord_cache_end(ngx_http_coord_ctx_t *ctx, void *data)
         return;
     }
 
+    ngx_http_coord_cache_leave(cache);
+    ngx_http_coord_cache_settle(cache);
+}
+
+
+static void
+ngx_http_coord_cache_leave(ngx_http_coord_cache_t *cache)
+{
     ngx_coord_timer_stop(&cache->timer);
 
     if (cache->batch) {
         ngx_coord_batch_done(cache->batch);
         cache->batch = NULL;
     }
-
-    ngx_http_coord_cache_settle(cache);
 }
 
 

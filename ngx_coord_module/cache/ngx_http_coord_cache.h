@@ -163,7 +163,8 @@ struct ngx_http_coord_cache_s {
     ngx_coord_nsec_t           taken;        /* ... ours was this */
     ngx_coord_nsec_t           purged;       /* the key, last */
 
-    ngx_str_t                  blob;         /* on the heap, unless near */
+    ngx_str_t                  lent;         /* near: the record, in r->pool */
+    ngx_str_t                  blob;         /* on the heap, unless pooled */
     ngx_http_coord_stored_t    stored;       /* of blob; unless it is empty */
     ngx_coord_nsec_t           old;          /* its age when asked for */
 
@@ -261,7 +262,8 @@ void ngx_http_coord_cache_settle(ngx_http_coord_cache_t *cache);
 
 /*
  * Answers a cache_get from shared memory, as the store would; of a tag only
- * when it was purged is asked.  The record is in the pool of the request.
+ * when it was purged is asked.  The record is cache->lent, in the pool of the
+ * request, and none of the operation, with which it would be freed.
  * NGX_DECLINED: the store is to be asked.
  */
 ngx_int_t ngx_http_coord_cache_near_get(ngx_http_coord_cache_t *cache,

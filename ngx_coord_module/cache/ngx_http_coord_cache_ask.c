@@ -96,7 +96,6 @@ ngx_http_coord_cache_ask_near(ngx_http_coord_cache_t *cache)
     asked = &cache->batch->ops[0];
 
     asked->rc = op.rc;
-    asked->record = op.record;
     asked->u.cache = op.u.cache;
 
     cache->near = 1;

@@ -73,7 +73,7 @@ ngx_http_coord_cache_near_get(ngx_http_coord_cache_t *cache,
     }
 
     op->rc = NGX_OK;
-    op->record = answer.value;
+    cache->lent = answer.value;
 
     return NGX_OK;
 }
