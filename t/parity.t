@@ -18,7 +18,11 @@ use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
 $t->redis;
-my $origin = $t->origin(routes => { '/hold' => { delay => 60 } });
+my $origin = $t->origin(routes => {
+    '/hold' => { delay => 60 },
+    '/accel' => { headers => ['X-Accel-Redirect', '/page?k=1',
+                              'Accept-Ranges', 'bytes'] },
+});
 
 my @ways = qw(stock memory redis);
 
@@ -261,6 +265,25 @@ push @rows, {
     },
     want => '200 429 200 200 429 200 503',
 };
+
+# a page for an error of before is refused with the status of the limit
+
+push @rows, {
+    name => "$_->[0], on the way to an error page",
+    http => $_->[1],
+    server => "location = /hold { $_->[2] proxy_pass http://%%ORIGIN%%; }
+               location /moved { return 404; error_page 404 /page?k=1; }
+               location /page { $_->[2] proxy_pass http://%%ORIGIN%%/page; }
+               location /accel { proxy_pass http://%%ORIGIN%%; }",
+    run => sub {
+        my ($w) = @_;
+        my $held = $w->hold('/hold?k=1');
+        return map { $w->status("$_?k=1") } qw(/moved /page /accel);
+    },
+    want => '429 429 429',
+} for ['limit_req', 'limit_req_zone $arg_k zone=Z:1m rate=1r/m;',
+       'limit_req zone=Z;'],
+      ['limit_conn', 'limit_conn_zone $arg_k zone=Z:1m;', 'limit_conn Z 1;'];
 
 # a way out of what is inherited; nginx has none
 

@@ -159,6 +159,16 @@ ngx_http_coord_send_document(ngx_http_request_t *r, ngx_uint_t status,
 
     ngx_http_coord_reason(r, status);
 
+    /* a page for an error of before, that is refused, is none any more */
+
+    r->err_status = 0;
+
+    /* what was known of another response, as with special responses */
+
+    ngx_http_clear_accept_ranges(r);
+    ngx_http_clear_last_modified(r);
+    ngx_http_clear_etag(r);
+
     /* no body is asked for that nobody reads, as with special responses */
 
     r->expect_tested = 1;
