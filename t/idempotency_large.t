@@ -31,8 +31,10 @@ my $origin = $t->origin(default => sub {
     select(undef, undef, undef, 0.01)
         while $req->{path} =~ /frozen/ && !-e $t->file("go$size");
 
-    return { body => $body{$size}, $req->{path} =~ /chunked/
-                                   ? (chunked => 50_000) : () };
+    return { body => $body{$size},
+             $req->{path} =~ /chunked/ ? (chunked => 50_000) : (),
+             $req->{path} =~ /fields/
+                 ? (headers => [ 'X-Large' => 'x' x 6000 ]) : () };
 });
 
 my %opt = (workers => 2, http => <<'EOC');
@@ -49,6 +51,13 @@ my %opt = (workers => 2, http => <<'EOC');
                                proxy_pass http://%%ORIGIN%%; }
         location /gzip { gzip on; gzip_types *; gzip_proxied any;
                          proxy_pass http://%%ORIGIN%%; }
+        location /fields { proxy_buffers 8 16k; proxy_buffer_size 16k;
+                           coord_idempotency_max_response 16k;
+                           proxy_pass http://%%ORIGIN%%; }
+        location /fields/unbuffered { proxy_buffers 8 16k; proxy_buffer_size 16k;
+                                      proxy_buffering off;
+                                      coord_idempotency_max_response 16k;
+                                      proxy_pass http://%%ORIGIN%%; }
         location = /ready { coord_idempotency off; empty_gif; }
     }
 EOC
@@ -88,6 +97,22 @@ for my $way ('', '/unbuffered', '/chunked', '/gzip') {
 }
 
 is(scalar($origin->requests), $n, 'one execution each');
+
+
+# a large record without a body, since that is larger than what is kept
+
+for my $path ('/fields/300000', '/fields/unbuffered/300000',
+              '/fields/chunked/1000000')
+{
+    my ($size) = $path =~ /(\d+)$/;
+    my @h = (headers => { 'Idempotency-Key' => "k$path" });
+    my $start = $t->ran;
+    my @r = map { $_->post($path, 'x', @h, timeout => 20) } @node;
+
+    is($r[0]->body, $body{$size}, "$path: whole");
+    cmp_ok($t->ran - $start, '<', 4, 'and at once');
+    is($r[1]->header('Idempotency-Replayed'), 'omitted', 'stored without it');
+}
 
 
 # Redis stands still between the claim and the result

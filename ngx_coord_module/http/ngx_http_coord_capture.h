@@ -109,7 +109,7 @@ ngx_int_t ngx_http_coord_capture_send(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_chain_t *out);
 
 /*
- * Holds back what is still to be sent of a response that is kept whole, until
+ * Holds back what is still to be sent of a response that has come whole, until
  * ngx_http_coord_capture_release(): the client is not to have the end of it
  * before the caller says so.  Released from an event, not from a filter.
  */

@@ -354,7 +354,7 @@ ngx_http_coord_capture_release(ngx_http_request_t *r,
 
     wev = r->connection->write;
 
-    if (capture->tail && !wev->posted) {
+    if ((capture->tail || capture->in) && !wev->posted) {
         ngx_post_event(wev, &ngx_posted_events);
     }
 }
