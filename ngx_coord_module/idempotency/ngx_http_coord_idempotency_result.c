@@ -30,7 +30,6 @@ typedef struct {
 
 
 static ngx_int_t ngx_http_coord_run_push(ngx_coord_batch_t *batch);
-static void ngx_http_coord_run_told(ngx_http_coord_idempotency_t *run);
 static void ngx_http_coord_run_stored(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_run_retry(ngx_coord_batch_t *batch,
     ngx_coord_op_t *op);
@@ -119,17 +118,6 @@ ngx_http_coord_run_push(ngx_coord_batch_t *batch)
 }
 
 
-/* the store has a large result, or gave no answer in time */
-
-static void
-ngx_http_coord_run_told(ngx_http_coord_idempotency_t *run)
-{
-    run->storing = NULL;
-
-    ngx_http_coord_capture_release(run->request, &run->capture);
-}
-
-
 void
 ngx_http_coord_run_leaves(ngx_http_coord_idempotency_t *run)
 {
@@ -141,21 +129,27 @@ ngx_http_coord_run_leaves(ngx_http_coord_idempotency_t *run)
         batch->ops[batch->nops - 1].data = NULL;
         run->storing = NULL;
     }
+
+    ngx_coord_giveback_leave(&run->freeing);
 }
 
 
 static void
 ngx_http_coord_run_stored(ngx_coord_batch_t *batch)
 {
-    ngx_coord_op_t             *op;
-    ngx_http_coord_unstored_t  *unstored;
+    ngx_coord_op_t                *op;
+    ngx_http_coord_unstored_t     *unstored;
+    ngx_http_coord_idempotency_t  *run;
 
     unstored = batch->data;
     op = &batch->ops[batch->nops - 1];
+    run = op->data;
 
-    if (op->data) {
-        ngx_http_coord_run_told(op->data);
+    if (run) {
         op->data = NULL;
+        run->storing = NULL;
+
+        ngx_http_coord_run_told(run);
     }
 
     if (op->rc == NGX_ERROR

@@ -10,7 +10,6 @@
 
 #include "ngx_http_coord_idempotency.h"
 #include "ngx_coord_claim.h"
-#include "ngx_coord_giveback.h"
 #include "ngx_coord_lease.h"
 
 
@@ -20,6 +19,7 @@ static void ngx_http_coord_run_line(ngx_http_request_t *r,
 static void ngx_http_coord_run_over(ngx_http_coord_idempotency_t *run,
     ngx_coord_run_e state);
 static void ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run);
+static void ngx_http_coord_run_freed(void *data);
 static void ngx_http_coord_run_unknown(ngx_http_coord_idempotency_t *run);
 static void ngx_http_coord_run_flush(ngx_http_coord_idempotency_t *run);
 static void ngx_http_coord_run_complete(ngx_http_coord_idempotency_t *run);
@@ -362,8 +362,32 @@ ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run)
 
     ngx_http_coord_run_over(run, NGX_COORD_RUN_FREED);
 
-    ngx_coord_giveback(&run->op, how);
+    if (run->shadow) {
+        ngx_coord_giveback(&run->op, how);
+
+    } else {
+        run->freeing.handler = ngx_http_coord_run_freed;
+        run->freeing.data = run;
+
+        ngx_coord_giveback_told(&run->op, how, &run->freeing);
+    }
+
     ngx_http_coord_run_flush(run);
+
+    if (run->freeing.entry
+        && run->capture.state == NGX_HTTP_COORD_CAPTURE_WHOLE)
+    {
+        /* its trailers have told that it is no result */
+
+        ngx_http_coord_capture_hold(&run->capture);
+    }
+}
+
+
+static void
+ngx_http_coord_run_freed(void *data)
+{
+    ngx_http_coord_run_told(data);
 }
 
 

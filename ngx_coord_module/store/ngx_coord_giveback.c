@@ -7,10 +7,10 @@
 
 
 #include "ngx_coord_giveback.h"
+#include "ngx_coord_giveback_op.h"
 #include "ngx_coord_batch.h"
 #include "ngx_coord_lease.h"
 #include "ngx_coord_timer.h"
-#include "ngx_coord_wake.h"
 
 
 /* operations of one batch: one reply has the answers to all of them */
@@ -34,9 +34,6 @@
 /* a worker that exits stays for so long after it was to be given back */
 #define NGX_COORD_GIVEBACK_STAY    (5 * NGX_COORD_NSEC_PER_SEC)
 
-/* an arrival in line is dropped so much later than it is over */
-#define NGX_COORD_GIVEBACK_SLACK   (6 * NGX_COORD_NSEC_PER_SEC)
-
 
 typedef struct {
     ngx_queue_t                queue;
@@ -44,6 +41,7 @@ typedef struct {
     ngx_coord_nsec_t           since;     /* monotonic */
     ngx_coord_nsec_t           until;     /* it is over */
     ngx_coord_nsec_t           next;      /* not to be sent before */
+    ngx_coord_giveback_wait_t *wait;      /* for the first answer; or NULL */
     ngx_uint_t                 tries;     /* answered: nothing was there */
     unsigned                   doubt:1;
 } ngx_coord_giveback_entry_t;
@@ -61,14 +59,11 @@ struct ngx_coord_giveback_s {
 };
 
 
-static ngx_coord_nsec_t ngx_coord_giveback_life(ngx_coord_op_t *op);
-static void ngx_coord_giveback_add(ngx_coord_op_t *op,
+static ngx_coord_giveback_entry_t *ngx_coord_giveback_any(
+    ngx_coord_op_t *op, ngx_coord_giveback_e how);
+static ngx_coord_giveback_entry_t *ngx_coord_giveback_add(ngx_coord_op_t *op,
     const ngx_coord_op_type_t *type, ngx_coord_nsec_t life,
     ngx_coord_giveback_e how);
-static void ngx_coord_giveback_copy(ngx_coord_op_t *dst, ngx_coord_op_t *op,
-    const ngx_coord_op_type_t *type);
-static void ngx_coord_giveback_local(ngx_coord_op_t *op,
-    const ngx_coord_op_type_t *type);
 static ngx_coord_giveback_t *ngx_coord_giveback_get(ngx_coord_store_t *store);
 static ngx_coord_giveback_entry_t *ngx_coord_giveback_alloc(
     ngx_coord_giveback_t *gb);
@@ -86,6 +81,7 @@ static ngx_int_t ngx_coord_giveback_push(ngx_coord_batch_t *batch,
 static void ngx_coord_giveback_answered(ngx_coord_batch_t *batch);
 static void ngx_coord_giveback_answer(ngx_coord_giveback_t *gb,
     ngx_coord_giveback_entry_t *entry, ngx_coord_op_t *op);
+static void ngx_coord_giveback_tell(ngx_coord_giveback_entry_t *entry);
 static void ngx_coord_giveback_keep(ngx_coord_giveback_t *gb,
     ngx_coord_giveback_entry_t *entry, ngx_msec_t delay);
 
@@ -101,26 +97,65 @@ static ngx_uint_t   ngx_coord_giveback_nspare;
 void
 ngx_coord_giveback(ngx_coord_op_t *op, ngx_coord_giveback_e how)
 {
+    (void) ngx_coord_giveback_any(op, how);
+}
+
+
+void
+ngx_coord_giveback_told(ngx_coord_op_t *op, ngx_coord_giveback_e how,
+    ngx_coord_giveback_wait_t *wait)
+{
+    ngx_coord_giveback_entry_t  *entry;
+
+    entry = ngx_coord_giveback_any(op, how);
+
+    wait->entry = entry;
+
+    if (entry) {
+        entry->wait = wait;
+    }
+}
+
+
+void
+ngx_coord_giveback_leave(ngx_coord_giveback_wait_t *wait)
+{
+    ngx_coord_giveback_entry_t  *entry;
+
+    entry = wait->entry;
+
+    if (entry) {
+        entry->wait = NULL;
+        wait->entry = NULL;
+    }
+}
+
+
+/* NULL: it is done, or there is nothing to be sent */
+
+static ngx_coord_giveback_entry_t *
+ngx_coord_giveback_any(ngx_coord_op_t *op, ngx_coord_giveback_e how)
+{
     const ngx_coord_op_type_t  *type;
 
     type = op->type->undo;
 
     if (type == NULL) {
-        return;
+        return NULL;
     }
 
     if (how == NGX_COORD_GIVEBACK_GRANTED && ngx_coord_op_local(op)) {
         ngx_coord_giveback_local(op, type);
-        return;
+        return NULL;
     }
 
     if (how != NGX_COORD_GIVEBACK_GRANTED
         && !(type->flags & NGX_COORD_OP_TWICE))
     {
-        return;
+        return NULL;
     }
 
-    ngx_coord_giveback_add(op, type, ngx_coord_giveback_life(op), how);
+    return ngx_coord_giveback_add(op, type, ngx_coord_giveback_life(op), how);
 }
 
 
@@ -132,7 +167,8 @@ ngx_coord_giveback_op(ngx_coord_op_t *op, ngx_coord_nsec_t life)
         return;
     }
 
-    ngx_coord_giveback_add(op, op->type, life, NGX_COORD_GIVEBACK_GRANTED);
+    (void) ngx_coord_giveback_add(op, op->type, life,
+                                  NGX_COORD_GIVEBACK_GRANTED);
 }
 
 
@@ -155,32 +191,9 @@ ngx_coord_giveback_flush(ngx_coord_store_t *store)
 }
 
 
-/* for how long it may be held by nobody */
+/* NULL: nothing will be sent, or not now */
 
-static ngx_coord_nsec_t
-ngx_coord_giveback_life(ngx_coord_op_t *op)
-{
-    switch (op->type->kind) {
-
-    case NGX_COORD_KIND_LEASE:
-        return op->u.lease.lease;
-
-    case NGX_COORD_KIND_LINE:
-        return op->zone->wait + NGX_COORD_GIVEBACK_SLACK;
-
-    case NGX_COORD_KIND_CLAIM:
-        return op->u.claim.lease + (op->u.claim.keep ? op->u.claim.ttl : 0);
-
-    case NGX_COORD_KIND_USER:
-        return op->u.session.ttl;
-
-    default: /* a rate */
-        return ngx_max(op->u.rate.reset, op->u.rate.life);
-    }
-}
-
-
-static void
+static ngx_coord_giveback_entry_t *
 ngx_coord_giveback_add(ngx_coord_op_t *op, const ngx_coord_op_type_t *type,
     ngx_coord_nsec_t life, ngx_coord_giveback_e how)
 {
@@ -190,13 +203,13 @@ ngx_coord_giveback_add(ngx_coord_op_t *op, const ngx_coord_op_type_t *type,
     gb = ngx_coord_giveback_get(op->zone->store);
 
     if (gb == NULL) {
-        return;
+        return NULL;
     }
 
     entry = ngx_coord_giveback_alloc(gb);
 
     if (entry == NULL) {
-        return;
+        return NULL;
     }
 
     ngx_coord_giveback_copy(&entry->op, op, type);
@@ -205,6 +218,7 @@ ngx_coord_giveback_add(ngx_coord_op_t *op, const ngx_coord_op_type_t *type,
     entry->since = ngx_coord_monotonic();
     entry->until = entry->since + life;
     entry->next = entry->since;
+    entry->wait = NULL;
     entry->tries = 0;
     entry->doubt = (how != NGX_COORD_GIVEBACK_GRANTED);
 
@@ -212,7 +226,7 @@ ngx_coord_giveback_add(ngx_coord_op_t *op, const ngx_coord_op_type_t *type,
 
     if (how == NGX_COORD_GIVEBACK_LOST) {
         ngx_coord_giveback_keep(gb, entry, NGX_COORD_GIVEBACK_TICK);
-        return;
+        return NULL;
     }
 
     /* what is to become of it is known now, should this process be killed */
@@ -226,38 +240,8 @@ ngx_coord_giveback_add(ngx_coord_op_t *op, const ngx_coord_op_type_t *type,
     if (!gb->post.posted) {
         ngx_post_event(&gb->post, &ngx_posted_events);
     }
-}
 
-
-static void
-ngx_coord_giveback_copy(ngx_coord_op_t *dst, ngx_coord_op_t *op,
-    const ngx_coord_op_type_t *type)
-{
-    ngx_memzero(dst, sizeof(ngx_coord_op_t));
-
-    dst->type = type;
-    dst->zone = op->zone;
-    dst->source = op->source;
-    dst->u = op->u;
-    dst->key_len = op->key_len;
-
-    ngx_memcpy(dst->key, op->key, op->key_len);
-    ngx_memcpy(dst->id, op->id, NGX_COORD_ID_LEN);
-}
-
-
-/* what lies in memory: done at once, and nobody else tells who waits for it */
-
-static void
-ngx_coord_giveback_local(ngx_coord_op_t *op, const ngx_coord_op_type_t *type)
-{
-    ngx_coord_op_t  give;
-
-    ngx_coord_giveback_copy(&give, op, type);
-    ngx_coord_near_run(&give);
-    ngx_coord_journal_remove(&give);
-
-    ngx_coord_wake(give.zone, give.key, give.key_len);
+    return entry;
 }
 
 
@@ -463,6 +447,7 @@ ngx_coord_giveback_send(ngx_coord_giveback_t *gb, ngx_queue_t *queue)
         }
 
         if (batch == NULL || ngx_coord_giveback_push(batch, entry) != NGX_OK) {
+            ngx_coord_giveback_tell(entry);
             ngx_coord_giveback_keep(gb, entry, NGX_COORD_GIVEBACK_TICK);
         }
     }
@@ -534,6 +519,8 @@ static void
 ngx_coord_giveback_answer(ngx_coord_giveback_t *gb,
     ngx_coord_giveback_entry_t *entry, ngx_coord_op_t *op)
 {
+    ngx_coord_giveback_tell(entry);
+
     if (op->rc == NGX_ERROR) {
 
         /* of several questions those that were answered are not asked again */
@@ -562,6 +549,24 @@ ngx_coord_giveback_answer(ngx_coord_giveback_t *gb,
     }
 
     ngx_coord_giveback_end(gb, entry);
+}
+
+
+/* to who waits for it, once */
+
+static void
+ngx_coord_giveback_tell(ngx_coord_giveback_entry_t *entry)
+{
+    ngx_coord_giveback_wait_t  *wait;
+
+    wait = entry->wait;
+
+    if (wait) {
+        entry->wait = NULL;
+        wait->entry = NULL;
+
+        wait->handler(wait->data);
+    }
 }
 
 

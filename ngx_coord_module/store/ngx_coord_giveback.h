@@ -32,6 +32,15 @@ typedef enum {
 } ngx_coord_giveback_e;
 
 
+/* who waits for something to be given back; zeroed at first */
+typedef struct {
+    void                     (*handler)(void *data);
+    void                      *data;
+    void                      *entry;      /* the list's; NULL: nothing is
+                                            * under way */
+} ngx_coord_giveback_wait_t;
+
+
 /*
  * Gives back what op, an operation that takes, was granted by op->source, or
  * may be by Redis, now or later: then a first answer that there is nothing to
@@ -44,6 +53,19 @@ typedef enum {
  * was, and one that was refused is not.
  */
 void ngx_coord_giveback(ngx_coord_op_t *op, ngx_coord_giveback_e how);
+
+/*
+ * The same, and wait->handler(wait->data) is called once, when the store has
+ * answered, or has not in time: then it is asked for again, but nobody waits
+ * for that.  Not called where wait->entry is NULL when this returns: it is done
+ * already, or nothing is sent.  May be called from ngx_coord_giveback_flush(),
+ * otherwise from a posted event.
+ */
+void ngx_coord_giveback_told(ngx_coord_op_t *op, ngx_coord_giveback_e how,
+    ngx_coord_giveback_wait_t *wait);
+
+/* the handler is not to be called any more; nothing if it has been */
+void ngx_coord_giveback_leave(ngx_coord_giveback_wait_t *wait);
 
 /*
  * Sends any operation that nobody waits for in the same way: a release, a hold,
