@@ -242,9 +242,23 @@ app.all('/mcp', async (req, res) => {
 
     await transport.handleRequest(req, res, req.body);
 });
-app.listen(port, '127.0.0.1').on('connection', (socket) =>
-    socket.on('close', () => console.log('closed by ' +
-        (socket.readableEnded ? 'nginx' : 'itself'))));
+
+// who closes what is idle; not what is too many
+
+const idle = new Map();
+
+app.listen(port, '127.0.0.1').on('request', (req, res) => {
+    if (!idle.has(req.socket)) {
+        req.socket.on('close', () => {
+            if (Date.now() - idle.get(req.socket) > 3000) {
+                console.log('closed by ' + (req.socket.readableEnded ? 'nginx'
+                                                                     : 'itself'));
+            }
+        });
+    }
+    idle.set(req.socket, Infinity);
+    res.on('close', () => idle.set(req.socket, Date.now()));
+});
 EOF
 }
 
@@ -329,6 +343,7 @@ const commands = {
                     told.add(i + ' ' + p.progress);
                     if (p.progress == 2) done();
                 } });
+            c.running.then(done);
         }));
         if (file) {
             await Promise.all(begun);
