@@ -73,12 +73,12 @@ sub wait_for {
 sub slurp {
     my ($file) = @_;
 
-    open(my $fh, '<:raw', $file) or return '';
-    local $/;
+    open(my $fh, '<', $file) or return '';
 
-    my $text = <$fh>;
+    my $text = '';
+    1 while sysread($fh, $text, 65536, length $text);
 
-    return defined $text ? $text : '';
+    return $text;
 }
 
 
@@ -145,12 +145,8 @@ sub children {
 
     my @found;
 
-    opendir(my $dh, '/proc') or die "cannot read /proc: $!";
-
-    for my $pid (grep { /^\d+$/ } readdir $dh) {
-        my $stat = slurp("/proc/$pid/stat");
-
-        next unless $stat =~ /\)\s+([A-Za-z])\s+(\d+)/;
+    for my $pid (_child_pids($parent)) {
+        next if slurp("/proc/$pid/stat") !~ /\)\s+([A-Za-z])\s+(\d+)/;
         next if $2 != $parent || $1 eq 'Z';
 
         (my $cmd = slurp("/proc/$pid/cmdline")) =~ tr/\0/ /;
@@ -175,6 +171,29 @@ sub patient {
                "$head $long$lines"/gex;
 
     return $text;
+}
+
+
+# those whom the kernel names, which not every kernel does: all processes then.
+# While one of them ends it may pass over another; twice the same is all of them
+
+sub _child_pids {
+    my ($parent) = @_;
+
+    my ($pids, $again) = ('', '');
+
+    if (-e "/proc/$$/task/$$/children") {
+        do {
+            ($pids, $again) = map { slurp("/proc/$parent/task/$parent/children") }
+                              1, 2;
+        } while ($pids ne $again);
+
+        return split ' ', $pids;
+    }
+
+    opendir(my $dh, '/proc') or die "cannot read /proc: $!";
+
+    return grep { /^\d+$/ } readdir $dh;
 }
 
 
