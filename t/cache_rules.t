@@ -411,31 +411,41 @@ for (['POST', 200, 'MISS'], ['GET', 200, 'HIT'], ['POST', 400, 'HIT']) {
 
 my @no = ('Cache-Control' => 'no-store');
 
-for (['no-store', [@no]], ['large', [], large => 5000],
-     ['chunked', [], large => 5000, chunked => 1],
-     ['vary', ['Vary' => '*']], ['mem', [@no]])
-{
+my @cases = map {
     my ($name, $fields, %is) = @$_;
     my $path = "/lock/$name";
-    my @nodes = $name eq 'mem' ? ($a) : ($a, $b);
 
-    $uri = $path . answer($fields, delay => 1, %is);
+    { name => $name, path => $path, nodes => $name eq 'mem' ? [$a] : [$a, $b],
+      not => $path . answer($fields, delay => 1, %is),
+      kept => $path . answer([@life], delay => 1) }
+} (['no-store', [@no]], ['large', [], large => 5000],
+   ['chunked', [], large => 5000, chunked => 1],
+   ['vary', ['Vary' => '*']], ['mem', [@no]]);
 
-    for my $first (1, 0) {
-        my $most = $first ? 7 : 8;
+for my $first (1, 0) {
+    my $most = $first ? 7 : 8;
 
-        $origin->reset_counters;
-        my $begun = $t->ran;
-        my @res = $t->parallel([map { $nodes[$_ % @nodes]->req($uri) } 1 .. 8]);
-        is(scalar(grep { $_->status == 200 } @res), 8, "$name: all are answered");
-        cmp_ok($t->ran - $begun, '<', 4, 'not one after another');
-        is($origin->overlap($path), $most, "$most of them at once");
+    $origin->reset_counters;
+    my $begun = $t->ran;
+    my @res = $t->parallel([map {
+        my $case = $_;
+        my @nodes = @{$case->{nodes}};
+
+        map { $nodes[$_ % @nodes]->req($case->{not}) } 1 .. 8;
+    } @cases]);
+
+    cmp_ok($t->ran - $begun, '<', 4, 'not one after another');
+
+    for my $case (@cases) {
+        is(scalar(grep { $_->status == 200 } splice(@res, 0, 8)), 8,
+           "$case->{name}: all are answered");
+        is($origin->overlap($case->{path}), $most, "$most of them at once");
     }
-
-    $uri = $path . answer([@life], delay => 1);
-    $_->get($uri) for @nodes[0, 0];
-    is(word($nodes[-1], $uri), 'HIT', 'until there is one that can be kept');
 }
+
+$t->parallel([map { $_->{nodes}[0]->req($_->{kept}) } @cases]) for 1, 2;
+is(word($_->{nodes}[-1], $_->{kept}), 'HIT',
+   "$_->{name}: until there is one that can be kept") for @cases;
 
 # what was kept before, and must not be used stale, stands in nobody's way
 

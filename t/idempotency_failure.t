@@ -25,6 +25,7 @@ my $killed = 0;
 my $origin = $t->origin(routes => {
     '/slow' => { delay => 4, body => 'slow' },
     '/second' => { delay => 1, body => 'second' },
+    '/once' => { body => 'second' },
     '/hang' => { delay => 6, body => 'late' },
     '/killed' => sub {
         # the second one is what is asked for
@@ -262,43 +263,24 @@ sub start {
 
 {
     my $c = $redis->connect;
-    my $h = key();
-    my %seen = map { $_ => 1 } @{$c->command('KEYS', 'coord:id:*:r')};
-
-    $n->post('/second', 'b', headers => $h);
-
-    my ($record) = grep { !$seen{$_} } @{$c->command('KEYS', 'coord:id:*:r')};
-    my $blob = $c->command('GET', $record);
-    my @bad;
-
-    push @bad, substr($blob, 0, $_) for 1, 20, 60, length($blob) - 1;
-    push @bad, $blob . 'x', 'x' x 200, 'crd' . chr(2) . substr($blob, 4);
-
-    for (1 .. 40) {
-        my $copy = $blob;
-        my $at = int rand length $copy;
-
-        substr($copy, $at, 1) = chr(ord(substr($copy, $at, 1))
-                                    ^ (1 << int rand 8));
-        push @bad, $copy;
-    }
-
-    my $before = $origin->count('/second');
+    my ($h, $record, @bad) = damaged($c, '/once');
+    my $before = $origin->count('/once');
     my $wrong = 0;
 
     for my $bad (@bad[0 .. 6]) {
         $c->command('SET', $record, $bad, 'KEEPTTL');
-        my $r = $n->post('/second', 'b', headers => $h);
+        my $r = $n->post('/once', 'b', headers => $h);
         $wrong++ if $r->status != 200 || $r->body ne 'second'
                     || $r->header('Idempotency-Replayed');
-        $r = $n->post('/second', 'b', headers => $h);
+        $r = $n->post('/once', 'b', headers => $h);
         $wrong++ if ($r->header('Idempotency-Replayed') || '') ne 'true';
     }
 
     is($wrong, 0, 'damaged records are absent, and replaced');
-    is($origin->count('/second'), $before + 7, 'one execution each');
+    is($origin->count('/once'), $before + 7, 'one execution each');
     like($n->log, qr/ignoring a damaged record/, 'logged');
 
+    ($h, $record, @bad) = damaged($c, '/second');
     my @requests = map { $n->req('/second', method => 'POST', body => 'b',
                                  headers => $h) } 1 .. 20;
     for my $bad (@bad[7 .. 9]) {
@@ -422,4 +404,34 @@ sub recovered {
     }, 10);
 
     ok($ok, 'Redis is back');
+}
+
+
+# a key whose record is stored, the name of this, and what is none of it
+
+sub damaged {
+    my ($c, $path) = @_;
+
+    my $h = key();
+    my %seen = map { $_ => 1 } @{$c->command('KEYS', 'coord:id:*:r')};
+
+    $n->post($path, 'b', headers => $h);
+
+    my ($record) = grep { !$seen{$_} } @{$c->command('KEYS', 'coord:id:*:r')};
+    my $blob = $c->command('GET', $record);
+    my @bad;
+
+    push @bad, substr($blob, 0, $_) for 1, 20, 60, length($blob) - 1;
+    push @bad, $blob . 'x', 'x' x 200, 'crd' . chr(2) . substr($blob, 4);
+
+    for (1 .. 40) {
+        my $copy = $blob;
+        my $at = int rand length $copy;
+
+        substr($copy, $at, 1) = chr(ord(substr($copy, $at, 1))
+                                    ^ (1 << int rand 8));
+        push @bad, $copy;
+    }
+
+    return ($h, $record, @bad);
 }

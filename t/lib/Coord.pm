@@ -374,8 +374,10 @@ sub finish {
 
     kill_and_wait('TERM', 5, @{$self->{pids}});
 
+    # a Redis whose data nobody wants any more need not write them, nor end in turn
+
     for my $server (@{$self->{servers}}) {
-        eval { $server->stop; 1 } or push @late, "$server: $@";
+        eval { $server->stop('KILL'); 1 } or push @late, "$server: $@";
     }
 
     $_->() for @{$self->{at_end}};

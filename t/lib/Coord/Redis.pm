@@ -218,10 +218,10 @@ sub run {
 
     $self->{pid} = $pid;
 
-    for (1 .. 600) {
+    for (1 .. 3000) {
         return if eval { $self->connect->command('PING') =~ $answer };
         last if waitpid($pid, WNOHANG) == $pid;
-        Time::HiRes::sleep(0.05);
+        Time::HiRes::sleep(0.01);
     }
 
     $self->stop;
@@ -256,9 +256,9 @@ sub stop {
     kill 'CONT', $pid;
     kill $signal || 'TERM', $pid;
 
-    for (1 .. 400) {
+    for (1 .. 2000) {
         return if waitpid($pid, WNOHANG) != 0;
-        Time::HiRes::sleep(0.05);
+        Time::HiRes::sleep(0.01);
     }
 
     kill 'KILL', $pid;

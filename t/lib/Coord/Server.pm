@@ -16,9 +16,10 @@ use JSON::PP;
 use POSIX ();
 use Socket qw(AF_UNIX IPPROTO_TCP PF_UNSPEC SOCK_STREAM SOL_SOCKET SO_LINGER
               TCP_NODELAY);
+use Storable qw(dclone);
 use Time::HiRes qw(sleep time);
 
-use Coord::Util qw(free_port slurp);
+use Coord::Util qw(free_port);
 
 # characters 0 to 255 are bytes: escapes keep them whole
 my $json = JSON::PP->new->ascii->canonical->allow_nonref;
@@ -29,7 +30,8 @@ my $json = JSON::PP->new->ascii->canonical->allow_nonref;
 sub start {
     my ($class, %opt) = @_;
 
-    my $self = bless { %opt, conns => {}, timers => [], serial => 0 }, $class;
+    my $self = bless { %opt, conns => {}, timers => [], serial => 0,
+                       entries => [] }, $class;
 
     $self->{port} ||= free_port() if !$opt{socket};
     $self->{file} = "$opt{dir}/" . ($opt{name} || 'server') . '.journal';
@@ -150,20 +152,37 @@ sub call {
 sub entries {
     my ($self, %want) = @_;
 
-    # a long line is not written at once
+    $self->_read_journal;
 
-    my $text = slurp($self->{file});
-    substr($text, rindex($text, "\n") + 1) = '';
-
-    my @found = map { $json->decode($_) }
-                grep { length } split /\n/, $text;
+    my @found = @{$self->{entries}};
 
     for my $key (keys %want) {
         @found = grep { defined $_->{$key} && $_->{$key} eq $want{$key} }
                  @found;
     }
 
-    return @found;
+    # who looks into one may add to it
+
+    return wantarray ? map { dclone($_) } @found : scalar @found;
+}
+
+
+# what is new in it; a long line is not written at once
+
+sub _read_journal {
+    my ($self) = @_;
+
+    open(my $fh, '<:raw', $self->{file}) or return;
+    sysseek($fh, $self->{journal_read} ||= 0, 0);
+
+    my $text = '';
+    1 while sysread($fh, $text, 65536, length $text);
+
+    substr($text, rindex($text, "\n") + 1) = '';
+
+    $self->{journal_read} += length $text;
+    push @{$self->{entries}}, map { $json->decode($_) }
+                              grep { length } split /\n/, $text;
 }
 
 
