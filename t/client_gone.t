@@ -13,7 +13,6 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
-use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -38,12 +37,19 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
             coord_limit_conn conn 6;
             empty_gif;
         }
+        location = /stub { stub_status; }
     }
 EOF
 
 is($n->get('/?k=warm')->status, 200, 'connected');
 
 my ($worker) = $n->workers;
+
+sub waiting {
+    my ($n) = $n->get('/stub')->body =~ /Writing: (\d+)/;
+
+    return $n - 1;
+}
 my $h2 = 'http://127.0.0.1:' . $n->port(2);
 
 for my $way (qw(reset close h2)) {
@@ -57,7 +63,7 @@ for my $way (qw(reset close h2)) {
     } else {
         my @c = map { $n->connect } 1 .. 4;
         $_->send("GET /?k=$way HTTP/1.1\r\nHost: x\r\n\r\n") for @c;
-        sleep(0.3);
+        ok($t->wait_for(sub { waiting() == 4 }, 10), "$way: four wait");
         $_->$way for @c;
         ok($t->wait_for(sub {
             4 <= $n->log_lines(qr/prematurely closed.*k=$way /) }, 5),

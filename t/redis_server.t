@@ -24,7 +24,7 @@ my $admin = $redis->connect;
 my $origin = $t->origin;
 
 my $n = $t->node(name => 'n', http => <<'EOF')->start;
-    coord_store main { server %%REDIS%%; timeout 100ms;
+    coord_store main { server %%REDIS%%; timeout 100ms; connect_timeout 2s;
                        breaker failures=5 cooldown=200ms; }
     coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
     coord_limit_req_zone $arg_k zone=fixed:1m rate=10r/h
@@ -215,11 +215,16 @@ trouble('loading', qr/LOADING \w+ is loading the dataset in memory/,
 $admin->command('FLUSHALL');
 
 
+# three have a connection, and there is room for no more
+
+my @held = ($admin, map { $redis->connect } 1, 2);
+my %held = map { $_->command('CLIENT', 'ID') => 1 } @held;
+
 trouble('clients', qr/max number of clients/, 'connect',
-        sub { $admin->command('CONFIG', 'SET', 'maxclients', '2');
-              $admin->command('CLIENT', 'KILL', 'SKIPME', 'yes', 'TYPE',
-                              'normal');
-              push @{$t->{held}}, $redis->connect for 1 .. 2; },
+        sub { $admin->command('CONFIG', 'SET', 'maxclients', '3');
+              $admin->command('CLIENT', 'KILL', 'ID', $_)
+                  for grep { !$held{$_} }
+                      $admin->command('CLIENT', 'LIST') =~ /^id=(\d+)/mg; },
         sub { $admin->command('CONFIG', 'SET', 'maxclients', '1000') });
 
 trouble('frozen', qr/no reply in time/, 'timeout',
