@@ -36,7 +36,7 @@ my %want = (debian => 4, newer => 6, delays => 2);
 for my $way (qw(stock memory redis)) {
     my $http = <<'EOF2';
     limit_req_zone $arg_k zone=lr:1m rate=1r/m;
-    limit_req_zone $arg_k zone=slow:1m rate=5r/s;
+    limit_req_zone $arg_k zone=slow:1m rate=1r/s;
     limit_conn_zone $arg_k zone=lc:1m;
     limit_req_log_level error;
     limit_conn_log_level error;

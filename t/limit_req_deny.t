@@ -18,7 +18,7 @@ use Coord;
 my $t = Coord->new;
 my $redis = $t->redis;
 my $r = $redis->connect;
-my $origin = $t->origin(default => { delay => 1 });
+my $origin = $t->origin(default => { hold => 1 });
 
 my $http = <<'EOF';
     coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
@@ -259,16 +259,23 @@ for my $z (@windows) {
 
     # not longer than Redis would
 
-    my ($start, $cached, $got) = (undef, 0);
+    my ($start, $cached, $got);
 
-    $n->get("/$z/second?k=s") for 1 .. 2;
-    $start = $t->ran;
+    # a busy machine may have no time to ask so often in a second
 
-    for (1 .. 300) {
-        $got = $n->get("/$z/second?k=s");
-        last if $got->status == 200;
-        $cached++ if $got->header('X-Source') eq 'deny_cache';
-        sleep 0.01;
+    for my $try (1 .. 5) {
+        $cached = 0;
+        $n->get("/$z/second?k=s$try") for 1 .. 2;
+        $start = $t->ran;
+
+        for (1 .. 300) {
+            $got = $n->get("/$z/second?k=s$try");
+            last if $got->status == 200;
+            $cached++ if $got->header('X-Source') eq 'deny_cache';
+            sleep 0.01;
+        }
+
+        last if $cached > 3;
     }
 
     is($got->status, 200, "$z: the next one");
@@ -284,6 +291,7 @@ for my $z (@windows) {
        "$z: it has the last one");
     is($n->get("/$z?k=b")->status, 429, "$z: which is reserved");
     is($n->get("/$z?k=b")->header('X-Source'), 'deny_cache', "$z: known");
+    $origin->release("/$z/slow");
     is($c->response('GET', 5)->status, 200, "$z: it has cost nothing");
     ok($t->wait_for(sub { $n->get("/$z?k=b")->status == 200 }, 2),
        "$z: what this node gives back is seen at once");

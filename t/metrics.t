@@ -30,7 +30,7 @@ my $plain = <<'EOF';
     coord_limit_req_zone $arg_k zone=one:1m rate=1r/h;
     coord_limit_req_zone $arg_k zone=two:1m rate=1r/h store=spare;
     coord_limit_req_zone $arg_k zone=tiny:64k rate=1r/h store=spare;
-    coord_limit_req_zone $arg_k zone=delay:1m rate=20r/s;
+    coord_limit_req_zone $arg_k zone=delay:1m rate=1r/s;
     coord_limit_conn_zone $arg_k zone=conn:1m lease=5s;
 
     server {

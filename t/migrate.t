@@ -174,7 +174,7 @@ sub passed {
 }
 
 {
-    my $n = page('lua_resty', 'rate=200r/s' => 'rate=4r/s',
+    my $n = page('lua_resty', 'rate=200r/s' => 'rate=1r/s',
                  'conn 200 wait=500ms queue=100' => 'conn 1');
 
     is(passed(503, map { $n->get('/') } 1 .. 4), 4, 'lua: delayed');

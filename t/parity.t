@@ -315,7 +315,7 @@ push @rows, {
 push @rows, {
     name => 'the log lines',
     http => 'limit_req_zone $arg_k zone=Z:1m rate=1r/m;
-             limit_req_zone $arg_k zone=Zb:1m rate=5r/s;
+             limit_req_zone $arg_k zone=Zb:1m rate=1r/s;
              limit_conn_zone $arg_k zone=Zc:1m;',
     server => 'location / { limit_req zone=Z; empty_gif; }
                location /slow { limit_req zone=Zb burst=5; empty_gif; }
@@ -365,15 +365,15 @@ push @rows, {
     http => 'limit_req_zone $arg_k zone=Z:1m rate=1r/m;',
     server => 'location / { limit_req zone=Z burst=3 nodelay; empty_gif; }',
     run => sub { $_[0]->at_once(6, '/?k=1') },
-    later => [ '1r/m' => '2r/s' ], pause => 2,
+    later => [ '1r/m' => '1r/s' ], pause => 4,
     then => sub { $_[0]->at_once(6, '/?k=1') },
     want => '200 200 200 200 429 429 200 200 200 200 429 429',
 }, {
     name => 'limit_req, a lowered rate',
-    http => 'limit_req_zone $arg_k zone=Z:1m rate=1r/s;',
+    http => 'limit_req_zone $arg_k zone=Z:1m rate=10r/m;',
     server => 'location / { limit_req zone=Z burst=6 nodelay; empty_gif; }',
     run => sub { $_[0]->at_once(9, '/?k=1') },
-    later => [ '1r/s' => '1r/m' ],
+    later => [ '10r/m' => '1r/m' ],
     then => sub { $_[0]->at_once(3, '/?k=1') },
     want => '200 ' x 7 . '429 429' . ' 429' x 3,
 }, {
