@@ -293,7 +293,7 @@ for my $z (@windows) {
     is($n->get("/$z?k=b")->header('X-Source'), 'deny_cache', "$z: known");
     $origin->release("/$z/slow");
     is($c->response('GET', 5)->status, 200, "$z: it has cost nothing");
-    ok($t->wait_for(sub { $n->get("/$z?k=b")->status == 200 }, 2),
+    ok($t->wait_for(sub { $n->get("/$z?k=b")->status == 200 }, 10),
        "$z: what this node gives back is seen at once");
 
     $_->get("/$z?k=b") for $n, $m, $n, $m;

@@ -85,7 +85,7 @@ sub left {
 sub becomes {
     my ($n, $key, $want, $name) = @_;
     my $left;
-    $t->wait_for(sub { $left = left($n, $key); $left == $want }, 3);
+    $t->wait_for(sub { $left = left($n, $key); $left == $want }, 10);
     is($left, $want, $name);
 }
 

@@ -139,8 +139,8 @@ sub rotate {
 
 password('second');
 rotate('second');
-ok($t->wait_for(sub { clients() >= 2 }, 3), 'a new password is read');
-ok($t->wait_for(\&decided, 3), 'and all goes on');
+ok($t->wait_for(sub { clients() >= 2 }, 20), 'a new password is read');
+ok($t->wait_for(\&decided, 20), 'and all goes on');
 ok($n->wait_log(qr/\[notice\] .*password read again from ".*pass"/, 3),
    'the log tells of it');
 unlike($n->log, qr/\[emerg\]/, 'which is no alarm');
