@@ -249,13 +249,14 @@ my $kills = 0;
 my @load;
 
 for (1 .. 2) {
+    my $seed = int rand 2 ** 31;
     my $pid = fork;
     die "fork: $!" if !defined $pid;
 
     if (!$pid) {
         my $timeouts = 0;
 
-        srand;
+        srand($seed);
 
         while (time < $end) {
             $timeouts += grep { $_->{error} eq 'timeout' }

@@ -237,8 +237,9 @@ soon(sub { held('s') == 0 && held('s', 'two') == 0 }, 5, 'and frees both');
 
 # memory store, over two workers
 
+my $begun = $origin->count('/hold');
 $hold = open_request($n1, '/memhold?k=m');
-sleep 0.3;
+soon(sub { $origin->count('/hold') > $begun }, 5, 'memory: one holds');
 @line = map { open_request($n1, '/memwait?k=m') } 1 .. 20;
 sleep 0.3;
 is((grep { defined $_->read(0) } @line), 0, 'they wait');

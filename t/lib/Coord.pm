@@ -108,6 +108,7 @@ what redis, fake_redis, origin, set and vars define.
 TEST_NGINX_BINARY (default: the installed one), TEST_MODULE (default: the one
 in build/), REDIS_SERVER (default: redis-server, else valkey-server),
 TEST_KEEP=1 keeps the directory, TEST_KEEP=fail only after a failure,
+COORD_SEED=number, of what rand() gives; a test that fails tells its own,
 TEST_VALGRIND=1, TEST_LOG_LEVEL=debug: all nodes log at that level, whatever the
 test asks for.
 
@@ -138,6 +139,9 @@ use Coord::Util qw(kill_and_wait);
 
 my $owner = $$;
 my @tests;
+
+my $seed = defined $ENV{COORD_SEED} ? $ENV{COORD_SEED} : int(rand(2 ** 31));
+srand($seed);
 
 
 sub import {
@@ -427,6 +431,8 @@ END {
 
             my $failed = $status || !Test::More->builder->is_passing;
             my $keep = $ENV{TEST_KEEP} || '';
+
+            print STDERR "# COORD_SEED=$seed\n" if $failed;
 
             if ($keep && ($keep ne 'fail' || $failed)) {
                 print STDERR "# kept $self->{dir}\n";
