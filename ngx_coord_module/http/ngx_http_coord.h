@@ -31,7 +31,7 @@ typedef struct ngx_http_coord_route_s    ngx_http_coord_route_t;
 /*
  * PREACCESS: limits, also for subrequests, as limit_req and limit_conn.
  * PRECONTENT: what is scoped to an identity, and limits of the authorized,
- * after the access phase; main requests only.
+ * after the access phase; main requests only, but for the values of a supply.
  */
 typedef enum {
     NGX_HTTP_COORD_PREACCESS = 0,
@@ -114,8 +114,9 @@ struct ngx_http_coord_feature_s {
 
 /*
  * Who has values that the features evaluate in begin() and that may have to be
- * fetched before.
+ * fetched before, for the content of subrequests as well.
  *
+ * feature: who begins for these alone; decides nothing.
  * ready: no walk is under way, and the stage behind the access phase would
  *     begin; returns bits, 1 << slot, of who needs not to begin, as what it
  *     would have fetched is at hand.
@@ -126,6 +127,7 @@ struct ngx_http_coord_feature_s {
  *     follows; then all features begin anew.  NGX_ERROR: 500.
  */
 typedef struct {
+    ngx_http_coord_feature_t  *feature;
     ngx_uint_t               (*ready)(ngx_http_request_t *r);
     ngx_int_t                (*open)(ngx_http_request_t *r,
                                      ngx_http_coord_ctx_t *ctx);

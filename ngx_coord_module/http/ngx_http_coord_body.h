@@ -29,6 +29,10 @@ typedef struct {
 } ngx_http_coord_body_t;
 
 
+/* 1 if a stage in the location wants the body, which is that of the client */
+#define ngx_http_coord_wants_body(r, lcf, stage)                              \
+    ((lcf)->body && (r) == (r)->main && (stage) == NGX_HTTP_COORD_PRECONTENT)
+
 /*
  * Reads the body of the main request r if nobody has done so.  NGX_OK: it is
  * there; NGX_DONE: the phases run again when it is, the request may be gone;

@@ -67,18 +67,24 @@ ngx_http_coord_precontent_handler(ngx_http_request_t *r)
     ngx_http_coord_main_conf_t  *mcf;
 
     lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
 
     used = lcf->features[NGX_HTTP_COORD_PRECONTENT];
 
-    if (used == 0 || r != r->main) {
+    if (r != r->main) {
+        /* decided with its client request, but its content may need values */
+        used &= mcf->supply ? (ngx_uint_t) 1 << mcf->supply->feature->slot : 0;
+    }
+
+    if (used == 0) {
         return NGX_DECLINED;
     }
 
-    mcf = ngx_http_get_module_main_conf(r, ngx_http_coord_module);
-
     /* with "after_body" nothing is evaluated before the body is there */
 
-    if (mcf->supply && !lcf->body) {
+    if (mcf->supply
+        && !ngx_http_coord_wants_body(r, lcf, NGX_HTTP_COORD_PRECONTENT))
+    {
         ctx = ngx_http_coord_get_ctx(r);
 
         if (ctx == NULL || ctx->walk == NGX_HTTP_COORD_WALK_IDLE) {
@@ -112,7 +118,7 @@ ngx_http_coord_walk_start(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
     lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
 
-    if (lcf->body && stage == NGX_HTTP_COORD_PRECONTENT) {
+    if (ngx_http_coord_wants_body(r, lcf, stage)) {
         rc = ngx_http_coord_body_read(r);
 
         if (rc == NGX_DECLINED) {
@@ -146,7 +152,7 @@ ngx_http_coord_begin_shown(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
 
     lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
 
-    if (!lcf->body || ctx->stage != NGX_HTTP_COORD_PRECONTENT) {
+    if (!ngx_http_coord_wants_body(r, lcf, ctx->stage)) {
         return ngx_http_coord_begin(r, ctx, used);
     }
 

@@ -45,6 +45,8 @@ static void ngx_http_coord_lookup_told(ngx_coord_near_wait_t *wait,
     ngx_coord_near_answer_t *answer);
 static ngx_int_t ngx_http_coord_lookup_begin(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
+static ngx_uint_t ngx_http_coord_lookup_try(ngx_http_request_t *r);
+static void ngx_http_coord_lookup_forget(ngx_http_request_t *r);
 static ngx_int_t ngx_http_coord_lookup_decide(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static void ngx_http_coord_lookup_end(ngx_http_coord_ctx_t *ctx, void *data);
@@ -56,6 +58,7 @@ static ngx_uint_t  ngx_http_coord_lookup_missing;
 
 
 const ngx_http_coord_supply_t  ngx_http_coord_lookup_supply = {
+    &ngx_http_coord_lookup_feature,
     ngx_http_coord_lookup_ready,
     ngx_http_coord_lookup_open,
     ngx_http_coord_lookup_fetch
@@ -161,7 +164,9 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
         }
     }
 
-    v->no_cacheable = (rc == NGX_AGAIN);
+    /* too late, or of a subrequest: not for the whole client request */
+
+    v->no_cacheable = (rc == NGX_AGAIN || r != r->main);
 
     if (answer.state == NGX_COORD_NEAR_VALUE) {
         ngx_http_coord_lookup_value(v, &answer.value);
@@ -348,6 +353,16 @@ ngx_http_coord_lookup_open(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
         ctx->state[slot] = state;
     }
 
+    if (r != r->main) {
+        ngx_http_coord_lookup_forget(r);
+    }
+
+    if (state->request != r || state->stage != ctx->stage) {
+        state->request = r;
+        state->stage = ctx->stage;
+        state->rounds = 0;
+    }
+
     for (i = 0; i < n; i++) {
         state->valid[i] = r->variables[i].valid | r->variables[i].not_found;
     }
@@ -442,6 +457,34 @@ ngx_http_coord_lookup_told(ngx_coord_near_wait_t *wait,
 static ngx_uint_t
 ngx_http_coord_lookup_ready(ngx_http_request_t *r)
 {
+    ngx_uint_t  ready;
+
+    ngx_http_coord_lookup_trying = 1;
+    ready = ngx_http_coord_lookup_try(r);
+    ngx_http_coord_lookup_trying = 0;
+
+    return ready ? 1 << ngx_http_coord_lookup_feature.slot : 0;
+}
+
+
+static ngx_int_t
+ngx_http_coord_lookup_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    (void) ngx_http_coord_lookup_try(r);
+
+    return NGX_DECLINED;
+}
+
+
+/*
+ * Evaluates all; 0: some are missing.  A subrequest shares the variables of
+ * its client request, which has arguments of its own: it evaluates what it
+ * uses, and then finds it.
+ */
+
+static ngx_uint_t
+ngx_http_coord_lookup_try(ngx_http_request_t *r)
+{
     size_t                              size;
     ngx_uint_t                          ready;
     ngx_http_core_main_conf_t          *cmcf;
@@ -460,27 +503,47 @@ ngx_http_coord_lookup_ready(ngx_http_request_t *r)
         }
     }
 
-    ngx_memcpy(lmcf->saved, r->variables, size);
-
-    ngx_http_coord_lookup_trying = 1;
-    ready = ngx_http_coord_lookup_all(r);
-    ngx_http_coord_lookup_trying = 0;
-
-    if (!ready) {
-        ngx_memcpy(r->variables, lmcf->saved, size);
-        return 0;
+    if (r != r->main) {
+        ngx_http_coord_lookup_forget(r);
     }
 
-    return 1 << ngx_http_coord_lookup_feature.slot;
+    ngx_memcpy(lmcf->saved, r->variables, size);
+
+    ready = ngx_http_coord_lookup_all(r);
+
+    if (!ready || r != r->main) {
+        ngx_memcpy(r->variables, lmcf->saved, size);
+    }
+
+    return ready;
 }
 
 
-static ngx_int_t
-ngx_http_coord_lookup_begin(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
-{
-    (void) ngx_http_coord_lookup_all(r);
+/* the values that another request has evaluated, whose variables these are */
 
-    return NGX_DECLINED;
+static void
+ngx_http_coord_lookup_forget(ngx_http_request_t *r)
+{
+    ngx_uint_t                           i;
+    ngx_http_variable_value_t           *v;
+    ngx_http_coord_lookup_t            **lookups;
+    ngx_http_coord_lookup_main_conf_t   *lmcf;
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_coord_lookup_module);
+
+    lookups = lmcf->lookups.elts;
+
+    for (i = 0; i < lmcf->lookups.nelts; i++) {
+
+        if (lookups[i]->index == -1) {
+            continue;
+        }
+
+        v = &r->variables[lookups[i]->index];
+
+        v->valid = 0;
+        v->not_found = 0;
+    }
 }
 
 

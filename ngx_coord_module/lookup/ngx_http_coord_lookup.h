@@ -68,6 +68,8 @@ struct ngx_http_coord_lookup_want_s {
 struct ngx_http_coord_lookup_state_s {
     ngx_http_coord_ctx_t           *ctx;
     ngx_http_coord_lookup_want_t   *wants;
+    ngx_http_request_t             *request;  /* in this stage: */
+    ngx_http_coord_stage_e          stage;
     ngx_uint_t                      rounds;
     ngx_uint_t                      waiting;  /* wants that are asked */
     u_char                         *valid;    /* variables, before begin */
