@@ -224,6 +224,7 @@ struct ngx_http_coord_ctx_s {
     unsigned                   waiting:1;     /* out of the phases */
     unsigned                   again:1;       /* others are yet to begin */
     unsigned                   missing:1;     /* values: see the supply */
+    unsigned                   behind:1;      /* the client request waits */
     unsigned                   headers_done:1;
 
     ngx_pool_cleanup_t         marker;        /* finds it after a redirect */
@@ -431,6 +432,17 @@ void ngx_http_coord_silence(ngx_http_coord_ctx_t *ctx,
     ngx_coord_store_t *store);
 ngx_uint_t ngx_http_coord_is_silent(ngx_http_coord_ctx_t *ctx,
     ngx_coord_store_t *store);
+
+/*
+ * Another request of the same client request is being decided.  A subrequest
+ * goes on without (NGX_DECLINED); the client request, which an internal
+ * redirect has brought here beside its mirrored copy, waits (NGX_AGAIN).
+ */
+ngx_int_t ngx_http_coord_behind(ngx_http_request_t *r,
+    ngx_http_coord_ctx_t *ctx);
+
+/* a stage is decided: the client request goes on; rc, or NGX_ERROR */
+ngx_int_t ngx_http_coord_behind_goes(ngx_http_coord_ctx_t *ctx, ngx_int_t rc);
 
 /*
  * Ends the batches of the stage; what is granted late is given back, and where

@@ -386,6 +386,40 @@ ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx, ngx_uint_t refused)
 }
 
 
+ngx_int_t
+ngx_http_coord_behind(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    if (r != r->main) {
+        return NGX_DECLINED;
+    }
+
+    r->read_event_handler = ngx_http_block_reading;
+    r->write_event_handler = ngx_http_request_empty_handler;
+
+    ctx->behind = 1;
+
+    return NGX_AGAIN;
+}
+
+
+ngx_int_t
+ngx_http_coord_behind_goes(ngx_http_coord_ctx_t *ctx, ngx_int_t rc)
+{
+    ngx_http_request_t  *r;
+
+    if (!ctx->behind) {
+        return rc;
+    }
+
+    ctx->behind = 0;
+
+    r = ctx->request->main;
+    r->write_event_handler = ngx_http_core_run_phases;
+
+    return ngx_http_post_request(r, NULL) == NGX_OK ? rc : NGX_ERROR;
+}
+
+
 static void
 ngx_http_coord_cleanup(void *data)
 {

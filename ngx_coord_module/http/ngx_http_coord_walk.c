@@ -188,8 +188,7 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
         }
 
     } else if (ctx->request != r) {
-        /* a parallel subrequest: the client request is being decided */
-        return NGX_DECLINED;
+        return ngx_http_coord_behind(r, ctx);
     }
 
     for ( ;; ) {
@@ -244,8 +243,6 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
             continue;
         }
 
-        /* rc == NGX_DECLINED || rc == NGX_ERROR || a status */
-
         return ngx_http_coord_end_stage(r, ctx, rc);
     }
 }
@@ -269,6 +266,8 @@ ngx_http_coord_end_stage(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ctx->deciding = 0;
     ctx->passed = 0;
     ctx->again = 0;
+
+    rc = ngx_http_coord_behind_goes(ctx, rc);
 
     if (rc == NGX_DECLINED) {
         return NGX_DECLINED;
