@@ -15,7 +15,7 @@ use lib "$FindBin::Bin/lib";
 
 use Coord;
 use Coord::Chaos;
-use Coord::HTTP;
+use Coord::Clients qw(has);
 use Coord::Util qw(free_port slurp spew);
 
 my $t = Coord->new;
@@ -55,15 +55,18 @@ my $n = $t->node(name => 'n', workers => 2, http => <<'EOC')->start;
     }
 EOC
 
-my $root = "$FindBin::Bin/..";
-my $npm = "$root/build/npm";
 my $python = -x '/usr/bin/python3' ? '/usr/bin/python3' : 'python3';
 
-sub has { return system("$_[0] >/dev/null 2>&1") == 0 }
+my $clients = Coord::Clients->new(
+    test => $t, origin => $origin, to => $n->port,
+    npm => [ qw(stripe got axios axios-retry undici fetch-retry ky
+                @grpc/grpc-js) ]);
+
+sub script { return $clients->script(@_) }
+sub run { return $clients->run(@_) }
 
 
-# Each client: what it is run as; why it cannot be; what it does not repeat,
-# which is up to the application then.
+# what one does not repeat is up to the application
 
 my %client = (
     curl => {
@@ -115,8 +118,9 @@ EOP
 import got from 'got';
 const body = await got.post(process.argv[2], { json: { amount: 1 }, headers: {
     'Idempotency-Key': process.argv[3], 'Authorization': 'Bearer t' },
-    retry: { limit: 5, methods: [ 'POST' ], statusCodes: [ 409, 503 ] } })
-    .text();
+    retry: { limit: 5, methods: [ 'POST' ], statusCodes: [ 409, 503 ],
+             errorCodes: [ 'ECONNRESET', 'ERR_HTTP_CONTENT_LENGTH_MISMATCH' ]
+           } }).text();
 console.log(body);
 EOP
     },
@@ -195,89 +199,7 @@ EOP
 );
 
 
-sub script {
-    my ($name, $text) = @_;
-
-    # modules are looked for beside it
-
-    my $file = $name =~ /mjs$/ ? "$npm/coord-$name" : $t->file($name);
-    spew($file, $text);
-    return $file;
-}
-
-
-sub run {
-    my (@command) = @_;
-
-    open(my $fh, '-|', @command) or return "cannot run $command[0]: $!";
-    local $/;
-    my $out = <$fh>;
-    close $fh;
-
-    return defined $out ? $out =~ s/\s+\z//r : '';
-}
-
-
-if ($ENV{TEST_NPM}) {
-    mkdir "$root/build";
-    mkdir $npm;
-    has("cd $npm && npm install --no-audit --no-fund stripe got axios "
-        . 'axios-retry undici fetch-retry ky @grpc/grpc-js')
-        or diag('npm install has failed');
-}
-
-for my $name (sort keys %client) {
-    my $c = $client{$name};
-
-    SKIP: {
-        my $why = $c->{npm} ? !$ENV{TEST_NPM} ? 'TEST_NPM is not set'
-                              : -d "$npm/node_modules/$c->{npm}" ? ''
-                                : "no $c->{npm}"
-                  : $c->{without}->();
-        skip("$name: $why", 1) if $why;
-
-        for my $breaks ([], ['half'], ['running'], ['answered'], ['middle'],
-                        ['running', 'answered'])
-        {
-            next if grep { $c->{not}{$_} } @$breaks;
-
-            ask($c, $name, '', @$breaks);
-
-            # where the twin runs there is a 409 to come back from
-
-            ask($c, $name, '/nowait', @$breaks)
-                if grep { $_ eq 'running' } @$breaks;
-        }
-    }
-}
-
-
-sub ask {
-    my ($c, $name, $kind, @breaks) = @_;
-
-    my $path = join '/', $kind, $name, @breaks;
-    $path = "/$path" if $path !~ m{^/};
-
-    my $of = "$name, " . (@breaks ? "broken: @breaks" : 'whole')
-             . ($kind ? ', no wait' : '');
-
-    my $chaos = Coord::Chaos->start(
-        test => $t, to => $n->port, breaks => [@breaks],
-        begun => sub { scalar $origin->requests($path) });
-
-    my $out = run($c->{run}->('http://127.0.0.1:' . $chaos->port . $path,
-                              $path =~ tr{/}{-}r));
-
-    # what was cut short comes in front of it
-
-    like($out, qr/\{"id":"\Q$path\E","object":"charge","n":\d+,
-                  "fill":"x{2000}"\}\z/x, "$of: it has its answer")
-        or diag(substr($out, 0, 300));
-    is(scalar($origin->requests($path)), 1, 'of one execution');
-    cmp_ok($chaos->connections, '>', $#breaks, @breaks
-           . ' connections were broken');
-    $chaos->stop;
-}
+$clients->ask($_, $client{$_}) for sort keys %client;
 
 SKIP: {
     skip('gRPC: no python3-grpcio', 1)
@@ -286,9 +208,8 @@ SKIP: {
 }
 
 SKIP: {
-    skip('gRPC for Node.js: TEST_NPM is not set', 1) if !$ENV{TEST_NPM};
-    skip('gRPC for Node.js: no @grpc/grpc-js', 1)
-        if !-d "$npm/node_modules/\@grpc/grpc-js";
+    my $why = $clients->without_npm('@grpc/grpc-js');
+    skip("gRPC for Node.js: $why", 1) if $why;
     grpc_js();
 }
 

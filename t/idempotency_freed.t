@@ -21,7 +21,7 @@ use Time::HiRes qw(time);
 
 my ($tries, $crowd) = (64, 16);
 
-my $t = Coord->new;
+my $t = Coord->new(time_limit => 900);
 my $redis = $t->redis;
 my $away = Coord::Away->start(test => $t, to => $redis->{port}, out => 0.05);
 my $slow = Coord::Away->start(test => $t, to => $redis->{port}, back => 0.5);
@@ -84,7 +84,8 @@ my $http = <<'EOT';
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_2%% http2;
         keepalive_timeout 60s;
-        send_timeout 60s;
+        send_timeout 600s;
+        proxy_read_timeout 600s;
 
         location / { proxy_pass http://%%ORIGIN%%; }
         location /unbuffered/ { proxy_buffering off;

@@ -9,6 +9,8 @@ package Coord::Chaos;
 #                                   breaks => [ 'running' ],
 #                                   begun => sub { $origin->requests('/x') });
 #
+# to: a port, or several, one for each connection, by turns
+#
 # breaks: how the first connection ends, the second, ..
 #
 #   half      the server has got half of what the client first sent
@@ -66,17 +68,21 @@ sub stop { kill 'TERM', $_[0]{pid} }
 sub serve {
     my ($self) = @_;
 
+    my $n = 0;
+
     while (my $client = $self->{listen}->accept) {
         open(my $fh, '>>', $self->{file}) or return;
         syswrite $fh, '.';
         close $fh;
 
         my $how = shift @{$self->{breaks}} || '';
+        my $to = ref $self->{to} ? $self->{to} : [ $self->{to} ];
+        my $port = $to->[$n++ % @$to];
         my $pid = fork();
 
         if (defined $pid && $pid == 0) {
             close $self->{listen};
-            $self->relay($client, $how);
+            $self->relay($client, $port, $how);
             POSIX::_exit(0);
         }
     }
@@ -84,10 +90,10 @@ sub serve {
 
 
 sub relay {
-    my ($self, $client, $how) = @_;
+    my ($self, $client, $port, $how) = @_;
 
     my $server = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
-                                       PeerPort => $self->{to}) or return;
+                                       PeerPort => $port) or return;
     my $both = IO::Select->new($client, $server);
     my $begun = 0;
 
