@@ -312,6 +312,24 @@ sub rss { return slurp("/proc/$_[0]/status") =~ /^VmHWM:\s+(\d+)/m ? $1 : 0 }
 }
 
 
+# whose worker is to exit
+
+{
+    my $c = $far->connect;
+    my $seen = scalar $origin->requests('/held');
+
+    $c->send(post('/held', 'reload'));
+    $t->wait_for(sub { $origin->requests('/held') > $seen }, 10);
+
+    my @old = $far->reload;
+    $origin->release('/held');
+    is($c->response(method => 'POST', timeout => 20)->status, 503,
+       'of a worker that exits');
+    ok($far->wait_gone(20, @old), 'which it does then');
+    $c->close;
+}
+
+
 # Redis stands still, or is gone, between the claim and the end
 
 my $brief = node('brief', $redis->{port}, '2s');
