@@ -143,11 +143,20 @@ sub pays {
         ask($fh, 'pay', $key, [int(rand(2))], %r, timeout => 0.01)
             if rand() < 0.1;
 
+        # nothing but that it is in doubt, for long after the storm: so it stays
+
+        my $doubt;
+
         while (time < $last) {
             my @to = rand() < 0.2 ? (0, 1) : (int(rand(2)));
             my @got = ask($fh, 'pay', $key, \@to, %r);
 
             last if grep { $_->status == 200 } @got;
+
+            $doubt = undef if time < $until || grep { $_->status != 409 } @got;
+            $doubt //= $t->ran;
+            last if $t->ran - $doubt > 10;
+
             sleep 0.05 + rand(0.15);
         }
     }
