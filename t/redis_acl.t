@@ -287,19 +287,27 @@ sub scenario {
 
     # places and locks: in line, renewed, taken away
 
-    for my $path (qw(conn lock)) {
-        is_deeply(statuses($n->parallel(3, "/$path?k=1&delay=0.2")),
-                  { 200 => 3 }, "$name: $path: in line");
-        is($n->get("/$path?k=2&delay=1.2")->status, 200,
-           "$name: $path: renewed");
+    my @both = qw(conn lock);
 
-        my ($c, $d) = map { $n->connect } 1, 2;
+    @got = $t->parallel([map { ($n->req("/$_?k=1&delay=0.2")) x 3 } @both]);
+    is_deeply(statuses(splice(@got, 0, 3)), { 200 => 3 },
+              "$name: $_: in line") for @both;
+
+    @got = $t->parallel([map { $n->req("/$_?k=2&delay=1.2") } @both]);
+    is((shift @got)->status, 200, "$name: $_: renewed") for @both;
+
+    my @pairs = map {
+        my ($path, @pair) = ($_, map { $n->connect } 1, 2);
+
         $_->send("GET /$path?k=3&delay=0.5 HTTP/1.1\r\nHost: x\r\n\r\n")
-            for $c, $d;
-        sleep 0.1;
-        $d->reset;
-        is($c->response(timeout => 5)->status, 200, "$name: $path: one left");
-    }
+            for @pair;
+        \@pair;
+    } @both;
+
+    sleep 0.1;
+    $_->[1]->reset for @pairs;
+    is((shift @pairs)->[0]->response(timeout => 5)->status, 200,
+       "$name: $_: one left") for @both;
 
     # without a line
 
@@ -311,8 +319,8 @@ sub scenario {
     $write->('ZADD', "coord:$_:{4}:w", time . '000000',
               'A' x 22)
         for 'cc:conn', 'lk:lock';
-    is($n->get("/$_?k=4")->status, 200, "$name: $_: a line is removed")
-        for qw(conn lock);
+    @got = $t->parallel([map { $n->req("/$_?k=4") } @both]);
+    is((shift @got)->status, 200, "$name: $_: a line is removed") for @both;
 
     $look->("conns/conn/1");
     $drop->("locks/lock/1");
