@@ -78,18 +78,21 @@ unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
 # tests wait more than they compute: several at once, the longest first; those
 # that only compute give way to the others
 
-slow_tests := $(wildcard $(foreach n,deb limit_req_align session_cluster fleet \
-                cache_rules idempotency_failure redis_acl cache \
-                limit_req_model status_browser giveback limit_conn_nodes \
-                session_users storm session_cut redis_bare bench \
-                redis_sentinel harness redis_server redis_cluster_hostile \
-                limit_conn_wait unit redis_hostile cache_purge \
-                events_hostile idempotency_wait idempotency_request \
-                session lint limit_req_prefetch events lifecycle \
-                session_seats examples cache_unsafe session_ended \
-                idempotency_upstreams idempotency_clients redis_down \
-                session_login session_hold idempotency_body redis_cluster \
-                idempotency_abort on_failure_local,t/$(n).t))
+slow_tests := $(wildcard $(foreach n,deb fleet limit_req_align redis_acl \
+                status_browser cache limit_req_model events_history storm \
+                cache_unsafe redis_bare harness body_memory unit bench \
+                idempotency_failure session_cut redis_sentinel redis_hostile \
+                giveback limit_conn_wait limit_conn_nodes lookup_heard \
+                session_users idempotency_clients docs idempotency_request \
+                cache_parts cache_purge limit_req_prefetch session cache_rules \
+                idempotency_wait session_cluster fail2ban events session_ended \
+                session_seats redis_down redis_server idempotency_outcome \
+                lifecycle idempotency_upstreams idempotency_large \
+                idempotency_abort examples lint on_failure_local session_hold \
+                redis_cluster_hostile lookup_tracking session_login \
+                idempotency redis_cluster health redis_log limit_conn \
+                cache_stock parity idempotency_body limit_conn_killed migrate \
+                idempotency_conf events_hostile events_browser,t/$(n).t))
 TESTS ?= $(slow_tests) $(filter-out $(slow_tests),$(sort $(wildcard t/*.t)))
 
 lua_redis := $(out)/bench/usr/share/lua/5.1/nginx/redis.lua
