@@ -192,6 +192,10 @@ is($origin->overlap('/held'), 5, 'five at a time');
     $h2->ended($h2->request('/none'));
 
     my $before = asked('h2');
+
+    # the turn of what came before is over
+
+    $t->rest(0.2);
     my $worker = $n->hold_worker;
     my @ids = map { $h2->request('/held?k=h2&delay=1') } 1 .. 12;
     kill 'CONT', $worker;

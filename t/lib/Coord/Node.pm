@@ -340,7 +340,12 @@ sub kill_worker {
 sub hold_worker {
     my ($self, $pid) = @_;
 
-    ($pid) = $self->workers if !$pid;
+    if (!$pid) {
+        ($pid) = $self->workers;
+
+        # it is to stand between two turns, not in the last one
+        $self->{test}->rest(0.1);
+    }
 
     kill 'STOP', $pid;
     wait_for(sub { stopped($pid) }, 20)
