@@ -128,9 +128,9 @@ my $http = <<'EOF';
                          coord_limit_req_hold zone=one for=$arg_for
                                               if=$arg_for;
                          empty_gif; }
-        location /conn { coord_limit_conn conn 1 wait=3s;
+        location /conn { coord_limit_conn conn 1 wait=20s;
                          proxy_pass http://%%ORIGIN%%; }
-        location /lock { coord_lock zone=lock wait=3s;
+        location /lock { coord_lock zone=lock wait=20s;
                          proxy_pass http://%%ORIGIN%%; }
         location /now/conn { coord_limit_conn conn 1;
                              proxy_pass http://%%ORIGIN%%; }
@@ -139,7 +139,7 @@ my $http = <<'EOF';
         location /post { coord_idempotency required;
                          coord_idempotency_scope off;
                          coord_idempotency_lease 1s;
-                         coord_idempotency_wait 3s;
+                         coord_idempotency_wait 20s;
                          proxy_pass http://%%ORIGIN%%; }
         location /session { coord_session zone=session bind=$arg_b
                             user=$arg_u max_per_user=1 over=evict cut;

@@ -51,7 +51,7 @@ $_->request(path => '/none') for @clients;
 sub together {
     my @paths = @_;
 
-    kill 'STOP', $worker;
+    $n->hold_worker($worker);
     $clients[$_]->send("GET $paths[$_] HTTP/1.1\r\nHost: a\r\n\r\n")
         for 0 .. $#paths;
     kill 'CONT', $worker;
@@ -209,7 +209,7 @@ sub faults {
                    [replace => 'ECHO', {data => "\$16\r\n0123456789abcdef\r\n"}],
                    [close => 'BITFIELD', {offset => 10}],
                    [close => 'ECHO', {}],
-                   [split => 'BITFIELD', {}])
+                   [split => 'BITFIELD', {delay => 0}])
     {
         my ($action, $cmd, $how) = @$fault;
         my $name = "$kind: $action at $cmd";
