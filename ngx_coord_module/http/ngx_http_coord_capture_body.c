@@ -369,6 +369,13 @@ ngx_http_coord_capture_pass(ngx_http_request_t *r,
     ngx_int_t     rc;
     ngx_chain_t  *out;
 
+    /* what was kept back behind is sent by whom has kept it */
+
+    out = NULL;
+
+    ngx_chain_update_chains(r->pool, &capture->free, &capture->busy, &out,
+                            (ngx_buf_tag_t) &ngx_http_coord_capture_start);
+
     for ( ;; ) {
         out = NULL;
 
