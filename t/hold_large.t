@@ -4,7 +4,7 @@
 
 # A large response that is kept back until the store knows something (a purge,
 # a session that it creates), and that is too large to be stored as the result
-# of its key: the client has all of it, with both stores.
+# of its key, or as a page: the client has all of it, with both stores.
 
 use strict;
 use warnings;
@@ -41,6 +41,13 @@ for my $s ('redis', 'memory') {
                 . "coord_session zone=made_$s "
                 . 'create=$upstream_http_x_sid learn=$upstream_addr;',
     );
+
+    for my $way ('page', 'unpage') {
+        $locations .= "location /$way/$s { $kept{session} "
+            . "coord_cache \$uri\$arg_k zone=pages_$s max=1k; "
+            . ($way eq 'page' ? '' : 'proxy_buffering off; ')
+            . "proxy_pass http://%%ORIGIN%%; }\n";
+    }
 
     for my $kept (sort keys %kept) {
         $locations .= "location /$kept/$s { $key $kept{$kept} "
@@ -87,6 +94,21 @@ for my $s ('redis', 'memory') {
 
         is(length $n->h2($path, '-d', 'x', '-H', "Idempotency-Key: h2$k")
                     ->body, 20000, "$way, $s: HTTP/2");
+    }
+}
+
+# a page that is too large, of a request that creates a session
+
+for my $s ('redis', 'memory') {
+    for my $way ('page', 'unpage') {
+        for my $body (map { ("size=$_", "size=$_&chunked=1") }
+                      900, 9000, 20000, 300000) {
+            my ($size) = $body =~ /(\d+)/;
+            my $path = "/$way/$s?$body&k=" . ++$k;
+
+            is(length $n->get($path, timeout => 30)->body, $size,
+               "$path: all of it");
+        }
     }
 }
 
