@@ -120,9 +120,14 @@ ngx_http_coord_hold_release(ngx_http_coord_hold_t *hold)
 
     if (ngx_http_coord_hold_send(hold) != NGX_OK) {
 
-        /* who sends the response, or reads it on, learns that it is lost */
+        /*
+         * Who sends the response, or reads it on, learns that it is lost: the
+         * postpone filter stops who has nothing more to send, unless something
+         * is buffered.
+         */
 
         c->error = 1;
+        c->buffered |= NGX_HTTP_WRITE_BUFFERED;
         ngx_post_event(c->read, &ngx_posted_events);
     }
 
