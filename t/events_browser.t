@@ -207,10 +207,15 @@ sub cross {
         window.es = new EventSource('http://127.0.0.1:$port/cross');
         es.onopen = () => { window.opened++; };
         es.addEventListener('c9', e => got.push([e.data, e.lastEventId]));
+        window.others = 0;
+        for (let i = 1; i < 9; i++)
+            es.addEventListener('c' + i, () => { window.others++; });
         1
 EOF
     ok($b->until('window.opened == 1', 20), "$protocol: another origin");
-    append("c$_", 'x') for 1 .. 9;
+    append("c$_", 'x') for 1 .. 8;
+    ok($b->until('others == 8', 20), "$protocol: hears of others");
+    append('c9', 'x');
     ok($b->until('got.length == 1', 20), "$protocol: hears");
     cmp_ok($b->eval('got[0][1].length'), '>', 128, "$protocol: a long id");
 

@@ -267,8 +267,9 @@ red('undone', 'plant("[alert] 1#1: trouble");', qr/trouble/);
 red('other_done', 'plant("[alert] 1#1: trouble");'
     . 'Test::More::done_testing();', qr/trouble/);
 red('died', 'die "in the middle\n";', qr/in the middle/);
-red('stuck', 'my $pid = fork(); if (!$pid) { $SIG{TERM} = "IGNORE";'
-    . ' sleep 30; POSIX::_exit(0) } push @{$n->{masters}}, $pid;'
+red('stuck', 'my $pid; { local $SIG{TERM} = "IGNORE"; $pid = fork();'
+    . ' if (!$pid) { sleep 30; POSIX::_exit(0) } }'
+    . ' push @{$n->{masters}}, $pid;'
     . '$n->{stop_timeout} = 1; done_testing();',
     qr/^not ok 2 - all processes.*had to be killed/ms);
 red('limit', 'alarm 1; sleep 20; done_testing();', qr/time limit/);
