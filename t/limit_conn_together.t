@@ -191,13 +191,17 @@ is($origin->overlap('/held'), 5, 'five at a time');
     my $h2 = Coord::HTTP2->new(port => $n->port(2));
     $h2->ended($h2->request('/none'));
 
+    # what came before is given back
+
+    ok($t->wait_for(sub { held('h2') == 0 }, 5),
+       'nothing is left of it');
+
     my $before = asked('h2');
 
-    # the turn of what came before is over
-
-    $t->rest(0.2);
     my $worker = $n->hold_worker;
-    my @ids = map { $h2->request('/held?k=h2&delay=1') } 1 .. 12;
+    my @ids = $h2->together(sub {
+        return map { $h2->request('/held?k=h2&delay=1') } 1 .. 12;
+    });
     kill 'CONT', $worker;
 
     my @got = map { $h2->ended($_)->{headers}{':status'} } @ids;

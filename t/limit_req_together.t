@@ -282,7 +282,9 @@ for (['/nodelay' => sub { bitfields('h2') }],
 
     my $before = $asked->();
     my $worker = $n->hold_worker;
-    my @ids = map { $h2->request("$p?k=h2") } 1 .. 12;
+    my @ids = $h2->together(sub {
+        return map { $h2->request("$p?k=h2") } 1 .. 12;
+    });
     kill 'CONT', $worker;
 
     my @got = map { $h2->ended($_)->{headers}{':status'} } @ids;

@@ -10,6 +10,7 @@ package Coord::HTTP2;
 #       method (GET), headers => [..], body => bytes, open => 1: the request
 #       does not end yet
 #   $h2->data($id, $bytes, $last);             more of its body
+#   @ids = $h2->together(sub { .. });          what that sends, in one write
 #   $h2->reset($id, $code);                    RST_STREAM, by default CANCEL
 #   $h2->wait(sub { .. }, $seconds);           reads until it returns true
 #   $h2->ended($id, $seconds)                  the stream, once it has ended
@@ -74,7 +75,7 @@ sub new {
     my $self = bless { conn => Coord::HTTP::Conn->new(%opt), in => '',
                        streams => {}, next => 1, closed => 0 }, $class;
 
-    $self->{conn}->send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    $self->_send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
         . frame(SETTINGS, 0, 0, pack('nN nN', 2, 0, 4, 0x7fffffff))
         . frame(WINDOW_UPDATE, 0, 0, pack('N', 0x7fffffff - 65535)));
 
@@ -106,6 +107,30 @@ sub pack_headers {
 }
 
 
+# together(sub { .. }): what it sends is one write.  Frame by frame TCP would
+# keep those behind the tenth until a peer that stands still acknowledges some
+
+sub together {
+    my ($self, $code) = @_;
+
+    local $self->{corked} = '';
+    my @rc = $code->();
+
+    $self->{conn}->send($self->{corked});
+
+    return @rc;
+}
+
+
+sub _send {
+    my ($self, $bytes) = @_;
+
+    return $self->{conn}->send($bytes) if !defined $self->{corked};
+
+    $self->{corked} .= $bytes;
+}
+
+
 sub request {
     my ($self, $path, %opt) = @_;
 
@@ -115,7 +140,7 @@ sub request {
 
     my $last = !$opt{open} && !defined $opt{body};
 
-    $self->{conn}->send(frame(HEADERS, END_HEADERS | ($last ? END_STREAM : 0),
+    $self->_send(frame(HEADERS, END_HEADERS | ($last ? END_STREAM : 0),
         $id, pack_headers(':method', $opt{method} || 'GET', ':scheme', 'http',
                           ':authority', 'localhost', ':path', $path,
                           @{$opt{headers} || []})));
@@ -129,14 +154,14 @@ sub request {
 sub data {
     my ($self, $id, $bytes, $last) = @_;
 
-    $self->{conn}->send(frame(DATA, $last ? END_STREAM : 0, $id, $bytes));
+    $self->_send(frame(DATA, $last ? END_STREAM : 0, $id, $bytes));
 }
 
 
 sub reset {
     my ($self, $id, $code) = @_;
 
-    $self->{conn}->send(frame(RST_STREAM, 0, $id,
+    $self->_send(frame(RST_STREAM, 0, $id,
                               pack('N', defined $code ? $code : 8)));
 }
 
@@ -196,7 +221,7 @@ sub received {
     my ($self, $type, $flags, $id, $payload) = @_;
 
     if ($type == SETTINGS || $type == PING) {
-        $self->{conn}->send(frame($type, ACK, 0,
+        $self->_send(frame($type, ACK, 0,
                                   $type == PING ? $payload : ''))
             if !($flags & ACK);
         return;

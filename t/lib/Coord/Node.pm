@@ -11,7 +11,7 @@ use warnings;
 use POSIX ();
 
 use Coord::HTTP;
-use Coord::Util qw(alive children free_port kill_and_wait slurp spew stopped
+use Coord::Util qw(alive children free_port kill_and_wait sleeps slurp spew stopped
                    wait_dead wait_for);
 
 
@@ -334,18 +334,17 @@ sub kill_worker {
 }
 
 
-# hold_worker($pid): STOP to a worker (the first); it may run on for a moment
-# on another core, so waits until it stands.  Returns the pid, for kill 'CONT'
+# hold_worker($pid): STOP to a worker (the first) that waits for events, and is
+# not in the middle of what came before; it may run on for a moment on another
+# core, so waits until it stands.  Returns the pid, for kill 'CONT'
 
 sub hold_worker {
     my ($self, $pid) = @_;
 
-    if (!$pid) {
-        ($pid) = $self->workers;
+    ($pid) = $self->workers if !$pid;
 
-        # it is to stand between two turns, not in the last one
-        $self->{test}->rest(0.1);
-    }
+    wait_for(sub { sleeps($pid) }, 20)
+        or die "node $self->{name}: worker $pid is busy";
 
     kill 'STOP', $pid;
     wait_for(sub { stopped($pid) }, 20)

@@ -14,7 +14,7 @@ use Time::HiRes qw(sleep);
 
 use Coord::Clock qw(ran);
 
-our @EXPORT_OK = qw(free_port wait_for slurp spew alive stopped wait_dead
+our @EXPORT_OK = qw(free_port wait_for slurp spew alive stopped sleeps wait_dead
                     kill_and_wait children patient);
 
 my %held;
@@ -110,6 +110,15 @@ sub stopped {
     my ($pid) = @_;
 
     return slurp("/proc/$pid/stat") =~ /\)\s+T/;
+}
+
+
+# sleeps($pid): it waits for something
+
+sub sleeps {
+    my ($pid) = @_;
+
+    return slurp("/proc/$pid/stat") =~ /\)\s+S/;
 }
 
 
