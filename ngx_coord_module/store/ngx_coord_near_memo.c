@@ -30,7 +30,6 @@
 static ngx_coord_near_memo_t *ngx_coord_near_memo(ngx_coord_near_item_t *item);
 static ngx_atomic_t *ngx_coord_near_memo_counter(ngx_coord_near_t *near,
     ngx_str_t *key);
-static ngx_uint_t ngx_coord_near_group(ngx_str_t *key);
 
 
 /* where an item is kept, if it is; NULL: it is of those that are not */
@@ -147,37 +146,4 @@ static ngx_atomic_t *
 ngx_coord_near_memo_counter(ngx_coord_near_t *near, ngx_str_t *key)
 {
     return &near->zone->store->counts->changes[ngx_coord_near_group(key)];
-}
-
-
-static ngx_uint_t
-ngx_coord_near_group(ngx_str_t *key)
-{
-    return (ngx_coord_key_hash(key->data, key->len) >> 16)
-           % NGX_COORD_STORE_CHANGES;
-}
-
-
-ngx_atomic_uint_t
-ngx_coord_near_news(ngx_coord_near_item_t *item)
-{
-    ngx_coord_store_counts_t  *counts;
-
-    counts = item->near->zone->store->counts;
-
-    return counts ? counts->told[ngx_coord_near_group(&item->key)] : 0;
-}
-
-
-void
-ngx_coord_near_note_news(ngx_coord_near_t *near, ngx_str_t *key)
-{
-    ngx_coord_store_counts_t  *counts;
-
-    counts = near->zone->store->counts;
-
-    if (counts) {
-        (void) ngx_atomic_fetch_add(&counts->told[ngx_coord_near_group(key)],
-                                    1);
-    }
 }

@@ -119,6 +119,39 @@ ngx_coord_near_revoke(ngx_coord_near_worker_t *worker)
 }
 
 
+ngx_uint_t
+ngx_coord_near_group(ngx_str_t *key)
+{
+    return (ngx_coord_key_hash(key->data, key->len) >> 16)
+           % NGX_COORD_STORE_CHANGES;
+}
+
+
+ngx_atomic_uint_t
+ngx_coord_near_news(ngx_coord_near_item_t *item)
+{
+    ngx_coord_store_counts_t  *counts;
+
+    counts = item->near->zone->store->counts;
+
+    return counts ? counts->told[ngx_coord_near_group(&item->key)] : 0;
+}
+
+
+void
+ngx_coord_near_note_news(ngx_coord_near_t *near, ngx_str_t *key)
+{
+    ngx_coord_store_counts_t  *counts;
+
+    counts = near->zone->store->counts;
+
+    if (counts) {
+        (void) ngx_atomic_fetch_add(&counts->told[ngx_coord_near_group(key)],
+                                    1);
+    }
+}
+
+
 void
 ngx_coord_near_heard(ngx_coord_near_worker_t *worker, ngx_msec_t when)
 {

@@ -108,7 +108,10 @@ ngx_uint_t ngx_coord_near_stands(ngx_coord_store_t *store,
  */
 void ngx_coord_near_revoke(ngx_coord_near_worker_t *worker);
 
-/* grows when a worker hears that the key of the item has changed, or others */
+/* changes are counted for each of a few groups of keys: that of a key */
+ngx_uint_t ngx_coord_near_group(ngx_str_t *key);
+
+/* grows when a worker hears that a key of the item's group has changed */
 ngx_atomic_uint_t ngx_coord_near_news(ngx_coord_near_item_t *item);
 
 /* this one has heard that; in a table that is entered */
