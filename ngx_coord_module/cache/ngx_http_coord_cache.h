@@ -16,7 +16,6 @@
  *   ngx_http_coord_cache_update.c   ... asked in the background
  *   ngx_http_coord_cache_unsafe.c   requests that change it
  *   ngx_http_coord_cache_purge.c    ... is told to all nodes
- *   ngx_http_coord_cache_hold.c     ... before their client is
  *   ngx_http_coord_cache_policy.c   what the origin says of it
  *   ngx_http_coord_cache_rules.c    what may be kept, and how long
  *   ngx_http_coord_cache_error.c    what is the response of another location
@@ -35,7 +34,6 @@
 #include "ngx_http_coord_capture.h"
 #include "ngx_http_coord_fields.h"
 #include "ngx_http_coord_conf.h"
-#include "ngx_http_coord_hold.h"
 #include "ngx_coord_near.h"
 
 
@@ -195,8 +193,7 @@ struct ngx_http_coord_cache_s {
     ngx_http_coord_cache_t    *update;       /* in the background */
 
     /* of what has changed it */
-    ngx_http_coord_hold_t      hold;
-    unsigned                   purging:1;    /* its response may wait for it */
+    unsigned                   purging:1;    /* its response waits for that */
     unsigned                   unpurged:1;   /* told in the log: no answer */
 };
 
@@ -371,8 +368,8 @@ ngx_uint_t ngx_http_coord_cache_unsafe(ngx_http_request_t *r);
  * The header of an unsafe request has come: if it is no error what was asked
  * for until now under its key, or is in the groups that the response names in
  * Cache-Group-Invalidation (RFC 9875), is not used any more.  While that is not
- * known to all nodes cache->purging is set, for the store's timeout at most;
- * then cache->hold is released.
+ * known to all nodes its response is kept back, for the timeout of the store at
+ * most.
  */
 void ngx_http_coord_cache_changed(ngx_http_request_t *r,
     ngx_http_coord_cache_t *cache);
@@ -404,11 +401,6 @@ ngx_int_t ngx_http_coord_cache_purge_add(ngx_coord_batch_t *batch,
  * in a memory store, or there is no memory.
  */
 ngx_coord_batch_t *ngx_http_coord_cache_purge_note(ngx_coord_batch_t *batch);
-
-
-/* --- ngx_http_coord_cache_hold.c --- */
-
-extern ngx_module_t               ngx_http_coord_cache_hold_module;
 
 
 /* --- ngx_http_coord_cache_revalidate.c --- */

@@ -30,6 +30,7 @@ static ngx_int_t ngx_http_coord_cache_changed_send(
 static void ngx_http_coord_cache_changed_later(ngx_http_coord_cache_t *cache,
     ngx_uint_t all);
 static void ngx_http_coord_cache_changed_answered(ngx_coord_batch_t *batch);
+static void ngx_http_coord_cache_changed_told(ngx_http_coord_cache_t *cache);
 static void ngx_http_coord_cache_changed_late(ngx_event_t *ev);
 static void ngx_http_coord_cache_changed_log(ngx_http_coord_cache_t *cache,
     ngx_coord_op_t *op);
@@ -67,6 +68,7 @@ ngx_http_coord_cache_changed(ngx_http_request_t *r,
     ngx_coord_store_push(store);
 
     cache->purging = 1;
+    ngx_http_coord_awaits(cache->ctx);
 
     ngx_coord_timer_init(&cache->timer, ngx_http_coord_cache_changed_late,
                          cache, r->connection->log);
@@ -220,8 +222,19 @@ ngx_http_coord_cache_changed_answered(ngx_coord_batch_t *batch)
 
     ngx_coord_timer_stop(&cache->timer);
 
-    cache->purging = 0;
-    ngx_http_coord_hold_release(&cache->hold);
+    ngx_http_coord_cache_changed_told(cache);
+}
+
+
+/* once: who was late answers yet */
+
+static void
+ngx_http_coord_cache_changed_told(ngx_http_coord_cache_t *cache)
+{
+    if (cache->purging) {
+        cache->purging = 0;
+        ngx_http_coord_certain(cache->ctx);
+    }
 }
 
 
@@ -235,8 +248,7 @@ ngx_http_coord_cache_changed_late(ngx_event_t *ev)
     ngx_http_coord_silence(cache->ctx, cache->batch->store);
     ngx_http_coord_cache_changed_log(cache, &cache->batch->ops[0]);
 
-    cache->purging = 0;
-    ngx_http_coord_hold_release(&cache->hold);
+    ngx_http_coord_cache_changed_told(cache);
 }
 
 

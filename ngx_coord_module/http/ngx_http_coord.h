@@ -21,6 +21,7 @@
 #include <ngx_http.h>
 #include "ngx_coord_store.h"
 #include "ngx_coord_store_metrics.h"
+#include "ngx_http_coord_hold.h"
 
 
 typedef struct ngx_http_coord_ctx_s      ngx_http_coord_ctx_t;
@@ -69,7 +70,8 @@ typedef struct {
  *     LATE: not asked before such a one has decided, as what is asked is
  *     taken, and a stored answer takes nothing;
  *     FIRST: evaluates what the others may be in need of, which begin when
- *     that is there.
+ *     that is there;
+ *     HOLDS: may call ngx_http_coord_awaits().
  */
 typedef struct {
     ngx_uint_t                 order;
@@ -86,6 +88,7 @@ typedef struct {
 #define NGX_HTTP_COORD_STEP_ANSWERS  0x0001
 #define NGX_HTTP_COORD_STEP_LATE     0x0002
 #define NGX_HTTP_COORD_STEP_FIRST    0x0004
+#define NGX_HTTP_COORD_STEP_HOLDS    0x0008
 
 #define ngx_http_coord_no_step       { 0, NULL, NULL, NULL, 0 }
 
@@ -221,6 +224,9 @@ struct ngx_http_coord_ctx_s {
     ngx_array_t               *fields;        /* of ngx_keyval_t, to add */
     ngx_http_coord_mark_t      mark;
 
+    ngx_uint_t                 awaited;       /* see hold_filter.c */
+    ngx_http_coord_hold_t      hold;
+
     unsigned                   waiting:1;     /* out of the phases */
     unsigned                   again:1;       /* others are yet to begin */
     unsigned                   missing:1;     /* values: see the supply */
@@ -246,6 +252,7 @@ typedef struct {
     ngx_array_t                steps[NGX_HTTP_COORD_STAGES];   /* in order */
     ngx_uint_t                 answers[NGX_HTTP_COORD_STAGES]; /* bits */
     ngx_uint_t                 used;          /* bits: 1 << slot, anywhere */
+    ngx_uint_t                 holds;         /* bits: responses may wait */
     const ngx_http_coord_supply_t  *supply;   /* NULL: none */
 } ngx_http_coord_main_conf_t;
 
@@ -450,6 +457,23 @@ ngx_int_t ngx_http_coord_behind_goes(ngx_http_coord_ctx_t *ctx, ngx_int_t rc);
  */
 void ngx_http_coord_drop_batches(ngx_http_coord_ctx_t *ctx,
     ngx_uint_t refused);
+
+
+/* --- ngx_http_coord_hold_filter.c: a filter, a module of its own --- */
+
+/*
+ * The response of the client request, if its header has not left yet, is kept
+ * back until ngx_http_coord_certain() was called as often as this was.  For a
+ * feature with a step that HOLDS, in a header filter at the latest.
+ */
+void ngx_http_coord_awaits(ngx_http_coord_ctx_t *ctx);
+
+/*
+ * What was awaited is certain, or nobody waits for it any more.  Only from a
+ * posted event or a timer, unless nothing is kept back so far; the request may
+ * be gone when this returns.
+ */
+void ngx_http_coord_certain(ngx_http_coord_ctx_t *ctx);
 
 
 /* --- ngx_http_coord_answer.c: what the client sees --- */

@@ -135,6 +135,10 @@ ngx_http_coord_feature_add(ngx_conf_t *cf, ngx_http_coord_feature_t *feature)
         if (feature->steps[i].flags & NGX_HTTP_COORD_STEP_ANSWERS) {
             mcf->answers[i] |= 1 << feature->slot;
         }
+
+        if (feature->steps[i].flags & NGX_HTTP_COORD_STEP_HOLDS) {
+            mcf->holds |= 1 << feature->slot;
+        }
     }
 
     if (feature->variables) {

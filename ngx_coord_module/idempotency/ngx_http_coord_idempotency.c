@@ -73,7 +73,7 @@ ngx_http_coord_feature_t  ngx_http_coord_idempotency_feature = {
           ngx_http_coord_idempotency_begin,
           ngx_http_coord_idempotency_decide,
           ngx_http_coord_idempotency_undo,
-          NGX_HTTP_COORD_STEP_ANSWERS }
+          NGX_HTTP_COORD_STEP_ANSWERS|NGX_HTTP_COORD_STEP_HOLDS }
     },
 
     ngx_http_coord_idempotency_end,

@@ -9,7 +9,6 @@
  *   ngx_http_coord_idempotency_conf.c      directives
  *   ngx_http_coord_idempotency_filter.c    what a response means
  *   ngx_http_coord_idempotency_grpc.c      ... if it is one of gRPC
- *   ngx_http_coord_idempotency_hold.c      one that frees the key waits
  *   ngx_http_coord_idempotency_lint.c      what nginx -t says
  *   ngx_http_coord_idempotency_request.c   key, scope, body, fingerprint
  *   ngx_http_coord_idempotency_result.c    a result, on its way to the store
@@ -26,7 +25,6 @@
 #include "ngx_http_coord.h"
 #include "ngx_http_coord_body.h"
 #include "ngx_http_coord_capture.h"
-#include "ngx_http_coord_hold.h"
 #include "ngx_http_coord_limiter.h"
 #include "ngx_coord_giveback.h"
 #include "ngx_coord_grpc_web.h"
@@ -166,8 +164,6 @@ typedef struct {
     ngx_uint_t                 tries;
 
     ngx_http_coord_capture_t   capture;
-    ngx_http_coord_hold_t      hold;          /* a response that frees the
-                                               * key, until it is free */
     ngx_coord_grpc_web_t      *web;           /* of the response; or NULL */
 
     unsigned                   shadow:1;
@@ -265,16 +261,6 @@ void ngx_http_coord_idempotency_grpc_read(ngx_http_coord_idempotency_t *run,
  */
 ngx_int_t ngx_http_coord_idempotency_grpc_end(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run);
-
-
-/* --- ngx_http_coord_idempotency_hold.c: a filter, a module of its own --- */
-
-/*
- * The store knows how the run has ended, or gave no answer in time: what is
- * held back of the response for that is sent.  Only from a posted event, unless
- * nothing is held back so far; the request may be gone when this returns.
- */
-void ngx_http_coord_run_told(ngx_http_coord_idempotency_t *run);
 
 
 /* --- ngx_http_coord_idempotency_lint.c --- */

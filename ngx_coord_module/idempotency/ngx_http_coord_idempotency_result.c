@@ -149,7 +149,7 @@ ngx_http_coord_run_stored(ngx_coord_batch_t *batch)
         op->data = NULL;
         run->storing = NULL;
 
-        ngx_http_coord_run_told(run);
+        ngx_http_coord_capture_release(run->request, &run->capture);
     }
 
     if (op->rc == NGX_ERROR

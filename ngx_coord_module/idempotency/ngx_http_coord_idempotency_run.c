@@ -370,6 +370,10 @@ ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run)
         run->freeing.data = run;
 
         ngx_coord_giveback_told(&run->op, how, &run->freeing);
+
+        if (run->freeing.entry) {
+            ngx_http_coord_awaits(run->ctx);
+        }
     }
 
     ngx_http_coord_run_flush(run);
@@ -384,10 +388,18 @@ ngx_http_coord_run_release(ngx_http_coord_idempotency_t *run)
 }
 
 
+/* the store knows that the key is free, or gave no answer in time */
+
 static void
 ngx_http_coord_run_freed(void *data)
 {
-    ngx_http_coord_run_told(data);
+    ngx_http_coord_idempotency_t *run = data;
+
+    if (run->capture.held) {
+        ngx_http_coord_capture_release(run->request, &run->capture);
+    }
+
+    ngx_http_coord_certain(run->ctx);
 }
 
 

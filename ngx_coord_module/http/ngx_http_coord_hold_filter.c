@@ -2,25 +2,24 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * coord_cache: the response of a request that has changed what is kept waits
- * until no node uses that any more.  A filter of its own, behind that of
- * sessions, whose response waits for the same time.
+ * The response of a client request is kept back until all that features have
+ * asked for, and that its client may count on, is certain.  A filter of its
+ * own, behind that of sessions, whose response waits for the same time.
  */
 
 
-#include "ngx_http_coord_cache.h"
+#include "ngx_http_coord.h"
 
 
-static ngx_int_t ngx_http_coord_cache_hold_header_filter(
-    ngx_http_request_t *r);
-static ngx_int_t ngx_http_coord_cache_hold_body_filter(ngx_http_request_t *r,
+static ngx_int_t ngx_http_coord_hold_header_filter(ngx_http_request_t *r);
+static ngx_int_t ngx_http_coord_hold_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
-static ngx_int_t ngx_http_coord_cache_hold_init(ngx_conf_t *cf);
+static ngx_int_t ngx_http_coord_hold_filter_init(ngx_conf_t *cf);
 
 
-static ngx_http_module_t  ngx_http_coord_cache_hold_module_ctx = {
+static ngx_http_module_t  ngx_http_coord_hold_filter_module_ctx = {
     NULL,                                  /* preconfiguration */
-    ngx_http_coord_cache_hold_init,        /* postconfiguration */
+    ngx_http_coord_hold_filter_init,        /* postconfiguration */
 
     NULL,                                  /* create main configuration */
     NULL,                                  /* init main configuration */
@@ -33,9 +32,9 @@ static ngx_http_module_t  ngx_http_coord_cache_hold_module_ctx = {
 };
 
 
-ngx_module_t  ngx_http_coord_cache_hold_module = {
+ngx_module_t  ngx_http_coord_hold_filter_module = {
     NGX_MODULE_V1,
-    &ngx_http_coord_cache_hold_module_ctx, /* module context */
+    &ngx_http_coord_hold_filter_module_ctx, /* module context */
     NULL,                                  /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
@@ -54,65 +53,81 @@ static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
 
 
 static ngx_int_t
-ngx_http_coord_cache_hold_header_filter(ngx_http_request_t *r)
+ngx_http_coord_hold_header_filter(ngx_http_request_t *r)
 {
-    ngx_http_coord_cache_t  *cache;
+    ngx_http_coord_ctx_t  *ctx;
 
-    cache = (r == r->main) ? ngx_http_coord_cache_get(r) : NULL;
+    ctx = (r == r->main) ? ngx_http_coord_get_ctx(r) : NULL;
 
-    if (cache == NULL) {
+    if (ctx == NULL) {
         return ngx_http_next_header_filter(r);
     }
 
-    if (cache->hold.state == NGX_HTTP_COORD_HOLD_KEPT) {
-        ngx_http_coord_hold_drop(&cache->hold);
+    if (ctx->hold.state == NGX_HTTP_COORD_HOLD_KEPT) {
+        ngx_http_coord_hold_drop(&ctx->hold);
         return ngx_http_next_header_filter(r);
     }
 
-    if (!cache->purging || !ngx_http_coord_hold_can(r)) {
+    if (ctx->awaited == 0 || !ngx_http_coord_hold_can(r)) {
         return ngx_http_next_header_filter(r);
     }
 
-    cache->hold.next_header = ngx_http_next_header_filter;
-    cache->hold.next_body = ngx_http_next_body_filter;
+    ctx->hold.next_header = ngx_http_next_header_filter;
+    ctx->hold.next_body = ngx_http_next_body_filter;
 
-    ngx_http_coord_hold_keep(r, &cache->hold);
+    ngx_http_coord_hold_keep(r, &ctx->hold);
 
     return NGX_OK;
 }
 
 
 static ngx_int_t
-ngx_http_coord_cache_hold_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
+ngx_http_coord_hold_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 {
-    ngx_http_coord_cache_t  *cache;
+    ngx_http_coord_ctx_t  *ctx;
 
-    cache = (r == r->main) ? ngx_http_coord_cache_get(r) : NULL;
+    ctx = (r == r->main) ? ngx_http_coord_get_ctx(r) : NULL;
 
-    if (cache == NULL || cache->hold.state == NGX_HTTP_COORD_HOLD_NONE) {
+    if (ctx == NULL || ctx->hold.state == NGX_HTTP_COORD_HOLD_NONE) {
         return ngx_http_next_body_filter(r, in);
     }
 
-    return ngx_http_coord_hold_body(r, &cache->hold, in);
+    return ngx_http_coord_hold_body(r, &ctx->hold, in);
+}
+
+
+void
+ngx_http_coord_awaits(ngx_http_coord_ctx_t *ctx)
+{
+    ctx->awaited++;
+}
+
+
+void
+ngx_http_coord_certain(ngx_http_coord_ctx_t *ctx)
+{
+    if (--ctx->awaited == 0) {
+        ngx_http_coord_hold_release(&ctx->hold);
+    }
 }
 
 
 static ngx_int_t
-ngx_http_coord_cache_hold_init(ngx_conf_t *cf)
+ngx_http_coord_hold_filter_init(ngx_conf_t *cf)
 {
     ngx_http_coord_main_conf_t  *mcf;
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
-    if (!(mcf->used & (1 << ngx_http_coord_cache_feature.slot))) {
+    if (!(mcf->used & mcf->holds)) {
         return NGX_OK;
     }
 
     ngx_http_next_header_filter = ngx_http_top_header_filter;
-    ngx_http_top_header_filter = ngx_http_coord_cache_hold_header_filter;
+    ngx_http_top_header_filter = ngx_http_coord_hold_header_filter;
 
     ngx_http_next_body_filter = ngx_http_top_body_filter;
-    ngx_http_top_body_filter = ngx_http_coord_cache_hold_body_filter;
+    ngx_http_top_body_filter = ngx_http_coord_hold_body_filter;
 
     return NGX_OK;
 }
