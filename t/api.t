@@ -353,7 +353,7 @@ for my $key ('odd%21', 'plain') {
 
 # a store that is away
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 $n->conf(http => $in_redis =~ s/timeout 5s; connect_timeout 5s/timeout 300ms/r);
 my @old = $n->reload;
 $r = $n->get('/api/limits/leaky/x');
@@ -367,7 +367,7 @@ $n->wait_gone(20, @old);
 
 # a client that goes away while Redis hangs
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 my $c = $n->connect;
 $c->send("GET /api/limits/leaky/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
 $c->reset;

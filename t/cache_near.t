@@ -211,7 +211,7 @@ ok(near($b, '/?k=6'), 'and later it is near again');
 $a->get('/?k=own');
 stored('own');
 ok(near($a, '/?k=own'), 'a page is in memory');
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 my $post = $a->connect;
 $post->send("POST /?k=own HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx");
 my $waits;
@@ -240,7 +240,7 @@ is($b->get('/bound?k=ref', headers => { %mine, 'X-Client' => 'thief' })->status,
 
 # one who leaves while Redis is asked for the session
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 my @gone = map { $b->connect } 1 .. 4;
 $gone[$_]->send("GET /bound?k=ref HTTP/1.1\r\nHost: x\r\n"
                 . "X-Session: new$_\r\n\r\n") for 0 .. $#gone;

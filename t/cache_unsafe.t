@@ -393,7 +393,7 @@ is($a->get('/mem?k=1')->header('x-cache'), 'MISS', 'is purged');
     $c->allow(qr/coord store|not known to be purged|coord redis|past the cache/);
 
     is($c->post('/login?k=1&id=a', 'x')->status, 200, 'a session and a purge');
-    kill 'STOP', $redis->{pid};
+    $redis->freeze;
 
     my ($since, $began) = ($t->ran, time);
     is($c->post('/login?k=1&id=b', 'x')->status, 200, 'Redis stands still');

@@ -53,7 +53,7 @@ sub waiting {
 my $h2 = 'http://127.0.0.1:' . $n->port(2);
 
 for my $way (qw(reset close h2)) {
-    kill 'STOP', $redis->{pid};
+    $redis->freeze;
 
     if ($way eq 'h2') {
         my $start = $t->ran;

@@ -116,7 +116,7 @@ my %pause = (
 );
 
 sub freeze {
-    kill 'STOP', $redis->{pid};
+    $redis->freeze;
     $t->wait_for(sub { stopped($redis->{pid}) });
 }
 
@@ -175,7 +175,7 @@ for my $name (sort keys %pause) {
 
 ready();
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 my @left = map { open_request($_) } '/conn?k=left', '/lock?k=left';
 push @left, map { my $c = $n->connect;
                   $c->send(Coord::HTTP::format(
@@ -230,7 +230,7 @@ is(join(' ', pay('/busy', 'busy-1', 'busy-2')), '503 503',
 $held = hold('x');
 
 my @old = $n->reload;
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 $held->close;
 sleep 1;
 kill 'CONT', $redis->{pid};
@@ -267,7 +267,7 @@ ready();
 $held = hold('l');
 $wait = begin('one waits', { path => '/local?k=l' },
               sub { $r->command('ZCARD', 'coord:lk:lock:{l}:w') == 1 });
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 $held->close;
 is($wait->response(timeout => 10)->status, 200, 'it has that of the node');
 kill 'CONT', $redis->{pid};

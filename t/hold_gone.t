@@ -79,7 +79,7 @@ for my $version (sort keys %sent) {
     for my $kind (@kinds) {
         my $path = "/$kind/" . ($version =~ tr/0-9//cdr);
 
-        kill 'STOP', $redis->{pid};
+        $redis->freeze;
 
         my $leaves = $sent{$version}->("$path?id=$kind$version");
         ok($t->wait_for(sub { $origin->count($path) == 1 }, 20),

@@ -343,7 +343,7 @@ for my $case (['STOP', '/held'], ['STOP', '/unbuffered/held'], ['KILL', '/held']
     $c->send(post($path, "held$path$signal"));
     $t->wait_for(sub { $origin->requests($path) > $seen }, 10);
 
-    $signal eq 'KILL' ? $redis->stop : kill 'STOP', $redis->{pid};
+    $signal eq 'KILL' ? $redis->stop : $redis->freeze;
 
     my ($start, $ran) = (time, $t->ran);
     $origin->release($path);

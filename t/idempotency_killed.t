@@ -147,7 +147,7 @@ for my $kills (1, 2) {
     ok($t->wait_for(sub { $n->get('/ready?k=r')->status == 200 }, 10),
        'Redis answers');
 
-    kill 'STOP', $redis->{pid};
+    $redis->freeze;
     my @c = map { begin("/conflict/$kills", "doubt-$kills-$_") } 1 .. 3;
     is(join(' ', map { $_->response(timeout => 10)->status } @c), '503 503 503',
        'it does not answer: nothing runs');

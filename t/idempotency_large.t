@@ -123,7 +123,7 @@ $c->send(Coord::HTTP::format(method => 'POST', path => '/chunked/1000000',
                              body => 'x', headers => {
                                  'Idempotency-Key' => 'frozen' }));
 $t->wait_for(sub { $origin->requests('/chunked/1000000') > $seen }, 10);
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 my $start = $t->ran;
 my $r = $c->response(method => 'POST', timeout => 10);
 kill 'CONT', $redis->{pid};
@@ -150,7 +150,7 @@ for my $case ([ '/frozen/20000', 1 ], [ '/unbuffered/frozen/6000', 1 ],
     $c->send(Coord::HTTP::format(method => 'POST', path => $path, body => 'x',
                                  @h));
     $t->wait_for(sub { scalar $origin->requests($path) }, 10);
-    kill 'STOP', $redis->{pid};
+    $redis->freeze;
     my ($start, $ran) = (time, $t->ran);
     spew($t->file("go$size"), '');
     my $r = $c->response(method => 'POST', timeout => 10);

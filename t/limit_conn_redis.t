@@ -56,8 +56,7 @@ sub soon {
     ok($t->wait_for($code, $seconds), $name);
 }
 
-# it may run on for a moment on the other core
-sub freeze { kill 'STOP', $redis->{pid}; sleep 0.2 }
+sub freeze { $redis->freeze }
 sub thaw { kill 'CONT', $redis->{pid} if $redis->{pid} }
 
 $t->at_end(\&thaw);

@@ -190,7 +190,7 @@ for my $where (qw(two both)) {
     is($n->get("/big?k=$where")->status, 200, 'a block') for 1 .. 12;
     cmp_ok(left($n, 'big', $where), '<', 288, 'is left');
 
-    kill 'STOP', $redis->{pid};
+    $redis->freeze;
 
     my $client = $n->connect;
     $client->send("GET /$where?k=$where HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -159,7 +159,7 @@ for (1 .. 12) {
     $n->get('/hot?k=d');
     left($n, 'hot', 'd');
 
-    kill 'STOP', $redis->{pid};
+    $redis->freeze;
     push @got, map { $n->get('/hot?k=d')->header('X-Source') } 1 .. 3;
     kill 'CONT', $redis->{pid};
 
@@ -185,7 +185,7 @@ my $taken;
 do { ($taken, $left) = ($left - used(), left($n, 'hot', 'd')) }
     until $taken > 1;
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 
 is_deeply([map { $n->get('/hot?k=d')->header('X-Source') } 1 .. 13],
           [('prefetch') x 13], 'the next one is asked for');

@@ -169,7 +169,7 @@ for (['closed', 503, '9 9 9 9 9'], ['open', 200, '8 8 8 8 8']) {
 
     is($late->get("/$policy?k=$policy")->status, 200, "$policy: an answer");
 
-    kill 'STOP', $redis->{pid};
+    $redis->freeze;
     my $r = $late->get("/$policy?k=$policy");
     kill 'CONT', $redis->{pid};
 

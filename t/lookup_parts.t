@@ -115,7 +115,7 @@ for my $node (@nodes) {
 
 # a client that leaves while his subrequest waits
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 my @gone = map { $nodes[0]->connect } 1 .. 8;
 $gone[$_]->send("GET /page HTTP/1.1\r\nHost: x\r\nX-User: gone$_\r\n\r\n")
     for 0 .. $#gone;

@@ -94,7 +94,7 @@ ok($t->wait_for(sub {
 
 # killed with requests in flight
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 my @pending = map { $n->connect } 1 .. 500;
 $_->send("GET /open?k=kill HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     for @pending;
@@ -121,7 +121,7 @@ ok(recovered(), 'back again');
 
 # frozen: a bounded wait, then none
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 $start = $t->ran;
 is($n->get('/open?k=frozen')->status, 200, 'frozen: open');
 cmp_ok($t->ran - $start, '<', 2, 'within the timeout and slack');

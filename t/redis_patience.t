@@ -89,7 +89,7 @@ sub patience {
     for (1 .. 3) {
         ok(answers(), "$path: Redis answers");
 
-        kill 'STOP', $redis->{pid};
+        $redis->freeze;
         my ($time, $began) = (time, $t->ran);
         $r = $n->post("/$path?k=" . rand, 'x',
                       headers => { 'Idempotency-Key' => rand });
@@ -116,7 +116,7 @@ for my $path (qw(limit lookups lock all cache)) {
 ok(answers(), 'again: Redis answers');
 is($n->get('/again?k=0')->status, 200, 'again: both stores are connected');
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 my $c = $n->connect;
 $c->send("GET /again?k=1 HTTP/1.1\r\nHost: x\r\n\r\n");
 ok($t->wait_for(sub { $o->count('/auth') == 2 }, 10), 'again: no answer');

@@ -228,7 +228,7 @@ trouble('clients', qr/max number of clients/, 'connect',
         sub { $admin->command('CONFIG', 'SET', 'maxclients', '1000') });
 
 trouble('frozen', qr/no reply in time/, 'timeout',
-        sub { kill 'STOP', $redis->{pid} },
+        sub { $redis->freeze },
         sub { kill 'CONT', $redis->{pid} });
 
 done_testing();

@@ -282,7 +282,7 @@ for ([ $a, $b, 'redis' ], [ $m, $m, 'memory' ]) {
 # no such session
 
 {
-    kill 'STOP', $redis->{pid};
+    $redis->freeze;
     my $since = $t->ran;
     my $r = $short->get('/sticky?new');
     cmp_ok($t->ran - $since, '<', 1.2, 'no answer: the header leaves in time');

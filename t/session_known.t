@@ -148,7 +148,7 @@ is(known($a, '/use?k=2'), '200 BOUND [x]', 'known');
 is(seen($b, '/rebind?k=2&v=z'), '200 MISMATCH [z]', 'bound to something else');
 is(seen($a, '/use?k=2'), '200 BOUND [z]', 'seen');
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 
 is(seen($a, '/use?k=2'), '200 BOUND [z]', 'and remembered');
 

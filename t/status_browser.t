@@ -344,7 +344,7 @@ ok($b->until('document.querySelectorAll("#nodes tr").length === 3'
 ok($b->eval('!document.getElementById("alarm").getClientRects().length'),
    'no trouble, no word');
 
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 
 my $loss = qr/^\d+\.\d% of the decisions of the last minute \(\d+ of \d+\) were not made: requests passed 2 zones unprotected, store main: (?:timeout|connect)$/;
 

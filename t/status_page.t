@@ -224,7 +224,7 @@ SKIP: {
 $n->conf(http => $http =~ s/timeout 5s; connect_timeout 5s/timeout 100ms/r);
 my @old = $n->reload;
 $n->wait_gone(20, @old);
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 
 my $words = qr/^limit_req one: \d+\.\d% of the requests of the last minute \(\d+ of \d+\) passed unprotected, store main: (?:timeout|connect)$/;
 my @trouble;

@@ -202,7 +202,7 @@ my %event = (
     },
     reload => sub { $nodes[rand 2]->signal('HUP') },
     freeze => sub {
-        kill 'STOP', $redis->{pid};
+        $redis->freeze;
         sleep 0.1 + rand(1);
         kill 'CONT', $redis->{pid};
     },

@@ -155,7 +155,7 @@ sleep(1);
 push @old, $n->reload;
 $m->kill_worker;
 $m->h2('http://127.0.0.1:' . $m->port(2) . '/?k=h&s=h&b=h') for 1 .. 5;
-kill 'STOP', $redis->{pid};
+$redis->freeze;
 sleep(0.5);
 kill 'CONT', $redis->{pid};
 push @old, $m->reload;

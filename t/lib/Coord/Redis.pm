@@ -195,6 +195,8 @@ use warnings;
 
 use POSIX qw(WNOHANG);
 
+use Coord::Util qw(stopped wait_for);
+
 
 # run(): starts the process; after stop() again, on the same port and with
 # what it has stored.  Dies if it does not answer.  run(qr//): with an answer to
@@ -244,6 +246,21 @@ sub watch {
 
     return Coord::Watch->new(@_);
 }
+
+
+# freeze(), thaw(): it is there but does not answer.  It may run on for a moment
+# on another core, so waits until it stands
+
+sub freeze {
+    my ($self) = @_;
+
+    kill 'STOP', $self->{pid};
+
+    return wait_for(sub { stopped($self->{pid}) }, 20)
+           || die "Redis does not stop\n";
+}
+
+sub thaw { kill 'CONT', $_[0]{pid} }
 
 
 # stop($signal): ends the process, by default with TERM, and waits for it
