@@ -124,6 +124,12 @@ for my $store (sort keys %node) {
             like($r->header('RateLimit'), qr/, "held";r=9(,|$)/,
                  "$name: and how many may come beside");
 
+            # given back behind the answer: over the other worker the next
+            # one could be there before it
+
+            becomes($two, $key, $before eq 'before' ? 9 : 7,
+                    "$name: what was reserved is given back");
+
             # the first one's lock is released behind its answer
 
             is($one->get("$path&l=next$later$before&n=9")->status, 200,
