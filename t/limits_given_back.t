@@ -82,6 +82,11 @@ sub left {
            =~ /"remaining": ?(\d+)/ ? $1 : '';
 }
 
+sub held {
+    my ($n, $key) = @_;
+    return $n->get("/coord/conns/held/$key")->body =~ /"current": ?[1-9]/;
+}
+
 sub becomes {
     my ($n, $key, $want, $name) = @_;
     my $left;
@@ -113,6 +118,8 @@ for my $store (sort keys %node) {
                "$name: passes");
             becomes($two, $key, $before eq 'before' ? 9 : 7,
                     "$name: and is counted");
+            ok($t->wait_for(sub { !held($two, $key) }, 10),
+               "$name: and has ended");
             my $r = $one->get("$path&l=$store&n=0");
             is($r->status, $later eq 'lock' ? 423 : 429, "$name: is refused");
 
