@@ -83,7 +83,8 @@ sub words {
     return $b->eval("document.querySelector('$selector').textContent");
 }
 
-# zones that can be seen, from above, once something is done
+# zones that can be seen, from above, once something is done; of one that has
+# only begun to arrive, nothing
 
 sub visible {
     return $b->eval(($_[0] || '') . <<'EOF');
@@ -91,7 +92,8 @@ sub visible {
         .filter(function (a) { return a.getClientRects().length; })
         .sort(function (a, b) { return a.getBoundingClientRect().top
                                        - b.getBoundingClientRect().top; })
-        .map(function (a) { return a.querySelector('.name').firstChild.data; })
+        .map(function (a) { var name = a.querySelector('.name');
+                            return name ? name.firstChild.data : ''; })
         .join(' ')
 EOF
 }
