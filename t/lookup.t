@@ -232,6 +232,40 @@ ok($t->wait_for(sub {
        ($a->get('/v?k=hot')->header('x-values') || '') =~ /^new/;
    }, 15), 'Redis is back');
 
+# keys of texts and variables, of captures, and of more than is put together at
+# once
+
+$redis->connect->command('MSET', 'm:GET:1::end', 'joined', '1', 'alone',
+                          'm1', 'last', 'm:cap:1', 'captured', '1.2.1.2.1',
+                          'many', 'constant', 'always');
+
+my $keys = $t->node(name => 'keys', http => <<'EOF')->start;
+    coord_store main { server %%REDIS%%; timeout 2s; }
+
+    coord_lookup $joined m:$request_method:$arg_a:$arg_none:end default=-;
+    coord_lookup $alone $arg_a default=-;
+    coord_lookup $last m$arg_a default=-;
+    coord_lookup $captured m:$1:$arg_a default=-;
+    coord_lookup $many $arg_a.$arg_b.$arg_a.$arg_b.$arg_a default=-;
+    coord_lookup $constant constant default=-;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+
+        location ~ ^/v/(.*)$ {
+            add_header X-Values
+                       "$joined|$alone|$last|$captured|$many|$constant";
+            empty_gif;
+        }
+    }
+EOF
+
+is($keys->get('/v/cap?a=1&b=2')->header('x-values'),
+   'joined|alone|last|captured|many|always', 'keys of several parts')
+    for 1, 2;
+is($keys->get('/v/none')->header('x-values'), '-|-|-|-|-|always',
+   'and of parts that are empty');
+
 # the configuration
 
 sub error { $t->conf_error(http => "$_[0]\n server { listen 127.0.0.1:1; }") }

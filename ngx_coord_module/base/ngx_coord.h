@@ -20,9 +20,16 @@
 
 #if (__GNUC__)
 #define ngx_coord_cold                   __attribute__((cold))
+#define ngx_coord_apart                  __attribute__((noinline))
 #else
 #define ngx_coord_cold
+#define ngx_coord_apart
 #endif
+
+/*
+ * ngx_coord_apart: the common case does not come here, and is not to have the
+ * registers to save, and the guard of the stack, that this needs.
+ */
 
 /*
  * nginx's: what is seldom called, and the code that leads there, stands aside,

@@ -117,7 +117,7 @@ ngx_http_coord_lookup_variable(ngx_http_request_t *r,
 
     v->no_cacheable = 1;
 
-    if (ngx_http_complex_value(r, lookup->key, &item.key) != NGX_OK) {
+    if (ngx_http_coord_value(r, lookup->key, &item.key) != NGX_OK) {
         return NGX_ERROR;
     }
 
