@@ -26,6 +26,9 @@ typedef struct {
 
 
 static ngx_int_t ngx_coord_digest_create(void);
+static ngx_inline ngx_uint_t ngx_coord_key_place(const ngx_str_t *key);
+static ngx_inline ngx_uint_t ngx_coord_key_is_kept(
+    const ngx_coord_key_kept_t *kept, const ngx_str_t *key);
 static ngx_uint_t ngx_coord_key_is_plain(const ngx_str_t *key);
 static ngx_int_t ngx_coord_key_sha256(u_char *digest, const ngx_str_t *key);
 
@@ -229,7 +232,6 @@ ngx_coord_hash_free(ngx_coord_hash_t *hash)
 size_t
 ngx_coord_key_encode(u_char *dst, const ngx_str_t *key)
 {
-    uint32_t               hash;
     ngx_coord_key_kept_t  *kept;
 
     if (ngx_coord_key_is_plain(key)) {
@@ -241,12 +243,9 @@ ngx_coord_key_encode(u_char *dst, const ngx_str_t *key)
         return ngx_coord_key_digest(dst, key);
     }
 
-    hash = ngx_coord_key_hash(key->data, key->len);
-    kept = &ngx_coord_key_kept[hash & (NGX_COORD_KEY_KEPT - 1)];
+    kept = &ngx_coord_key_kept[ngx_coord_key_place(key)];
 
-    if (kept->len != key->len
-        || ngx_memcmp(kept->key, key->data, key->len) != 0)
-    {
+    if (!ngx_coord_key_is_kept(kept, key)) {
         kept->len = 0;
 
         if (ngx_coord_key_digest(kept->encoded, key) == 0) {
@@ -260,6 +259,46 @@ ngx_coord_key_encode(u_char *dst, const ngx_str_t *key)
     ngx_memcpy(dst, kept->encoded, NGX_COORD_DIGEST_HEX_LEN);
 
     return NGX_COORD_DIGEST_HEX_LEN;
+}
+
+
+/* of a key by both of its ends */
+
+static ngx_inline ngx_uint_t
+ngx_coord_key_place(const ngx_str_t *key)
+{
+    uint32_t  first, last;
+    uint64_t  word;
+
+    first = key->data[0];
+    last = key->data[key->len - 1];
+
+    if (key->len >= sizeof(uint32_t)) {
+        ngx_memcpy(&first, key->data, sizeof(uint32_t));
+        ngx_memcpy(&last, key->data + key->len - sizeof(uint32_t),
+                   sizeof(uint32_t));
+    }
+
+    word = (uint64_t) first << 32 | last;
+
+    return (word * 0x9e3779b97f4a7c15ULL) >> 56 & (NGX_COORD_KEY_KEPT - 1);
+}
+
+
+static ngx_inline ngx_uint_t
+ngx_coord_key_is_kept(const ngx_coord_key_kept_t *kept, const ngx_str_t *key)
+{
+    if (kept->len != key->len) {
+        return 0;
+    }
+
+    /* an address: of a length that the compiler knows, without a call */
+
+    if (key->len == sizeof(in_addr_t)) {
+        return ngx_memcmp(kept->key, key->data, sizeof(in_addr_t)) == 0;
+    }
+
+    return ngx_memcmp(kept->key, key->data, key->len) == 0;
 }
 
 

@@ -22,11 +22,18 @@ static ngx_coord_nsec_t ngx_coord_sliding_fits(ngx_coord_nsec_t length,
 static ngx_coord_nsec_t
 ngx_coord_rate_span(ngx_coord_nsec_t interval, ngx_uint_t n)
 {
-    if (n >= (uint64_t) NGX_COORD_RATE_SPAN / (uint64_t) interval) {
+    uint64_t  span;
+
+    /* what one more would take beyond it is cut as well */
+
+    if (__builtin_mul_overflow((uint64_t) interval, (uint64_t) n, &span)
+        || span > (uint64_t) NGX_COORD_RATE_SPAN
+        || span + (uint64_t) interval > (uint64_t) NGX_COORD_RATE_SPAN)
+    {
         return NGX_COORD_RATE_SPAN;
     }
 
-    return interval * (ngx_coord_nsec_t) n;
+    return (ngx_coord_nsec_t) span;
 }
 
 

@@ -33,7 +33,7 @@ static ngx_coord_entry_t *ngx_coord_table_tick(ngx_coord_table_t *table,
     uint32_t keep, ngx_coord_nsec_t now);
 static ngx_coord_entry_t *ngx_coord_table_look(ngx_coord_table_t *table,
     uint32_t n, uint32_t keep, ngx_coord_nsec_t now);
-static void ngx_coord_table_repair(ngx_coord_table_t *table);
+static ngx_coord_apart void ngx_coord_table_repair(ngx_coord_table_t *table);
 static ngx_uint_t ngx_coord_table_repair_head(ngx_coord_table_t *table,
     uint32_t n);
 

@@ -31,8 +31,8 @@ static ngx_int_t ngx_http_coord_end_stage(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_walk_start(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx, ngx_http_coord_stage_e stage,
     ngx_uint_t used);
-static ngx_int_t ngx_http_coord_begin_shown(ngx_http_request_t *r,
-    ngx_http_coord_ctx_t *ctx, ngx_uint_t used);
+static ngx_coord_apart ngx_int_t ngx_http_coord_begin_shown(
+    ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx, ngx_uint_t used);
 static void ngx_http_coord_undo_passed(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_wait(ngx_http_request_t *r,
@@ -147,14 +147,7 @@ ngx_http_coord_begin_shown(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx,
     ngx_uint_t used)
 {
     ngx_int_t                    rc;
-    ngx_http_coord_loc_conf_t   *lcf;
     ngx_http_coord_body_shown_t  shown;
-
-    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
-
-    if (!ngx_http_coord_wants_body(r, lcf, ctx->stage)) {
-        return ngx_http_coord_begin(r, ctx, used);
-    }
 
     if (ngx_http_coord_body_show(r, &shown) != NGX_OK) {
         return NGX_ERROR;
@@ -172,13 +165,16 @@ static ngx_int_t
 ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
     ngx_uint_t used)
 {
-    ngx_int_t              rc;
-    ngx_http_coord_ctx_t  *ctx;
+    ngx_int_t                   rc;
+    ngx_http_coord_ctx_t       *ctx;
+    ngx_http_coord_loc_conf_t  *lcf;
 
     ctx = ngx_http_coord_ctx(r);
     if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
+
+    lcf = ngx_http_get_module_loc_conf(r, ngx_http_coord_module);
 
     if (ctx->walk == NGX_HTTP_COORD_WALK_IDLE) {
         rc = ngx_http_coord_walk_start(r, ctx, stage, used);
@@ -196,7 +192,9 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
         switch (ctx->walk) {
 
         case NGX_HTTP_COORD_WALK_BEGIN:
-            rc = ngx_http_coord_begin_shown(r, ctx, used);
+            rc = ngx_http_coord_wants_body(r, lcf, ctx->stage)
+                 ? ngx_http_coord_begin_shown(r, ctx, used)
+                 : ngx_http_coord_begin(r, ctx, used);
 
             if (rc == NGX_OK) {
                 rc = ctx->missing ? ngx_http_coord_fetch(r, ctx)
@@ -206,15 +204,16 @@ ngx_http_coord_walk(ngx_http_request_t *r, ngx_http_coord_stage_e stage,
             break;
 
         case NGX_HTTP_COORD_WALK_ASKED:
-            rc = NGX_AGAIN;
 
-            if (ctx->in_flight == 0) {
-                ctx->walk = NGX_HTTP_COORD_WALK_DECIDE;
-                ctx->next = 0;
-                rc = NGX_OK;
+            if (ctx->in_flight) {
+                rc = NGX_AGAIN;
+                break;
             }
 
-            break;
+            ctx->walk = NGX_HTTP_COORD_WALK_DECIDE;
+            ctx->next = 0;
+
+            /* fall through */
 
         default: /* NGX_HTTP_COORD_WALK_DECIDE */
             rc = ngx_http_coord_decide(r, ctx);

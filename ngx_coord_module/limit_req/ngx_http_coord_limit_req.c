@@ -34,8 +34,8 @@ static ngx_int_t ngx_http_coord_limit_req_pass(ngx_http_request_t *r,
     ngx_http_coord_limit_req_state_t *state);
 static ngx_msec_t ngx_http_coord_limit_req_wait(
     ngx_http_coord_limit_req_item_t *item);
-static ngx_int_t ngx_http_coord_limit_req_delay(ngx_http_request_t *r,
-    ngx_http_coord_limit_req_state_t *state,
+static ngx_coord_apart ngx_int_t ngx_http_coord_limit_req_delay(
+    ngx_http_request_t *r, ngx_http_coord_limit_req_state_t *state,
     ngx_http_coord_limit_req_item_t *item);
 static void ngx_http_coord_limit_req_delayed(ngx_event_t *ev);
 static void ngx_http_coord_limit_req_count(

@@ -133,12 +133,10 @@ ngx_http_coord_limit_req_ask(ngx_http_request_t *r,
         }
     }
 
-    item = ngx_array_push(&state->items);
-    if (item == NULL) {
-        return NGX_ERROR;
-    }
+    /* there is room for all limits, zeroed with the state */
 
-    /* as zeroed with the state */
+    item = state->items.elts;
+    item += state->items.nelts++;
 
     item->limit = limit;
     item->quota = quota;
@@ -374,7 +372,11 @@ ngx_http_coord_limit_req_rate(ngx_http_coord_limit_req_item_t *item,
     rate->align = zone->align;
     rate->tz = zone->tz;
 
-    if (rate->cost > ngx_http_coord_limit_req_capacity(rate, zone)) {
+    /* one fits always */
+
+    if (rate->cost > 1
+        && rate->cost > ngx_http_coord_limit_req_capacity(rate, zone))
+    {
 
         /* refused, and what is left to it is told as it is */
 
@@ -453,6 +455,11 @@ ngx_http_coord_limit_req_before(ngx_http_request_t *r,
 
     cost = (limit->charge == NGX_HTTP_COORD_CHARGE_RESERVE) ? &limit->reserve
                                                             : &limit->cost;
+
+    if (cost->value == NULL) {
+        *n = cost->n;
+        return NGX_OK;
+    }
 
     rc = ngx_http_coord_limit_req_cost(r, cost, limit->zone, n);
 

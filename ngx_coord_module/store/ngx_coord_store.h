@@ -114,7 +114,7 @@ typedef struct {
                                          ngx_pool_t *pool,
                                          ngx_coord_topology_t *topology);
 
-    /* see ngx_coord_store_now(); NULL: the clock of all memory */
+    /* see ngx_coord_store_now() */
     ngx_coord_nsec_t         (*now)(ngx_coord_op_t *op);
 
     /* see ngx_coord_store_apart(); NULL: never */
@@ -291,9 +291,7 @@ void ngx_coord_store_push(ngx_coord_store_t *store);
     ((s)->actions->ready == NULL || (s)->actions->ready(s))
 
 /* the time where the key of an operation is, on the clock of its store */
-#define ngx_coord_store_now(op)                                               \
-    ((op)->zone->store->actions->now ? (op)->zone->store->actions->now(op)    \
-                                     : ngx_coord_monotonic())
+#define ngx_coord_store_now(op)  ((op)->zone->store->actions->now(op))
 
 
 /*

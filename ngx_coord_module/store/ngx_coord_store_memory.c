@@ -11,6 +11,7 @@
 #include "ngx_coord_table.h"
 
 
+static ngx_coord_nsec_t ngx_coord_memory_now(ngx_coord_op_t *op);
 static ngx_int_t ngx_coord_memory_send(ngx_coord_batch_t *batch);
 static void ngx_coord_memory_log(ngx_coord_op_t *op);
 static ngx_int_t ngx_coord_memory_create(ngx_shm_zone_t *shm_zone,
@@ -24,9 +25,18 @@ const ngx_coord_store_actions_t  ngx_coord_store_memory_actions = {
     NULL,
     NULL,
     NULL,
-    NULL,
+    ngx_coord_memory_now,
     NULL
 };
+
+
+/* one clock for all memory */
+
+static ngx_coord_nsec_t
+ngx_coord_memory_now(ngx_coord_op_t *op)
+{
+    return ngx_coord_monotonic();
+}
 
 
 static ngx_int_t
