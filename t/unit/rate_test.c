@@ -182,6 +182,42 @@ what_is_not_taken_is_not_charged(void **state)
 }
 
 
+/* with the last whole interval below the longest span, as by a division */
+
+static void
+spans_are_cut(void **state)
+{
+    int64_t             i, n, most;
+    ngx_coord_bucket_t  b = { 0 };
+
+    for (i = 0; i < 100000; i++) {
+        b.interval = any_interval();
+        most = NGX_COORD_RATE_SPAN / b.interval;
+
+        for (n = most > 3 ? most - 3 : 0; n < most + 3; n++) {
+            assert_int_equal(ngx_coord_bucket_span(&b, n),
+                             n < most ? n * b.interval : NGX_COORD_RATE_SPAN);
+        }
+    }
+
+    /* products of more than 64 bits, and an interval that is none of a bucket */
+
+    b.interval = 1LL << 58;
+
+    for (n = 64; n < INT64_MAX / 2; n *= 2) {
+        assert_int_equal(ngx_coord_bucket_span(&b, n), NGX_COORD_RATE_SPAN);
+    }
+
+    assert_int_equal(ngx_coord_bucket_span(&b, INT64_MAX),
+                     NGX_COORD_RATE_SPAN);
+
+    b.interval = NGX_COORD_RATE_SPAN + 1;
+
+    assert_int_equal(ngx_coord_bucket_span(&b, 0), NGX_COORD_RATE_SPAN);
+    assert_int_equal(ngx_coord_bucket_span(&b, 1), NGX_COORD_RATE_SPAN);
+}
+
+
 /* UBSan is the judge of most of this */
 
 static void
@@ -516,6 +552,7 @@ main(void)
         cmocka_unit_test(bucket_holds_its_promises),
         cmocka_unit_test(bucket_cost_above_capacity_never_fits),
         cmocka_unit_test(what_is_not_taken_is_not_charged),
+        cmocka_unit_test(spans_are_cut),
         cmocka_unit_test(extremes_do_not_overflow),
         cmocka_unit_test(refund_is_what_has_not_drained),
         cmocka_unit_test(refund_never_over_admits),
