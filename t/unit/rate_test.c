@@ -200,7 +200,7 @@ spans_are_cut(void **state)
         }
     }
 
-    /* products of more than 64 bits, and an interval that is none of a bucket */
+    /* products of more than 64 bits; an interval that no bucket has */
 
     b.interval = 1LL << 58;
 
