@@ -127,18 +127,23 @@ for my $size (1000, 600_000) {
        "$size bytes: " . ($one ? 'one part is cached' : 'several are not'));
 }
 
-my $line = 'slice 1m; coord_idempotency on; coord_idempotency_scope off;';
+my $idem = 'coord_idempotency on; coord_idempotency_scope off;';
 my $good = $t->node(name => 'check', http => '');
 
-for my $case (['GET POST', 1], ['POST', 0]) {
-    my ($methods, $warns) = @$case;
+for my $case (['', "slice 1m; $idem", 'GET POST', 1],
+              ['', "slice 1m; $idem", 'POST', 0],
+              ['slice 1m;', $idem, 'GET POST', 1],
+              ['slice 1m;', "slice 0; $idem", 'GET POST', 0],
+              ['', $idem, 'GET POST', 0])
+{
+    my ($outer, $line, $methods, $warns) = @$case;
 
-    $good->conf(http => "server { listen 127.0.0.1:%%PORT%%; location / { $line"
-                        . " coord_idempotency_methods $methods; } }");
+    $good->conf(http => "$outer server { listen 127.0.0.1:%%PORT%%; location / "
+                        . "{ $line coord_idempotency_methods $methods; } }");
     my (undef, $out) = $good->check;
 
     is($out =~ /of a response that "slice" puts together "coord_idempotency"/
-       ? 1 : 0, $warns, "nginx -t: slice beside $methods");
+       ? 1 : 0, $warns, "nginx -t: $outer $line with $methods");
 }
 
 done_testing();

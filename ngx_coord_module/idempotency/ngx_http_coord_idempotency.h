@@ -111,6 +111,8 @@ typedef struct {
     ngx_uint_t                 digest;        /* $coord_request_digest used */
     ngx_array_t                zones;         /* of ngx_coord_zone_t * */
     size_t                     size;          /* given for the first one */
+    ngx_array_t                lint;          /* to be looked at when all of
+                                               * the configuration is merged */
 } ngx_http_coord_idempotency_main_conf_t;
 
 
@@ -265,9 +267,20 @@ ngx_int_t ngx_http_coord_idempotency_grpc_end(ngx_http_request_t *r,
 
 /* --- ngx_http_coord_idempotency_lint.c --- */
 
-/* for merging: warns of what others' directives do to protected requests */
-void ngx_http_coord_idempotency_lint(ngx_conf_t *cf,
+/*
+ * For merging: warns of what others' directives do to protected requests, or
+ * notes what is not known before all modules are merged.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_idempotency_lint(ngx_conf_t *cf,
     ngx_http_coord_idempotency_conf_t *conf);
+
+/* for the creation of imcf; NGX_ERROR: no memory */
+ngx_int_t ngx_http_coord_idempotency_lint_create(ngx_conf_t *cf,
+    ngx_http_coord_idempotency_main_conf_t *imcf);
+
+/* for postconfiguration: warns of what was noted */
+void ngx_http_coord_idempotency_lint_merged(ngx_conf_t *cf,
+    ngx_http_coord_idempotency_main_conf_t *imcf);
 
 
 /* --- ngx_http_coord_idempotency_request.c --- */

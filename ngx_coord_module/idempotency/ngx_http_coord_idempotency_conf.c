@@ -219,7 +219,8 @@ ngx_http_coord_idempotency_create_main_conf(ngx_conf_t *cf)
     }
 
     if (ngx_array_init(&imcf->zones, cf->pool, 2, sizeof(ngx_coord_zone_t *))
-        != NGX_OK)
+        != NGX_OK
+        || ngx_http_coord_idempotency_lint_create(cf, imcf) != NGX_OK)
     {
         return NULL;
     }
@@ -474,7 +475,9 @@ ngx_http_coord_idempotency_check(ngx_conf_t *cf,
                       conf->file, conf->line);
     }
 
-    ngx_http_coord_idempotency_lint(cf, conf);
+    if (ngx_http_coord_idempotency_lint(cf, conf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
 
     ngx_http_coord_feature_enable(cf, &ngx_http_coord_idempotency_feature,
                                   NGX_HTTP_COORD_PRECONTENT, inherited);
@@ -504,6 +507,8 @@ ngx_http_coord_idempotency_init(ngx_conf_t *cf)
     if (imcf->zones.nelts == 0) {
         return NGX_OK;
     }
+
+    ngx_http_coord_idempotency_lint_merged(cf, imcf);
 
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
 

@@ -3,30 +3,89 @@
  * Copyright (C) ngx_coord_module contributors
  *
  * coord_idempotency: what nginx -t says of directives of others beside it.
- * Their structures are private, but their directives tell where a value is;
- * the stock modules are merged before this one.
+ * Their structures are private, but their directives tell where a value is.
+ * Stock modules are merged before this one, but for filters.
  */
 
 
 #include "ngx_http_coord_idempotency.h"
 
 
+/* a location whose responses may come in parts */
+typedef struct {
+    ngx_http_coord_idempotency_conf_t  *conf;
+    void                              **loc_conf;
+} ngx_http_coord_idempotency_lint_t;
+
+
 static void ngx_http_coord_idempotency_lint_next(ngx_conf_t *cf,
     ngx_http_coord_idempotency_conf_t *conf);
 static ngx_command_t *ngx_http_coord_idempotency_next_command(
     ngx_module_t *module);
-static void ngx_http_coord_idempotency_lint_slice(ngx_conf_t *cf,
-    ngx_http_coord_idempotency_conf_t *conf);
+static ngx_uint_t ngx_http_coord_idempotency_sliced(ngx_conf_t *cf,
+    void **loc_conf);
 static ngx_command_t *ngx_http_coord_idempotency_slice_command(
     ngx_module_t *module);
 
 
-void
+ngx_int_t
+ngx_http_coord_idempotency_lint_create(ngx_conf_t *cf,
+    ngx_http_coord_idempotency_main_conf_t *imcf)
+{
+    return ngx_array_init(&imcf->lint, cf->pool, 1,
+                          sizeof(ngx_http_coord_idempotency_lint_t));
+}
+
+
+ngx_int_t
 ngx_http_coord_idempotency_lint(ngx_conf_t *cf,
     ngx_http_coord_idempotency_conf_t *conf)
 {
+    ngx_http_conf_ctx_t                     *ctx;
+    ngx_http_coord_idempotency_lint_t       *lint;
+    ngx_http_coord_idempotency_main_conf_t  *imcf;
+
     ngx_http_coord_idempotency_lint_next(cf, conf);
-    ngx_http_coord_idempotency_lint_slice(cf, conf);
+
+    if (!(conf->methods & NGX_HTTP_GET)) {
+        return NGX_OK;
+    }
+
+    imcf = ngx_http_conf_get_module_main_conf(cf,
+                                            ngx_http_coord_idempotency_module);
+
+    lint = ngx_array_push(&imcf->lint);
+    if (lint == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx = cf->ctx;
+
+    lint->conf = conf;
+    lint->loc_conf = ctx->loc_conf;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_coord_idempotency_lint_merged(ngx_conf_t *cf,
+    ngx_http_coord_idempotency_main_conf_t *imcf)
+{
+    ngx_uint_t                          i;
+    ngx_http_coord_idempotency_lint_t  *lint;
+
+    lint = imcf->lint.elts;
+
+    for (i = 0; i < imcf->lint.nelts; i++) {
+
+        if (ngx_http_coord_idempotency_sliced(cf, lint[i].loc_conf)) {
+            ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                          "of a response that \"slice\" puts together "
+                          "\"coord_idempotency\" in %s:%ui keeps nothing",
+                          lint[i].conf->file, lint[i].conf->line);
+        }
+    }
 }
 
 
@@ -133,23 +192,16 @@ ngx_http_coord_idempotency_next_command(ngx_module_t *module)
 }
 
 
-/* warns if a protected response may come in parts */
+/* 1 if responses of a location may come in parts */
 
-static void
-ngx_http_coord_idempotency_lint_slice(ngx_conf_t *cf,
-    ngx_http_coord_idempotency_conf_t *conf)
+static ngx_uint_t
+ngx_http_coord_idempotency_sliced(ngx_conf_t *cf, void **loc_conf)
 {
-    u_char               *p;
-    ngx_uint_t            i;
-    ngx_command_t        *cmd;
-    ngx_module_t        **modules;
-    ngx_http_conf_ctx_t  *ctx;
+    u_char         *p;
+    ngx_uint_t      i;
+    ngx_command_t  *cmd;
+    ngx_module_t  **modules;
 
-    if (!(conf->methods & NGX_HTTP_GET)) {
-        return;
-    }
-
-    ctx = cf->ctx;
     modules = cf->cycle->modules;
 
     for (i = 0; modules[i]; i++) {
@@ -160,15 +212,14 @@ ngx_http_coord_idempotency_lint_slice(ngx_conf_t *cf,
             continue;
         }
 
-        p = ctx->loc_conf[modules[i]->ctx_index];
+        p = loc_conf[modules[i]->ctx_index];
 
         if (*(size_t *) (p + cmd->offset)) {
-            ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                          "of a response that \"slice\" puts together "
-                          "\"coord_idempotency\" in %s:%ui keeps nothing",
-                          conf->file, conf->line);
+            return 1;
         }
     }
+
+    return 0;
 }
 
 
