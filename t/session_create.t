@@ -277,9 +277,7 @@ for ([ $a, $b, 'redis' ], [ $m, $m, 'memory' ]) {
 }
 
 
-# a store without an answer: the header leaves when its time is over.  It stands
-# still: one that only takes no writes would tell a new connection that there is
-# no such session
+# a store without an answer: the header leaves when its time is over
 
 {
     $redis->freeze;
@@ -293,6 +291,59 @@ for ([ $a, $b, 'redis' ], [ $m, $m, 'memory' ]) {
                         'Mcp-Session-Id' => $id }) } 1 .. 4), 4,
        'no answer: the node remembers');
     kill 'CONT', $redis->{pid};
+}
+
+
+# one that answers and takes no writes: what it does not have the node knows, and
+# sends it again when it is asked for
+
+{
+    my $bound = sub {
+        my ($node, @ids) = @_;
+
+        return grep { $_->status == 200 && $_->header('X-Value') }
+               map { $node->get('/sticky', headers => {
+                         'Mcp-Session-Id' => $_ }) } @ids;
+    };
+
+    $t->wait_for(sub { $short->get('/sticky?new')->header('X-Status') eq 'NEW' },
+                 20);
+    $admin->command(qw(CONFIG SET min-replicas-to-write 1));
+    my @ids = map { $_->header('Mcp-Session-Id') }
+              grep { $_->header('X-Status') eq 'BYPASSED' }
+              map { $short->get('/sticky?new') } 1 .. 8;
+    is(scalar @ids, 8, 'no writes: BYPASSED');
+
+    # the breaker is closed: it is asked, and has none of them
+
+    ok($t->wait_for(sub {
+        my $r = $short->get('/api/sessions/mcp/' . $ids[0]);
+        return $r->status == 404;
+    }, 20), 'no writes: it is read');
+    is(scalar $bound->($short, reverse @ids), 8,
+       'no writes: the node remembers');
+    is(scalar $bound->($short, reverse @ids), 8, 'no writes: and again');
+
+    $admin->command(qw(CONFIG SET min-replicas-to-write 0));
+    ok($t->wait_for(sub {
+        $bound->($short, $ids[0]);
+        return 1 == $admin->command('EXISTS', "coord:ss:mcp:{~" . substr(
+            Digest::SHA::sha256_hex($ids[0]), 0, 32) . '}');
+    }, 20), 'writes again: it is sent');
+    is(scalar $bound->($short, reverse @ids), 8,
+       'writes again: with all that it knows');
+    is(scalar $bound->($b, reverse @ids), 8,
+       'writes again: which all nodes know then');
+
+    # what has come to its end meanwhile has
+
+    $admin->command(qw(CONFIG SET min-replicas-to-write 1));
+    my $id = $short->get('/sticky?new')->header('Mcp-Session-Id');
+    $admin->command(qw(CONFIG SET min-replicas-to-write 0));
+    is($b->request('DELETE', "/api/sessions/mcp/$id")->status, 200, 'revoked');
+    ok($t->wait_for(sub { $short->get('/sticky', headers => {
+                              'Mcp-Session-Id' => $id })->status == 403 }, 20),
+       'writes again: one that was revoked by another node is not sent');
 }
 
 

@@ -517,6 +517,13 @@ ngx_http_coord_session_was_read(ngx_http_request_t *r,
 
     if (!ngx_http_coord_session_unchanged(state)) {
         ngx_http_coord_session_keep(state);
+
+        if (record->unsent
+            && ngx_http_coord_session_resend(r, state) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
         ngx_http_coord_session_note(state);
     }
 

@@ -84,6 +84,7 @@ ngx_http_coord_session_keep(ngx_http_coord_session_state_t *state)
     ngx_coord_near_run(&op);
 
     state->record.left = op.u.session.left;
+    state->record.unsent = op.u.session.unsent;
 
     if (!found && op.u.session.revoked) {
 
@@ -172,6 +173,12 @@ ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
     memory.u.session.value_len = value->len;
     memory.u.session.ttl = life;
 
+    /* the place in the index of a user may be another one's by then */
+
+    memory.u.session.unsent = (state->named
+                               && state->failure
+                               && state->user.len == 0);
+
     ngx_http_coord_session_op_user(&memory, state);
 
     ngx_coord_near_run(&memory);
@@ -204,6 +211,57 @@ ngx_http_coord_session_write(ngx_http_coord_session_state_t *state,
     /* it stands for a request that comes after the response */
 
     ngx_coord_store_push(state->use->zone->store);
+}
+
+
+ngx_int_t
+ngx_http_coord_session_resend(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state)
+{
+    u_char                 blob[NGX_COORD_SESSION_VALUE_LEN];
+    ngx_coord_op_t        *op, memory;
+    ngx_coord_batch_t     *batch;
+    ngx_http_coord_ref_t   ref;
+
+    ngx_http_coord_session_memory_op(&memory, state, &ngx_coord_op_session_get,
+                                     blob);
+    ngx_coord_near_run(&memory);
+
+    if (memory.rc != NGX_OK || !memory.u.session.found) {
+        return NGX_OK;
+    }
+
+    memory.source = state->source;
+
+    if (ngx_http_coord_session_record(r, state, &memory) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    batch = ngx_coord_batch_create(state->use->zone->store);
+    if (batch == NULL) {
+        return NGX_ERROR;
+    }
+
+    state->batch = batch;
+
+    op = ngx_http_coord_session_op(NULL, state, &ngx_coord_op_session_bind,
+                                   &ref);
+
+    state->batch = NULL;
+
+    if (op == NULL
+        || ngx_http_coord_session_op_value(op, &state->value) != NGX_OK)
+    {
+        ngx_coord_batch_done(batch);
+        return NGX_ERROR;
+    }
+
+    op->u.session.ttl = ngx_http_coord_session_life(state);
+    op->u.session.age = ngx_http_coord_session_age(state);
+
+    (void) ngx_coord_batch_send(batch);
+
+    return NGX_OK;
 }
 
 

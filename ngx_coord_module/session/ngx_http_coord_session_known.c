@@ -135,7 +135,8 @@ ngx_http_coord_session_note(ngx_http_coord_session_state_t *state)
     due = record->left - ngx_http_coord_session_life(state)
           + sz->ttl / NGX_HTTP_COORD_SESSION_SLIDE;
 
-    if (!record->found || record->revoked || record->damaged || due <= 0
+    if (!record->found || record->revoked || record->damaged || record->unsent
+        || due <= 0
         || ngx_coord_store_is_memory(zone->store))
     {
         return;

@@ -247,9 +247,18 @@ void ngx_http_coord_session_remember(ngx_http_coord_session_state_t *state);
 
 /*
  * This node remembers what Redis said; of a session that Redis does not have
- * and this node knows to be ended, the record tells that from now on.
+ * and this node knows to be ended, the record tells that from now on; of one
+ * that Redis did not take it tells that: unsent.
  */
 void ngx_http_coord_session_keep(ngx_http_coord_session_state_t *state);
+
+/*
+ * Sends the session once more, which the store did not take and does not have
+ * (unsent of the record): the record is that of this node from now on.  If the
+ * store does not take it again the next request does so.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_session_resend(ngx_http_request_t *r,
+    ngx_http_coord_session_state_t *state);
 
 /* tells the store that the session is used, if that is news */
 void ngx_http_coord_session_touch(ngx_http_coord_session_state_t *state);

@@ -212,7 +212,7 @@ typedef struct {
  * KEEP: copies an answer of GET or BIND into the memory of the zone, as it
  * stands in the operation; left may become longer, where the life was slid
  * from this node just now.  That there is none does not undo an end: found and
- * revoked are answered then.
+ * revoked are answered then; nor what Redis did not take: unsent is.
  */
 typedef struct {
     ngx_coord_nsec_t           ttl;       /* asked: life from now on */
@@ -234,6 +234,7 @@ typedef struct {
     unsigned                   moved:1;   /* REVOKE, asked: it lives on under
                                            * another id; answered as well */
     unsigned                   damaged:1; /* a part was no good: absent */
+    unsigned                   unsent:1;  /* in memory: Redis did not take it */
 } ngx_coord_session_t;
 
 

@@ -14,10 +14,15 @@
 #define NGX_COORD_SESSION_BOUND    0x01
 #define NGX_COORD_SESSION_REVOKED  0x02
 #define NGX_COORD_SESSION_MOVED    0x04
+#define NGX_COORD_SESSION_UNSENT   0x08
 
 
 static ngx_int_t ngx_coord_session_keep_run(ngx_coord_table_t *table,
     ngx_coord_op_t *op, ngx_coord_nsec_t now);
+static ngx_uint_t ngx_coord_session_is_unsent(ngx_coord_table_t *table,
+    ngx_coord_entry_t *entry);
+static ngx_uint_t ngx_coord_session_flag(ngx_coord_table_t *table,
+    ngx_coord_entry_t *entry, u_char flag);
 
 
 const ngx_coord_op_type_t  ngx_coord_op_session_keep = {
@@ -64,7 +69,11 @@ ngx_coord_session_keep_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
             session->left = entry->expires - now;
 
         } else if (entry) {
-            ngx_coord_table_remove(table, entry);
+            session->unsent = ngx_coord_session_is_unsent(table, entry);
+
+            if (!session->unsent) {
+                ngx_coord_table_remove(table, entry);
+            }
         }
 
         return NGX_OK;
@@ -105,10 +114,25 @@ ngx_coord_session_find(ngx_coord_table_t *table, ngx_coord_op_t *op,
 ngx_uint_t
 ngx_coord_session_is_ended(ngx_coord_table_t *table, ngx_coord_entry_t *entry)
 {
+    return ngx_coord_session_flag(table, entry, NGX_COORD_SESSION_REVOKED);
+}
+
+
+static ngx_uint_t
+ngx_coord_session_is_unsent(ngx_coord_table_t *table, ngx_coord_entry_t *entry)
+{
+    return ngx_coord_session_flag(table, entry, NGX_COORD_SESSION_UNSENT);
+}
+
+
+static ngx_uint_t
+ngx_coord_session_flag(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
+    u_char flag)
+{
     u_char  flags;
 
     return ngx_coord_table_read(table, entry, &flags, 0, 1) == 1
-           && (flags & NGX_COORD_SESSION_REVOKED);
+           && (flags & flag);
 }
 
 
@@ -126,6 +150,7 @@ ngx_coord_session_load(ngx_coord_table_t *table, ngx_coord_op_t *op,
     session->bound = 0;
     session->revoked = 0;
     session->moved = 0;
+    session->unsent = 0;
     session->user_len = 0;
     session->value_len = 0;
 
@@ -143,6 +168,7 @@ ngx_coord_session_load(ngx_coord_table_t *table, ngx_coord_op_t *op,
     session->bound = (head[0] & NGX_COORD_SESSION_BOUND) != 0;
     session->revoked = (head[0] & NGX_COORD_SESSION_REVOKED) != 0;
     session->moved = (head[0] & NGX_COORD_SESSION_MOVED) != 0;
+    session->unsent = (head[0] & NGX_COORD_SESSION_UNSENT) != 0;
 
     session->user_len = ngx_coord_table_read(table, entry, session->user,
                                              sizeof(head), head[1]);
@@ -174,7 +200,8 @@ ngx_coord_session_pack(ngx_coord_op_t *op, u_char *buf)
 
     *p++ = (u_char) ((session->bound ? NGX_COORD_SESSION_BOUND : 0)
                      | (session->revoked ? NGX_COORD_SESSION_REVOKED : 0)
-                     | (session->moved ? NGX_COORD_SESSION_MOVED : 0));
+                     | (session->moved ? NGX_COORD_SESSION_MOVED : 0)
+                     | (session->unsent ? NGX_COORD_SESSION_UNSENT : 0));
     *p++ = (u_char) session->user_len;
 
     p = ngx_cpymem(p, session->user, session->user_len);

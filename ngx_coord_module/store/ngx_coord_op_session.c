@@ -227,6 +227,7 @@ ngx_coord_session_record(ngx_coord_op_t *op, ngx_coord_resp_value_t *record,
     session->revoked = 0;
     session->moved = 0;
     session->damaged = 0;
+    session->unsent = 0;
     session->user_len = 0;
     session->value_len = 0;
 
@@ -478,6 +479,11 @@ ngx_coord_session_bind_run(ngx_coord_table_t *table, ngx_coord_op_t *op,
     } else {
         entry->expires = now + asked.ttl;
         session->left = asked.ttl;
+    }
+
+    if (asked.unsent && !session->unsent) {
+        session->unsent = 1;
+        changed = 1;
     }
 
     if (asked.bound && !session->bound) {
