@@ -359,10 +359,33 @@ my @old = $n->reload;
 $r = $n->get('/api/limits/leaky/x');
 is($r->status, 503, 'Redis hangs');
 is($r->header('Content-Type'), 'application/problem+json', 'a problem');
+like(decode_json($r->body)->{detail},
+     qr/^The store does not answer, reason: (?:timeout|connect)\.$/,
+     'and its reason');
 kill 'CONT', $redis->{pid};
 ok($t->wait_for(sub { $n->get('/api/limits/leaky/x')->status == 200 }, 20),
    'and is back');
 $n->wait_gone(20, @old);
+
+
+# one that refuses: nothing has changed, and the reason is told
+
+{
+    my $admin = $redis->connect(die => 1);
+
+    $n->get('/leaky?k=kept');
+    $admin->command(qw(CONFIG SET min-replicas-to-write 1));
+    $r = $n->request('DELETE', '/api/limits/leaky/kept');
+    is($r->status, 503, 'Redis takes no writes');
+    is(decode_json($r->body)->{detail},
+       'The store does not answer, reason: unavailable.', 'the reason');
+    ok($n->wait_log(qr/error reply: NOREPLICAS/, 5), 'in words of the server');
+    $admin->command(qw(CONFIG SET min-replicas-to-write 0));
+    ok($t->wait_for(sub {
+        my $r = $n->get('/api/limits/leaky/kept');
+        return $r->status == 200 && decode_json($r->body)->{known};
+    }, 20), 'the key is what it was');
+}
 
 
 # a client that goes away while Redis hangs

@@ -124,6 +124,13 @@ ngx_uint_t ngx_http_coord_api_was_there(ngx_http_coord_api_t *api);
 ngx_int_t ngx_http_coord_api_forgotten(ngx_http_coord_api_t *api,
     ngx_http_coord_out_t *out);
 
+/*
+ * NGX_DECLINED: all operations of the batch have their answers.  Otherwise a
+ * problem document with the reason has been sent, and this is the result of the
+ * handler.
+ */
+ngx_int_t ngx_http_coord_api_failed(ngx_http_coord_api_t *api);
+
 /* ends the batch, so that the next ngx_http_coord_api_op() makes another */
 void ngx_http_coord_api_next(ngx_http_coord_api_t *api);
 

@@ -10,6 +10,10 @@
 #include "ngx_http_coord_api.h"
 
 
+/* the text of a problem, and the longest of the reasons */
+#define NGX_HTTP_COORD_API_DETAIL  64
+
+
 static ngx_int_t ngx_http_coord_api_name(ngx_http_coord_api_t *api,
     ngx_uint_t form, u_char *buf, ngx_str_t *name);
 
@@ -230,4 +234,32 @@ ngx_http_coord_api_next(ngx_http_coord_api_t *api)
 {
     ngx_coord_batch_done(api->batch);
     api->batch = NULL;
+}
+
+
+ngx_int_t
+ngx_http_coord_api_failed(ngx_http_coord_api_t *api)
+{
+    u_char           text[NGX_HTTP_COORD_API_DETAIL];
+    ngx_uint_t       i;
+    ngx_coord_op_t  *op;
+
+    for (i = 0; api->batch && i < api->batch->nops; i++) {
+
+        op = &api->batch->ops[i];
+
+        if (op->rc != NGX_ERROR) {
+            continue;
+        }
+
+        ngx_snprintf(text, sizeof(text),
+                     "The store does not answer, reason: %V.%Z",
+                     &ngx_coord_fail_names[op->failure]);
+
+        return ngx_http_coord_out_problem(api->request,
+                                          NGX_HTTP_SERVICE_UNAVAILABLE,
+                                          (char *) text);
+    }
+
+    return NGX_DECLINED;
 }

@@ -53,7 +53,6 @@ static ngx_int_t ngx_http_coord_api_method(ngx_http_request_t *r,
 static ngx_int_t ngx_http_coord_api_send(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_done(ngx_coord_batch_t *batch);
 static ngx_int_t ngx_http_coord_api_respond(ngx_http_coord_api_t *api);
-static ngx_uint_t ngx_http_coord_api_failed(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_tag(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_log(ngx_http_coord_api_t *api);
 static void ngx_http_coord_api_cleanup(void *data);
@@ -468,10 +467,10 @@ ngx_http_coord_api_respond(ngx_http_coord_api_t *api)
     ngx_str_t              type, digest;
     ngx_http_coord_out_t   out;
 
-    if (ngx_http_coord_api_failed(api)) {
-        return ngx_http_coord_out_problem(api->request,
-                                          NGX_HTTP_SERVICE_UNAVAILABLE,
-                                          "The store does not answer.");
+    rc = ngx_http_coord_api_failed(api);
+
+    if (rc != NGX_DECLINED) {
+        return rc;
     }
 
     ngx_http_coord_out_init(&out, api->request->pool);
@@ -501,21 +500,6 @@ ngx_http_coord_api_respond(ngx_http_coord_api_t *api)
     ngx_str_set(&type, "application/json");
 
     return ngx_http_coord_out_send(api->request, &out, NGX_HTTP_OK, &type);
-}
-
-
-static ngx_uint_t
-ngx_http_coord_api_failed(ngx_http_coord_api_t *api)
-{
-    ngx_uint_t  i;
-
-    for (i = 0; api->batch && i < api->batch->nops; i++) {
-        if (api->batch->ops[i].rc == NGX_ERROR) {
-            return 1;
-        }
-    }
-
-    return 0;
 }
 
 
