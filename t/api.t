@@ -373,18 +373,23 @@ $n->wait_gone(20, @old);
 {
     my $admin = $redis->connect(die => 1);
 
-    $n->get('/leaky?k=kept');
-    $admin->command(qw(CONFIG SET min-replicas-to-write 1));
-    $r = $n->request('DELETE', '/api/limits/leaky/kept');
-    is($r->status, 503, 'Redis takes no writes');
-    is(decode_json($r->body)->{detail},
-       'The store does not answer, reason: unavailable.', 'the reason');
-    ok($n->wait_log(qr/error reply: NOREPLICAS/, 5), 'in words of the server');
-    $admin->command(qw(CONFIG SET min-replicas-to-write 0));
-    ok($t->wait_for(sub {
+    my $known = sub {
         my $r = $n->get('/api/limits/leaky/kept');
         return $r->status == 200 && decode_json($r->body)->{known};
-    }, 20), 'the key is what it was');
+    };
+
+    # a worker whose breaker is open is told of no refusal
+
+    ok($t->wait_for(sub { $n->get('/leaky?k=kept'); $known->() }, 20), 'counted');
+    $admin->command(qw(CONFIG SET min-replicas-to-write 1));
+    ok($t->wait_for(sub {
+        my $r = $n->request('DELETE', '/api/limits/leaky/kept');
+        return $r->status == 503 && decode_json($r->body)->{detail}
+               eq 'The store does not answer, reason: unavailable.';
+    }, 20), 'Redis takes no writes: the reason');
+    ok($n->wait_log(qr/error reply: NOREPLICAS/, 5), 'in words of the server');
+    $admin->command(qw(CONFIG SET min-replicas-to-write 0));
+    ok($t->wait_for($known, 20), 'the key is what it was');
 }
 
 
