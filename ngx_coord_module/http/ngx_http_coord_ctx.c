@@ -106,12 +106,36 @@ ngx_http_coord_ctx(ngx_http_request_t *r)
 }
 
 
-/* marks the pool of a request, so that its state is found after a redirect */
+/*
+ * Marks the pool of a request, so that its state is found after a redirect.
+ * When the pool ends, a frame that resets a stream waits for the next one of
+ * its connection if it was no frame of the client that ended the stream; the
+ * others may be silent for long.
+ */
 
 static void
 ngx_http_coord_marker(void *data)
 {
-    /* void */
+#if (NGX_HTTP_V2)
+
+    ngx_http_coord_ctx_t *ctx = data;
+
+    ngx_http_v2_stream_t      *stream;
+    ngx_http_v2_connection_t  *h2c;
+
+    stream = ctx->request->main->stream;
+
+    if (stream == NULL) {
+        return;
+    }
+
+    h2c = stream->connection;
+
+    if (h2c->last_out && h2c->processing > 1 && !h2c->blocked) {
+        ngx_post_event(h2c->connection->write, &ngx_posted_events);
+    }
+
+#endif
 }
 
 
