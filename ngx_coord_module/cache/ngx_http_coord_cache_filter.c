@@ -166,6 +166,12 @@ ngx_http_coord_cache_update_header(ngx_http_request_t *r,
              : ngx_http_coord_cache_fill_header(r, update);
     }
 
+    if (update->state == NGX_HTTP_COORD_CACHE_KEEPING
+        && ngx_http_coord_cache_update_take(r, update) != NGX_OK)
+    {
+        rc = NGX_ERROR;
+    }
+
     /* what is not buffered cannot be ended on its way */
 
     if (update->state == NGX_HTTP_COORD_CACHE_KEEPING
