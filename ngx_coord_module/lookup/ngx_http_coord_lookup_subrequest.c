@@ -61,13 +61,14 @@ ngx_http_coord_lookup_subrequest(ngx_http_request_t *r,
         uri.len = p - uri.data;
     }
 
-    /* one that the client does not wait for never has its turn to end */
+    /*
+     * It has no place in the output of r: others would end only when it is
+     * their turn, and that never comes if r has no body, or no client.
+     */
 
     if (ngx_http_subrequest(r, &uri, &args, &sr, ps,
                             NGX_HTTP_SUBREQUEST_IN_MEMORY
-                            |NGX_HTTP_SUBREQUEST_WAITED
-                            |(r->background ? NGX_HTTP_SUBREQUEST_BACKGROUND
-                                            : 0))
+                            |NGX_HTTP_SUBREQUEST_BACKGROUND)
         != NGX_OK)
     {
         return NGX_ERROR;
