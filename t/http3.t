@@ -33,6 +33,7 @@ my %stream = (parts => [ map { [ $_ && 0.1, "data: $_\n\n" ] } 0 .. 600 ],
 my $origin = $t->origin(routes => {
     '/stream' => { %stream }, '/conn' => { %stream },
     '/late' => { delay => 60, body => 'late' },
+    '/held' => { delay => 60, body => 'held' },
     '/pay' => sub { return { status => 201, body => "paid $_[0]{n}" } },
     '/pay/slow' => sub { return { delay => 2, body => "slow $_[0]{n}" } },
     '/pay/parts' => { parts => [ [ 0, 'begin ' ], [ 2, 'x' x 200_000 ],
@@ -78,7 +79,7 @@ my $conf = <<'EOF';
                          proxy_pass http://%%ORIGIN%%; }
         location /wait { coord_limit_conn conn 1 wait=20s; empty_gif; }
         location /lock { coord_lock zone=lock;
-                         proxy_pass http://%%ORIGIN%%/late; }
+                         proxy_pass http://%%ORIGIN%%/held; }
         location /pay { coord_idempotency on;
                         proxy_pass http://%%ORIGIN%%; }
         location /app { coord_session_cookie sid;
