@@ -232,8 +232,7 @@ ok($t->wait_for(sub {
        ($a->get('/v?k=hot')->header('x-values') || '') =~ /^new/;
    }, 15), 'Redis is back');
 
-# keys of texts and variables, of captures, and of more than is put together at
-# once
+# keys of texts and variables, of captures, and of many parts
 
 $redis->connect->command('MSET', 'm:GET:1::end', 'joined', '1', 'alone',
                           'm1', 'last', 'm:cap:1', 'captured', '1.2.1.2.1',

@@ -394,9 +394,8 @@ ngx_int_t ngx_http_coord_known(ngx_http_request_t *r, ngx_coord_op_t *op,
     ngx_int_t rc);
 
 /*
- * As ngx_http_complex_value(), in one go where it is of texts and variables,
- * and without a copy of what is only a variable: the bytes are those of the
- * variable, and as good as long as these are.
+ * As ngx_http_complex_value(), without a copy of what is only a variable: the
+ * bytes are those of the variable, and as good as long as these are.
  * NGX_ERROR: no memory.
  */
 ngx_int_t ngx_http_coord_value(ngx_http_request_t *r,

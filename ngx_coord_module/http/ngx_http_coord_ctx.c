@@ -10,9 +10,6 @@
 #include "ngx_http_coord.h"
 
 
-/* texts and variables of a value that is put together here */
-#define NGX_HTTP_COORD_VALUE_PARTS  8
-
 /* places for reports that stand with the state */
 #define NGX_HTTP_COORD_REPORTS      2
 
@@ -20,10 +17,6 @@
 static ngx_coord_batch_t *ngx_http_coord_batch(ngx_http_coord_ctx_t *ctx,
     ngx_coord_store_t *store, uint16_t *n);
 static void ngx_http_coord_op_address(ngx_coord_op_t *op, ngx_str_t *key);
-static ngx_coord_apart ngx_int_t ngx_http_coord_value_join(
-    ngx_http_request_t *r, ngx_http_complex_value_t *cv, ngx_str_t *value);
-static ngx_uint_t ngx_http_coord_value_parts(ngx_http_complex_value_t *cv,
-    ngx_str_t *part);
 static void ngx_http_coord_marker(void *data);
 static void ngx_http_coord_cleanup(void *data);
 
@@ -301,7 +294,7 @@ ngx_http_coord_value(ngx_http_request_t *r, ngx_http_complex_value_t *cv,
                                              ngx_http_script_copy_var_len_code;
 
     if (code->code != variable || *(uintptr_t *) (code + 1) != 0) {
-        return ngx_http_coord_value_join(r, cv, value);
+        return ngx_http_complex_value(r, cv, value);
     }
 
     /* nothing but a variable */
@@ -317,108 +310,6 @@ ngx_http_coord_value(ngx_http_request_t *r, ngx_http_complex_value_t *cv,
     value->data = v->data;
 
     return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_coord_value_join(ngx_http_request_t *r, ngx_http_complex_value_t *cv,
-    ngx_str_t *value)
-{
-    u_char                     *p;
-    size_t                      len;
-    ngx_str_t                   part[NGX_HTTP_COORD_VALUE_PARTS];
-    ngx_uint_t                  i, n;
-    ngx_http_variable_value_t  *v;
-
-    n = ngx_http_coord_value_parts(cv, part);
-
-    if (n == 0) {
-        return ngx_http_complex_value(r, cv, value);
-    }
-
-    ngx_http_script_flush_complex_value(r, cv);
-
-    len = 0;
-
-    for (i = 0; i < n; i++) {
-
-        if (part[i].data == NULL) {
-            v = ngx_http_get_indexed_variable(r, part[i].len);
-
-            if (v == NULL || v->not_found) {
-                ngx_str_set(&part[i], "");
-
-            } else {
-                part[i].len = v->len;
-                part[i].data = v->data;
-            }
-        }
-
-        len += part[i].len;
-    }
-
-    p = ngx_pnalloc(r->pool, len);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    value->len = len;
-    value->data = p;
-
-    for (i = 0; i < n; i++) {
-        p = ngx_cpymem(p, part[i].data, part[i].len);
-    }
-
-    return NGX_OK;
-}
-
-
-/*
- * The texts that a value is made of, and its variables: their data is NULL, and
- * len the index.  0: there is something else in it, or too much.
- */
-
-static ngx_uint_t
-ngx_http_coord_value_parts(ngx_http_complex_value_t *cv, ngx_str_t *part)
-{
-    u_char                       *len, *copy;
-    ngx_uint_t                    n;
-    ngx_http_script_code_pt       code, text, variable;
-    ngx_http_script_copy_code_t  *c;
-
-    text = (ngx_http_script_code_pt) (void *) ngx_http_script_copy_len_code;
-    variable = (ngx_http_script_code_pt) (void *)
-                                             ngx_http_script_copy_var_len_code;
-    len = cv->lengths;
-    copy = cv->values;
-
-    for (n = 0; *(uintptr_t *) len; n++) {
-
-        code = *(ngx_http_script_code_pt *) len;
-
-        if (n == NGX_HTTP_COORD_VALUE_PARTS
-            || (code != text && code != variable))
-        {
-            return 0;
-        }
-
-        /* index, or length, stand behind both */
-
-        c = (ngx_http_script_copy_code_t *) len;
-
-        part[n].len = c->len;
-        part[n].data = NULL;
-
-        len += sizeof(ngx_http_script_copy_code_t);
-        copy += sizeof(ngx_http_script_copy_code_t);
-
-        if (code == text) {
-            part[n].data = copy;
-            copy += ngx_align(c->len, sizeof(uintptr_t));
-        }
-    }
-
-    return n;
 }
 
 
