@@ -78,21 +78,23 @@ unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
 # tests wait more than they compute: several at once, the longest first; those
 # that only compute give way to the others
 
-slow_tests := $(wildcard $(foreach n,deb fleet limit_req_align redis_acl \
-                status_browser cache limit_req_model events_history storm \
-                cache_unsafe redis_bare harness body_memory unit bench \
+slow_tests := $(wildcard $(foreach n,deb idempotency_clients_more fleet \
+                limit_req_align redis_acl idempotency_freed status_browser \
+                cache limit_req_model events_history storm cache_unsafe \
+                redis_bare harness body_memory unit bench \
                 idempotency_failure session_cut redis_sentinel redis_hostile \
                 giveback limit_conn_wait limit_conn_nodes lookup_heard \
                 session_users idempotency_clients docs idempotency_request \
-                cache_parts cache_purge limit_req_prefetch session cache_rules \
-                idempotency_wait session_cluster fail2ban events session_ended \
-                session_seats redis_down redis_server idempotency_outcome \
-                lifecycle idempotency_upstreams idempotency_large \
-                idempotency_abort examples lint on_failure_local session_hold \
-                redis_cluster_hostile lookup_tracking session_login \
-                idempotency redis_cluster health redis_log limit_conn \
-                cache_stock parity idempotency_body limit_conn_killed migrate \
-                idempotency_conf events_hostile events_browser,t/$(n).t))
+                cache_parts cache_purge limit_req_prefetch session \
+                cache_rules idempotency_wait session_cluster fail2ban events \
+                session_ended session_seats redis_down redis_server \
+                idempotency_outcome lifecycle idempotency_upstreams \
+                idempotency_large idempotency_abort examples lint \
+                on_failure_local session_hold redis_cluster_hostile \
+                lookup_tracking session_login idempotency redis_cluster \
+                health redis_log limit_conn cache_stock parity \
+                idempotency_body limit_conn_killed migrate idempotency_conf \
+                events_hostile events_browser,t/$(n).t))
 TESTS ?= $(slow_tests) $(filter-out $(slow_tests),$(sort $(wildcard t/*.t)))
 
 lua_redis := $(out)/bench/usr/share/lua/5.1/nginx/redis.lua
