@@ -13,6 +13,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
+use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
 my $redis = $t->redis;
@@ -207,11 +208,20 @@ ok($t->wait_for(sub { left($m, 'big', $_) == 288 }, 11),
 
 # --- what is not used comes back: within ten seconds, for other nodes ---
 
+my @held = $n->workers;
+my $taken;
+
 for (['n', $n], ['m', $m]) {
     my ($key, $node) = @$_;
     is($node->get("/lazy?k=$key")->status, 200, 'used for a moment')
         for 1 .. 12;
     cmp_ok(left($node, 'lazy', $key), '<', 88, 'and more was taken');
+
+    # as a machine that is busy, or stands still, does
+    if ($node == $n) {
+        kill 'STOP', @held;
+        $taken = time;
+    }
 }
 
 # one after the other: while nobody of a node hears of resets, blocks are void
@@ -221,10 +231,15 @@ for ($m->workers) {
     ok($t->wait_for(sub { listeners() == 4 }), 'a successor listens');
 }
 
-ok($t->wait_for(sub { left($m, 'lazy', 'n') == 88 }, 11),
-   'what was not used is there again');
-ok($t->wait_for(sub { left($n, 'lazy', 'm') == 88 }, 11),
-   'by the successors of killed workers, too');
+ok($t->wait_for(sub { left($m, 'lazy', 'm') == 88 }, 11),
+   'what was not used is there again, by the successors of killed workers');
+cmp_ok(left($m, 'lazy', 'n'), '<', 88, 'but of workers that stand still');
+
+sleep(9.5 - (time - $taken)) if time - $taken < 9.5;
+kill 'CONT', @held;
+
+ok($t->wait_for(sub { left($m, 'lazy', 'n') == 88 }, 5),
+   'it is when they go on');
 
 is($m->get('/lazy?k=r')->status, 200, 'used for a moment') for 1 .. 12;
 cmp_ok(left($m, 'lazy', 'r'), '<', 88, 'and more was taken');

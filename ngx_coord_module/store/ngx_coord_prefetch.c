@@ -9,8 +9,11 @@
 #include "ngx_coord_timer.h"
 
 
-/* what is not used by then is given back, or has lapsed */
-#define NGX_COORD_PREFETCH_LIFE  (8 * NGX_COORD_NSEC_PER_SEC)
+/* what is not used by then is given back, or about to lapse */
+#define NGX_COORD_PREFETCH_DUE   (7 * NGX_COORD_NSEC_PER_SEC)
+
+/* for so long it is there, should the worker that gives it back be held up */
+#define NGX_COORD_PREFETCH_LIFE  (15 * NGX_COORD_NSEC_PER_SEC)
 
 /* milliseconds: blocks are looked at so often */
 #define NGX_COORD_PREFETCH_TICK  500
@@ -76,7 +79,7 @@ static ngx_coord_entry_t *ngx_coord_prefetch_write(ngx_coord_table_t *table,
 static void ngx_coord_prefetch_adopt(ngx_coord_table_t *table,
     ngx_coord_entry_t *entry, ngx_coord_zone_t *zone);
 static void ngx_coord_prefetch_keep(ngx_coord_op_t *op, ngx_coord_nsec_t mark,
-    ngx_coord_nsec_t expires);
+    ngx_coord_nsec_t due);
 static void ngx_coord_prefetch_tick(ngx_event_t *ev);
 static void ngx_coord_prefetch_give(ngx_coord_op_t *op);
 static void ngx_coord_prefetch_return(ngx_coord_op_t *op,
@@ -364,8 +367,8 @@ ngx_coord_prefetch_put(ngx_coord_op_t *op, uint32_t kind, ngx_coord_nsec_t now,
     if (entry == NULL) {
         ngx_coord_prefetch_return(op, mark, extra);
 
-    } else if (mark - now > NGX_COORD_PREFETCH_LIFE) {
-        ngx_coord_prefetch_keep(op, mark, clock + NGX_COORD_PREFETCH_LIFE);
+    } else if (mark - now > NGX_COORD_PREFETCH_DUE + NGX_COORD_NSEC_PER_SEC) {
+        ngx_coord_prefetch_keep(op, mark, clock + NGX_COORD_PREFETCH_DUE);
     }
 }
 
@@ -490,15 +493,16 @@ ngx_coord_prefetch_adopt(ngx_coord_table_t *table, ngx_coord_entry_t *entry,
     op.u.rate.reset = bucket.total;
 
     ngx_coord_prefetch_keep(&op, (ngx_coord_nsec_t) entry->payload[0],
-                            entry->expires);
+                            entry->expires - NGX_COORD_PREFETCH_LIFE
+                            + NGX_COORD_PREFETCH_DUE);
 }
 
 
-/* to be given back before it expires; they stand in this order */
+/* to be given back when it is due; they stand in this order */
 
 static void
 ngx_coord_prefetch_keep(ngx_coord_op_t *op, ngx_coord_nsec_t mark,
-    ngx_coord_nsec_t expires)
+    ngx_coord_nsec_t due)
 {
     ngx_queue_t                *q;
     ngx_coord_prefetch_kept_t  *kept, *other;
@@ -519,7 +523,7 @@ ngx_coord_prefetch_keep(ngx_coord_op_t *op, ngx_coord_nsec_t mark,
     kept->op.u.rate.mark = mark;
     kept->op.blob = NULL;
     kept->op.record.data = NULL;
-    kept->due = expires - NGX_COORD_NSEC_PER_SEC;
+    kept->due = due;
 
     for (q = ngx_queue_last(&ngx_coord_prefetch_kept);
          q != ngx_queue_sentinel(&ngx_coord_prefetch_kept);
