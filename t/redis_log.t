@@ -59,6 +59,8 @@ is($n->get('/?k=foreign')->header('X-Status'), 'BYPASSED', 'WRONGTYPE')
 ok($n->wait_log(qr/the key "coord:rl:one:\{foreign\}" of .*: WRONGTYPE Oper/,
                 5), 'the key is named');
 cmp_ok(scalar lines($n, qr/WRONGTYPE/), '<=', 2, 'not by each request');
+like($n->get('/json?format=json')->body, qr/"error":3\b/,
+     'and counted as operations that failed');
 
 
 # values of clients

@@ -21,7 +21,7 @@ static ngx_uint_t ngx_coord_redis_node_redirects(
 static ngx_coord_redis_call_t *ngx_coord_redis_joined(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call);
 static void ngx_coord_redis_count(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure);
+    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure, ngx_uint_t key);
 static void ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
     ngx_coord_resp_value_t *error, ngx_coord_fail_e failure,
     ngx_uint_t all);
@@ -93,7 +93,7 @@ static ngx_coord_fail_e
 ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *reply)
 {
-    ngx_uint_t               i;
+    ngx_uint_t               i, key;
     ngx_coord_fail_e         failure, close;
     ngx_coord_redis_call_t  *next;
     ngx_coord_resp_value_t  *first, *error;
@@ -104,14 +104,18 @@ ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
         next = ngx_coord_redis_joined(node, call);
         first = reply;
         error = NULL;
+        key = 0;
 
         for (i = 0; i < call->ncommands; i++) {
 
-            if (reply->type == NGX_COORD_RESP_ERROR
-                && error == NULL
-                && ngx_coord_redis_failure(reply) != NGX_COORD_FAIL_ERROR)
-            {
-                error = reply;
+            if (reply->type == NGX_COORD_RESP_ERROR) {
+
+                if (ngx_coord_redis_failure(reply) == NGX_COORD_FAIL_ERROR) {
+                    key = 1;
+
+                } else if (error == NULL) {
+                    error = reply;
+                }
             }
 
             reply += reply->next;
@@ -138,7 +142,7 @@ ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
             }
         }
 
-        ngx_coord_redis_count(node, call, failure);
+        ngx_coord_redis_count(node, call, failure, key);
         ngx_coord_redis_end(node, call, NGX_OK, first);
 
         call = next;
@@ -250,11 +254,14 @@ ngx_coord_redis_joined(ngx_coord_redis_node_t *node,
 }
 
 
-/* failure: what replies that are in order say of the server, or NONE */
+/*
+ * failure: what replies that are in order say of the server, or NONE; key: one
+ * of them is an error that is about a key.
+ */
 
 static void
 ngx_coord_redis_count(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure)
+    ngx_coord_redis_call_t *call, ngx_coord_fail_e failure, ngx_uint_t key)
 {
     ngx_uint_t                n, usec, count;
     ngx_coord_store_stats_t  *stats;
@@ -285,11 +292,19 @@ ngx_coord_redis_count(ngx_coord_redis_node_t *node,
         ngx_coord_redis_breaker_ends(node);
     }
 
-    (void) ngx_atomic_fetch_add(&stats->calls, count);
     (void) ngx_atomic_fetch_add(&stats->commands, call->ncommands);
 
     if (call->state == NGX_COORD_CALL_LATE) {
         (void) ngx_atomic_fetch_add(&stats->late, count);
+        key = 0;
+    }
+
+    if (key) {
+        (void) ngx_atomic_fetch_add(&stats->failures[NGX_COORD_FAIL_ERROR],
+                                    count);
+
+    } else {
+        (void) ngx_atomic_fetch_add(&stats->calls, count);
     }
 
     /* latency is that of decisions */
