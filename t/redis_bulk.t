@@ -78,6 +78,8 @@ my ($store) = @{decode_json($m->get('/status?format=json')->body)->{stores}};
 is($store->{breaker_open}, 0, 'the breaker of decisions is closed');
 is($store->{up}, 1, 'the store is up');
 is($store->{reconnects}, 0, 'it was not reconnected');
+is($store->{latency}{count}, $store->{latency}{buckets}[-1]{count},
+   'the latency is that of decisions alone, and so is their number');
 is($m->get('/limit?k=x')->header('X-Status'), 'PASSED', 'and decides');
 
 $fake->clear;

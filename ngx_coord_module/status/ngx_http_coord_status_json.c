@@ -284,7 +284,13 @@ ngx_http_coord_status_json_latency(ngx_coord_store_stats_t *stats,
 
     ngx_http_coord_status_json_quantiles(stats, out);
 
-    ngx_http_coord_json_number(out, "count", stats->calls);
+    n = 0;
+
+    for (i = 0; i <= NGX_COORD_LATENCY_BUCKETS; i++) {
+        n += stats->latency[i];
+    }
+
+    ngx_http_coord_json_number(out, "count", n);
     ngx_http_coord_json_seconds(out, "sum_seconds", stats->latency_usec);
 
     ngx_http_coord_json_open(out, "buckets", '[');
