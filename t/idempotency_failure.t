@@ -318,6 +318,8 @@ is($f->post('/x', 'b', headers => key())->status, 200, 'Redis works');
            return Coord::Util::slurp($f->file('status.log'))
                   =~ m!/x 200 BYPASSED!;
        }, 10), 'claim: BYPASSED');
+    ok($f->wait_log(qr/is not protected, on_failure=open by zone .* requests/,
+                    10), 'claim: open, logged with the policy and a number');
     $fake->clear;
     recovered();
 
@@ -326,6 +328,8 @@ is($f->post('/x', 'b', headers => key())->status, 200, 'Redis works');
     is($r->status, 503, 'claim: closed');
     is(decode_json($r->body)->{code}, 'store-unavailable', 'claim: code');
     ok($r->header('Retry-After'), 'claim: Retry-After');
+    ok($f->wait_log(qr/refusing request, on_failure=closed by zone .* requests/,
+                    10), 'claim: closed, logged with the policy and a number');
     $fake->clear;
     recovered();
 

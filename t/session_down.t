@@ -104,8 +104,9 @@ is(told($a, '/learn?k=k5&agent=a2'), '200 BOUND a1', 'local: is learned');
 ok($t->wait_for(sub { told($a, '/brief?k=k1&v=1') eq '200 BYPASSED' }, 20),
    'brief: for up to its ttl');
 
-ok($a->wait_log(qr/session unavailable, by zone "one", .*reason: /, 10),
-   'closed: logged with the reason');
+my $closed = qr/session unavailable, on_failure=closed, by zone "one", /;
+ok($a->wait_log(qr/$closed.*reason: \w+, \d+ requests/, 10),
+   'closed: logged with the policy, the reason and a number');
 
 
 # and there again

@@ -503,7 +503,12 @@ static ngx_int_t
 ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
     ngx_http_coord_idempotency_t *run)
 {
-    ngx_uint_t  closed;
+    ngx_uint_t          closed;
+    static const char  *unprotected[NGX_COORD_FAILURE_MAX] = {
+        "request is not protected, on_failure=open",
+        "request is not protected, on_failure=closed",
+        "request is not protected, on_failure=local"
+    };
 
     closed = (run->op.on_failure == NGX_COORD_FAILURE_CLOSED && !run->shadow);
 
@@ -513,8 +518,8 @@ ngx_http_coord_idempotency_failed(ngx_http_request_t *r,
                                       : NGX_COORD_OUTCOME_BYPASSED);
 
     ngx_http_coord_run_log(r, run, NGX_LOG_ERR,
-                           closed ? "refusing request"
-                                  : "request is not protected");
+                           closed ? "refusing request, on_failure=closed"
+                                  : unprotected[run->op.on_failure]);
 
     if (closed) {
         return ngx_http_coord_refuse_unavailable(r, run->ctx);

@@ -26,7 +26,8 @@ const ngx_http_coord_session_reason_t  ngx_http_coord_session_whys[] = {
     { ngx_string("too-many-sessions"), ngx_string("over max_per_user"),
       NGX_COORD_OUTCOME_REJECTED, NGX_COORD_OUTCOME_REJECTED_DRY_RUN },
 
-    { ngx_string("store-unavailable"), ngx_string("unavailable"),
+    { ngx_string("store-unavailable"),
+      ngx_string("unavailable, on_failure=closed"),
       NGX_COORD_OUTCOME_UNAVAILABLE, NGX_COORD_OUTCOME_BYPASSED },
 
     { ngx_string("session-revoked"), ngx_string("revoked, request cut"),
