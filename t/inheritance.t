@@ -137,6 +137,33 @@ my $n = $t->node(name => 'n', http => <<'EOF')->start;
         location = /told { coord_status; coord_publish channel $uri;
                            if ($arg_if) { set $x 1; } }
     }
+
+    server {
+        listen 127.0.0.1:%%PORT_5%%;
+
+        coord_session_cookie sid;
+        coord_session zone=people new=reject;
+
+        location /inherits { empty_gif; }
+        location = /status { coord_status; }
+        location = /no-cookie { coord_status; coord_session_cookie off; }
+        location /api/ {
+            coord_api;
+            location /api/inside { empty_gif; }
+        }
+
+        location = /guarded {
+            coord_status;
+            coord_session zone=people new=reject;
+            if ($arg_if) { set $x 1; }
+        }
+
+        location = /limited {
+            coord_status;
+            coord_limit_req zone=own;
+            if ($arg_if) { set $x 1; }
+        }
+    }
 EOF
 
 sub statuses {
@@ -179,6 +206,26 @@ is(statuses('/to?k=9', 3), '200 200 430',
 
 ok($n->get('/inherits')->header('Set-Cookie'), 'a cookie of the server');
 ok(!$n->get('/plain')->header('Set-Cookie'), 'off: none');
+
+
+# who looks has neither a session nor a cookie of the server
+
+sub fifth {
+    my $r = $n->request('GET', $_[0], port => $n->port(5));
+
+    return $r->status . ($r->header('Set-Cookie') ? ' cookie' : '');
+}
+
+is(fifth('/inherits'), '403 cookie', 'a session of the server');
+is(fifth('/status'), '200', 'status: none, and no cookie');
+is(fifth('/no-cookie'), '200', 'status: none where the cookie is off');
+like(fifth('/api/limits/own/1'), qr/^200$/, 'api: none, and no cookie');
+is(fifth('/api/inside'), '403 cookie', 'a location inside has both');
+is(fifth("/guarded$_"), '403 cookie', "its own counts, with the cookie: $_")
+    for '', '?if=1';
+is(join(' ', map { fifth("/limited?k=$_->[0]$_->[1]") } ([31, ''], [31, ''],
+                                               [32, '&if=1'], [32, '&if=1'])),
+   '200 430 200 430', 'a limit that is written there counts, with "if" too');
 
 
 # the failure policy: of the line, of the location, of the server

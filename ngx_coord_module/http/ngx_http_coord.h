@@ -267,15 +267,18 @@ typedef struct {
 #define NGX_HTTP_COORD_HEADERS_LEGACY  2
 
 
-typedef struct {
-    ngx_uint_t                 features[NGX_HTTP_COORD_STAGES];  /* bits */
-    ngx_uint_t                 on_failure;
-    ngx_uint_t                 limit_headers;
-    ngx_uint_t                 net;           /* bits of coord_client_net */
-    ngx_uint_t                 net6;
-    unsigned                   exempt:1;      /* from what is inherited */
-    unsigned                   body:1;        /* "after_body" is used */
-} ngx_http_coord_loc_conf_t;
+typedef struct ngx_http_coord_loc_conf_s  ngx_http_coord_loc_conf_t;
+
+struct ngx_http_coord_loc_conf_s {
+    ngx_http_coord_loc_conf_t  *outer;        /* of an "if"; NULL: none */
+    ngx_uint_t                  features[NGX_HTTP_COORD_STAGES];  /* bits */
+    ngx_uint_t                  on_failure;
+    ngx_uint_t                  limit_headers;
+    ngx_uint_t                  net;          /* bits of coord_client_net */
+    ngx_uint_t                  net6;
+    unsigned                    exempt:1;     /* from what is inherited */
+    unsigned                    body:1;       /* "after_body" is used */
+};
 
 
 extern ngx_module_t            ngx_http_coord_module;
@@ -294,7 +297,7 @@ ngx_int_t ngx_http_coord_feature_add(ngx_conf_t *cf,
 /*
  * For a feature's merge_loc_conf: the location being merged uses it there.
  * What is only inherited does not limit a location with coord_status,
- * coord_health or coord_api.
+ * coord_health or coord_api; its "if" has its lines.
  */
 void ngx_http_coord_feature_enable(ngx_conf_t *cf,
     ngx_http_coord_feature_t *feature, ngx_http_coord_stage_e stage,

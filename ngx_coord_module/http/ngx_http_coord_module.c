@@ -188,7 +188,11 @@ ngx_http_coord_feature_enable(ngx_conf_t *cf,
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
     lcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_coord_module);
 
-    if (inherited && lcf->exempt) {
+    if (inherited
+        && lcf->exempt
+        && (lcf->outer == NULL
+            || !(lcf->outer->features[stage] & (1 << feature->slot))))
+    {
         return;
     }
 
@@ -204,7 +208,7 @@ ngx_http_coord_feature_body(ngx_conf_t *cf, ngx_uint_t inherited)
 
     lcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_coord_module);
 
-    if (!inherited || !lcf->exempt) {
+    if (!inherited || !lcf->exempt || (lcf->outer && lcf->outer->body)) {
         lcf->body = 1;
     }
 }
@@ -351,8 +355,9 @@ ngx_http_coord_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     if (clcf->noname) {
-        /* "if" in a location has its handler */
+        /* "if" in a location has its handler, and its lines */
         conf->exempt |= prev->exempt;
+        conf->outer = prev;
     }
 
     ngx_conf_merge_uint_value(conf->on_failure, prev->on_failure,

@@ -163,9 +163,12 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_coord_limit_req_conf_t  *conf = child;
 
     ngx_uint_t                         i, inherited;
+    ngx_http_core_loc_conf_t          *clcf;
     ngx_http_coord_limit_req_hold_t   *holds;
     ngx_http_coord_limit_req_zone_t   *lrz;
     ngx_http_coord_limit_req_limit_t  *limits;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     ngx_http_coord_limiter_conf_merge(&conf->limiter, &prev->limiter,
                                       NGX_HTTP_TOO_MANY_REQUESTS);
@@ -194,7 +197,7 @@ ngx_http_coord_limit_req_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->holds.elts == NULL
         && !conf->holds_off
-        && !ngx_http_coord_is_exempt(cf))
+        && (clcf->noname || !ngx_http_coord_is_exempt(cf)))
     {
         conf->holds = prev->holds;
     }

@@ -91,6 +91,8 @@ typedef struct {
     ngx_http_coord_limiter_conf_t     limiter;
     ngx_http_coord_session_use_t     *use;       /* NULL: off */
     ngx_http_coord_session_cookie_t  *cookie;    /* NULL: off */
+    ngx_http_coord_session_use_t     *inner_use; /* of locations inside */
+    ngx_http_coord_session_cookie_t  *inner_cookie;
 } ngx_http_coord_session_conf_t;
 
 

@@ -19,6 +19,8 @@ static void *ngx_http_coord_session_create_srv_conf(ngx_conf_t *cf);
 static void *ngx_http_coord_session_create_conf(ngx_conf_t *cf);
 static char *ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent,
     void *child);
+static void ngx_http_coord_session_inherit(ngx_conf_t *cf,
+    ngx_http_coord_session_conf_t *prev, ngx_http_coord_session_conf_t *conf);
 static ngx_int_t ngx_http_coord_session_init(ngx_conf_t *cf);
 static char *ngx_http_coord_session_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
@@ -147,6 +149,8 @@ ngx_http_coord_session_create_conf(ngx_conf_t *cf)
 
     conf->use = NGX_CONF_UNSET_PTR;
     conf->cookie = NGX_CONF_UNSET_PTR;
+    conf->inner_use = NGX_CONF_UNSET_PTR;
+    conf->inner_cookie = NGX_CONF_UNSET_PTR;
     ngx_http_coord_limiter_conf_init(&conf->limiter);
 
     return conf;
@@ -159,30 +163,69 @@ ngx_http_coord_session_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_coord_session_conf_t  *prev = parent;
     ngx_http_coord_session_conf_t  *conf = child;
 
-    ngx_uint_t  inherited;
-
-    inherited = (conf->use == NGX_CONF_UNSET_PTR
-                 && conf->cookie == NGX_CONF_UNSET_PTR);
-
-    ngx_conf_merge_ptr_value(conf->use, prev->use, NULL);
-    ngx_conf_merge_ptr_value(conf->cookie, prev->cookie, NULL);
+    ngx_http_coord_session_inherit(cf, prev, conf);
 
     ngx_http_coord_limiter_conf_merge(&conf->limiter, &prev->limiter,
                                       NGX_HTTP_FORBIDDEN);
 
     if (conf->use || conf->cookie) {
         ngx_http_coord_feature_enable(cf, &ngx_http_coord_session_feature,
-                                      NGX_HTTP_COORD_PREACCESS, inherited);
+                                      NGX_HTTP_COORD_PREACCESS, 0);
     }
 
     if (conf->use) {
         ngx_http_coord_feature_enable(cf, &ngx_http_coord_session_feature,
-                                      NGX_HTTP_COORD_PRECONTENT, inherited);
+                                      NGX_HTTP_COORD_PRECONTENT, 0);
 
         ngx_http_coord_session_warn(cf, conf);
     }
 
     return NGX_CONF_OK;
+}
+
+
+/*
+ * A location that is exempt has no session of an outer level, and its cookie
+ * for one of its own only; those inside it have both.
+ */
+
+static void
+ngx_http_coord_session_inherit(ngx_conf_t *cf,
+    ngx_http_coord_session_conf_t *prev, ngx_http_coord_session_conf_t *conf)
+{
+    ngx_uint_t                 exempt;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    /* "if" in a location has its handler, and its lines */
+
+    if (clcf->noname) {
+        ngx_conf_merge_ptr_value(conf->use, prev->use, NULL);
+        ngx_conf_merge_ptr_value(conf->cookie, prev->cookie, NULL);
+        return;
+    }
+
+    exempt = ngx_http_coord_is_exempt(cf);
+
+    conf->inner_use = conf->use;
+    conf->inner_cookie = conf->cookie;
+
+    ngx_conf_merge_ptr_value(conf->inner_use, prev->inner_use, prev->use);
+    ngx_conf_merge_ptr_value(conf->inner_cookie, prev->inner_cookie,
+                             prev->cookie);
+
+    if (exempt) {
+        ngx_conf_init_ptr_value(conf->use, NULL);
+    }
+
+    ngx_conf_merge_ptr_value(conf->use, conf->inner_use, NULL);
+
+    if (exempt && conf->use == NULL) {
+        ngx_conf_init_ptr_value(conf->cookie, NULL);
+    }
+
+    ngx_conf_merge_ptr_value(conf->cookie, conf->inner_cookie, NULL);
 }
 
 
