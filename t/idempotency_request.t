@@ -44,6 +44,17 @@ EOF
          "a constant key is warned of: $key");
 }
 
+for my $value ('on', 'x', '$uri') {
+    my $c = $t->node(name => "f" . length $value, server => <<"EOF");
+        coord_idempotency on;
+        coord_idempotency_fingerprint $value;
+        location / { empty_gif; }
+EOF
+    my $warned = qr/\[warn\].*"coord_idempotency_fingerprint" is constant/;
+    is((($c->check)[1] =~ $warned) || 0, $value eq '$uri' ? 0 : 1,
+       "a constant fingerprint is warned of: $value");
+}
+
 my $many = join '', map { "add_header X-$_ value-$_;\n" } 1 .. 300;
 
 my $origin = $t->origin(routes => {

@@ -350,7 +350,18 @@ ngx_http_coord_idempotency_check_value(ngx_conf_t *cf, ngx_command_t *cmd,
     icf->fingerprint_body = ngx_http_coord_body_used(&value[1]);
     icf->fingerprint = ngx_http_coord_complex_value(cf, &value[1]);
 
-    return icf->fingerprint ? NGX_CONF_OK : NGX_CONF_ERROR;
+    if (icf->fingerprint == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (icf->fingerprint->lengths == NULL) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"%V\" is constant: requests with one key are "
+                           "not compared, as with \"%V off\"",
+                           &cmd->name, &cmd->name);
+    }
+
+    return NGX_CONF_OK;
 }
 
 
