@@ -167,6 +167,19 @@ for my $limit ('limit_req', 'limit_conn') {
             } 1, 2;
         }),
         want => '200 429 closed 100 200 closed',
+    }, {
+        name => "$limit, a body that is none",
+        http => $zone,
+        server => "lingering_timeout 100ms;
+                   $held location / { $is proxy_pass http://%%ORIGIN%%; }",
+        run => $twice->(sub {
+            my ($w) = @_;
+            return map {
+                $w->raw("POST /?k=$_ HTTP/1.1\r\nHost: a\r\n"
+                        . "Transfer-Encoding: chunked\r\n\r\nnone\r\n")
+            } 1, 2;
+        }),
+        want => '200 429 closed 400 closed',
     };
 
     # pages

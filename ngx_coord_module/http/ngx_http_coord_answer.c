@@ -173,7 +173,16 @@ ngx_http_coord_send_document(ngx_http_request_t *r, ngx_uint_t status,
 
     r->expect_tested = 1;
 
-    /* the connection may go on if the rest of the request is discarded */
+    /*
+     * The connection may go on if the rest of the request is discarded; a body
+     * that is none changes no status, as with special responses.
+     */
+
+    if (ngx_http_discard_request_body(r) != NGX_OK) {
+        r->keepalive = 0;
+        r->headers_in.content_length_n = 0;
+        r->headers_in.chunked = 0;
+    }
 
     return ngx_http_send_response(r, status, &type, &cv);
 }
