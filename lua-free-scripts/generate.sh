@@ -112,6 +112,7 @@ function finish(    i, n, text)
     nargs_of[scripts] = nargs
     commands[scripts] = ncommands
     bare[scripts] = (state == "bare" ? 1 : 0)
+    writes[scripts] = writing
 }
 
 # literal text, in C, one line per token; len counts its bytes on the wire
@@ -167,6 +168,13 @@ function reads(command)
     return command ~ /^(GET|HGET|HMGET|PTTL)$/
 }
 
+# what who takes no writes answers all the same
+function alters(command)
+{
+    return command !~ /^(GET|GETRANGE|HGET|HMGET|PTTL|TIME|ZCARD|ZCOUNT)$/ \
+           && command !~ /^(ZRANGE|ZSCORE|XRANGE|XREVRANGE|PUBLISH)$/
+}
+
 function declare(what, line)
 {
     if (what !~ /^[a-z][a-z0-9_]*$/) {
@@ -200,6 +208,7 @@ FNR == 1 {
     sub(/\.redis$/, "", script)
     state = "header"
     ncommands = nargs = nparts = replies = len = 0
+    writing = 0
     nkeys = nrefs = bound = 0
     literal = body = ""
     split("", is_key)
@@ -313,6 +322,7 @@ state == "commands" && $0 == "EXEC" {
     }
 
     ncommands++
+    writing = writing || alters($1)
 
     # a list stands for as many tokens as the caller has
 
@@ -447,7 +457,8 @@ END {
         print ""
         print "    { ngx_string(\"" name[i] "\"),"
         print "      NGX_COORD_" upper[i] "_NARGS, " commands[i] ", " \
-              bare[i] ", " keys_of[i] ", " key_refs[i] ", " bound_of[i] ","
+              bare[i] ", " writes[i] ", " keys_of[i] ", " key_refs[i] ", " \
+              bound_of[i] ","
         print "      ngx_coord_" name[i] "_replies,"
         print "      " count[i] ", ngx_coord_" name[i] "_parts },"
     }

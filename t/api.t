@@ -385,7 +385,8 @@ $n->wait_gone(20, @old);
     ok($t->wait_for(sub {
         my $r = $n->request('DELETE', '/api/limits/leaky/kept');
         return $r->status == 503 && decode_json($r->body)->{detail}
-               eq 'The store does not answer, reason: unavailable.';
+               eq 'The store does not answer, reason: unavailable '
+                  . '(it refuses, NOREPLICAS).';
     }, 20), 'Redis takes no writes: the reason');
     ok($n->wait_log(qr/error reply: NOREPLICAS/, 5), 'in words of the server');
     $admin->command(qw(CONFIG SET min-replicas-to-write 0));

@@ -97,7 +97,10 @@ ok($t->wait_for(sub { (health())[0]->status == 200 }, 30), 'healthy again');
 
 my $conn = $redis->connect;
 my @stays;
-$conn->command('CONFIG', 'SET', 'maxmemory', 1);
+$conn->pipeline(map { ['SET', "other:$_", 'x' x 10_000, 'PX', 3_600_000] }
+                    1 .. 300);
+my ($used) = $conn->command('INFO', 'memory') =~ /^used_memory:(\d+)/m;
+$conn->command('CONFIG', 'SET', 'maxmemory', $used - 1_000_000);
 ok($t->wait_for(sub { (health())[0]->status == 503 }, 20),
    'a server that is full');
 $json = decode_json($n->get('/health')->body);

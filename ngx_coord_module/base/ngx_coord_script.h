@@ -50,7 +50,8 @@ struct ngx_coord_script_s {
     ngx_str_t                  name;
     ngx_uint_t                 nargs;
     ngx_uint_t                 ncommands;
-    ngx_uint_t                 bare;    /* 1: without MULTI: one, or reads */
+    ngx_uint_t                 bare;    /* 1: without MULTI */
+    ngx_uint_t                 writes;  /* 0: it only reads, or tells */
     ngx_uint_t                 nkeys;
     ngx_uint_t                 nrefs;   /* how often keys are written */
     size_t                     bound;   /* of the rest, see below */

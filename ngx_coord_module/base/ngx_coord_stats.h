@@ -65,6 +65,17 @@ typedef struct {
 } ngx_coord_store_stats_t;
 
 
+/*
+ * What a store refuses though it answers, in shared memory: what one worker is
+ * told holds for all.
+ */
+
+typedef struct {
+    ngx_atomic_t               when;   /* at last; 0: it does not */
+    ngx_atomic_t               word;   /* see ngx_coord_redis_refuses() */
+} ngx_coord_refusal_t;
+
+
 /* upper bounds of the latency buckets in microseconds; one more is +Inf */
 extern const ngx_uint_t  ngx_coord_latency_bounds[NGX_COORD_LATENCY_BUCKETS];
 

@@ -8,10 +8,11 @@
 
 
 #include "ngx_http_coord_api.h"
+#include "ngx_coord_store_metrics.h"
 
 
-/* the text of a problem, and the longest of the reasons */
-#define NGX_HTTP_COORD_API_DETAIL  64
+/* the text of a problem, and the longest of the reasons and words */
+#define NGX_HTTP_COORD_API_DETAIL  96
 
 
 static ngx_int_t ngx_http_coord_api_name(ngx_http_coord_api_t *api,
@@ -240,9 +241,11 @@ ngx_http_coord_api_next(ngx_http_coord_api_t *api)
 ngx_int_t
 ngx_http_coord_api_failed(ngx_http_coord_api_t *api)
 {
-    u_char           text[NGX_HTTP_COORD_API_DETAIL];
-    ngx_uint_t       i;
-    ngx_coord_op_t  *op;
+    u_char            text[NGX_HTTP_COORD_API_DETAIL];
+    u_char           *p, *last;
+    ngx_uint_t        i;
+    ngx_coord_op_t   *op;
+    const ngx_str_t  *word;
 
     for (i = 0; api->batch && i < api->batch->nops; i++) {
 
@@ -252,9 +255,17 @@ ngx_http_coord_api_failed(ngx_http_coord_api_t *api)
             continue;
         }
 
-        ngx_snprintf(text, sizeof(text),
-                     "The store does not answer, reason: %V.%Z",
-                     &ngx_coord_fail_names[op->failure]);
+        last = text + sizeof(text);
+        word = ngx_coord_metrics_refusal(op->zone->store);
+
+        p = ngx_slprintf(text, last, "The store does not answer, reason: %V",
+                         &ngx_coord_fail_names[op->failure]);
+
+        if (word) {
+            p = ngx_slprintf(p, last, " (it refuses, %V)", word);
+        }
+
+        ngx_slprintf(p, last, ".%Z");
 
         return ngx_http_coord_out_problem(api->request,
                                           NGX_HTTP_SERVICE_UNAVAILABLE,

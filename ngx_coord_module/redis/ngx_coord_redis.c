@@ -16,7 +16,7 @@ static ngx_coord_redis_node_t *ngx_coord_redis_node(ngx_coord_redis_t *redis,
 ngx_coord_redis_t *
 ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
     ngx_coord_store_stats_t *stats, ngx_coord_known_t *known,
-    ngx_cycle_t *cycle)
+    ngx_coord_refusal_t *refusal, ngx_cycle_t *cycle)
 {
     ngx_uint_t          lane;
     ngx_coord_redis_t  *redis;
@@ -29,6 +29,7 @@ ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
     redis->conf = conf;
     redis->stats = stats;
     redis->known = known;
+    redis->refusal = refusal;
     redis->cycle = cycle;
 
     if (conf->mode == NGX_COORD_MODE_CLUSTER) {

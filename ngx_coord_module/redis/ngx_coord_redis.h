@@ -201,6 +201,9 @@ struct ngx_coord_redis_call_s {
     /* it reads keys whose changes are to be told, and asks for trust */
     unsigned                   reads:1;
 
+    /* who takes no writes refuses it */
+    unsigned                   writes:1;
+
     /* the command of ngx_coord_redis_command() */
     const ngx_str_t           *command;
 
@@ -250,13 +253,13 @@ struct ngx_coord_redis_call_s {
 
 /*
  * Creates the client of this worker and starts to connect; only from
- * init_process.  conf, stats and known must outlive it; stats is never NULL.
- * In known, in shared memory, stands who was named by sentinels or a cluster;
- * it may be NULL.  NULL: no memory.
+ * init_process.  conf, stats, known and refusal must outlive it; stats is never
+ * NULL.  In shared memory, or NULL, are known, where stands who was named by
+ * sentinels or a cluster, and refusal.  NULL: no memory.
  */
 ngx_coord_redis_t *ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
     ngx_coord_store_stats_t *stats, ngx_coord_known_t *known,
-    ngx_cycle_t *cycle);
+    ngx_coord_refusal_t *refusal, ngx_cycle_t *cycle);
 
 /* a number for who is asked: the same for the same servers, mode, database */
 uint32_t ngx_coord_redis_conf_sum(ngx_coord_redis_conf_t *conf);
@@ -351,6 +354,9 @@ ngx_coord_nsec_t ngx_coord_redis_now(ngx_coord_redis_t *redis,
 
 /* 0 if the server of a slot is known to be older than conf->need */
 ngx_uint_t ngx_coord_redis_serves(ngx_coord_redis_t *redis, ngx_uint_t slot);
+
+/* the word by which a server has refused, as "OOM", by its number in refusal */
+const ngx_str_t *ngx_coord_redis_refuses(ngx_uint_t word);
 
 /* why a command failed whose reply is an error; NONE: it is none */
 ngx_coord_fail_e ngx_coord_redis_failure(ngx_coord_resp_value_t *value);

@@ -15,6 +15,7 @@
 #include <ngx_event.h>
 #include <ngx_event_connect.h>
 #include "ngx_coord_redis.h"
+#include "ngx_coord_redis_word.h"
 #include "ngx_coord_log.h"
 #include "ngx_coord_timer.h"
 
@@ -213,6 +214,7 @@ struct ngx_coord_redis_node_s {
     ngx_uint_t                 writes;        /* conn->writes by then */
     unsigned                   apart:1;       /* one call a transaction */
     unsigned                   lobby:1;       /* its calls wait, see cluster */
+    unsigned                   refuses:1;     /* the refusal is of its server */
     ngx_uint_t                 strays;        /* calls from other nodes */
 
     ngx_coord_breaker_e        breaker;
@@ -250,6 +252,7 @@ struct ngx_coord_redis_s {
     ngx_coord_redis_conf_t    *conf;
     ngx_coord_store_stats_t   *stats;
     ngx_coord_known_t         *known;         /* in shm; or NULL */
+    ngx_coord_refusal_t       *refusal;       /* the same */
     ngx_cycle_t               *cycle;
     ngx_coord_redis_limits_t   limits;
     ngx_uint_t                 version;       /* of which was told */
@@ -458,27 +461,6 @@ void ngx_coord_redis_conn_queue(ngx_coord_redis_conn_t *conn, u_char *last);
 void ngx_coord_redis_conn_free_out(ngx_coord_redis_conn_t *conn);
 
 
-/* ngx_coord_redis_word.c */
-
-/* writes one argument as a bulk string and returns the end */
-u_char *ngx_coord_redis_bulk(u_char *p, u_char *data, size_t len);
-
-/* bytes that ngx_coord_redis_bulk() may write */
-#define ngx_coord_redis_bulk_size(len)                                        \
-    (sizeof("$" CRLF CRLF) - 1 + NGX_SIZE_T_LEN + (len))
-
-
-typedef struct {
-    ngx_str_t                  word;          /* the reply begins with it */
-    ngx_coord_fail_e           failure;
-    unsigned                   close:1;       /* of no use until reconnected */
-    unsigned                   slot:1;        /* it is not about the server */
-    unsigned                   again:1;       /* and is over in a moment */
-} ngx_coord_redis_error_t;
-
-/* the class of an error reply; never NULL, static */
-const ngx_coord_redis_error_t *ngx_coord_redis_error(ngx_str_t *text);
-
 /* 1 if the commands of a call that begins a group are executed together */
 #define ngx_coord_redis_multi(call)                                           \
     ((call)->form == NGX_COORD_CALL_ALONE                                     \
@@ -623,6 +605,12 @@ void ngx_coord_redis_breaker_ends(ngx_coord_redis_node_t *node);
 
 /* a probe has failed: another cooldown */
 void ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node);
+
+/* the server has refused a call by such a reply; and it has answered one */
+void ngx_coord_redis_refused(ngx_coord_redis_node_t *node,
+    const ngx_coord_redis_error_t *e);
+void ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call);
 
 /* sends TIME, unless one is in flight */
 void ngx_coord_redis_clock_ask(ngx_coord_redis_node_t *node);

@@ -2,8 +2,8 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * What a node knows of its server: the breaker and the clock.  Both ask with
- * the same TIME, which is a call like any other.
+ * What a node knows of its server: the breaker, what it refuses, and the clock.
+ * Breaker and clock ask with the same TIME, which is a call like any other.
  */
 
 
@@ -126,6 +126,66 @@ ngx_coord_redis_breaker_ends(ngx_coord_redis_node_t *node)
         ngx_log_error(NGX_LOG_ERR, &node->conn->log, 0,
                       "coord redis: breaker closed, asking again");
     }
+}
+
+
+/*
+ * The server answers, and refuses what it is asked, or what writes: INFO may
+ * tell nothing of it.  So it is so until a call is answered that would be
+ * refused.
+ */
+
+void
+ngx_coord_redis_refused(ngx_coord_redis_node_t *node,
+    const ngx_coord_redis_error_t *e)
+{
+    ngx_coord_refusal_t  *refusal;
+
+    refusal = node->redis->refusal;
+
+    if (refusal == NULL || e->failure != NGX_COORD_FAIL_UNAVAILABLE || e->slot)
+    {
+        return;
+    }
+
+    node->refuses = 1;
+
+    refusal->word = ngx_coord_redis_error_number(e);
+    refusal->when = ngx_max(ngx_current_msec, 1);
+}
+
+
+void
+ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
+    ngx_coord_redis_call_t *call)
+{
+    ngx_coord_refusal_t      *refusal;
+    ngx_coord_redis_needs_e   needs;
+
+    refusal = node->redis->refusal;
+
+    if (refusal == NULL || refusal->when == 0) {
+        return;
+    }
+
+    /* a command by itself is of no key */
+
+    needs = call->command ? NGX_COORD_NEEDS_NOTHING
+                          : call->writes ? NGX_COORD_NEEDS_WRITES
+                                         : NGX_COORD_NEEDS_DATA;
+
+    if (needs < ngx_coord_redis_error_of(refusal->word)->needs) {
+        return;
+    }
+
+    /* of several servers another one may be it */
+
+    if (node->redis->routing != NULL && !node->refuses) {
+        return;
+    }
+
+    node->refuses = 0;
+    refusal->when = 0;
 }
 
 

@@ -169,7 +169,10 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
     }
 
     if ((!e->slot || node->redis->routing == NULL)
-        && (!call->foreign || e->close || rc == NGX_ABORT))
+        && (!call->foreign
+            || e->failure == NGX_COORD_FAIL_UNAVAILABLE
+            || e->close
+            || rc == NGX_ABORT))
     {
         ngx_coord_redis_node_error(node, error, failure, rc == NGX_ABORT);
     }
@@ -270,6 +273,10 @@ ngx_coord_redis_count(ngx_coord_redis_node_t *node,
         node->failures = 0;
     }
 
+    if (failure == NGX_COORD_FAIL_NONE) {
+        ngx_coord_redis_answered(node, call);
+    }
+
     if (call == &node->clock.call) {
         return;
     }
@@ -340,8 +347,11 @@ ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
 
     ngx_coord_redis_conn_log(node->conn, failure, 0, "error reply", &text);
 
+    ngx_coord_redis_refused(node, e);
+
     if (failure == NGX_COORD_FAIL_ERROR
-        || (failure == NGX_COORD_FAIL_AUTH && !e->close && !all))
+        || (failure == NGX_COORD_FAIL_AUTH && !e->close && !all)
+        || e->needs == NGX_COORD_NEEDS_WRITES)
     {
         /* of a command, for what it is: others are served */
         node->failures = 0;

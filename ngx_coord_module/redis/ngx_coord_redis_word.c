@@ -20,24 +20,32 @@ static u_char *ngx_coord_redis_find(ngx_str_t *text, u_char *data,
     size_t len);
 
 
+#define NGX_COORD_AUTH    NGX_COORD_FAIL_AUTH
+#define NGX_COORD_AWAY    NGX_COORD_FAIL_UNAVAILABLE
+
+#define NGX_COORD_ALL     NGX_COORD_NEEDS_NOTHING
+#define NGX_COORD_DATA    NGX_COORD_NEEDS_DATA
+#define NGX_COORD_WRITES  NGX_COORD_NEEDS_WRITES
+
+
 static const ngx_coord_redis_error_t  ngx_coord_redis_errors[] = {
-    { ngx_string("NOAUTH"), NGX_COORD_FAIL_AUTH, 1, 0, 0 },
-    { ngx_string("WRONGPASS"), NGX_COORD_FAIL_AUTH, 1, 0, 0 },
-    { ngx_string("NOPERM"), NGX_COORD_FAIL_AUTH, 0, 0, 0 },
-    { ngx_string("READONLY"), NGX_COORD_FAIL_UNAVAILABLE, 1, 0, 0 },
-    { ngx_string("LOADING"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
-    { ngx_string("MASTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
-    { ngx_string("BUSY"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
-    { ngx_string("MISCONF"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
-    { ngx_string("OOM"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
-    { ngx_string("NOREPLICAS"), NGX_COORD_FAIL_UNAVAILABLE, 0, 0, 0 },
-    { ngx_string("CLUSTERDOWN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1, 0 },
-    { ngx_string("TRYAGAIN"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1, 1 },
-    { ngx_string("MOVED"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1, 0 },
-    { ngx_string("ASK"), NGX_COORD_FAIL_UNAVAILABLE, 0, 1, 0 },
+    { ngx_string("NOAUTH"), NGX_COORD_AUTH, 1, 0, 0, NGX_COORD_ALL },
+    { ngx_string("WRONGPASS"), NGX_COORD_AUTH, 1, 0, 0, NGX_COORD_ALL },
+    { ngx_string("NOPERM"), NGX_COORD_AUTH, 0, 0, 0, NGX_COORD_ALL },
+    { ngx_string("READONLY"), NGX_COORD_AWAY, 1, 0, 0, NGX_COORD_WRITES },
+    { ngx_string("LOADING"), NGX_COORD_AWAY, 0, 0, 0, NGX_COORD_DATA },
+    { ngx_string("MASTERDOWN"), NGX_COORD_AWAY, 0, 0, 0, NGX_COORD_DATA },
+    { ngx_string("BUSY"), NGX_COORD_AWAY, 0, 0, 0, NGX_COORD_ALL },
+    { ngx_string("MISCONF"), NGX_COORD_AWAY, 0, 0, 0, NGX_COORD_WRITES },
+    { ngx_string("OOM"), NGX_COORD_AWAY, 0, 0, 0, NGX_COORD_WRITES },
+    { ngx_string("NOREPLICAS"), NGX_COORD_AWAY, 0, 0, 0, NGX_COORD_WRITES },
+    { ngx_string("CLUSTERDOWN"), NGX_COORD_AWAY, 0, 1, 0, NGX_COORD_DATA },
+    { ngx_string("TRYAGAIN"), NGX_COORD_AWAY, 0, 1, 1, NGX_COORD_DATA },
+    { ngx_string("MOVED"), NGX_COORD_AWAY, 0, 1, 0, NGX_COORD_DATA },
+    { ngx_string("ASK"), NGX_COORD_AWAY, 0, 1, 0, NGX_COORD_DATA },
     { ngx_string("ERR max number of clients"),
-      NGX_COORD_FAIL_UNAVAILABLE, 1, 0, 0 },
-    { ngx_null_string, NGX_COORD_FAIL_ERROR, 0, 0, 0 }
+      NGX_COORD_AWAY, 1, 0, 0, NGX_COORD_ALL },
+    { ngx_null_string, NGX_COORD_FAIL_ERROR, 0, 0, 0, NGX_COORD_ALL }
 };
 
 
@@ -75,6 +83,31 @@ ngx_coord_redis_error(ngx_str_t *text)
     }
 
     return e;
+}
+
+
+ngx_uint_t
+ngx_coord_redis_error_number(const ngx_coord_redis_error_t *e)
+{
+    return e - ngx_coord_redis_errors;
+}
+
+
+const ngx_coord_redis_error_t *
+ngx_coord_redis_error_of(ngx_uint_t number)
+{
+    ngx_uint_t  n;
+
+    n = sizeof(ngx_coord_redis_errors) / sizeof(ngx_coord_redis_error_t);
+
+    return &ngx_coord_redis_errors[ngx_min(number, n - 1)];
+}
+
+
+const ngx_str_t *
+ngx_coord_redis_refuses(ngx_uint_t word)
+{
+    return &ngx_coord_redis_error_of(word)->word;
 }
 
 

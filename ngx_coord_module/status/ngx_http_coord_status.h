@@ -36,6 +36,7 @@ typedef struct {
     ngx_coord_store_stats_t        minute;   /* of the last one */
     ngx_coord_store_info_t         info;
     ngx_coord_store_state_e        state;
+    const ngx_str_t               *refusal;      /* NULL: it does not refuse */
     ngx_coord_fail_e               reason;   /* of what failed lately */
 } ngx_http_coord_status_store_t;
 

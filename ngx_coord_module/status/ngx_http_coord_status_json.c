@@ -196,6 +196,15 @@ ngx_http_coord_status_json_store(ngx_http_coord_status_store_t *s,
     }
 
     if (!memory) {
+
+        if (s->refusal) {
+            ngx_http_coord_json_string(out, "refuses",
+                                       (ngx_str_t *) s->refusal);
+
+        } else {
+            ngx_http_coord_json_null(out, "refuses");
+        }
+
         ngx_http_coord_status_json_minute(s, out);
         ngx_http_coord_status_json_server(s, out);
         ngx_http_coord_status_json_topology(s, out);

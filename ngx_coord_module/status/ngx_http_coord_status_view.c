@@ -92,6 +92,7 @@ ngx_http_coord_status_store(ngx_http_coord_status_t *st,
 
     s->state = ngx_coord_metrics_store_state(store, &st->view, &s->stats,
                                              &s->info);
+    s->refusal = ngx_coord_metrics_refusal(store);
 
     /* an open breaker follows from what opened it */
 
@@ -184,7 +185,10 @@ ngx_http_coord_status_away(ngx_http_coord_status_t *st, ngx_array_t *all,
     last = ngx_slprintf(words->data, last, "store %V is %V", &s->store->name,
                         &ngx_coord_store_states[s->state]);
 
-    if (s->state == NGX_COORD_STORE_DEGRADED) {
+    if (s->refusal) {
+        last = ngx_sprintf(last, ": it refuses, %V", s->refusal);
+
+    } else if (s->state == NGX_COORD_STORE_DEGRADED) {
         last = ngx_sprintf(last, ": %uA of %ui workers reach it", s->stats.up,
                            st->view.workers);
 

@@ -195,6 +195,7 @@ ngx_coord_bus_message_send(ngx_coord_bus_message_t *m)
                                         m->channel.len + 2 * m->text.len);
     call->ncommands = script->ncommands;
     call->form = NGX_COORD_CALL_SHARED;
+    call->writes = script->writes;
     call->lane = NGX_COORD_LANE_DECISIONS;
     call->handler = ngx_coord_bus_message_handler;
     call->data = m;

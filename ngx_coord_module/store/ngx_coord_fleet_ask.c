@@ -279,6 +279,7 @@ ngx_coord_fleet_send(ngx_coord_fleet_ask_t *ask)
     call->ncommands = ask->script->ncommands;
     call->form = (call->ncommands > 1) ? NGX_COORD_CALL_ALONE
                                        : NGX_COORD_CALL_PLAIN;
+    call->writes = ask->script->writes;
     call->data = ask;
 
     client = ngx_coord_store_redis(ngx_coord_fleet.store)->client;

@@ -128,6 +128,7 @@ ngx_coord_near_send(ngx_coord_redis_t *client, ngx_str_t *prefix,
     w->call.ncommands = 1;
     w->call.form = NGX_COORD_CALL_PLAIN;
     w->call.foreign = 1;
+    w->call.writes = (prefix == NULL);
 
     tag = ngx_coord_near_tag(&w->key);
     w->call.slot = ngx_coord_redis_slot(client, &tag);

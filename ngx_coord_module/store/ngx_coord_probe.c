@@ -90,6 +90,7 @@ static const ngx_coord_probe_field_t  ngx_coord_probe_fields[] = {
     { ngx_string("keyspace_misses"), ngx_coord_info(misses), 0 },
     { ngx_string("evicted_keys"), ngx_coord_info(evicted), 0 },
     { ngx_string("uptime_in_seconds"), ngx_coord_info(uptime), 0 },
+    { ngx_string("loading"), ngx_coord_info(loading), 0 },
     { ngx_null_string, 0, 0 }
 };
 
@@ -286,7 +287,8 @@ ngx_coord_probe_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
 
     if (!ngx_coord_redis_serves(ngx_coord_store_redis(probe->store)->client,
                                 call->slot)
-        || ngx_coord_probe_full(&info))
+        || ngx_coord_probe_full(&info)
+        || info.loading)
     {
         info.failure = NGX_COORD_FAIL_UNAVAILABLE;
         info.failed = ngx_current_msec;

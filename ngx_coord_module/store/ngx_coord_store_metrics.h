@@ -65,6 +65,7 @@ typedef struct {
     uint64_t                   misses;
     uint64_t                   evicted;
     uint64_t                   uptime;       /* seconds */
+    uint64_t                   loading;      /* its data, from disk */
     ngx_uint_t                 rtt_usec;
     ngx_msec_t                 taken;        /* 0: never */
     ngx_coord_fail_e           failure;      /* of the last question */
@@ -117,6 +118,9 @@ struct ngx_coord_store_counts_s {
 
     /* servers that others have named: ngx_coord_redis_known.c */
     ngx_coord_known_t          known;
+
+    /* what it answers by a refusal: ngx_coord_redis_health.c */
+    ngx_coord_refusal_t        refusal;
 
     ngx_atomic_t               asked;        /* second of the last INFO */
     ngx_atomic_t               version;      /* odd: info is being written */
@@ -217,6 +221,13 @@ void ngx_coord_metrics_info(ngx_coord_store_t *store,
  */
 ngx_uint_t ngx_coord_metrics_quantile(ngx_coord_store_stats_t *stats,
     double quantile);
+
+/*
+ * The word by which a store refuses what it is asked, as the server says it
+ * ("OOM"), until it takes such a thing, or is not asked for 15 seconds; NULL:
+ * it does not.
+ */
+const ngx_str_t *ngx_coord_metrics_refusal(ngx_coord_store_t *store);
 
 typedef enum {
     NGX_COORD_STORE_DOWN = 0,

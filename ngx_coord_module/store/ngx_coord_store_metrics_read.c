@@ -7,6 +7,7 @@
 
 
 #include "ngx_coord_store_metrics.h"
+#include "ngx_coord_redis.h"
 #include "ngx_coord_table.h"
 
 
@@ -275,6 +276,27 @@ ngx_coord_metrics_quantile(ngx_coord_store_stats_t *stats, double quantile)
 }
 
 
+const ngx_str_t *
+ngx_coord_metrics_refusal(ngx_coord_store_t *store)
+{
+    ngx_msec_t            when;
+    ngx_coord_refusal_t  *refusal;
+
+    if (store->counts == NULL) {
+        return NULL;
+    }
+
+    refusal = &store->counts->refusal;
+    when = refusal->when;
+
+    if (when == 0 || ngx_current_msec - when >= NGX_COORD_INFO_FRESH) {
+        return NULL;
+    }
+
+    return ngx_coord_redis_refuses(refusal->word);
+}
+
+
 ngx_coord_store_state_e
 ngx_coord_metrics_store_state(ngx_coord_store_t *store,
     ngx_coord_metrics_view_t *view, ngx_coord_store_stats_t *sum,
@@ -290,11 +312,12 @@ ngx_coord_metrics_store_state(ngx_coord_store_t *store,
         return NGX_COORD_STORE_DOWN;
     }
 
-    /* a server that hangs, or is too old, still has its connections */
+    /* who hangs, refuses, or is too old, still has its connections */
 
-    if ((info->failure == NGX_COORD_FAIL_TIMEOUT
-         || info->failure == NGX_COORD_FAIL_UNAVAILABLE)
-        && ngx_current_msec - info->failed < NGX_COORD_INFO_FRESH)
+    if (((info->failure == NGX_COORD_FAIL_TIMEOUT
+          || info->failure == NGX_COORD_FAIL_UNAVAILABLE)
+         && ngx_current_msec - info->failed < NGX_COORD_INFO_FRESH)
+        || ngx_coord_metrics_refusal(store))
     {
         return store->several ? NGX_COORD_STORE_DEGRADED
                               : NGX_COORD_STORE_DOWN;

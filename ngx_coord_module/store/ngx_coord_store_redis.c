@@ -75,7 +75,8 @@ ngx_coord_store_redis_init(ngx_coord_store_t *store, ngx_cycle_t *cycle)
     store->several = (redis->conf.mode == NGX_COORD_MODE_CLUSTER);
 
     redis->client = ngx_coord_redis_create(&redis->conf, store->stats,
-                        store->counts ? &store->counts->known : NULL, cycle);
+                        store->counts ? &store->counts->known : NULL,
+                        store->counts ? &store->counts->refusal : NULL, cycle);
 
     if (redis->client == NULL) {
         return NGX_ERROR;
@@ -386,6 +387,7 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     part->nops++;
     call->ncommands += ncommands;
     call->room += ngx_coord_op_bound(op);
+    call->writes |= ngx_coord_op_script(op)->writes;
 
     /* who travels with others, and who where nobody waits behind it */
 

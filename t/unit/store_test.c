@@ -92,7 +92,8 @@ ngx_coord_redis_open_bulk(ngx_coord_redis_t *r, ngx_uint_t slot)
 
 ngx_coord_redis_t *
 ngx_coord_redis_create(ngx_coord_redis_conf_t *conf,
-    ngx_coord_store_stats_t *st, ngx_coord_known_t *known, ngx_cycle_t *cy)
+    ngx_coord_store_stats_t *st, ngx_coord_known_t *known,
+    ngx_coord_refusal_t *refusal, ngx_cycle_t *cy)
 {
     return (ngx_coord_redis_t *) &redis;
 }
