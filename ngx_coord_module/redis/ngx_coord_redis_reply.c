@@ -14,7 +14,10 @@ static ngx_coord_fail_e ngx_coord_redis_node_answered(
     ngx_coord_resp_value_t *reply);
 static ngx_coord_fail_e ngx_coord_redis_node_refused(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
-    ngx_coord_resp_value_t *error, ngx_int_t rc);
+    ngx_coord_resp_value_t *error, ngx_uint_t loose, ngx_int_t rc);
+static ngx_uint_t ngx_coord_redis_loose(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *value, ngx_coord_resp_value_t *error,
+    ngx_int_t rc);
 static ngx_uint_t ngx_coord_redis_node_redirects(
     ngx_coord_redis_node_t *node, ngx_coord_redis_call_t *call,
     ngx_coord_resp_value_t *error);
@@ -80,7 +83,10 @@ ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
         return ngx_coord_redis_node_answered(node, call, reply);
     }
 
-    return ngx_coord_redis_node_refused(node, call, error, rc);
+    return ngx_coord_redis_node_refused(node, call, error,
+                                        ngx_coord_redis_loose(call, value,
+                                                              error, rc),
+                                        rc);
 }
 
 
@@ -153,9 +159,12 @@ ngx_coord_redis_node_answered(ngx_coord_redis_node_t *node,
 }
 
 
+/* loose: what was asked may have been done */
+
 static ngx_coord_fail_e
 ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
-    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error, ngx_int_t rc)
+    ngx_coord_redis_call_t *call, ngx_coord_resp_value_t *error,
+    ngx_uint_t loose, ngx_int_t rc)
 {
     ngx_coord_fail_e                failure;
     ngx_coord_redis_call_t         *next;
@@ -188,17 +197,10 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
         /* a transaction that is not executed since the server serves nobody */
 
         call->refused = (e->failure == NGX_COORD_FAIL_UNAVAILABLE
-                         && ngx_coord_redis_multi(call));
+                         && ngx_coord_redis_multi(call)
+                         && !loose);
 
-        call->failure = failure;
-
-        if (rc == NGX_ABORT
-            && failure == NGX_COORD_FAIL_AUTH
-            && !ngx_coord_redis_multi(call))
-        {
-            /* ECHO was refused: what stands before it may have been done */
-            call->failure = NGX_COORD_FAIL_PROTOCOL;
-        }
+        call->failure = loose ? NGX_COORD_FAIL_PROTOCOL : failure;
 
         ngx_coord_redis_end(node, call, NGX_ERROR, NULL);
 
@@ -207,6 +209,41 @@ ngx_coord_redis_node_refused(ngx_coord_redis_node_t *node,
     } while (call != NULL);
 
     return e->close ? e->failure : NGX_COORD_FAIL_NONE;
+}
+
+
+/*
+ * 1 if a call that was refused, and those that joined it, may have been done:
+ * without MULTI each command is executed by itself, and so it is before ECHO.
+ */
+
+static ngx_uint_t
+ngx_coord_redis_loose(ngx_coord_redis_call_t *call,
+    ngx_coord_resp_value_t *value, ngx_coord_resp_value_t *error, ngx_int_t rc)
+{
+    ngx_uint_t               i;
+    ngx_coord_resp_value_t  *v;
+
+    if (!ngx_coord_redis_multi(call)) {
+        return rc == NGX_ABORT
+               && ngx_coord_redis_failure(error) == NGX_COORD_FAIL_AUTH;
+    }
+
+    v = value + 1 + call->ask;
+
+    if (v != error) {
+        return 0;
+    }
+
+    for (i = 0; i < call->total; i++) {
+        v += v->next;
+
+        if (v->type != NGX_COORD_RESP_ERROR) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
