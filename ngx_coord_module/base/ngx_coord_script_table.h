@@ -3244,7 +3244,7 @@ const ngx_coord_script_t
       3, ngx_coord_forget_parts },
 
     { ngx_string("gcra_forget"),
-      NGX_COORD_GCRA_FORGET_NARGS, 2, 0, 1, 1, 1, 289,
+      NGX_COORD_GCRA_FORGET_NARGS, 2, 1, 1, 1, 1, 289,
       ngx_coord_gcra_forget_replies,
       3, ngx_coord_gcra_forget_parts },
 
@@ -3504,7 +3504,7 @@ const ngx_coord_script_t
       5, ngx_coord_window_fill_parts },
 
     { ngx_string("window_forget"),
-      NGX_COORD_WINDOW_FORGET_NARGS, 2, 0, 1, 3, 3, 289,
+      NGX_COORD_WINDOW_FORGET_NARGS, 2, 1, 1, 3, 3, 289,
       ngx_coord_window_forget_replies,
       5, ngx_coord_window_forget_parts },
 

@@ -46,6 +46,13 @@ typedef struct ngx_coord_command_s  ngx_coord_command_t;
 #define NGX_COORD_OP_LOOKS      0x40
 
 
+/*
+ * Drops what stands in memory: who is full does that, but nothing that is in a
+ * transaction.  So it goes without one, where it can, and without others.
+ */
+#define NGX_COORD_OP_FREES      0x80
+
+
 /* those that travel as one: see same() */
 #define NGX_COORD_OP_TOGETHER   32
 

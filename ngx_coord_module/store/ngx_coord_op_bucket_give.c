@@ -83,7 +83,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_peek = {
 
 const ngx_coord_op_type_t  ngx_coord_op_bucket_forget = {
     ngx_string("bucket_forget"),
-    0,
+    NGX_COORD_OP_FREES,
     NGX_COORD_KIND_BUCKET,
     NGX_COORD_SCRIPT_GCRA_FORGET,
     ngx_coord_bucket_forget_build,

@@ -145,7 +145,7 @@ const ngx_coord_op_type_t  ngx_coord_op_claim_release = {
 
 const ngx_coord_op_type_t  ngx_coord_op_claim_forget = {
     ngx_string("claim_forget"),
-    0,
+    NGX_COORD_OP_FREES,
     NGX_COORD_KIND_CLAIM,
     NGX_COORD_SCRIPT_FORGET,
     ngx_coord_claim_forget_build,

@@ -69,7 +69,7 @@ const ngx_coord_op_type_t  ngx_coord_op_hold_peek = {
 
 const ngx_coord_op_type_t  ngx_coord_op_hold_forget = {
     ngx_string("hold_forget"),
-    0,
+    NGX_COORD_OP_FREES,
     NGX_COORD_KIND_HOLD,
     NGX_COORD_SCRIPT_FORGET,
     ngx_coord_hold_forget_build,

@@ -134,7 +134,7 @@ const ngx_coord_op_type_t  ngx_coord_op_lease_peek = {
 
 const ngx_coord_op_type_t  ngx_coord_op_lease_forget = {
     ngx_string("lease_forget"),
-    0,
+    NGX_COORD_OP_FREES,
     NGX_COORD_KIND_LEASE,
     NGX_COORD_SCRIPT_FORGET,
     ngx_coord_forget_build,

@@ -123,7 +123,7 @@ const ngx_coord_op_type_t  ngx_coord_op_log_peek = {
 
 const ngx_coord_op_type_t  ngx_coord_op_log_forget = {
     ngx_string("log_forget"),
-    0,
+    NGX_COORD_OP_FREES,
     NGX_COORD_KIND_LOG,
     NGX_COORD_SCRIPT_WINDOW_FORGET,
     ngx_coord_window_forget_build,

@@ -93,7 +93,7 @@ const ngx_coord_op_type_t  ngx_coord_op_sliding_peek = {
 
 const ngx_coord_op_type_t  ngx_coord_op_sliding_forget = {
     ngx_string("sliding_forget"),
-    0,
+    NGX_COORD_OP_FREES,
     NGX_COORD_KIND_SLIDING,
     NGX_COORD_SCRIPT_WINDOW_FORGET,
     ngx_coord_sliding_forget_build,

@@ -84,7 +84,7 @@ const ngx_coord_op_type_t  ngx_coord_op_window_look = {
 
 const ngx_coord_op_type_t  ngx_coord_op_window_forget = {
     ngx_string("window_forget"),
-    0,
+    NGX_COORD_OP_FREES,
     NGX_COORD_KIND_WINDOW,
     NGX_COORD_SCRIPT_WINDOW_FORGET,
     ngx_coord_window_forget_build,

@@ -32,6 +32,8 @@ static ngx_coord_part_t *ngx_coord_part_of(ngx_coord_batch_t *batch,
     ngx_uint_t slot, ngx_uint_t *n);
 static ngx_int_t ngx_coord_part_room(ngx_coord_batch_t *batch);
 static void ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op);
+static ngx_coord_call_form_e ngx_coord_part_form(ngx_coord_part_t *part,
+    ngx_coord_op_t *op);
 static void ngx_coord_part_send(ngx_coord_part_t *part);
 static ngx_uint_t ngx_coord_part_follows(ngx_coord_op_t *op);
 static void ngx_coord_part_writes(ngx_coord_part_t *part);
@@ -388,17 +390,9 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     call->ncommands += ncommands;
     call->room += ngx_coord_op_bound(op);
     call->writes |= ngx_coord_op_script(op)->writes;
+    call->form = ngx_coord_part_form(part, op);
 
-    /* who travels with others, and who where nobody waits behind it */
-
-    if (!(op->type->flags & NGX_COORD_OP_JOINS)) {
-        call->form = NGX_COORD_CALL_ALONE;
-
-    } else if (!ngx_coord_op_script(op)->bare
-               && call->form == NGX_COORD_CALL_BARE)
-    {
-        call->form = NGX_COORD_CALL_SHARED;
-    }
+    /* who goes where nobody waits behind it */
 
     if ((op->type->flags & NGX_COORD_OP_BULK)
         || op->record.len > NGX_COORD_RECORD_BULK
@@ -406,6 +400,34 @@ ngx_coord_part_add(ngx_coord_part_t *part, ngx_coord_op_t *op)
     {
         call->lane = NGX_COORD_LANE_BULK;
     }
+}
+
+
+/* who travels with others, with one operation more */
+
+static ngx_coord_call_form_e
+ngx_coord_part_form(ngx_coord_part_t *part, ngx_coord_op_t *op)
+{
+    ngx_coord_call_form_e  form;
+
+    form = part->call.form;
+
+    if (ngx_coord_op_script(op)->bare
+        && (form == NGX_COORD_CALL_BARE || form == NGX_COORD_CALL_PLAIN))
+    {
+        if (op->type->flags & NGX_COORD_OP_JOINS) {
+            return form;
+        }
+
+        if (op->type->flags & NGX_COORD_OP_FREES) {
+            return NGX_COORD_CALL_PLAIN;
+        }
+    }
+
+    return (op->type->flags & NGX_COORD_OP_JOINS)
+           && form != NGX_COORD_CALL_PLAIN
+           && form != NGX_COORD_CALL_ALONE
+           ? NGX_COORD_CALL_SHARED : NGX_COORD_CALL_ALONE;
 }
 
 
