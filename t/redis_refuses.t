@@ -71,6 +71,9 @@ my %opt = (workers => 2, http => <<"EOC");
     coord_store look { server %%REDIS%%; timeout 1s; connect_timeout 2s;
                        breaker failures=5 cooldown=200ms; }
 
+    coord_store idle { server %%REDIS%%; }
+
+    coord_limit_req_zone \$arg_k zone=idle:1m rate=1r/s store=idle;
     coord_limit_req_zone \$arg_k zone=leaky:1m rate=1000r/s;
     coord_limit_req_zone \$arg_k zone=bucket:1m rate=1000r/s
                          algorithm=token_bucket;
@@ -283,7 +286,13 @@ sub trouble {
         ok((grep { $_ eq "store main is down: it refuses, $word" }
                  @{json($n)->{trouble}}), "$name: in words");
 
-        next if !$writes;
+        # a store of look-ups alone has one more of its own
+
+        if (!$writes) {
+            $n->get("/look?l=new-$word-$_") for 1 .. 4;
+            is(shown($n, 'look'), "503 down $word 0", "$name: look-ups, too");
+            next;
+        }
 
         is($n->get("/look?l=$word")->header('X-Status'), 'gold',
            "$name: what stands there is read");
@@ -292,6 +301,7 @@ sub trouble {
 
         is($n->get("/page?k=$word&cc=max-age=60")->header('X-Status'), 'HIT',
            "$name: so is a page") if $word ne 'OOM';
+        is(shown($n), "503 down $word 0", "$name: which changes nothing");
     }
 
     # the API tells it; who is full makes room
@@ -431,6 +441,8 @@ for my $n (@nodes) {
     my $got = ask($n, 'open');
     is_deeply($got, { map { $_ => '200 BYPASSED' } keys %features },
               "LOADING: $n->{name}: open");
+    is(shown($n, 'idle'), '503 down - 0',
+       "LOADING: $n->{name}: one that nobody asks");
 }
 
 like($conn->command('INFO'), qr/^loading:1/m, 'LOADING: all the time');
