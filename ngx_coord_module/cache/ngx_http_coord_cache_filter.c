@@ -457,7 +457,8 @@ ngx_http_coord_cache_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
         cache = ngx_http_coord_cache_updating(r);
 
         return cache ? ngx_http_coord_cache_update_body(r, cache, in)
-                     : ngx_http_next_body_filter(r, in);
+                     : ngx_http_coord_capture_beside(r,
+                                             ngx_http_next_body_filter, in);
     }
 
     cache = ngx_http_coord_cache_get(r);

@@ -109,6 +109,14 @@ ngx_int_t ngx_http_coord_capture_send(ngx_http_request_t *r,
     ngx_http_coord_capture_t *capture, ngx_chain_t *out);
 
 /*
+ * Sends what a subrequest of r->main has, to next: what is captured of the
+ * response that it is a part of, and waits, is not its own.  Returns what next
+ * does.
+ */
+ngx_int_t ngx_http_coord_capture_beside(ngx_http_request_t *r,
+    ngx_http_output_body_filter_pt next, ngx_chain_t *in);
+
+/*
  * Holds back what is still to be sent of a response that has come whole, until
  * ngx_http_coord_capture_release(): the client is not to have the end of it
  * before the caller says so.  Released from an event, not from a filter.

@@ -337,6 +337,27 @@ ngx_http_coord_capture_send(ngx_http_request_t *r,
 }
 
 
+ngx_int_t
+ngx_http_coord_capture_beside(ngx_http_request_t *r,
+    ngx_http_output_body_filter_pt next, ngx_chain_t *in)
+{
+    ngx_int_t          rc;
+    ngx_uint_t         buffered;
+    ngx_connection_t  *c;
+
+    c = r->connection;
+
+    buffered = c->buffered & NGX_HTTP_COORD_BUFFERED;
+    c->buffered &= ~NGX_HTTP_COORD_BUFFERED;
+
+    rc = next(r, in);
+
+    c->buffered |= buffered;
+
+    return rc;
+}
+
+
 void
 ngx_http_coord_capture_hold(ngx_http_coord_capture_t *capture)
 {

@@ -211,7 +211,7 @@ ngx_http_coord_idempotency_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
     ngx_http_coord_idempotency_t  *run;
 
     if (r != r->main) {
-        return ngx_http_next_body_filter(r, in);
+        return ngx_http_coord_capture_beside(r, ngx_http_next_body_filter, in);
     }
 
     run = ngx_http_coord_run(r);
