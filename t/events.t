@@ -21,6 +21,7 @@ my $r = $redis->connect;
 my $http = <<'EOT';
     coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
     map $arg_no $only { default 1; 1 0; }
+    coord_limit_conn_zone $arg_room zone=room:1m;
     gzip on;
     gzip_types *;
     gzip_min_length 0;
@@ -49,6 +50,8 @@ my $http = <<'EOT';
         location /shut { coord_subscribe room; coord_on_failure closed; }
         location /both { coord_subscribe one two; }
         location /room/ { coord_subscribe $arg_room heartbeat=200ms; }
+        location /limited { coord_limit_conn room 10;
+                            coord_subscribe $arg_room heartbeat=off; }
         location /mem { coord_subscribe room heartbeat=off store=local; }
         location /mempub { coord_publish $arg_c $arg_m store=local;
                            empty_gif; }
@@ -245,6 +248,28 @@ ok($t->wait_for(sub { numsub('gone') == 0 }), 'and so has the subscription');
 $gone = Coord::Events->new($a, '/room/?room=gone');
 $r->command(PUBLISH => 'gone', 'back');
 is($gone->next->{data}, 'back', 'and is heard by the next one');
+
+# and who has done so while something else was asked for: of that nothing is
+# heard any more
+
+my @ended;
+
+for (1 .. 3) {
+    my $c = $a->connect;
+
+    $redis->freeze;
+    $c->send("GET /limited?room=ended HTTP/1.1\r\nHost: x\r\n\r\n");
+    shutdown $c->{sock}, 1;
+    $t->rest(0.03);
+    $redis->thaw;
+
+    push @ended, $c;
+}
+
+ok($t->wait_for(sub {
+       @ended == $a->log_lines(qr/prematurely closed.*room=ended/)
+   }), 'who has ended what he sends has left as well');
+is(listeners($a, 'ended'), 0, 'it listens no more');
 
 
 # --- memory ---

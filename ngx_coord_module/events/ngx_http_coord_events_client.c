@@ -203,9 +203,17 @@ ngx_http_coord_client_finalize(ngx_http_coord_client_t *client, ngx_int_t rc)
 void
 ngx_http_coord_client_start(ngx_http_coord_client_t *client)
 {
+    ngx_event_t         *rev;
     ngx_http_request_t  *r;
 
     r = client->request;
+    rev = r->connection->read;
+
+    /* what it has ended before is not told again */
+
+    if (rev->ready) {
+        ngx_post_event(rev, &ngx_posted_events);
+    }
 
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_request_empty_handler;
