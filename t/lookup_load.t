@@ -36,6 +36,7 @@ my $origin = $t->origin(routes => {
                                    If-Modified-Since If-Unmodified-Since
                                    Accept-Encoding);
         return { status => 304 } if $name;
+        return { size => 3500 } if $k eq 'full';
         return { body => join '+', @{$req->{headers}{'x-many'} || []} }
             if $k eq 'many';
         return { delay => 30 } if $k eq 'hang';
@@ -68,10 +69,15 @@ my $http = <<'EOF';
         add_header X-Long $long always;
         location = /load { internal; proxy_pass http://%%ORIGIN%%;
                            proxy_read_timeout 60s;
-                           if ($arg_how = off) { rewrite ^ /unbuffered; } }
+                           if ($arg_how = off) { rewrite ^ /unbuffered; }
+                           if ($arg_how = few) { rewrite ^ /few; } }
         location = /unbuffered { internal; proxy_buffering off;
                                  rewrite ^ /load break;
                                  proxy_pass http://%%ORIGIN%%; }
+        location = /few { internal; proxy_max_temp_file_size 0;
+                          proxy_buffers 2 1k; proxy_buffer_size 1k;
+                          proxy_busy_buffers_size 1k;
+                          rewrite ^ /load break; proxy_pass http://%%ORIGIN%%; }
         location = /v { empty_gif; }
         location = /some { set $some_key val:some; empty_gif;
                            add_header X-Some "$some for $some_key"; }
@@ -116,7 +122,7 @@ is($origin->count('/load'), 1, 'one load for all nodes');
 
 # what cannot be had takes no request along
 
-for my $buffering ('on', 'off') {
+for my $buffering ('on', 'off', 'few') {
     for my $k ('large', 'pieces', 'cut', 'broke') {
         my $res = $a->get("/v?k=$k&buffering=$buffering");
         is($res->status, 200, "$k, buffering $buffering: the request goes on");
@@ -127,6 +133,9 @@ for my $buffering ('on', 'off') {
 
 is($a->get('/v?k=whole&buffering=off')->header('x-value'), 'value whole',
    'what comes as a whole');
+
+is(length $a->get('/v?k=full&buffering=few')->header('x-value'), 3500,
+   'what is larger than the buffers of its location, which has no file');
 
 # 404 is remembered for negative_ttl, anything else is not
 

@@ -138,7 +138,6 @@ typedef enum {
 
 /* of a request; in its pool */
 typedef struct ngx_http_coord_cache_s  ngx_http_coord_cache_t;
-typedef struct ngx_http_coord_cache_taker_s  ngx_http_coord_cache_taker_t;
 
 struct ngx_http_coord_cache_s {
     ngx_http_request_t        *request;
@@ -192,7 +191,6 @@ struct ngx_http_coord_cache_s {
     u_char                    *meta;
 
     ngx_http_coord_cache_t    *update;       /* in the background */
-    ngx_http_coord_cache_taker_t   *taker;   /* ... of what it is sent */
 
     /* of what has changed it */
     unsigned                   purging:1;    /* its response waits for that */
@@ -458,14 +456,6 @@ ngx_int_t ngx_http_coord_cache_update(ngx_http_coord_cache_t *cache);
 
 /* starts it, as a subrequest of r, which is in its phases */
 void ngx_http_coord_cache_update_start(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *update);
-
-/*
- * The response of the subrequest r, whose header has come, is taken from its
- * upstream as it comes, and can be ended on its way, where the upstream has a
- * pipe.  NGX_ERROR: no memory.
- */
-ngx_int_t ngx_http_coord_cache_update_take(ngx_http_request_t *r,
     ngx_http_coord_cache_t *update);
 
 

@@ -167,7 +167,7 @@ ngx_http_coord_cache_update_header(ngx_http_request_t *r,
     }
 
     if (update->state == NGX_HTTP_COORD_CACHE_KEEPING
-        && ngx_http_coord_cache_update_take(r, update) != NGX_OK)
+        && ngx_http_coord_take(r) != NGX_OK)
     {
         rc = NGX_ERROR;
     }

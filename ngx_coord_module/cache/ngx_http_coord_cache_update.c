@@ -11,22 +11,12 @@
 #include "ngx_http_coord_cache.h"
 
 
-/* the client of an update, to its upstream */
-
-struct ngx_http_coord_cache_taker_s {
-    ngx_connection_t    connection;
-    ngx_event_t         write;
-    ngx_int_t         (*init)(void *data);   /* input_filter_init */
-};
-
-
 static ngx_int_t ngx_http_coord_cache_update_request(ngx_http_request_t *r,
     ngx_http_coord_cache_t *update);
 static ngx_int_t ngx_http_coord_cache_update_headers(ngx_http_request_t *r,
     ngx_list_t *headers);
 static ngx_int_t ngx_http_coord_cache_update_done(ngx_http_request_t *r,
     void *data, ngx_int_t rc);
-static ngx_int_t ngx_http_coord_cache_update_taken(void *data);
 static void ngx_http_coord_cache_update_cleanup(void *data);
 
 
@@ -164,73 +154,6 @@ ngx_http_coord_cache_update_headers(ngx_http_request_t *r, ngx_list_t *headers)
     }
 
     return NGX_OK;
-}
-
-
-/*
- * The pipe of an upstream waits for the connection of the client, and that is
- * the one of the request itself: its buffers may be all that there is for the
- * response.  So it has a client of its own, which takes everything at once.
- */
-
-ngx_int_t
-ngx_http_coord_cache_update_take(ngx_http_request_t *r,
-    ngx_http_coord_cache_t *update)
-{
-    ngx_http_upstream_t           *u;
-    ngx_http_coord_cache_taker_t  *taker;
-
-    u = r->upstream;
-
-    if (u == NULL || u->pipe == NULL || u->pipe->input_ctx != r) {
-        return NGX_OK;
-    }
-
-    taker = ngx_pcalloc(r->pool, sizeof(ngx_http_coord_cache_taker_t));
-    if (taker == NULL) {
-        return NGX_ERROR;
-    }
-
-    taker->write.ready = 1;
-
-    taker->connection.fd = (ngx_socket_t) -1;
-    taker->connection.data = r;
-    taker->connection.write = &taker->write;
-
-    /* the last that is called before the pipe is used */
-
-    taker->init = u->input_filter_init;
-    u->input_filter_init = ngx_http_coord_cache_update_taken;
-
-    update->taker = taker;
-
-    if (!u->buffering) {
-        u->buffering = 1;
-        u->cacheable = 0;
-        u->store = 0;
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_coord_cache_update_taken(void *data)
-{
-    ngx_http_request_t *r = data;
-
-    ngx_http_upstream_t           *u;
-    ngx_http_coord_cache_t        *update;
-    ngx_http_coord_cache_taker_t  *taker;
-
-    u = r->upstream;
-    update = r->post_subrequest->data;
-    taker = update->taker;
-
-    u->pipe->downstream = &taker->connection;
-    u->input_filter_init = taker->init;
-
-    return taker->init ? taker->init(data) : NGX_OK;
 }
 
 

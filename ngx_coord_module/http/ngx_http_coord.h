@@ -282,6 +282,7 @@ struct ngx_http_coord_loc_conf_s {
 
 
 extern ngx_module_t            ngx_http_coord_module;
+extern ngx_module_t            ngx_http_coord_filter_module;
 extern const ngx_str_t         ngx_coord_source_names[];
 
 
@@ -476,6 +477,16 @@ void ngx_http_coord_awaits(ngx_http_coord_ctx_t *ctx);
  * be gone when this returns.
  */
 void ngx_http_coord_certain(ngx_http_coord_ctx_t *ctx);
+
+
+/* --- ngx_http_coord_take.c --- */
+
+/*
+ * The response of r, a subrequest in the background whose header has come, is
+ * taken from its upstream as it comes, and can be ended on its way, where the
+ * upstream has a pipe.  For a header filter.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_coord_take(ngx_http_request_t *r);
 
 
 /* --- ngx_http_coord_answer.c: what the client sees --- */

@@ -103,6 +103,9 @@ void ngx_http_coord_lookup_unasked(ngx_http_coord_lookup_want_t *want);
  */
 ngx_int_t ngx_http_coord_lookup_load(ngx_http_coord_lookup_want_t *want);
 
+/* at configuration: responses of locations of load= are filtered */
+void ngx_http_coord_lookup_load_init(void);
+
 /* the request is over and does not wait for a value that is made */
 void ngx_http_coord_lookup_load_leave(ngx_http_coord_lookup_want_t *want);
 

@@ -165,6 +165,8 @@ ngx_http_coord_lookup_init(ngx_conf_t *cf)
 
     mcf->supply = &ngx_http_coord_lookup_supply;
 
+    ngx_http_coord_lookup_load_init();
+
     return NGX_OK;
 }
 

@@ -78,10 +78,40 @@ static void ngx_http_coord_lookup_load_finish(
     ngx_http_coord_lookup_load_t *load, ngx_coord_near_answer_t *answer);
 static void ngx_http_coord_lookup_load_free(
     ngx_http_coord_lookup_load_t *load);
+static ngx_int_t ngx_http_coord_lookup_load_filter(ngx_http_request_t *r);
 
 
 /* of this worker; those that are at work */
 static ngx_queue_t  ngx_http_coord_lookup_loads;
+
+static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
+
+
+void
+ngx_http_coord_lookup_load_init(void)
+{
+    ngx_http_next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = ngx_http_coord_lookup_load_filter;
+}
+
+
+/* nobody but us waits for the subrequest, and its turn never comes */
+
+static ngx_int_t
+ngx_http_coord_lookup_load_filter(ngx_http_request_t *r)
+{
+    if (r != r->main
+        && r->post_subrequest
+        && r->post_subrequest->handler == ngx_http_coord_lookup_load_done
+        && r->upstream
+        && r->upstream->buffering
+        && ngx_http_coord_take(r) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_next_header_filter(r);
+}
 
 
 ngx_int_t
