@@ -12,6 +12,8 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
+use Coord::HTTP;
+use Coord::Util qw(spew);
 use Time::HiRes qw(sleep time);
 
 my $t = Coord->new;
@@ -70,7 +72,8 @@ my $http = <<'EOF';
         location = /load { internal; proxy_pass http://%%ORIGIN%%;
                            proxy_read_timeout 60s;
                            if ($arg_how = off) { rewrite ^ /unbuffered; }
-                           if ($arg_how = few) { rewrite ^ /few; } }
+                           if ($arg_how = few) { rewrite ^ /few; }
+                           if ($arg_how = file) { rewrite ^ /file; } }
         location = /unbuffered { internal; proxy_buffering off;
                                  rewrite ^ /load break;
                                  proxy_pass http://%%ORIGIN%%; }
@@ -78,6 +81,7 @@ my $http = <<'EOF';
                           proxy_buffers 2 1k; proxy_buffer_size 1k;
                           proxy_busy_buffers_size 1k;
                           rewrite ^ /load break; proxy_pass http://%%ORIGIN%%; }
+        location = /file { internal; alias %%NODEDIR%%/large; }
         location = /v { empty_gif; }
         location = /some { set $some_key val:some; empty_gif;
                            add_header X-Some "$some for $some_key"; }
@@ -130,6 +134,13 @@ for my $buffering ('on', 'off', 'few') {
         is($r->command('EXISTS', "val:$k"), 0, 'nothing is stored');
     }
 }
+
+spew($a->file('large'), 'x' x 100_000);
+
+my $conn = $a->connect;
+is($conn->request(path => "/v?k=file$_&buffering=file")->header('x-value'),
+   'none', "a file that is too large, request $_ of a connection") for 1, 2;
+$conn->close;
 
 is($a->get('/v?k=whole&buffering=off')->header('x-value'), 'value whole',
    'what comes as a whole');

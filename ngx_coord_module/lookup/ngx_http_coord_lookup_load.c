@@ -426,6 +426,12 @@ ngx_http_coord_lookup_load_done(ngx_http_request_t *sr, void *data,
 
     failed = ngx_http_coord_lookup_load_failed(sr, rc);
 
+    /* what its filters still have is for nobody: it has ended */
+
+    if (failed) {
+        sr->buffered = 0;
+    }
+
     /* that would end the request, which goes on without it */
 
     end = (failed && rc == NGX_ERROR) ? NGX_OK : rc;
