@@ -441,6 +441,12 @@ for my $n (@nodes) {
     my $got = ask($n, 'open');
     is_deeply($got, { map { $_ => '200 BYPASSED' } keys %features },
               "LOADING: $n->{name}: open");
+
+    $n->get("/look?l=loading-$_") for 1 .. 4;
+    is(shown($n, 'look'), '503 down LOADING 0',
+       "LOADING: $n->{name}: look-ups, too");
+    is(scalar $n->log_lines(qr/error reply: LOADING[^\n]* store: "look"/) > 0, 1,
+       "LOADING: $n->{name}: and in words of the server");
     is(shown($n, 'idle'), '503 down - 0',
        "LOADING: $n->{name}: one that nobody asks");
 }
