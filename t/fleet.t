@@ -323,12 +323,17 @@ my $fake = $t->fake_redis(upstream => $redis->{port});
 (my $through = $http) =~ s/%%REDIS%%/%%FAKE%%/;
 $t->node(name => 'f', workers => 1, http => $through)->start;
 
-ok($t->wait_for(sub { $fake->commands('ZRANGE', own => 1) }, 20), 'a node asks');
+my $asked = qr/MULTI ZADD ZREMRANGEBYSCORE PEXPIRE ZRANGE ECHO EXEC/;
 
-my ($conn) = map { $_->[0] } $fake->commands('ZADD', own => 1);
-like(join(' ', map { $_->[1] } grep { $_->[0] == $conn } $fake->commands('', own => 1)),
-     qr/MULTI ZADD ZREMRANGEBYSCORE PEXPIRE ZRANGE ECHO EXEC/,
-     'in one transaction');
+sub asked {
+    my ($conn) = map { $_->[0] } $fake->commands('ZADD', own => 1);
+
+    return join(' ', map { $_->[1] } grep { $_->[0] == ($conn // -1) }
+                     $fake->commands('', own => 1));
+}
+
+ok($t->wait_for(sub { asked() =~ $asked }, 20),
+   'a node asks, in one transaction') or diag(asked());
 
 
 # without Redis there is no fleet
