@@ -255,6 +255,42 @@ ok($t->wait_for(sub { $f->get('/redis/f?k=ever')->status == 200 }, 10),
    'and opens soon');
 
 
+# --- another store ---
+
+sub moved {
+    my ($store) = @_;
+
+    return <<"EOF";
+    coord_store main { server %%REDIS%%; timeout 30s; connect_timeout 30s; }
+    coord_limit_req_zone \$arg_k zone=bucket rate=1r/h $store;
+    coord_limit_req_zone \$arg_k zone=window rate=1r/h $store
+                         algorithm=fixed_window;
+    add_header X-Source \$coord_limit_req_source always;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /bucket { coord_limit_req zone=bucket; empty_gif; }
+        location /window { coord_limit_req zone=window; empty_gif; }
+    }
+EOF
+}
+
+my $moved = $t->node(name => 'moved', http => moved(''))->start;
+
+for my $zone (qw(bucket window)) {
+    ok($t->wait_for(sub { ($moved->get("/$zone?k=m")->header('X-Source') || '')
+                          eq 'deny_cache' }, 10), "$zone: known");
+}
+
+$moved->conf(http => moved('store=local'));
+$moved->reload;
+
+for my $zone (qw(bucket window)) {
+    my $r = $moved->get("/$zone?k=m");
+    is($r->status . ' ' . $r->header('X-Source'), '200 memory',
+       "$zone: what Redis had refused is not known to the memory store");
+}
+
+
 # --- more than can be counted ---
 
 like($t->conf_error(http => http(b => ['rate=1r/d', 'burst=100000 nodelay'])),

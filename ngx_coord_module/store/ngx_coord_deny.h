@@ -36,7 +36,10 @@ ngx_coord_deny_any(ngx_coord_zone_t *zone)
 
     table = zone->table;
 
-    return table && table->denied > (uint64_t) ngx_coord_turn_time();
+    /* a memory store has what was known when its zone was in Redis */
+
+    return table && table->denied > (uint64_t) ngx_coord_turn_time()
+           && zone->store->deny.len;
 }
 
 
