@@ -382,7 +382,7 @@ my @rows = (
                      'coord_cache k zone=c valid=1h;') },
 
     { name => 'add_header of a map', plain => 1,
-      http => 'map $request_method $plan { default free; GET gold; }'
+      http => 'map bench:$request_method $plan { bench:GET gold; }'
               . server('add_header X-Plan $plan;') },
 
     { name => 'add_header of a look-up', base => 'add_header of a map',
