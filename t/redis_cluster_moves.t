@@ -15,6 +15,7 @@ use lib "$FindBin::Bin/lib";
 use Coord;
 use Coord::Cluster;
 
+use JSON::PP qw(decode_json);
 use POSIX ();
 use Time::HiRes qw(sleep time);
 
@@ -54,6 +55,7 @@ my @nodes = map { $t->node(name => $_, workers => 2, http => <<'EOC')->start }
         location /post { coord_idempotency on; proxy_pass http://%%ORIGIN%%; }
         location /pre { coord_limit_req zone=pre burst=59 nodelay; empty_gif; }
         location /log { coord_limit_req zone=log; empty_gif; }
+        location = /health { coord_health; }
     }
 EOC
     qw(a b);
@@ -230,5 +232,34 @@ for my $key (sort keys %runs) {
 
 is_deeply(\%again, { '200 REPLAYED' => scalar keys %runs },
           'and all results are kept');
+
+
+# one server of three takes no writes: that is told as long as it is asked, and
+# what others take does not end it
+
+sub health {
+    my $r = $nodes[0]->get('/health');
+    my $store = decode_json($r->body)->{stores}[0];
+
+    return join ' ', $r->status, $store->{state}, $store->{refuses} || '-';
+}
+
+my ($here, $there) = map { $cluster->key_on($_, 'health') } @servers[0, 1];
+my $admin = $servers[0]->connect(die => 1);
+
+ok($t->wait_for(sub { health() eq '200 up -' }, 10), 'all servers are well')
+    or diag(health());
+
+$admin->command(qw(CONFIG SET min-replicas-to-write 1));
+is($nodes[0]->get("/log/$here")->status, 503, 'one of them refuses');
+is(health(), '200 degraded NOREPLICAS', 'which is shown');
+is($nodes[0]->get("/log/$there")->status, 200, 'others are asked') for 1 .. 10;
+is(health(), '200 degraded NOREPLICAS', 'which ends nothing');
+
+$admin->command(qw(CONFIG SET min-replicas-to-write 0));
+ok($t->wait_for(sub {
+    $nodes[0]->get("/log/$here");
+    return health() eq '200 up -';
+}, 10), 'the first write that it takes does') or diag(health());
 
 done_testing();

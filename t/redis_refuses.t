@@ -92,7 +92,9 @@ my %opt = (workers => 2, http => <<"EOC");
     coord_session_zone \$arg_k zone=session:1m;
     coord_session_zone \$upstream_http_x_session\$arg_s zone=made:1m;
     coord_cache_zone zone=pages:1m;
-    coord_lookup \$plan plan:\$arg_l ttl=1s store=look zone=plans
+    coord_lookup \$plan plan:\$arg_l ttl=1h store=look zone=plans
+                 default=none;
+    coord_lookup \$name name:\$arg_n load=/load store=look zone=plans
                  default=none;
     coord_idempotency_scope off;
     coord_idempotency_lease 100s;
@@ -108,6 +110,11 @@ $locations
                          proxy_pass http://%%ORIGIN%%; }
         location /look { add_header X-Status \$plan always;
                          empty_gif; }
+        location /name { add_header X-Status \$name always;
+                         empty_gif; }
+        location /load { proxy_pass http://%%ORIGIN%%; }
+        location /fill { coord_cache \$arg_k zone=pages lock;
+                         proxy_pass http://%%ORIGIN%%; }
         location /made { coord_session zone=made
                                        create=\$upstream_http_x_session
                                        learn=\$upstream_addr;
@@ -249,7 +256,7 @@ sub hold {
 sub left {
     my ($word) = @_;
 
-    return grep { !/:t$/ } @{$conn->command('KEYS', "*$word-*")};
+    return grep { !/:t$/ } @{$conn->command("KEYS", "coord:*$word-*")};
 }
 
 
@@ -296,6 +303,11 @@ sub trouble {
 
         is($n->get("/look?l=$word")->header('X-Status'), 'gold',
            "$name: what stands there is read");
+
+        is($n->get("/name?n=$word-$n->{name}")->header('X-Status'), 'none',
+           "$name: nobody may load what is not there");
+        is($n->get("/fill?k=$word-$n->{name}&cc=max-age=60")->body, 'done',
+           "$name: a page is passed on");
 
         # who is full executes no transaction
 
@@ -353,6 +365,16 @@ sub trouble {
         ok($t->wait_for(sub { shown($n) =~ /up - 1$/ }, $writes ? 2 : 5),
            "$word: $n->{name}: which is shown") or diag(shown($n));
     }
+
+    is($_->get("/name?n=$word-$_->{name}")->header('X-Status'), 'done',
+       "$word: $_->{name}: which is loaded now") for @nodes;
+
+    # who was told of changes is so again
+
+    $conn->command('SET', "plan:$word", 'silver');
+    ok($t->wait_for(sub { $_->get("/look?l=$word")->header('X-Status')
+                          eq 'silver' }, 10), "$word: look-ups follow")
+        for (@nodes) x 2;
 
     ok($t->wait_for(sub { !left($word) }, 20), "$word: nothing is left behind")
         or diag(join ' ', left($word));
