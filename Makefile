@@ -30,7 +30,7 @@ NGINX_BINARY ?=
 REDIS_SERVER ?=
 SANITIZE ?=
 CELLS ?= bookworm trixie forky
-PROVE_JOBS ?= 4
+PROVE_JOBS ?= 6
 FUZZ_TIME ?= 60
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -81,12 +81,13 @@ unit_tests := $(patsubst t/unit/%.c,$(out)/unit/%,$(unit_sources))
 slow_tests := $(wildcard $(foreach n,deb idempotency_clients_more fleet \
                 limit_req_align redis_acl idempotency_freed status_browser \
                 cache limit_req_model events_history storm cache_unsafe \
-                redis_bare harness body_memory unit bench \
-                idempotency_failure session_cut redis_sentinel redis_hostile \
-                giveback limit_conn_wait limit_conn_nodes lookup_heard \
-                session_users idempotency_clients docs idempotency_request \
-                cache_parts cache_purge limit_req_prefetch session \
-                cache_rules idempotency_wait session_cluster fail2ban events \
+                redis_kills redis_refuses redis_cluster_moves redis_bare \
+                harness body_memory unit bench idempotency_failure \
+                session_cut redis_sentinel redis_hostile giveback \
+                limit_conn_wait limit_conn_nodes lookup_heard session_users \
+                idempotency_clients docs idempotency_request cache_parts \
+                cache_purge limit_req_prefetch session cache_rules \
+                idempotency_wait session_cluster fail2ban events \
                 session_ended session_seats redis_down redis_server \
                 idempotency_outcome lifecycle idempotency_upstreams \
                 idempotency_large idempotency_abort examples lint \
