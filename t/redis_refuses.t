@@ -21,7 +21,7 @@ use Time::HiRes qw(time);
 
 my $t = Coord->new(time_limit => 600);
 my $redis = $t->redis('lua-time-limit 5', 'rdbcompression no',
-                      'key-load-delay 5000',
+                      'key-load-delay 20000',
                       'loading-process-events-interval-bytes 1024');
 my $conn = $redis->connect;
 
@@ -445,7 +445,7 @@ trouble('BUSY', needs => 'all',
 
 
 
-# one that reads what it had saved, for 5 ms a key
+# one that reads what it had saved, for 20 ms a key
 
 for my $i (0 .. 9) {
     $conn->pipeline(map { [ 'SET', "other:$i:$_", 'x' x 2048 ] } 1 .. 200);
@@ -469,8 +469,8 @@ for my $n (@nodes) {
        "LOADING: $n->{name}: look-ups, too");
     is(scalar $n->log_lines(qr/error reply: LOADING[^\n]* store: "look"/) > 0, 1,
        "LOADING: $n->{name}: and in words of the server");
-    is(shown($n, 'idle'), '503 down - 0',
-       "LOADING: $n->{name}: one that nobody asks");
+    ok($t->wait_for(sub { shown($n, 'idle') eq '503 down - 0' }, 10),
+       "LOADING: $n->{name}: one that nobody asks") or diag(shown($n, 'idle'));
 }
 
 like($conn->command('INFO'), qr/^loading:1/m, 'LOADING: all the time');
