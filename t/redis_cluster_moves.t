@@ -156,6 +156,11 @@ for my $key (@keys[0 .. 2]) {
     my $from = $cluster->master($slot);
     my ($to) = grep { $_->{port} != $from->{port} } @servers;
 
+    # a place is given back behind the response
+
+    ok($t->wait_for(sub { !left() }, 20), "$key: nobody holds anything")
+        or diag(join "\n", left());
+
     my @held = map { my $n = $_;
                      map { my $c = $n->connect;
                            $c->send("GET /$_/$key HTTP/1.1\r\nHost: x\r\n"
