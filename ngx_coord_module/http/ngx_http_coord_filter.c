@@ -22,6 +22,8 @@ typedef u_char *(*ngx_http_coord_item_pt)(u_char *p,
 
 
 static ngx_int_t ngx_http_coord_header_filter(ngx_http_request_t *r);
+static ngx_coord_apart ngx_int_t ngx_http_coord_add_fields(
+    ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_add_draft(ngx_http_request_t *r,
     ngx_http_coord_ctx_t *ctx);
 static ngx_int_t ngx_http_coord_add_legacy(ngx_http_request_t *r,
@@ -94,8 +96,6 @@ static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
 static ngx_int_t
 ngx_http_coord_header_filter(ngx_http_request_t *r)
 {
-    ngx_uint_t             i;
-    ngx_keyval_t          *field;
     ngx_http_coord_ctx_t  *ctx;
 
     if (r != r->main) {
@@ -104,11 +104,23 @@ ngx_http_coord_header_filter(ngx_http_request_t *r)
 
     ctx = ngx_http_coord_get_ctx(r);
 
-    if (ctx == NULL || ctx->headers_done) {
-        return ngx_http_next_header_filter(r);
+    if (ctx && !ctx->headers_done) {
+        ctx->headers_done = 1;
+
+        if (ngx_http_coord_add_fields(r, ctx) != NGX_OK) {
+            return NGX_ERROR;
+        }
     }
 
-    ctx->headers_done = 1;
+    return ngx_http_next_header_filter(r);
+}
+
+
+static ngx_int_t
+ngx_http_coord_add_fields(ngx_http_request_t *r, ngx_http_coord_ctx_t *ctx)
+{
+    ngx_uint_t     i;
+    ngx_keyval_t  *field;
 
     /* an error_page may have made something else of a refusal */
 
@@ -140,18 +152,15 @@ ngx_http_coord_header_filter(ngx_http_request_t *r)
             || r->headers_out.status >= NGX_HTTP_BAD_REQUEST))
     {
         if (ctx->limit_headers == NGX_HTTP_COORD_HEADERS_DRAFT) {
-            if (ngx_http_coord_add_draft(r, ctx) != NGX_OK) {
-                return NGX_ERROR;
-            }
+            return ngx_http_coord_add_draft(r, ctx);
+        }
 
-        } else if (ctx->limit_headers == NGX_HTTP_COORD_HEADERS_LEGACY) {
-            if (ngx_http_coord_add_legacy(r, ctx) != NGX_OK) {
-                return NGX_ERROR;
-            }
+        if (ctx->limit_headers == NGX_HTTP_COORD_HEADERS_LEGACY) {
+            return ngx_http_coord_add_legacy(r, ctx);
         }
     }
 
-    return ngx_http_next_header_filter(r);
+    return NGX_OK;
 }
 
 
@@ -412,11 +421,20 @@ ngx_http_coord_set_number(ngx_http_request_t *r, const ngx_str_t *name,
 static ngx_int_t
 ngx_http_coord_filter_init(ngx_conf_t *cf)
 {
+    ngx_uint_t                   used;
     ngx_http_coord_main_conf_t  *mcf;
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_coord_module);
 
-    if (mcf->used == 0) {
+    used = mcf->used;
+
+    /* variables alone add no field */
+
+    if (mcf->supply) {
+        used &= ~((ngx_uint_t) 1 << mcf->supply->feature->slot);
+    }
+
+    if (used == 0) {
         return NGX_OK;
     }
 
