@@ -22,8 +22,6 @@
 
 static void ngx_coord_near_head(ngx_coord_near_item_t *item,
     ngx_coord_near_e state, u_char *head);
-static ngx_int_t ngx_coord_near_read(ngx_coord_near_item_t *item,
-    ngx_pool_t *pool, ngx_coord_near_answer_t *answer);
 static ngx_coord_entry_t *ngx_coord_near_entry(ngx_coord_near_item_t *item,
     u_char *key, size_t len, ngx_coord_nsec_t now, ngx_coord_near_e *state);
 static void ngx_coord_near_put(ngx_coord_near_item_t *item, u_char *key,
@@ -173,22 +171,8 @@ ngx_coord_near_entry(ngx_coord_near_item_t *item, u_char *key, size_t len,
 
 
 ngx_int_t
-ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
-    ngx_coord_near_answer_t *answer)
-{
-    ngx_int_t  rc;
-
-    answer->late = 0;
-
-    rc = ngx_coord_near_memo_get(item, pool, answer);
-
-    return rc == NGX_DECLINED ? ngx_coord_near_read(item, pool, answer) : rc;
-}
-
-
-static ngx_int_t
-ngx_coord_near_read(ngx_coord_near_item_t *item, ngx_pool_t *pool,
-    ngx_coord_near_answer_t *answer)
+ngx_coord_near_get_shm(ngx_coord_near_item_t *item, ngx_pool_t *pool,
+    ngx_coord_near_answer_t *answer, ngx_coord_near_fresh_t *fresh)
 {
     size_t              len;
     u_char              key[NGX_COORD_KEY_LEN];
@@ -247,10 +231,8 @@ ngx_coord_near_read(ngx_coord_near_item_t *item, ngx_pool_t *pool,
                                                      answer->value.len);
         }
 
-        if (rc == NGX_OK) {
-            ngx_coord_near_memo_keep(item, answer, entry->payload[1],
-                                  (ngx_coord_nsec_t) entry->payload[0] - now);
-        }
+        fresh->epoch = entry->payload[1];
+        fresh->left = (ngx_coord_nsec_t) entry->payload[0] - now;
     }
 
     ngx_coord_zone_unlock(zone);
@@ -314,7 +296,7 @@ ngx_coord_near_put(ngx_coord_near_item_t *item, u_char *key, size_t len,
     table = item->near->zone->table;
     tag = NGX_COORD_NEAR_TAG + item->field;
 
-    ngx_coord_near_memo_void(item->near, &item->key);
+    ngx_coord_near_void(item->near, &item->key);
 
     ttl = (blob[0] == NGX_COORD_NEAR_VALUE) ? item->ttl : item->negative_ttl;
 
@@ -416,7 +398,7 @@ ngx_coord_near_changed(ngx_coord_near_worker_t *worker, ngx_str_t *key)
             continue;
         }
 
-        ngx_coord_near_memo_void(near[i], key);
+        ngx_coord_near_void(near[i], key);
         ngx_coord_near_note_news(near[i], key);
 
         for (n = 0; n < near[i]->fields.nelts; n++) {
@@ -468,7 +450,7 @@ ngx_coord_near_forget(ngx_coord_near_t *near, ngx_str_t *key)
     found = 0;
     now = ngx_coord_monotonic();
 
-    ngx_coord_near_memo_void(near, key);
+    ngx_coord_near_void(near, key);
 
     for (n = 0; n < near->fields.nelts; n++) {
         entry = ngx_coord_table_find(table, NGX_COORD_NEAR_TAG + n, encoded,

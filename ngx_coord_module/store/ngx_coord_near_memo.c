@@ -9,7 +9,7 @@
  * that has read it from the store hears of changes no more, or its time is
  * over, or the key has changed.  The latter is a number in shared memory, for
  * each of a few groups of keys.  It grows under the lock, before what is known
- * of the key is touched: who finds it as it was when he read, under the lock,
+ * of the key is touched: who finds it as it was before he read, under the lock,
  * has what stood there until now.  A worker that is killed in between
  * has at worst had others read once more; that it does not hear of changes any
  * more is seen by its word.
@@ -27,28 +27,18 @@
 #define NGX_COORD_NEAR_MEMO_KEEP  1000
 
 
-static ngx_coord_near_memo_t *ngx_coord_near_memo(ngx_coord_near_item_t *item);
-static ngx_atomic_t *ngx_coord_near_memo_counter(ngx_coord_near_t *near,
-    ngx_str_t *key);
+static ngx_coord_apart ngx_int_t ngx_coord_near_memo_read(
+    ngx_coord_near_item_t *item, ngx_pool_t *pool,
+    ngx_coord_near_answer_t *answer);
 
 
-/* where an item is kept, if it is; NULL: it is of those that are not */
+/* where an item is kept, if it is */
 
-static ngx_coord_near_memo_t *
-ngx_coord_near_memo(ngx_coord_near_item_t *item)
+static ngx_inline ngx_coord_near_memo_t *
+ngx_coord_near_memo(ngx_coord_near_worker_t *worker,
+    ngx_coord_near_item_t *item)
 {
-    uint32_t                  hash;
-    ngx_coord_store_t        *store;
-    ngx_coord_near_worker_t  *worker;
-
-    store = item->near->zone->store;
-    worker = store->nearby;
-
-    if (item->copy || worker == NULL || store->counts == NULL
-        || item->key.len > NGX_COORD_NEAR_MEMO_DATA)
-    {
-        return NULL;
-    }
+    uint32_t  hash;
 
     hash = ngx_coord_key_hash(item->key.data, item->key.len) + item->field;
 
@@ -57,27 +47,33 @@ ngx_coord_near_memo(ngx_coord_near_item_t *item)
 
 
 ngx_int_t
-ngx_coord_near_memo_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
+ngx_coord_near_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
     ngx_coord_near_answer_t *answer)
 {
-    ngx_coord_near_memo_t  *memo;
+    ngx_coord_store_t        *store;
+    ngx_coord_near_memo_t    *memo;
+    ngx_coord_near_worker_t  *worker;
 
-    memo = ngx_coord_near_memo(item);
+    answer->late = 0;
 
-    if (memo == NULL
-        || memo->near != item->near
-        || memo->field != item->field
-        || memo->key_len != item->key.len
-        || ngx_memcmp(memo->data, item->key.data, item->key.len) != 0)
-    {
-        return NGX_DECLINED;
+    store = item->near->zone->store;
+    worker = store->nearby;
+
+    if (worker == NULL || item->copy) {
+        return ngx_coord_near_memo_read(item, pool, answer);
     }
 
-    if ((ngx_msec_int_t) (memo->until - ngx_current_msec) <= 0
+    memo = ngx_coord_near_memo(worker, item);
+
+    if (memo->near != item->near
+        || memo->field != item->field
+        || memo->key_len != item->key.len
+        || ngx_memcmp(memo->data, item->key.data, item->key.len) != 0
+        || (ngx_msec_int_t) (memo->until - ngx_current_msec) <= 0
         || memo->changes != *memo->counter
-        || !ngx_coord_near_trusted(item->near->zone->store, memo->epoch))
+        || !ngx_coord_near_trusted(store, memo->epoch))
     {
-        return NGX_DECLINED;
+        return ngx_coord_near_memo_read(item, pool, answer);
     }
 
     answer->state = memo->state;
@@ -100,28 +96,43 @@ ngx_coord_near_memo_get(ngx_coord_near_item_t *item, ngx_pool_t *pool,
 }
 
 
-void
-ngx_coord_near_memo_keep(ngx_coord_near_item_t *item,
-    ngx_coord_near_answer_t *answer, ngx_atomic_uint_t epoch,
-    ngx_coord_nsec_t left)
+static ngx_int_t
+ngx_coord_near_memo_read(ngx_coord_near_item_t *item, ngx_pool_t *pool,
+    ngx_coord_near_answer_t *answer)
 {
-    u_char                 *p;
-    ngx_coord_near_memo_t  *memo;
+    u_char                  *p;
+    ngx_int_t                rc;
+    ngx_atomic_t            *counter;
+    ngx_coord_store_t       *store;
+    ngx_atomic_uint_t        changes;
+    ngx_coord_near_memo_t   *memo;
+    ngx_coord_near_fresh_t   fresh;
 
-    memo = ngx_coord_near_memo(item);
+    store = item->near->zone->store;
 
-    if (memo == NULL
-        || answer->value.len > NGX_COORD_NEAR_MEMO_DATA - item->key.len)
-    {
-        return;
+    if (store->nearby == NULL || store->counts == NULL || item->copy) {
+        return ngx_coord_near_get_shm(item, pool, answer, &fresh);
     }
 
+    counter = &store->counts->changes[ngx_coord_near_group(&item->key)];
+    changes = *counter;
+
+    rc = ngx_coord_near_get_shm(item, pool, answer, &fresh);
+
+    if (rc != NGX_OK
+        || item->key.len + answer->value.len > NGX_COORD_NEAR_MEMO_DATA)
+    {
+        return rc;
+    }
+
+    memo = ngx_coord_near_memo(store->nearby, item);
+
     memo->near = item->near;
-    memo->counter = ngx_coord_near_memo_counter(item->near, &item->key);
-    memo->changes = *memo->counter;
-    memo->epoch = epoch;
+    memo->counter = counter;
+    memo->changes = changes;
+    memo->epoch = fresh.epoch;
     memo->until = ngx_current_msec
-                  + ngx_min(left / NGX_COORD_NSEC_PER_MSEC,
+                  + ngx_min(fresh.left / NGX_COORD_NSEC_PER_MSEC,
                             NGX_COORD_NEAR_MEMO_KEEP);
     memo->state = answer->state;
     memo->field = (uint16_t) item->field;
@@ -130,20 +141,6 @@ ngx_coord_near_memo_keep(ngx_coord_near_item_t *item,
 
     p = ngx_cpymem(memo->data, item->key.data, item->key.len);
     ngx_memcpy(p, answer->value.data, answer->value.len);
-}
 
-
-void
-ngx_coord_near_memo_void(ngx_coord_near_t *near, ngx_str_t *key)
-{
-    if (near->zone->store->counts) {
-        (void) ngx_atomic_fetch_add(ngx_coord_near_memo_counter(near, key), 1);
-    }
-}
-
-
-static ngx_atomic_t *
-ngx_coord_near_memo_counter(ngx_coord_near_t *near, ngx_str_t *key)
-{
-    return &near->zone->store->counts->changes[ngx_coord_near_group(key)];
+    return NGX_OK;
 }

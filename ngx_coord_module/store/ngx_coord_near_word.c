@@ -22,12 +22,6 @@
 #include "ngx_coord_store_metrics.h"
 
 
-/* milliseconds: for so long it counts that a worker has heard all */
-#define NGX_COORD_NEAR_BELIEF  3000
-
-#define ngx_coord_near_slot(epoch)  ((epoch) & (NGX_COORD_METRICS_PROCS - 1))
-
-
 void
 ngx_coord_near_stop(ngx_coord_store_t *store)
 {
@@ -165,31 +159,15 @@ ngx_coord_near_heard(ngx_coord_near_worker_t *worker, ngx_msec_t when)
 }
 
 
-ngx_uint_t
-ngx_coord_near_trusted(ngx_coord_store_t *store, ngx_atomic_uint_t epoch)
+void
+ngx_coord_near_void(ngx_coord_near_t *near, ngx_str_t *key)
 {
-    ngx_msec_t  when;
+    ngx_coord_store_counts_t  *counts;
 
-    if (epoch == NGX_COORD_NEAR_ALWAYS) {
-        return 1;
+    counts = near->zone->store->counts;
+
+    if (counts) {
+        (void) ngx_atomic_fetch_add(&counts->changes[ngx_coord_near_group(key)],
+                                    1);
     }
-
-    if (!ngx_coord_near_stands(store, epoch)) {
-        return 0;
-    }
-
-    /* this worker may not know yet how late it is for that one */
-
-    when = store->counts->heard[ngx_coord_near_slot(epoch)];
-
-    return (ngx_msec_int_t) (ngx_current_msec - when) < NGX_COORD_NEAR_BELIEF;
-}
-
-
-ngx_uint_t
-ngx_coord_near_stands(ngx_coord_store_t *store, ngx_atomic_uint_t epoch)
-{
-    return epoch != 0
-           && store->counts != NULL
-           && store->counts->epochs[ngx_coord_near_slot(epoch)] == epoch;
 }

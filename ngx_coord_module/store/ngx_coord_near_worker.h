@@ -12,6 +12,7 @@
 
 #include "ngx_coord_near.h"
 #include "ngx_coord_redis.h"
+#include "ngx_coord_store_metrics.h"
 #include "ngx_coord_timer.h"
 
 
@@ -25,6 +26,12 @@
 /* answers that a worker keeps by itself, and the bytes of key and value */
 #define NGX_COORD_NEAR_MEMOS      64
 #define NGX_COORD_NEAR_MEMO_DATA  200
+
+/* milliseconds: for so long it counts that a worker has heard all */
+#define NGX_COORD_NEAR_BELIEF     3000
+
+/* where the word of a worker stands */
+#define ngx_coord_near_slot(epoch)  ((epoch) & (NGX_COORD_METRICS_PROCS - 1))
 
 
 /* one of them */
@@ -40,6 +47,13 @@ typedef struct {
     uint16_t                   value_len;
     u_char                     data[NGX_COORD_NEAR_MEMO_DATA];
 } ngx_coord_near_memo_t;
+
+
+/* why an answer is fresh */
+typedef struct {
+    ngx_atomic_uint_t          epoch;         /* the word that it is under */
+    ngx_coord_nsec_t           left;          /* until its time is over */
+} ngx_coord_near_fresh_t;
 
 
 /* of a store with near caches, in a worker */
@@ -64,43 +78,24 @@ void ngx_coord_near_note(ngx_coord_near_item_t *item, ngx_atomic_uint_t epoch,
     ngx_atomic_uint_t told);
 
 /*
- * An answer that this worker has read before, if it still is what stands in
- * memory; its value is copied to pool.  NGX_DECLINED: there is none, read it;
- * NGX_ERROR: no memory.
+ * As ngx_coord_near_get(), from shared memory, whatever this worker keeps; with
+ * NGX_OK fresh tells why it is.
  */
-ngx_int_t ngx_coord_near_memo_get(ngx_coord_near_item_t *item,
-    ngx_pool_t *pool, ngx_coord_near_answer_t *answer);
-
-/*
- * Keeps a fresh answer for that, for left nanoseconds at most.  epoch: the word
- * that it was read under.  In a table that is entered, as the next one.
- */
-void ngx_coord_near_memo_keep(ngx_coord_near_item_t *item,
-    ngx_coord_near_answer_t *answer, ngx_atomic_uint_t epoch,
-    ngx_coord_nsec_t left);
+ngx_int_t ngx_coord_near_get_shm(ngx_coord_near_item_t *item,
+    ngx_pool_t *pool, ngx_coord_near_answer_t *answer,
+    ngx_coord_near_fresh_t *fresh);
 
 /*
  * What is known of a key is about to change: what workers keep is void.  In a
  * table that is entered.
  */
-void ngx_coord_near_memo_void(ngx_coord_near_t *near, ngx_str_t *key);
+void ngx_coord_near_void(ngx_coord_near_t *near, ngx_str_t *key);
 
 /* what is on its way was changed meanwhile; NULL: whatever it is */
 void ngx_coord_near_taint(ngx_coord_near_worker_t *worker, ngx_str_t *key);
 
 /* the event of a worker: those who wait for what has been answered hear it */
 void ngx_coord_near_tell(ngx_event_t *ev);
-
-/*
- * 1 if the worker with this word hears of changes: it has not lost what tells
- * it of them, and has heard all of them until some seconds ago.
- */
-ngx_uint_t ngx_coord_near_trusted(ngx_coord_store_t *store,
-    ngx_atomic_uint_t epoch);
-
-/* 1 if the first of these holds: that worker is there, and may keep a value */
-ngx_uint_t ngx_coord_near_stands(ngx_coord_store_t *store,
-    ngx_atomic_uint_t epoch);
 
 /*
  * All keys have changed, as this worker is the first to hear: whatever workers
@@ -142,6 +137,43 @@ void ngx_coord_near_bury(ngx_coord_store_t *store);
 
 /* what decides the slot of a key of others: between its first braces, or all */
 ngx_str_t ngx_coord_near_tag(ngx_str_t *key);
+
+
+/* 1 if the worker with this word is there, and may keep a value */
+
+static ngx_inline ngx_uint_t
+ngx_coord_near_stands(ngx_coord_store_t *store, ngx_atomic_uint_t epoch)
+{
+    return epoch != 0
+           && store->counts != NULL
+           && store->counts->epochs[ngx_coord_near_slot(epoch)] == epoch;
+}
+
+
+/*
+ * 1 if it hears of changes: it stands, thus has not lost what tells it of them,
+ * and has heard all of them until some seconds ago.
+ */
+
+static ngx_inline ngx_uint_t
+ngx_coord_near_trusted(ngx_coord_store_t *store, ngx_atomic_uint_t epoch)
+{
+    ngx_msec_t  when;
+
+    if (epoch == NGX_COORD_NEAR_ALWAYS) {
+        return 1;
+    }
+
+    if (!ngx_coord_near_stands(store, epoch)) {
+        return 0;
+    }
+
+    /* this worker may not know yet how late it is for that one */
+
+    when = store->counts->heard[ngx_coord_near_slot(epoch)];
+
+    return (ngx_msec_int_t) (ngx_current_msec - when) < NGX_COORD_NEAR_BELIEF;
+}
 
 
 #endif /* _NGX_COORD_NEAR_WORKER_H_INCLUDED_ */
