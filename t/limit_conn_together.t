@@ -49,6 +49,10 @@ EOF
 
 my @clients;
 
+# a store that is still to be connected is asked by each
+
+is($n->get('/plain?k=connect')->header('X-Conn'), 'PASSED', 'connected');
+
 
 # in one turn, each of a client of its own; in what order they are found is the
 # kernel's

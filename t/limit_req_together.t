@@ -60,6 +60,10 @@ EOF
 
 my @clients;
 
+# a store that is still to be connected is asked by each
+
+is($n->get('/log?k=connect')->header('X-Req'), 'PASSED', 'connected');
+
 
 # in one turn, each of a client of its own; in what order they are found is the
 # kernel's

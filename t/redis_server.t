@@ -156,6 +156,36 @@ trouble('without replicas', qr/NOREPLICAS Not enough good replicas/,
 }
 
 
+# one that takes them again in between: the first is tried alone, and nothing
+# that comes meanwhile is before it
+
+{
+    my $refuse = 20;
+    my $other = $t->fake_redis(on => { PUBLISH => sub {
+        return $_[2] eq '1' && $refuse-- > 0
+               ? "-LOADING Redis is loading the dataset in memory\r\n"
+               : ":1\r\n";
+    } });
+    my $m = $t->node(name => 'm', http => <<"EOF")->start;
+    coord_store main { server redis://@{[$other->addr]}; timeout 2s; }
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /pub { coord_publish room \$arg_m; empty_gif; }
+    }
+EOF
+
+    $m->get('/pub?m=1');
+    ok($t->wait_for(sub { $other->commands('PUBLISH') > 1 }, 10),
+       'messages: tried again');
+    $m->get("/pub?m=$_") for 2 .. 9;
+    ok($t->wait_for(sub { $other->commands('PUBLISH') >= 29 }, 10),
+       'messages: until all are taken');
+    is(join(' ', map { $_->[3] } $other->commands('PUBLISH')),
+       '1 ' x 21 . '2 3 4 5 6 7 8 9', 'messages: in order, the first alone');
+    $m->stop;
+}
+
+
 # and so is what a request is charged with
 
 {

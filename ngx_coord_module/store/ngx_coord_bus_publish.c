@@ -6,6 +6,10 @@
  * has refused for the time being, is tried again for some seconds, with all
  * that came later behind it; of one that was sent, and not answered, nobody
  * knows, and it is not sent twice.
+ *
+ * A server may refuse the first of those that are sent together and take the
+ * next ones, so that one is tried alone.  Not in a cluster, where those behind
+ * it may be for other servers.
  */
 
 
@@ -18,18 +22,19 @@
 #define NGX_COORD_BUS_BYTES     (16 * 1024 * 1024)
 
 
-typedef struct {
+struct ngx_coord_bus_message_s {
     ngx_coord_redis_call_t     call;
     ngx_queue_t                queue;
     ngx_coord_bus_t           *bus;
     ngx_msec_t                 since;
+    ngx_uint_t                 number;        /* messages before it */
     ngx_uint_t                 history;
     ngx_msec_t                 ttl;
     ngx_str_t                  channel;
     ngx_str_t                  text;
     ngx_str_t                  stream;        /* with history */
     u_char                     mark[NGX_COORD_BUS_MARK_LEN];
-} ngx_coord_bus_message_t;
+};
 
 
 static ngx_coord_bus_message_t *ngx_coord_bus_message_create(
@@ -82,7 +87,7 @@ ngx_coord_bus_publish_message(ngx_coord_bus_t *bus, ngx_str_t *channel,
 
     m->ttl = ttl;
 
-    if (!ngx_queue_empty(&bus->kept)) {
+    if (bus->alone || !ngx_queue_empty(&bus->kept)) {
         ngx_queue_insert_tail(&bus->kept, &m->queue);
         return;
     }
@@ -138,6 +143,7 @@ ngx_coord_bus_message_create(ngx_coord_bus_t *bus, ngx_str_t *channel,
 
     m->bus = bus;
     m->since = ngx_current_msec;
+    m->number = bus->published++;
     m->history = history;
 
     bus->nmessages++;
@@ -254,7 +260,10 @@ ngx_coord_bus_message_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
 {
     ngx_coord_bus_message_t *m = call->data;
 
-    ngx_uint_t  i;
+    ngx_uint_t        i;
+    ngx_coord_bus_t  *bus;
+
+    bus = m->bus;
 
     ngx_queue_remove(&m->queue);
 
@@ -270,12 +279,21 @@ ngx_coord_bus_message_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
         reply += reply->next;
     }
 
+    if (bus->alone == m) {
+        bus->alone = NULL;
+
+        if (!ngx_queue_empty(&bus->kept)) {
+            ngx_coord_timer_start(&bus->again,
+                                  rc == NGX_OK ? 0 : NGX_COORD_BUS_TICK);
+        }
+    }
+
     if (rc != NGX_OK) {
         ngx_coord_bus_message_failed(m);
         return;
     }
 
-    (void) ngx_atomic_fetch_add(&m->bus->store->stats->events_published, 1);
+    (void) ngx_atomic_fetch_add(&bus->store->stats->events_published, 1);
 
     ngx_coord_bus_message_free(m);
 }
@@ -308,7 +326,7 @@ ngx_coord_bus_message_failed(ngx_coord_bus_message_t *m)
     {
         other = ngx_queue_data(q, ngx_coord_bus_message_t, queue);
 
-        if ((ngx_msec_int_t) (other->since - m->since) <= 0) {
+        if ((ngx_int_t) (other->number - m->number) < 0) {
             break;
         }
     }
@@ -345,7 +363,7 @@ ngx_coord_bus_publish_tick(ngx_event_t *ev)
         ngx_queue_remove(q);
 
         if (ngx_current_msec - m->since < NGX_COORD_BUS_STAY
-            && !ngx_queue_empty(&bus->kept))
+            && (bus->alone || !ngx_queue_empty(&bus->kept)))
         {
             ngx_queue_insert_tail(&bus->kept, &m->queue);
             continue;
@@ -353,10 +371,13 @@ ngx_coord_bus_publish_tick(ngx_event_t *ev)
 
         if (ngx_coord_bus_message_send(m) != NGX_OK) {
             ngx_coord_bus_message_failed(m);
+
+        } else if (!bus->store->several) {
+            bus->alone = m;
         }
     }
 
-    if (!ngx_queue_empty(&bus->kept) && !ev->timer_set) {
+    if (!bus->alone && !ngx_queue_empty(&bus->kept) && !ev->timer_set) {
         ngx_add_timer(ev, NGX_COORD_BUS_TICK);
     }
 }

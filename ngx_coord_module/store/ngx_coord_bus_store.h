@@ -52,6 +52,9 @@ typedef struct {
 } ngx_coord_bus_shm_t;
 
 
+typedef struct ngx_coord_bus_message_s  ngx_coord_bus_message_t;
+
+
 typedef struct {
     ngx_coord_store_t         *store;
     ngx_shm_zone_t            *shm_zone;
@@ -70,6 +73,8 @@ typedef struct {
 
     ngx_queue_t                messages;      /* with the client, or kept */
     ngx_queue_t                kept;          /* to be sent again, in order */
+    ngx_coord_bus_message_t   *alone;         /* is tried again */
+    ngx_uint_t                 published;     /* messages, ever */
     ngx_uint_t                 nmessages;
     size_t                     size;          /* of all of them */
     ngx_coord_timer_t          again;
