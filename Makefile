@@ -30,7 +30,7 @@ NGINX_BINARY ?=
 REDIS_SERVER ?=
 SANITIZE ?=
 CELLS ?= bookworm trixie forky
-PROVE_JOBS ?= 6
+PROVE_JOBS ?= 10
 FUZZ_TIME ?= 60
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 

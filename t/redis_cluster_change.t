@@ -214,19 +214,24 @@ is_deeply(statuses(map { $_->get("/strict?k=$after") } ($a, $b) x 4),
 
 {
     my @keys = map { "load$_" } 1 .. 40;
-    my %slots = map { $_ => 1 } map { Coord::Cluster::slot_of($_) } @keys;
+    my (%slots, @moves);
+
+    for my $slot (map { Coord::Cluster::slot_of($_) } @keys) {
+        my $first = $cluster->master($slot)->{port} == $servers[0]{port};
+
+        push @{$moves[$first ? 1 : 0]}, $slot if !$slots{$slot}++;
+    }
 
     my $mover = fork();
     die "fork: $!" if !defined $mover;
 
     if ($mover == 0) {
-        for my $slot (sort keys %slots) {
-            my $from = $cluster->master($slot);
-            my ($to) = grep { $_->{port} != $from->{port} } @servers[0 .. 2];
-
-            $cluster->begin_move($slot, $to);
-            $cluster->move_keys($slot, $to);
-            $cluster->end_move($slot, $to);
+        for my $to (0, 1) {
+            for my $slot (@{$moves[$to]}) {
+                $cluster->begin_move($slot, $servers[$to]);
+                $cluster->move_keys($slot, $servers[$to]);
+                $cluster->end_move($slot, $servers[$to]);
+            }
         }
 
         POSIX::_exit(0);

@@ -27,7 +27,8 @@ $t->set(SEED => $servers[0]{port});
 
 my $conf = <<'EOF';
     coord_store main { mode cluster; server redis://127.0.0.1:%%SEED%%;
-                       timeout 5s; connect_timeout 2s; }
+                       timeout 5s; connect_timeout 2s;
+                       breaker failures=1000 cooldown=10m; }
     coord_session_zone $http_x_id zone=one:1m ttl=1h;
     coord_session_zone $http_x_id zone=seat:1m ttl=1h;
     coord_session_zone $coord_session_id zone=app:1m ttl=1h;
@@ -106,7 +107,8 @@ is($a->get('/login', headers => { Cookie => "sid=$id" })->header('X-Status'),
    'REVOKED', 'the old id');
 
 # a session that is known, while its slot goes elsewhere: a transaction gets
-# nothing there, and the node remembers
+# nothing there, and the node remembers.  Each worker waits for that once in the
+# time of "cooldown"
 
 sub still { return join ' ', map { told($a, '/still', 'still') } 1 .. 20 }
 

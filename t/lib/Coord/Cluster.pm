@@ -256,16 +256,35 @@ sub move_keys {
 }
 
 
+# A server claims a slot with an epoch above all that it knows of.  One that
+# another server has and this one has not heard of takes the slot away from it
+# again, and then each of the two says that the other one has it.
+
 sub end_move {
     my ($self, $slot, $to) = @_;
 
     my $id = $self->id($to);
     my $from = $self->master($slot);
 
+    wait_for(sub {
+        my $known = $self->epoch($to, 'current');
+        return !grep { $self->epoch($_, 'my') > $known } $self->alive;
+    }, 30) or die "the servers do not tell each other their epochs\n";
+
     for my $server ($to, $from) {
         $server->connect(die => 1)->command('CLUSTER', 'SETSLOT', $slot,
                                             'NODE', $id);
     }
+}
+
+
+sub epoch {
+    my ($self, $server, $which) = @_;
+
+    my ($epoch) = $server->connect(die => 1)->command('CLUSTER', 'INFO')
+        =~ /^cluster_${which}_epoch:(\d+)/m;
+
+    return $epoch;
 }
 
 
