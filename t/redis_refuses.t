@@ -487,7 +487,7 @@ $conn->command('ACL', 'SETUSER', 'admin', 'on', 'nopass', 'allkeys',
                'allchannels', 'allcommands');
 $conn->command('AUTH', 'admin', 'x');
 
-$_->allow(qr/\[emerg\] .* error reply: (?:EXECABORT .*)?NOPERM/) for @nodes;
+$_->allow(qr/\[emerg\] [^,]*: (?:EXECABORT [^,]*)?NOPERM/) for @nodes;
 
 my %commands;
 
