@@ -30,7 +30,7 @@ NGINX_BINARY ?=
 REDIS_SERVER ?=
 SANITIZE ?=
 CELLS ?= bookworm trixie forky
-PROVE_JOBS ?= 10
+PROVE_JOBS ?= 8
 FUZZ_TIME ?= 60
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 

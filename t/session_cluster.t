@@ -144,7 +144,7 @@ for my $s (@servers) {
     my $c = $s->connect;
     my @keys = @{ $c->command('KEYS', '*') };
     $keys++ if @keys;
-    $bare .= " $_" for grep { $c->command('PTTL', $_) < 0 } @keys;
+    $bare .= " $_" for grep { $c->command('PTTL', $_) == -1 } @keys;
 }
 
 is($keys, 3, 'keys on all servers');
