@@ -365,25 +365,17 @@ for my $k ('p8', 'p9') {
 
 {
     my ($from, $to) = ($a->connect, $b->connect);
-    my ($hits, $gone);
+    my ($hits, $gone) = (0, 0);
 
-    # it has its own more often where it is held up: once of three times
+    for my $i (1 .. 700) {
+        my $path = "/key?k=ahead$i&cc=max-age=60";
+        $from->request(path => $path);
+        $hits += $to->request(path => $path)->header('x-cache') eq 'HIT';
 
-    for my $round (1 .. 3) {
-        ($hits, $gone) = (0, 0);
+        next if $i % 5;
 
-        for my $i (1 .. 700) {
-            my $path = "/key?k=ahead$round-$i&cc=max-age=60";
-            $from->request(path => $path);
-            $hits += $to->request(path => $path)->header('x-cache') eq 'HIT';
-
-            next if $i % 5;
-
-            $from->request(path => $path, method => 'POST', body => 'x');
-            $gone += $to->request(path => $path)->header('x-cache') eq 'MISS';
-        }
-
-        last if $hits > 688 && $gone > 130;
+        $from->request(path => $path, method => 'POST', body => 'x');
+        $gone += $to->request(path => $path)->header('x-cache') eq 'MISS';
     }
 
     cmp_ok($hits, '>', 688, 'stored before its client has all of it');

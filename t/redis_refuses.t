@@ -487,7 +487,12 @@ $conn->command('ACL', 'SETUSER', 'admin', 'on', 'nopass', 'allkeys',
                'allchannels', 'allcommands');
 $conn->command('AUTH', 'admin', 'x');
 
-$_->allow(qr/\[emerg\] [^,]*: (?:EXECABORT [^,]*)?NOPERM/) for @nodes;
+# "exec" itself, and the clock of a store that nobody asks, tell it their way
+
+my $why = qr/(?:EXECABORT Transaction discarded because of: )?NOPERM/;
+
+$_->allow(qr/\[emerg\] .* coord redis: (?:error reply|TIME failed): $why/)
+    for @nodes;
 
 my %commands;
 

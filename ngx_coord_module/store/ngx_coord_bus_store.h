@@ -73,7 +73,7 @@ typedef struct {
 
     ngx_queue_t                messages;      /* with the client, or kept */
     ngx_queue_t                kept;          /* to be sent again, in order */
-    ngx_coord_bus_message_t   *alone;         /* is tried again */
+    ngx_coord_bus_message_t   *alone;         /* tried again; others wait */
     ngx_uint_t                 published;     /* messages, ever */
     ngx_uint_t                 nmessages;
     size_t                     size;          /* of all of them */
