@@ -17,6 +17,7 @@ static ngx_int_t ngx_http_coord_limiter_document(ngx_http_request_t *r,
     ngx_uint_t status, ngx_str_t *document, time_t *retry_after);
 static ngx_int_t ngx_http_coord_violated(ngx_http_request_t *r,
     ngx_http_coord_limiter_t *limiter, ngx_str_t *members);
+static void ngx_http_coord_limiter_key(ngx_coord_op_t *op);
 
 
 void
@@ -543,4 +544,63 @@ ngx_http_coord_variable_number(ngx_http_request_t *r,
     v->not_found = 0;
 
     return NGX_OK;
+}
+
+
+void
+ngx_http_coord_limiter_count(ngx_coord_op_t *op, ngx_uint_t refused,
+    ngx_uint_t dry_run)
+{
+    ngx_coord_outcome_e  outcome;
+
+    if (op->rc == NGX_BUSY) {
+        outcome = dry_run ? NGX_COORD_OUTCOME_REJECTED_DRY_RUN
+                          : NGX_COORD_OUTCOME_REJECTED;
+
+        if (op->zone->keys) {
+            ngx_http_coord_limiter_key(op);
+        }
+
+    } else if (op->rc == NGX_ERROR) {
+        outcome = (op->on_failure == NGX_COORD_FAILURE_CLOSED && !dry_run)
+                  ? NGX_COORD_OUTCOME_UNAVAILABLE
+                  : NGX_COORD_OUTCOME_BYPASSED;
+
+    } else if (refused) {
+        return;
+
+    } else {
+        outcome = NGX_COORD_OUTCOME_PASSED;
+    }
+
+    ngx_coord_metrics_decision(op->zone, outcome);
+}
+
+
+/* shown are addresses, or the keys as they stand in the store */
+
+static void
+ngx_http_coord_limiter_key(ngx_coord_op_t *op)
+{
+    size_t  len;
+    u_char  text[NGX_INET6_ADDRSTRLEN];
+
+    switch (op->address_len) {
+
+    case sizeof(in_addr_t):
+        len = ngx_inet_ntop(AF_INET, op->address, text, sizeof(text));
+        break;
+
+#if (NGX_HAVE_INET6)
+    case NGX_COORD_ADDRESS_LEN:
+        len = ngx_inet_ntop(AF_INET6, op->address, text, sizeof(text));
+        break;
+#endif
+
+    default:
+        ngx_coord_keys_refused(op->zone->counts, op->key, op->key_len);
+        return;
+    }
+
+    ngx_coord_keys_refused(op->zone->counts, text, len);
 }

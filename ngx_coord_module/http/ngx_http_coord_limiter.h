@@ -145,6 +145,14 @@ ngx_coord_outcome_e ngx_http_coord_limiter_refused(
     ngx_http_coord_limiter_t *limiter, ngx_coord_op_t *op);
 
 /*
+ * Counts an operation that limits in the metrics of its zone: passed, rejected,
+ * bypassed or unavailable, by its result.  refused tells that the request was
+ * refused, whose operations that were granted do not count.
+ */
+void ngx_http_coord_limiter_count(ngx_coord_op_t *op, ngx_uint_t refused,
+    ngx_uint_t dry_run);
+
+/*
  * The log line of a request that is refused, or in dry run would be, because
  * fields->op has no answer: it never reads as a limit that was exceeded.
  */

@@ -455,11 +455,11 @@ ngx_http_coord_limit_conn_count(ngx_http_coord_limit_conn_state_t *state,
             continue;
         }
 
-        ngx_coord_metrics_limit(&lease[i].op, refused, dry_run);
+        ngx_http_coord_limiter_count(&lease[i].op, refused, dry_run);
     }
 
     if (state->known.zone) {
-        ngx_coord_metrics_limit(&state->known, refused, dry_run);
+        ngx_http_coord_limiter_count(&state->known, refused, dry_run);
     }
 }
 

@@ -601,7 +601,7 @@ ngx_http_coord_limit_req_count(ngx_http_coord_limit_req_state_t *state,
             continue;
         }
 
-        ngx_coord_metrics_limit(&item[i].op, refused, dry_run);
+        ngx_http_coord_limiter_count(&item[i].op, refused, dry_run);
     }
 }
 

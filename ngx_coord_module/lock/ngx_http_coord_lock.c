@@ -257,7 +257,7 @@ ngx_http_coord_lock_refuse(ngx_http_request_t *r,
 
     limiter->status = ngx_http_coord_limiter_refused(limiter, &lease->op);
 
-    ngx_coord_metrics_limit(&lease->op, 1, limiter->conf->dry_run);
+    ngx_http_coord_limiter_count(&lease->op, 1, limiter->conf->dry_run);
 
     ngx_http_coord_leases_release(&state->leases);
     ngx_http_coord_lock_log(r, state, lease);

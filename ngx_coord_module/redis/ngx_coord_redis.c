@@ -2,15 +2,14 @@
 /*
  * Copyright (C) ngx_coord_module contributors
  *
- * The client: its nodes, and which of them serves what.
+ * The client: its nodes, and what is sent to them.
  */
 
 
 #include "ngx_coord_redis_cluster.h"
 
 
-static ngx_coord_redis_node_t *ngx_coord_redis_node(ngx_coord_redis_t *redis,
-    ngx_uint_t slot, ngx_coord_lane_e lane);
+#define NGX_COORD_CLOCK_INTERVAL  1000        /* milliseconds */
 
 
 ngx_coord_redis_t *
@@ -116,7 +115,35 @@ ngx_coord_redis_send(ngx_coord_redis_t *redis, ngx_coord_redis_call_t *call)
         ngx_coord_redis_track_use(node);
     }
 
-    return ngx_coord_redis_node_send(node, call);
+    call->start = ngx_coord_monotonic();
+    call->deadline = ngx_current_msec + redis->conf->timeout;
+
+    call->refused = 0;
+    call->ask = 0;
+    call->stray = 0;
+    call->hops = 0;
+    call->tries = 0;
+
+    call->failure = ngx_coord_redis_submit(node, call);
+
+    if (call->failure != NGX_COORD_FAIL_NONE) {
+        call->state = NGX_COORD_CALL_IDLE;
+        (void) ngx_atomic_fetch_add(&redis->stats->failures[call->failure],
+                                    1 + call->more);
+        return NGX_ERROR;
+    }
+
+    ngx_coord_redis_enqueue(node, call);
+    (void) ngx_atomic_fetch_add(&redis->stats->pending, 1);
+
+    if (call->state == NGX_COORD_CALL_SENT
+        && call->lane == NGX_COORD_LANE_DECISIONS
+        && ngx_current_msec - node->clock.asked >= NGX_COORD_CLOCK_INTERVAL)
+    {
+        ngx_coord_redis_clock_ask(node);
+    }
+
+    return NGX_AGAIN;
 }
 
 
@@ -130,43 +157,6 @@ ngx_coord_redis_open_bulk(ngx_coord_redis_t *redis, ngx_uint_t slot)
     if (conn != NULL && conn->state == NGX_COORD_CONN_UNUSED) {
         ngx_coord_redis_conn_connect(conn);
     }
-}
-
-
-ngx_coord_nsec_t
-ngx_coord_redis_now(ngx_coord_redis_t *redis, ngx_uint_t slot)
-{
-    ngx_coord_redis_node_t  *node;
-
-    node = ngx_coord_redis_node(redis, slot, NGX_COORD_LANE_DECISIONS);
-
-    return ngx_coord_monotonic() + node->clock.offset;
-}
-
-
-ngx_uint_t
-ngx_coord_redis_serves(ngx_coord_redis_t *redis, ngx_uint_t slot)
-{
-    ngx_coord_redis_node_t  *node;
-
-    node = ngx_coord_redis_node(redis, slot, NGX_COORD_LANE_DECISIONS);
-
-    return ngx_coord_redis_node_serves(node);
-}
-
-
-ngx_uint_t
-ngx_coord_redis_ready(ngx_coord_redis_t *redis)
-{
-    ngx_coord_redis_node_t  *node;
-
-    if (redis->cluster) {
-        return ngx_coord_redis_cluster_ready(redis->cluster);
-    }
-
-    node = &redis->nodes[NGX_COORD_LANE_DECISIONS];
-
-    return ngx_coord_redis_node_ok(node);
 }
 
 
@@ -206,39 +196,4 @@ ngx_coord_redis_push(ngx_coord_redis_t *redis)
     }
 
     ngx_coord_redis_nodes_push(redis->nodes);
-}
-
-
-ngx_uint_t
-ngx_coord_redis_slot(ngx_coord_redis_t *redis, ngx_str_t *tag)
-{
-    return redis->cluster ? ngx_coord_slot(tag) : 0;
-}
-
-
-ngx_uint_t
-ngx_coord_redis_live_slot(ngx_coord_redis_t *redis)
-{
-    return redis->cluster ? ngx_coord_redis_cluster_live(redis->cluster) : 0;
-}
-
-
-ngx_uint_t
-ngx_coord_redis_apart(ngx_coord_redis_t *redis)
-{
-    return redis->cluster != NULL;
-}
-
-
-/* the only place that knows which server has which slot */
-
-static ngx_coord_redis_node_t *
-ngx_coord_redis_node(ngx_coord_redis_t *redis, ngx_uint_t slot,
-    ngx_coord_lane_e lane)
-{
-    if (redis->cluster) {
-        return ngx_coord_redis_cluster_node(redis->cluster, slot, lane);
-    }
-
-    return &redis->nodes[lane];
 }

@@ -87,6 +87,15 @@ struct ngx_coord_redis_cluster_s {
 };
 
 
+/* ngx_coord_redis_route.c */
+
+/* the node that serves a slot, by its connection for such calls; never NULL */
+ngx_coord_redis_node_t *ngx_coord_redis_node(ngx_coord_redis_t *redis,
+    ngx_uint_t slot, ngx_coord_lane_e lane);
+
+
+/* ngx_coord_redis_cluster.c */
+
 /* creates it and asks for the map; NGX_ERROR: no memory */
 ngx_int_t ngx_coord_redis_cluster_create(ngx_coord_redis_t *redis);
 

@@ -510,11 +510,14 @@ void ngx_coord_redis_nodes_push(ngx_coord_redis_node_t *nodes);
 
 /* ngx_coord_redis_call.c */
 
-/* as ngx_coord_redis_send(), to this very node */
-ngx_int_t ngx_coord_redis_node_send(ngx_coord_redis_node_t *node,
+/*
+ * Admits a call to a node, and writes it, if the connection is ready; else it
+ * is to wait for that.  NONE, or why it cannot be sent.
+ */
+ngx_coord_fail_e ngx_coord_redis_submit(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 
-/* the same for a call that was taken from another node, and its end */
+/* sends a call that was taken from another node, and ends it */
 void ngx_coord_redis_node_pass(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 void ngx_coord_redis_node_drop(ngx_coord_redis_node_t *node,
@@ -528,11 +531,11 @@ ngx_coord_fail_e ngx_coord_redis_encode(ngx_coord_redis_node_t *node,
 void ngx_coord_redis_enqueue(ngx_coord_redis_node_t *node,
     ngx_coord_redis_call_t *call);
 
-
-/* ngx_coord_redis_check.c */
-
-/* the number of replies that a call, with those who joined it, will have */
-ngx_uint_t ngx_coord_redis_replies(ngx_coord_redis_call_t *call);
+/*
+ * expect() of a node's connection, see ngx_coord_conn_actions_t: the replies
+ * that its first call and those who joined it will have.
+ */
+ngx_uint_t ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn);
 
 /*
  * Takes the array of all replies to a call.  NGX_OK: *reply is the first of
@@ -549,11 +552,10 @@ ngx_int_t ngx_coord_redis_check(ngx_coord_redis_call_t *call,
 /* ngx_coord_redis_reply.c */
 
 /*
- * expect() and reply() of a node's connection, see ngx_coord_conn_actions_t:
- * the replies that its first call and those who joined it have, and what they
- * are.  A stream that is in doubt is closed by what this returns.
+ * reply() of a node's connection, see ngx_coord_conn_actions_t: what the
+ * replies to its first call and those who joined it are.  A stream that is in
+ * doubt is closed by what this returns.
  */
-ngx_uint_t ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn);
 ngx_coord_fail_e ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value);
 

@@ -30,32 +30,6 @@ static void ngx_coord_redis_node_error(ngx_coord_redis_node_t *node,
     ngx_uint_t all);
 
 
-ngx_uint_t
-ngx_coord_redis_node_expect(ngx_coord_redis_conn_t *conn)
-{
-    ngx_queue_t             *q;
-    ngx_coord_redis_call_t  *call;
-    ngx_coord_redis_node_t  *node;
-
-    node = conn->data;
-
-    if (ngx_queue_empty(&node->calls)) {
-        return 0;
-    }
-
-    q = ngx_queue_head(&node->calls);
-    call = ngx_queue_data(q, ngx_coord_redis_call_t, queue);
-
-    /* a group that others still join is not written: how many is not known */
-
-    if (call == node->open && node->writes == conn->writes) {
-        return 0;
-    }
-
-    return ngx_coord_redis_replies(call);
-}
-
-
 ngx_coord_fail_e
 ngx_coord_redis_node_reply(ngx_coord_redis_conn_t *conn,
     ngx_coord_resp_value_t *value)

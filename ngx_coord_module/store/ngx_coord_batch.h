@@ -31,9 +31,29 @@
     }
 
 
+/* --- ngx_coord_batch.c --- */
+
 /* the ways of ngx_coord_batch_state_e, by state */
 extern const ngx_coord_edges_t  ngx_coord_batch_edges[];
 
+/* a step of one of those ways */
+void ngx_coord_batch_enter(ngx_coord_batch_t *batch,
+    ngx_coord_batch_state_e state);
+
+/*
+ * As ngx_coord_batch_done(), of a batch that was not sent, or whose handler
+ * was called: nothing of it is given back.
+ */
+void ngx_coord_batch_leave(ngx_coord_batch_t *batch);
+
+/* ends a batch that nobody holds: its memory is kept for others, or freed */
+void ngx_coord_batch_free(ngx_coord_batch_t *batch);
+
+/* worker end: frees what was kept */
+void ngx_coord_batches_exit(void);
+
+
+/* --- ngx_coord_store.c --- */
 
 /*
  * Ends an operation of a batch that got no answer, by its on_failure; what
@@ -46,18 +66,21 @@ void ngx_coord_op_fail(ngx_coord_batch_t *batch, ngx_coord_op_t *op,
 void ngx_coord_op_lost(ngx_coord_op_t *op, ngx_coord_fail_e failure);
 
 /*
- * The results of a batch in flight stand, some by its deadline, and the client
- * still holds it: its handler is posted.
- */
-void ngx_coord_batch_expired(ngx_coord_batch_t *batch);
-
-/*
  * An answer that came when nobody waited for it any more: op is a copy of the
  * operation with that answer.  What a cancelled batch was granted is given
  * back.  What was named by an id and came late is being given back since the
  * deadline; a place of a rate stays taken then, unless the batch is refused.
  */
 void ngx_coord_batch_answered(ngx_coord_batch_t *batch, ngx_coord_op_t *op);
+
+
+/* --- ngx_coord_batch_send.c --- */
+
+/*
+ * The results of a batch in flight stand, some by its deadline, and the client
+ * still holds it: its handler is posted.
+ */
+void ngx_coord_batch_expired(ngx_coord_batch_t *batch);
 
 /*
  * The client has let the batch go, and some of its operations, those with
@@ -70,6 +93,9 @@ void ngx_coord_batch_again(ngx_coord_batch_t *batch);
  * stand now.  The handler is posted, or the batch released.
  */
 void ngx_coord_batch_released(ngx_coord_batch_t *batch);
+
+/* the handler of store->done: tells of the batches that are posted */
+void ngx_coord_batch_done_handler(ngx_event_t *ev);
 
 
 #endif /* _NGX_COORD_BATCH_H_INCLUDED_ */

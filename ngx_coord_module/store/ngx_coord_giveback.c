@@ -462,7 +462,7 @@ static void
 ngx_coord_giveback_batch(ngx_coord_giveback_t *gb, ngx_coord_batch_t *batch)
 {
     if (batch->nops == 0) {
-        ngx_coord_batch_done(batch);
+        ngx_coord_batch_leave(batch);
         return;
     }
 
@@ -511,7 +511,7 @@ ngx_coord_giveback_answered(ngx_coord_batch_t *batch)
         ngx_coord_giveback_answer(gb, batch->ops[i].data, &batch->ops[i]);
     }
 
-    ngx_coord_batch_done(batch);
+    ngx_coord_batch_leave(batch);
 }
 
 

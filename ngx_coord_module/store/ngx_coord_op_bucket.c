@@ -50,8 +50,6 @@ typedef struct {
 } ngx_coord_bucket_found_t;
 
 
-static ngx_int_t ngx_coord_bucket_take_known(ngx_coord_op_t *op,
-    ngx_coord_nsec_t now);
 static int64_t ngx_coord_bucket_charge(ngx_coord_zone_t *zone,
     const ngx_coord_bucket_t *bucket);
 static void ngx_coord_bucket_steps(ngx_coord_op_t *op, ngx_coord_nsec_t now,
@@ -95,7 +93,7 @@ const ngx_coord_op_type_t  ngx_coord_op_bucket_take = {
  * lost, it may have left a key without a life.
  */
 
-static const ngx_coord_op_type_t  ngx_coord_op_bucket_steady = {
+const ngx_coord_op_type_t  ngx_coord_op_bucket_steady = {
     ngx_string("bucket_steady"),
     NGX_COORD_OP_TAKES|NGX_COORD_OP_JOINS|NGX_COORD_OP_FULL_BUSY,
     NGX_COORD_KIND_BUCKET,
@@ -127,39 +125,6 @@ static const ngx_coord_op_type_t  ngx_coord_op_bucket_anew = {
     NULL,
     NULL
 };
-
-
-/* who takes in any case has a life to set that nobody has foreseen */
-
-static ngx_int_t
-ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
-{
-    uint32_t             cap;
-    ngx_int_t            rc;
-    ngx_coord_rate_t    *rate;
-    ngx_coord_bucket_t   bucket;
-
-    rate = &op->u.rate;
-
-    if (ngx_coord_bucket_init(&bucket, rate) != NGX_OK) {
-        return ngx_coord_rate_never(rate);
-    }
-
-    rc = ngx_coord_bucket_known(op, &bucket, now);
-
-    if (rc != NGX_AGAIN) {
-        return rc;
-    }
-
-    if (!rate->force
-        && ngx_coord_lives_find(op, ngx_coord_bucket_kind(rate), now, &cap))
-    {
-        rate->capacity = ngx_coord_tat_places(cap);
-        op->type = &ngx_coord_op_bucket_steady;
-    }
-
-    return NGX_AGAIN;
-}
 
 
 /*

@@ -77,13 +77,13 @@ ngx_coord_nsec_t ngx_coord_bucket_held(const ngx_coord_rate_t *rate,
     ngx_coord_nsec_t clock);
 
 /*
- * What the node knows by itself for a take of a bucket, initialized by its
- * rate: NGX_OK, granted from a block of prefetch=; NGX_BUSY, refused as before;
- * NGX_AGAIN: Redis is to be asked, maybe for a block along with it, which is in
- * rate->cost then.  Answers op as a reply does.
+ * known() of a take: NGX_OK or NGX_BUSY where the node decides by itself, from
+ * a block of prefetch= or as before; NGX_AGAIN: Redis is to be asked, maybe for
+ * a block along with it, which is in rate->cost then, and by bucket_steady
+ * where the key is known to live long enough.
  */
-ngx_int_t ngx_coord_bucket_known(ngx_coord_op_t *op,
-    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now);
+ngx_int_t ngx_coord_bucket_take_known(ngx_coord_op_t *op,
+    ngx_coord_nsec_t now);
 
 /*
  * Where a block was asked for as well: puts it in its place, and answers for
@@ -108,9 +108,10 @@ ngx_int_t ngx_coord_bucket_take_run(ngx_coord_table_t *table,
 
 
 /*
- * What a take becomes: one that converts a bucket, and one that is answered
- * and sets the life u.rate.life of its key.
+ * What a take becomes: one of a single command, one that converts a bucket, and
+ * one that is answered and sets the life u.rate.life of its key.
  */
+extern const ngx_coord_op_type_t  ngx_coord_op_bucket_steady;
 extern const ngx_coord_op_type_t  ngx_coord_op_bucket_swap;
 extern const ngx_coord_op_type_t  ngx_coord_op_bucket_life;
 

@@ -8,10 +8,13 @@
 
 
 #include "ngx_coord_deny.h"
+#include "ngx_coord_lives.h"
 #include "ngx_coord_op_bucket.h"
 #include "ngx_coord_prefetch.h"
 
 
+static ngx_int_t ngx_coord_bucket_known(ngx_coord_op_t *op,
+    const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now);
 static ngx_coord_nsec_t ngx_coord_bucket_denied(ngx_coord_op_t *op,
     const ngx_coord_bucket_t *bucket, ngx_coord_nsec_t now);
 static void ngx_coord_bucket_refuse(ngx_coord_op_t *op,
@@ -22,6 +25,45 @@ static ngx_uint_t ngx_coord_bucket_prefetched(ngx_coord_op_t *op,
 
 
 ngx_int_t
+ngx_coord_bucket_take_known(ngx_coord_op_t *op, ngx_coord_nsec_t now)
+{
+    uint32_t             cap;
+    ngx_int_t            rc;
+    ngx_coord_rate_t    *rate;
+    ngx_coord_bucket_t   bucket;
+
+    rate = &op->u.rate;
+
+    if (ngx_coord_bucket_init(&bucket, rate) != NGX_OK) {
+        return ngx_coord_rate_never(rate);
+    }
+
+    rc = ngx_coord_bucket_known(op, &bucket, now);
+
+    if (rc != NGX_AGAIN) {
+        return rc;
+    }
+
+    /* who takes in any case has a life to set that nobody has foreseen */
+
+    if (!rate->force
+        && ngx_coord_lives_find(op, ngx_coord_bucket_kind(rate), now, &cap))
+    {
+        rate->capacity = ngx_coord_tat_places(cap);
+        op->type = &ngx_coord_op_bucket_steady;
+    }
+
+    return NGX_AGAIN;
+}
+
+
+/*
+ * NGX_OK: granted from a block of prefetch=; NGX_BUSY: refused as before; both
+ * answer op as a reply does.  NGX_AGAIN: Redis is to be asked, maybe for a
+ * block along with it, which is in rate->cost then.
+ */
+
+static ngx_int_t
 ngx_coord_bucket_known(ngx_coord_op_t *op, const ngx_coord_bucket_t *bucket,
     ngx_coord_nsec_t now)
 {

@@ -22,7 +22,7 @@ static const ngx_str_t  ngx_coord_outage_names[NGX_COORD_FAILURE_MAX] = {
 
 
 void
-ngx_coord_outage_count(ngx_coord_batch_t *batch)
+ngx_coord_outage_add(ngx_coord_batch_t *batch)
 {
     ngx_uint_t           i, by;
     ngx_coord_op_t      *op;

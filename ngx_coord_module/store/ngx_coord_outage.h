@@ -15,11 +15,30 @@
 
 
 /*
- * A batch of a client's request has its results, or never will: counts it by
- * the on_failure of the operations that have no answer, and begins an outage
- * if there are any.
+ * For ngx_coord_outage_count(): counts a batch by the on_failure of the
+ * operations that have no answer, and begins an outage if there are any.
  */
-void ngx_coord_outage_count(ngx_coord_batch_t *batch);
+void ngx_coord_outage_add(ngx_coord_batch_t *batch);
+
+/* a batch has its results, or never will; most often all was answered */
+
+static ngx_inline void
+ngx_coord_outage_count(ngx_coord_batch_t *batch)
+{
+    ngx_uint_t  i;
+
+    if (batch->store->outage.silent) {
+        ngx_coord_outage_add(batch);
+        return;
+    }
+
+    for (i = 0; i < batch->nops; i++) {
+        if (batch->ops[i].failure != NGX_COORD_FAIL_NONE) {
+            ngx_coord_outage_add(batch);
+            return;
+        }
+    }
+}
 
 /* worker end: tells what was not told yet, stops the timer of the store */
 void ngx_coord_outage_stop(ngx_coord_store_t *store);

@@ -21,7 +21,6 @@ static void ngx_coord_metrics_bind_store(ngx_coord_metrics_t *metrics,
     ngx_coord_store_t *store);
 static void ngx_coord_metrics_start_store(ngx_coord_store_t *store,
     ngx_uint_t slot);
-static void ngx_coord_metrics_refused(ngx_coord_op_t *op);
 
 
 ngx_int_t
@@ -193,65 +192,6 @@ ngx_coord_metrics_stop(ngx_coord_metrics_t *metrics)
     if (metrics->shm) {
         ngx_coord_metrics_leave(metrics->shm);
     }
-}
-
-
-void
-ngx_coord_metrics_limit(ngx_coord_op_t *op, ngx_uint_t refused,
-    ngx_uint_t dry_run)
-{
-    ngx_coord_outcome_e  outcome;
-
-    if (op->rc == NGX_BUSY) {
-        outcome = dry_run ? NGX_COORD_OUTCOME_REJECTED_DRY_RUN
-                          : NGX_COORD_OUTCOME_REJECTED;
-
-        if (op->zone->keys) {
-            ngx_coord_metrics_refused(op);
-        }
-
-    } else if (op->rc == NGX_ERROR) {
-        outcome = (op->on_failure == NGX_COORD_FAILURE_CLOSED && !dry_run)
-                  ? NGX_COORD_OUTCOME_UNAVAILABLE
-                  : NGX_COORD_OUTCOME_BYPASSED;
-
-    } else if (refused) {
-        return;
-
-    } else {
-        outcome = NGX_COORD_OUTCOME_PASSED;
-    }
-
-    ngx_coord_metrics_decision(op->zone, outcome);
-}
-
-
-/* shown are addresses, or the keys as they stand in the store */
-
-static void
-ngx_coord_metrics_refused(ngx_coord_op_t *op)
-{
-    size_t  len;
-    u_char  text[NGX_INET6_ADDRSTRLEN];
-
-    switch (op->address_len) {
-
-    case sizeof(in_addr_t):
-        len = ngx_inet_ntop(AF_INET, op->address, text, sizeof(text));
-        break;
-
-#if (NGX_HAVE_INET6)
-    case NGX_COORD_ADDRESS_LEN:
-        len = ngx_inet_ntop(AF_INET6, op->address, text, sizeof(text));
-        break;
-#endif
-
-    default:
-        ngx_coord_keys_refused(op->zone->counts, op->key, op->key_len);
-        return;
-    }
-
-    ngx_coord_keys_refused(op->zone->counts, text, len);
 }
 
 

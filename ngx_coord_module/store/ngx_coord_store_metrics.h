@@ -137,14 +137,6 @@ struct ngx_coord_store_counts_s {
     ngx_coord_counts_decision((zone)->counts, outcome)
 
 /*
- * The same for an operation that limits: passed, rejected, bypassed or
- * unavailable by its result; refused tells that the request was refused.
- * Operations that were granted in a refused request do not count.
- */
-void ngx_coord_metrics_limit(ngx_coord_op_t *op, ngx_uint_t refused,
-    ngx_uint_t dry_run);
-
-/*
  * Adds to a present state of a zone, in the slot of this process: +1 when a
  * lease is granted, -1 when it ends.
  */

@@ -56,30 +56,28 @@ struct ngx_coord_part_s {
 };
 
 
-/*
- * ngx_coord_store_turn.c: what is asked for by several requests of one turn of
- * the event loop travels as one.
- */
+/* all other commands are older than what anybody runs */
+#define NGX_COORD_STORE_NEWEST  "ZRANGESTORE"
+
+
+/* --- ngx_coord_store_part.c --- */
+
+/* the action "send" of the store, see ngx_coord_store_actions_t */
+ngx_int_t ngx_coord_parts_send(ngx_coord_batch_t *batch);
+
+/* worker start, when there are no parts yet */
 void ngx_coord_turn_init(ngx_coord_store_t *store);
 
 /* nothing is sent any more: what is held ends without an answer */
 void ngx_coord_turn_exit(ngx_coord_store_t *store);
 
-/*
- * Holds a part until the end of the turn, or has it travel with one that is
- * held, and returns NGX_OK: it is in flight then, and its handler tells, if it
- * could not be sent.  NGX_DECLINED: it is one that travels alone, now.
- */
-ngx_int_t ngx_coord_turn_hold(ngx_coord_part_t *part);
-
 /* sends all that is held */
 void ngx_coord_turn_send(ngx_coord_store_t *store);
 
-/* the one operation of a part that is held */
-ngx_coord_op_t *ngx_coord_part_op(ngx_coord_part_t *part);
 
+/* --- ngx_coord_store_reply.c --- */
 
-/* ngx_coord_store_reply.c: expired() and handler() of the call of a part */
+/* expired() and handler() of the call of a part */
 void ngx_coord_part_expired(ngx_coord_redis_call_t *call);
 void ngx_coord_part_handler(ngx_coord_redis_call_t *call, ngx_int_t rc,
     ngx_coord_resp_value_t *reply);
