@@ -608,7 +608,11 @@ void ngx_coord_redis_breaker_ends(ngx_coord_redis_node_t *node);
 /* a probe has failed: another cooldown */
 void ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node);
 
-/* the server has refused a call by such a reply; and it has answered one */
+/* 1 if it is told of the store that it refuses what it is asked */
+#define ngx_coord_redis_refuses_now(node)                                     \
+    ((node)->redis->refusal != NULL && (node)->redis->refusal->when != 0)
+
+/* the server has refused a call by such a reply; and, then, has answered one */
 void ngx_coord_redis_refused(ngx_coord_redis_node_t *node,
     const ngx_coord_redis_error_t *e);
 void ngx_coord_redis_answered(ngx_coord_redis_node_t *node,

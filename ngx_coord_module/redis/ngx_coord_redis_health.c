@@ -164,10 +164,6 @@ ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
 
     refusal = node->redis->refusal;
 
-    if (refusal == NULL || refusal->when == 0) {
-        return;
-    }
-
     /* a command by itself is of no key */
 
     needs = call->command ? NGX_COORD_NEEDS_NOTHING

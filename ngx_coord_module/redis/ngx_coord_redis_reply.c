@@ -284,7 +284,7 @@ ngx_coord_redis_count(ngx_coord_redis_node_t *node,
         node->failures = 0;
     }
 
-    if (failure == NGX_COORD_FAIL_NONE) {
+    if (failure == NGX_COORD_FAIL_NONE && ngx_coord_redis_refuses_now(node)) {
         ngx_coord_redis_answered(node, call);
     }
 

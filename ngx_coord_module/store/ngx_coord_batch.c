@@ -161,15 +161,6 @@ ngx_coord_op_blob(ngx_coord_op_t *op, size_t size)
 
 
 void
-ngx_coord_batch_enter(ngx_coord_batch_t *batch, ngx_coord_batch_state_e state)
-{
-    ngx_coord_edge_check(ngx_coord_batch_edges, batch->state, state, "batch");
-
-    batch->state = state;
-}
-
-
-void
 ngx_coord_batch_leave(ngx_coord_batch_t *batch)
 {
     if (batch->state == NGX_COORD_BATCH_LATE_SEEN) {

@@ -37,8 +37,15 @@
 extern const ngx_coord_edges_t  ngx_coord_batch_edges[];
 
 /* a step of one of those ways */
-void ngx_coord_batch_enter(ngx_coord_batch_t *batch,
-    ngx_coord_batch_state_e state);
+
+static ngx_inline void
+ngx_coord_batch_enter(ngx_coord_batch_t *batch, ngx_coord_batch_state_e state)
+{
+    ngx_coord_edge_check(ngx_coord_batch_edges, batch->state, state, "batch");
+
+    batch->state = state;
+}
+
 
 /*
  * As ngx_coord_batch_done(), of a batch that was not sent, or whose handler

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "ngx_stub.h"
+#include "ngx_coord_batch.h"
 #include "ngx_coord_giveback.h"
 #include "ngx_coord_lease.h"
 #include "ngx_coord_store_metrics.h"
@@ -87,6 +88,13 @@ ngx_coord_batch_done(ngx_coord_batch_t *batch)
 {
     free(batch->ops);
     free(batch);
+}
+
+
+void
+ngx_coord_batch_leave(ngx_coord_batch_t *batch)
+{
+    ngx_coord_batch_done(batch);
 }
 
 
