@@ -382,6 +382,22 @@ for my $k ('p8', 'p9') {
     cmp_ok($gone, '>', 130, 'and purged before the client is told');
 }
 
+# whatever the server makes of it: what is written first
+
+{
+    my $one = $t->node(name => 'order', workers => 1, log_level => 'debug',
+                       http => $http)->start;
+
+    is(fills($one, '/key?k=order0&cc=max-age=60&big=4000')->status, 200,
+       'a page, for which the connection is made that takes pages');
+    is($one->get('/key?k=order&cc=max-age=60&big=3000')->status, 200,
+       'another one');
+    is_deeply([ map { /send: fd/ ? 'store' : 'client' }
+                $one->log_lines(qr/(?:send: fd:\d+ |writev: )3\d\d\d of 3/) ],
+              ['store', 'client'], 'the store has it before its client');
+    $one->stop;
+}
+
 
 # many tags; the same in two fields are as many
 
