@@ -47,12 +47,6 @@ ngx_coord_batch_enter(ngx_coord_batch_t *batch, ngx_coord_batch_state_e state)
 }
 
 
-/*
- * As ngx_coord_batch_done(), of a batch that was not sent, or whose handler
- * was called: nothing of it is given back.
- */
-void ngx_coord_batch_leave(ngx_coord_batch_t *batch);
-
 /* ends a batch that nobody holds: its memory is kept for others, or freed */
 void ngx_coord_batch_free(ngx_coord_batch_t *batch);
 

@@ -86,7 +86,7 @@ ngx_coord_store_exit(ngx_coord_store_t *store)
 
 
 void
-ngx_coord_batch_done(ngx_coord_batch_t *batch)
+ngx_coord_batch_cancel(ngx_coord_batch_t *batch)
 {
     switch (batch->state) {
 
@@ -114,11 +114,11 @@ ngx_coord_batch_done(ngx_coord_batch_t *batch)
 
         break;
 
-    default: /* NGX_COORD_BATCH_NEW, LATE_SEEN, COMPLETE */
+    default: /* NGX_COORD_BATCH_NEW */
         break;
     }
 
-    ngx_coord_batch_leave(batch);
+    ngx_coord_batch_free(batch);
 }
 
 

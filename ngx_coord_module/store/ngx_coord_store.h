@@ -251,13 +251,31 @@ ngx_int_t ngx_coord_op_blob(ngx_coord_op_t *op, size_t size);
 ngx_int_t ngx_coord_batch_send(ngx_coord_batch_t *batch);
 
 /*
+ * For ngx_coord_batch_done(): ends a batch that was not sent or whose results
+ * have been seen, of which nothing is given back; and one whose results nobody
+ * has seen yet.
+ */
+void ngx_coord_batch_leave(ngx_coord_batch_t *batch);
+void ngx_coord_batch_cancel(ngx_coord_batch_t *batch);
+
+/*
  * Ends a batch: its memory is released now, or, if it is in flight, when the
  * client lets it go.  A batch that is ended before its results stood is
  * cancelled: the handler is not called, and whatever it is granted, or may
  * have been, is given back (ngx_coord_giveback.h); not so what was asked for
  * with op->again.
  */
-void ngx_coord_batch_done(ngx_coord_batch_t *batch);
+
+static ngx_inline void
+ngx_coord_batch_done(ngx_coord_batch_t *batch)
+{
+    if (ngx_coord_batch_seen(batch)) {
+        ngx_coord_batch_leave(batch);
+
+    } else {
+        ngx_coord_batch_cancel(batch);
+    }
+}
 
 /*
  * Gives back what the granted operations of the batch from first to last - 1

@@ -84,7 +84,7 @@ ngx_coord_batch_send(ngx_coord_batch_t *batch)
 
 
 void
-ngx_coord_batch_done(ngx_coord_batch_t *batch)
+ngx_coord_batch_cancel(ngx_coord_batch_t *batch)
 {
     free(batch->ops);
     free(batch);
@@ -94,7 +94,7 @@ ngx_coord_batch_done(ngx_coord_batch_t *batch)
 void
 ngx_coord_batch_leave(ngx_coord_batch_t *batch)
 {
-    ngx_coord_batch_done(batch);
+    ngx_coord_batch_cancel(batch);
 }
 
 
