@@ -337,8 +337,6 @@ for my $i (1 .. 6) {
 }
 
 
-# workers that start now find none of those that the configuration names
-
 # all workers of both nodes have found the server of the key, each by itself: who
 # takes connections that come one by one is not always among those that come
 # together
@@ -360,6 +358,8 @@ sub all_decide {
     }, 10), $name);
 }
 
+
+# workers that start now find none of those that the configuration names
 
 sub exact_from_the_start {
     my ($name) = @_;
