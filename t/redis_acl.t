@@ -566,6 +566,13 @@ chmod 0600, $t->file('pass');
             my $slot = Coord::Cluster::slot_of('moves');
             my ($to) = grep { $_ != $cluster->master($slot) } @servers;
 
+            # the scenario has waited for one of them
+
+            ok($t->wait_for(sub {
+                my @keys = map { $cluster->key_on($_, 'back' . rand) } @servers;
+                return !grep { $n->get("/leaky?k=$_")->status != 200 } @keys;
+            }, 10), 'cluster: all of it is back');
+
             $cluster->begin_move($slot, $to);
             is($n->get('/leaky?k=moves')->status, 200, 'cluster: moves');
         }, @servers);
