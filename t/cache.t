@@ -384,9 +384,12 @@ for my $k ('p8', 'p9') {
 
 # whatever the server makes of it: what is written first
 
-{
+SKIP: {
     my $one = $t->node(name => 'order', workers => 1, log_level => 'debug',
                        http => $http)->start;
+
+    skip('nginx without --with-debug', 3)
+        if !$t->wait_for(sub { $one->log_lines(qr/\[debug\]/) }, 1);
 
     is(fills($one, '/key?k=order0&cc=max-age=60&big=4000')->status, 200,
        'a page, for which the connection is made that takes pages');

@@ -612,7 +612,10 @@ void ngx_coord_redis_breaker_reopen(ngx_coord_redis_node_t *node);
 #define ngx_coord_redis_refuses_now(node)                                     \
     ((node)->redis->refusal != NULL && (node)->redis->refusal->when != 0)
 
-/* the server has refused a call by such a reply; and, then, has answered one */
+/*
+ * The server has refused a call by such a reply; and has answered one, while
+ * ngx_coord_redis_refuses_now().
+ */
 void ngx_coord_redis_refused(ngx_coord_redis_node_t *node,
     const ngx_coord_redis_error_t *e);
 void ngx_coord_redis_answered(ngx_coord_redis_node_t *node,
