@@ -161,6 +161,7 @@ my $http = <<'EOF';
         }
 
         location @read { root %%NODEDIR%%; }
+        location = /other { coord_idempotency off; return 204; }
         location = /copy { internal; return 204; }
 
         location /many/ {
@@ -479,6 +480,7 @@ sub large {
     my $piece = "\0" x 1_000_000;
 
     for my $path ('/large/x', '/large/values/x', '/read/x') {
+        my $pieces = $path =~ m{^/read} ? 300 : 150;
         my $h = key(Authorization => 'me', 'X-Key' => "large$serial");
 
         for my $i (1 .. 2) {
@@ -486,14 +488,14 @@ sub large {
             my $head = Coord::HTTP::format(method => 'POST', path => $path,
                                            body => '', headers => $h);
 
-            $head =~ s/Content-Length: 0/Content-Length: 150000000/;
+            $head =~ s/Content-Length: 0/Content-Length: ${pieces}000000/;
 
             my $before = bytes_read();
             my $others = 0;
 
             $conn->send($head);
 
-            for my $sent (1 .. 150) {
+            for my $sent (1 .. $pieces) {
                 $conn->send($piece);
 
                 # it is digested while it comes
@@ -503,11 +505,22 @@ sub large {
                 $others++;
             }
 
-            # or was read before, and is digested by and by
+            # or was read before, and is digested by and by: who is answered
+            # meanwhile sees more and more of it digested
 
-            until (IO::Select->new($conn->{sock})->can_read(0)) {
-                is($n->get('/quiet/get')->status, 200, 'another') or last;
-                $others++;
+            my $other = $n->connect;
+            my $digested = 0;
+
+            while ($path =~ m{^/read}
+                   && !IO::Select->new($conn->{sock})->can_read(0))
+            {
+                $other->request(method => 'GET', path => '/other')->status
+                    == 204 or last;
+
+                my $now = bytes_read() - $before;
+
+                $others++ if $now > $digested && $now < $pieces * 1_000_000;
+                $digested = $now;
             }
 
             my $r = $conn->response('POST', 60);
