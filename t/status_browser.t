@@ -83,18 +83,22 @@ sub words {
     return $b->eval("document.querySelector('$selector').textContent");
 }
 
-# zones that can be seen, from above, once something is done; of one that has
-# only begun to arrive, nothing
+# zones that can be seen, from above, once something is done; of a page that
+# is still arriving, nothing
 
 sub visible {
-    return $b->eval(($_[0] || '') . <<'EOF');
-        Array.from(document.querySelectorAll('.zones article'))
+    my ($first) = @_;
+
+    return $b->eval('(function () {'
+                    . ' if (document.readyState !== "complete") { return ""; } '
+                    . ($first || '') . <<'EOF');
+        return Array.from(document.querySelectorAll('.zones article'))
         .filter(function (a) { return a.getClientRects().length; })
         .sort(function (a, b) { return a.getBoundingClientRect().top
                                        - b.getBoundingClientRect().top; })
-        .map(function (a) { var name = a.querySelector('.name');
-                            return name ? name.firstChild.data : ''; })
-        .join(' ')
+        .map(function (a) { return a.querySelector('.name').firstChild.data; })
+        .join(' ');
+    })()
 EOF
 }
 
