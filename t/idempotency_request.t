@@ -161,7 +161,8 @@ my $http = <<'EOF';
         }
 
         location @read { root %%NODEDIR%%; }
-        location = /other { coord_idempotency off; return 204; }
+        location = /other { coord_idempotency off; keepalive_requests 100000;
+                            return 204; }
         location = /copy { internal; return 204; }
 
         location /many/ {
@@ -514,8 +515,8 @@ sub large {
             while ($path =~ m{^/read}
                    && !IO::Select->new($conn->{sock})->can_read(0))
             {
-                $other->request(method => 'GET', path => '/other')->status
-                    == 204 or last;
+                is($other->request(method => 'GET', path => '/other')->status,
+                   204, 'another') or last;
 
                 my $now = bytes_read() - $before;
 
