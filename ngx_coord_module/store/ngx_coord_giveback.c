@@ -603,6 +603,7 @@ void
 ngx_coord_giveback_exit(ngx_coord_store_t *store)
 {
     ngx_queue_t                 *q;
+    ngx_coord_nsec_t             left;
     ngx_coord_batch_t           *batch;
     ngx_coord_giveback_t        *gb;
     ngx_coord_giveback_entry_t  *entry;
@@ -642,6 +643,14 @@ ngx_coord_giveback_exit(ngx_coord_store_t *store)
 
         if (batch) {
             (void) ngx_coord_giveback_push(batch, entry);
+        }
+
+        /* no answer will tell that it is done: a successor sends it, too */
+
+        left = entry->until - ngx_coord_monotonic();
+
+        if (left > 0) {
+            ngx_coord_journal_add(&entry->op, left);
         }
 
         ngx_free(entry);

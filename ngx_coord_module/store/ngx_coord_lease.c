@@ -72,7 +72,8 @@ static void ngx_coord_lease_asked(ngx_coord_held_t *held, ngx_int_t rc);
 static void ngx_coord_lease_confirm(ngx_coord_held_t *held);
 static void ngx_coord_lease_look(ngx_event_t *ev);
 static ngx_uint_t ngx_coord_lease_deaths(void);
-static void ngx_coord_lease_recover(ngx_coord_zone_t *zone);
+static void ngx_coord_lease_recover(ngx_coord_zone_t *zone,
+    ngx_coord_journal_e whose);
 static void ngx_coord_lease_orphan(ngx_coord_op_t *op);
 static void ngx_coord_lease_set(ngx_coord_held_t *held,
     ngx_coord_held_e state);
@@ -193,7 +194,7 @@ ngx_coord_lease_watch(ngx_coord_zone_t *zone)
     zone->watched = ngx_coord_leases.zones;
     ngx_coord_leases.zones = zone;
 
-    ngx_coord_lease_recover(zone);
+    ngx_coord_lease_recover(zone, NGX_COORD_JOURNAL_DEAD);
 }
 
 
@@ -204,7 +205,7 @@ ngx_coord_lease_look(ngx_event_t *ev)
 
     if (ngx_coord_lease_deaths()) {
         for (zone = ngx_coord_leases.zones; zone; zone = zone->watched) {
-            ngx_coord_lease_recover(zone);
+            ngx_coord_lease_recover(zone, NGX_COORD_JOURNAL_DEAD);
         }
     }
 
@@ -244,7 +245,7 @@ ngx_coord_lease_deaths(void)
 
 
 static void
-ngx_coord_lease_recover(ngx_coord_zone_t *zone)
+ngx_coord_lease_recover(ngx_coord_zone_t *zone, ngx_coord_journal_e whose)
 {
     uint32_t        cell;
     ngx_uint_t      i, n, total;
@@ -254,8 +255,8 @@ ngx_coord_lease_recover(ngx_coord_zone_t *zone)
     total = 0;
 
     do {
-        n = ngx_coord_journal_orphans(zone, &cell, ops,
-                                      NGX_COORD_LEASE_ORPHANS);
+        n = ngx_coord_journal_take(zone, whose, &cell, ops,
+                                   NGX_COORD_LEASE_ORPHANS);
 
         for (i = 0; i < n; i++) {
             ngx_coord_lease_orphan(&ops[i]);
@@ -265,7 +266,9 @@ ngx_coord_lease_recover(ngx_coord_zone_t *zone)
 
     } while (n == NGX_COORD_LEASE_ORPHANS);
 
-    if (total == 0) {
+    /* what is its own leaves with all else that the process gives back */
+
+    if (total == 0 || whose == NGX_COORD_JOURNAL_OWN) {
         return;
     }
 
@@ -314,26 +317,37 @@ ngx_coord_lease_exit(void)
 {
     ngx_queue_t       *q;
     ngx_coord_held_t  *held;
+    ngx_coord_zone_t  *zone;
 
-    if (ngx_coord_leases.zones) {
-        ngx_coord_timer_stop(&ngx_coord_leases.watch);
-        ngx_coord_leases.zones = NULL;
+    if (ngx_coord_leases.started) {
+        ngx_coord_timer_stop(&ngx_coord_leases.timer);
+
+        while (!ngx_queue_empty(&ngx_coord_leases.held)) {
+            q = ngx_queue_head(&ngx_coord_leases.held);
+            held = ngx_queue_data(q, ngx_coord_held_t, queue);
+
+            ngx_queue_remove(q);
+
+            /* the list of what is given back has it from now on */
+
+            ngx_coord_journal_remove(&held->op);
+            ngx_coord_giveback(&held->op, NGX_COORD_GIVEBACK_GRANTED);
+        }
     }
 
-    if (!ngx_coord_leases.started) {
+    if (ngx_coord_leases.zones == NULL) {
         return;
     }
 
-    while (!ngx_queue_empty(&ngx_coord_leases.held)) {
-        q = ngx_queue_head(&ngx_coord_leases.held);
-        held = ngx_queue_data(q, ngx_coord_held_t, queue);
+    ngx_coord_timer_stop(&ngx_coord_leases.watch);
 
-        ngx_queue_remove(q);
+    /* what was asked for: the request is not there to give it back */
 
-        ngx_coord_giveback(&held->op, NGX_COORD_GIVEBACK_GRANTED);
+    for (zone = ngx_coord_leases.zones; zone; zone = zone->watched) {
+        ngx_coord_lease_recover(zone, NGX_COORD_JOURNAL_OWN);
     }
 
-    ngx_coord_timer_stop(&ngx_coord_leases.timer);
+    ngx_coord_leases.zones = NULL;
 }
 
 

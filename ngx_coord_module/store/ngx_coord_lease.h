@@ -91,7 +91,9 @@ void ngx_coord_lease_watch(ngx_coord_zone_t *zone);
 
 /*
  * For exit_process, before the stores end: gives back all leases that are
- * still held.
+ * still held, and what this process may have been granted besides by an answer
+ * that it will not read.  A claim whose request has begun is left alone: if a
+ * successor does not let it lapse, it ends by its lease.
  */
 void ngx_coord_lease_exit(void);
 
@@ -114,15 +116,22 @@ void ngx_coord_journal_add(ngx_coord_op_t *op, ngx_coord_nsec_t life);
 /* ends the record; does nothing if there is none */
 void ngx_coord_journal_remove(ngx_coord_op_t *op);
 
+/* whose records are taken out of the journal */
+typedef enum {
+    NGX_COORD_JOURNAL_DEAD = 0,    /* of processes that are gone */
+    NGX_COORD_JOURNAL_OWN          /* of this one: what has not begun */
+} ngx_coord_journal_e;
+
 /*
- * Takes at most n records of dead owners out of the journal of a zone, from
+ * Takes at most n records of such owners out of the journal of a zone, from
  * cell *cell on, which is moved; returns how many.  Each op is an acquire, or
  * for a place in line an enter, or a claim, or a renewal for one that is to
  * lapse; zone, key, id, source and the time that is left (u.lease.lease or
  * u.claim.lease) are set, of a claim also fingerprint and ttl, all else is 0.
  */
-ngx_uint_t ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
-    ngx_coord_op_t *ops, ngx_uint_t n);
+ngx_uint_t ngx_coord_journal_take(ngx_coord_zone_t *zone,
+    ngx_coord_journal_e whose, uint32_t *cell, ngx_coord_op_t *ops,
+    ngx_uint_t n);
 
 
 #endif /* _NGX_COORD_LEASE_H_INCLUDED_ */

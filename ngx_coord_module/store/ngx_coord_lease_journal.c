@@ -44,7 +44,8 @@ static void ngx_coord_journal_data(ngx_coord_table_t *table,
     ngx_coord_entry_t *entry, ngx_coord_op_t *op, ngx_coord_nsec_t now);
 static size_t ngx_coord_journal_key(ngx_coord_op_t *op, u_char *key);
 static uint64_t ngx_coord_journal_owner(void);
-static ngx_uint_t ngx_coord_journal_gone(uint64_t owner);
+static ngx_uint_t ngx_coord_journal_left(ngx_coord_entry_t *entry,
+    ngx_coord_journal_e whose);
 static void ngx_coord_journal_type(ngx_coord_entry_t *entry,
     ngx_coord_op_t *op, ngx_coord_nsec_t left);
 static ngx_int_t ngx_coord_journal_read(ngx_coord_table_t *table,
@@ -131,8 +132,8 @@ ngx_coord_journal_remove(ngx_coord_op_t *op)
 
 
 ngx_uint_t
-ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
-    ngx_coord_op_t *ops, ngx_uint_t n)
+ngx_coord_journal_take(ngx_coord_zone_t *zone, ngx_coord_journal_e whose,
+    uint32_t *cell, ngx_coord_op_t *ops, ngx_uint_t n)
 {
     uint32_t            last, ncells;
     ngx_uint_t          found;
@@ -165,7 +166,7 @@ ngx_coord_journal_orphans(ngx_coord_zone_t *zone, uint32_t *cell,
                 || entry->tag < NGX_COORD_JOURNAL_LEASE
                 || entry->tag > NGX_COORD_JOURNAL_CLAIM
                 || entry->expires <= now
-                || !ngx_coord_journal_gone(entry->payload[0]))
+                || !ngx_coord_journal_left(entry, whose))
             {
                 continue;
             }
@@ -378,9 +379,17 @@ ngx_coord_journal_owner(void)
  */
 
 static ngx_uint_t
-ngx_coord_journal_gone(uint64_t owner)
+ngx_coord_journal_left(ngx_coord_entry_t *entry, ngx_coord_journal_e whose)
 {
+    uint64_t   owner;
     ngx_pid_t  pid;
+
+    owner = entry->payload[0];
+
+    if (whose == NGX_COORD_JOURNAL_OWN) {
+        return owner == ngx_coord_journal_self
+               && !(entry->payload[1] & NGX_COORD_JOURNAL_BEGUN);
+    }
 
     pid = (ngx_pid_t) (owner >> 32);
 
