@@ -256,17 +256,21 @@ sub removed {
         my ($action, $cmd) = @$fault;
         my $name = "$kind: $action at $cmd";
 
-        ok($t->wait_for(sub { $n->get($url)->header('X-Status') eq 'PASSED' },
-                        10), "$name: a key");
-        $n->get($url);
+        # it may hit what is sent again of those before: then nothing is made
 
-        $r->command('DEL', $key);
-        $fake->fault(action => $action, cmd => $cmd);
+        ok($t->wait_for(sub {
+            $n->get($url)->header('X-Status') eq 'PASSED' or return;
+            $n->get($url);
 
-        is($n->get($url)->header('X-Status'), 'BYPASSED',
-           "$name: without an answer");
+            $r->command('DEL', $key);
+            $fake->fault(action => $action, cmd => $cmd);
 
-        $fake->clear;
+            my $got = $n->get($url)->header('X-Status');
+
+            $fake->clear;
+
+            return $got eq 'BYPASSED' && $r->command('EXISTS', $key);
+        }, 20), "$name: a key without an answer");
 
         ok($t->wait_for(sub { !endless() && $r->command('EXISTS', $key) }, 10),
            "$name: it has a life");
