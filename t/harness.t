@@ -290,7 +290,9 @@ sub again {
                 . "sub still { kill 'STOP', Coord::Clock::pid();"
                 . " Time::HiRes::sleep(\$_[0]);"
                 . " kill 'CONT', Coord::Clock::pid();"
-                . " Time::HiRes::sleep(0.2) }\n"
+                . " my \$beats = Coord::Clock::ran() + 0.025;"
+                . " Time::HiRes::sleep(0.01)"
+                . " while Coord::Clock::ran() < \$beats }\n"
                 . "$code\ndone_testing();\n");
 
     local $ENV{HARNESS_ACTIVE} = 1;

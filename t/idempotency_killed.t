@@ -176,6 +176,8 @@ for my $kills (1, 2) {
 is(again('/conflict', "end-$_")->status, 200, 'a result') for 1 .. 3;
 $n->kill_worker;
 sleep 1.2;
+ok($t->wait_for(sub { $n->get('/ready?k=r')->status == 200 }, 10),
+   'its successor has looked, and is connected');
 is(again('/conflict', "end-$_")->header('Idempotency-Replayed'), 'true',
    'and it stays, its worker killed') for 1 .. 3;
 
