@@ -37,7 +37,7 @@ my $conf = <<'EOF';
     coord_session_zone $arg_k zone=stream:1m ttl=2s;
     coord_session_zone $arg_k zone=learn:1m ttl=2s;
     coord_session_zone $arg_k zone=count:1m;
-    coord_session_zone $sid zone=late:1m ttl=400ms;
+    coord_session_zone $sid zone=late:1m ttl=2s;
     coord_session_zone $arg_k zone=looked:1m;
     coord_lookup $plan plan:$request_body default=none;
     coord_limit_req_zone $plan zone=plans:1m rate=1000r/s;
@@ -289,7 +289,7 @@ for my $node ($a, $m) {
     is(join(' ', grep { $_ ne '200 BOUND 1' } @told[1 .. 29]), '',
        'named late: again');
 
-    sleep 0.5;
+    sleep 2.1;
 
     told($node, '/late?status=404&v=1') for 1 .. 30;
     is(join(' ', sort $node->workers), "@pids", 'named late: workers live');
