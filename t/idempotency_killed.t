@@ -13,7 +13,6 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Coord;
-use Coord::HTTP;
 use Time::HiRes qw(sleep);
 
 my $t = Coord->new;
@@ -67,11 +66,8 @@ my $n;
 sub begin {
     my ($path, $key, %h) = @_;
 
-    my $c = $n->connect;
-    $c->send(Coord::HTTP::format(
-        method => 'POST', path => $path, body => 'x',
-        headers => { 'Idempotency-Key' => $key, %h }));
-    return $c;
+    return $n->begin(method => 'POST', path => $path, body => 'x',
+                     headers => { 'Idempotency-Key' => $key, %h });
 }
 
 sub again { begin(@_)->response(timeout => 20) }
@@ -122,9 +118,8 @@ for my $store (sort keys %node) {
 
     # it had its claim, and waited for something else
 
-    my $held = $n->connect;
-    $held->send(Coord::HTTP::format(path => "/lock/$store?k=b", headers => {
-        'X-Hold' => 1 }));
+    my $held = $n->begin(path => "/lock/$store?k=b",
+                         headers => { 'X-Hold' => 1 });
     my $behind = "/behind/$store?k=b";
     ok($t->wait_for(sub { runs("/lock/$store") }, 10), 'a lock is held');
     my $c = begin($behind, 'behind');

@@ -148,7 +148,7 @@ for my $nodes (\@nodes, [$memory]) {
         %left = $told =~ /"(\w+)";r=(\d+)/g;
         4 == grep { $left{$_} == 45 } qw(fixed_window sliding_log
                                          sliding_window leaky_bucket)
-    }, 20), "$where: a refusal tells what is left of the others") or diag($told);
+    }, 3), "$where: a refusal tells what is left of the others") or diag($told);
 
     for my $zone (qw(fixed_window sliding_log sliding_window leaky_bucket)) {
         is_deeply(count($nodes, "/$zone?k=several"),

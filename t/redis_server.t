@@ -208,7 +208,7 @@ EOF
         ($left) = $n->get('/api/limits/fixed/c')->body
             =~ /"remaining":(\d+)/;
         return $left && $left == 7;
-    }, 20);
+    }, 4);
 
     is($left, 7, 'a charge: made when the server takes it');
 }

@@ -16,7 +16,7 @@
 /* operations of one batch: one reply has the answers to all of them */
 #define NGX_COORD_GIVEBACK_BATCH   60
 
-/* of a store; what is beyond ends by expiry */
+/* of a store; what is beyond ends by expiry, but not at a fast exit */
 #define NGX_COORD_GIVEBACK_MAX     8192
 
 /* entries that a worker keeps for reuse */
@@ -292,7 +292,7 @@ ngx_coord_giveback_alloc(ngx_coord_giveback_t *gb)
     ngx_queue_t                 *q;
     ngx_coord_giveback_entry_t  *entry;
 
-    if (gb->nentries >= NGX_COORD_GIVEBACK_MAX) {
+    if (gb->nentries >= NGX_COORD_GIVEBACK_MAX && !ngx_terminate) {
 
         if (gb->logged != ngx_time()) {
             gb->logged = ngx_time();
@@ -603,7 +603,7 @@ void
 ngx_coord_giveback_exit(ngx_coord_store_t *store)
 {
     ngx_queue_t                 *q;
-    ngx_coord_nsec_t             left;
+    ngx_coord_nsec_t             now;
     ngx_coord_batch_t           *batch;
     ngx_coord_giveback_t        *gb;
     ngx_coord_giveback_entry_t  *entry;
@@ -624,6 +624,7 @@ ngx_coord_giveback_exit(ngx_coord_store_t *store)
 
     ngx_queue_add(&gb->due, &gb->kept);
 
+    now = ngx_coord_monotonic();
     batch = NULL;
 
     while (!ngx_queue_empty(&gb->due)) {
@@ -647,10 +648,8 @@ ngx_coord_giveback_exit(ngx_coord_store_t *store)
 
         /* no answer will tell that it is done: a successor sends it, too */
 
-        left = entry->until - ngx_coord_monotonic();
-
-        if (left > 0) {
-            ngx_coord_journal_add(&entry->op, left);
+        if (entry->until > now) {
+            ngx_coord_journal_add(&entry->op, entry->until - now);
         }
 
         ngx_free(entry);

@@ -86,7 +86,7 @@ void ngx_coord_giveback_flush(ngx_coord_store_t *store);
 
 /*
  * For exit_process, before the connections of the store end: sends all that
- * is left, once.
+ * is left, once, and leaves it in the journal for the other workers.
  */
 void ngx_coord_giveback_exit(ngx_coord_store_t *store);
 

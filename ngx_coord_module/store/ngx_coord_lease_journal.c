@@ -5,7 +5,7 @@
  * The journal of owners: each lease that a worker holds, each place in line,
  * each claim and all that it may have been granted has an entry in the shared
  * memory of its zone, so that its successor can give back what a killed worker
- * had.
+ * had, and a worker that exits at once what it has only asked for.
  *
  * The key of an entry is the id of the lease and the encoded key behind it,
  * or, where that is too long, the id alone with the key as data.  The payload

@@ -526,6 +526,16 @@ the_list_has_a_bound(void **state)
     ngx_coord_giveback(&op, NGX_COORD_GIVEBACK_LOST);
     assert_int_equal(ngx_stub_logged, 1);
 
+    /* what is left at a fast exit has no other way to leave */
+
+    ngx_terminate = 1;
+    ((ngx_time_t *) ngx_cached_time)->sec++;
+
+    ngx_coord_giveback(&op, NGX_COORD_GIVEBACK_LOST);
+    assert_int_equal(ngx_stub_logged, 1);
+
+    ngx_terminate = 0;
+
     for (i = 0; i < 60; i++) {
         ngx_stub_pass(200);
     }

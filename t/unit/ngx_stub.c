@@ -25,6 +25,7 @@ ngx_queue_t            ngx_posted_events = { &ngx_posted_events,
                                              &ngx_posted_events };
 ngx_uint_t             ngx_pagesize = 4096;
 ngx_pid_t              ngx_pid = 1;
+sig_atomic_t           ngx_terminate;
 ngx_rbtree_t           ngx_event_timer_rbtree;
 
 ngx_process_t          ngx_processes[NGX_MAX_PROCESSES];

@@ -574,6 +574,19 @@ sub connect {
 }
 
 
+# begin(%request): a connection on which that has been sent, as
+# Coord::HTTP::format() takes it
+
+sub begin {
+    my ($self, %request) = @_;
+
+    my $c = $self->connect;
+    $c->send(Coord::HTTP::format(%request));
+
+    return $c;
+}
+
+
 # h2($path, @curl_arguments): HTTP/2 over cleartext; the server block needs
 # "listen .. http2"
 
